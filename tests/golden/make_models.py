@@ -1,0 +1,174 @@
+"""Make tests/golden/models/NAME: tiny random language models with their logits and gradients.
+
+Each folder holds what transformers' save_pretrained writes (config.json and model.safetensors, or
+shards with their index) and reference.safetensors:
+
+    input_ids    [B, T] int64
+    logits       [B, T, V] float32
+    grad.PARAM   like PARAM, float32, for each PARAM of model.safetensors: the gradient of the mean
+                 cross-entropy of logits[:, :-1] against input_ids[:, 1:]
+
+computed by transformers' eager code in float64. Weights are drawn so that attention and logits are
+far from uniform. Some folders wear older clothes: "old" config keys as written before transformers
+5, or the tensor names of the published GPT-2.
+
+    python make_models.py            write all folders, then check them
+    python make_models.py --check    only load each with plain transformers in float32 and compare
+
+Needs torch, transformers and safetensors.
+"""
+
+import json
+import shutil
+import sys
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+from transformers.utils.logging import disable_progress_bar
+
+from common import HERE, build, exact, loss_of, random_ids, write
+
+MODELS = HERE / "models"
+disable_progress_bar()
+
+
+def gpt2(**changes):
+    return GPT2Config(**dict(vocab_size=61, n_positions=40, n_embd=24, n_layer=2, n_head=4, resid_pdrop=0.0,
+                             embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0) | changes)
+
+
+SIZE = dict(vocab_size=67, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=4, max_position_embeddings=64)
+
+
+def llama(**changes):
+    return LlamaConfig(**SIZE | changes)
+
+
+def rope(kind, theta=10000.0, **values):
+    return dict(rope_type=kind, rope_theta=theta, **values)
+
+
+# name: (config, T, how the folder is written)
+FOLDERS = {
+    "gpt2": (gpt2(), 17, ""),
+    "gpt2-odd": (gpt2(vocab_size=71, n_embd=36, n_head=3, n_inner=52), 13, ""),
+    "gpt2-untied-gelu": (gpt2(activation_function="gelu", tie_word_embeddings=False), 9, ""),
+    "gpt2-inverse-layer": (gpt2(n_layer=3, scale_attn_by_inverse_layer_idx=True), 12, ""),
+    "gpt2-published": (gpt2(), 11, "published"),
+    "llama-mha": (llama(), 19, ""),
+    "llama-gqa-tied": (llama(vocab_size=131, num_key_value_heads=2, tie_word_embeddings=True), 16, "old"),
+    "llama-mqa-headdim": (llama(num_key_value_heads=1, head_dim=10), 15, ""),
+    "llama-bias": (llama(attention_bias=True, mlp_bias=True, rms_norm_eps=1e-5), 14, ""),
+    "llama-linear": (llama(rope_parameters=rope("linear", factor=4.0)), 21, "old"),
+    "llama-dynamic": (llama(max_position_embeddings=12, rope_parameters=rope("dynamic", factor=2.0)), 33, ""),
+    "llama-yarn": (llama(num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=128,
+                         rope_parameters=rope("yarn", 100.0, factor=4.0, original_max_position_embeddings=32,
+                                              beta_fast=2.0, beta_slow=0.5)), 37, ""),
+    "llama-yarn-factor": (llama(num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=4096,
+                                rope_parameters=rope("yarn", factor=4.0, attention_factor=1.3,
+                                                     original_max_position_embeddings=1024)), 29, "old"),
+    "llama-llama3": (llama(num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=128,
+                           rope_parameters=rope("llama3", 500.0, factor=8.0, low_freq_factor=1.0,
+                                                high_freq_factor=4.0, original_max_position_embeddings=32)), 33, "old"),
+    "llama-sharded": (llama(num_key_value_heads=2), 10, "sharded"),
+    "llama-bf16": (llama(num_key_value_heads=2), 10, "bf16"),
+    "mistral": (MistralConfig(**SIZE | dict(num_key_value_heads=2, sliding_window=None)), 18, ""),
+    "qwen2": (Qwen2Config(**SIZE | dict(num_key_value_heads=2, rope_parameters=rope("default", 1e6))), 18, ""),
+    "qwen2-tied": (Qwen2Config(**SIZE | dict(vocab_size=61, tie_word_embeddings=True)), 9, "old"),
+}
+
+
+def randomise(model, seed):
+    """Norm gains near one, biases small, matrices large enough to matter."""
+    draw = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        noise = torch.randn(p.shape, generator=draw)
+        norm = p.ndim == 1 and name.endswith("weight")
+        p.data = 1 + 0.1 * noise if norm else (0.3 if p.ndim > 1 else 0.1) * noise
+
+
+def as_before_5(path):
+    """Rewrite a config with the keys of older checkpoints: rope_theta and rope_scaling, torch_dtype."""
+    config = json.loads(path.read_text())
+    values = config.pop("rope_parameters")
+    config["rope_theta"] = values.pop("rope_theta")
+    kind = values.pop("rope_type")
+    scaling = {"type" if kind == "linear" else "rope_type": kind, **values}
+    config["rope_scaling"] = None if kind == "default" else scaling
+    config["torch_dtype"] = config.pop("dtype")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def as_published(folder):
+    """Rewrite GPT-2's tensors as in the published files: no prefix, each layer's causal mask stored."""
+    path = folder / "model.safetensors"
+    weights = {name.removeprefix("transformer."): w for name, w in load_file(path).items()}
+    mask = torch.ones(1, 1, 40, 40).tril()
+    weights |= {f"h.{layer}.attn.bias": mask.clone() for layer in range(2)}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def stored(folder):
+    """All tensors of a folder, from one file or from shards."""
+    return {k: v for path in sorted(folder.glob("model*.safetensors")) for k, v in load_file(path).items()}
+
+
+def make(name, seed):
+    config, length, form = FOLDERS[name]
+    folder = MODELS / name
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    randomise(model, seed)
+    model.to(torch.bfloat16 if form == "bf16" else torch.float32)
+    model.save_pretrained(folder, max_shard_size="24KB" if form == "sharded" else "1GB")
+    (folder / "generation_config.json").unlink()
+    weights = stored(folder)
+
+    ids = random_ids(config.vocab_size, 2, length, seed=seed + 1)
+    with exact():
+        model = build(config, weights)
+        logits = model(ids, use_cache=False).logits
+        loss_of(logits, ids).backward()
+    tensors = {"input_ids": ids, "logits": logits.to(torch.float32)}
+    for key, p in model.named_parameters():
+        assert key in weights
+        key = key.removeprefix("transformer.") if form == "published" else key
+        tensors[f"grad.{key}"] = p.grad.to(torch.float32)
+    write(folder / "reference.safetensors", tensors)
+
+    if form == "old":
+        as_before_5(folder / "config.json")
+    if form == "published":
+        as_published(folder)
+
+
+def check(name):
+    """The folder as anyone would load it, in float32, against its reference."""
+    folder = MODELS / name
+    reference = load_file(folder / "reference.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    ids = reference["input_ids"]
+    logits = model(ids, use_cache=False).logits
+    loss_of(logits, ids).backward()
+    found = {"logits": logits.detach()}
+    for key, p in model.named_parameters():
+        key = f"grad.{key}"
+        found[key if key in reference else key.replace("transformer.", "")] = p.grad
+    assert found.keys() == reference.keys() - {"input_ids"}
+    off = {k: ((found[k] - reference[k]).norm() / reference[k].norm()).item() for k in found}
+    off_logits = off.pop("logits")
+    worst = max(off, key=off.get)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{name:20} {size / 1024:5.0f} KiB  loss {loss_of(logits, ids):7.4f}  logits std {logits.std():6.3f}  "
+          f"off by {off_logits:.1e}, gradients {off[worst]:.1e} ({worst})")
+    assert off_logits < 1e-5 and off[worst] < 1e-4
+
+
+if __name__ == "__main__":
+    if "--check" not in sys.argv:
+        shutil.rmtree(MODELS, ignore_errors=True)
+        for seed, name in enumerate(FOLDERS):
+            make(name, 100 * seed)
+    for name in FOLDERS:
+        check(name)
