@@ -1,0 +1,147 @@
+"""Median times of single operations in PyTorch on the CPU, as JSON.
+
+    python torch_ops.py --threads 2
+    python torch_ops.py --threads 2 --only softmax,sdpa --compile
+
+Every operation is timed forward, and forward with backward (gradients of all float inputs, a ready
+gradient of the output); AdamW is one step. Each sample runs an operation once or for at least 20 ms.
+
+How PyTorch is tuned: its fused kernel where it has one (layer_norm, gelu, softmax, cross_entropy,
+scaled_dot_product_attention with is_causal, fused AdamW); swiglu and rope have none and are written
+with the fewest passes (--compile lets inductor fuse them, which needs a C++ compiler); gradients are
+returned, not accumulated; denormals are flushed; --keep-memory tells malloc to keep freed pages.
+--tiny divides the sizes for a quick trial.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+
+from torch_step import keep_memory
+
+TIMED = {}
+
+
+def timed(f):
+    TIMED[f.__name__] = f
+    return f
+
+
+def leaf(*shape):
+    return torch.randn(shape, requires_grad=True)
+
+
+@timed
+def layer_norm(tiny):
+    x, w, b = leaf(4096 // tiny, 768), leaf(768), leaf(768)
+    return lambda: F.layer_norm(x, (768,), w, b), [x, w, b]
+
+
+@timed
+def gelu(tiny):
+    x = leaf(4096 // tiny, 3072)
+    return lambda: F.gelu(x, approximate="tanh"), [x]
+
+
+@timed
+def softmax(tiny):
+    x = leaf(12288 // tiny, 1024)
+    return lambda: torch.softmax(x, dim=-1), [x]
+
+
+def gated(x):
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+@timed
+def swiglu(tiny):
+    x = leaf(4096 // tiny, 2 * 2048)
+    return lambda: gated(x), [x]
+
+
+def rotated(x, cos, sin):
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+@timed
+def rope(tiny):
+    x = leaf(4, 1024 // tiny, 12, 64)
+    angle = torch.arange(x.shape[1])[:, None, None] * 10000.0 ** (-torch.arange(32) / 32)
+    cos, sin = angle.cos(), angle.sin()
+    return lambda: rotated(x, cos, sin), [x]
+
+
+@timed
+def cross_entropy(tiny):
+    x = leaf(1024 // tiny, 50257)
+    target = torch.randint(50257, x.shape[:1])
+    return lambda: F.cross_entropy(x, target), [x]
+
+
+@timed
+def sdpa(tiny):
+    q, k, v = (leaf(1, 8, 4096 // tiny, 64) for _ in range(3))
+    return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True), [q, k, v]
+
+
+def median(call, repeats):
+    call()
+    start = time.perf_counter()
+    call()
+    calls = max(1, int(0.02 / (time.perf_counter() - start + 1e-9)))
+    samples = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        samples.append((time.perf_counter() - start) / calls)
+    return statistics.median(samples)
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--repeats", type=int, default=9)
+    options.add_argument("--only", help="names, separated by commas")
+    options.add_argument("--compile", action="store_true")
+    options.add_argument("--keep-memory", action="store_true")
+    options.add_argument("--tiny", type=int, default=1, help="divide rows by this")
+    o = options.parse_args()
+    torch.set_num_threads(o.threads)
+    torch.set_num_interop_threads(1)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(1)
+    if o.keep_memory:
+        keep_memory()
+    if o.compile:
+        global gated, rotated
+        gated, rotated = torch.compile(gated), torch.compile(rotated)
+    wanted = o.only.split(",") if o.only else [*TIMED, "adamw"]
+
+    results = []
+    for name in wanted:
+        if name == "adamw":
+            p = torch.randn(38597376 // o.tiny, requires_grad=True)      # 50257 x 768
+            p.grad = torch.randn_like(p)
+            step = torch.optim.AdamW([p], lr=1e-4, weight_decay=0.1, fused=True).step
+            results.append(dict(op=name, shape=[p.numel()], step=median(step, o.repeats)))
+            continue
+        f, inputs = TIMED[name](o.tiny)
+        out = f().detach()
+        ready = torch.ones_like(out) if out.ndim == 0 else torch.randn_like(out)
+        with torch.no_grad():
+            forward = median(f, o.repeats)
+        both = median(lambda: torch.autograd.grad(f(), inputs, ready), o.repeats)
+        results.append(dict(op=name, shape=list(inputs[0].shape), forward=forward, forward_backward=both))
+    print(json.dumps(dict(peer=f"torch {torch.__version__}", threads=o.threads, repeats=o.repeats, compile=o.compile,
+                          keep_memory=o.keep_memory, seconds=results), indent=1))
+
+
+if __name__ == "__main__":
+    main()
