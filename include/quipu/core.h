@@ -1,0 +1,251 @@
+/* quipu/core.h: contexts, scopes, tensors, gradients, errors.
+ *
+ * Everything lives in a context. An op computes at once and, where a gradient will be
+ * needed, records a node; qp_backward walks the nodes in reverse order of their making.
+ * Nothing is freed by hand: leaving a scope drops the tensors made inside it.
+ *
+ * Errors: an op returns a tensor, never a status. The first failure stores a code and a
+ * text in the context and yields a poison tensor; ops on poison return poison at once.
+ * Ask qp_failed where you like. What touches the world (files, processes) returns a
+ * qp_status and stores its text in the same place. The library never aborts or prints.
+ *
+ * A context and its tensors belong to one thread at a time.
+ */
+#ifndef QUIPU_CORE_H
+#define QUIPU_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define QP_API __attribute__((visibility("default")))
+#define QP_MUST_CHECK __attribute__((warn_unused_result))
+#define QP_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define QP_API
+#define QP_MUST_CHECK
+#define QP_PRINTF(fmt, args)
+#endif
+
+#define QP_MAX_DIMS 8
+
+/* ---- Errors ------------------------------------------------------------------------- */
+
+#define QP_ERRORS(X) \
+    X(OK, "ok") \
+    X(ERR_ARGUMENT, "bad argument")          /* a value outside what the function takes */ \
+    X(ERR_SHAPE, "shapes do not fit")        /* message names both shapes */ \
+    X(ERR_TYPE, "type not taken") \
+    X(ERR_STATE, "wrong state")              /* stale handle, second backward, ... */ \
+    X(ERR_MEMORY, "out of memory")           /* the heap or the context's cap */ \
+    X(ERR_IO, "input/output failed")         /* the operating system said no */ \
+    X(ERR_FORMAT, "malformed input")         /* a file or record breaks its format */ \
+    X(ERR_UNSUPPORTED, "not supported")      /* well-formed, but quipu has no such thing */ \
+    X(ERR_CANCELLED, "cancelled")
+
+typedef enum {
+#define X(name, text) QP_##name,
+    QP_ERRORS(X)
+#undef X
+} qp_code;
+
+/* The result of what touches the world. QP_OK is 0; the text is qp_error(ctx). */
+typedef qp_code qp_status;
+
+/* ---- Element types ------------------------------------------------------------------ */
+
+/* name, C storage type, bytes, safetensors name, 1 if floating */
+#define QP_DTYPES(X) \
+    X(F32, "f32", float, 4, "F32", 1) \
+    X(F64, "f64", double, 8, "F64", 1) \
+    X(BF16, "bf16", uint16_t, 2, "BF16", 1) \
+    X(F16, "f16", uint16_t, 2, "F16", 1) \
+    X(I64, "i64", int64_t, 8, "I64", 0) \
+    X(I32, "i32", int32_t, 4, "I32", 0) \
+    X(U8, "u8", uint8_t, 1, "U8", 0) \
+    X(BOOL, "bool", uint8_t, 1, "BOOL", 0)
+
+typedef enum {
+#define X(name, text, type, bytes, st, is_float) QP_##name,
+    QP_DTYPES(X)
+#undef X
+    QP_DTYPE_COUNT
+} qp_dtype;
+
+QP_API const char *qp_dtype_name(qp_dtype t);   /* "f32" */
+QP_API size_t      qp_dtype_bytes(qp_dtype t);  /* of one element */
+QP_API bool        qp_dtype_is_float(qp_dtype t);
+
+/* ---- Context ------------------------------------------------------------------------ */
+
+typedef struct qp_ctx qp_ctx;
+
+typedef enum { QP_ISA_BEST, QP_ISA_BASE, QP_ISA_AVX2, QP_ISA_AVX512 } qp_isa;
+
+typedef struct {
+    int      threads;       /* worker threads with the caller; 0: one per processor */
+    uint64_t seed;          /* of every random draw of this context */
+    size_t   memory_cap;    /* bytes of tensors, nodes and scratch; 0: none */
+    qp_isa   isa;           /* most capable instruction set to use */
+    qp_ctx  *share_threads; /* borrow this context's threads; it must outlive this one and
+                               the two must not compute at the same moment */
+} qp_options;
+
+/* A new context, or NULL when there is not even memory for that. Close with qp_close. */
+QP_API qp_ctx *qp_open(qp_options options);
+
+/* Frees the context and everything in it. NULL is allowed. */
+QP_API void qp_close(qp_ctx *ctx);
+
+QP_API bool        qp_failed(const qp_ctx *ctx);   /* has a failure been stored? */
+QP_API qp_code     qp_error_code(const qp_ctx *ctx);
+QP_API const char *qp_error(const qp_ctx *ctx);    /* its text, "" when there is none */
+QP_API void        qp_clear(qp_ctx *ctx);          /* forget it; the context is usable again */
+
+/* Stores a failure (the first one stays) and returns code. For code built on the library. */
+QP_API qp_status qp_fail(qp_ctx *ctx, qp_code code, const char *format, ...) QP_PRINTF(3, 4);
+
+typedef struct {
+    size_t   bytes, peak_bytes; /* held now / at most, by tensors, nodes and scratch */
+    size_t   reserved_bytes;    /* obtained from the system */
+    uint64_t system_calls;      /* times the pool asked the system for memory */
+    int      threads;
+    qp_isa   isa;
+} qp_stats;
+QP_API qp_stats qp_stats_of(const qp_ctx *ctx);
+QP_API void     qp_reset_peak(qp_ctx *ctx);
+
+/* Long work polls the flag and fails with QP_ERR_CANCELLED. Callable from any thread and
+ * from a signal handler. */
+QP_API void qp_cancel(qp_ctx *ctx);
+
+/* The position in the context's stream of random draws: save it, set it to repeat. */
+QP_API uint64_t qp_random_position(const qp_ctx *ctx);
+QP_API void     qp_set_random(qp_ctx *ctx, uint64_t seed, uint64_t position);
+
+/* ---- Tensors ------------------------------------------------------------------------ */
+
+/* A handle: copy it freely. C order, up to 8 axes. {0} is "no tensor" (an absent optional
+ * argument). A handle whose scope has been left is a reported error when used. */
+typedef struct {
+    qp_ctx  *ctx;
+    uint32_t slot, generation;
+} qp_tensor;
+
+#define QP_NONE ((qp_tensor){0})
+
+/* Shapes are given as arrays: qp_zeros(ctx, QP_F32, 2, (int64_t[]){B, T}). The value of
+ * qp_empty's elements is undefined. Errors: ARGUMENT (axes, negative or overflowing
+ * sizes), MEMORY. */
+QP_API qp_tensor qp_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
+QP_API qp_tensor qp_zeros(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
+QP_API qp_tensor qp_full(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, double value);
+QP_API qp_tensor qp_scalar(qp_ctx *ctx, qp_dtype dtype, double value); /* ndim 0 */
+QP_API qp_tensor qp_arange(qp_ctx *ctx, qp_dtype dtype, int64_t n);    /* 0, 1, .. n-1 */
+QP_API qp_tensor qp_randn(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
+QP_API qp_tensor qp_rand(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape); /* [0,1) */
+
+/* A copy of the caller's elements (C order, of the given type). */
+QP_API qp_tensor qp_from(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, const void *data);
+
+/* The caller's memory itself, without a copy; release(user) is called once no tensor uses
+ * it (release may be NULL). A read-only storage may be attached to several contexts. */
+QP_API qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape,
+                           void *data, bool read_only, void (*release)(void *), void *user);
+
+QP_API bool     qp_is_none(qp_tensor t);
+QP_API int      qp_ndim(qp_tensor t);           /* 0 for poison and QP_NONE too */
+QP_API int64_t  qp_size(qp_tensor t, int axis); /* axis may be negative: -1 is the last */
+QP_API int64_t  qp_count(qp_tensor t);          /* elements */
+QP_API qp_dtype qp_dtype_of(qp_tensor t);
+
+/* Reading. qp_item: the one element of a tensor of one element, NaN on error. qp_read:
+ * copies all elements in C order, converted to dtype, into out (count elements, which must
+ * be qp_count(t)). qp_write: the reverse, into t itself, and counts as a change of t. */
+QP_API double    qp_item(qp_tensor t);
+QP_API qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count);
+QP_API qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count);
+
+/* The elements themselves if t is on the CPU and contiguous, otherwise NULL (an error).
+ * Writing through it: call qp_touch afterwards. */
+QP_API void *qp_data_of(qp_tensor t);
+QP_API void  qp_touch(qp_tensor t);
+
+/* dst's elements become src's (shape equal up to broadcasting, types converted); in place,
+ * no gradient. */
+QP_API qp_status qp_copy_to(qp_tensor dst, qp_tensor src);
+
+/* ---- Scopes ------------------------------------------------------------------------- */
+
+typedef struct {
+    qp_ctx  *ctx;
+    uint32_t depth, serial;
+} qp_scope;
+
+QP_API qp_scope qp_enter(qp_ctx *ctx);
+
+/* Drops every tensor made since the scope was entered, inner scopes included. */
+QP_API void qp_leave(qp_scope s);
+
+/* Leaves the scope and hands y to the outer one. qp_return_many does it for n tensors. */
+QP_API qp_tensor qp_return(qp_scope s, qp_tensor y);
+QP_API void      qp_return_many(qp_scope s, qp_tensor *ys, int n);
+
+/* Takes t out of its scope: it lives until qp_drop or qp_close. Returns t. */
+QP_API qp_tensor qp_keep(qp_tensor t);
+
+/* Releases one handle early. QP_NONE is allowed. */
+QP_API void qp_drop(qp_tensor t);
+
+/* A second handle to the same value, in the current scope. */
+QP_API qp_tensor qp_alias(qp_tensor t);
+
+/* ---- Gradients ---------------------------------------------------------------------- */
+
+/* Makes t a leaf whose gradient is accumulated by qp_backward (or stops that). */
+QP_API void qp_require_grad(qp_tensor t, bool on);
+QP_API bool qp_requires_grad(qp_tensor t); /* a leaf, or computed from one */
+
+/* The accumulated gradient of a leaf, QP_NONE before the first. */
+QP_API qp_tensor qp_grad_of(qp_tensor t);
+QP_API void      qp_zero_grad(qp_tensor t); /* back to QP_NONE */
+
+/* Gradients of loss (one element) for every leaf it came from, added to what they hold.
+ * The record is freed on the way: a second call on the same loss is an error. */
+QP_API void qp_backward(qp_tensor loss);
+
+typedef struct {
+    bool             retain; /* keep the record for another walk */
+    const qp_tensor *seeds;  /* gradient of each y; NULL: ones, and each y has one element */
+} qp_grad_options;
+
+/* dxs[i] = sum over ys of the gradient with respect to xs[i]; leaves' gradients stay as
+ * they are. xs that ys do not depend on get zeros. */
+QP_API void qp_grad(int ny, const qp_tensor *ys, int nx, const qp_tensor *xs, qp_tensor *dxs,
+                    qp_grad_options options);
+
+/* qp_no_grad(ctx, true) stops recording; returns what it was before, to be put back. */
+QP_API bool qp_no_grad(qp_ctx *ctx, bool on);
+
+/* The same value without its history. */
+QP_API qp_tensor qp_detach(qp_tensor t);
+
+/* Runs ys = fn(user, xs) without recording and again during backward, so that what lies
+ * between is never stored (Chen et al. 2016, arXiv:1604.06174). The second run sees the
+ * same random position. fn sets ys[0..ny-1]; ny at most 8. */
+typedef void (*qp_checkpoint_fn)(void *user, const qp_tensor *xs, qp_tensor *ys);
+QP_API void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const qp_tensor *xs,
+                          int ny, qp_tensor *ys);
+
+/* fn(user, t) is called when the gradient of leaf t is complete in a walk. */
+QP_API void qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor t), void *user);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

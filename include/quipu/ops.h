@@ -1,0 +1,191 @@
+/* quipu/ops.h: the ops, pure functions of tensors.
+ *
+ * Axes count from 0, negative from the end. "Broadcast" is NumPy's and PyTorch's rule. Every
+ * op differentiates unless marked (no gradient). Errors (SHAPE, TYPE, ARGUMENT) are stored in
+ * the context and give poison. Dimension letters: B batch, T sequence, S keys, D width, H
+ * heads, K head width, V vocabulary, N anything.
+ */
+#ifndef QUIPU_OPS_H
+#define QUIPU_OPS_H
+
+#include "core.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Arithmetic: broadcast, one type ------------------------------------------------------ */
+
+QP_API qp_tensor qp_add(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_sub(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_mul(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_div(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_pow(qp_tensor x, qp_tensor y);     /* gradient to y where x > 0 */
+QP_API qp_tensor qp_maximum(qp_tensor x, qp_tensor y); /* ties share the gradient equally */
+QP_API qp_tensor qp_minimum(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_affine(qp_tensor x, double scale, double shift); /* scale x + shift */
+
+/* Comparisons give bool (no gradient). */
+QP_API qp_tensor qp_eq(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_ne(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_lt(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_le(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_gt(qp_tensor x, qp_tensor y);
+QP_API qp_tensor qp_ge(qp_tensor x, qp_tensor y);
+
+/* condition (bool) ? x : y, broadcast. torch.where */
+QP_API qp_tensor qp_where(qp_tensor condition, qp_tensor x, qp_tensor y);
+
+/* ---- Elementwise functions ----------------------------------------------------------------- */
+
+QP_API qp_tensor qp_neg(qp_tensor x);
+QP_API qp_tensor qp_abs(qp_tensor x);
+QP_API qp_tensor qp_square(qp_tensor x);
+QP_API qp_tensor qp_exp(qp_tensor x);
+QP_API qp_tensor qp_log(qp_tensor x);
+QP_API qp_tensor qp_sqrt(qp_tensor x);
+QP_API qp_tensor qp_rsqrt(qp_tensor x);
+QP_API qp_tensor qp_sin(qp_tensor x);
+QP_API qp_tensor qp_cos(qp_tensor x);
+QP_API qp_tensor qp_tanh(qp_tensor x);
+QP_API qp_tensor qp_sigmoid(qp_tensor x);
+QP_API qp_tensor qp_relu(qp_tensor x);
+QP_API qp_tensor qp_gelu(qp_tensor x);      /* x Phi(x), with erf */
+QP_API qp_tensor qp_gelu_tanh(qp_tensor x); /* its tanh approximation ("gelu_new") */
+QP_API qp_tensor qp_silu(qp_tensor x);      /* x sigmoid(x) */
+QP_API qp_tensor qp_softplus(qp_tensor x);  /* log(1 + e^x) */
+
+/* x[..., 2F] = [gate | up] -> silu(gate) up [..., F]. arXiv:2002.05202 */
+QP_API qp_tensor qp_swiglu(qp_tensor x);
+
+QP_API qp_tensor qp_cast(qp_tensor x, qp_dtype dtype); /* gradient cast back */
+
+/* ---- Reductions ------------------------------------------------------------------------------ */
+
+/* Over the given axes (naxes 0: all); keep leaves axes of size 1 in their place. */
+QP_API qp_tensor qp_sum(qp_tensor x, int naxes, const int *axes, bool keep);
+QP_API qp_tensor qp_mean(qp_tensor x, int naxes, const int *axes, bool keep);
+
+/* Over one axis. max: gradient to the first maximum. An empty axis is an error. */
+QP_API qp_tensor qp_max(qp_tensor x, int axis, bool keep);
+QP_API qp_tensor qp_argmax(qp_tensor x, int axis, bool keep); /* i64, the first (no gradient) */
+QP_API qp_tensor qp_logsumexp(qp_tensor x, int axis, bool keep);
+QP_API qp_tensor qp_cumsum(qp_tensor x, int axis);
+
+/* x summed over the axes along which it was broadcast from like's shape. */
+QP_API qp_tensor qp_sum_to(qp_tensor x, qp_tensor like);
+
+/* Along one axis, largest (or smallest) first, ties in order of index; indices are i64. */
+QP_API void qp_topk(qp_tensor x, int64_t k, int axis, bool largest, qp_tensor *values, qp_tensor *indices);
+QP_API void qp_sort(qp_tensor x, int axis, bool descending, qp_tensor *values, qp_tensor *indices); /* stable */
+
+QP_API qp_tensor qp_softmax(qp_tensor x, int axis);
+QP_API qp_tensor qp_log_softmax(qp_tensor x, int axis);
+
+/* ---- Shape: views where strides allow, otherwise a copy ---------------------------------------- */
+
+QP_API qp_tensor qp_reshape(qp_tensor x, int ndim, const int64_t *shape); /* one size may be -1 */
+QP_API qp_tensor qp_permute(qp_tensor x, const int *axes);                /* out axis i = x's axis axes[i] */
+QP_API qp_tensor qp_transpose(qp_tensor x, int axis0, int axis1);
+QP_API qp_tensor qp_expand(qp_tensor x, int ndim, const int64_t *shape);  /* broadcast, a view */
+/* Elements start, start+step, .. below end along axis (negative counts from the end; ends
+ * are clipped as in Python; step > 0). A view. */
+QP_API qp_tensor qp_slice(qp_tensor x, int axis, int64_t start, int64_t end, int64_t step);
+QP_API qp_tensor qp_contiguous(qp_tensor x);
+QP_API qp_tensor qp_concat(int n, const qp_tensor *xs, int axis); /* at most 64 */
+/* ys[i] = the next sizes[i] along axis; the sizes add up to x's. Views. */
+QP_API void      qp_split(qp_tensor x, int axis, int n, const int64_t *sizes, qp_tensor *ys);
+QP_API qp_tensor qp_roll(qp_tensor x, int axis, int64_t shift); /* torch.roll */
+QP_API qp_tensor qp_pad(qp_tensor x, int axis, int64_t before, int64_t after, double value);
+
+/* ---- Indexing: integers are i64 or i32, checked against the axis ------------------------------- */
+
+/* out[.., i, ..] = x[.., index[.., i, ..], ..] along axis; torch.gather's shape rule. */
+QP_API qp_tensor qp_gather(qp_tensor x, int axis, qp_tensor index);
+/* x with src added at index along axis, in order of src: torch.scatter_add, deterministic. */
+QP_API qp_tensor qp_scatter_add(qp_tensor x, int axis, qp_tensor index, qp_tensor src);
+QP_API qp_tensor qp_one_hot(qp_tensor index, int64_t n, qp_dtype dtype); /* [..] -> [.., n] (no gradient) */
+/* table [V, D], index [..] -> [.., D]. */
+QP_API qp_tensor qp_embedding(qp_tensor table, qp_tensor index);
+
+/* ---- Products ------------------------------------------------------------------------------------ */
+
+/* x [.., M, K] y [.., K, N] -> [.., M, N], batch axes broadcast. Transposed operands are
+ * views (qp_transpose), which cost nothing. */
+QP_API qp_tensor qp_matmul(qp_tensor x, qp_tensor y);
+
+typedef enum { QP_ACT_NONE, QP_ACT_RELU, QP_ACT_GELU, QP_ACT_GELU_TANH, QP_ACT_SILU } qp_act;
+
+/* act(x w^T + bias) + residual: x [.., I], w [O, I] (any float type), bias [O] or QP_NONE,
+ * residual [.., O] or QP_NONE. torch.nn.functional.linear with a fused end. */
+QP_API qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual);
+
+/* ---- Norms: over the last axis ---------------------------------------------------------------------- */
+
+/* (x - mean) / sqrt(var + eps) * weight + bias; weight, bias [D] or QP_NONE. arXiv:1607.06450 */
+QP_API qp_tensor qp_layer_norm(qp_tensor x, qp_tensor weight, qp_tensor bias, double eps);
+/* x / sqrt(mean(x^2) + eps) * weight. arXiv:1910.07467 */
+QP_API qp_tensor qp_rms_norm(qp_tensor x, qp_tensor weight, double eps);
+/* sum = x + residual; normed = the norm of sum: one pass over memory for both. */
+QP_API void qp_add_layer_norm(qp_tensor x, qp_tensor residual, qp_tensor weight, qp_tensor bias, double eps,
+                              qp_tensor *sum, qp_tensor *normed);
+QP_API void qp_add_rms_norm(qp_tensor x, qp_tensor residual, qp_tensor weight, double eps, qp_tensor *sum,
+                            qp_tensor *normed);
+
+/* ---- Attention --------------------------------------------------------------------------------------- */
+
+typedef enum {
+    QP_ROPE_HALF,       /* pairs (i, i + R/2): Llama in Hugging Face's layout, NeoX */
+    QP_ROPE_INTERLEAVED /* pairs (2i, 2i + 1): GPT-J, the paper */
+} qp_rope_layout;
+
+/* Rotates the first R = 2 * F of the K features of x [B, T, H, K] by the angle
+ * positions[b, t] * inverse_frequency[i]; the rest passes through. positions i64 [B, T] or
+ * [1, T]; inverse_frequency f32 [F]; cos and sin are multiplied by scale (YaRN's attention
+ * factor; 1 otherwise). Angles are computed in f32. Differentiates x. arXiv:2104.09864 */
+QP_API qp_tensor qp_rope(qp_tensor x, qp_tensor positions, qp_tensor inverse_frequency, qp_rope_layout layout,
+                         double scale);
+
+/* Which keys a query may see. Query t of T stands at key position S - T + t. */
+typedef struct {
+    bool      causal;       /* keys up to the query's own position */
+    int64_t   window;       /* 0: all; w: the last w positions, its own included (and, when
+                               not causal, the next w - 1) */
+    int64_t   prefix;       /* the first `prefix` keys are seen by everyone */
+    qp_tensor segments;     /* i64 [B, S] or QP_NONE: only keys of the query's own segment */
+    qp_tensor lengths;      /* i64 [B] or QP_NONE: keys of row b beyond lengths[b] are not there */
+    qp_tensor bias;         /* added to the scores: f32, broadcasts to [B, H, T, S], or QP_NONE;
+                               -inf hides; differentiates */
+} qp_mask;
+
+/* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G
+ * dividing H (grouped queries: head h reads h / (H / G)); scale 0 means 1 / sqrt(K). Gives
+ * [B, T, H, L]. Tiled with an online softmax: memory is linear in T and S, forward and
+ * backward. A query that may see nothing gives 0. Any strides with contiguous features.
+ * arXiv:2205.14135, 2307.08691, 2305.13245 */
+QP_API qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale);
+
+/* ---- Random and loss ------------------------------------------------------------------------------------ */
+
+/* Zeroes each element with probability p and scales the rest by 1 / (1 - p). The mask comes
+ * from the context's random stream and is made again in backward, never stored. Callers skip
+ * it outside training. */
+QP_API qp_tensor qp_dropout(qp_tensor x, double p);
+
+typedef struct {
+    int64_t ignore_index;    /* targets equal to it do not count; 0 means -100 (give
+                                INT64_MIN for none) */
+    bool    sum;             /* sum instead of the mean over counted targets (0 if none) */
+} qp_loss_options;
+
+/* logits [.., V], targets i64 [..] -> one element. */
+QP_API qp_tensor qp_cross_entropy(qp_tensor logits, qp_tensor targets, qp_loss_options options);
+
+/* The same of logits x w^T without ever holding them: x [.., D], w [V, D]. Vocabulary and rows
+ * are taken in chunks and the gradients of x and w are formed in the forward pass. */
+QP_API qp_tensor qp_linear_cross_entropy(qp_tensor x, qp_tensor w, qp_tensor targets, qp_loss_options options);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

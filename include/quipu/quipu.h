@@ -1,0 +1,11 @@
+/* quipu.h: everything. Each header is the manual of its subject. */
+#ifndef QUIPU_H
+#define QUIPU_H
+
+#define QP_VERSION "0.1.0"
+
+#include "core.h"
+#include "op.h"
+#include "ops.h"
+
+#endif

@@ -1,0 +1,73 @@
+/* Recomputation: Chen et al. 2016, arXiv:1604.06174. One node stands for all that fn did; its
+ * rule runs fn again, recorded this time, and walks what that made. */
+#include <string.h>
+
+#include "core/core.h"
+
+typedef struct {
+    qp_checkpoint_fn fn;
+    void            *user;
+    uint64_t         seed, position;
+} attr;
+_Static_assert(sizeof(attr) <= QP_MAX_ATTR, "attributes fit");
+
+static void backward(qp_rule *r) {
+    attr      a = *(const attr *)r->attr;
+    qp_ctx   *ctx = r->ctx;
+    qp_tensor xs[QP_MAX_IN], ys[QP_MAX_OUT];
+    if (ctx->walk_selects) {
+        qp_fail(ctx, QP_ERR_UNSUPPORTED, "grad: not through a checkpoint; use backward");
+        return;
+    }
+    for (int i = 0; i < r->nin; i++) {
+        xs[i] = qp_detach(r->in[i]);
+        if (r->need[i]) qp_require_grad(xs[i], true);
+    }
+    uint64_t seed = ctx->seed, position = ctx->random_position;
+    qp_set_random(ctx, a.seed, a.position);
+    bool before = qp_no_grad(ctx, false);
+    a.fn(a.user, xs, ys);
+    qp_no_grad(ctx, before);
+    qp_set_random(ctx, seed, position);
+    if (qp_failed(ctx)) return;
+    qpi_walk(ctx, r->nout, ys, r->dout, 0, NULL, NULL, false, "checkpoint");
+    for (int i = 0; i < r->nin; i++)
+        if (r->need[i]) r->din[i] = qp_grad_of(xs[i]);
+}
+
+static const qp_op op_checkpoint = {.name = "checkpoint",
+                                    .source = "arXiv:1604.06174",
+                                    .max_in = QP_MAX_IN,
+                                    .attr_bytes = sizeof(attr),
+                                    .saves = QP_SAVE_ALL_IN,
+                                    .backward = backward};
+
+void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const qp_tensor *xs, int ny, qp_tensor *ys) {
+    for (int i = 0; i < ny; i++) ys[i] = qpi_poison(ctx);
+    if (qp_failed(ctx)) return;
+    if (nx > 24 || ny > QP_MAX_OUT) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "checkpoint: %d inputs and %d outputs, at most 24 and %d", nx, ny, QP_MAX_OUT);
+        return;
+    }
+    attr     a = {fn, user, ctx->seed, ctx->random_position};
+    qp_scope scope = qp_enter(ctx);
+    bool     before = qp_no_grad(ctx, true);
+    fn(user, xs, ys);
+    qp_no_grad(ctx, before);
+    if (!qp_failed(ctx)) {
+        qpi_value values[QP_MAX_IN];
+        qpi_edge  edges[QP_MAX_IN];
+        char      attrs[QP_MAX_ATTR] = {0};
+        memcpy(attrs, &a, sizeof a);
+        for (int i = 0; i < nx; i++) {
+            qpi_slot *s = xs[i].ctx ? qpi_resolve(xs[i], "checkpoint") : NULL;
+            values[i] = s ? s->value : (qpi_value){.view = {.ndim = -1}};
+            edges[i] = s ? (qpi_edge){s->node, s->out} : (qpi_edge){0};
+        }
+        /* an output may be an input handed through: it gets a handle of its own */
+        for (int i = 0; i < ny; i++) ys[i] = qp_detach(ys[i]);
+        qp_call call = {ctx, &op_checkpoint, attrs, nx, ny, NULL, NULL, NULL};
+        if (!qp_failed(ctx)) qpi_record(&call, values, edges, ys, true);
+    }
+    qp_return_many(scope, ys, ny);
+}

@@ -1,0 +1,209 @@
+/* What the files of src/core share: the context and the things it owns.
+ *
+ *   slot     what a handle names: a view of a storage, and the node it came from
+ *   storage  a counted block of memory on a device
+ *   node     one recorded call, or a leaf; counted by handles and by consumers
+ */
+#ifndef QUIPU_CORE_CORE_H
+#define QUIPU_CORE_CORE_H
+
+#include "core/error.h"
+#include "core/threads.h"
+#include "quipu/core.h"
+#include "quipu/op.h"
+
+#define QPI_NO_INDEX UINT32_MAX
+
+/* ---- Devices and memory --------------------------------------------------------------- */
+
+/* The seam for accelerators. Copies are ordered with the kernels of the context. */
+typedef struct qpi_device {
+    const char *name;
+    void *(*alloc)(qp_ctx *ctx, size_t bytes); /* 64-byte aligned; NULL: failure is stored */
+    void (*free)(qp_ctx *ctx, void *p);
+    void (*to_host)(qp_ctx *ctx, void *dst, const void *src, size_t bytes);
+    void (*from_host)(qp_ctx *ctx, void *dst, const void *src, size_t bytes);
+} qpi_device;
+extern const qpi_device qpi_cpu;
+
+typedef struct qpi_heap qpi_heap; /* memory.c */
+qpi_heap *qpi_heap_new(size_t cap);
+void      qpi_heap_free(qpi_heap *h);
+void      qpi_heap_stats(const qpi_heap *h, qp_stats *out);
+void      qpi_heap_reset_peak(qpi_heap *h);
+
+/* From the context's heap, 64-byte aligned. NULL: ERR_MEMORY is stored. */
+void *qpi_alloc(qp_ctx *ctx, size_t bytes);
+void  qpi_free(qp_ctx *ctx, void *p);
+
+typedef struct {
+    int32_t           count;
+    uint32_t          version; /* bumped by every write */
+    bool              read_only;
+    const qpi_device *device;
+    void             *data;
+    size_t            bytes;
+    void (*release)(void *user); /* of memory that is not ours */
+    void *user;
+    bool  owned;
+} qpi_storage;
+
+qpi_storage *qpi_storage_new(qp_ctx *ctx, const qpi_device *device, size_t bytes);
+qpi_storage *qpi_storage_attach(qp_ctx *ctx, void *data, size_t bytes, bool read_only, void (*release)(void *),
+                                void *user);
+static inline qpi_storage *qpi_storage_retain(qpi_storage *s) {
+    if (s) s->count++;
+    return s;
+}
+void qpi_storage_release(qp_ctx *ctx, qpi_storage *s);
+
+/* ---- Views ------------------------------------------------------------------------------ */
+
+typedef struct { /* a view that holds its storage; storage NULL: a shape without data */
+    qpi_storage *storage;
+    qp_view      view;
+} qpi_value;
+
+/* Checks axes, sizes and the byte count for overflow. */
+bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape);
+bool qpi_view_contiguous(const qp_view *v);
+void qpi_view_describe(const qp_view *v, char *out, size_t size); /* "f32 [3, 4]" */
+/* In-place: axes of the n views (equal shapes) are merged and dropped where all allow it. */
+void qpi_views_merge(qp_view **views, int n);
+bool qpi_view_expand(qp_view *v, int ndim, const int64_t *shape);
+
+/* ---- Nodes ------------------------------------------------------------------------------ */
+
+typedef struct qpi_node qpi_node;
+
+typedef struct {
+    qpi_node *node; /* NULL: needs no gradient */
+    int       out;
+} qpi_edge;
+
+typedef struct {
+    qpi_value value;
+    uint32_t  version;
+} qpi_saved;
+
+typedef struct {
+    qpi_value value;
+    bool      in_place; /* made to be added into, also where it is a region of another buffer */
+} qpi_sum;
+
+struct qpi_node {
+    const qp_op *op; /* NULL: a leaf */
+    uint64_t     order;
+    qpi_node    *prev, *next; /* the context's row of nodes, in order of making */
+    int32_t      refs;
+    int32_t      nin, nout;
+    uint32_t     walk;     /* the last walk that reached it */
+    uint32_t     pending;  /* contributions still to come in this walk */
+    bool         spent;    /* walked: its saved values are gone */
+    bool         wanted;   /* within qp_grad: leads to an x */
+    qpi_edge    *in;
+    qpi_saved   *saved;    /* nin inputs, then nout outputs */
+    qpi_sum     *grad;     /* of each output */
+    void (*hook)(void *user, qp_tensor t); /* of a leaf */
+    void        *hook_user;
+    char         attr[QP_MAX_ATTR];
+};
+
+void qpi_node_retain(qpi_node *n);
+void qpi_node_release(qp_ctx *ctx, qpi_node *n);
+/* Records a call if an input needs a gradient (or force); sets the node of each floating
+ * output. */
+void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs, bool force);
+
+/* Walks back from ys. xs NULL: leaves accumulate; otherwise dxs[i] receives d(ys)/d(xs[i])
+ * and leaves stay as they are. */
+void qpi_walk(qp_ctx *ctx, int ny, const qp_tensor *ys, const qp_tensor *seeds, int nx, const qp_tensor *xs,
+              qp_tensor *dxs, bool retain, const char *who);
+
+/* ---- Handles ---------------------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t  generation; /* odd: alive */
+    uint32_t  next_free;
+    uint32_t  live_index; /* place in ctx->live, QPI_NO_INDEX: kept */
+    int       out;
+    bool      moving; /* on its way to an outer scope */
+    qpi_node *node;
+    qpi_value value;
+} qpi_slot;
+
+#define QPI_SLOT_CHUNK 512
+
+typedef struct {
+    uint32_t live_start, serial;
+} qpi_scope_mark;
+
+struct qp_ctx {
+    qpi_error  error;
+    qp_options options;
+    qpi_heap  *heap;
+    qp_pool   *pool;
+    bool       pool_shared;
+    qp_exec    exec;
+    size_t     scratch_bytes;
+
+    qpi_slot      **chunks;
+    uint32_t        chunk_count, free_slot;
+    uint32_t       *live;
+    uint32_t        live_count, live_capacity;
+    qpi_scope_mark *scopes;
+    uint32_t        scope_count, scope_capacity, scope_serial;
+
+    qpi_node *first_node, *last_node;
+    uint64_t  node_order;
+    uint32_t  walk, walk_depth;
+    bool      no_grad, walk_selects; /* inside qp_grad */
+
+    uint64_t seed, random_position;
+    volatile int cancelled;
+
+    struct qpi_owned *owned; /* things with a destructor, freed last made first */
+};
+
+/* A new handle in the current scope; takes over v's storage reference. Poison on failure. */
+qp_tensor qpi_handle(qp_ctx *ctx, qpi_value v);
+qp_tensor qpi_poison(qp_ctx *ctx);
+/* The slot, or NULL after storing an error that names `who`. Poison: NULL silently. */
+qpi_slot *qpi_resolve(qp_tensor t, const char *who);
+bool      qpi_is_poison(qp_tensor t);
+
+/* A fresh contiguous value. storage NULL on failure. */
+qpi_value qpi_value_new(qp_ctx *ctx, const qp_view *shape);
+void      qpi_value_release(qp_ctx *ctx, qpi_value *v);
+
+/* Runs `destroy(thing)` when the context closes, last registered first. */
+typedef struct qpi_owned {
+    struct qpi_owned *next;
+    void (*destroy)(void *thing);
+    void *thing;
+} qpi_owned;
+bool qpi_own(qp_ctx *ctx, void *thing, void (*destroy)(void *));
+
+/* The three ops that the core itself needs (src/ops). */
+extern const qp_op qp_op_copy, qp_op_accumulate, qp_op_fill;
+
+/* ---- Registry (made by the build) --------------------------------------------------------- */
+
+typedef struct {
+    const qp_op     *op;
+    const qp_kernel *kernels[4]; /* by qp_isa; NULL: none */
+} qpi_op_entry;
+extern const qpi_op_entry qpi_ops[];
+extern const int          qpi_op_count;
+
+qp_isa qpi_cpu_isa(void); /* the best this machine has */
+const qp_kernel *qpi_kernel_for(const qp_op *op, qp_isa isa);
+
+/* ---- Random numbers ------------------------------------------------------------------------ */
+
+/* Philox4x32-10 (Salmon et al. 2011): four words for (seed, stream, index). */
+void qpi_philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4]);
+/* i64[2] {seed, position}; the position advances by one. The key of one random call. */
+qp_tensor qpi_random_key(qp_ctx *ctx);
+
+#endif

@@ -1,0 +1,29 @@
+#include <string.h>
+
+#include "core/core.h"
+
+qp_isa qpi_cpu_isa(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx2 && avx512) return QP_ISA_AVX512;
+    if (avx2) return QP_ISA_AVX2;
+#endif
+    return QP_ISA_BASE;
+}
+
+const qp_kernel *qpi_kernel_for(const qp_op *op, qp_isa isa) {
+    for (int i = 0; i < qpi_op_count; i++)
+        if (qpi_ops[i].op == op) return qpi_ops[i].kernels[isa];
+    return op->kernel.run ? &op->kernel : NULL;
+}
+
+const qp_op *qp_op_at(int index) { return index >= 0 && index < qpi_op_count ? qpi_ops[index].op : NULL; }
+
+const qp_op *qp_op_find(const char *name) {
+    for (int i = 0; i < qpi_op_count; i++)
+        if (!strcmp(qpi_ops[i].op->name, name)) return qpi_ops[i].op;
+    return NULL;
+}

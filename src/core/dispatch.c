@@ -1,0 +1,236 @@
+/* One call of an op, from handles to results: shape, layouts, memory, kernel, record. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/core.h"
+
+void qp_call_fail(const qp_call *call, qp_code code, const char *format, ...) {
+    char    text[400];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    qp_fail(call->ctx, code, "%s: %s", call->op->name, text);
+}
+
+/* The default shape rule: inputs of one type broadcast together. */
+static void broadcast_shape(qp_call *c) {
+    qp_view *out = &c->out[0];
+    int      ndim = 0;
+    for (int i = 0; i < c->nin; i++)
+        if (c->in[i].ndim > ndim) ndim = c->in[i].ndim;
+    int64_t shape[QP_MAX_DIMS];
+    for (int axis = 0; axis < ndim; axis++) {
+        shape[axis] = 1;
+        for (int i = 0; i < c->nin; i++) {
+            int     a = axis - (ndim - c->in[i].ndim);
+            int64_t size = a < 0 ? 1 : c->in[i].shape[a];
+            if (size == 1 || size == shape[axis]) continue;
+            if (shape[axis] != 1) {
+                char x[96], y[96];
+                qpi_view_describe(&c->in[0], x, sizeof x);
+                qpi_view_describe(&c->in[i], y, sizeof y);
+                qp_call_fail(c, QP_ERR_SHAPE, "%s and %s do not broadcast", x, y);
+                return;
+            }
+            shape[axis] = size;
+        }
+    }
+    for (int i = 1; i < c->nin; i++)
+        if (c->in[i].dtype != c->in[0].dtype) {
+            qp_call_fail(c, QP_ERR_TYPE, "input 0 is %s, input %d is %s: cast one of them", qp_dtype_name(c->in[0].dtype),
+                         i, qp_dtype_name(c->in[i].dtype));
+            return;
+        }
+    qpi_view_init(out, c->in[0].dtype, ndim, shape);
+}
+
+/* What a running call holds: the prepared views and whatever had to be copied for them. */
+typedef struct {
+    qp_view   in[QP_MAX_IN], out[QP_MAX_OUT];
+    qpi_value copies[QP_MAX_IN];
+    int       copy_count;
+    qp_call   call;
+} running;
+
+static bool fits(const qp_view *v, qp_layout layout) {
+    if (v->ndim < 0) return true;
+    switch (layout) {
+    case QP_FLAT: return qpi_view_contiguous(v);
+    case QP_ROWS: return v->ndim == 0 || v->shape[v->ndim - 1] <= 1 || v->stride[v->ndim - 1] == 1;
+    default: return true;
+    }
+}
+
+static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qp_view *in, int nout, qp_view *out);
+
+static bool make_contiguous(qp_ctx *ctx, running *r, qp_view *v) {
+    qp_view   shape = *v;
+    qpi_value copy = qpi_value_new(ctx, &shape);
+    if (!copy.storage) return false;
+    r->copies[r->copy_count++] = copy;
+    qp_view both[2] = {copy.view, *v};
+    if (!run_op(ctx, &qp_op_copy, NULL, 2, both, 1, &copy.view)) return false;
+    *v = copy.view;
+    return true;
+}
+
+static bool default_takes(const qp_call *c) {
+    for (int i = 0; i < c->nin; i++)
+        if (c->in[i].ndim >= 0 && qp_dtype_is_float(c->in[i].dtype) && c->in[i].dtype != QP_F32) return false;
+    for (int i = 0; i < c->nout; i++)
+        if (qp_dtype_is_float(c->out[i].dtype) && c->out[i].dtype != QP_F32) return false;
+    return true;
+}
+
+static bool elementwise(qp_ctx *ctx, running *r) {
+    qp_view *views[QP_MAX_IN + QP_MAX_OUT];
+    int      n = 0;
+    views[n++] = &r->out[0];
+    for (int i = 0; i < r->call.nin; i++) {
+        if (r->in[i].ndim < 0) continue;
+        if (!qpi_view_expand(&r->in[i], r->out[0].ndim, r->out[0].shape)) {
+            qp_fail(ctx, QP_ERR_SHAPE, "%s: input %d does not broadcast to the output", r->call.op->name, i);
+            return false;
+        }
+        views[n++] = &r->in[i];
+    }
+    qpi_views_merge(views, n);
+    return true;
+}
+
+static bool reserve_scratch(qp_ctx *ctx, const qp_call *c) {
+    size_t want = c->op->scratch ? c->op->scratch(c, ctx->exec.threads) : 0;
+    if (want <= ctx->scratch_bytes) return true;
+    qpi_free(ctx, ctx->exec.scratch);
+    ctx->scratch_bytes = 0;
+    ctx->exec.scratch = qpi_alloc(ctx, want);
+    if (!ctx->exec.scratch) return false;
+    ctx->scratch_bytes = want;
+    return true;
+}
+
+/* Runs the kernel, or the definition where no kernel takes the call. */
+static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qp_view *in, int nout, qp_view *out) {
+    running r;
+    r.copy_count = 0;
+    memcpy(r.in, in, (size_t)nin * sizeof *in);
+    memcpy(r.out, out, (size_t)nout * sizeof *out);
+    r.call = (qp_call){ctx, op, attr, nin, nout, r.in, r.out, &ctx->exec};
+    const qp_kernel *k = qpi_kernel_for(op, ctx->options.isa);
+    if (k && !(k->takes ? k->takes : default_takes)(&r.call)) k = NULL;
+    qp_layout layout = k ? k->layout : op->elementwise ? QP_ELEMENTWISE : QP_ANY;
+    bool      ok = reserve_scratch(ctx, &r.call);
+    if (ok && layout == QP_ELEMENTWISE) ok = elementwise(ctx, &r);
+    for (int i = op->mutates ? 1 : 0; i < nin && ok; i++)
+        if (!fits(&r.in[i], layout)) ok = make_contiguous(ctx, &r, &r.in[i]);
+    if (ok) (k ? k->run : op->plain)(&r.call);
+    for (int i = 0; i < r.copy_count; i++) qpi_value_release(ctx, &r.copies[i]);
+    return ok;
+}
+
+/* Inputs as values (not retained) and edges; false after storing an error or for poison. */
+static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor *ins, qpi_value *values,
+                          qpi_edge *edges) {
+    if (nin < op->min_in || nin > op->max_in) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %d inputs, expected %d to %d", op->name, nin, op->min_in, op->max_in);
+        return false;
+    }
+    for (int i = 0; i < nin; i++) {
+        edges[i] = (qpi_edge){0};
+        values[i] = (qpi_value){.view = {.ndim = -1}};
+        if (qp_is_none(ins[i])) {
+            if (i >= op->min_in) continue;
+            qp_fail(ctx, QP_ERR_ARGUMENT, "%s: input %d is missing", op->name, i);
+            return false;
+        }
+        if (ins[i].ctx != ctx) {
+            qp_fail(ctx, QP_ERR_ARGUMENT, "%s: input %d belongs to another context", op->name, i);
+            return false;
+        }
+        qpi_slot *s = qpi_resolve(ins[i], op->name);
+        if (!s) return false;
+        if (!s->value.storage && qp_view_count(&s->value.view)) {
+            qp_fail(ctx, QP_ERR_STATE, "%s: input %d is a value outside the rule's `saves`", op->name, i);
+            return false;
+        }
+        values[i] = s->value;
+        edges[i] = (qpi_edge){s->node, s->out};
+    }
+    return true;
+}
+
+static bool mutate(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, qpi_value *values, const qpi_edge *edges,
+                   const qp_view *in) {
+    qpi_storage *s = values[0].storage;
+    if (s->read_only) {
+        qp_fail(ctx, QP_ERR_STATE, "%s: the tensor's memory is read-only", op->name);
+        return false;
+    }
+    if (!ctx->no_grad && edges[0].node && edges[0].node->op) {
+        qp_fail(ctx, QP_ERR_STATE, "%s: in-place change of a value that backward needs", op->name);
+        return false;
+    }
+    qp_view out = values[0].view;
+    if (!run_op(ctx, op, attr, nin, in, 1, &out)) return false;
+    s->version++;
+    return true;
+}
+
+/* Fresh outputs, or the input's storage again for views. */
+static bool allocate_outputs(qp_ctx *ctx, qp_call *c, qpi_value *values, qpi_value *outs) {
+    for (int i = 0; i < c->nout; i++) {
+        if (c->op->view) {
+            outs[i] = (qpi_value){values[0].storage, c->out[i]};
+            qpi_storage_retain(outs[i].storage);
+        } else {
+            outs[i] = qpi_value_new(ctx, &c->out[i]);
+        }
+        if (!outs[i].storage) {
+            while (i-- > 0) qpi_value_release(ctx, &outs[i]);
+            return false;
+        }
+        c->out[i] = outs[i].view;
+    }
+    return true;
+}
+
+void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs) {
+    qp_ctx *ctx = NULL;
+    for (int i = 0; i < nin && !ctx; i++) ctx = ins[i].ctx;
+    for (int i = 0; i < op->nout; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
+    if (!ctx || qp_failed(ctx)) return;
+
+    qpi_value values[QP_MAX_IN], results[QP_MAX_OUT];
+    qpi_edge  edges[QP_MAX_IN];
+    qp_view   in[QP_MAX_IN], out[QP_MAX_OUT];
+    char      attrs[QP_MAX_ATTR] = {0};
+    if (attr && op->attr_bytes <= QP_MAX_ATTR) memcpy(attrs, attr, op->attr_bytes);
+    if (!gather_inputs(ctx, op, nin, ins, values, edges)) return;
+    for (int i = 0; i < nin; i++) in[i] = values[i].view;
+    qp_call call = {ctx, op, attrs, nin, op->nout, in, out, NULL};
+
+    if (op->shape) op->shape(&call);
+    else if (op->mutates) out[0] = in[0];
+    else broadcast_shape(&call);
+    if (qp_failed(ctx)) return;
+    if (op->mutates) {
+        if (mutate(ctx, op, attrs, nin, values, edges, in)) outs[0] = ins[0];
+        return;
+    }
+    if (op->view) op->view(&call);
+    if (qp_failed(ctx) || !allocate_outputs(ctx, &call, values, results)) return;
+    bool ok = op->view || run_op(ctx, op, attrs, nin, in, op->nout, out);
+    for (int i = 0; i < op->nout; i++) {
+        if (ok) outs[i] = qpi_handle(ctx, results[i]);
+        else qpi_value_release(ctx, &results[i]);
+    }
+    if (ok && !qp_failed(ctx)) qpi_record(&call, values, edges, outs, false);
+}
+
+qp_tensor qp_apply(const qp_op *op, int nin, const qp_tensor *ins, const void *attr) {
+    qp_tensor y[QP_MAX_OUT];
+    qp_apply_many(op, nin, ins, attr, y);
+    return y[0];
+}

@@ -1,0 +1,60 @@
+#include <string.h>
+
+#include "core/core.h"
+
+static void *cpu_alloc(qp_ctx *ctx, size_t bytes) { return qpi_alloc(ctx, bytes); }
+static void  cpu_copy(qp_ctx *ctx, void *dst, const void *src, size_t bytes) {
+    (void)ctx;
+    memcpy(dst, src, bytes);
+}
+const qpi_device qpi_cpu = {"cpu", cpu_alloc, qpi_free, cpu_copy, cpu_copy};
+
+qpi_storage *qpi_storage_new(qp_ctx *ctx, const qpi_device *device, size_t bytes) {
+    qpi_storage *s = qpi_alloc(ctx, sizeof *s);
+    if (!s) return NULL;
+    *s = (qpi_storage){.count = 1, .device = device, .bytes = bytes, .owned = true};
+    s->data = device->alloc(ctx, bytes);
+    if (!s->data) {
+        qpi_free(ctx, s);
+        return NULL;
+    }
+    return s;
+}
+
+qpi_storage *qpi_storage_attach(qp_ctx *ctx, void *data, size_t bytes, bool read_only, void (*release)(void *),
+                                void *user) {
+    qpi_storage *s = qpi_alloc(ctx, sizeof *s);
+    if (!s) return NULL;
+    *s = (qpi_storage){.count = 1,
+                       .device = &qpi_cpu,
+                       .data = data,
+                       .bytes = bytes,
+                       .read_only = read_only,
+                       .release = release,
+                       .user = user};
+    return s;
+}
+
+void qpi_storage_release(qp_ctx *ctx, qpi_storage *s) {
+    if (!s || --s->count) return;
+    if (s->owned) s->device->free(ctx, s->data);
+    else if (s->release) s->release(s->user);
+    qpi_free(ctx, s);
+}
+
+qpi_value qpi_value_new(qp_ctx *ctx, const qp_view *shape) {
+    qpi_value v = {.view = *shape};
+    int64_t   n = 1;
+    for (int i = shape->ndim - 1; i >= 0; i--) {
+        v.view.stride[i] = n;
+        n *= shape->shape[i];
+    }
+    v.storage = qpi_storage_new(ctx, &qpi_cpu, (size_t)n * qp_dtype_bytes(shape->dtype));
+    v.view.data = v.storage ? v.storage->data : NULL;
+    return v;
+}
+
+void qpi_value_release(qp_ctx *ctx, qpi_value *v) {
+    qpi_storage_release(ctx, v->storage);
+    *v = (qpi_value){0};
+}

@@ -1,0 +1,180 @@
+/* Making tensors, reading and writing their elements. */
+#include <math.h>
+#include <string.h>
+
+#include "core/core.h"
+
+static bool check_shape(qp_ctx *ctx, qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape) {
+    if (!ctx || qp_failed(ctx)) return false;
+    if (qpi_view_init(v, dtype, ndim, shape)) return true;
+    qp_fail(ctx, QP_ERR_ARGUMENT, "tensor: %d axes of %s: a size is negative, too large, or there are more than %d axes",
+            ndim, qp_dtype_name(dtype), QP_MAX_DIMS);
+    return false;
+}
+
+qp_tensor qp_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) {
+    qp_view v;
+    if (!check_shape(ctx, &v, dtype, ndim, shape)) return qpi_poison(ctx);
+    qpi_value value = qpi_value_new(ctx, &v);
+    return value.storage ? qpi_handle(ctx, value) : qpi_poison(ctx);
+}
+
+qp_tensor qp_full(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, double value) {
+    qp_tensor t = qp_empty(ctx, dtype, ndim, shape);
+    return qp_apply(&qp_op_fill, 1, &t, &value);
+}
+
+qp_tensor qp_zeros(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) {
+    return qp_full(ctx, dtype, ndim, shape, 0);
+}
+
+qp_tensor qp_scalar(qp_ctx *ctx, qp_dtype dtype, double value) { return qp_full(ctx, dtype, 0, NULL, value); }
+
+qp_tensor qp_from(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, const void *data) {
+    qp_tensor t = qp_empty(ctx, dtype, ndim, shape);
+    qpi_slot *s = t.ctx ? qpi_resolve(t, "from") : NULL;
+    if (s) {
+        size_t bytes = (size_t)qp_view_count(&s->value.view) * qp_dtype_bytes(dtype);
+        if (bytes) s->value.storage->device->from_host(ctx, s->value.view.data, data, bytes);
+    }
+    return t;
+}
+
+qp_tensor qp_arange(qp_ctx *ctx, qp_dtype dtype, int64_t n) {
+    qp_tensor t = qp_empty(ctx, dtype, 1, &n);
+    qpi_slot *s = t.ctx ? qpi_resolve(t, "arange") : NULL;
+    for (int64_t i = 0; s && i < n; i++) qp_store(&s->value.view, i, (double)i);
+    return t;
+}
+
+qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, void *data, bool read_only,
+                    void (*release)(void *), void *user) {
+    qpi_value v = {0};
+    if (!check_shape(ctx, &v.view, dtype, ndim, shape)) return qpi_poison(ctx);
+    size_t bytes = (size_t)qp_view_count(&v.view) * qp_dtype_bytes(dtype);
+    v.view.data = data;
+    v.storage = qpi_storage_attach(ctx, data, bytes, read_only, release, user);
+    return v.storage ? qpi_handle(ctx, v) : qpi_poison(ctx);
+}
+
+/* ---- Asking ----------------------------------------------------------------------------- */
+
+static qpi_slot *ask(qp_tensor t, const char *who) { return t.ctx ? qpi_resolve(t, who) : NULL; }
+
+int qp_ndim(qp_tensor t) {
+    qpi_slot *s = ask(t, "ndim");
+    return s ? s->value.view.ndim : 0;
+}
+
+int64_t qp_size(qp_tensor t, int axis) {
+    qpi_slot *s = ask(t, "size");
+    if (!s) return 0;
+    int ndim = s->value.view.ndim, a = axis < 0 ? axis + ndim : axis;
+    if (a < 0 || a >= ndim) {
+        qp_fail(t.ctx, QP_ERR_ARGUMENT, "size: axis %d of a tensor with %d axes", axis, ndim);
+        return 0;
+    }
+    return s->value.view.shape[a];
+}
+
+int64_t qp_count(qp_tensor t) {
+    qpi_slot *s = ask(t, "count");
+    return s ? qp_view_count(&s->value.view) : 0;
+}
+
+qp_dtype qp_dtype_of(qp_tensor t) {
+    qpi_slot *s = ask(t, "dtype");
+    return s ? s->value.view.dtype : QP_F32;
+}
+
+/* ---- Reading and writing ------------------------------------------------------------------ */
+
+double qp_item(qp_tensor t) {
+    qpi_slot *s = ask(t, "item");
+    if (!s || qp_failed(t.ctx)) return NAN;
+    if (qp_view_count(&s->value.view) != 1 || !s->value.storage) {
+        qp_fail(t.ctx, QP_ERR_SHAPE, "item: the tensor has %lld elements, expected 1",
+                (long long)qp_view_count(&s->value.view));
+        return NAN;
+    }
+    return qp_load(&s->value.view, 0);
+}
+
+/* The caller's flat memory as a view shaped like s; false after storing an error. */
+static bool flat_view(qp_tensor t, const qpi_slot *s, qp_dtype dtype, const void *data, int64_t count, const char *who,
+                      qp_view *flat) {
+    int64_t n = qp_view_count(&s->value.view);
+    if (count != n) {
+        qp_fail(t.ctx, QP_ERR_SHAPE, "%s: the tensor has %lld elements, the buffer %lld", who, (long long)n,
+                (long long)count);
+        return false;
+    }
+    qpi_view_init(flat, dtype, s->value.view.ndim, s->value.view.shape);
+    flat->data = (void *)data;
+    return true;
+}
+
+static void convert(const qp_view *dst, const qp_view *src) {
+    int64_t n = qp_view_count(src);
+    if (dst->dtype == src->dtype && qpi_view_contiguous(dst) && qpi_view_contiguous(src)) {
+        if (n) memcpy(dst->data, src->data, (size_t)n * qp_dtype_bytes(src->dtype));
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) qp_store(dst, qp_view_offset(dst, i), qp_load(src, qp_view_offset(src, i)));
+}
+
+qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count) {
+    qp_view   flat;
+    qpi_slot *s = ask(t, "read");
+    if (!s || qp_failed(t.ctx)) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
+    if (!flat_view(t, s, dtype, out, count, "read", &flat)) return QP_ERR_SHAPE;
+    convert(&flat, &s->value.view);
+    return QP_OK;
+}
+
+static bool writable(qp_tensor t, const qpi_slot *s, const char *who) {
+    if (s->value.storage && !s->value.storage->read_only) return true;
+    qp_fail(t.ctx, QP_ERR_STATE, "%s: the tensor's memory is read-only", who);
+    return false;
+}
+
+qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count) {
+    qp_view   flat;
+    qpi_slot *s = ask(t, "write");
+    if (!s || qp_failed(t.ctx)) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
+    if (!flat_view(t, s, dtype, data, count, "write", &flat)) return QP_ERR_SHAPE;
+    if (!writable(t, s, "write")) return QP_ERR_STATE;
+    convert(&s->value.view, &flat);
+    s->value.storage->version++;
+    return QP_OK;
+}
+
+void *qp_data_of(qp_tensor t) {
+    qpi_slot *s = ask(t, "data");
+    if (!s) return NULL;
+    if (s->value.storage && s->value.storage->device == &qpi_cpu && qpi_view_contiguous(&s->value.view))
+        return s->value.view.data;
+    qp_fail(t.ctx, QP_ERR_STATE, "data: the tensor is not contiguous memory of the CPU");
+    return NULL;
+}
+
+void qp_touch(qp_tensor t) {
+    qpi_slot *s = ask(t, "touch");
+    if (s && writable(t, s, "touch")) s->value.storage->version++;
+}
+
+qp_status qp_copy_to(qp_tensor dst, qp_tensor src) {
+    qp_apply(&qp_op_copy, 2, (qp_tensor[]){dst, src}, NULL);
+    return dst.ctx ? qp_error_code(dst.ctx) : QP_ERR_ARGUMENT;
+}
+
+qp_tensor qp_detach(qp_tensor t) {
+    qp_tensor y = qp_alias(t);
+    qpi_slot *s = ask(y, "detach");
+    if (s && s->node) {
+        qpi_node *n = s->node;
+        s->node = NULL;
+        qpi_node_release(t.ctx, n);
+    }
+    return y;
+}
