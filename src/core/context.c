@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* sched_getaffinity */
 #include <stdlib.h>
 #include <string.h>
 #if defined(__linux__)
