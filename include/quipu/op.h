@@ -109,7 +109,8 @@ struct qp_op {
     /* Checks inputs (qp_call_fail) and sets dtype, ndim and shape of each output. NULL:
      * inputs broadcast together and the output has the first one's type. */
     void (*shape)(qp_call *call);
-    /* For ops that move no data: sets shape, strides and data of out[0] within in[0]. */
+    /* For ops that move no data: sets shape, strides and data of out[0] within in[0]. Data
+     * stays NULL where in[0]'s strides allow no view. */
     void (*view)(qp_call *call);
     void (*plain)(const qp_call *call);
     void (*backward)(qp_rule *rule);   /* NULL: not differentiable */

@@ -124,12 +124,13 @@ static void update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi
 
 /* Makes the sum a buffer that may be added into. */
 static bool own_sum(qp_ctx *ctx, qpi_sum *sum) {
-    if (sum->in_place || (sum->value.storage->count == 1 && qpi_view_contiguous(&sum->value.view))) return true;
+    if (sum->value.storage->count == 1 && qpi_view_contiguous(&sum->value.view)) sum->in_place = true;
+    if (sum->in_place) return true;
     qpi_value own = qpi_value_new(ctx, &sum->value.view);
     if (!own.storage) return false;
     update(ctx, &qp_op_copy, &own, &sum->value);
     qpi_value_release(ctx, &sum->value);
-    sum->value = own;
+    *sum = (qpi_sum){own, true};
     return true;
 }
 
@@ -147,8 +148,10 @@ static qpi_sum *sum_target(qp_ctx *ctx, qpi_edge e) {
         n->op->shape(&call);
         if (!qp_failed(ctx)) n->op->view(&call);
         if (qp_failed(ctx)) return NULL;
-        *sum = (qpi_sum){{qpi_storage_retain(parent->value.storage), out}, true};
-        return sum;
+        if (out.data) { /* a reshape may fit the value's strides but not the gradient's */
+            *sum = (qpi_sum){{qpi_storage_retain(parent->value.storage), out}, true};
+            return sum;
+        }
     }
     *sum = (qpi_sum){qpi_value_new(ctx, &n->saved[n->nin + e.out].value.view), true};
     if (!sum->value.storage) return NULL;
