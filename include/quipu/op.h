@@ -91,8 +91,10 @@ QP_API qp_tensor qp_grad_into(const qp_rule *rule, int i);
 #define QP_SAVE_ALL_IN 0x00ffffffu
 
 /* A call for the harness to try. `in` lists inputs: KIND[SIZES] separated by spaces, KIND
- * one of x (normal), p (0.5..2.5), u (0..1), d (distinct, well apart), iN (integers below
- * N), b (bool), - (absent). "x[3,5] i7[3]" is a 3x5 float and 3 integers in 0..6. */
+ * one of x (normal, not near 0), p (0.5..2.5), u (0..1), d (distinct, well apart), iN (i64
+ * below N), oN (i64 offsets: sorted, from 0 to N), b (bool), - (absent). "x[3,5] i7[3]" is a
+ * 3x5 float and 3 integers in 0..6. Floats are f32, and f64 where gradients are compared
+ * with differences; !KIND is a constant: always f32, no gradient ("x[2,4] !p[4]"). */
 typedef struct {
     const char *in;
     const void *attr;     /* &(attr){...}, or NULL: zeros */
@@ -109,8 +111,8 @@ struct qp_op {
     /* Checks inputs (qp_call_fail) and sets dtype, ndim and shape of each output. NULL:
      * inputs broadcast together and the output has the first one's type. */
     void (*shape)(qp_call *call);
-    /* For ops that move no data: sets shape, strides and data of out[0] within in[0]. Data
-     * stays NULL where in[0]'s strides allow no view. */
+    /* For ops that move no data: sets shape, strides and data of out[0] within in[0]. Where
+     * in[0]'s strides allow no view, data stays NULL and the core copies in[0] first. */
     void (*view)(qp_call *call);
     void (*plain)(const qp_call *call);
     void (*backward)(qp_rule *rule);   /* NULL: not differentiable */

@@ -65,13 +65,18 @@ static bool fits(const qp_view *v, qp_layout layout) {
 
 static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qp_view *in, int nout, qp_view *out);
 
+/* A contiguous copy of v; storage NULL on failure. */
+static qpi_value contiguous_copy(qp_ctx *ctx, const qp_view *v) {
+    qpi_value copy = qpi_value_new(ctx, v);
+    qp_view   both[2] = {copy.view, *v};
+    if (copy.storage && !run_op(ctx, &qp_op_copy, NULL, 2, both, 1, &copy.view)) qpi_value_release(ctx, &copy);
+    return copy;
+}
+
 static bool make_contiguous(qp_ctx *ctx, running *r, qp_view *v) {
-    qp_view   shape = *v;
-    qpi_value copy = qpi_value_new(ctx, &shape);
+    qpi_value copy = contiguous_copy(ctx, v);
     if (!copy.storage) return false;
     r->copies[r->copy_count++] = copy;
-    qp_view both[2] = {copy.view, *v};
-    if (!run_op(ctx, &qp_op_copy, NULL, 2, both, 1, &copy.view)) return false;
     *v = copy.view;
     return true;
 }
@@ -178,15 +183,23 @@ static bool mutate(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, qpi_
     return true;
 }
 
+/* A view of x, or of a contiguous copy where x's strides allow none. */
+static qpi_value view_output(qp_call *c, const qpi_value *x) {
+    c->op->view(c);
+    if (qp_failed(c->ctx)) return (qpi_value){0};
+    if (c->out[0].data || qp_view_count(&x->view) == 0)
+        return (qpi_value){qpi_storage_retain(x->storage), c->out[0]};
+    qpi_value copy = contiguous_copy(c->ctx, &x->view);
+    if (!copy.storage) return copy;
+    c->in[0] = copy.view;
+    c->op->view(c);
+    return (qpi_value){copy.storage, c->out[0]};
+}
+
 /* Fresh outputs, or the input's storage again for views. */
-static bool allocate_outputs(qp_ctx *ctx, qp_call *c, qpi_value *values, qpi_value *outs) {
+static bool allocate_outputs(qp_ctx *ctx, qp_call *c, const qpi_value *values, qpi_value *outs) {
     for (int i = 0; i < c->nout; i++) {
-        if (c->op->view) {
-            outs[i] = (qpi_value){values[0].storage, c->out[i]};
-            qpi_storage_retain(outs[i].storage);
-        } else {
-            outs[i] = qpi_value_new(ctx, &c->out[i]);
-        }
+        outs[i] = c->op->view ? view_output(c, &values[0]) : qpi_value_new(ctx, &c->out[i]);
         if (!outs[i].storage) {
             while (i-- > 0) qpi_value_release(ctx, &outs[i]);
             return false;
@@ -219,8 +232,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
         if (mutate(ctx, op, attrs, nin, values, edges, in)) outs[0] = ins[0];
         return;
     }
-    if (op->view) op->view(&call);
-    if (qp_failed(ctx) || !allocate_outputs(ctx, &call, values, results)) return;
+    if (!allocate_outputs(ctx, &call, values, results)) return;
     bool ok = op->view || run_op(ctx, op, attrs, nin, in, op->nout, out);
     for (int i = 0; i < op->nout; i++) {
         if (ok) outs[i] = qpi_handle(ctx, results[i]);

@@ -88,19 +88,8 @@ QP_OP(reshape) = {.name = "reshape",
 
 qp_tensor qp_reshape(qp_tensor x, int ndim, const int64_t *new_shape) {
     shape_sizes a;
-    qpi_slot   *s = x.ctx ? qpi_resolve(x, "reshape") : NULL;
-    if (!s) return x.ctx ? qpi_poison(x.ctx) : QP_NONE;
-    if (!shape_encode(&a, ndim, new_shape)) {
-        qp_fail(x.ctx, QP_ERR_ARGUMENT, "reshape: %d axes (at most %d) or a size below -1", ndim, QP_MAX_DIMS);
-        return qpi_poison(x.ctx);
-    }
-    qp_view in = s->value.view, out;
-    qp_call c = {x.ctx, &qp_op_reshape, &a, 1, 1, &in, &out, NULL};
-    if (!qp_failed(x.ctx)) shape(&c);
-    if (qp_failed(x.ctx)) return qpi_poison(x.ctx);
-    if (restride(&in, &out)) return QP_CALL(reshape, &a, x);
-    qp_tensor copy = qp_contiguous(x), y = QP_CALL(reshape, &a, copy);
-    qp_drop(copy);
-    return y;
+    if (!x.ctx || shape_encode(&a, ndim, new_shape)) return QP_CALL(reshape, &a, x);
+    qp_fail(x.ctx, QP_ERR_ARGUMENT, "reshape: %d axes (at most %d) or a size below -1", ndim, QP_MAX_DIMS);
+    return qpi_poison(x.ctx);
 }
 #endif

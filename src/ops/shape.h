@@ -3,6 +3,7 @@
 #define QUIPU_OPS_SHAPE_H
 
 #include <stdio.h>
+#include <string.h>
 
 #include "core/core.h"
 
@@ -35,6 +36,7 @@ static inline bool shape_encode(shape_sizes *s, int ndim, const int64_t *shape) 
 
 static inline int shape_decode(const shape_sizes *s, int64_t *shape) {
     int ndim = 0;
+    memset(shape, 0, QP_MAX_DIMS * sizeof *shape);
     for (; ndim < QP_MAX_DIMS && s->coded[ndim]; ndim++) shape[ndim] = s->coded[ndim] - 2;
     return ndim;
 }
