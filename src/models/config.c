@@ -1,0 +1,128 @@
+/* Reading a Hugging Face config so that every key is accounted for. */
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "models/model.h"
+
+void qpi_config_use(qpi_config *c, const char *key) {
+    if (c->used_count < QPI_MAX_KEYS) c->used[c->used_count++] = key;
+}
+
+int64_t qpi_config_int(qpi_config *c, const char *key, int64_t fallback) {
+    qpi_config_use(c, key);
+    qpi_json_integer(&c->root, key, QPI_OPTIONAL, 0, (int64_t)1 << 40, &fallback);
+    return fallback;
+}
+
+double qpi_config_number(qpi_config *c, const char *key, double fallback) {
+    qpi_config_use(c, key);
+    qpi_json_number(&c->root, key, QPI_OPTIONAL, -1e300, 1e300, &fallback);
+    return fallback;
+}
+
+bool qpi_config_bool(qpi_config *c, const char *key, bool fallback) {
+    qpi_config_use(c, key);
+    qpi_json_boolean(&c->root, key, QPI_OPTIONAL, &fallback);
+    return fallback;
+}
+
+const char *qpi_config_text(qpi_config *c, const char *key, const char *fallback) {
+    qpi_config_use(c, key);
+    qpi_json_string(&c->root, key, QPI_OPTIONAL, &fallback);
+    return fallback;
+}
+
+void qpi_config_only(qpi_config *c, const char *key, const char *text) {
+    qpi_config_use(c, key);
+    qpi_json at = qpi_json_member(&c->root, key);
+    if (!at.value || json_is_null(at.value)) return;
+    char *found = json_dumps(at.value, JSON_ENCODE_ANY | JSON_COMPACT);
+    if (found && strcmp(found, text))
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found %.80s, quipu can only do %s", found, text);
+    free(found);
+}
+
+/* ---- RoPE ------------------------------------------------------------------------------------ */
+
+/* Hugging Face's names of options and ours. */
+static const char *const rope_names[][2] = {
+    {"rope_theta", "theta"},
+    {"factor", "factor"},
+    {"original_max_position_embeddings", "trained_positions"},
+    {"beta_fast", "beta_fast"},
+    {"beta_slow", "beta_slow"},
+    {"attention_factor", "attention_factor"},
+    {"mscale", "mscale"},
+    {"mscale_all_dim", "mscale_all_dim"},
+    {"truncate", "truncate"},
+    {"low_freq_factor", "low_freq_factor"},
+    {"high_freq_factor", "high_freq_factor"},
+    {"partial_rotary_factor", "fraction"},
+};
+
+static void read_rope_object(qpi_config *c, const char *object_key, json_t *out) {
+    qpi_json    object = qpi_json_member(&c->root, object_key);
+    const char *key;
+    json_t     *value;
+    if (!object.value || json_is_null(object.value)) return;
+    if (!json_is_object(object.value)) {
+        qpi_json_fail(&object, QP_ERR_FORMAT, "expected an object, found %s", qpi_json_kind(object.value));
+        return;
+    }
+    json_object_foreach(object.value, key, value) {
+        qpi_json    at = qpi_json_member(&object, key);
+        const char *ours = NULL;
+        if (json_is_null(value)) continue;
+        if (!strcmp(key, "type") || !strcmp(key, "rope_type")) {
+            if (json_is_string(value)) json_object_set(out, "scaling", value);
+            else qpi_json_fail(&at, QP_ERR_FORMAT, "expected a string, found %s", qpi_json_kind(value));
+            continue;
+        }
+        for (size_t i = 0; i < sizeof rope_names / sizeof rope_names[0]; i++)
+            if (!strcmp(key, rope_names[i][0])) ours = rope_names[i][1];
+        if (!ours) qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "unknown key: it may change the mathematics");
+        else if (!json_is_number(value) && !json_is_boolean(value))
+            qpi_json_fail(&at, QP_ERR_FORMAT, "expected a number, found %s", qpi_json_kind(value));
+        else json_object_set(out, ours, value);
+    }
+}
+
+json_t *qpi_config_rope(qpi_config *c) {
+    json_t *rope = json_object();
+    if (!rope) return NULL;
+    json_object_set_new(rope, "type", json_string("rope"));
+    double theta = qpi_config_number(c, "rope_theta", 10000), fraction = qpi_config_number(c, "partial_rotary_factor", 1);
+    json_object_set_new(rope, "theta", json_real(theta));
+    if (fraction != 1) json_object_set_new(rope, "fraction", json_real(fraction));
+    qpi_config_use(c, "rope_scaling");
+    qpi_config_use(c, "rope_parameters");
+    read_rope_object(c, "rope_scaling", rope);
+    read_rope_object(c, "rope_parameters", rope);
+    /* of these, only yarn and llama3 look at the trained length given here */
+    const char *scaling = json_string_value(json_object_get(rope, "scaling"));
+    if (scaling && strcmp(scaling, "yarn") && strcmp(scaling, "llama3")) json_object_del(rope, "trained_positions");
+    return rope;
+}
+
+/* ---- The keys that are left --------------------------------------------------------------------- */
+
+static const char *const harmless[] = {
+    "_*", "architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "use_cache", "*_token_id",
+    "initializer_range", "initializer_factor", "name_or_path", "output_*", "return_dict*", "id2label", "label2id",
+    "num_labels", "problem_type", "task_specific_params", "tokenizer_class", "auto_map", "chunk_size_feed_forward",
+    "gradient_checkpointing", "transformers.js_config", "quipu", NULL};
+
+bool qpi_config_finish(qpi_config *c) {
+    const char *key;
+    json_t     *value;
+    json_object_foreach(c->root.value, key, value) {
+        bool known = json_is_null(value) || json_is_false(value);
+        for (int i = 0; i < c->used_count && !known; i++) known = !strcmp(c->used[i], key);
+        for (int i = 0; harmless[i] && !known; i++) known = fnmatch(harmless[i], key, 0) == 0;
+        if (known) continue;
+        qpi_json at = qpi_json_member(&c->root, key);
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "unknown key: it may change the mathematics");
+    }
+    return !qp_failed(c->ctx);
+}

@@ -1,0 +1,110 @@
+/* Llama and its kin (Touvron et al. 2023, arXiv:2302.13971; Qwen2: arXiv:2407.10671; Mistral:
+ * arXiv:2310.06825): RMS norm before each branch, rotary positions, grouped queries, SwiGLU.
+ * They differ in which products have biases and in the keys' defaults. */
+#include <string.h>
+
+#include "models/model.h"
+
+typedef struct {
+    bool qkv_bias, out_bias, ffn_bias;
+} biases;
+
+static bool translate(qpi_config *c, json_t *stack, biases bias) {
+    int64_t width = qpi_config_int(c, "hidden_size", 4096), heads = qpi_config_int(c, "num_attention_heads", 32);
+    int64_t groups = qpi_config_int(c, "num_key_value_heads", heads), head_width = qpi_config_int(c, "head_dim", 0);
+    bool    window = qpi_config_bool(c, "use_sliding_window", true);
+    int64_t size = qpi_config_int(c, "sliding_window", 0);
+    double  eps = qpi_config_number(c, "rms_norm_eps", 1e-6);
+    qpi_config_only(c, "hidden_act", "\"silu\"");
+    qpi_config_only(c, "pretraining_tp", "1");
+    qpi_config_use(c, "attention_dropout");
+    qpi_config_use(c, "max_window_layers");
+    qpi_config_use(c, "layer_types");
+    qpi_json types = qpi_json_member(&c->root, "layer_types");
+    for (size_t i = 0; types.value && i < json_array_size(types.value); i++) {
+        qpi_json    at = qpi_json_item(&types, i);
+        const char *text = json_string_value(at.value);
+        if (!text || strcmp(text, "full_attention"))
+            qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found %s, quipu can only do \"full_attention\" here",
+                          text ? text : qpi_json_kind(at.value));
+    }
+    json_t *mixer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "type", "attention", "heads", (json_int_t)heads,
+                              "kv_heads", (json_int_t)groups, "head_width", (json_int_t)head_width, "bias",
+                              bias.qkv_bias, "out_bias", bias.out_bias);
+    if (window && size) json_object_set_new(mixer, "window", json_integer(size));
+    json_t *ffn = json_pack("{s:s, s:I, s:b}", "type", "swiglu", "width",
+                            (json_int_t)qpi_config_int(c, "intermediate_size", 11008), "bias", bias.ffn_bias);
+    return json_object_update_new(
+               stack, json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:o, s:o, s:o, s:{s:s, s:f}}", "vocab_size",
+                                (json_int_t)qpi_config_int(c, "vocab_size", 32000), "hidden_size", (json_int_t)width,
+                                "num_hidden_layers", (json_int_t)qpi_config_int(c, "num_hidden_layers", 32),
+                                "max_position_embeddings", (json_int_t)qpi_config_int(c, "max_position_embeddings", 2048),
+                                "tie_word_embeddings", qpi_config_bool(c, "tie_word_embeddings", false),
+                                "initializer_range", qpi_config_number(c, "initializer_range", 0.02), "position",
+                                qpi_config_rope(c), "mixer", mixer, "ffn", ffn, "norm", "type", "rms_norm", "eps",
+                                eps)) == 0;
+}
+
+static bool translate_llama(qpi_config *c, json_t *stack) {
+    bool attention = qpi_config_bool(c, "attention_bias", false), mlp = qpi_config_bool(c, "mlp_bias", false);
+    return translate(c, stack, (biases){attention, attention, mlp});
+}
+
+static bool translate_mistral(qpi_config *c, json_t *stack) { return translate(c, stack, (biases){0}); }
+
+static bool translate_qwen2(qpi_config *c, json_t *stack) {
+    return translate(c, stack, (biases){.qkv_bias = true});
+}
+
+static const qpi_name_rule rules[] = {
+    {"model.embed_tokens.weight", "embed.weight", 0, false},
+    {"model.layers.%d.input_layernorm.weight", "blocks.%d.norm1.weight", 0, false},
+    {"model.layers.%d.self_attn.q_proj.weight", "blocks.%d.mixer.qkv.weight", 1, false},
+    {"model.layers.%d.self_attn.k_proj.weight", "blocks.%d.mixer.qkv.weight", 2, false},
+    {"model.layers.%d.self_attn.v_proj.weight", "blocks.%d.mixer.qkv.weight", 3, false},
+    {"model.layers.%d.self_attn.q_proj.bias", "blocks.%d.mixer.qkv.bias", 1, false},
+    {"model.layers.%d.self_attn.k_proj.bias", "blocks.%d.mixer.qkv.bias", 2, false},
+    {"model.layers.%d.self_attn.v_proj.bias", "blocks.%d.mixer.qkv.bias", 3, false},
+    {"model.layers.%d.self_attn.o_proj.weight", "blocks.%d.mixer.out.weight", 0, false},
+    {"model.layers.%d.self_attn.o_proj.bias", "blocks.%d.mixer.out.bias", 0, false},
+    {"model.layers.%d.post_attention_layernorm.weight", "blocks.%d.norm2.weight", 0, false},
+    {"model.layers.%d.mlp.gate_proj.weight", "blocks.%d.ffn.gate_up.weight", 1, false},
+    {"model.layers.%d.mlp.up_proj.weight", "blocks.%d.ffn.gate_up.weight", 2, false},
+    {"model.layers.%d.mlp.gate_proj.bias", "blocks.%d.ffn.gate_up.bias", 1, false},
+    {"model.layers.%d.mlp.up_proj.bias", "blocks.%d.ffn.gate_up.bias", 2, false},
+    {"model.layers.%d.mlp.down_proj.weight", "blocks.%d.ffn.down.weight", 0, false},
+    {"model.layers.%d.mlp.down_proj.bias", "blocks.%d.ffn.down.bias", 0, false},
+    {"model.norm.weight", "norm.weight", 0, false},
+    {"lm_head.weight", "head.weight", 0, false},
+    {0}};
+
+static const char *const ignored[] = {"*.rotary_emb.inv_freq", NULL};
+
+#define DEFAULTS(type, architecture, more)                                                        \
+    "{\"architectures\": [\"" architecture "\"], \"model_type\": \"" type "\", \"vocab_size\": 4096, " \
+    "\"hidden_size\": 256, \"intermediate_size\": 704, \"num_hidden_layers\": 6, "                 \
+    "\"num_attention_heads\": 8, \"num_key_value_heads\": 4, \"max_position_embeddings\": 1024, "  \
+    "\"hidden_act\": \"silu\", \"initializer_range\": 0.02, \"rms_norm_eps\": 1e-05, "             \
+    "\"rope_theta\": 10000.0, \"tie_word_embeddings\": true" more "}"
+
+QP_PRESET(llama) = {.name = "llama",
+                    .source = "arXiv:2302.13971",
+                    .defaults = DEFAULTS("llama", "LlamaForCausalLM", ", \"attention_bias\": false, \"mlp_bias\": false"),
+                    .prefix = "model.",
+                    .rules = rules,
+                    .ignored = ignored,
+                    .translate = translate_llama};
+QP_PRESET(mistral) = {.name = "mistral",
+                      .source = "arXiv:2310.06825",
+                      .defaults = DEFAULTS("mistral", "MistralForCausalLM", ", \"sliding_window\": null"),
+                      .prefix = "model.",
+                      .rules = rules,
+                      .ignored = ignored,
+                      .translate = translate_mistral};
+QP_PRESET(qwen2) = {.name = "qwen2",
+                    .source = "arXiv:2407.10671",
+                    .defaults = DEFAULTS("qwen2", "Qwen2ForCausalLM", ", \"use_sliding_window\": false"),
+                    .prefix = "model.",
+                    .rules = rules,
+                    .ignored = ignored,
+                    .translate = translate_qwen2};

@@ -1,0 +1,38 @@
+/* Two products with an activation between: act(x w_1^T + b_1) w_2^T + b_2 (Vaswani et al. 2017,
+ * arXiv:1706.03762, eq. 2; GELU: arXiv:1606.08415). */
+#include "nn/part.h"
+
+typedef struct {
+    qp_nn_linear up, down;
+    qp_act       act;
+} mlp;
+
+static const qp_option options[] = {
+    {.name = "width", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e9, .help = "F, inner width; 0: 4 D"},
+    {.name = "act", .kind = QP_OPTION_CHOICE, .fallback = 2, .high = 4, .choices = "none|relu|gelu|gelu_tanh|silu", .help = "activation"},
+    {.name = "bias", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "both products have a bias"},
+    {0}};
+
+static void init(void *self, qp_build *b) {
+    mlp    *m = self;
+    int64_t inner = qp_setting_int(b, "width");
+    bool    bias = qp_setting(b, "bias") != 0;
+    if (!inner) inner = 4 * b->width;
+    m->act = (qp_act)qp_setting_int(b, "act");
+    m->up = qp_nn_linear_new(b->module, "up", b->width, inner, (qp_linear_options){.bias = bias, .init = b->init});
+    m->down = qp_nn_linear_new(b->module, "down", inner, b->width, (qp_linear_options){.bias = bias, .init = b->init_residual});
+}
+
+static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s) {
+    mlp *m = self;
+    (void)s;
+    return qp_nn_linear_forward(&m->down, qp_nn_linear_forward(&m->up, x, m->act, QP_NONE), QP_ACT_NONE, residual);
+}
+
+QP_FFN(mlp) = {.part = {.name = "mlp",
+                        .source = "arXiv:1706.03762",
+                        .help = "two products, an activation between",
+                        .options = options,
+                        .bytes = sizeof(mlp)},
+               .init = init,
+               .forward = forward};

@@ -1,0 +1,33 @@
+/* Initialisation by name: "normal:0.02" is the descriptor `normal` with the argument 0.02. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+#include "nn/part.h"
+
+void qp_init(qp_tensor t, const char *spec) {
+    if (qp_is_none(t) || qp_failed(t.ctx)) return;
+    const char *colon = strchr(spec, ':');
+    size_t      length = colon ? (size_t)(colon - spec) : strlen(spec);
+    double      argument = 0;
+    if (colon) {
+        char *end;
+        argument = strtod(colon + 1, &end);
+        if (end == colon + 1 || *end) {
+            qp_fail(t.ctx, QP_ERR_ARGUMENT, "init \"%s\": expected a number behind the colon", spec);
+            return;
+        }
+    }
+    const qp_init_type *type;
+    for (int i = 0; (type = qp_init_at(i)); i++)
+        if (strlen(type->name) == length && !memcmp(type->name, spec, length)) break;
+    if (!type) {
+        qp_fail(t.ctx, QP_ERR_ARGUMENT, "init \"%s\": no such initialisation (see `quipu list init`)", spec);
+        return;
+    }
+    bool     before = qp_no_grad(t.ctx, true);
+    qp_scope s = qp_enter(t.ctx);
+    type->fill(t, argument);
+    qp_leave(s);
+    qp_no_grad(t.ctx, before);
+}

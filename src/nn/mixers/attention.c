@@ -1,0 +1,135 @@
+/* Multi-head attention with grouped queries (Vaswani et al. 2017, arXiv:1706.03762; Ainslie et
+ * al. 2023, arXiv:2305.13245). One product makes queries, keys and values, which attention
+ * reads as strided views:
+ *
+ *   x [B, T, D] -> qkv [B, T, (H + 2G) K] -> q [B, T, H, K], k and v [B, T, G, K]
+ *   o = attention(rotate(q), rotate(k), v) [B, T, H K] -> o w_o^T + residual
+ *
+ * State: keys (rotated) and values of all positions so far.
+ */
+#include <math.h>
+
+#include "core/core.h"
+#include "nn/part.h"
+
+typedef struct {
+    int64_t            heads, groups, width; /* H, G, K */
+    double             scale;
+    bool               causal;
+    int64_t            window;
+    const qp_position *position;
+    qp_nn_linear       qkv, out;
+} attention;
+
+#define INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
+#define BOOL(n, f, h) {.name = n, .kind = QP_OPTION_BOOL, .fallback = f, .high = 1, .help = h}
+
+static const qp_option options[] = {
+    INT("heads", 8, 1, 65536, "H, query heads"),
+    INT("kv_heads", 0, 0, 65536, "G, key and value heads, a divisor of H; 0: H"),
+    INT("head_width", 0, 0, 65536, "K; 0: D / H"),
+    BOOL("causal", 1, "a position sees itself and earlier ones only"),
+    INT("window", 0, 0, 1e15, "how many positions back are seen, the own one included; 0: all"),
+    BOOL("bias", 0, "bias of the query, key and value products"),
+    BOOL("out_bias", 0, "bias of the output product"),
+    BOOL("scale_by_layer", 0, "scores are also divided by the layer's number, from 1"),
+    BOOL("unscaled", 0, "scores are not divided by sqrt(K)"),
+    {0}};
+
+static void init(void *self, qp_build *b) {
+    attention *a = self;
+    a->heads = qp_setting_int(b, "heads");
+    a->groups = qp_setting_int(b, "kv_heads");
+    a->width = qp_setting_int(b, "head_width");
+    a->causal = qp_setting(b, "causal") != 0;
+    a->window = qp_setting_int(b, "window");
+    a->position = b->position;
+    if (!a->groups) a->groups = a->heads;
+    if (a->heads % a->groups || (!a->width && b->width % a->heads)) {
+        qp_fail(b->ctx, QP_ERR_ARGUMENT,
+                "attention: width %lld, heads %lld, kv_heads %lld: heads must divide the width (or head_width be given) "
+                "and kv_heads must divide heads",
+                (long long)b->width, (long long)a->heads, (long long)a->groups);
+        return;
+    }
+    if (!a->width) a->width = b->width / a->heads;
+    a->scale = qp_setting(b, "unscaled") ? 1 : 1 / sqrt((double)a->width);
+    if (qp_setting(b, "scale_by_layer")) a->scale /= b->layer + 1;
+    int64_t q = a->heads * a->width, kv = a->groups * a->width;
+    a->qkv = qp_nn_linear_new(b->module, "qkv", b->width, q + 2 * kv,
+                              (qp_linear_options){.bias = qp_setting(b, "bias") != 0,
+                                                  .init = b->init,
+                                                  .segments = 3,
+                                                  .rows = {q, kv, kv}});
+    a->out = qp_nn_linear_new(b->module, "out", q, b->width,
+                              (qp_linear_options){.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual});
+}
+
+/* Columns start .. start + heads * K of qkv as [B, T, heads, K], a view. */
+static qp_tensor heads_of(const attention *a, qp_tensor qkv, int64_t start, int64_t heads) {
+    qp_tensor x = qp_slice(qkv, 2, start, start + heads * a->width, 1);
+    return qp_reshape(x, 4, (int64_t[]){qp_size(qkv, 0), qp_size(qkv, 1), heads, a->width});
+}
+
+typedef struct {
+    qp_tensor q, k, v;
+} triple;
+
+static triple project(const attention *a, qp_tensor x, const qp_stream *s) {
+    qp_tensor qkv = qp_nn_linear_forward(&a->qkv, x, QP_ACT_NONE, QP_NONE);
+    int64_t   q = a->heads * a->width, kv = a->groups * a->width;
+    triple    t = {heads_of(a, qkv, 0, a->heads), heads_of(a, qkv, q, a->groups), heads_of(a, qkv, q + kv, a->groups)};
+    if (a->position && a->position->type->rotate) {
+        t.q = a->position->type->rotate(a->position->self, t.q, s);
+        t.k = a->position->type->rotate(a->position->self, t.k, s);
+    }
+    return t;
+}
+
+static qp_tensor attend(const attention *a, triple t, qp_tensor residual, const qp_stream *s) {
+    qp_mask mask = s->mask;
+    mask.causal = a->causal;
+    mask.window = a->window;
+    if (a->position && a->position->type->bias)
+        mask.bias = a->position->type->bias(a->position->self, s, qp_size(t.k, 1));
+    qp_tensor o = qp_attention(t.q, t.k, t.v, mask, a->scale);
+    o = qp_reshape(o, 3, (int64_t[]){qp_size(t.q, 0), qp_size(t.q, 1), a->heads * a->width});
+    return qp_nn_linear_forward(&a->out, o, QP_ACT_NONE, residual);
+}
+
+static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s) {
+    attention *a = self;
+    return attend(a, project(a, x, s), residual, s);
+}
+
+static void reserve(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state) {
+    attention *a = self;
+    state->count = 2;
+    for (int i = 0; i < 2; i++) {
+        state->tensors[i] = qp_keep(qp_zeros(ctx, QP_F32, 4, (int64_t[]){batch, positions, a->groups, a->width}));
+        state->grows[i] = 1;
+    }
+}
+
+static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s, qp_state *state) {
+    attention *a = self;
+    triple     t = project(a, x, s);
+    int64_t    from = state->length, to = from + qp_size(x, 1);
+    qp_copy_to(qp_slice(state->tensors[0], 1, from, to, 1), t.k);
+    qp_copy_to(qp_slice(state->tensors[1], 1, from, to, 1), t.v);
+    t.k = qp_slice(state->tensors[0], 1, 0, to, 1);
+    t.v = qp_slice(state->tensors[1], 1, 0, to, 1);
+    if (!qp_failed(x.ctx)) state->length = to;
+    return attend(a, t, residual, s);
+}
+
+QP_MIXER(attention) = {.part = {.name = "attention",
+                                .source = "arXiv:1706.03762, arXiv:2305.13245",
+                                .help = "multi-head attention, grouped queries, window",
+                                .options = options,
+                                .bytes = sizeof(attention)},
+                       .causal = true,
+                       .init = init,
+                       .forward = forward,
+                       .reserve = reserve,
+                       .step = step};

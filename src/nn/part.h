@@ -1,0 +1,31 @@
+/* What the files of nn/positions, nn/mixers, ... include: descriptor macros that the build
+ * finds, and the settings behind qp_setting. */
+#ifndef QUIPU_NN_PART_H
+#define QUIPU_NN_PART_H
+
+#include "quipu/part.h"
+
+#define QP_INIT(name) extern const qp_init_type qp_init_##name; const qp_init_type qp_init_##name
+#define QP_NORM(name) extern const qp_norm_type qp_norm_##name; const qp_norm_type qp_norm_##name
+#define QP_POSITION(name) extern const qp_position_type qp_position_##name; const qp_position_type qp_position_##name
+#define QP_MIXER(name) extern const qp_mixer_type qp_mixer_##name; const qp_mixer_type qp_mixer_##name
+#define QP_FFN(name) extern const qp_ffn_type qp_ffn_##name; const qp_ffn_type qp_ffn_##name
+
+#define QPI_MAX_SETTINGS 32
+
+struct qp_settings {
+    const qp_part *part;
+    double         values[QPI_MAX_SETTINGS]; /* in the order of part->options */
+    bool           given[QPI_MAX_SETTINGS];
+};
+
+/* All fallbacks. */
+void qpi_settings_init(qp_settings *s, const qp_part *part);
+/* Sets one value; an unknown name or a value out of range is an error that begins with
+ * `where`. A choice is set by its index or, through qpi_settings_choose, by its text. */
+qp_status qpi_settings_set(qp_ctx *ctx, qp_settings *s, const char *where, const char *name, double value);
+qp_status qpi_settings_choose(qp_ctx *ctx, qp_settings *s, const char *where, const char *name, const char *text);
+/* Does the part have such an option? */
+bool qpi_settings_has(const qp_settings *s, const char *name);
+
+#endif

@@ -1,0 +1,36 @@
+/* An optimiser is a descriptor (one file each) over shared bookkeeping (optim.c). */
+#ifndef QUIPU_TRAIN_OPTIM_H
+#define QUIPU_TRAIN_OPTIM_H
+
+#include "core/core.h"
+#include "quipu/train.h"
+
+#define QPI_MAX_NUMBERS 8
+
+typedef struct {
+    const char        *name;
+    int                state_count;    /* tensors kept for each parameter, f32, its shape, from 0 */
+    const char        *state_names[2]; /* "m", "v" */
+    int                number_count;
+    int                clip_number; /* which of the numbers is the clip factor */
+    const qp_op       *op;          /* w, states.., g, numbers */
+    /* The numbers of step t (from 1) for a parameter that decays or not. */
+    void (*numbers)(const qp_optim *o, int64_t t, bool decays, float *out);
+} qpi_optim_type;
+
+struct qp_optim {
+    qp_ctx               *ctx;
+    const qpi_optim_type *type;
+    qp_state_dict         params; /* a copy of the list, ours */
+    qp_tensor            *states; /* state_count for each parameter */
+    qp_tensor             step_tensor, square_sum;
+    int64_t               steps;
+    double                lr, clip, norm;
+    double                options[4];
+};
+
+qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, double lr, double clip);
+
+extern const qp_op qp_op_adamw, qp_op_sgd, qp_op_add_square_sum;
+
+#endif
