@@ -1,0 +1,61 @@
+/* The matrix product: chooses the family and walks the batch. */
+#include "kernels/gemm_parts.h"
+
+#define BIG_ITEM 5e7  /* flops from which one product is worth all threads */
+#define PIECE 1e6     /* flops worth claiming */
+
+static gemm_item item_of(const qk_gemm_args *g, int64_t index)
+{
+    gemm_item item = {.g = g, .k = g->k, .from_c = g->accumulate, .ends = true};
+    item.a = (gemm_source){g->a, g->a_type, g->a_col, g->a_row};
+    item.b = (gemm_source){g->b, g->b_type, g->b_row, g->b_col};
+    item.a.data = (const char *)g->a + index * g->a_batch * gemm_bytes(g->a_type);
+    item.b.data = (const char *)g->b + index * g->b_batch * gemm_bytes(g->b_type);
+    item.c = g->c + index * g->c_batch;
+    if (g->pre_act) item.pre_act = g->pre_act + index * g->c_batch;
+    if (g->residual) item.residual = g->residual + index * g->residual_batch;
+    return item;
+}
+
+static void run_item(const qp_exec *exec, const qk_gemm_args *g, int64_t index)
+{
+    gemm_item item = item_of(g, index);
+    if (QK(gemm_rows_takes)(&item))
+        QK(gemm_rows)(exec, &item);
+    else
+        QK(gemm_strips)(exec, &item);
+}
+
+typedef struct {
+    const qk_gemm_args *g;
+    char               *scratch;
+    size_t              worker_bytes;
+} batch_job;
+
+static void run_items(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const batch_job *job = arg;
+    qp_exec          alone = {.threads = 1, .scratch = job->scratch + (size_t)worker * job->worker_bytes};
+    for (int64_t i = begin; i < end; i++) run_item(&alone, job->g, i);
+}
+
+#if QP_BODY
+size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threads)
+{
+    if (batch <= 0 || m <= 0 || n <= 0) return 0;
+    size_t shared = gemm_item_bytes(m, k, threads), alone = gemm_item_bytes(m, k, 1) * (size_t)threads;
+    return batch > 1 && alone > shared ? alone : shared;
+}
+#endif
+
+void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g)
+{
+    if (g->batch <= 0 || g->m <= 0 || g->n <= 0) return;
+    double flops = 2.0 * (double)g->m * (double)g->n * (double)gemm_max(g->k, 1);
+    if (g->batch > 1 && flops < BIG_ITEM) {
+        batch_job job = {g, exec->scratch, gemm_item_bytes(g->m, g->k, 1)};
+        qp_parallel(exec, g->batch, gemm_max(1, (int64_t)(PIECE / flops)), run_items, &job);
+        return;
+    }
+    for (int64_t i = 0; i < g->batch; i++) run_item(exec, g, i);
+}

@@ -1,0 +1,47 @@
+/* The matrix product, one function per instruction set.
+ *
+ *   C[i,j] = end( scale * sum_p A[i,p] B[p,j] + (accumulate ? C[i,j] : 0) )
+ *   end(x) = act(x + bias[j]) + residual[i,j]
+ *
+ * Strides count elements and are arbitrary for A and B (all transposes, views, broadcast 0),
+ * types of A and B are f32, bf16 or f16 each, converted while packing; C, bias and residual
+ * are f32 and C's columns are contiguous. `batch` products run with the given batch strides.
+ *
+ * One order of summation: an element's bits depend on k, types and instruction set alone,
+ * never on m up to 64 (rows that share a call), on n, on threads, or on the batch.
+ */
+#ifndef QUIPU_KERNELS_GEMM_H
+#define QUIPU_KERNELS_GEMM_H
+
+#include "quipu/op.h"
+#include "core/isa.h"
+
+typedef enum { QK_ACT_NONE, QK_ACT_RELU, QK_ACT_GELU, QK_ACT_GELU_TANH, QK_ACT_SILU } qk_act;
+
+typedef struct {
+    int64_t     batch, m, n, k; /* batch 0 means no work */
+    const void *a, *b;
+    qp_dtype    a_type, b_type;
+    int64_t     a_batch, a_row, a_col; /* A[i,p] = a[i*a_row + p*a_col] */
+    int64_t     b_batch, b_row, b_col; /* B[p,j] = b[p*b_row + j*b_col] */
+    float      *c;
+    int64_t     c_batch, c_row;
+    float       scale;
+    bool        accumulate;
+    const float *bias;     /* [n] or NULL */
+    const float *residual; /* like C, or NULL; may be C itself */
+    int64_t      residual_batch, residual_row;
+    qk_act       act;
+    float       *pre_act;  /* where the value before act goes (like C: c_batch, c_row), or NULL */
+} qk_gemm_args;
+
+/* Bytes of exec->scratch that qk_gemm needs for these sizes with `threads` workers; the same
+ * for every instruction set. */
+size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threads);
+
+void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g);
+
+/* For code outside src/ops and src/kernels: the variant of an instruction set. */
+typedef void qk_gemm_fn(const qp_exec *exec, const qk_gemm_args *g);
+
+#endif

@@ -1,0 +1,80 @@
+/* What happens to the sums of a block: the running total and the fused end. */
+#include "kernels/gemm_parts.h"
+
+typedef struct {
+    float        scale;
+    const float *prev, *bias, *residual; /* or NULL */
+    float       *pre_act, *out;          /* pre_act or NULL */
+    int64_t      prev_row, residual_row, pre_act_row, out_row;
+} ending;
+
+INLINE vf activate(qk_act act, vf x)
+{
+    switch (act) {
+    case QK_ACT_RELU: return vf_select(vf_lt(x, (vf){0}), (vf){0}, x); /* NaN stays */
+    case QK_ACT_GELU: return 0.5f * x * (1.0f + vf_erf(x * 0.707106781f));
+    case QK_ACT_GELU_TANH:
+        return 0.5f * x * (1.0f + vf_tanh(0.797884561f * vf_fma(0.044715f * x * x, x, x)));
+    case QK_ACT_SILU: return x * vf_sigmoid(x);
+    default: return x;
+    }
+}
+
+/* n columns of row i */
+INLINE void finish(qk_act act, const ending *e, vf acc, int64_t i, int64_t j, int n)
+{
+    vf scale = vf_set1(e->scale), x = scale * acc;
+    if (e->prev) x = vf_fma(scale, acc, vf_load_n(e->prev + i * e->prev_row + j, n));
+    if (e->bias) x += vf_load_n(e->bias + j, n);
+    if (e->pre_act) vf_store_n(e->pre_act + i * e->pre_act_row + j, x, n);
+    x = activate(act, x);
+    if (e->residual) x += vf_load_n(e->residual + i * e->residual_row + j, n);
+    vf_store_n(e->out + i * e->out_row + j, x, n);
+}
+
+INLINE void finish_all(qk_act act, const ending *e, const gemm_piece *piece)
+{
+    const float *acc = piece->acc;
+    for (int64_t i = 0; i < piece->rows; i++, acc += piece->acc_row) {
+        int64_t j = 0;
+        for (; j + VF_LANES <= piece->cols; j += VF_LANES) finish(act, e, vf_load(acc + j), i, j, VF_LANES);
+        int rest = (int)(piece->cols - j);
+        if (rest > 0) finish(act, e, vf_load_n(acc + j, rest), i, j, rest);
+    }
+}
+
+/* Sets what only the very last block does. */
+static void set_end(ending *e, const gemm_item *item, const gemm_piece *piece)
+{
+    const qk_gemm_args *g = item->g;
+    if (g->bias) e->bias = g->bias + piece->j;
+    if (item->pre_act) e->pre_act = item->pre_act + piece->i * g->c_row + piece->j;
+    e->pre_act_row = g->c_row;
+    if (item->residual) e->residual = item->residual + piece->i * g->residual_row + piece->j;
+    e->residual_row = g->residual_row;
+}
+
+void QK(gemm_add)(const gemm_item *item, const gemm_piece *piece)
+{
+    const qk_gemm_args *g = item->g;
+    float  *c = item->c + piece->i * g->c_row + piece->j;
+    ending  e = {.scale = g->scale};
+    bool    ends = piece->last && item->ends;
+    if (!piece->first) {
+        e.prev = piece->total;
+        e.prev_row = piece->total_row;
+    } else if (item->from_c) {
+        e.prev = c;
+        e.prev_row = g->c_row;
+    }
+    e.out = piece->last ? c : piece->total;
+    e.out_row = piece->last ? g->c_row : piece->total_row;
+    if (ends) set_end(&e, item, piece);
+    switch (ends ? g->act : QK_ACT_NONE) {
+    case QK_ACT_RELU: finish_all(QK_ACT_RELU, &e, piece); break;
+    case QK_ACT_GELU: finish_all(QK_ACT_GELU, &e, piece); break;
+    case QK_ACT_GELU_TANH: finish_all(QK_ACT_GELU_TANH, &e, piece); break;
+    case QK_ACT_SILU: finish_all(QK_ACT_SILU, &e, piece); break;
+    default: finish_all(QK_ACT_NONE, &e, piece);
+    }
+}

@@ -1,0 +1,383 @@
+/* The matrix product against a double loop, and its promises: row results that depend on
+ * nothing but their row, the same bits with any thread count, nothing written outside C. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/threads.h"
+#include "kernels/gemm.h"
+
+extern qk_gemm_fn qk_gemm_base, qk_gemm_avx2, qk_gemm_avx512;
+
+#define MAX_ISAS 3
+static qk_gemm_fn *isas[MAX_ISAS];
+static int         isa_count;
+
+#define GUARD 64 /* bytes */
+#define GUARD_BYTE 0xa5
+
+/* Memory that ends and begins with guard bytes, and looks the same at every call. */
+typedef struct {
+    unsigned char *whole;
+    size_t         bytes;
+    void          *data;
+} guarded;
+
+static guarded guarded_new(size_t bytes)
+{
+    size_t  total = (bytes + 2 * GUARD + 63) / 64 * 64;
+    guarded g = {aligned_alloc(64, total), bytes, NULL};
+    assert_non_null(g.whole);
+    memset(g.whole, GUARD_BYTE, total);
+    g.data = g.whole + GUARD;
+    return g;
+}
+
+static void guarded_check_free(guarded *g)
+{
+    for (int i = 0; i < GUARD; i++) {
+        assert_int_equal(g->whole[i], GUARD_BYTE);
+        assert_int_equal(g->whole[GUARD + g->bytes + (size_t)i], GUARD_BYTE);
+    }
+    free(g->whole);
+}
+
+static uint32_t state = 1;
+static float    next_value(void)
+{
+    state = state * 1664525u + 1013904223u;
+    return (float)(int32_t)state * 0x1p-31f;
+}
+
+/* ---- A call, as the test sees it ---------------------------------------------------------- */
+
+typedef enum { ROWS, COLS, STRIDED } layout; /* contiguous along a row, down a column, neither */
+
+typedef struct {
+    int64_t  batch, m, n, k;
+    layout   a, b;
+    qp_dtype a_type, b_type;
+    float    scale;
+    bool     accumulate, bias, residual, residual_is_c, pre_act;
+    qk_act   act;
+} test_case;
+
+typedef struct {
+    qk_gemm_args args;
+    void        *a, *b;
+    double      *a_values, *b_values; /* what the elements stand for */
+    float       *bias, *residual, *c0;
+    guarded      c, pre_act;
+    size_t       c_count;
+} problem;
+
+static float half_to_float(qp_dtype type, uint16_t h)
+{
+    if (type == QP_BF16) {
+        uint32_t u = (uint32_t)h << 16;
+        float    f;
+        memcpy(&f, &u, sizeof f);
+        return f;
+    }
+    int   exponent = h >> 10 & 31;
+    float f = exponent ? ldexpf((float)(1024 + (h & 1023)), exponent - 25) : ldexpf((float)(h & 1023), -24);
+    return h & 0x8000 ? -f : f;
+}
+
+/* Fills rows x cols with random elements of a type and reports the strides. */
+static void *fill(qp_dtype type, layout l, int64_t batch, int64_t rows, int64_t cols, int64_t *row, int64_t *col,
+                  int64_t *step, double **values)
+{
+    *row = l == ROWS ? cols + 3 : l == COLS ? 1 : 2 * cols + 1;
+    *col = l == ROWS ? 1 : l == COLS ? rows + 5 : 2;
+    *step = l == COLS ? *col * cols + 1 : *row * rows + 1;
+    int64_t count = *step * batch + 1;
+    void   *data = calloc((size_t)count, 4);
+    *values = calloc((size_t)count, sizeof(double));
+    for (int64_t i = 0; i < count; i++) {
+        if (type == QP_F32) {
+            ((float *)data)[i] = next_value();
+            (*values)[i] = ((float *)data)[i];
+        } else {
+            uint16_t h = (uint16_t)((state >> 8 & 0x83ff) | (type == QP_BF16 ? 0x3f00 : 0x3400));
+            ((uint16_t *)data)[i] = h;
+            (*values)[i] = half_to_float(type, h);
+            next_value();
+        }
+    }
+    return data;
+}
+
+static float *random_floats(size_t count)
+{
+    float *x = malloc((count + 1) * sizeof *x);
+    for (size_t i = 0; i < count; i++) x[i] = next_value();
+    return x;
+}
+
+static problem problem_new(const test_case *t)
+{
+    problem       q = {0};
+    qk_gemm_args *g = &q.args;
+    *g = (qk_gemm_args){.batch = t->batch, .m = t->m, .n = t->n, .k = t->k, .a_type = t->a_type,
+                        .b_type = t->b_type, .scale = t->scale, .accumulate = t->accumulate, .act = t->act};
+    g->a = q.a = fill(t->a_type, t->a, t->batch, t->m, t->k, &g->a_row, &g->a_col, &g->a_batch, &q.a_values);
+    g->b = q.b = fill(t->b_type, t->b, t->batch, t->k, t->n, &g->b_row, &g->b_col, &g->b_batch, &q.b_values);
+    g->c_row = t->n + 5;
+    g->c_batch = g->c_row * t->m;
+    q.c_count = (size_t)(g->c_batch * t->batch);
+    q.c0 = random_floats(q.c_count);
+    q.c = guarded_new(q.c_count * sizeof(float));
+    q.pre_act = guarded_new(q.c_count * sizeof(float));
+    g->c = q.c.data;
+    if (t->pre_act) g->pre_act = q.pre_act.data;
+    q.bias = random_floats((size_t)t->n);
+    if (t->bias) g->bias = q.bias;
+    g->residual_row = t->residual_is_c ? g->c_row : t->n + 1;
+    g->residual_batch = t->residual_is_c ? g->c_batch : g->residual_row * t->m;
+    q.residual = random_floats((size_t)(g->residual_batch * t->batch));
+    if (t->residual) g->residual = t->residual_is_c ? g->c : q.residual;
+    return q;
+}
+
+static void problem_free(problem *q)
+{
+    guarded_check_free(&q->c);
+    guarded_check_free(&q->pre_act);
+    free(q->a);
+    free(q->b);
+    free(q->a_values);
+    free(q->b_values);
+    free(q->bias);
+    free(q->residual);
+    free(q->c0);
+}
+
+static void run(const problem *q, qk_gemm_fn *gemm, qp_pool *pool, int threads)
+{
+    const qk_gemm_args *g = &q->args;
+    guarded scratch = guarded_new(qk_gemm_scratch(g->batch, g->m, g->n, g->k, threads));
+    qp_exec exec = {pool, threads, scratch.data};
+    memcpy(q->c.data, q->c0, q->c_count * sizeof(float));
+    gemm(&exec, g);
+    guarded_check_free(&scratch);
+}
+
+static double activate(qk_act act, double x)
+{
+    switch (act) {
+    case QK_ACT_RELU: return x > 0 ? x : 0;
+    case QK_ACT_GELU: return 0.5 * x * (1 + erf(x / sqrt(2)));
+    case QK_ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+    case QK_ACT_SILU: return x / (1 + exp(-x));
+    default: return x;
+    }
+}
+
+static void check(const problem *q)
+{
+    const qk_gemm_args *g = &q->args;
+    const float        *c = q->c.data, *pre = q->pre_act.data;
+    double              tolerance = 8e-7 * (4 + sqrt((double)g->k));
+    for (int64_t t = 0; t < g->batch; t++)
+        for (int64_t i = 0; i < g->m; i++)
+            for (int64_t j = 0; j < g->c_row; j++) {
+                int64_t at = t * g->c_batch + i * g->c_row + j;
+                if (j >= g->n) {
+                    assert_memory_equal(&c[at], &q->c0[at], sizeof(float));
+                    continue;
+                }
+                double x = 0;
+                for (int64_t p = 0; p < g->k; p++)
+                    x += q->a_values[t * g->a_batch + i * g->a_row + p * g->a_col] *
+                         q->b_values[t * g->b_batch + p * g->b_row + j * g->b_col];
+                x = g->scale * x + (g->accumulate ? q->c0[at] : 0) + (g->bias ? g->bias[j] : 0);
+                if (g->pre_act) assert_true(fabs(pre[at] - x) <= tolerance * (1 + fabs(x)));
+                x = activate(g->act, x);
+                if (g->residual)
+                    x += g->residual == g->c ? q->c0[at]
+                                             : g->residual[t * g->residual_batch + i * g->residual_row + j];
+                if (!(fabs(c[at] - x) <= tolerance * (1 + fabs(x))))
+                    fail_msg("batch %d m %d n %d k %d at (%d, %d): %.9g, not %.9g", (int)g->batch, (int)g->m,
+                             (int)g->n, (int)g->k, (int)i, (int)j, c[at], x);
+            }
+}
+
+/* One case on every instruction set and with several threads: right, and the same bits. */
+static void check_case(const test_case *t, qp_pool *pool)
+{
+    problem q = problem_new(t);
+    float  *first = malloc(q.c_count * sizeof(float) + 1);
+    for (int s = 0; s < isa_count; s++)
+        for (int threads = 1; threads <= 5; threads += threads == 1 ? 1 : 3) {
+            run(&q, isas[s], pool, threads);
+            if (threads == 1) {
+                check(&q);
+                memcpy(first, q.c.data, q.c_count * sizeof(float));
+            } else {
+                assert_memory_equal(first, q.c.data, q.c_count * sizeof(float));
+            }
+        }
+    free(first);
+    problem_free(&q);
+}
+
+/* ---- Tests ---------------------------------------------------------------------------------- */
+
+static const test_case plain = {.batch = 1, .scale = 1};
+
+static int setup(void **pool)
+{
+    *pool = qpi_pool_new(5);
+    return *pool ? 0 : -1;
+}
+
+static int teardown(void **pool)
+{
+    qpi_pool_free(*pool);
+    return 0;
+}
+
+static void sizes(void **pool)
+{
+    static const int64_t ms[] = {0, 1, 2, 7, 8, 9, 13, 14, 33, 65, 130}, ns[] = {0, 1, 7, 13, 16, 33, 64, 65, 130},
+                         ks[] = {0, 1, 3, 13, 16, 33, 65, 400};
+    for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
+        for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
+            for (size_t p = 0; p < sizeof ks / sizeof *ks; p++)
+                for (int l = 0; l < 4; l++) {
+                    test_case t = plain;
+                    t.m = ms[i], t.n = ns[j], t.k = ks[p], t.a = l & 1 ? COLS : ROWS, t.b = l & 2 ? COLS : ROWS;
+                    check_case(&t, *pool);
+                }
+}
+
+static void layouts_and_types(void **pool)
+{
+    static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
+    static const int64_t  ms[] = {1, 5, 29, 70}, ns[] = {31, 68, 200};
+    for (int c = 0; c < 3 * 3 * 3 * 3; c++)
+        for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
+            for (size_t j = 0; j < sizeof ns / sizeof *ns; j++) {
+                test_case t = plain;
+                t.m = ms[i], t.n = ns[j], t.k = 53;
+                t.a = c % 3, t.b = c / 3 % 3, t.a_type = types[c / 9 % 3], t.b_type = types[c / 27];
+                check_case(&t, *pool);
+            }
+}
+
+static void ends(void **pool)
+{
+    static const int64_t shapes[][3] = {{1, 70, 40}, {8, 33, 800}, {30, 64, 800}, {65, 50, 20}, {3, 5, 0}, {20, 64, 0}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int c = 0; c < 1 << 5; c++)
+            for (qk_act act = QK_ACT_NONE; act <= QK_ACT_SILU; act++) {
+                test_case t = plain;
+                t.batch = 2, t.m = shapes[s][0], t.n = shapes[s][1], t.k = shapes[s][2];
+                t.b = s % 2 ? COLS : ROWS, t.scale = c & 1 ? 0.25f : 1, t.act = act;
+                t.accumulate = c & 2, t.bias = c & 4, t.residual = c & 8, t.pre_act = c & 16;
+                t.residual_is_c = act & 1;
+                check_case(&t, *pool);
+            }
+}
+
+/* Long k is cut into stretches whose totals pass through C. */
+static void long_sums(void **pool)
+{
+    test_case t = {.batch = 1, .m = 90, .n = 40, .k = 30000, .b = COLS, .scale = 0.5f, .bias = true,
+                   .act = QK_ACT_RELU, .residual = true};
+    check_case(&t, *pool);
+    t.residual_is_c = true;
+    check_case(&t, *pool);
+    t.accumulate = true;
+    check_case(&t, *pool);
+}
+
+static void large(void **pool)
+{
+    test_case t = {.batch = 1, .m = 1100, .n = 70, .k = 900, .a = COLS, .scale = 1, .accumulate = true};
+    check_case(&t, *pool);
+    t = (test_case){.batch = 3, .m = 300, .n = 400, .k = 250, .b = COLS, .scale = 1, .bias = true};
+    check_case(&t, *pool);
+}
+
+/* The same rows alone, in groups, and as part of a large product. */
+static void rows_do_not_depend_on_each_other(void **pool)
+{
+    static const int64_t ks[] = {5, 64, 768, 1000};
+    enum { M = 150, N = 77 };
+    for (int c = 0; c < 4 * 2 * 3; c++)
+        for (int s = 0; s < isa_count; s++) {
+            static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
+            test_case t = {.batch = 1, .m = M, .n = N, .k = ks[c % 4], .b = c / 4 % 2 ? COLS : ROWS,
+                           .b_type = types[c / 8], .scale = 1, .bias = true, .act = QK_ACT_GELU, .residual = true};
+            problem   q = problem_new(&t), part = q;
+            run(&q, isas[s], *pool, 2);
+            float *all = malloc(q.c_count * sizeof(float));
+            memcpy(all, q.c.data, q.c_count * sizeof(float));
+            for (int64_t m = 1; m <= 65; m += m < 20 ? 1 : 5) {
+                int64_t start = M - m - 3;
+                part.args = q.args;
+                part.args.m = m;
+                part.args.a = (const float *)q.args.a + start * q.args.a_row;
+                part.args.residual += start * q.args.residual_row;
+                run(&part, isas[s], *pool, 1 + (int)m % 3);
+                for (int64_t i = 0; i < m; i++)
+                    assert_memory_equal((float *)q.c.data + i * q.args.c_row, all + (start + i) * q.args.c_row,
+                                        N * sizeof(float));
+            }
+            /* A column's bits do not depend on the other columns either. */
+            part.args = q.args;
+            part.args.n = 9;
+            part.args.b = (const char *)q.args.b + 20 * q.args.b_col * (t.b_type == QP_F32 ? 4 : 2);
+            part.args.bias += 20;
+            part.args.residual += 20;
+            run(&part, isas[s], *pool, 2);
+            for (int64_t i = 0; i < M; i++)
+                assert_memory_equal((float *)q.c.data + i * q.args.c_row, all + i * q.args.c_row + 20,
+                                    9 * sizeof(float));
+            free(all);
+            problem_free(&q);
+        }
+}
+
+/* No batch, or nothing in it. */
+static void nothing_to_do(void **pool)
+{
+    test_case t = plain;
+    t.batch = 0, t.m = 4, t.n = 4, t.k = 4;
+    check_case(&t, *pool);
+    assert_int_equal(qk_gemm_scratch(0, 4, 4, 4, 1), 0);
+}
+
+static void find_isas(void)
+{
+    isas[isa_count++] = qk_gemm_base;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isas[isa_count++] = qk_gemm_avx2;
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        isas[isa_count++] = qk_gemm_avx512;
+#endif
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(sizes, setup, teardown),
+        cmocka_unit_test_setup_teardown(layouts_and_types, setup, teardown),
+        cmocka_unit_test_setup_teardown(ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(long_sums, setup, teardown),
+        cmocka_unit_test_setup_teardown(large, setup, teardown),
+        cmocka_unit_test_setup_teardown(rows_do_not_depend_on_each_other, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_to_do, setup, teardown),
+    };
+    find_isas();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
