@@ -4,6 +4,7 @@ Starting from the weights of tests/golden/models/NAME (run make_models.py first)
 records a run of AdamW and sgd-NAME.safetensors one of SGD with momentum:
 
     input_ids      [20, B, T] int64, one batch for each step
+    lr             [20] float32, the learning rate of each step
     losses         [20] float32, the mean next-token cross-entropy before each step's update
     final.PARAM    like PARAM, float32, after the last step
     metadata       "attrs": JSON with the name of the model and every setting
@@ -69,7 +70,8 @@ def make(file, name, settings, seed):
         losses = train(model, optimiser(model, settings), batches, settings["clip"])
     final = {f"final.{key}": p.to(torch.float32) for key, p in model.named_parameters()}
     write(HERE / "adamw" / f"{file}.safetensors",
-          {"input_ids": batches, "losses": torch.tensor(losses), **final}, dict(model=name, **settings))
+          {"input_ids": batches, "lr": torch.full([STEPS], settings["lr"]), "losses": torch.tensor(losses), **final},
+          dict(model=name, **settings))
     print(f"{file:22} loss {losses[0]:.4f} -> {losses[-1]:.4f}")
 
 
