@@ -13,7 +13,7 @@ typedef struct {
     qp_view dst, src;
     size_t  bytes;
     int     across;
-    int64_t cut, cuts;     /* a row is cut into pieces of `cut` elements, or .. */
+    int64_t cut, cuts;        /* a row is cut into pieces of `cut` elements, or .. */
     int64_t tiles_a, tiles_b; /* .. tiles of TILE across by TILE along */
 } job;
 
@@ -35,9 +35,9 @@ static void copy_row(size_t bytes, char *dst, int64_t sd, const char *src, int64
         return;
     }
     switch (bytes) {
-#define CASE(size, type)                                                                                     \
-    case size:                                                                                               \
-        for (int64_t i = 0; i < n; i++) ((type *)dst)[i * sd] = ((const type *)src)[i * ss];                 \
+#define CASE(size, type)                                                                                       \
+    case size:                                                                                                 \
+        for (int64_t i = 0; i < n; i++) ((type *)dst)[i * sd] = ((const type *)src)[i * ss];                   \
         break;
         CASE(1, uint8_t)
         CASE(2, uint16_t)
@@ -65,7 +65,7 @@ static void copy_rows(void *arg, int64_t begin, int64_t end, int worker) {
 }
 
 /* 4 by 4 elements of 4 bytes: dst row i = src column i; strides in elements. */
-typedef uint32_t quad __attribute__((vector_size(16)));
+typedef uint32_t   quad __attribute__((vector_size(16)));
 static inline void transpose_4x4(uint32_t *dst, int64_t sd, const uint32_t *src, int64_t ss) {
     quad r0, r1, r2, r3;
     memcpy(&r0, src, 16);
@@ -132,6 +132,6 @@ void qk_copy(const qp_exec *exec, qp_view dst, qp_view src) {
     }
     j.cut = grain;
     j.cuts = (dst.shape[last] + j.cut - 1) / j.cut;
-    qp_parallel(exec, count / dst.shape[last] * j.cuts, j.cuts > 1 ? 1 : (grain + dst.shape[last] - 1) / dst.shape[last],
-                copy_rows, &j);
+    qp_parallel(exec, count / dst.shape[last] * j.cuts,
+                j.cuts > 1 ? 1 : (grain + dst.shape[last] - 1) / dst.shape[last], copy_rows, &j);
 }

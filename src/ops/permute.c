@@ -17,8 +17,8 @@ static void shape(qp_call *c) {
     for (int i = 0; i < x->ndim; i++) {
         int from = shape_axis(a->axes[i], x->ndim);
         if (from < 0 || from >= x->ndim || seen >> from & 1) {
-            qp_call_fail(c, QP_ERR_ARGUMENT, "axis %d at place %d: expected each of the %d axes once", a->axes[i], i,
-                         x->ndim);
+            qp_call_fail(c, QP_ERR_ARGUMENT, "axis %d at place %d: expected each of the %d axes once",
+                         a->axes[i], i, x->ndim);
             return;
         }
         seen |= 1u << from;
@@ -28,7 +28,8 @@ static void shape(qp_call *c) {
 
 static void view(qp_call *c) {
     const attr *a = c->attr;
-    for (int i = 0; i < c->in[0].ndim; i++) c->out[0].stride[i] = c->in[0].stride[shape_axis(a->axes[i], c->in[0].ndim)];
+    for (int i = 0; i < c->in[0].ndim; i++)
+        c->out[0].stride[i] = c->in[0].stride[shape_axis(a->axes[i], c->in[0].ndim)];
     c->out[0].data = c->in[0].data;
 }
 
@@ -70,7 +71,8 @@ qp_tensor qp_transpose(qp_tensor x, int axis0, int axis1) {
     int axes[QP_MAX_DIMS], ndim = qp_ndim(x), a = shape_axis(axis0, ndim), b = shape_axis(axis1, ndim);
     if (!x.ctx || qp_failed(x.ctx)) return x;
     if (a < 0 || a >= ndim || b < 0 || b >= ndim) {
-        qp_fail(x.ctx, QP_ERR_ARGUMENT, "transpose: axes %d and %d of a tensor with %d axes", axis0, axis1, ndim);
+        qp_fail(x.ctx, QP_ERR_ARGUMENT, "transpose: axes %d and %d of a tensor with %d axes", axis0, axis1,
+                ndim);
         return qpi_poison(x.ctx);
     }
     for (int i = 0; i < ndim; i++) axes[i] = i == a ? b : i == b ? a : i;

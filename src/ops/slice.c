@@ -83,6 +83,7 @@ void qp_split(qp_tensor x, int axis, int n, const int64_t *sizes, qp_tensor *ys)
                 (long long)sum, axis, (long long)size);
         return;
     }
-    for (int64_t i = 0, start = 0; i < n; start += sizes[i++]) ys[i] = qp_slice(x, axis, start, start + sizes[i], 1);
+    for (int64_t i = 0, start = 0; i < n; start += sizes[i++])
+        ys[i] = qp_slice(x, axis, start, start + sizes[i], 1);
 }
 #endif

@@ -1,0 +1,172 @@
+/* y = x / sqrt(mean(x^2) + eps) weight over the last axis, alone and of x + residual. Formulas
+ * and definitions: norm.h. Zhang and Sennrich 2019, arXiv:1910.07467. */
+#include "ops/norm.h"
+
+/* x, weight -> y, rstd */
+static qk_norm parts(const qp_call *c) {
+    return (qk_norm){.x = &c->in[0],
+                     .weight = norm_in(c, 1),
+                     .y = &c->out[0],
+                     .rstd = &c->out[1],
+                     .eps = ((const norm_attr *)c->attr)->eps};
+}
+
+/* x, residual, weight -> sum, normed, rstd */
+static qk_norm add_parts(const qp_call *c) {
+    return (qk_norm){.x = &c->in[0],
+                     .residual = &c->in[1],
+                     .weight = norm_in(c, 2),
+                     .sum = &c->out[0],
+                     .y = &c->out[1],
+                     .rstd = &c->out[2],
+                     .eps = ((const norm_attr *)c->attr)->eps};
+}
+
+/* dy, x, rstd, weight, dsum -> dx, dweight */
+static qk_norm_grad grad_parts(const qp_call *c) {
+    const norm_grad_attr *a = c->attr;
+    return (qk_norm_grad){.dy = &c->in[0],
+                          .x = &c->in[1],
+                          .rstd = &c->in[2],
+                          .weight = norm_in(c, 3),
+                          .dsum = norm_in(c, 4),
+                          .dx = &c->out[0],
+                          .dweight = a->dweight ? &c->out[1] : NULL};
+}
+
+static void run(const qp_call *c) {
+    qk_norm p = parts(c);
+    QK(qk_norm_run)(c->exec, &p);
+}
+static void add_run(const qp_call *c) {
+    qk_norm p = add_parts(c);
+    QK(qk_norm_run)(c->exec, &p);
+}
+static void grad_run(const qp_call *c) {
+    qk_norm_grad p = grad_parts(c);
+    QK(qk_norm_grad_run)(c->exec, &p);
+}
+
+QP_KERNEL(rms_norm) = {run, QP_ROWS, NULL};
+QP_KERNEL(add_rms_norm) = {add_run, QP_ROWS, NULL};
+QP_KERNEL(rms_norm_grad) = {grad_run, QP_ROWS, NULL};
+
+#if QP_BODY
+static void grad_plain(const qp_call *c) {
+    qk_norm_grad p = grad_parts(c);
+    norm_grad_plain(&p);
+}
+
+static double grad_flops(const qp_call *c) { return 10.0 * (double)qp_view_count(&c->out[0]); }
+
+#define WANTED (QP_F32 + 1)
+static const qp_sample grad_samples[] = {
+    {.in = "x[3,5] x[3,5] p[3] x[5]", .attr = &(norm_grad_attr){WANTED, 0}},
+    {.in = "x[9,67] x[9,67] p[9] x[67] x[9,67]", .attr = &(norm_grad_attr){WANTED, 0}},
+    {.in = "x[2,3,40] x[2,3,40] p[2,3] - x[2,3,40]"},
+    {.in = "x[300,65] x[300,65] p[300] x[65]", .attr = &(norm_grad_attr){WANTED, 0}},
+    {.in = "x[4,1] x[4,1] p[4]"},
+    {.in = "x[0,5] x[0,5] p[0] x[5]", .attr = &(norm_grad_attr){WANTED, 0}},
+    {0}};
+
+QP_OP(rms_norm_grad) = {.name = "rms_norm_grad",
+                        .source = "backward of rms_norm",
+                        .min_in = 3,
+                        .max_in = 5,
+                        .nout = 2,
+                        .attr_bytes = sizeof(norm_grad_attr),
+                        .shape = norm_grad_shape,
+                        .plain = grad_plain,
+                        .scratch = norm_grad_scratch,
+                        .flops = grad_flops,
+                        .samples = grad_samples};
+
+static void shape(qp_call *c) {
+    if (!norm_check(c, 1, 1)) return;
+    qpi_view_init(&c->out[0], c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
+    norm_statistics_shape(c, 1);
+}
+
+static void plain(const qp_call *c) {
+    qk_norm p = parts(c);
+    norm_plain(&p);
+}
+
+static void backward(qp_rule *r) {
+    r->din[0] = norm_rule(r, &qp_op_rms_norm_grad, r->in[0], 1, 1, r->dout[0], QP_NONE);
+}
+
+static double flops(const qp_call *c) { return 5.0 * (double)qp_view_count(&c->in[0]); }
+
+static const norm_attr eps = {1e-5};
+static const qp_sample samples[] = {{.in = "x[3,5] x[5]", .attr = &eps},
+                                    {.in = "x[2,3,67] x[67]", .attr = &eps},
+                                    {.in = "x[5,130]", .attr = &eps},
+                                    {.in = "x[33] x[33]", .attr = &(norm_attr){0.1}},
+                                    {.in = "x[4,1] x[1]", .attr = &eps},
+                                    {.in = "x[0,5] x[5]", .attr = &eps},
+                                    {0}};
+
+QP_OP(rms_norm) = {.name = "rms_norm",
+                   .source = "arXiv:1910.07467",
+                   .min_in = 1,
+                   .max_in = 2,
+                   .nout = 2,
+                   .attr_bytes = sizeof(norm_attr),
+                   .saves = QP_SAVE_IN(0) | QP_SAVE_IN(1) | QP_SAVE_OUT(1),
+                   .shape = shape,
+                   .plain = plain,
+                   .backward = backward,
+                   .flops = flops,
+                   .samples = samples};
+
+qp_tensor qp_rms_norm(qp_tensor x, qp_tensor weight, double epsilon) {
+    qp_tensor out[2];
+    norm_call(&qp_op_rms_norm, 2, (qp_tensor[]){x, weight}, epsilon, 1, out);
+    return out[0];
+}
+
+/* ---- Of a sum ------------------------------------------------------------------------------- */
+
+static void add_shape(qp_call *c) {
+    if (!norm_check(c, 2, 2) || !norm_check_same(c, 1)) return;
+    for (int i = 0; i < 2; i++) qpi_view_init(&c->out[i], c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
+    norm_statistics_shape(c, 2);
+}
+
+static void add_plain(const qp_call *c) {
+    qk_norm p = add_parts(c);
+    norm_plain(&p);
+}
+
+static void add_backward(qp_rule *r) {
+    r->din[0] = r->din[1] = norm_rule(r, &qp_op_rms_norm_grad, r->out[0], 2, 2, r->dout[1], r->dout[0]);
+}
+
+static const qp_sample add_samples[] = {{.in = "x[3,5] x[3,5] x[5]", .attr = &eps},
+                                        {.in = "x[2,3,67] x[2,3,67] x[67]", .attr = &eps},
+                                        {.in = "x[5,130] x[5,130]", .attr = &(norm_attr){0.1}},
+                                        {.in = "x[0,5] x[0,5] x[5]", .attr = &eps},
+                                        {0}};
+
+QP_OP(add_rms_norm) = {.name = "add_rms_norm",
+                       .source = "add, then rms_norm",
+                       .min_in = 2,
+                       .max_in = 3,
+                       .nout = 3,
+                       .attr_bytes = sizeof(norm_attr),
+                       .saves = QP_SAVE_IN(2) | QP_SAVE_OUT(0) | QP_SAVE_OUT(2),
+                       .shape = add_shape,
+                       .plain = add_plain,
+                       .backward = add_backward,
+                       .flops = flops,
+                       .samples = add_samples};
+
+void qp_add_rms_norm(qp_tensor x, qp_tensor residual, qp_tensor weight, double epsilon, qp_tensor *sum,
+                     qp_tensor *normed) {
+    qp_tensor out[3];
+    norm_call(&qp_op_add_rms_norm, 3, (qp_tensor[]){x, residual, weight}, epsilon, 2, out);
+    *sum = out[0];
+    *normed = out[1];
+}
+#endif
