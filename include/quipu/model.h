@@ -70,6 +70,7 @@ QP_API qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions)
 /* ids [B, T], the next T positions -> logits of the last of them [B, V]. */
 QP_API qp_tensor qp_session_feed(qp_session *s, qp_tensor ids);
 QP_API int64_t   qp_session_length(const qp_session *s);
+QP_API qp_ctx   *qp_session_ctx(const qp_session *s);
 /* Back to the first `length` positions (0: empty). ARGUMENT if longer than now; UNSUPPORTED
  * where a part's state has a fixed size and length is not 0. */
 QP_API QP_MUST_CHECK qp_status qp_session_truncate(qp_session *s, int64_t length);

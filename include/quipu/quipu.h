@@ -7,5 +7,12 @@
 #include "core.h"
 #include "op.h"
 #include "ops.h"
+#include "nn.h"
+#include "part.h"
+#include "format.h"
+#include "data.h"
+#include "model.h"
+#include "train.h"
+#include "infer.h"
 
 #endif

@@ -72,6 +72,8 @@ qp_tensor qp_session_feed(qp_session *s, qp_tensor ids) {
     return qp_return(scope, logits);
 }
 
+qp_ctx *qp_session_ctx(const qp_session *s) { return s->m->ctx; }
+
 int64_t qp_session_length(const qp_session *s) { return s->length; }
 
 qp_status qp_session_truncate(qp_session *s, int64_t length) {

@@ -1,0 +1,285 @@
+/* quipu: verbs, options, help. */
+#define _GNU_SOURCE /* sigaction, strdup */
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+#define MAX_OPTIONS 64
+#define MAX_LIST 256
+
+struct cli {
+    const cli_verb *verb;
+    const char     *given[MAX_OPTIONS];
+    const char     *list[MAX_LIST];
+    int             list_option[MAX_LIST], list_count;
+    const char     *arguments[MAX_LIST];
+    int             argument_count;
+    qp_ctx         *ctx;
+};
+
+static const cli_option common[] = {
+    {"threads", 't', CLI_INT, "N", "0", "worker threads (0: one per processor)", 0, 1024, false},
+    {"seed", 's', CLI_INT, "N", "0", "seed of all random draws", 0, 9e15, false},
+    {"json", 0, CLI_FLAG, NULL, NULL, "print one JSON object", 0, 0, false},
+    {"quiet", 'q', CLI_FLAG, NULL, NULL, "no progress, no remarks", 0, 0, false},
+    {"help", 'h', CLI_FLAG, NULL, NULL, "this text", 0, 0, false},
+    {0}};
+
+/* ---- Options ------------------------------------------------------------------------------------- */
+
+static int own_count(const cli_verb *v) {
+    int n = 0;
+    while (v->options && v->options[n].name) n++;
+    return n;
+}
+
+/* The verb's options, then the common ones; NULL past the end. */
+static const cli_option *option_at(const cli_verb *v, int i) {
+    int n = own_count(v);
+    if (i < n) return &v->options[i];
+    return i - n < (int)(sizeof common / sizeof common[0]) - 1 ? &common[i - n] : NULL;
+}
+
+static int option_index(const cli_verb *v, const char *name, size_t length, char letter) {
+    const cli_option *o;
+    for (int i = 0; (o = option_at(v, i)); i++)
+        if (name ? strlen(o->name) == length && !memcmp(o->name, name, length) : o->letter == letter) return i;
+    return -1;
+}
+
+static const char *value_of(const cli *c, const char *name) {
+    int i = option_index(c->verb, name, strlen(name), 0);
+    return i < 0 ? NULL : c->given[i] ? c->given[i] : option_at(c->verb, i)->fallback;
+}
+
+bool cli_given(const cli *c, const char *name) {
+    int i = option_index(c->verb, name, strlen(name), 0);
+    if (i >= 0 && c->given[i]) return true;
+    for (int k = 0; k < c->list_count; k++)
+        if (c->list_option[k] == i) return true;
+    return false;
+}
+
+bool        cli_flag(const cli *c, const char *name) { return value_of(c, name) != NULL; }
+const char *cli_text(const cli *c, const char *name) { return value_of(c, name); }
+double      cli_number(const cli *c, const char *name) { return strtod(value_of(c, name), NULL); }
+int64_t     cli_int(const cli *c, const char *name) { return (int64_t)strtoll(value_of(c, name), NULL, 10); }
+int         cli_argument_count(const cli *c) { return c->argument_count; }
+const char *cli_argument(const cli *c, int index) { return index < c->argument_count ? c->arguments[index] : NULL; }
+
+const char **cli_list(const cli *c, const char *name, int *count) {
+    /* entries of one option stand together once parsing has sorted them */
+    int first = -1, option = option_index(c->verb, name, strlen(name), 0);
+    *count = 0;
+    for (int i = 0; i < c->list_count; i++)
+        if (c->list_option[i] == option) {
+            if (first < 0) first = i;
+            ++*count;
+        }
+    return first < 0 ? NULL : (const char **)&c->list[first];
+}
+
+static void add_to_list(cli *c, int option, const char *text) {
+    int at = c->list_count++;
+    while (at > 0 && c->list_option[at - 1] > option) {
+        c->list_option[at] = c->list_option[at - 1];
+        c->list[at] = c->list[at - 1];
+        at--;
+    }
+    c->list_option[at] = option;
+    c->list[at] = text;
+}
+
+/* ---- Messages --------------------------------------------------------------------------------------- */
+
+static void message(const char *prefix, const char *format, va_list args) {
+    fprintf(stderr, "quipu: %s", prefix);
+    vfprintf(stderr, format, args);
+}
+
+int cli_error(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    message("", format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return 1;
+}
+
+int cli_usage(const cli *c, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    message("", format, args);
+    va_end(args);
+    if (c) fprintf(stderr, " (see `quipu %s --help`)\n", c->verb->name);
+    else fprintf(stderr, " (see `quipu --help`)\n");
+    return 2;
+}
+
+int cli_failed(qp_ctx *ctx) {
+    if (qp_error_code(ctx) == QP_ERR_CANCELLED) {
+        cli_error("interrupted");
+        return 130;
+    }
+    return cli_error("%s", qp_error(ctx));
+}
+
+/* ---- Parsing ------------------------------------------------------------------------------------------ */
+
+static int check_number(const cli *c, const cli_option *o, const char *text) {
+    char  *end;
+    double x = strtod(text, &end);
+    if (end == text || *end || !isfinite(x) || (o->kind == CLI_INT && x != floor(x)))
+        return cli_usage(c, "--%s is \"%s\", expected a %snumber", o->name, text, o->kind == CLI_INT ? "whole " : "");
+    if ((o->low != 0 || o->high != 0) && (x < o->low || x > o->high))
+        return cli_usage(c, "--%s is %s, expected a number from %g to %g", o->name, text, o->low, o->high);
+    return 0;
+}
+
+static int take_value(cli *c, int index, const char *text) {
+    const cli_option *o = option_at(c->verb, index);
+    if (o->kind == CLI_INT || o->kind == CLI_NUMBER) {
+        int status = check_number(c, o, text);
+        if (status) return status;
+    }
+    if (o->kind == CLI_LIST) {
+        if (c->list_count == MAX_LIST) return cli_usage(c, "more than %d values", MAX_LIST);
+        add_to_list(c, index, text);
+    } else {
+        c->given[index] = text;
+    }
+    return 0;
+}
+
+/* One option with its value or values; *i moves on. */
+static int take_option(cli *c, int argc, char **argv, int *i) {
+    const char *word = argv[*i], *equals = NULL;
+    int         index;
+    if (word[1] == '-') {
+        equals = strchr(word, '=');
+        index = option_index(c->verb, word + 2, equals ? (size_t)(equals - word - 2) : strlen(word + 2), 0);
+    } else {
+        index = word[2] ? -1 : option_index(c->verb, NULL, 0, word[1]);
+    }
+    if (index < 0) return cli_usage(c, "%s: unknown option %s", c->verb->name, word);
+    const cli_option *o = option_at(c->verb, index);
+    if (o->kind == CLI_FLAG) {
+        if (equals) return cli_usage(c, "--%s takes no value", o->name);
+        c->given[index] = "1";
+        return 0;
+    }
+    if (equals) return take_value(c, index, equals + 1);
+    if (*i + 1 >= argc) return cli_usage(c, "%s needs a value", word);
+    int status = take_value(c, index, argv[++*i]);
+    while (!status && o->kind == CLI_LIST && *i + 1 < argc && argv[*i + 1][0] != '-')
+        status = take_value(c, index, argv[++*i]);
+    return status;
+}
+
+static int parse(cli *c, int argc, char **argv) {
+    bool words_only = false;
+    for (int i = 0; i < argc; i++) {
+        if (!words_only && !strcmp(argv[i], "--")) {
+            words_only = true;
+        } else if (!words_only && argv[i][0] == '-' && argv[i][1]) {
+            int status = take_option(c, argc, argv, &i);
+            if (status) return status;
+        } else {
+            if (c->argument_count == MAX_LIST) return cli_usage(c, "more than %d arguments", MAX_LIST);
+            c->arguments[c->argument_count++] = argv[i];
+        }
+    }
+    if (cli_flag(c, "help")) return 0;
+    const cli_option *o;
+    for (int i = 0; (o = option_at(c->verb, i)); i++)
+        if (o->required && !cli_given(c, o->name)) return cli_usage(c, "%s: --%s is missing", c->verb->name, o->name);
+    if (c->argument_count < c->verb->min_arguments)
+        return cli_usage(c, "%s: expected %s", c->verb->name, c->verb->arguments);
+    if (c->argument_count > c->verb->max_arguments)
+        return cli_usage(c, "%s: unexpected argument \"%s\"", c->verb->name, c->arguments[c->verb->max_arguments]);
+    return 0;
+}
+
+/* ---- Help ------------------------------------------------------------------------------------------------ */
+
+static void print_option(const cli_option *o) {
+    char left[64];
+    snprintf(left, sizeof left, "%s%c%s --%s%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ',
+             o->letter ? "," : " ", o->name, o->value ? " " : "", o->value ? o->value : "",
+             o->kind == CLI_LIST ? "..." : "");
+    printf("  %-28s %s", left, o->help);
+    if (o->required) printf(" (required)");
+    else if (o->fallback && o->fallback[0]) printf(" [%s]", o->fallback);
+    printf("\n");
+}
+
+static void print_verb_help(const cli_verb *v) {
+    const cli_option *o;
+    printf("quipu %s: %s\n\nusage: quipu %s%s%s [options]\n\n", v->name, v->summary, v->name, v->arguments[0] ? " " : "",
+           v->arguments);
+    for (int i = 0; (o = option_at(v, i)); i++) print_option(o);
+    if (v->examples) printf("\nexamples:\n%s", v->examples);
+}
+
+static void print_help(void) {
+    printf("quipu %s: train, run and compare sequence models\n\nusage: quipu VERB [options]\n\n", QP_VERSION);
+    for (int i = 0; cli_verbs[i]; i++) printf("  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
+    printf("\n`quipu VERB --help` shows the options of a verb and examples.\n");
+}
+
+/* ---- Context and signals ------------------------------------------------------------------------------------ */
+
+static qp_ctx *volatile signalled_ctx;
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number) {
+    (void)number;
+    interrupted = 1;
+    if (signalled_ctx) qp_cancel(signalled_ctx);
+}
+
+bool cli_interrupted(void) { return interrupted; }
+
+qp_ctx *cli_open(cli *c) {
+    c->ctx = qp_open((qp_options){.threads = (int)cli_int(c, "threads"), .seed = (uint64_t)cli_int(c, "seed")});
+    if (!c->ctx) {
+        cli_error("out of memory");
+        return NULL;
+    }
+    signalled_ctx = c->ctx;
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    return c->ctx;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        print_help();
+        return argc < 2 ? 2 : 0;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("quipu %s\n", QP_VERSION);
+        return 0;
+    }
+    cli c = {0};
+    for (int i = 0; cli_verbs[i]; i++)
+        if (!strcmp(cli_verbs[i]->name, argv[1])) c.verb = cli_verbs[i];
+    if (!c.verb) return cli_usage(NULL, "no verb \"%s\"", argv[1]);
+    int status = parse(&c, argc - 2, argv + 2);
+    if (status) return status;
+    if (cli_flag(&c, "help")) {
+        print_verb_help(c.verb);
+        return 0;
+    }
+    status = c.verb->run(&c);
+    signalled_ctx = NULL;
+    qp_close(c.ctx);
+    if (status == 0 && (fflush(stdout) != 0 || ferror(stdout))) return cli_error("cannot write to stdout: %s", strerror(errno));
+    return status;
+}

@@ -1,0 +1,126 @@
+/* quipu verify: a model against numbers of an independent implementation. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/json.h"
+
+typedef struct {
+    cli     *c;
+    qp_ctx  *ctx;
+    qp_file *reference;
+    double   tolerance, worst;
+    int      compared, failed;
+    json_t  *rows;
+} verification;
+
+/* max|a - b| / max|b|; the largest difference itself where b is all 0. */
+static double relative_error(qp_tensor a, qp_tensor b) {
+    int64_t n = qp_count(a);
+    double *x = malloc((size_t)(2 * n + 1) * sizeof *x), difference = 0, scale = 0;
+    if (!x) {
+        qp_fail(a.ctx, QP_ERR_MEMORY, "out of memory: verify");
+        return NAN;
+    }
+    if (qp_read(a, QP_F64, x, n) == QP_OK && qp_read(b, QP_F64, x + n, n) == QP_OK)
+        for (int64_t i = 0; i < n; i++) {
+            double d = fabs(x[i] - x[n + i]);
+            difference = d >= difference || d != d ? d : difference;
+            scale = fmax(scale, fabs(x[n + i]));
+        }
+    free(x);
+    return scale > 0 ? difference / scale : difference;
+}
+
+static bool same_shape(qp_tensor a, qp_tensor b) {
+    bool same = qp_ndim(a) == qp_ndim(b);
+    for (int i = 0; same && i < qp_ndim(a); i++) same = qp_size(a, i) == qp_size(b, i);
+    return same;
+}
+
+static void compare(verification *v, const char *name, qp_tensor ours) {
+    qp_tensor theirs = qp_file_load(v->ctx, v->reference, name, false);
+    if (qp_failed(v->ctx)) return;
+    if (!same_shape(ours, theirs)) {
+        qp_fail(v->ctx, QP_ERR_SHAPE, "%s: %s has another shape than the model's", cli_text(v->c, "reference"), name);
+        return;
+    }
+    double error = relative_error(ours, theirs);
+    bool   ok = error <= v->tolerance;
+    v->compared++;
+    v->failed += !ok;
+    if (!(error <= v->worst)) v->worst = error;
+    if (cli_flag(v->c, "json")) json_object_set_new(v->rows, name, cli_json_number(error));
+    else printf("%-10.2e %s %s\n", error, ok ? "ok  " : "FAIL", name);
+}
+
+/* Targets of the mean next-token cross-entropy: the ids one to the left; the last has none. */
+static qp_tensor next_tokens(qp_tensor ids) {
+    int64_t T = qp_size(ids, 1);
+    return qp_pad(qp_slice(ids, 1, 1, T, 1), 1, 0, 1, -100);
+}
+
+static void compare_gradients(verification *v, qp_model *m, qp_tensor ids) {
+    char      name[256], key[264];
+    qp_tensor piece;
+    bool      any = false;
+    for (int64_t i = 0; i < qp_file_count(v->reference) && !any; i++)
+        any = !strncmp(qp_file_at(v->reference, i).name, "grad.", 5);
+    if (!any) return;
+    qp_backward(qp_model_loss(m, ids, next_tokens(ids)));
+    for (int64_t i = 0; !qp_failed(v->ctx); i++) {
+        qp_scope s = qp_enter(v->ctx);
+        bool     more = qp_model_piece(m, i, true, name, &piece);
+        snprintf(key, sizeof key, "grad.%s", name);
+        if (more && qp_file_find(v->reference, key) >= 0 && !qp_is_none(piece)) compare(v, key, piece);
+        qp_leave(s);
+        if (!more) break;
+    }
+}
+
+static int report(const verification *v) {
+    if (cli_flag(v->c, "json")) {
+        json_t *all = json_pack("{s:b, s:o, s:f, s:i, s:O}", "ok", v->failed == 0, "worst", cli_json_number(v->worst),
+                                "tolerance", v->tolerance, "compared", v->compared, "errors", v->rows);
+        cli_json_print(all);
+    } else {
+        printf("%d compared, worst %.2e, tolerance %.2e: %s\n", v->compared, v->worst, v->tolerance,
+               v->failed ? "FAIL" : "ok");
+    }
+    if (v->failed) return cli_error("%d of %d differ by more than %g", v->failed, v->compared, v->tolerance);
+    return 0;
+}
+
+static int run(cli *c) {
+    verification v = {.c = c, .ctx = cli_open(c), .tolerance = cli_number(c, "tolerance")};
+    if (!v.ctx) return 1;
+    qp_model *m = qp_model_load(v.ctx, cli_argument(c, 0));
+    if (m) v.reference = qp_file_open(v.ctx, cli_text(c, "reference"), (qp_file_options){0});
+    if (!v.reference) return cli_failed(v.ctx);
+    v.rows = json_object();
+    qp_set_training(qp_model_module(m), false);
+    qp_tensor ids = qp_file_load(v.ctx, v.reference, "input_ids", false);
+    bool      before = qp_no_grad(v.ctx, true);
+    compare(&v, "logits", qp_logits(m, ids));
+    qp_no_grad(v.ctx, before);
+    compare_gradients(&v, m, ids);
+    int status = qp_failed(v.ctx) ? cli_failed(v.ctx) : report(&v);
+    json_decref(v.rows);
+    qp_file_close(v.reference);
+    return status;
+}
+
+static const cli_option options[] = {
+    {"reference", 0, CLI_TEXT, "FILE", NULL, "safetensors with input_ids, logits and, optionally, grad.NAME", 0, 0, true},
+    {"tolerance", 0, CLI_NUMBER, "X", "1e-4", "largest relative error (max|a-b| / max|b| of a tensor)", 0, 1e9, false},
+    {0}};
+
+QP_VERB(verify) = {.name = "verify",
+                   .summary = "compare a model's logits and gradients with reference numbers",
+                   .arguments = "MODEL",
+                   .min_arguments = 1,
+                   .max_arguments = 1,
+                   .options = options,
+                   .examples = "  quipu verify my-model --reference reference.safetensors --tolerance 2e-5\n",
+                   .run = run};
