@@ -154,7 +154,7 @@ QP_API qp_tensor qp_rand(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *s
 QP_API qp_tensor qp_from(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, const void *data);
 
 /* The caller's memory itself, without a copy; release(user) is called once no tensor uses
- * it (release may be NULL). A read-only storage may be attached to several contexts. */
+ * it, at once if attaching fails (release may be NULL). A read-only storage may be attached to several contexts. */
 QP_API qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape,
                            void *data, bool read_only, void (*release)(void *), void *user);
 
@@ -242,8 +242,9 @@ typedef void (*qp_checkpoint_fn)(void *user, const qp_tensor *xs, qp_tensor *ys)
 QP_API void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const qp_tensor *xs,
                           int ny, qp_tensor *ys);
 
-/* fn(user, t) is called when the gradient of leaf t is complete in a walk. */
-QP_API void qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor t), void *user);
+/* fn(user, grad) is called when the gradient of leaf t is complete in a qp_backward; what it
+ * writes into grad counts. */
+QP_API void qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor grad), void *user);
 
 #ifdef __cplusplus
 }

@@ -124,7 +124,8 @@ static void update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi
 
 /* Makes the sum a buffer that may be added into. */
 static bool own_sum(qp_ctx *ctx, qpi_sum *sum) {
-    if (sum->value.storage->count == 1 && qpi_view_contiguous(&sum->value.view)) sum->in_place = true;
+    const qpi_storage *s = sum->value.storage;
+    if (s->count == 1 && !s->read_only && qpi_view_contiguous(&sum->value.view)) sum->in_place = true;
     if (sum->in_place) return true;
     qpi_value own = qpi_value_new(ctx, &sum->value.view);
     if (!own.storage) return false;
@@ -135,12 +136,13 @@ static bool own_sum(qp_ctx *ctx, qpi_sum *sum) {
 }
 
 /* The sum at e as a buffer to add into: what is there, a region of the parent's buffer, or
- * zeros. NULL after a failure. */
+ * zeros. NULL after a failure. Within qp_grad no regions: the sum at a view may be asked for
+ * by itself, and a leaf behind it must keep what it holds. */
 static qpi_sum *sum_target(qp_ctx *ctx, qpi_edge e) {
     qpi_node *n = e.node;
     qpi_sum  *sum = &n->grad[e.out];
     if (sum->value.storage) return own_sum(ctx, sum) ? sum : NULL;
-    if (n->op && n->op->region && n->in[0].node) {
+    if (n->op && n->op->region && n->in[0].node && !ctx->walk_selects) {
         qpi_sum *parent = sum_target(ctx, n->in[0]);
         if (!parent) return NULL;
         qp_view in = parent->value.view, out;
@@ -165,7 +167,9 @@ qp_tensor qp_grad_into(const qp_rule *rule, int i) {
     return sum ? borrow(rule->ctx, &sum->value) : qpi_poison(rule->ctx);
 }
 
-/* The sum at e grows by g: the first is adopted, later ones are added. */
+/* The sum at e grows by g: the first is adopted, later ones are added. A leaf's gradient is
+ * its own, since optimisers work on it in place: it adopts g only if nobody but the handle g
+ * holds it. */
 static void contribute(qp_ctx *ctx, qpi_edge e, qp_tensor g) {
     qpi_slot *s = qpi_resolve(g, "backward");
     if (!s) return;
@@ -174,7 +178,7 @@ static void contribute(qp_ctx *ctx, qpi_edge e, qp_tensor g) {
         sum->value = s->value;
         qpi_storage_retain(sum->value.storage);
         bool leaf = !e.node->op;
-        if (leaf && !qpi_view_contiguous(&sum->value.view)) own_sum(ctx, sum);
+        if (leaf && (sum->value.storage->count > 2 || !qpi_view_contiguous(&sum->value.view))) own_sum(ctx, sum);
     } else if (!(sum->in_place && sum->value.view.data == s->value.view.data)) {
         qpi_value g_value = s->value;
         if (own_sum(ctx, sum)) update(ctx, &qp_op_accumulate, &sum->value, &g_value);
@@ -183,9 +187,12 @@ static void contribute(qp_ctx *ctx, qpi_edge e, qp_tensor g) {
 
 /* ---- The walk ------------------------------------------------------------------------------- */
 
+/* One contribution less to wait for; the last one calls the hook, with zeros if none came. */
 static void leaf_contributed(qp_ctx *ctx, qpi_node *leaf) {
-    if (leaf->op || --leaf->pending || !leaf->hook || qp_failed(ctx)) return;
-    qp_tensor t = borrow(ctx, &leaf->grad[0].value);
+    if (leaf->op || --leaf->pending || !leaf->hook || ctx->walk_selects || qp_failed(ctx)) return;
+    qpi_sum *sum = sum_target(ctx, (qpi_edge){leaf, 0});
+    if (!sum) return;
+    qp_tensor t = borrow(ctx, &sum->value);
     leaf->hook(leaf->hook_user, t);
     qp_drop(t);
 }
@@ -245,10 +252,15 @@ static void run_rule(qp_ctx *ctx, qpi_node *n) {
 }
 
 static void mark(qp_ctx *ctx, qpi_node *n, uint32_t id) {
+    if (n->op && n->walk == id) return;
+    if (n->op && n->walk) {
+        qp_fail(ctx, QP_ERR_STATE, "checkpoint: fn uses a result of %s that is not among xs", n->op->name);
+        return;
+    }
     if (n->op) {
-        if (n->walk != id) qpi_node_retain(n);
+        qpi_node_retain(n);
     } else {
-        if (n->walk != id && ctx->walk_depth == 1) n->pending = 0;
+        if (n->walk < ctx->first_walk) n->pending = 0;
         n->pending++;
     }
     n->walk = id;
@@ -256,15 +268,15 @@ static void mark(qp_ctx *ctx, qpi_node *n, uint32_t id) {
 
 /* Marks and retains all that the ys reach. */
 static bool mark_all(qp_ctx *ctx, uint32_t id, const char *who) {
-    bool ok = true;
+    bool spent = false;
     for (qpi_node *n = ctx->last_node; n; n = n->prev) {
         if (n->walk != id) continue;
-        if (n->spent) ok = false;
+        spent |= n->spent;
         for (int i = 0; i < n->nin; i++)
             if (n->in[i].node) mark(ctx, n->in[i].node, id);
     }
-    if (!ok) qp_fail(ctx, QP_ERR_STATE, "%s: the record was freed by an earlier backward (ask it to retain)", who);
-    return ok;
+    if (spent) qp_fail(ctx, QP_ERR_STATE, "%s: the record was freed by an earlier backward (ask it to retain)", who);
+    return !qp_failed(ctx);
 }
 
 static void mark_wanted(qp_ctx *ctx, uint32_t id) {
@@ -286,6 +298,9 @@ static void walk_back(qp_ctx *ctx, uint32_t id, int nx, qpi_slot **xs, qpi_value
                     qpi_storage_retain(found[i].storage);
                 }
             if (reached && !qp_failed(ctx) && !ctx->cancelled) run_rule(ctx, n);
+            else
+                for (int i = 0; i < n->nin; i++)
+                    if (n->in[i].node) leaf_contributed(ctx, n->in[i].node);
             for (int j = 0; j < n->nout; j++) {
                 qpi_value_release(ctx, &n->grad[j].value);
                 n->grad[j].in_place = false;
@@ -355,7 +370,7 @@ void qpi_walk(qp_ctx *ctx, int ny, const qp_tensor *ys, const qp_tensor *seeds, 
     selection sel;
     uint32_t  id = ++ctx->walk;
     bool      no_grad = ctx->no_grad, selects = ctx->walk_selects;
-    ctx->walk_depth++;
+    if (ctx->walk_depth++ == 0) ctx->first_walk = id;
     if (xs) select_xs(&sel, nx, xs);
     for (int i = 0; i < ny; i++) {
         qpi_slot *s = qpi_resolve(ys[i], who);
@@ -367,8 +382,9 @@ void qpi_walk(qp_ctx *ctx, int ny, const qp_tensor *ys, const qp_tensor *seeds, 
         ctx->walk_selects = xs != NULL;
         for (int i = 0; i < ny && !qp_failed(ctx); i++) {
             qpi_slot *s = qpi_resolve(ys[i], who);
-            if (!s || !s->node || (xs && !s->node->wanted) || qp_is_none(seeds[i])) continue;
-            contribute(ctx, (qpi_edge){s->node, s->out}, seeds[i]);
+            if (!s || !s->node) continue;
+            if (!(xs && !s->node->wanted) && !qp_is_none(seeds[i]))
+                contribute(ctx, (qpi_edge){s->node, s->out}, seeds[i]);
             leaf_contributed(ctx, s->node);
         }
     }
@@ -408,6 +424,23 @@ void qp_backward(qp_tensor loss) {
     qp_leave(scope);
 }
 
+static bool grad_takes(qp_ctx *ctx, qp_tensor t) {
+    if (t.ctx == ctx) return qpi_resolve(t, "grad") != NULL;
+    qp_fail(ctx, QP_ERR_ARGUMENT, "grad: a tensor is missing or belongs to another context");
+    return false;
+}
+
+static bool seed_fits(qp_ctx *ctx, qp_tensor y, qp_tensor seed) {
+    if (!grad_takes(ctx, seed)) return false;
+    const qp_view *v = &qpi_resolve(y, "grad")->value.view, *s = &qpi_resolve(seed, "grad")->value.view;
+    if (same_shape(v, s) && v->dtype == s->dtype) return true;
+    char a[96], b[96];
+    qpi_view_describe(v, a, sizeof a);
+    qpi_view_describe(s, b, sizeof b);
+    qp_fail(ctx, QP_ERR_SHAPE, "grad: a y is %s, its seed %s", a, b);
+    return false;
+}
+
 void qp_grad(int ny, const qp_tensor *ys, int nx, const qp_tensor *xs, qp_tensor *dxs, qp_grad_options options) {
     qp_ctx *ctx = ny > 0 ? ys[0].ctx : NULL;
     for (int i = 0; i < nx; i++) dxs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
@@ -418,8 +451,14 @@ void qp_grad(int ny, const qp_tensor *ys, int nx, const qp_tensor *xs, qp_tensor
     }
     qp_scope  scope = qp_enter(ctx);
     qp_tensor seeds[QP_MAX_IN];
-    for (int i = 0; i < ny; i++) seeds[i] = options.seeds ? options.seeds[i] : ones_like(ys[i], "grad");
-    if (!qp_failed(ctx)) qpi_walk(ctx, ny, ys, seeds, nx, xs, dxs, options.retain, "grad");
+    bool      ok = true;
+    for (int i = 0; i < nx && ok; i++) ok = grad_takes(ctx, xs[i]);
+    for (int i = 0; i < ny && ok; i++) {
+        ok = grad_takes(ctx, ys[i]);
+        seeds[i] = !ok ? QP_NONE : options.seeds ? options.seeds[i] : ones_like(ys[i], "grad");
+        ok = ok && (qp_is_none(seeds[i]) || seed_fits(ctx, ys[i], seeds[i]));
+    }
+    if (ok && !qp_failed(ctx)) qpi_walk(ctx, ny, ys, seeds, nx, xs, dxs, options.retain, "grad");
     qp_return_many(scope, dxs, nx);
 }
 

@@ -156,11 +156,11 @@ struct qp_ctx {
 
     qpi_node *first_node, *last_node;
     uint64_t  node_order;
-    uint32_t  walk, walk_depth;
+    uint32_t  walk, walk_depth, first_walk; /* first_walk: the outermost one's number */
     bool      no_grad, walk_selects; /* inside qp_grad */
 
     uint64_t seed, random_position;
-    volatile int cancelled;
+    _Atomic int cancelled; /* by qp_cancel, from any thread or signal handler */
 
     struct qpi_owned *owned; /* things with a destructor, freed last made first */
 };

@@ -156,7 +156,7 @@ static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor
         }
         qpi_slot *s = qpi_resolve(ins[i], op->name);
         if (!s) return false;
-        if (!s->value.storage && qp_view_count(&s->value.view)) {
+        if (!s->value.storage) {
             qp_fail(ctx, QP_ERR_STATE, "%s: input %d is a value outside the rule's `saves`", op->name, i);
             return false;
         }
@@ -166,21 +166,72 @@ static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor
     return true;
 }
 
-static bool mutate(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, qpi_value *values, const qpi_edge *edges,
-                   const qp_view *in) {
+/* May a be written while b is read at another place of the same memory? */
+static bool entangled(const qpi_value *a, const qpi_value *b) {
+    if (a->storage != b->storage) return false;
+    const qp_view *v[2] = {&a->view, &b->view};
+    char          *first[2], *last[2];
+    bool           same = a->view.data == b->view.data && a->view.ndim == b->view.ndim;
+    for (int k = 0; k < 2; k++) {
+        int64_t reach = 0;
+        for (int i = 0; i < v[k]->ndim; i++) {
+            reach += (v[k]->shape[i] - 1) * v[k]->stride[i];
+            same = same && v[0]->shape[i] == v[1]->shape[i] && v[0]->stride[i] == v[1]->stride[i];
+        }
+        first[k] = v[k]->data;
+        last[k] = first[k] + reach * (int64_t)qp_dtype_bytes(v[k]->dtype);
+        if (qp_view_count(v[k]) == 0) return false;
+    }
+    return !same && first[0] <= last[1] && first[1] <= last[0];
+}
+
+/* Other inputs that overlap what is being written are read from copies. */
+static bool run_mutation(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qpi_value *values, qp_view *in) {
+    qpi_value copies[QP_MAX_IN];
+    int       count = 0;
+    bool      ok = true;
+    for (int i = 1; i < nin && ok; i++) {
+        if (!values[i].storage || !entangled(&values[0], &values[i])) continue;
+        copies[count] = contiguous_copy(ctx, &in[i]);
+        in[i] = copies[count].view;
+        ok = copies[count++].storage != NULL;
+    }
+    qp_view out = values[0].view;
+    ok = ok && run_op(ctx, op, attr, nin, in, 1, &out);
+    for (int i = 0; i < count; i++) qpi_value_release(ctx, &copies[i]);
+    return ok;
+}
+
+static bool mutate(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qpi_value *values,
+                   const qpi_edge *edges, qp_view *in) {
     qpi_storage *s = values[0].storage;
     if (s->read_only) {
         qp_fail(ctx, QP_ERR_STATE, "%s: the tensor's memory is read-only", op->name);
         return false;
     }
+    for (int i = 0; i < in[0].ndim; i++)
+        if (in[0].stride[i] == 0 && in[0].shape[i] > 1) {
+            qp_fail(ctx, QP_ERR_ARGUMENT, "%s: in-place change of an expanded tensor, whose elements share memory",
+                    op->name);
+            return false;
+        }
     if (!ctx->no_grad && edges[0].node && edges[0].node->op) {
         qp_fail(ctx, QP_ERR_STATE, "%s: in-place change of a value that backward needs", op->name);
         return false;
     }
-    qp_view out = values[0].view;
-    if (!run_op(ctx, op, attr, nin, in, 1, &out)) return false;
+    if (!run_mutation(ctx, op, attr, nin, values, in)) return false;
     s->version++;
-    return true;
+    return !qp_failed(ctx);
+}
+
+/* Shape rules of ops need not ask whether the sizes they put together are too large. */
+static bool check_outputs(qp_call *c) {
+    for (int i = 0; i < c->nout && !qp_failed(c->ctx); i++) {
+        qp_view v;
+        if (!qpi_view_init(&v, c->out[i].dtype, c->out[i].ndim, c->out[i].shape))
+            qp_call_fail(c, QP_ERR_ARGUMENT, "output %d is too large or no valid shape", i);
+    }
+    return !qp_failed(c->ctx);
 }
 
 /* A view of x, or of a contiguous copy where x's strides allow none. */
@@ -198,6 +249,7 @@ static qpi_value view_output(qp_call *c, const qpi_value *x) {
 
 /* Fresh outputs, or the input's storage again for views. */
 static bool allocate_outputs(qp_ctx *ctx, qp_call *c, const qpi_value *values, qpi_value *outs) {
+    if (!check_outputs(c)) return false;
     for (int i = 0; i < c->nout; i++) {
         outs[i] = c->op->view ? view_output(c, &values[0]) : qpi_value_new(ctx, &c->out[i]);
         if (!outs[i].storage) {
@@ -222,6 +274,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     if (attr && op->attr_bytes <= QP_MAX_ATTR) memcpy(attrs, attr, op->attr_bytes);
     if (!gather_inputs(ctx, op, nin, ins, values, edges)) return;
     for (int i = 0; i < nin; i++) in[i] = values[i].view;
+    for (int i = 0; i < op->nout; i++) out[i] = (qp_view){0};
     qp_call call = {ctx, op, attrs, nin, op->nout, in, out, NULL};
 
     if (op->shape) op->shape(&call);
@@ -233,12 +286,16 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
         return;
     }
     if (!allocate_outputs(ctx, &call, values, results)) return;
-    bool ok = op->view || run_op(ctx, op, attrs, nin, in, op->nout, out);
+    if (!op->view) run_op(ctx, op, attrs, nin, in, op->nout, out);
     for (int i = 0; i < op->nout; i++) {
-        if (ok) outs[i] = qpi_handle(ctx, results[i]);
+        if (!qp_failed(ctx)) outs[i] = qpi_handle(ctx, results[i]);
         else qpi_value_release(ctx, &results[i]);
     }
-    if (ok && !qp_failed(ctx)) qpi_record(&call, values, edges, outs, false);
+    if (!qp_failed(ctx)) qpi_record(&call, values, edges, outs, false);
+    for (int i = 0; i < op->nout && qp_failed(ctx); i++) {
+        qp_drop(outs[i]);
+        outs[i] = qpi_poison(ctx);
+    }
 }
 
 qp_tensor qp_apply(const qp_op *op, int nin, const qp_tensor *ins, const void *attr) {

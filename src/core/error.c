@@ -34,8 +34,11 @@ qp_code     qp_error_code(const qp_ctx *ctx) { return ctx ? ctx->error.code : QP
 const char *qp_error(const qp_ctx *ctx) { return ctx ? ctx->error.text : "no context: out of memory"; }
 
 void qp_clear(qp_ctx *ctx) {
+    if (!ctx) return;
     ctx->error = (qpi_error){0};
     ctx->cancelled = 0;
 }
 
-void qp_cancel(qp_ctx *ctx) { ctx->cancelled = 1; }
+void qp_cancel(qp_ctx *ctx) {
+    if (ctx) ctx->cancelled = 1;
+}

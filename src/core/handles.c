@@ -22,14 +22,32 @@ static bool add_chunk(qp_ctx *ctx) {
     return true;
 }
 
-static bool live_push(qp_ctx *ctx, uint32_t slot) {
-    if (ctx->live_count == ctx->live_capacity) {
-        uint32_t  capacity = ctx->live_capacity ? 2 * ctx->live_capacity : 1024;
-        uint32_t *live = realloc(ctx->live, capacity * sizeof *live);
-        if (!live) return false;
-        ctx->live = live;
-        ctx->live_capacity = capacity;
+/* Closes the holes that drops have left. */
+static void squeeze(qp_ctx *ctx) {
+    uint32_t kept = 0, scope = 0;
+    for (uint32_t i = 0; i <= ctx->live_count; i++) {
+        while (scope < ctx->scope_count && ctx->scopes[scope].live_start == i) ctx->scopes[scope++].live_start = kept;
+        if (i == ctx->live_count || ctx->live[i] == QPI_NO_INDEX) continue;
+        slot_at(ctx, ctx->live[i])->live_index = kept;
+        ctx->live[kept++] = ctx->live[i];
     }
+    ctx->live_count = kept;
+}
+
+static bool live_reserve(qp_ctx *ctx) {
+    if (ctx->live_count < ctx->live_capacity) return true;
+    squeeze(ctx);
+    if (ctx->live_count < ctx->live_capacity / 2) return true;
+    uint32_t  capacity = ctx->live_capacity ? 2 * ctx->live_capacity : 1024;
+    uint32_t *live = realloc(ctx->live, capacity * sizeof *live);
+    if (!live) return false;
+    ctx->live = live;
+    ctx->live_capacity = capacity;
+    return true;
+}
+
+static bool live_push(qp_ctx *ctx, uint32_t slot) {
+    if (!live_reserve(ctx)) return false;
     slot_at(ctx, slot)->live_index = ctx->live_count;
     ctx->live[ctx->live_count++] = slot;
     return true;
@@ -117,6 +135,7 @@ qp_tensor qp_alias(qp_tensor t) {
 }
 
 qp_scope qp_enter(qp_ctx *ctx) {
+    if (!ctx) return (qp_scope){0};
     if (ctx->scope_count == ctx->scope_capacity) {
         uint32_t        capacity = ctx->scope_capacity ? 2 * ctx->scope_capacity : 64;
         qpi_scope_mark *scopes = realloc(ctx->scopes, capacity * sizeof *scopes);
@@ -127,7 +146,8 @@ qp_scope qp_enter(qp_ctx *ctx) {
         ctx->scopes = scopes;
         ctx->scope_capacity = capacity;
     }
-    ctx->scopes[ctx->scope_count++] = (qpi_scope_mark){ctx->live_count, ++ctx->scope_serial};
+    if (++ctx->scope_serial == 0) ctx->scope_serial = 1; /* 0: no scope */
+    ctx->scopes[ctx->scope_count++] = (qpi_scope_mark){ctx->live_count, ctx->scope_serial};
     return (qp_scope){ctx, ctx->scope_count, ctx->scope_serial};
 }
 
@@ -152,15 +172,16 @@ void qp_return_many(qp_scope s, qp_tensor *ys, int n) {
     bool     valid = s.depth <= ctx->scope_count && ctx->scopes[s.depth - 1].serial == s.serial;
     uint32_t start = valid ? ctx->scopes[s.depth - 1].live_start : 0;
     for (int i = 0; i < n; i++) {
-        qpi_slot *slot = ys[i].ctx ? qpi_resolve(ys[i], "return") : NULL;
-        bool      moves = slot && slot->live_index != QPI_NO_INDEX && slot->live_index >= start;
-        if (moves) unlive(ctx, slot);
-        if (slot) slot->moving = moves;
-        else if (ys[i].ctx) ys[i] = qpi_poison(ctx);
+        if (ys[i].ctx != ctx) continue; /* none, or another context's */
+        qpi_slot *slot = qpi_resolve(ys[i], "return");
+        if (!slot) ys[i] = qpi_poison(ctx);
+        if (!slot || slot->live_index == QPI_NO_INDEX || slot->live_index < start) continue;
+        unlive(ctx, slot);
+        slot->moving = true;
     }
     qp_leave(s);
     for (int i = 0; i < n; i++) {
-        qpi_slot *slot = lookup(ys[i]);
+        qpi_slot *slot = ys[i].ctx == ctx ? lookup(ys[i]) : NULL;
         if (!slot || !slot->moving) continue;
         slot->moving = false;
         if (!live_push(ctx, ys[i].slot)) {

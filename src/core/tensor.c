@@ -50,11 +50,14 @@ qp_tensor qp_arange(qp_ctx *ctx, qp_dtype dtype, int64_t n) {
 qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, void *data, bool read_only,
                     void (*release)(void *), void *user) {
     qpi_value v = {0};
-    if (!check_shape(ctx, &v.view, dtype, ndim, shape)) return qpi_poison(ctx);
-    size_t bytes = (size_t)qp_view_count(&v.view) * qp_dtype_bytes(dtype);
-    v.view.data = data;
-    v.storage = qpi_storage_attach(ctx, data, bytes, read_only, release, user);
-    return v.storage ? qpi_handle(ctx, v) : qpi_poison(ctx);
+    if (check_shape(ctx, &v.view, dtype, ndim, shape)) {
+        size_t bytes = (size_t)qp_view_count(&v.view) * qp_dtype_bytes(dtype);
+        v.view.data = data;
+        v.storage = qpi_storage_attach(ctx, data, bytes, read_only, release, user);
+    }
+    if (v.storage) return qpi_handle(ctx, v);
+    if (release) release(user);
+    return qpi_poison(ctx);
 }
 
 /* ---- Asking ----------------------------------------------------------------------------- */
@@ -100,18 +103,27 @@ double qp_item(qp_tensor t) {
     return qp_load(&s->value.view, 0);
 }
 
-/* The caller's flat memory as a view shaped like s; false after storing an error. */
-static bool flat_view(qp_tensor t, const qpi_slot *s, qp_dtype dtype, const void *data, int64_t count, const char *who,
-                      qp_view *flat) {
+/* The slot of a tensor whose elements are to be read or written, and the caller's flat memory
+ * as a view shaped like it; NULL after storing an error. */
+static qpi_slot *elements(qp_tensor t, qp_dtype dtype, const void *data, int64_t count, const char *who, qp_view *flat) {
+    if (qp_failed(t.ctx)) return NULL;
+    qpi_slot *s = qpi_resolve(t, who);
+    if (!s || !s->value.storage) {
+        qp_fail(t.ctx, QP_ERR_STATE, "%s: the tensor has no data: poison, or outside a rule's `saves`", who);
+        return NULL;
+    }
     int64_t n = qp_view_count(&s->value.view);
     if (count != n) {
         qp_fail(t.ctx, QP_ERR_SHAPE, "%s: the tensor has %lld elements, the buffer %lld", who, (long long)n,
                 (long long)count);
-        return false;
+        return NULL;
     }
-    qpi_view_init(flat, dtype, s->value.view.ndim, s->value.view.shape);
+    if (!qpi_view_init(flat, dtype, s->value.view.ndim, s->value.view.shape)) {
+        qp_fail(t.ctx, QP_ERR_TYPE, "%s: no such type: %d", who, (int)dtype);
+        return NULL;
+    }
     flat->data = (void *)data;
-    return true;
+    return s;
 }
 
 static void convert(const qp_view *dst, const qp_view *src) {
@@ -120,14 +132,18 @@ static void convert(const qp_view *dst, const qp_view *src) {
         if (n) memcpy(dst->data, src->data, (size_t)n * qp_dtype_bytes(src->dtype));
         return;
     }
-    for (int64_t i = 0; i < n; i++) qp_store(dst, qp_view_offset(dst, i), qp_load(src, qp_view_offset(src, i)));
+    size_t bytes = dst->dtype == src->dtype ? qp_dtype_bytes(src->dtype) : 0; /* a double would not hold every i64 */
+    for (int64_t i = 0; i < n; i++) {
+        int64_t to = qp_view_offset(dst, i), from = qp_view_offset(src, i);
+        if (bytes) memcpy((char *)dst->data + to * (int64_t)bytes, (const char *)src->data + from * (int64_t)bytes, bytes);
+        else qp_store(dst, to, qp_load(src, from));
+    }
 }
 
 qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count) {
     qp_view   flat;
-    qpi_slot *s = ask(t, "read");
-    if (!s || qp_failed(t.ctx)) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
-    if (!flat_view(t, s, dtype, out, count, "read", &flat)) return QP_ERR_SHAPE;
+    qpi_slot *s = t.ctx ? elements(t, dtype, out, count, "read", &flat) : NULL;
+    if (!s) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
     convert(&flat, &s->value.view);
     return QP_OK;
 }
@@ -140,9 +156,8 @@ static bool writable(qp_tensor t, const qpi_slot *s, const char *who) {
 
 qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count) {
     qp_view   flat;
-    qpi_slot *s = ask(t, "write");
-    if (!s || qp_failed(t.ctx)) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
-    if (!flat_view(t, s, dtype, data, count, "write", &flat)) return QP_ERR_SHAPE;
+    qpi_slot *s = t.ctx ? elements(t, dtype, data, count, "write", &flat) : NULL;
+    if (!s) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
     if (!writable(t, s, "write")) return QP_ERR_STATE;
     convert(&s->value.view, &flat);
     s->value.storage->version++;
@@ -164,8 +179,10 @@ void qp_touch(qp_tensor t) {
 }
 
 qp_status qp_copy_to(qp_tensor dst, qp_tensor src) {
-    qp_apply(&qp_op_copy, 2, (qp_tensor[]){dst, src}, NULL);
-    return dst.ctx ? qp_error_code(dst.ctx) : QP_ERR_ARGUMENT;
+    if (!dst.ctx) return QP_ERR_ARGUMENT;
+    if (qpi_is_poison(qp_apply(&qp_op_copy, 2, (qp_tensor[]){dst, src}, NULL)))
+        qp_fail(dst.ctx, QP_ERR_STATE, "copy_to: a tensor is poison");
+    return qp_error_code(dst.ctx);
 }
 
 qp_tensor qp_detach(qp_tensor t) {
