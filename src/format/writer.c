@@ -178,9 +178,11 @@ bool qpi_folder_open(qpi_folder *f, const char *target, qpi_error *e) {
 
 char *qpi_folder_at(const qpi_folder *f, const char *name) { return qpi_path_join(f->temporary, name, f->error); }
 
+void qpi_folder_remove(const char *path) { nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
+
 void qpi_folder_abort(qpi_folder *f) {
     if (!f->temporary) return;
-    nftw(f->temporary, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    qpi_folder_remove(f->temporary);
     forget_folder(f);
 }
 
@@ -200,4 +202,30 @@ bool qpi_folder_finish(qpi_folder *f) {
     ok = sync_parent(f->target, f->error);
     forget_folder(f);
     return ok;
+}
+
+/* ---- A link --------------------------------------------------------------------------- */
+
+bool qpi_write_link(const char *path, const char *target, qpi_error *e) {
+    char *temporary = temporary_name(path, e);
+    if (!temporary) return false;
+    bool ok = symlink(target, temporary) == 0;
+    if (!ok) qpi_fail_os(e, temporary, "make the link");
+    if (ok && rename(temporary, path) != 0) {
+        qpi_fail_os(e, path, "replace");
+        unlink(temporary);
+        ok = false;
+    }
+    free(temporary);
+    return ok && sync_parent(path, e);
+}
+
+bool qpi_name_is_temporary(const char *name) {
+    size_t n = strlen(name);
+    long   process;
+    int    number, used = 0;
+    if (n < 8 || strcmp(name + n - 4, ".tmp") != 0) return false;
+    const char *dash = strrchr(name, '-'), *dot = dash;
+    while (dot && dot > name && *dot != '.') dot--;
+    return dot && *dot == '.' && sscanf(dot, ".%ld-%d.tmp%n", &process, &number, &used) == 2 && dot[used] == 0;
 }

@@ -40,4 +40,13 @@ char *qpi_folder_at(const qpi_folder *f, const char *name); /* malloc'ed; NULL: 
 bool  qpi_folder_finish(qpi_folder *f);                     /* on failure the folder is removed */
 void  qpi_folder_abort(qpi_folder *f);                      /* removes it; also after finish: nothing */
 
+/* Removes a folder and what is in it; failing is no error (it may not exist). */
+void qpi_folder_remove(const char *path);
+
+/* A symbolic link at path to target, replaced in one rename. */
+bool qpi_write_link(const char *path, const char *target, qpi_error *e);
+
+/* Is it a name that unfinished files and folders have? */
+bool qpi_name_is_temporary(const char *name);
+
 #endif

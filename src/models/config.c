@@ -101,7 +101,14 @@ json_t *qpi_config_rope(qpi_config *c) {
     read_rope_object(c, "rope_parameters", rope);
     /* of these, only yarn and llama3 look at the trained length given here */
     const char *scaling = json_string_value(json_object_get(rope, "scaling"));
-    if (scaling && strcmp(scaling, "yarn") && strcmp(scaling, "llama3")) json_object_del(rope, "trained_positions");
+    bool        trained = scaling && (!strcmp(scaling, "yarn") || !strcmp(scaling, "llama3"));
+    if (!trained) json_object_del(rope, "trained_positions");
+    if (scaling && strcmp(scaling, "default") && !json_object_get(rope, "factor")) {
+        double length = json_number_value(json_object_get(rope, "trained_positions"));
+        double all = (double)qpi_config_int(c, "max_position_embeddings", 0);
+        if (length > 0 && all > 0) json_object_set_new(rope, "factor", json_real(all / length));
+        else qpi_json_fail(&c->root, QP_ERR_FORMAT, "rope type %s without a factor", scaling);
+    }
     return rope;
 }
 

@@ -9,11 +9,9 @@ typedef struct {
     bool qkv_bias, out_bias, ffn_bias;
 } biases;
 
-static bool translate(qpi_config *c, json_t *stack, biases bias) {
+static bool translate(qpi_config *c, json_t *stack, biases bias, int64_t window) {
     int64_t width = qpi_config_int(c, "hidden_size", 4096), heads = qpi_config_int(c, "num_attention_heads", 32);
     int64_t groups = qpi_config_int(c, "num_key_value_heads", heads), head_width = qpi_config_int(c, "head_dim", 0);
-    bool    window = qpi_config_bool(c, "use_sliding_window", true);
-    int64_t size = qpi_config_int(c, "sliding_window", 0);
     double  eps = qpi_config_number(c, "rms_norm_eps", 1e-6);
     qpi_config_only(c, "hidden_act", "\"silu\"");
     qpi_config_only(c, "pretraining_tp", "1");
@@ -31,7 +29,7 @@ static bool translate(qpi_config *c, json_t *stack, biases bias) {
     json_t *mixer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "type", "attention", "heads", (json_int_t)heads,
                               "kv_heads", (json_int_t)groups, "head_width", (json_int_t)head_width, "bias",
                               bias.qkv_bias, "out_bias", bias.out_bias);
-    if (window && size) json_object_set_new(mixer, "window", json_integer(size));
+    if (window) json_object_set_new(mixer, "window", json_integer(window));
     json_t *ffn = json_pack("{s:s, s:I, s:b}", "type", "swiglu", "width",
                             (json_int_t)qpi_config_int(c, "intermediate_size", 11008), "bias", bias.ffn_bias);
     return json_object_update_new(
@@ -47,13 +45,19 @@ static bool translate(qpi_config *c, json_t *stack, biases bias) {
 
 static bool translate_llama(qpi_config *c, json_t *stack) {
     bool attention = qpi_config_bool(c, "attention_bias", false), mlp = qpi_config_bool(c, "mlp_bias", false);
-    return translate(c, stack, (biases){attention, attention, mlp});
+    return translate(c, stack, (biases){attention, attention, mlp}, 0);
 }
 
-static bool translate_mistral(qpi_config *c, json_t *stack) { return translate(c, stack, (biases){0}); }
+/* Without the key the window is 4096, with null there is none. */
+static bool translate_mistral(qpi_config *c, json_t *stack) {
+    bool absent = !json_object_get(c->root.value, "sliding_window");
+    return translate(c, stack, (biases){0}, qpi_config_int(c, "sliding_window", absent ? 4096 : 0));
+}
 
 static bool translate_qwen2(qpi_config *c, json_t *stack) {
-    return translate(c, stack, (biases){.qkv_bias = true});
+    int64_t size = qpi_config_int(c, "sliding_window", 4096);
+    bool    use = qpi_config_bool(c, "use_sliding_window", false);
+    return translate(c, stack, (biases){.qkv_bias = true}, use ? size : 0);
 }
 
 static const qpi_name_rule rules[] = {
