@@ -72,6 +72,10 @@ void qpi_view_describe(const qp_view *v, char *out, size_t size); /* "f32 [3, 4]
 void qpi_views_merge(qp_view **views, int n);
 bool qpi_view_expand(qp_view *v, int ndim, const int64_t *shape);
 
+/* The default shape rule: all inputs broadcast together; those from `typed` on are of one
+ * type, which out[0] gets. */
+void qpi_broadcast_shape(qp_call *c, int typed);
+
 /* ---- Nodes ------------------------------------------------------------------------------ */
 
 typedef struct qpi_node qpi_node;

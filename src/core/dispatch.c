@@ -14,8 +14,7 @@ void qp_call_fail(const qp_call *call, qp_code code, const char *format, ...) {
     qp_fail(call->ctx, code, "%s: %s", call->op->name, text);
 }
 
-/* The default shape rule: inputs of one type broadcast together. */
-static void broadcast_shape(qp_call *c) {
+void qpi_broadcast_shape(qp_call *c, int typed) {
     qp_view *out = &c->out[0];
     int      ndim = 0;
     for (int i = 0; i < c->nin; i++)
@@ -37,13 +36,14 @@ static void broadcast_shape(qp_call *c) {
             shape[axis] = size;
         }
     }
-    for (int i = 1; i < c->nin; i++)
-        if (c->in[i].dtype != c->in[0].dtype) {
-            qp_call_fail(c, QP_ERR_TYPE, "input 0 is %s, input %d is %s: cast one of them", qp_dtype_name(c->in[0].dtype),
-                         i, qp_dtype_name(c->in[i].dtype));
+    qp_dtype dtype = c->in[typed].dtype;
+    for (int i = typed + 1; i < c->nin; i++)
+        if (c->in[i].dtype != dtype) {
+            qp_call_fail(c, QP_ERR_TYPE, "input %d is %s, input %d is %s: cast one of them", typed, qp_dtype_name(dtype), i,
+                         qp_dtype_name(c->in[i].dtype));
             return;
         }
-    qpi_view_init(out, c->in[0].dtype, ndim, shape);
+    qpi_view_init(out, dtype, ndim, shape);
 }
 
 /* What a running call holds: the prepared views and whatever had to be copied for them. */
@@ -279,7 +279,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
 
     if (op->shape) op->shape(&call);
     else if (op->mutates) out[0] = in[0];
-    else broadcast_shape(&call);
+    else qpi_broadcast_shape(&call, 0);
     if (qp_failed(ctx)) return;
     if (op->mutates) {
         if (mutate(ctx, op, attrs, nin, values, edges, in)) outs[0] = ins[0];
