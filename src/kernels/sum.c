@@ -90,8 +90,10 @@ static float row_sum(const float *x, int64_t stride, int64_t n) {
     if (stride == 1)
         for (; i + 4 * VF_LANES <= n; i += 4 * VF_LANES)
             for (int j = 0; j < 4; j++) a[j] += vf_load(x + i + j * VF_LANES);
-    for (int j = 0; i < n; i += VF_LANES, j = (j + 1) % 4)
-        a[j] += qk_get(x, stride, i, n - i < VF_LANES ? (int)(n - i) : VF_LANES);
+    for (int j = 0; i < n; i += VF_LANES, j = (j + 1) % 4) {
+        int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES;
+        a[j] += vf_select(vm_first(m), qk_get(x, stride, i, m), (vf){0}); /* stride 0 fills all lanes */
+    }
     return vf_sum((a[0] + a[1]) + (a[2] + a[3]));
 }
 
