@@ -1,0 +1,227 @@
+/* y = act(u) + residual, u = x w^T + bias.   With du = dy act'(u):
+ * dx = du w, dw = du^T x, dbias = the column sums of du, dresidual = dy.
+ * u is a second, hidden output where backward will want it. */
+#include "kernels/copy.h"
+#include "kernels/product.h"
+#include "ops/op.h"
+
+typedef struct {
+    qp_act act;
+    bool   keep; /* u, for backward */
+} attr;
+
+enum { X, W, BIAS, RESIDUAL };
+
+static bool taken(qp_dtype t) { return t == QP_F32 || t == QP_BF16 || t == QP_F16; }
+
+static bool takes(const qp_call *c) {
+    return c->in[X].dtype == QP_F32 && taken(c->in[W].dtype) &&
+           (c->nin <= BIAS || c->in[BIAS].ndim < 0 || taken(c->in[BIAS].dtype));
+}
+
+static const qp_view *optional(const qp_call *c, int i) {
+    return c->nin > i && c->in[i].ndim >= 0 ? &c->in[i] : NULL;
+}
+
+static size_t bias_bytes(const qp_call *c) {
+    return optional(c, BIAS) ? ((size_t)c->in[BIAS].shape[0] * sizeof(float) + 63) / 64 * 64 : 0;
+}
+
+/* All rows of x are the batch of a product with one row; the plan finds the long ones. */
+static qk_product plan(const qp_call *c, const qp_view *residual) {
+    const qp_view *x = &c->in[X], *w = &c->in[W], *y = &c->out[0];
+    int            last = x->ndim - 1;
+    qk_product     p = {.axes = last};
+    for (int i = 0; i < last; i++) p.size[i] = x->shape[i];
+    p.gemm = (qk_gemm_args){.m = 1,
+                            .n = w->shape[0],
+                            .k = w->shape[1],
+                            .a = x->data,
+                            .b = w->data,
+                            .c = y->data,
+                            .a_type = x->dtype,
+                            .b_type = w->dtype,
+                            .a_col = x->stride[last],
+                            .b_row = w->stride[1],
+                            .b_col = w->stride[0],
+                            .scale = 1,
+                            .residual = residual ? residual->data : NULL,
+                            .act = (qk_act)((const attr *)c->attr)->act,
+                            .pre_act = qp_view_count(&c->out[1]) ? c->out[1].data : NULL};
+    qk_product_axes(&p, QK_A, x, last);
+    qk_product_axes(&p, QK_C, y, last);
+    if (residual) qk_product_axes(&p, QK_R, residual, last);
+    QK(qk_product_plan)(&p);
+    return p;
+}
+
+/* Where the product finds the residual: the columns must lie side by side, otherwise it is
+ * copied into y first. */
+static const qp_view *residual_at(const qp_call *c) {
+    const qp_view *r = optional(c, RESIDUAL);
+    if (!r || r->shape[r->ndim - 1] <= 1 || r->stride[r->ndim - 1] == 1) return r;
+    return &c->out[0];
+}
+
+static void run(const qp_call *c) {
+    const qp_view *bias = optional(c, BIAS), *residual = residual_at(c);
+    qk_product     p = plan(c, residual);
+    qp_exec        exec = *c->exec;
+    if (residual == &c->out[0]) qk_copy(&exec, c->out[0], c->in[RESIDUAL]);
+    if (bias) {
+        float *row = exec.scratch;
+        for (int64_t i = 0; i < bias->shape[0]; i++) row[i] = (float)qp_load(bias, i * bias->stride[0]);
+        p.gemm.bias = row;
+        exec.scratch = (char *)exec.scratch + bias_bytes(c);
+    }
+    QK(qk_product_run)(&exec, &p);
+}
+
+QP_KERNEL(linear) = {run, QP_ANY, takes};
+
+#if QP_BODY
+#include "core/core.h"
+#include "ops/recording.h"
+
+_Static_assert((int)QP_ACT_SILU == (int)QK_ACT_SILU && (int)QP_ACT_GELU == (int)QK_ACT_GELU,
+               "one list of activations");
+
+static bool is_shape(const qp_view *v, int ndim, const int64_t *shape) {
+    if (v->ndim != ndim) return false;
+    for (int i = 0; i < ndim; i++)
+        if (v->shape[i] != shape[i]) return false;
+    return true;
+}
+
+/* Stores "x is .., w is ..: expected ..". */
+static void misfit(const qp_call *c, qp_code code, const char *one, const qp_view *a, const char *two,
+                   const qp_view *b, const char *expected) {
+    char at[96], bt[96];
+    qpi_view_describe(a, at, sizeof at);
+    qpi_view_describe(b, bt, sizeof bt);
+    qp_call_fail(c, code, "%s is %s, %s is %s: expected %s", one, at, two, bt, expected);
+}
+
+static void shape(qp_call *c) {
+    const attr    *a = c->attr;
+    const qp_view *x = &c->in[X], *w = &c->in[W], *bias = optional(c, BIAS), *residual = optional(c, RESIDUAL);
+    qp_view        y = *x;
+    if (!qp_dtype_is_float(x->dtype) || !qp_dtype_is_float(w->dtype))
+        misfit(c, QP_ERR_TYPE, "x", x, "w", w, "floats");
+    else if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1])
+        misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "[.., I] and [O, I]");
+    else if ((int)a->act < QP_ACT_NONE || a->act > QP_ACT_SILU)
+        qp_call_fail(c, QP_ERR_ARGUMENT, "activation %d is none", (int)a->act);
+    else if (bias && (!is_shape(bias, 1, w->shape) || !qp_dtype_is_float(bias->dtype)))
+        misfit(c, QP_ERR_SHAPE, "bias", bias, "w", w, "a float for each row of w");
+    if (qp_failed(c->ctx)) return;
+    y.shape[x->ndim - 1] = w->shape[0];
+    if (!qpi_view_init(&c->out[0], x->dtype, x->ndim, y.shape))
+        misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "a smaller product");
+    else if (residual && (!is_shape(residual, x->ndim, y.shape) || residual->dtype != x->dtype))
+        misfit(c, QP_ERR_SHAPE, "residual", residual, "the product", &c->out[0], "the same");
+    if (a->act != QP_ACT_NONE && a->keep)
+        c->out[1] = c->out[0];
+    else
+        qpi_view_init(&c->out[1], x->dtype, 1, (int64_t[]){0});
+}
+
+static double act_value(qp_act act, double x) {
+    switch (act) {
+    case QP_ACT_RELU: return x < 0 ? 0 : x;
+    case QP_ACT_GELU: return 0.5 * x * erfc(-x * M_SQRT1_2);
+    case QP_ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case QP_ACT_SILU: return x / (1 + exp(-x));
+    default: return x;
+    }
+}
+
+static void plain(const qp_call *c) {
+    const attr    *a = c->attr;
+    const qp_view *x = &c->in[X], *w = &c->in[W], *bias = optional(c, BIAS), *residual = optional(c, RESIDUAL);
+    int            last = x->ndim - 1;
+    qp_view        rows = *x;
+    rows.shape[last] = 1;
+    int64_t n = qp_view_count(&rows), outs = w->shape[0], ins = w->shape[1], kept = qp_view_count(&c->out[1]);
+    for (int64_t i = 0; i < n * outs; i++) {
+        int64_t row = qp_view_offset(&rows, i / outs), o = i % outs;
+        double  sum = bias ? qp_load(bias, o * bias->stride[0]) : 0;
+        for (int64_t j = 0; j < ins; j++)
+            sum += qp_load(x, row + j * x->stride[last]) * qp_load(w, o * w->stride[0] + j * w->stride[1]);
+        if (kept) qp_store(&c->out[1], i, sum);
+        sum = act_value(a->act, sum);
+        qp_store(&c->out[0], i, sum + (residual ? qp_load(residual, qp_view_offset(residual, i)) : 0));
+    }
+}
+
+extern const qp_op qp_op_matmul_into, qp_op_relu_grad, qp_op_gelu_grad, qp_op_gelu_tanh_grad, qp_op_silu_grad;
+
+static const qp_op *const act_grad[] = {[QP_ACT_RELU] = &qp_op_relu_grad,
+                                        [QP_ACT_GELU] = &qp_op_gelu_grad,
+                                        [QP_ACT_GELU_TANH] = &qp_op_gelu_tanh_grad,
+                                        [QP_ACT_SILU] = &qp_op_silu_grad};
+
+static void backward(qp_rule *r) {
+    const attr *a = r->attr;
+    qp_tensor   du = r->dout[0], x = r->in[X], w = r->in[W];
+    if (a->act != QP_ACT_NONE) {
+        qp_tensor u = qp_count(r->out[1]) ? r->out[1] : qp_linear(x, w, r->in[BIAS], QP_ACT_NONE, QP_NONE);
+        du = qp_apply(act_grad[a->act], 2, (qp_tensor[]){u, du}, NULL);
+    }
+    if (r->need[X]) r->din[X] = qp_linear(du, qp_transpose(w, 0, 1), QP_NONE, QP_ACT_NONE, QP_NONE);
+    if (r->need[W]) {
+        if (qp_ndim(x) == 1) {
+            x = qp_reshape(x, 2, (int64_t[]){1, qp_size(x, 0)});
+            du = qp_reshape(du, 2, (int64_t[]){1, qp_size(du, 0)});
+        }
+        r->din[W] = QP_CALL(matmul_into, NULL, qp_grad_into(r, W), qp_transpose(du, -2, -1), x);
+    }
+    if (r->nin > BIAS && r->need[BIAS]) r->din[BIAS] = qp_sum_to(du, r->in[BIAS]);
+    if (r->nin > RESIDUAL && r->need[RESIDUAL]) r->din[RESIDUAL] = r->dout[0];
+}
+
+static double flops(const qp_call *c) {
+    return 2.0 * (double)qp_view_count(&c->out[0]) * (double)c->in[W].shape[1];
+}
+
+static size_t scratch(const qp_call *c, int threads) {
+    qk_product p = plan(c, residual_at(c));
+    return bias_bytes(c) + QK(qk_product_scratch)(&p, threads);
+}
+
+static const qp_sample samples[] = {{.in = "x[3,5] x[7,5]"},
+                                    {.in = "x[5] x[7,5] x[7]"},
+                                    {.in = "x[2,3,4] x[5,4] - x[2,3,5]"},
+                                    {.in = "x[1,1] x[1,1] x[1]"},
+                                    {.in = "x[0,4] x[5,4] x[5]"},
+                                    {.in = "x[3,0] x[5,0] x[5]"},
+                                    {.in = "x[65,37] x[67,37] x[67] x[65,67]"},
+                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){QP_ACT_RELU, true}},
+                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){QP_ACT_GELU, true}},
+                                    {.in = "x[5,6] x[37,6]", .attr = &(attr){QP_ACT_GELU_TANH, true}},
+                                    {.in = "x[2,2,6] x[7,6] x[7] x[2,2,7]", .attr = &(attr){QP_ACT_SILU, true}},
+                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){QP_ACT_SILU, false}},
+                                    {0}};
+
+QP_OP(linear) = {.name = "linear",
+                 .source = "torch.nn.functional.linear",
+                 .min_in = 2,
+                 .max_in = 4,
+                 .nout = 2,
+                 .attr_bytes = sizeof(attr),
+                 .saves = QP_SAVE_IN(X) | QP_SAVE_IN(W) | QP_SAVE_IN(BIAS) | QP_SAVE_OUT(1),
+                 .shape = shape,
+                 .plain = plain,
+                 .backward = backward,
+                 .scratch = scratch,
+                 .flops = flops,
+                 .samples = samples};
+
+qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual) {
+    attr      a = {act, act != QP_ACT_NONE && recording(x.ctx, 3, (qp_tensor[]){x, w, bias})};
+    qp_tensor y[2];
+    QP_CALL_MANY(linear, &a, y, x, w, bias, residual);
+    qp_drop(y[1]);
+    return y[0];
+}
+#endif
