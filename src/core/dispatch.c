@@ -209,7 +209,7 @@ static bool mutate(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, cons
         qp_fail(ctx, QP_ERR_STATE, "%s: the tensor's memory is read-only", op->name);
         return false;
     }
-    for (int i = 0; i < in[0].ndim; i++)
+    for (int i = 0; i < in[0].ndim && qp_view_count(&in[0]) > 0; i++)
         if (in[0].stride[i] == 0 && in[0].shape[i] > 1) {
             qp_fail(ctx, QP_ERR_ARGUMENT, "%s: in-place change of an expanded tensor, whose elements share memory",
                     op->name);

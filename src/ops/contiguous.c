@@ -3,12 +3,8 @@
 #include "ops/op.h"
 
 static void run(const qp_call *c) { qk_copy(c->exec, c->out[0], c->in[0]); }
-static bool takes(const qp_call *c) {
-    (void)c;
-    return true;
-}
 
-QP_KERNEL(contiguous) = {run, QP_ANY, takes};
+QP_KERNEL(contiguous) = {run, QP_ANY, qk_copy_takes};
 
 #if QP_BODY
 #include "core/core.h"
