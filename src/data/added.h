@@ -1,0 +1,31 @@
+/* Added tokens: texts that are one token wherever they stand. */
+#ifndef QUIPU_DATA_ADDED_H
+#define QUIPU_DATA_ADDED_H
+
+#include "core/error.h"
+#include "format/buffer.h"
+
+typedef struct {
+    const char *text;
+    size_t      size;
+    int32_t     id;
+    bool        special, normalized, single_word, strip_left, strip_right;
+} qpi_added;
+
+/* Finds the leftmost and there the longest of a set of texts. */
+typedef struct {
+    struct qpi_trie_node *nodes;
+    size_t                count, capacity;
+    bool                  first[256]; /* may a text begin with this byte? */
+    int                   only;       /* the one byte that they begin with, -1: there are several */
+} qpi_matcher;
+
+#define QPI_ADDED_LONGEST 1024 /* bytes of one text: bounds the time at each place */
+
+bool qpi_matcher_add(qpi_matcher *m, const char *text, size_t n, uint32_t value, qpi_error *e);
+/* The next text at or after `from`; false if there is none. */
+bool qpi_matcher_next(const qpi_matcher *m, const uint8_t *text, size_t n, size_t from, size_t *begin, size_t *end,
+                      uint32_t *value);
+void qpi_matcher_free(qpi_matcher *m);
+
+#endif

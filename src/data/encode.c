@@ -1,0 +1,276 @@
+/* Text to ids: added tokens are found, what lies between them is normalised and handed to the
+ * kind. Long texts are cut and shared out to threads. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+#include "data/bpe.h"
+#include "data/tokenizer.h"
+#include "data/unicode.h"
+#include "format/os.h"
+
+#define PIECE_BYTES ((size_t)32 << 10)
+
+bool qpi_ids_reserve(qp_ids *ids, size_t more) {
+    size_t   capacity = (size_t)ids->capacity;
+    int32_t *p = qpi_grown(ids->data, &capacity, (size_t)ids->count + more, sizeof *p);
+    if (!p) return false;
+    ids->data = p;
+    ids->capacity = (int64_t)capacity;
+    return true;
+}
+
+qpi_encoder *qpi_encoder_take(const qp_tokenizer *shared, qpi_error *e) {
+    qp_tokenizer *t = (qp_tokenizer *)shared; /* only the list under the lock changes */
+    pthread_mutex_lock(&t->lock);
+    qpi_encoder *w = t->idle;
+    if (w) t->idle = w->next;
+    pthread_mutex_unlock(&t->lock);
+    if (!w && !(w = calloc(1, sizeof *w))) {
+        qpi_fail_memory(e, "tokenizer");
+        return NULL;
+    }
+    w->error = (qpi_error){0};
+    w->split.error = &w->error;
+    return w;
+}
+
+void qpi_encoder_give(const qp_tokenizer *shared, qpi_encoder *w) {
+    qp_tokenizer *t = (qp_tokenizer *)shared;
+    if (!w) return;
+    pthread_mutex_lock(&t->lock);
+    w->next = t->idle;
+    t->idle = w;
+    pthread_mutex_unlock(&t->lock);
+}
+
+/* ---- Added tokens --------------------------------------------------------------------- */
+
+/* What is found in a text, in order: stretches of text (id QPI_NO_TOKEN) and tokens. */
+typedef bool visit_fn(void *arg, const uint8_t *text, size_t n, int32_t id);
+
+/* Widens [begin, end) as the token's flags say; false if it does not count here. */
+static bool settle(const qpi_added *a, const uint8_t *text, size_t n, size_t done, size_t *begin, size_t *end) {
+    if (a->single_word && (qpi_word_at_end(text, *begin) || qpi_word_at_start(text + *end, n - *end))) return false;
+    if (a->strip_left) {
+        size_t start = *begin - qpi_spaces_at_end(text, *begin);
+        *begin = start > done ? start : done;
+    }
+    if (a->strip_right) *end += qpi_spaces_at_start(text + *end, n - *end);
+    return true;
+}
+
+static bool find_added(const qp_tokenizer *t, bool normalized, bool literal, const uint8_t *text, size_t n,
+                       visit_fn *visit, void *arg) {
+    const qpi_matcher *m = &t->matchers[normalized][literal];
+    size_t             done = 0, from = 0, begin, end;
+    uint32_t           which;
+    while (qpi_matcher_next(m, text, n, from, &begin, &end, &which)) {
+        const qpi_added *a = &t->added[which];
+        from = end; /* even when more is stripped, as `tokenizers` does it */
+        if (!settle(a, text, n, done, &begin, &end)) continue;
+        if (done < begin && !visit(arg, text + done, begin - done, QPI_NO_TOKEN)) return false;
+        if (!visit(arg, NULL, 0, a->id)) return false;
+        done = end;
+    }
+    return done >= n || visit(arg, text + done, n - done, QPI_NO_TOKEN);
+}
+
+/* ---- One text in one thread ----------------------------------------------------------- */
+
+typedef struct {
+    const qp_tokenizer *t;
+    qpi_encoder        *w;
+    bool                literal;
+} job;
+
+static bool fail_memory(qpi_encoder *w) { return qpi_fail_memory(&w->error, "tokenizer") == QP_OK; }
+
+static bool put_id(qpi_encoder *w, int32_t id) {
+    if (!qpi_ids_reserve(w->out, 1)) return fail_memory(w);
+    w->out->data[w->out->count++] = id;
+    return true;
+}
+
+static bool encode_normal(void *arg, const uint8_t *text, size_t n, int32_t id) {
+    const job *j = arg;
+    return text ? j->t->kind->encode(j->t, j->w, text, n) : put_id(j->w, id);
+}
+
+static bool encode_gap(const job *j, const uint8_t *text, size_t n) {
+    if (!qpi_normalize(&j->t->normalizer, &text, &n, &j->w->normal)) return fail_memory(j->w);
+    return find_added(j->t, true, j->literal, text, n, encode_normal, (void *)j);
+}
+
+static bool visit_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
+    const job *j = arg;
+    return text ? encode_gap(j, text, n) : put_id(j->w, id);
+}
+
+static bool encode_piece(const job *j, const qpi_piece *p) {
+    if (!p->text) return put_id(j->w, p->id);
+    if (p->whole) return find_added(j->t, false, j->literal, p->text, p->size, visit_gap, (void *)j);
+    const uint8_t *text = p->text;
+    size_t         n = p->size;
+    if (!qpi_normalize(&j->t->normalizer, &text, &n, &j->w->normal)) return fail_memory(j->w);
+    return j->t->kind->encode(j->t, j->w, text, n);
+}
+
+/* ---- Pieces --------------------------------------------------------------------------- */
+
+typedef struct {
+    const qp_tokenizer *t;
+    qpi_pieces         *pieces;
+    bool                literal;
+    qpi_error          *error;
+} cutting;
+
+static bool add_piece(qpi_pieces *p, qpi_piece piece, qpi_error *e) {
+    qpi_piece *items = qpi_grown(p->items, &p->capacity, p->count + 1, sizeof *items);
+    if (!items) return qpi_fail_memory(e, "tokenizer") == QP_OK;
+    p->items = items;
+    items[p->count++] = piece;
+    return true;
+}
+
+bool qpi_pieces_add_token(qpi_pieces *p, int32_t id, qpi_error *e) { return add_piece(p, (qpi_piece){.id = id}, e); }
+
+/* Text without added tokens. */
+static bool cut_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
+    const cutting *c = arg;
+    if (!text) return qpi_pieces_add_token(c->pieces, id, c->error);
+    while (n) {
+        size_t size = n <= PIECE_BYTES + PIECE_BYTES / 2 ? n : c->t->kind->cut(c->t, text, n, PIECE_BYTES);
+        if (!add_piece(c->pieces, (qpi_piece){.text = text, .size = size}, c->error)) return false;
+        text += size;
+        n -= size;
+    }
+    return true;
+}
+
+static bool cut_normal(void *arg, const uint8_t *text, size_t n, int32_t id) {
+    const cutting *c = arg;
+    return text ? find_added(c->t, true, c->literal, text, n, cut_gap, arg) : cut_gap(arg, text, n, id);
+}
+
+/* Tokens that are found after normalisation are found here only if there is none. Where words
+ * are cut, before a space, normalisation does not look across either. */
+bool qpi_pieces_add(const qp_tokenizer *t, qpi_pieces *p, const uint8_t *text, size_t n, bool literal, qpi_error *e) {
+    cutting c = {t, p, literal, e};
+    if (n == 0) return true;
+    if (t->normalizer.count && t->matchers[1][literal].count)
+        return add_piece(p, (qpi_piece){.text = text, .size = n, .whole = true}, e);
+    return find_added(t, false, literal, text, n, cut_normal, &c);
+}
+
+void qpi_pieces_free(qpi_pieces *p) {
+    free(p->items);
+    *p = (qpi_pieces){0};
+}
+
+typedef struct {
+    const qp_tokenizer *t;
+    const qpi_pieces   *pieces;
+    bool                literal;
+    qpi_encoder       **encoders; /* by worker */
+    qp_ids             *results;  /* by group of pieces */
+    size_t              group;
+} sharing;
+
+/* Encodes a group of pieces; begin counts groups. */
+static void encode_group(void *arg, int64_t begin, int64_t end, int worker) {
+    const sharing *s = arg;
+    qpi_encoder   *w = s->encoders[worker];
+    job            j = {s->t, w, s->literal};
+    for (int64_t g = begin; g < end && !w->error.code; g++) {
+        size_t first = (size_t)g * s->group, last = first + s->group;
+        w->out = &s->results[g];
+        for (size_t i = first; i < last && i < s->pieces->count; i++)
+            if (!encode_piece(&j, &s->pieces->items[i])) return;
+    }
+}
+
+static bool gather(const sharing *s, size_t groups, qp_ids *out) {
+    size_t total = 0;
+    for (size_t g = 0; g < groups; g++) total += (size_t)s->results[g].count;
+    if (!qpi_ids_reserve(out, total)) return false;
+    for (size_t g = 0; g < groups; g++) {
+        if (!s->results[g].count) continue;
+        memcpy(out->data + out->count, s->results[g].data, (size_t)s->results[g].count * sizeof *out->data);
+        out->count += s->results[g].count;
+    }
+    return true;
+}
+
+static bool encode_shared(sharing *s, const qp_exec *exec, int threads, qp_ids *out, qpi_error *e) {
+    size_t groups = s->pieces->count;
+    bool   ok = true;
+    s->group = 1;
+    while (groups > 4096) s->group *= 2, groups = (s->pieces->count - 1) / s->group + 1;
+    s->encoders = calloc((size_t)threads, sizeof *s->encoders);
+    s->results = calloc(groups, sizeof *s->results);
+    if (!s->encoders || !s->results) ok = qpi_fail_memory(e, "tokenizer") == QP_OK;
+    for (int i = 0; ok && i < threads; i++) ok = (s->encoders[i] = qpi_encoder_take(s->t, e)) != NULL;
+    if (ok) qp_parallel(exec, (int64_t)groups, 1, encode_group, s);
+    for (int i = 0; s->encoders && i < threads; i++) {
+        qpi_encoder *w = s->encoders[i];
+        if (w && w->error.code) ok = qpi_fail(e, w->error.code, "%s", w->error.text) == QP_OK;
+        qpi_encoder_give(s->t, w);
+    }
+    if (ok && !gather(s, groups, out)) ok = qpi_fail_memory(e, "tokenizer") == QP_OK;
+    for (size_t g = 0; s->results && g < groups; g++) qp_ids_free(&s->results[g]);
+    free(s->encoders);
+    free(s->results);
+    return ok;
+}
+
+/* Straight into out. */
+static bool encode_alone(const qp_tokenizer *t, const qpi_pieces *p, bool literal, qp_ids *out, qpi_error *e) {
+    qpi_encoder *w = qpi_encoder_take(t, e);
+    job          j = {t, w, literal};
+    bool         ok = w != NULL;
+    int64_t      before = out->count;
+    if (ok) w->out = out;
+    for (size_t i = 0; ok && i < p->count; i++) ok = encode_piece(&j, &p->items[i]);
+    if (!ok) out->count = before;
+    if (!ok && w) qpi_fail(e, w->error.code, "%s", w->error.text);
+    qpi_encoder_give(t, w);
+    return ok;
+}
+
+bool qpi_pieces_encode(const qp_tokenizer *t, const qp_exec *exec, qpi_pieces *p, bool literal, qp_ids *out,
+                       qpi_error *e) {
+    sharing s = {.t = t, .pieces = p, .literal = literal};
+    int     threads = exec ? exec->threads : 1;
+    bool    ok = threads > 1 && p->count > 1 ? encode_shared(&s, exec, threads, out, e)
+                                             : encode_alone(t, p, literal, out, e);
+    p->count = 0;
+    return ok;
+}
+
+/* ---- Public --------------------------------------------------------------------------- */
+
+static bool put_wrap(qp_ids *out, const int32_t *ids, size_t n) {
+    if (!n) return true;
+    if (!qpi_ids_reserve(out, n)) return false;
+    memcpy(out->data + out->count, ids, n * sizeof *ids);
+    out->count += (int64_t)n;
+    return true;
+}
+
+qp_status qp_encode(qp_ctx *ctx, const qp_tokenizer *t, const char *text, size_t bytes, qp_encode_options options,
+                    qp_ids *out) {
+    qpi_error  e = {0};
+    qpi_pieces pieces = {0};
+    int64_t    before = out->count;
+    bool       ok = !options.wrap || put_wrap(out, t->wrap_before, t->wrap_before_count);
+    if (!ok) qpi_fail_memory(&e, "tokenizer");
+    ok = ok && qpi_pieces_add(t, &pieces, (const uint8_t *)text, bytes, options.literal, &e) &&
+         qpi_pieces_encode(t, &ctx->exec, &pieces, options.literal, out, &e);
+    if (ok && options.wrap && !put_wrap(out, t->wrap_after, t->wrap_after_count))
+        ok = qpi_fail_memory(&e, "tokenizer") == QP_OK;
+    qpi_pieces_free(&pieces);
+    if (ok) return QP_OK;
+    out->count = before;
+    return qp_fail(ctx, e.code, "%s", e.text);
+}
