@@ -109,6 +109,125 @@ QP_API QP_MUST_CHECK qp_status qp_decode_next(qp_ctx *ctx, const qp_tokenizer *t
                                               bool skip_special, qp_text *out);
 QP_API QP_MUST_CHECK qp_status qp_decode_end(qp_ctx *ctx, qp_decoding *state, qp_text *out);
 
+/* ---- Batches ------------------------------------------------------------------------- */
+
+#define QP_MAX_FIELDS 16
+
+/* Tensors with names, in the scope in which they were made; the names outlive them. */
+typedef struct {
+    int         count; /* 0 after a failure */
+    const char *names[QP_MAX_FIELDS];
+    qp_tensor   tensors[QP_MAX_FIELDS];
+} qp_batch;
+
+/* The tensor of that name, QP_NONE if there is none. */
+QP_API qp_tensor qp_batch_get(const qp_batch *b, const char *name);
+
+/* ---- Data sets ----------------------------------------------------------------------- */
+
+/* Batches in an order that depends on the seed alone, prepared ahead by a thread of their own.
+ * A data set lives until its context closes (or qp_data_close). */
+typedef struct qp_data qp_data;
+
+typedef enum {
+    QP_SHUFFLED,   /* every epoch a new permutation of the samples, computed and not stored; the
+                      windows of a text also move from epoch to epoch */
+    QP_SEQUENTIAL, /* in order; rows beyond the end of the last batch do not count */
+    QP_STREAMS,    /* row j of a batch goes on where row j of the one before ended */
+} qp_order;
+
+typedef struct {
+    int64_t  batch;     /* rows; 0: 1 */
+    qp_order order;
+    uint64_t seed;
+    int      process, processes; /* this one of how many that share the work; 0, 0: alone. Each
+                                    gets its own rows of a common order */
+    int      ahead;     /* batches prepared ahead; 0: 2; -1: none, and no thread */
+
+    /* For text. */
+    int64_t             length;    /* positions of a row; 0: 256 */
+    const qp_tokenizer *tokenizer; /* must outlive the data set; NULL: a byte tokenizer of its own */
+    const char         *field;     /* of JSON lines; NULL: "text" */
+    bool                special;   /* special tokens written in the text count as such, not as text */
+    bool                wrap;      /* put what the tokenizer's template asks for around each document */
+    double              validation; /* share of the tokens, at the end, that is kept apart */
+    const char *const  *validation_paths; /* or files of their own */
+    int                 validation_count;
+} qp_data_options;
+
+/* Text: files are taken whole, *.jsonl and *.ndjson line by line (one document each). Documents
+ * are joined with qp_tokenizer_end between them and cut into windows. Fields:
+ *     input_ids [B, T] i64
+ *     labels    [B, T] i64: the id that follows each position, -100 where none is to be learnt
+ *               (behind the end of the text when it is taken in order)
+ * The ids are held in memory, 2 or 4 bytes each. NULL after storing an error: IO, FORMAT,
+ * ARGUMENT (fewer ids than one window takes), MEMORY, CANCELLED. */
+QP_API qp_data *qp_data_open(qp_ctx *ctx, int n, const char *const *paths, qp_data_options options);
+
+/* The part kept apart, in order and with the same rows and length; NULL if there is none. It
+ * belongs to d. */
+QP_API qp_data *qp_data_validation(qp_data *d);
+
+/* Frees it early, with its validation part; batches that were handed out stay valid. NULL is
+ * allowed. */
+QP_API void qp_data_close(qp_data *d);
+
+/* The next batch. Its tensors use the data set's own memory, which is taken again once they are
+ * gone; so in a loop that leaves its scope nothing is allocated. count 0 on failure. */
+QP_API qp_batch qp_data_next(qp_data *d);
+
+/* The number of batches taken so far, and going to any other place: the batch at a position is
+ * always the same, bit for bit. */
+QP_API uint64_t  qp_data_position(const qp_data *d);
+QP_API QP_MUST_CHECK qp_status qp_data_seek(qp_data *d, uint64_t position);
+
+QP_API int64_t qp_data_samples(const qp_data *d); /* of an epoch, over all processes */
+QP_API int64_t qp_data_batches(const qp_data *d); /* of an epoch, for each process; the last one
+                                                     counts if it is not full */
+QP_API int64_t qp_data_tokens(const qp_data *d);  /* ids of a text; 0 for other kinds */
+QP_API int64_t qp_data_bytes(const qp_data *d);   /* of the text that those ids stand for */
+
+/* Changes with anything that changes the batches: files, tokenizer, options. */
+QP_API uint64_t qp_data_fingerprint(const qp_data *d);
+
+/* The position and all that it depends on, as a JSON object (valid until the next call; NULL
+ * without memory); and going back there. STATE if something has changed, and the text says
+ * what: the file, the option or the tokenizer. */
+QP_API const char *qp_data_state(qp_data *d);
+QP_API QP_MUST_CHECK qp_status qp_data_restore(qp_data *d, const char *state);
+
+/* ---- Other kinds of data ------------------------------------------------------------- */
+
+typedef struct { /* one tensor of a sample */
+    const char *name;
+    qp_dtype    dtype;
+    int         ndim;
+    int64_t     shape[QP_MAX_DIMS - 1];
+} qp_field;
+
+typedef struct {
+    const char *path;
+    uint64_t    bytes, checksum; /* XXH64 */
+} qp_data_file;
+
+/* What a kind of data provides. `source` is its own state. */
+typedef struct {
+    const char *name;
+    int (*fields)(void *source, qp_field *fields); /* sets up to QP_MAX_FIELDS; how many */
+    int64_t (*samples)(void *source);              /* of an epoch, at least 1 */
+    /* Writes a sample of an epoch: rows[f] is room for field f. index -1: a row that does not
+     * count. NULL, or a text that says what went wrong and stays valid. Called from the data
+     * set's thread, one call at a time, and by nobody else. */
+    const char *(*fill)(void *source, uint64_t epoch, int64_t index, void *const *rows);
+    uint64_t (*fingerprint)(void *source);
+    bool (*file)(void *source, int index, qp_data_file *out); /* false past the end; may be NULL */
+    void (*close)(void *source);                              /* may be NULL */
+} qp_source;
+
+/* A data set of any kind (options for text are ignored). The source is closed with it, or at
+ * once on failure. */
+QP_API qp_data *qp_data_new(qp_ctx *ctx, const qp_source *type, void *source, qp_data_options options);
+
 #ifdef __cplusplus
 }
 #endif
