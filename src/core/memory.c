@@ -77,12 +77,13 @@ static void bin_remove(qpi_heap *h, block *b) {
     b->free = false;
 }
 
-/* Any block of the returned bin holds size: the search starts one bin up unless exact. */
+/* The first block of size's own bin that holds it (a loop asks for the same sizes again and
+ * finds them here), otherwise any of the next bin, which all do. */
 static block *find(qpi_heap *h, size_t size) {
     int fl, sl;
     bin_of(size, &fl, &sl);
     for (block *b = h->bins[fl][sl]; b; b = b->next)
-        if (b->size == size) return b;
+        if (b->size >= size) return b;
     uint32_t low = sl + 1 < SL_COUNT ? h->sl_map[fl] & (~0u << (sl + 1)) : 0;
     if (!low) {
         uint64_t high = fl + 1 < 64 ? h->fl_map & (~0ull << (fl + 1)) : 0;
@@ -162,11 +163,6 @@ void *qpi_alloc(qp_ctx *ctx, size_t bytes) {
     if (bytes < (size_t)1 << 46) {
         b = find(h, size);
         if (!b && grow(h, size)) b = find(h, size);
-        /* a new segment may lie below the searched bin's bound although it is large enough */
-        if (!b && h->segments) {
-            block *fresh = (block *)((char *)h->segments + ALIGN);
-            if (fresh->free && fresh->size >= size) b = fresh;
-        }
     }
     if (!b) {
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %zu bytes wanted, %zu in use%s", bytes, h->used,
