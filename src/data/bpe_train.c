@@ -405,7 +405,7 @@ qp_tokenizer *qp_tokenizer_train(qp_ctx *ctx, int n, const char *const *paths, q
     qpi_error e = {0};
     trainer   r = {.ctx = ctx, .error = &e};
     bool      ok = begin(&r, &options);
-    for (int i = 0; ok && i < n; i++) ok = qpi_documents_read(paths[i], options.field, NULL, count_documents, &r, &e);
+    for (int i = 0; ok && i < n; i++) ok = qpi_documents_read(paths[i], options.field, NULL, NULL, count_documents, &r, &e);
     return end(&r, ok && learn(&r));
 }
 

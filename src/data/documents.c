@@ -89,15 +89,18 @@ static bool has_json_lines(const char *path) {
     return dot && (strcmp(dot, ".jsonl") == 0 || strcmp(dot, ".ndjson") == 0);
 }
 
-bool qpi_documents_read(const char *path, const char *field, uint64_t *checksum, qpi_documents_fn *fn, void *arg,
-                        qpi_error *e) {
-    qpi_bytes *bytes = qpi_bytes_open(path, QPI_READ, e);
-    if (!bytes) return false;
-    if (checksum) *checksum = qpi_checksum_of(0, bytes->data, (size_t)bytes->size);
-    qpi_document whole = {bytes->data, (size_t)bytes->size};
-    bool         ok = has_json_lines(path)
-                          ? qpi_documents_parse(path, bytes->data, (size_t)bytes->size, field, fn, arg, e)
-                          : bytes->size == 0 || fn(arg, &whole, 1);
-    qpi_bytes_release(bytes);
+bool qpi_documents_read(const char *path, const char *field, uint64_t *bytes, uint64_t *checksum,
+                        qpi_documents_fn *fn, void *arg, qpi_error *e) {
+    qpi_bytes *content = qpi_bytes_open(path, QPI_READ, e);
+    if (!content) return false;
+    size_t size = (size_t)content->size;
+    if (checksum) {
+        *bytes = content->size;
+        *checksum = qpi_checksum_of(0, content->data, size);
+    }
+    qpi_document whole = {content->data, size};
+    bool         ok = has_json_lines(path) ? qpi_documents_parse(path, content->data, size, field, fn, arg, e)
+                                           : size == 0 || fn(arg, &whole, 1);
+    qpi_bytes_release(content);
     return ok;
 }
