@@ -76,6 +76,56 @@ typedef struct {
 /* The learning rate of a step, counted from 0. */
 QP_API double qp_schedule_at(const qp_schedule *s, int64_t step);
 
+/* ---- The loop ------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t step;       /* done, from 1 */
+    double  loss;       /* mean over the step's tokens, before the update */
+    double  lr, norm;   /* of the gradients, before clipping */
+    double  validation; /* mean loss per token; NaN where not measured at this step */
+    int64_t tokens;     /* of this step */
+    double  seconds;    /* it took */
+    bool    saved;
+} qp_train_event;
+
+typedef struct {
+    qp_schedule schedule;         /* its `steps` is the length of the training */
+    int64_t     accumulate;       /* batches for each step; 0: 1 */
+    int64_t     validate_every;   /* steps; 0: at the end only. Needs `validation` */
+    int64_t     validate_batches; /* at most; 0: all */
+    int64_t     save_every;       /* steps; 0: at the end only */
+    int         keep;             /* newest states to keep; 0: all */
+    const char *out;              /* folder of the states and log.jsonl; NULL: nothing is written */
+    bool        resume;           /* go on from the newest state in `out`, if there is one */
+    bool (*on_step)(void *user, const qp_train_event *event); /* false: save and stop */
+    void *user;
+} qp_train_options;
+
+typedef struct {
+    qp_model           *model;
+    qp_optim           *optim;
+    qp_data            *data, *validation; /* validation may be NULL */
+    const qp_tokenizer *tokenizer;         /* saved beside the model; may be NULL */
+} qp_training_set;
+
+/* Trains until schedule.steps. A state is a folder out/step-N: config.json, model.safetensors
+ * and tokenizer.json (what transformers loads), optimizer.safetensors and train.json (step,
+ * data position, random position, checksums); out/latest is a link to the newest. A state
+ * appears complete or not at all, and a run that goes on from one has the same bits as one
+ * that was never stopped. When cancelled (qp_cancel) it saves the last whole step and fails
+ * with QP_ERR_CANCELLED. Other errors: IO, FORMAT (a state that is damaged, or whose data,
+ * config or options are not those given now, each named), MEMORY, STATE (a loss or gradient
+ * that is not finite). */
+QP_API QP_MUST_CHECK qp_status qp_train(qp_training_set set, qp_train_options options);
+
+/* The mean loss per counted token over at most `batches` batches from the start (0: all). */
+QP_API double qp_validate(qp_model *m, qp_data *data, int64_t batches);
+
+/* Saves and restores a training state; what qp_train does every save_every steps. */
+QP_API QP_MUST_CHECK qp_status qp_state_save(qp_training_set set, const char *out, int64_t step, int keep);
+/* *step stays 0 when there is no state in out. */
+QP_API QP_MUST_CHECK qp_status qp_state_restore(qp_training_set set, const char *out, int64_t *step);
+
 #ifdef __cplusplus
 }
 #endif

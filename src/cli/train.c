@@ -1,0 +1,289 @@
+/* quipu train: a model from a preset or config on text, with progress and states to resume. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli/cli.h"
+#include "cli/json.h"
+
+typedef struct {
+    cli            *c;
+    qp_ctx         *ctx;
+    cli_progress    progress;
+    qp_train_event  last;
+    double          first_loss, best_validation, started;
+    int64_t         tokens;
+    bool            talks;
+} training;
+
+/* ---- Config ---------------------------------------------------------------------------------- */
+
+/* KEY=VALUE into the config: VALUE is JSON, or else a string. Dots go into objects. */
+static bool set_key(training *t, json_t *config, const char *pair) {
+    const char *equals = strchr(pair, '=');
+    char        key[200];
+    if (!equals || equals == pair || (size_t)(equals - pair) >= sizeof key) {
+        cli_error("--set %s: expected KEY=VALUE", pair);
+        return false;
+    }
+    memcpy(key, pair, (size_t)(equals - pair));
+    key[equals - pair] = 0;
+    json_t *object = config;
+    char   *name = key;
+    for (char *dot; (dot = strchr(name, '.')); name = dot + 1) {
+        *dot = 0;
+        json_t *inner = json_object_get(object, name);
+        if (!json_is_object(inner)) {
+            cli_error("--set %s: the config has no object %s", pair, name);
+            return false;
+        }
+        object = inner;
+    }
+    json_t *value = json_loads(equals + 1, JSON_DECODE_ANY, NULL);
+    if (!value) value = json_string(equals + 1);
+    if (!value || json_object_set_new(object, name, value) != 0) {
+        cli_error("--set %s: not UTF-8", pair);
+        return false;
+    }
+    (void)t;
+    return true;
+}
+
+/* The config as given: preset or file, then --set, then what the tokenizer says. */
+static json_t *read_config(training *t, const qp_tokenizer *tokenizer, int64_t length) {
+    const char *preset = cli_text(t->c, "preset"), *path = cli_text(t->c, "config");
+    json_t     *config = NULL;
+    if (path) {
+        json_error_t error;
+        config = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+        if (!config) cli_error("%s: line %d: %s", path, error.line, error.text);
+    } else {
+        const char *text = qp_preset_config(preset);
+        config = text ? json_loads(text, 0, NULL) : NULL;
+        if (!config) cli_error("no preset \"%s\" (see `quipu list presets`)", preset);
+    }
+    if (config && !json_is_object(config)) {
+        cli_error("%s: expected an object", path);
+        json_decref(config);
+        return NULL;
+    }
+    if (!config) return NULL;
+    bool preset_only = !path;
+    if (preset_only) {
+        const char *positions = json_object_get(config, "n_positions") ? "n_positions" : "max_position_embeddings";
+        if (json_integer_value(json_object_get(config, positions)) < length)
+            json_object_set_new(config, positions, json_integer(length));
+        json_object_set_new(config, "vocab_size", json_integer(qp_tokenizer_size(tokenizer)));
+        int32_t end = qp_tokenizer_end(tokenizer);
+        if (end >= 0) {
+            json_object_set_new(config, "bos_token_id", json_integer(end));
+            json_object_set_new(config, "eos_token_id", json_integer(end));
+        }
+    }
+    int          count;
+    const char **pairs = cli_list(t->c, "set", &count);
+    for (int i = 0; i < count; i++)
+        if (!set_key(t, config, pairs[i])) {
+            json_decref(config);
+            return NULL;
+        }
+    return config;
+}
+
+static qp_model *make_model(training *t, const qp_tokenizer *tokenizer, int64_t length) {
+    json_t *config = read_config(t, tokenizer, length);
+    if (!config) return NULL;
+    char     *text = json_dumps(config, JSON_COMPACT);
+    qp_model *m = text ? qp_model_new(t->ctx, cli_given(t->c, "config") ? cli_text(t->c, "config") : "config", text) : NULL;
+    json_decref(config);
+    free(text);
+    if (!m) {
+        cli_failed(t->ctx);
+        return NULL;
+    }
+    if (qp_model_info_of(m).vocabulary < qp_tokenizer_size(tokenizer)) {
+        cli_error("the model's vocabulary is %lld, the tokenizer has %lld ids",
+                  (long long)qp_model_info_of(m).vocabulary, (long long)qp_tokenizer_size(tokenizer));
+        return NULL;
+    }
+    return m;
+}
+
+/* ---- Tokenizer and data ------------------------------------------------------------------------- */
+
+static qp_tokenizer *make_tokenizer(training *t, int count, const char **files) {
+    const char *given = cli_text(t->c, "tokenizer");
+    char        saved[4096];
+    struct stat st;
+    snprintf(saved, sizeof saved, "%s/latest/tokenizer.json", cli_text(t->c, "out"));
+    if (cli_flag(t->c, "resume") && stat(saved, &st) == 0) return qp_tokenizer_load(t->ctx, saved);
+    if (!strcmp(given, "byte")) return qp_tokenizer_bytes(t->ctx);
+    if (strcmp(given, "bpe")) return qp_tokenizer_load(t->ctx, given);
+    if (t->talks) fprintf(stderr, "training a tokenizer of %lld tokens\n", (long long)cli_int(t->c, "vocab"));
+    return qp_tokenizer_train(t->ctx, count, files, (qp_bpe_options){.size = cli_int(t->c, "vocab")});
+}
+
+/* ---- Progress -------------------------------------------------------------------------------------- */
+
+static bool on_step(void *user, const qp_train_event *e) {
+    training *t = user;
+    char      memory[32];
+    double    speed = e->seconds > 0 ? (double)e->tokens / e->seconds : 0;
+    if (t->tokens == 0) t->first_loss = e->loss;
+    t->tokens += e->tokens;
+    t->last = *e;
+    if (isfinite(e->validation) && !(t->best_validation <= e->validation)) t->best_validation = e->validation;
+    cli_progress_show(&t->progress, e->step, "loss %.4f  %.0f tokens/s  %s ", e->loss, speed,
+                      cli_bytes((double)qp_stats_of(t->ctx).peak_bytes, memory));
+    bool line = e->step % 100 == 0 || e->step == t->progress.total || isfinite(e->validation);
+    if (!t->talks || !line) return true;
+    if (t->progress.on) fputc('\r', stderr);
+    fprintf(stderr, "step %-6lld loss %.4f", (long long)e->step, e->loss);
+    if (isfinite(e->validation)) fprintf(stderr, "  validation %.4f (perplexity %.2f)", e->validation, exp(e->validation));
+    fprintf(stderr, "  lr %.2e  %.0f tokens/s%*s\n", e->lr, speed, t->progress.on ? 24 : 0, "");
+    return true;
+}
+
+static int report(training *t, qp_model *m) {
+    char   duration[32];
+    double seconds = cli_now() - t->started;
+    if (cli_flag(t->c, "json")) {
+        cli_json_print(json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:f, s:I, s:s}", "step", (json_int_t)t->last.step,
+                                 "first_loss", cli_json_number(t->first_loss), "loss", cli_json_number(t->last.loss),
+                                 "validation_loss", cli_json_number(t->best_validation), "tokens", (json_int_t)t->tokens,
+                                 "parameters", (json_int_t)qp_model_info_of(m).parameters, "seconds", seconds, "peak_bytes",
+                                 (json_int_t)qp_stats_of(t->ctx).peak_bytes, "out", cli_text(t->c, "out")));
+    } else if (t->talks && t->tokens) {
+        fprintf(stderr, "%s: loss %.4f -> %.4f in %s; the model is in %s\n", qp_model_info_of(m).model_type, t->first_loss,
+                t->last.loss, cli_duration(seconds, duration), cli_text(t->c, "out"));
+    }
+    return 0;
+}
+
+/* ---- The verb ----------------------------------------------------------------------------------------- */
+
+static qp_optim *make_optimizer(training *t, qp_model *m) {
+    double lr = cli_number(t->c, "lr"), clip = cli_number(t->c, "clip"), decay = cli_number(t->c, "weight-decay");
+    if (!strcmp(cli_text(t->c, "optimizer"), "sgd"))
+        return qp_sgd(qp_model_params(m), (qp_sgd_options){.lr = lr, .momentum = 0.9, .weight_decay = decay, .clip = clip});
+    return qp_adamw(qp_model_params(m), (qp_adamw_options){.lr = lr,
+                                                          .beta1 = cli_number(t->c, "beta1"),
+                                                          .beta2 = cli_number(t->c, "beta2"),
+                                                          .weight_decay = decay,
+                                                          .clip = clip});
+}
+
+static bool schedule_of(training *t, qp_schedule *s) {
+    static const char *const names[] = {
+#define X(name, text) text,
+        QP_SCHEDULES(X)
+#undef X
+    };
+    const char *given = cli_text(t->c, "schedule");
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!strcmp(names[i], given)) {
+            *s = (qp_schedule){.kind = (qp_schedule_kind)i,
+                               .lr = cli_number(t->c, "lr"),
+                               .warmup = cli_int(t->c, "warmup"),
+                               .steps = cli_int(t->c, "steps"),
+                               .floor = cli_number(t->c, "lr-floor")};
+            return true;
+        }
+    cli_usage(t->c, "--schedule is \"%s\", expected constant, linear, cosine or wsd", given);
+    return false;
+}
+
+static int train(training *t, qp_training_set set) {
+    qp_schedule schedule;
+    if (!schedule_of(t, &schedule)) return 2;
+    t->started = cli_now();
+    t->first_loss = t->best_validation = NAN;
+    if (t->talks)
+        fprintf(stderr, "%s, %lld parameters, %lld batches an epoch\n", qp_model_info_of(set.model).model_type,
+                (long long)qp_model_info_of(set.model).parameters, (long long)qp_data_batches(set.data));
+    t->progress = cli_progress_start(t->c, schedule.steps);
+    qp_status status = qp_train(set, (qp_train_options){.schedule = schedule,
+                                                        .accumulate = cli_int(t->c, "accumulate"),
+                                                        .validate_every = cli_int(t->c, "validate-every"),
+                                                        .validate_batches = cli_int(t->c, "validate-batches"),
+                                                        .save_every = cli_int(t->c, "save-every"),
+                                                        .keep = (int)cli_int(t->c, "keep"),
+                                                        .out = cli_text(t->c, "out"),
+                                                        .resume = cli_flag(t->c, "resume"),
+                                                        .on_step = on_step,
+                                                        .user = t});
+    cli_progress_end(&t->progress);
+    if (status == QP_ERR_CANCELLED) {
+        cli_error("interrupted after step %lld; saved: go on with --resume", (long long)t->last.step);
+        return 130;
+    }
+    return status ? cli_failed(t->ctx) : report(t, set.model);
+}
+
+static int run(cli *c) {
+    training t = {.c = c, .ctx = cli_open(c), .talks = !cli_flag(c, "quiet") && !cli_flag(c, "json")};
+    if (!t.ctx) return 1;
+    int             count, validation_count;
+    const char    **files = cli_list(c, "data", &count), **validation = cli_list(c, "validation", &validation_count);
+    int64_t         length = cli_int(c, "length");
+    qp_training_set set = {0};
+    qp_tokenizer   *tokenizer = make_tokenizer(&t, count, files);
+    if (!tokenizer) return cli_failed(t.ctx);
+    set.tokenizer = tokenizer;
+    set.model = make_model(&t, tokenizer, length);
+    if (!set.model) return 1;
+    set.data = qp_data_open(t.ctx, count, files, (qp_data_options){.batch = cli_int(c, "batch"),
+                                                                   .length = length,
+                                                                   .tokenizer = tokenizer,
+                                                                   .seed = (uint64_t)cli_int(c, "seed"),
+                                                                   .field = cli_text(c, "field"),
+                                                                   .validation = validation_count ? 0 : cli_number(c, "holdout"),
+                                                                   .validation_paths = validation,
+                                                                   .validation_count = validation_count});
+    if (set.data) set.validation = qp_data_validation(set.data);
+    if (!qp_failed(t.ctx)) set.optim = make_optimizer(&t, set.model);
+    if (qp_failed(t.ctx)) return cli_failed(t.ctx);
+    return train(&t, set);
+}
+
+static const cli_option options[] = {
+    {"preset", 0, CLI_TEXT, "NAME", "llama", "start from this preset's config (quipu list presets)", 0, 0, false},
+    {"config", 0, CLI_TEXT, "FILE", NULL, "start from a config.json instead", 0, 0, false},
+    {"set", 0, CLI_LIST, "KEY=VALUE", NULL, "change a key of the config", 0, 0, false},
+    {"data", 0, CLI_LIST, "FILE", NULL, "text, or .jsonl with a text field", 0, 0, true},
+    {"field", 0, CLI_TEXT, "NAME", "text", "field of JSON lines", 0, 0, false},
+    {"validation", 0, CLI_LIST, "FILE", NULL, "validation data of its own", 0, 0, false},
+    {"holdout", 0, CLI_NUMBER, "SHARE", "0.02", "without --validation: this share of the data", 0, 0.9, false},
+    {"tokenizer", 0, CLI_TEXT, "WHAT", "bpe", "byte, bpe (trained from the data), or a tokenizer.json", 0, 0, false},
+    {"vocab", 0, CLI_INT, "N", "4096", "tokens of a trained bpe", 257, 10000000, false},
+    {"out", 0, CLI_TEXT, "DIR", NULL, "folder for model, states and log.jsonl", 0, 0, true},
+    {"steps", 'n', CLI_INT, "N", "1000", "length of the training", 1, 1e12, false},
+    {"batch", 'b', CLI_INT, "B", "8", "sequences in a batch", 1, 1e6, false},
+    {"length", 0, CLI_INT, "T", "256", "tokens in a sequence", 2, 1e7, false},
+    {"accumulate", 0, CLI_INT, "N", "1", "batches for each step", 1, 1e6, false},
+    {"optimizer", 0, CLI_TEXT, "NAME", "adamw", "adamw or sgd", 0, 0, false},
+    {"lr", 0, CLI_NUMBER, "X", "1e-3", "peak learning rate", 0, 1e6, false},
+    {"schedule", 0, CLI_TEXT, "NAME", "cosine", "constant, linear, cosine or wsd", 0, 0, false},
+    {"warmup", 0, CLI_INT, "N", "0", "steps of linear rise", 0, 1e12, false},
+    {"lr-floor", 0, CLI_NUMBER, "SHARE", "0.1", "share of the peak at the end", 0, 1, false},
+    {"weight-decay", 0, CLI_NUMBER, "X", "0.1", "of matrices", 0, 1e6, false},
+    {"beta1", 0, CLI_NUMBER, "X", "0.9", "adamw", 0, 0.999999, false},
+    {"beta2", 0, CLI_NUMBER, "X", "0.95", "adamw", 0, 0.999999, false},
+    {"clip", 0, CLI_NUMBER, "X", "1", "largest gradient norm; 0: any", 0, 1e9, false},
+    {"validate-every", 0, CLI_INT, "N", "0", "steps; 0: at the end only", 0, 1e12, false},
+    {"validate-batches", 0, CLI_INT, "N", "20", "at most; 0: all", 0, 1e12, false},
+    {"save-every", 0, CLI_INT, "N", "0", "steps; 0: at the end only", 0, 1e12, false},
+    {"keep", 0, CLI_INT, "N", "2", "newest states to keep; 0: all", 0, 1e6, false},
+    {"resume", 0, CLI_FLAG, NULL, NULL, "go on from the newest state in --out", 0, 0, false},
+    {0}};
+
+QP_VERB(train) = {.name = "train",
+                  .summary = "train a model on text",
+                  .arguments = "",
+                  .options = options,
+                  .examples = "  quipu train --data book.txt --out my-model\n"
+                              "  quipu train --preset gpt2 --set n_layer=6 --set n_embd=384 --set n_head=6 \\\n"
+                              "      --data train.jsonl --validation valid.jsonl --out small-gpt2 --steps 5000 --save-every 500\n"
+                              "  quipu train --data book.txt --out my-model --resume\n",
+                  .run = run};

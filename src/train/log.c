@@ -1,0 +1,58 @@
+#include "train/log.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "format/buffer.h"
+#include "format/os.h"
+#include "format/writer.h"
+
+/* The lines of steps up to `step`, as they are. A last line that was cut off is dropped. */
+static bool keep_lines(FILE *old, int64_t step, qpi_buffer *kept) {
+    char line[1024];
+    while (fgets(line, sizeof line, old)) {
+        long long at;
+        size_t    n = strlen(line);
+        if (n == 0 || line[n - 1] != '\n' || sscanf(line, "{\"step\": %lld,", &at) != 1 || at > step) continue;
+        if (!qpi_buffer_put(kept, line, n)) return false;
+    }
+    return true;
+}
+
+bool qpi_log_open(qpi_log *log, const char *out, int64_t step, qp_ctx *ctx) {
+    qpi_buffer kept = {0};
+    *log = (qpi_log){.ctx = ctx};
+    if (mkdir(out, 0777) != 0 && errno != EEXIST) return qpi_fail_os(&ctx->error, out, "make"), false;
+    if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", out) >= (int)sizeof log->path)
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s...", out), false;
+    FILE *old = step > 0 ? fopen(log->path, "r") : NULL;
+    bool  ok = !old || keep_lines(old, step, &kept);
+    if (old) fclose(old);
+    if (!ok) qpi_fail_memory(&ctx->error, log->path);
+    ok = ok && qpi_write_file(log->path, kept.data ? kept.data : "", kept.count, &ctx->error);
+    qpi_buffer_free(&kept);
+    if (ok && !(log->file = fopen(log->path, "a"))) qpi_fail_os(&ctx->error, log->path, "open");
+    return log->file != NULL;
+}
+
+bool qpi_log_step(qpi_log *log, const qp_train_event *e) {
+    qp_stats s = qp_stats_of(log->ctx);
+    fprintf(log->file,
+            "{\"step\": %lld, \"loss\": %.9g, \"lr\": %.9g, \"grad_norm\": %.9g, \"tokens\": %lld, \"seconds\": %.6f, "
+            "\"tokens_per_second\": %.1f, \"peak_bytes\": %zu",
+            (long long)e->step, e->loss, e->lr, e->norm, (long long)e->tokens, e->seconds,
+            e->seconds > 0 ? (double)e->tokens / e->seconds : 0, s.peak_bytes);
+    if (isfinite(e->validation)) fprintf(log->file, ", \"validation_loss\": %.9g", e->validation);
+    fputs("}\n", log->file);
+    if (fflush(log->file) == 0 && !ferror(log->file)) return true;
+    qpi_fail_os(&log->ctx->error, log->path, "write");
+    return false;
+}
+
+void qpi_log_close(qpi_log *log) {
+    if (log->file) fclose(log->file);
+    log->file = NULL;
+}

@@ -1,0 +1,113 @@
+/* The training loop. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/core.h"
+#include "train/log.h"
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Labels that count. */
+static int64_t counted(qp_tensor labels) {
+    qp_scope s = qp_enter(labels.ctx);
+    qp_tensor ignored = qp_full(labels.ctx, qp_dtype_of(labels), 0, NULL, -100);
+    double    n = qp_item(qp_sum(qp_cast(qp_ne(labels, ignored), QP_F32), 0, NULL, false));
+    qp_leave(s);
+    return n == n ? (int64_t)n : 0;
+}
+
+double qp_validate(qp_model *m, qp_data *data, int64_t batches) {
+    qp_ctx *ctx = qp_model_ctx(m);
+    bool    training = qp_training(qp_model_module(m)), before = qp_no_grad(ctx, true);
+    double  sum = 0, tokens = 0;
+    int64_t count = qp_data_batches(data);
+    if (batches > 0 && batches < count) count = batches;
+    qp_set_training(qp_model_module(m), false);
+    if (qp_data_seek(data, 0) != QP_OK) count = 0;
+    for (int64_t i = 0; i < count && !qp_failed(ctx) && !ctx->cancelled; i++) {
+        qp_scope  s = qp_enter(ctx);
+        qp_batch  b = qp_data_next(data);
+        qp_tensor labels = qp_batch_get(&b, "labels");
+        double    n = (double)counted(labels);
+        sum += qp_item(qp_model_loss(m, qp_batch_get(&b, "input_ids"), labels)) * n;
+        tokens += n;
+        qp_leave(s);
+    }
+    qp_set_training(qp_model_module(m), training);
+    qp_no_grad(ctx, before);
+    return tokens > 0 && !qp_failed(ctx) ? sum / tokens : NAN;
+}
+
+/* Forward and backward of the step's batches; gradients are those of the mean over all of the
+ * batches. */
+static void accumulate(const qp_training_set *set, int64_t batches, qp_train_event *event) {
+    qp_ctx *ctx = qp_model_ctx(set->model);
+    double  sum = 0;
+    event->tokens = 0;
+    for (int64_t i = 0; i < batches && !qp_failed(ctx); i++) {
+        qp_scope  s = qp_enter(ctx);
+        qp_batch  b = qp_data_next(set->data);
+        qp_tensor labels = qp_batch_get(&b, "labels");
+        qp_tensor loss = qp_model_loss(set->model, qp_batch_get(&b, "input_ids"), labels);
+        qp_backward(batches > 1 ? qp_affine(loss, 1 / (double)batches, 0) : loss);
+        sum += qp_item(loss);
+        event->tokens += counted(labels);
+        qp_leave(s);
+    }
+    event->loss = sum / (double)batches;
+    if (!qp_failed(ctx) && !isfinite(event->loss))
+        qp_fail(ctx, QP_ERR_STATE, "the loss is %g at step %lld", event->loss, (long long)event->step);
+}
+
+static bool due(int64_t step, int64_t every, int64_t last) { return step == last || (every > 0 && step % every == 0); }
+
+static qp_status run_steps(const qp_training_set *set, const qp_train_options *o, qpi_log *log, int64_t step) {
+    qp_ctx *ctx = qp_model_ctx(set->model);
+    int64_t batches = o->accumulate > 0 ? o->accumulate : 1, last = o->schedule.steps;
+    bool    stop = false;
+    while (step < last && !stop) {
+        double         start = now();
+        qp_train_event e = {.step = step + 1, .lr = qp_schedule_at(&o->schedule, step), .validation = NAN};
+        qp_optim_set_lr(set->optim, e.lr);
+        accumulate(set, batches, &e);
+        qp_step(set->optim);
+        if (qp_failed(ctx)) break;
+        e.norm = qp_optim_norm(set->optim);
+        e.seconds = now() - start;
+        step++;
+        if (set->validation && due(step, o->validate_every, last))
+            e.validation = qp_validate(set->model, set->validation, o->validate_batches);
+        stop = ctx->cancelled;
+        e.saved = o->out && (stop || due(step, o->save_every, last));
+        ctx->cancelled = 0; /* saving is not to be cancelled */
+        if (e.saved && qp_state_save(*set, o->out, step, o->keep) != QP_OK) break;
+        if (log && !qpi_log_step(log, &e)) break;
+        if (o->on_step && !o->on_step(o->user, &e) && !stop) {
+            stop = true;
+            if (o->out && !e.saved && qp_state_save(*set, o->out, step, o->keep) != QP_OK) break;
+        } else if (stop) {
+            qp_fail(ctx, QP_ERR_CANCELLED, "cancelled after step %lld", (long long)step);
+        }
+    }
+    return qp_error_code(ctx);
+}
+
+qp_status qp_train(qp_training_set set, qp_train_options options) {
+    qp_ctx   *ctx = qp_model_ctx(set.model);
+    int64_t   step = 0;
+    qpi_log   log;
+    qp_status status = qp_error_code(ctx);
+    qp_set_training(qp_model_module(set.model), true);
+    if (!status && options.out && options.resume) status = qp_state_restore(set, options.out, &step);
+    if (!status && options.out && !qpi_log_open(&log, options.out, step, ctx)) status = qp_error_code(ctx);
+    if (status) return status;
+    status = run_steps(&set, &options, options.out ? &log : NULL, step);
+    if (options.out) qpi_log_close(&log);
+    return status;
+}

@@ -1,0 +1,266 @@
+/* A training state: a folder that appears complete or not at all.
+ *
+ *   out/step-120/config.json, model.safetensors, tokenizer.json   what transformers loads
+ *   out/step-120/optimizer.safetensors                            moments, step count
+ *   out/step-120/train.json      step, data position, random position, and for each file its
+ *                                size and checksum
+ *   out/latest -> step-120       replaced by a rename once the folder is complete
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "format/checksum.h"
+#include "format/json.h"
+#include "format/os.h"
+#include "format/reader.h"
+#include "format/writer.h"
+#include "train/optim.h"
+
+#define PATH 4096
+
+static bool join(qp_ctx *ctx, char path[PATH], const char *folder, const char *name) {
+    if (snprintf(path, PATH, "%s/%s", folder, name) < PATH) return true;
+    qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s.../%s", folder, name);
+    return false;
+}
+
+/* ---- Saving ---------------------------------------------------------------------------------- */
+
+static qp_status save_optimizer(qp_training_set *set, const char *path) {
+    qp_ctx   *ctx = qp_model_ctx(set->model);
+    int       count = 0;
+    char      name[256];
+    qp_tensor t;
+    while (qp_optim_state(set->optim, count, name, &t)) count++;
+    qp_named *named = calloc((size_t)count + 1, sizeof *named);
+    char    (*names)[256] = calloc((size_t)count + 1, sizeof *names);
+    qp_status status = named && names ? QP_OK : qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", path);
+    for (int i = 0; i < count && !status; i++) {
+        qp_optim_state(set->optim, i, names[i], &t);
+        named[i] = (qp_named){names[i], t};
+    }
+    if (!status) status = qp_file_save(ctx, path, count, named, (qp_save_options){0});
+    free(named);
+    free(names);
+    return status;
+}
+
+/* {"bytes": n, "xxh64": "..."} of a file. */
+static json_t *describe_file(const char *path, qpi_error *e) {
+    qpi_bytes *b = qpi_bytes_open(path, QPI_MAP, e);
+    if (!b) return NULL;
+    char text[24];
+    snprintf(text, sizeof text, "%016" PRIx64, qpi_checksum_of(0, b->data, b->size));
+    json_t *entry = json_pack("{s:I, s:s}", "bytes", (json_int_t)b->size, "xxh64", text);
+    qpi_bytes_release(b);
+    if (!entry) qpi_fail_memory(e, path);
+    return entry;
+}
+
+static json_t *describe_files(qp_ctx *ctx, const char *folder) {
+    json_t        *files = json_object();
+    DIR           *dir = opendir(folder);
+    struct dirent *entry;
+    char           path[PATH];
+    if (!dir || !files) qpi_fail_os(&ctx->error, folder, "read");
+    while (dir && files && !qp_failed(ctx) && (entry = readdir(dir))) {
+        if (entry->d_name[0] == '.' || !join(ctx, path, folder, entry->d_name)) continue;
+        json_t *about = describe_file(path, &ctx->error);
+        if (about) json_object_set_new(files, entry->d_name, about);
+    }
+    if (dir) closedir(dir);
+    if (!qp_failed(ctx)) return files;
+    json_decref(files);
+    return NULL;
+}
+
+static qp_status save_manifest(qp_training_set *set, const char *folder, int64_t step) {
+    qp_ctx *ctx = qp_model_ctx(set->model);
+    char    path[PATH];
+    json_t *files = describe_files(ctx, folder), *data = NULL;
+    if (!files || !join(ctx, path, folder, "train.json")) return qp_error_code(ctx);
+    const char *state = set->data ? qp_data_state(set->data) : "{}";
+    if (state) data = json_loads(state, 0, NULL);
+    json_t *all = json_pack("{s:i, s:I, s:I, s:I, s:s, s:o, s:o}", "version", 1, "step", (json_int_t)step, "seed",
+                            (json_int_t)ctx->seed, "random_position", (json_int_t)ctx->random_position, "optimizer",
+                            set->optim->type->name, "data", data, "files", files);
+    if (!all) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", path);
+    else qpi_json_save(path, all, 2, &ctx->error);
+    json_decref(all);
+    return qp_error_code(ctx);
+}
+
+static qp_status fill_folder(qp_training_set *set, const char *folder, int64_t step) {
+    qp_ctx *ctx = qp_model_ctx(set->model);
+    char    path[PATH];
+    if (qp_model_save(set->model, folder) != QP_OK) return qp_error_code(ctx);
+    if (set->tokenizer && join(ctx, path, folder, "tokenizer.json") &&
+        qp_tokenizer_save(ctx, set->tokenizer, path) != QP_OK)
+        return qp_error_code(ctx);
+    if (!join(ctx, path, folder, "optimizer.safetensors") || save_optimizer(set, path) != QP_OK) return qp_error_code(ctx);
+    return save_manifest(set, folder, step);
+}
+
+/* The step of a state folder's name, -1 for other names. */
+static int64_t step_of(const char *name) {
+    char     *end;
+    long long step;
+    if (strncmp(name, "step-", 5) || name[5] < '0' || name[5] > '9') return -1;
+    step = strtoll(name + 5, &end, 10);
+    return *end ? -1 : step;
+}
+
+static void remove_state(qp_ctx *ctx, const char *out, const char *name) {
+    char folder[PATH];
+    if (join(ctx, folder, out, name)) qpi_folder_remove(folder);
+}
+
+/* Keeps the newest `keep` states, all of them if 0. Failing to remove is no failure. */
+static void remove_old(qp_ctx *ctx, const char *out, int64_t newest, int keep) {
+    while (keep > 0) {
+        DIR           *dir = opendir(out);
+        struct dirent *entry;
+        int64_t        oldest = INT64_MAX, count = 0;
+        while (dir && (entry = readdir(dir))) {
+            int64_t step = step_of(entry->d_name);
+            count += step >= 0 && step <= newest;
+            if (step >= 0 && step < oldest) oldest = step;
+        }
+        if (dir) closedir(dir);
+        char name[48];
+        snprintf(name, sizeof name, "step-%lld", (long long)oldest);
+        if (count <= keep || oldest >= newest) return;
+        remove_state(ctx, out, name);
+    }
+}
+
+/* What a killed run left: folders that never got their name. */
+static void remove_unfinished(qp_ctx *ctx, const char *out) {
+    DIR           *dir = opendir(out);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        if (qpi_name_is_temporary(entry->d_name)) remove_state(ctx, out, entry->d_name);
+    if (dir) closedir(dir);
+}
+
+qp_status qp_state_save(qp_training_set set, const char *out, int64_t step, int keep) {
+    qp_ctx    *ctx = qp_model_ctx(set.model);
+    char       name[48], path[PATH];
+    qpi_folder folder;
+    if (qp_failed(ctx)) return qp_error_code(ctx);
+    if (mkdir(out, 0777) != 0 && errno != EEXIST) return qpi_fail_os(&ctx->error, out, "make");
+    snprintf(name, sizeof name, "step-%lld", (long long)step);
+    if (!join(ctx, path, out, name)) return qp_error_code(ctx);
+    remove_unfinished(ctx, out);
+    remove_state(ctx, out, name); /* from a run that went further, before it was set back */
+    if (!qpi_folder_open(&folder, path, &ctx->error)) return qp_error_code(ctx);
+    if (fill_folder(&set, folder.temporary, step) != QP_OK) qpi_folder_abort(&folder);
+    else if (qpi_folder_finish(&folder) && join(ctx, path, out, "latest") && qpi_write_link(path, name, &ctx->error))
+        remove_old(ctx, out, step, keep);
+    return qp_error_code(ctx);
+}
+
+/* ---- Restoring ------------------------------------------------------------------------------------ */
+
+static bool check_files(qp_ctx *ctx, const char *folder, const qpi_json *manifest) {
+    qpi_json    files;
+    const char *key;
+    json_t     *value;
+    char        path[PATH];
+    if (!qpi_json_object(manifest, "files", QPI_REQUIRED, &files)) return false;
+    json_object_foreach(files.value, key, value) {
+        if (!qpi_name_is_plain(key)) return qpi_json_fail(&files, QP_ERR_FORMAT, "a name with a slash"), false;
+        if (!join(ctx, path, folder, key)) return false;
+        json_t *found = describe_file(path, &ctx->error);
+        bool    same = found && json_equal(found, value);
+        json_decref(found);
+        if (found && !same)
+            qp_fail(ctx, QP_ERR_FORMAT, "%s: is damaged: its size or checksum is not that in train.json", path);
+        if (!same) return false;
+    }
+    return true;
+}
+
+static bool restore_optimizer(qp_training_set *set, const char *folder) {
+    qp_ctx   *ctx = qp_model_ctx(set->model);
+    char      path[PATH], name[256];
+    qp_tensor t;
+    if (!join(ctx, path, folder, "optimizer.safetensors")) return false;
+    qp_file *file = qp_file_open(ctx, path, (qp_file_options){0});
+    for (int i = 0; file && !qp_failed(ctx) && qp_optim_state(set->optim, i, name, &t); i++) {
+        qp_scope s = qp_enter(ctx);
+        qp_copy_to(t, qp_file_load(ctx, file, name, false));
+        qp_leave(s);
+    }
+    qp_file_close(file);
+    if (!qp_failed(ctx)) qp_optim_restored(set->optim);
+    return !qp_failed(ctx);
+}
+
+typedef struct {
+    int64_t     step, seed, random_position;
+    const char *optimizer;
+} numbers;
+
+static bool read_numbers(qp_training_set *set, const qpi_json *manifest, numbers *n) {
+    if (!qpi_json_integer(manifest, "step", QPI_REQUIRED, 0, INT64_MAX, &n->step) ||
+        !qpi_json_integer(manifest, "seed", QPI_REQUIRED, INT64_MIN, INT64_MAX, &n->seed) ||
+        !qpi_json_integer(manifest, "random_position", QPI_REQUIRED, INT64_MIN, INT64_MAX, &n->random_position) ||
+        !qpi_json_string(manifest, "optimizer", QPI_REQUIRED, &n->optimizer))
+        return false;
+    if (!strcmp(n->optimizer, set->optim->type->name)) return true;
+    qpi_json at = qpi_json_member(manifest, "optimizer");
+    qpi_json_fail(&at, QP_ERR_STATE, "the state is of %.40s, this run uses %s", n->optimizer, set->optim->type->name);
+    return false;
+}
+
+static bool restore_data(qp_training_set *set, const qpi_json *manifest) {
+    qpi_json data;
+    if (!set->data) return true;
+    if (!qpi_json_object(manifest, "data", QPI_REQUIRED, &data)) return false;
+    char *text = json_dumps(data.value, JSON_COMPACT);
+    if (!text) return qpi_fail_memory(manifest->error, manifest->name), false;
+    bool ok = qp_data_restore(set->data, text) == QP_OK;
+    free(text);
+    return ok;
+}
+
+static bool same_config(qp_training_set *set, const char *folder) {
+    qp_ctx *ctx = qp_model_ctx(set->model);
+    char    path[PATH];
+    if (!join(ctx, path, folder, "config.json")) return false;
+    json_t *saved = qpi_json_load(path, &ctx->error), *ours = NULL;
+    if (saved) ours = qpi_json_parse("config", qp_model_config(set->model), strlen(qp_model_config(set->model)), &ctx->error);
+    bool same = saved && ours && json_equal(saved, ours);
+    json_decref(saved);
+    json_decref(ours);
+    if (!same) qp_fail(ctx, QP_ERR_STATE, "%s: the state's config is not that of this run", path);
+    return same;
+}
+
+qp_status qp_state_restore(qp_training_set set, const char *out, int64_t *step) {
+    qp_ctx *ctx = qp_model_ctx(set.model);
+    char    folder[PATH], path[PATH];
+    numbers n;
+    *step = 0;
+    if (qp_failed(ctx) || !join(ctx, folder, out, "latest") || !join(ctx, path, folder, "train.json"))
+        return qp_error_code(ctx);
+    if (!qpi_path_exists(folder)) return QP_OK;
+    json_t *json = qpi_json_load(path, &ctx->error);
+    if (!json) return qp_error_code(ctx);
+    qpi_json manifest = qpi_json_root(path, json, &ctx->error);
+    bool     ok = read_numbers(&set, &manifest, &n) && same_config(&set, folder) && check_files(ctx, folder, &manifest) &&
+              restore_data(&set, &manifest) && qp_model_load_weights(set.model, folder) == QP_OK &&
+              restore_optimizer(&set, folder);
+    if (ok) {
+        qp_set_random(ctx, (uint64_t)n.seed, (uint64_t)n.random_position);
+        *step = n.step;
+    }
+    json_decref(json);
+    return qp_error_code(ctx);
+}
