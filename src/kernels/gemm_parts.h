@@ -49,6 +49,13 @@ INLINE vf gemm_load(qp_dtype type, const void *data, int n)
 void QK(gemm_pack)(float *out, int64_t step, int vecs, const gemm_source *source, int64_t p0,
                    int64_t count, int64_t j0, int cols);
 
+/* A walk over memory that will be needed soon: the kernels fetch its lines into the second
+ * cache on the way. `run` lines `step` bytes apart, then `wrap` more to the next run. */
+typedef struct {
+    const char *next;
+    int64_t     step, wrap, run, left; /* left in this run */
+} gemm_ahead;
+
 /* c = scale * (A B) (+ prev), `rows` x TILE_COLS. B[p,j] = b[p * b_step + j]; A[i,p] is
  * a[i * a_step + p] for the by_rows kernels and a[p * a_step + i] for by_cols. */
 typedef struct {
@@ -59,6 +66,7 @@ typedef struct {
     const float *prev; /* or NULL */
     int64_t      c_row, prev_row;
     float        scale;
+    gemm_ahead  *ahead;
 } gemm_tile;
 typedef void gemm_tile_fn(const gemm_tile *t);
 extern gemm_tile_fn *const QK(gemm_tile_by_rows)[TILE_ROWS + 1];

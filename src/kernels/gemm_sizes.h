@@ -34,7 +34,7 @@ static inline gemm_cut gemm_cut_of(int64_t m, int64_t k, bool whole)
     gemm_cut c = {.depth = gemm_max(k, 1)};
     if (whole) most = gemm_max(gemm_min(most, MAX_PACKED / c.depth), 16);
     c.rows = gemm_parts(m, gemm_parts(m, most));
-    if (!whole && c.rows * c.depth > MAX_PACKED) c.depth = MAX_PACKED / c.rows / block * block;
+    if (!whole && c.rows * c.depth > MAX_PACKED) c.depth = gemm_max(MAX_PACKED / c.rows / block, 1) * block;
     return c;
 }
 

@@ -14,6 +14,7 @@ typedef struct {
     int64_t i0, rows, tiles; /* the block of A, and its tiles of rows */
     int64_t block, blocks;   /* length of the blocks of k and how many */
     int64_t strips, groups;  /* tasks: strips x groups of tiles */
+    int64_t strips_ahead;    /* of a worker's next strip, most likely */
     int64_t panel_floats, worker_floats;
     float  *packed_a, *workers; /* packed_a NULL: A is read where it lies */
     bool    by_rows;
@@ -82,6 +83,19 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
     kernel(t);
 }
 
+/* The part of B in one block of a strip, line by line. */
+static gemm_ahead walk_of(const job *w, int64_t strip, int64_t block)
+{
+    const gemm_source *b = &w->item->b;
+    int64_t     size = gemm_bytes(b->type), line = 64 / size;
+    gemm_ahead  walk = {.next = gemm_at(b, block * w->block, strip * TILE_COLS), .step = 64};
+    bool        by_cols = b->p_step == 1;
+    walk.run = gemm_parts(by_cols ? w->block : TILE_COLS, line);
+    walk.left = walk.run;
+    walk.wrap = (by_cols ? b->j_step : b->p_step) * size - walk.run * walk.step;
+    return walk;
+}
+
 static void run_strip(const job *w, int64_t strip, int64_t tile_begin, int64_t tile_end, float *panel)
 {
     const gemm_source   *b = &w->item->b;
@@ -93,6 +107,8 @@ static void run_strip(const job *w, int64_t strip, int64_t tile_begin, int64_t t
     float *totals = panel + w->panel_floats;
     for (int64_t block = 0; block < w->blocks; block++) {
         gemm_tile t = {.count = block_count(w, block), .b = panel, .b_step = TILE_COLS};
+        gemm_ahead ahead = walk_of(w, block + 1 < w->blocks ? strip : strip + w->strips_ahead, (block + 1) % w->blocks);
+        t.ahead = &ahead;
         if (in_place) {
             t.b = gemm_at(b, block * w->block, j);
             t.b_step = b->p_step;
@@ -142,6 +158,7 @@ void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
     w.panel_floats = w.block * TILE_COLS;
     w.worker_floats = gemm_worker_floats(&c, g->k, TILE_COLS);
     w.workers = exec->scratch;
+    w.strips_ahead = exec->threads;
     w.packed_a = in_place ? NULL : w.workers + exec->threads * w.worker_floats;
     for (w.i0 = 0; w.i0 < g->m; w.i0 += c.rows) {
         w.rows = gemm_min(c.rows, g->m - w.i0);

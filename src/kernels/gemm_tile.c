@@ -60,16 +60,30 @@
                  vf_fma(scale, r##i, vf_load(t->prev + i * t->prev_row + VF_LANES))); \
     }
 
-static inline __attribute__((always_inline)) void tile(const gemm_tile *t, const int rows, const int by_rows)
+INLINE void fetch(gemm_ahead *ahead)
+{
+    __builtin_prefetch(ahead->next, 0, 2);
+    ahead->next += ahead->step;
+    if (--ahead->left == 0) {
+        ahead->next += ahead->wrap;
+        ahead->left = ahead->run;
+    }
+}
+
+INLINE void tile(const gemm_tile *t, const int rows, const int by_rows)
 {
     const float *b = t->b;
     int64_t      a_step = t->a_step, b_step = t->b_step, p = t->count;
+    gemm_ahead   ahead = *t->ahead;
     EACH_POINTER(POINTER)
     EACH_ROW(ZERO)
     EACH_ROW(PREFETCH)
     for (; p >= 4; p -= 4) {
         const int steps = 4;
-        STEP(0) STEP(1) STEP(2) STEP(3)
+        STEP(0) STEP(1)
+        fetch(&ahead);
+        STEP(2) STEP(3)
+        fetch(&ahead);
         EACH_POINTER(ADVANCE)
         b += steps * b_step;
     }
@@ -79,6 +93,7 @@ static inline __attribute__((always_inline)) void tile(const gemm_tile *t, const
         EACH_POINTER(ADVANCE)
         b += b_step;
     }
+    *t->ahead = ahead;
     vf scale = vf_set1(t->scale);
     if (t->prev) {
         EACH_ROW(ADD_STORE)
