@@ -18,16 +18,21 @@ static inline qk_axis qk_axis_of(const qp_view *v, int axis) {
     return a;
 }
 
-/* One line of n elements, or m columns of which the next elements lie `stride` further. */
-typedef void qk_line_fn(const float *const *in, float *out, int64_t n);
-typedef void qk_columns_fn(const float *const *in, float *out, int64_t n, int64_t stride, int m);
+/* One line of n elements, or m lines side by side: element i of line j lies at + i * stride + j
+ * in a tensor of the full shape; what belongs to line j lies at reduced + j in a tensor without
+ * the axis. */
+typedef struct {
+    int64_t at, reduced, n, stride;
+    int     m;
+} qk_line;
+
+typedef void qk_line_fn(const qp_call *c, qk_line l);
 
 typedef struct {
     const qp_call *c;
     qk_axis        axis;
     int64_t        cuts; /* of inner */
-    qk_line_fn    *line;
-    qk_columns_fn *columns;
+    qk_line_fn    *one, *many;
 } qk_lines_job;
 
 static inline void qk_lines_piece(void *arg, int64_t begin, int64_t end, int worker) {
@@ -35,18 +40,17 @@ static inline void qk_lines_piece(void *arg, int64_t begin, int64_t end, int wor
     const qk_lines_job *job = arg;
     qk_axis             a = job->axis;
     for (int64_t u = begin; u < end; u++) {
-        int64_t      start = u % job->cuts * VF_LANES, at = u / job->cuts * a.n * a.inner + start;
-        float       *out = (float *)job->c->out[0].data + at;
-        const float *in[4];
-        for (int i = 0; i < job->c->nin; i++) in[i] = (const float *)job->c->in[i].data + at;
-        if (a.inner == 1) job->line(in, out, a.n);
-        else job->columns(in, out, a.n, a.inner, a.inner - start < VF_LANES ? (int)(a.inner - start) : VF_LANES);
+        int64_t outer = u / job->cuts, start = u % job->cuts * VF_LANES;
+        qk_line l = {outer * a.n * a.inner + start, outer * a.inner + start, a.n, a.inner, 1};
+        if (a.inner > 1) l.m = a.inner - start < VF_LANES ? (int)(a.inner - start) : VF_LANES;
+        (a.inner > 1 ? job->many : job->one)(job->c, l);
     }
 }
 
-/* For ops whose inputs (at most 4) and output have one shape: all lines, in parallel. */
-static inline void qk_lines(const qp_call *c, int axis, qk_line_fn *line, qk_columns_fn *columns) {
-    qk_lines_job job = {c, qk_axis_of(&c->out[0], axis), 1, line, columns};
+/* All lines of a contiguous tensor of `like`'s shape, in parallel: `one` at a time along the
+ * last axis (stride 1), `many` side by side along another. */
+static inline void qk_lines(const qp_call *c, const qp_view *like, int axis, qk_line_fn *one, qk_line_fn *many) {
+    qk_lines_job job = {c, qk_axis_of(like, axis), 1, one, many};
     if (job.axis.inner > 1) job.cuts = (job.axis.inner + VF_LANES - 1) / VF_LANES;
     if (job.axis.n == 0 || job.axis.inner == 0) return;
     int64_t cost = job.axis.inner > 1 ? job.axis.n * VF_LANES : job.axis.n;

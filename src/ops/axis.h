@@ -13,6 +13,7 @@ typedef struct {
     bool keep; /* reductions: leave an axis of size 1 */
 } axis_attr;
 
+static inline double axis_flops(const qp_call *c) { return (double)qp_view_count(&c->in[0]); }
 static inline int axis_given(const qp_call *c) { return ((const axis_attr *)c->attr)->axis; }
 
 /* Inputs and output of one shape and type. */
@@ -27,9 +28,36 @@ static inline void axis_shape(qp_call *c) {
         }
 }
 
-/* x's element i of line l along an axis; any layout. */
+/* Outputs of input 0's shape without the axis; one type for each. */
+static inline void axis_reduced_shape(qp_call *c, const qp_dtype *dtypes) {
+    const axis_attr *a = c->attr;
+    int64_t          size[QP_MAX_DIMS];
+    int              ndim = 0, axis = shape_axis(a->axis, c->in[0].ndim);
+    if (!shape_check_axis(c, a->axis)) return;
+    for (int i = 0; i < c->in[0].ndim; i++)
+        if (i != axis) size[ndim++] = c->in[0].shape[i];
+        else if (a->keep) size[ndim++] = 1;
+    if (c->in[0].shape[axis] == 0) qp_call_fail(c, QP_ERR_ARGUMENT, "axis %d of input 0 is empty", a->axis);
+    for (int i = 0; i < c->nout; i++) shape_set(c, i, dtypes[i], ndim, size);
+}
+
+/* In a rule: t without the axis -> with that axis of size 1. */
+static inline qp_tensor axis_unreduce(const qp_rule *r, qp_tensor t) {
+    int     ndim = qp_ndim(r->in[0]), axis = shape_axis(((const axis_attr *)r->attr)->axis, ndim);
+    int64_t size[QP_MAX_DIMS];
+    for (int i = 0; i < ndim; i++) size[i] = i == axis ? 1 : qp_size(r->in[0], i);
+    return qp_reshape(t, ndim, size);
+}
+
+/* Element i of line l along an axis; any layout and type. */
 static inline int64_t axis_offset(const qp_view *v, qk_axis a, int64_t l, int64_t i) {
     return qp_view_offset(v, (l / a.inner * a.n + i) * a.inner + l % a.inner);
+}
+static inline double axis_load(const qp_view *v, qk_axis a, int64_t l, int64_t i) {
+    return qp_load(v, axis_offset(v, a, l, i));
+}
+static inline void axis_store(const qp_view *v, qk_axis a, int64_t l, int64_t i, double x) {
+    qp_store(v, axis_offset(v, a, l, i), x);
 }
 
 #define AXIS_SAMPLE(sizes, at) {.in = "x" sizes, .attr = &(axis_attr){at, false}}
@@ -39,5 +67,10 @@ static inline int64_t axis_offset(const qp_view *v, qk_axis a, int64_t l, int64_
         sample("[2,3,150]", -1), sample("[2,0]", 1), sample("[0,2]", 1)
 #define AXIS_SAMPLES AXIS_LIST(AXIS_SAMPLE)           /* of one input */
 #define AXIS_PAIR_SAMPLES AXIS_LIST(AXIS_PAIR_SAMPLE) /* of two inputs of one shape */
+#define AXIS_REDUCED_SAMPLES(kind)                                                                \
+    {.in = kind "[3,5]", .attr = &(axis_attr){-1, false}}, {.in = kind "[4,1]", .attr = &(axis_attr){1, true}}, \
+        {.in = kind "[67]", .attr = &(axis_attr){0, false}}, {.in = kind "[3,35]", .attr = &(axis_attr){0, true}}, \
+        {.in = kind "[2,7,3]", .attr = &(axis_attr){1, false}}, {.in = kind "[2,3,150]", .attr = &(axis_attr){-1, false}}, \
+        {.in = kind "[0,2]", .attr = &(axis_attr){1, false}}
 
 #endif

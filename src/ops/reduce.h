@@ -79,7 +79,7 @@ static inline size_t reduce_scratch(const qp_call *c, int threads) {
 }
 
 /* dy repeated along the axes that were reduced. */
-static inline qp_tensor reduce_expand(const qp_rule *r) {
+static inline qp_tensor reduce_expand(const qp_rule *r, qp_tensor dy) {
     const reduce_attr *a = r->attr;
     int                ndim = qp_ndim(r->in[0]);
     uint32_t           axes = reduce_axes(a, ndim);
@@ -88,7 +88,7 @@ static inline qp_tensor reduce_expand(const qp_rule *r) {
         full[i] = qp_size(r->in[0], i);
         ones[i] = axes >> i & 1 ? 1 : full[i];
     }
-    return qp_expand(qp_reshape(r->dout[0], ndim, ones), ndim, full);
+    return qp_expand(qp_reshape(dy, ndim, ones), ndim, full);
 }
 
 #define REDUCE_SAMPLES                                                                            \

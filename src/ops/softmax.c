@@ -2,35 +2,39 @@
 #include "kernels/softmax.h"
 #include "ops/axis.h"
 
-static void line(const float *const *in, float *y, int64_t n) {
-    const float *x = in[0];
+static void one(const qp_call *c, qk_line l) {
+    const float *x = (const float *)c->in[0].data + l.at;
+    float       *y = (float *)c->out[0].data + l.at;
+    int64_t      i = 0, n = l.n;
     float        inverse = 1 / qk_row_exp(x, n, qk_row_max(x, n), y);
-    int64_t      i = 0;
     for (; i + VF_LANES <= n; i += VF_LANES) vf_store(y + i, vf_load(y + i) * inverse);
     if (i < n) vf_store_n(y + i, vf_load_n(y + i, (int)(n - i)) * inverse, (int)(n - i));
 }
 
-static void columns(const float *const *in, float *y, int64_t n, int64_t stride, int m) {
-    const float *x = in[0];
+static void many(const qp_call *c, qk_line l) {
+    const float *x = (const float *)c->in[0].data + l.at;
+    float       *y = (float *)c->out[0].data + l.at;
+    int64_t      end = l.n * l.stride;
     vf           max = -VF_INF, sum = {0};
-    for (int64_t i = 0; i < n; i++) max = vf_max(max, vf_load_n(x + i * stride, m));
-    for (int64_t i = 0; i < n; i++) {
-        vf e = vf_exp(vf_load_n(x + i * stride, m) - max);
-        vf_store_n(y + i * stride, e, m);
+    for (int64_t i = 0; i < end; i += l.stride) max = vf_max(max, vf_load_n(x + i, l.m));
+    for (int64_t i = 0; i < end; i += l.stride) {
+        vf e = vf_exp(vf_load_n(x + i, l.m) - max);
+        vf_store_n(y + i, e, l.m);
         sum += e;
     }
     vf inverse = 1.0f / sum;
-    for (int64_t i = 0; i < n; i++) vf_store_n(y + i * stride, vf_load_n(y + i * stride, m) * inverse, m);
+    for (int64_t i = 0; i < end; i += l.stride) vf_store_n(y + i, vf_load_n(y + i, l.m) * inverse, l.m);
 }
 
-static void run(const qp_call *c) { qk_lines(c, axis_given(c), line, columns); }
+static void run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), one, many); }
 
 QP_KERNEL(softmax) = {run, QP_FLAT, NULL};
 
-static void grad_line(const float *const *in, float *dx, int64_t n) {
-    const float *y = in[0], *dy = in[1];
+static void grad_one(const qp_call *c, qk_line l) {
+    const float *y = (const float *)c->in[0].data + l.at, *dy = (const float *)c->in[1].data + l.at;
+    float       *dx = (float *)c->out[0].data + l.at;
     vf           s[2] = {{0}};
-    int64_t      i = 0;
+    int64_t      i = 0, n = l.n;
     for (; i + 2 * VF_LANES <= n; i += 2 * VF_LANES)
         for (int j = 0; j < 2; j++) s[j] = vf_fma(vf_load(y + i + j * VF_LANES), vf_load(dy + i + j * VF_LANES), s[j]);
     for (; i < n; i += VF_LANES) {
@@ -45,15 +49,17 @@ static void grad_line(const float *const *in, float *dx, int64_t n) {
     }
 }
 
-static void grad_columns(const float *const *in, float *dx, int64_t n, int64_t stride, int m) {
-    const float *y = in[0], *dy = in[1];
+static void grad_many(const qp_call *c, qk_line l) {
+    const float *y = (const float *)c->in[0].data + l.at, *dy = (const float *)c->in[1].data + l.at;
+    float       *dx = (float *)c->out[0].data + l.at;
+    int64_t      end = l.n * l.stride;
     vf           dot = {0};
-    for (int64_t i = 0; i < n * stride; i += stride) dot = vf_fma(vf_load_n(y + i, m), vf_load_n(dy + i, m), dot);
-    for (int64_t i = 0; i < n * stride; i += stride)
-        vf_store_n(dx + i, vf_load_n(y + i, m) * (vf_load_n(dy + i, m) - dot), m);
+    for (int64_t i = 0; i < end; i += l.stride) dot = vf_fma(vf_load_n(y + i, l.m), vf_load_n(dy + i, l.m), dot);
+    for (int64_t i = 0; i < end; i += l.stride)
+        vf_store_n(dx + i, vf_load_n(y + i, l.m) * (vf_load_n(dy + i, l.m) - dot), l.m);
 }
 
-static void grad_run(const qp_call *c) { qk_lines(c, axis_given(c), grad_line, grad_columns); }
+static void grad_run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), grad_one, grad_many); }
 
 QP_KERNEL(softmax_grad) = {grad_run, QP_FLAT, NULL};
 
@@ -65,10 +71,10 @@ static void plain(const qp_call *c) {
     qk_axis        a = qk_axis_of(y, axis_given(c));
     for (int64_t l = 0; l < a.outer * a.inner; l++) {
         double max = -INFINITY, sum = 0;
-        for (int64_t i = 0; i < a.n; i++) max = fmax(max, qp_load(x, axis_offset(x, a, l, i)));
-        for (int64_t i = 0; i < a.n; i++) sum += exp(qp_load(x, axis_offset(x, a, l, i)) - max);
+        for (int64_t i = 0; i < a.n; i++) max = fmax(max, axis_load(x, a, l, i));
+        for (int64_t i = 0; i < a.n; i++) sum += exp(axis_load(x, a, l, i) - max);
         for (int64_t i = 0; i < a.n; i++)
-            qp_store(y, axis_offset(y, a, l, i), exp(qp_load(x, axis_offset(x, a, l, i)) - max) / sum);
+            axis_store(y, a, l, i, exp(axis_load(x, a, l, i) - max) / sum);
     }
 }
 
@@ -78,10 +84,9 @@ static void grad_plain(const qp_call *c) {
     for (int64_t l = 0; l < a.outer * a.inner; l++) {
         double dot = 0;
         for (int64_t i = 0; i < a.n; i++)
-            dot += qp_load(y, axis_offset(y, a, l, i)) * qp_load(dy, axis_offset(dy, a, l, i));
+            dot += axis_load(y, a, l, i) * axis_load(dy, a, l, i);
         for (int64_t i = 0; i < a.n; i++)
-            qp_store(dx, axis_offset(dx, a, l, i),
-                     qp_load(y, axis_offset(y, a, l, i)) * (qp_load(dy, axis_offset(dy, a, l, i)) - dot));
+            axis_store(dx, a, l, i, axis_load(y, a, l, i) * (axis_load(dy, a, l, i) - dot));
     }
 }
 

@@ -13,7 +13,7 @@ static void shape(qp_call *c) {
 }
 
 static void plain(const qp_call *c) { reduce_plain(c, 1); }
-static void backward(qp_rule *r) { r->din[0] = reduce_expand(r); }
+static void backward(qp_rule *r) { r->din[0] = reduce_expand(r, r->dout[0]); }
 
 static const qp_sample samples[] = {
     REDUCE_SAMPLES, {.in = "i9[2,3]", .no_grad = true}, {.in = "b[7]", .no_grad = true}, {0}};
