@@ -1,10 +1,14 @@
+#define _GNU_SOURCE /* flock */
 #include "train/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "format/buffer.h"
 #include "format/os.h"
@@ -22,10 +26,22 @@ static bool keep_lines(FILE *old, int64_t step, qpi_buffer *kept) {
     return true;
 }
 
-bool qpi_log_open(qpi_log *log, const char *out, int64_t step, qp_ctx *ctx) {
-    qpi_buffer kept = {0};
-    *log = (qpi_log){.ctx = ctx};
+bool qpi_out_lock(qpi_log *log, const char *out, qp_ctx *ctx) {
+    char path[4096];
+    *log = (qpi_log){.ctx = ctx, .lock = -1};
     if (mkdir(out, 0777) != 0 && errno != EEXIST) return qpi_fail_os(&ctx->error, out, "make"), false;
+    if (snprintf(path, sizeof path, "%s/.lock", out) >= (int)sizeof path)
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s...", out), false;
+    log->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (log->lock < 0) return qpi_fail_os(&ctx->error, path, "open"), false;
+    if (flock(log->lock, LOCK_EX | LOCK_NB) == 0) return true;
+    qp_fail(ctx, QP_ERR_STATE, "%s: another training is writing there", out);
+    return false;
+}
+
+bool qpi_log_open(qpi_log *log, const char *out, int64_t step) {
+    qp_ctx    *ctx = log->ctx;
+    qpi_buffer kept = {0};
     if (snprintf(log->path, sizeof log->path, "%s/log.jsonl", out) >= (int)sizeof log->path)
         return qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s...", out), false;
     FILE *old = step > 0 ? fopen(log->path, "r") : NULL;
@@ -54,5 +70,6 @@ bool qpi_log_step(qpi_log *log, const qp_train_event *e) {
 
 void qpi_log_close(qpi_log *log) {
     if (log->file) fclose(log->file);
-    log->file = NULL;
+    if (log->lock >= 0) close(log->lock);
+    *log = (qpi_log){.lock = -1};
 }

@@ -101,13 +101,13 @@ static qp_status run_steps(const qp_training_set *set, const qp_train_options *o
 qp_status qp_train(qp_training_set set, qp_train_options options) {
     qp_ctx   *ctx = qp_model_ctx(set.model);
     int64_t   step = 0;
-    qpi_log   log;
+    qpi_log   log = {.lock = -1};
     qp_status status = qp_error_code(ctx);
     qp_set_training(qp_model_module(set.model), true);
+    if (!status && options.out && !qpi_out_lock(&log, options.out, ctx)) status = qp_error_code(ctx);
     if (!status && options.out && options.resume) status = qp_state_restore(set, options.out, &step);
-    if (!status && options.out && !qpi_log_open(&log, options.out, step, ctx)) status = qp_error_code(ctx);
-    if (status) return status;
-    status = run_steps(&set, &options, options.out ? &log : NULL, step);
-    if (options.out) qpi_log_close(&log);
+    if (!status && options.out && !qpi_log_open(&log, options.out, step)) status = qp_error_code(ctx);
+    if (!status) status = run_steps(&set, &options, options.out ? &log : NULL, step);
+    qpi_log_close(&log);
     return status;
 }
