@@ -6,15 +6,16 @@
 
 /* ---- Nodes ------------------------------------------------------------------------------ */
 
-static qpi_node *node_new(qp_ctx *ctx, const qp_op *op, int nin, int nout) {
+static qpi_node *node_new(qp_ctx *ctx, const qp_op *op, int nin, int nout, int edges) {
     size_t    saved = (size_t)(nin + nout) * sizeof(qpi_saved);
-    size_t    bytes = sizeof(qpi_node) + saved + (size_t)nout * sizeof(qpi_sum) + (size_t)nin * sizeof(qpi_edge);
+    size_t    bytes = sizeof(qpi_node) + saved + (size_t)nout * sizeof(qpi_sum) + (size_t)edges * sizeof(qpi_edge);
     qpi_node *n = qpi_alloc(ctx, bytes);
     if (!n) return NULL;
     memset(n, 0, bytes);
     n->op = op;
     n->nin = nin;
     n->nout = nout;
+    n->edges = edges;
     n->saved = (qpi_saved *)(n + 1);
     n->grad = (qpi_sum *)(n->saved + nin + nout);
     n->in = (qpi_edge *)(n->grad + nout);
@@ -58,27 +59,49 @@ void qpi_node_release(qp_ctx *ctx, qpi_node *n) {
         }
         n = NULL;
         while (waiting && !n) {
-            if (waiting->nin == 0) {
+            if (waiting->edges == 0) {
                 qpi_node *done = waiting;
                 waiting = done->next;
                 qpi_free(ctx, done);
             } else {
-                n = waiting->in[--waiting->nin].node;
+                n = waiting->in[--waiting->edges].node;
             }
         }
         if (!n) return;
     }
 }
 
-void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs, bool force) {
+void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf) {
+    for (int i = 0; i < leaves->count; i++)
+        if (leaves->node[i] == leaf) return;
+    if (leaves->count == leaves->capacity) {
+        int        capacity = leaves->capacity ? 2 * leaves->capacity : 32;
+        qpi_node **node = qpi_alloc(ctx, (size_t)capacity * sizeof *node);
+        if (!node) return;
+        if (leaves->count) memcpy(node, leaves->node, (size_t)leaves->count * sizeof *node);
+        qpi_free(ctx, leaves->node);
+        leaves->node = node;
+        leaves->capacity = capacity;
+    }
+    qpi_node_retain(leaf);
+    leaves->node[leaves->count++] = leaf;
+}
+
+void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs,
+                const qpi_leaves *extra) {
     qp_ctx      *ctx = call->ctx;
     const qp_op *op = call->op;
-    bool         needed = false;
+    int          extras = extra ? extra->count : 0;
+    bool         needed = extras > 0;
     for (int i = 0; i < call->nin; i++) needed |= edges[i].node != NULL;
-    if (!(needed || force) || !op->backward || ctx->no_grad) return;
-    qpi_node *n = node_new(ctx, op, call->nin, call->nout);
+    if (!needed || !op->backward || ctx->no_grad) return;
+    qpi_node *n = node_new(ctx, op, call->nin, call->nout, call->nin + extras);
     if (!n) return;
     memcpy(n->attr, call->attr, QP_MAX_ATTR);
+    for (int i = 0; i < extras; i++) {
+        n->in[call->nin + i].node = extra->node[i];
+        qpi_node_retain(extra->node[i]);
+    }
     for (int i = 0; i < call->nin; i++) {
         n->in[i] = edges[i];
         qpi_node_retain(edges[i].node);
@@ -197,6 +220,11 @@ static void leaf_contributed(qp_ctx *ctx, qpi_node *leaf) {
     qp_drop(t);
 }
 
+static void contributed(qp_ctx *ctx, const qpi_node *n) {
+    for (int i = 0; i < n->edges; i++)
+        if (n->in[i].node) leaf_contributed(ctx, n->in[i].node);
+}
+
 static bool same_shape(const qp_view *a, const qp_view *b) {
     if (a->ndim != b->ndim) return false;
     for (int i = 0; i < a->ndim; i++)
@@ -225,7 +253,7 @@ static void run_rule(qp_ctx *ctx, qpi_node *n) {
     /* the gradient has been written into the parent's buffer already */
     if (n->op->region && n->in[0].node && n->grad[0].in_place && n->grad[0].value.storage &&
         n->grad[0].value.storage == n->in[0].node->grad[n->in[0].out].value.storage) {
-        leaf_contributed(ctx, n->in[0].node);
+        contributed(ctx, n);
         return;
     }
     qp_scope scope = qp_enter(ctx);
@@ -234,9 +262,9 @@ static void run_rule(qp_ctx *ctx, qpi_node *n) {
         din[i] = QP_NONE;
         any |= need[i];
     }
+    for (int i = n->nin; i < n->edges; i++) any |= !ctx->walk_selects || n->in[i].node->wanted;
     for (int j = 0; j < n->nout; j++) dout[j] = n->grad[j].value.storage ? borrow(ctx, &n->grad[j].value) : QP_NONE;
     qp_rule rule = {ctx, n->attr, n->nin, n->nout, in, out, dout, need, din, n};
-    any |= !ctx->walk_selects; /* a checkpoint with parameters only has no input to ask */
     if (any && open_saved(ctx, n, in, out) && !qp_failed(ctx)) n->op->backward(&rule);
     for (int i = 0; i < n->nin; i++) {
         if (need[i] && !qp_is_none(din[i]) && !qp_failed(ctx)) {
@@ -246,9 +274,9 @@ static void run_rule(qp_ctx *ctx, qpi_node *n) {
                         n->op->name, i);
             else contribute(ctx, n->in[i], din[i]);
         }
-        if (n->in[i].node) leaf_contributed(ctx, n->in[i].node);
     }
     qp_leave(scope);
+    contributed(ctx, n);
 }
 
 static void mark(qp_ctx *ctx, qpi_node *n, uint32_t id) {
@@ -272,7 +300,7 @@ static bool mark_all(qp_ctx *ctx, uint32_t id, const char *who) {
     for (qpi_node *n = ctx->last_node; n; n = n->prev) {
         if (n->walk != id) continue;
         spent |= n->spent;
-        for (int i = 0; i < n->nin; i++)
+        for (int i = 0; i < n->edges; i++)
             if (n->in[i].node) mark(ctx, n->in[i].node, id);
     }
     if (spent) qp_fail(ctx, QP_ERR_STATE, "%s: the record was freed by an earlier backward (ask it to retain)", who);
@@ -282,7 +310,7 @@ static bool mark_all(qp_ctx *ctx, uint32_t id, const char *who) {
 static void mark_wanted(qp_ctx *ctx, uint32_t id) {
     for (qpi_node *n = ctx->first_node; n; n = n->next) {
         if (n->walk != id) continue;
-        for (int i = 0; i < n->nin; i++) n->wanted |= n->in[i].node && n->in[i].node->wanted;
+        for (int i = 0; i < n->edges; i++) n->wanted |= n->in[i].node && n->in[i].node->wanted;
     }
 }
 
@@ -298,9 +326,7 @@ static void walk_back(qp_ctx *ctx, uint32_t id, int nx, qpi_slot **xs, qpi_value
                     qpi_storage_retain(found[i].storage);
                 }
             if (reached && !qp_failed(ctx) && !ctx->cancelled) run_rule(ctx, n);
-            else
-                for (int i = 0; i < n->nin; i++)
-                    if (n->in[i].node) leaf_contributed(ctx, n->in[i].node);
+            else contributed(ctx, n);
             for (int j = 0; j < n->nout; j++) {
                 qpi_value_release(ctx, &n->grad[j].value);
                 n->grad[j].in_place = false;
@@ -472,7 +498,7 @@ void qp_require_grad(qp_tensor t, bool on) {
             qp_fail(t.ctx, QP_ERR_TYPE, "require_grad: %s has no gradient", qp_dtype_name(s->value.view.dtype));
             return;
         }
-        qpi_node *n = node_new(t.ctx, NULL, 0, 1);
+        qpi_node *n = node_new(t.ctx, NULL, 0, 1, 0);
         if (!n) return;
         n->saved[0].value.view = s->value.view;
         n->refs = 1;

@@ -1,5 +1,6 @@
 /* Recomputation: Chen et al. 2016, arXiv:1604.06174. One node stands for all that fn did; its
- * rule runs fn again, recorded this time, and walks what that made. */
+ * rule runs fn again, recorded this time, and walks what that made. The leaves that fn uses
+ * are noted, so that a walk knows beforehand where contributions will come from. */
 #include <string.h>
 
 #include "core/core.h"
@@ -49,10 +50,13 @@ void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const q
         qp_fail(ctx, QP_ERR_ARGUMENT, "checkpoint: %d inputs and %d outputs, at most 24 and %d", nx, ny, QP_MAX_OUT);
         return;
     }
-    attr     a = {fn, user, ctx->seed, ctx->random_position};
-    qp_scope scope = qp_enter(ctx);
-    bool     before = qp_no_grad(ctx, true);
+    attr       a = {fn, user, ctx->seed, ctx->random_position};
+    qpi_leaves leaves = {.outer = ctx->leaves};
+    qp_scope   scope = qp_enter(ctx);
+    bool       before = qp_no_grad(ctx, true);
+    ctx->leaves = &leaves;
     fn(user, xs, ys);
+    ctx->leaves = leaves.outer;
     qp_no_grad(ctx, before);
     if (!qp_failed(ctx)) {
         qpi_value values[QP_MAX_IN];
@@ -67,7 +71,12 @@ void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const q
         /* an output may be an input handed through: it gets a handle of its own */
         for (int i = 0; i < ny; i++) ys[i] = qp_detach(ys[i]);
         qp_call call = {ctx, &op_checkpoint, attrs, nx, ny, NULL, NULL, NULL};
-        if (!qp_failed(ctx)) qpi_record(&call, values, edges, ys, true);
+        if (!qp_failed(ctx)) qpi_record(&call, values, edges, ys, &leaves);
     }
+    for (int i = 0; i < leaves.count; i++) {
+        if (leaves.outer) qpi_leaf_used(ctx, leaves.outer, leaves.node[i]);
+        qpi_node_release(ctx, leaves.node[i]);
+    }
+    qpi_free(ctx, leaves.node);
     qp_return_many(scope, ys, ny);
 }

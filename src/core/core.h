@@ -101,6 +101,7 @@ struct qpi_node {
     qpi_node    *prev, *next; /* the context's row of nodes, in order of making */
     int32_t      refs;
     int32_t      nin, nout;
+    int32_t      edges;    /* nin, and then the leaves that a checkpoint's fn uses by itself */
     uint32_t     walk;     /* the last walk that reached it */
     uint32_t     pending;  /* contributions still to come in this walk */
     bool         spent;    /* walked: its saved values are gone */
@@ -115,9 +116,19 @@ struct qpi_node {
 
 void qpi_node_retain(qpi_node *n);
 void qpi_node_release(qp_ctx *ctx, qpi_node *n);
-/* Records a call if an input needs a gradient (or force); sets the node of each floating
- * output. */
-void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs, bool force);
+
+/* The leaves that ops have used since it was put into ctx->leaves; it holds them. */
+typedef struct qpi_leaves {
+    struct qpi_leaves *outer;
+    qpi_node         **node;
+    int                count, capacity;
+} qpi_leaves;
+void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf);
+
+/* Records a call if an input (or one of the extra leaves, if any) needs a gradient; sets the
+ * node of each floating output. */
+void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs,
+                const qpi_leaves *extra);
 
 /* Walks back from ys. xs NULL: leaves accumulate; otherwise dxs[i] receives d(ys)/d(xs[i])
  * and leaves stay as they are. */
@@ -162,6 +173,7 @@ struct qp_ctx {
     uint64_t  node_order;
     uint32_t  walk, walk_depth, first_walk; /* first_walk: the outermost one's number */
     bool      no_grad, walk_selects; /* inside qp_grad */
+    qpi_leaves *leaves;
 
     uint64_t seed, random_position;
     _Atomic int cancelled; /* by qp_cancel, from any thread or signal handler */

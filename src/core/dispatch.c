@@ -163,6 +163,7 @@ static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor
         }
         values[i] = s->value;
         edges[i] = (qpi_edge){s->node, s->out};
+        if (s->node && !s->node->op && ctx->leaves) qpi_leaf_used(ctx, ctx->leaves, s->node);
     }
     return true;
 }
@@ -292,7 +293,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
         if (!qp_failed(ctx)) outs[i] = qpi_handle(ctx, results[i]);
         else qpi_value_release(ctx, &results[i]);
     }
-    if (!qp_failed(ctx)) qpi_record(&call, values, edges, outs, false);
+    if (!qp_failed(ctx)) qpi_record(&call, values, edges, outs, NULL);
     for (int i = 0; i < op->nout && qp_failed(ctx); i++) {
         qp_drop(outs[i]);
         outs[i] = qpi_poison(ctx);

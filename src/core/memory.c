@@ -1,6 +1,10 @@
 /* The context's heap: two-level segregated fit (Masmano et al. 2004) over segments from the
- * system. Allocation and release are O(1); neighbours merge; segments stay until the
- * context closes, so after the first step a training loop asks the system for nothing. */
+ * system. Bins are fine, so allocation and release take a few steps; neighbours merge;
+ * segments stay until the context closes (or its cap wants their room), so after the first
+ * steps a training loop asks the system for nothing.
+ *
+ * Under AddressSanitizer free payloads are poisoned and each block ends in a poisoned zone,
+ * so that kernels are watched as if each tensor came from malloc. */
 #include <stdlib.h>
 #include <string.h>
 #if defined(__linux__)
@@ -8,6 +12,20 @@
 #endif
 
 #include "core/core.h"
+
+#if defined(__has_feature) && !defined(__SANITIZE_ADDRESS__)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define ZONE 64u
+#else
+#define ASAN_POISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
+#define ZONE 0u
+#endif
 
 #define ALIGN 64u
 #define SL_BITS 4
@@ -77,8 +95,7 @@ static void bin_remove(qpi_heap *h, block *b) {
     b->free = false;
 }
 
-/* The first block of size's own bin that holds it (a loop asks for the same sizes again and
- * finds them here), otherwise any of the next bin, which all do. */
+/* The first that fits in size's own bin, otherwise any block of a higher one. */
 static block *find(qpi_heap *h, size_t size) {
     int fl, sl;
     bin_of(size, &fl, &sl);
@@ -119,7 +136,25 @@ static bool grow(qpi_heap *h, size_t size) {
     block *b = (block *)((char *)s + ALIGN);
     *b = (block){.size = bytes - 2 * ALIGN, .last = true};
     bin_insert(h, b);
+    ASAN_POISON_MEMORY_REGION(payload(b), b->size);
     return true;
+}
+
+/* Gives segments without a block in use back to the system; false if there were none. */
+static bool trim(qpi_heap *h) {
+    size_t before = h->reserved;
+    for (segment **at = &h->segments, *s; (s = *at);) {
+        block *b = (block *)((char *)s + ALIGN);
+        if (!b->free || !b->last) {
+            at = &s->next;
+            continue;
+        }
+        bin_remove(h, b);
+        *at = s->next;
+        h->reserved -= s->bytes;
+        free(s);
+    }
+    return h->reserved < before;
 }
 
 qpi_heap *qpi_heap_new(size_t cap) {
@@ -149,6 +184,7 @@ void qpi_heap_reset_peak(qpi_heap *h) { h->peak = h->used; }
 static void split(qpi_heap *h, block *b, size_t size) {
     if (b->size < size + 2 * ALIGN) return;
     block *rest = (block *)((char *)payload(b) + size);
+    ASAN_UNPOISON_MEMORY_REGION(rest, sizeof *rest);
     *rest = (block){.before = b, .size = b->size - size - ALIGN, .last = b->last};
     b->size = size;
     b->last = false;
@@ -158,11 +194,11 @@ static void split(qpi_heap *h, block *b, size_t size) {
 
 void *qpi_alloc(qp_ctx *ctx, size_t bytes) {
     qpi_heap *h = ctx->heap;
-    size_t    size = bytes < ALIGN ? ALIGN : (bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+    size_t    size = bytes < ALIGN ? ALIGN + ZONE : (bytes + ZONE + ALIGN - 1) & ~(size_t)(ALIGN - 1);
     block    *b = NULL;
     if (bytes < (size_t)1 << 46) {
         b = find(h, size);
-        if (!b && grow(h, size)) b = find(h, size);
+        if (!b && (grow(h, size) || (trim(h) && grow(h, size)))) b = find(h, size);
     }
     if (!b) {
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %zu bytes wanted, %zu in use%s", bytes, h->used,
@@ -173,6 +209,7 @@ void *qpi_alloc(qp_ctx *ctx, size_t bytes) {
     split(h, b, size);
     h->used += b->size;
     if (h->used > h->peak) h->peak = h->used;
+    ASAN_UNPOISON_MEMORY_REGION(payload(b), bytes);
     return payload(b);
 }
 
@@ -195,4 +232,5 @@ void qpi_free(qp_ctx *ctx, void *p) {
     }
     if (after(b)) after(b)->before = b;
     bin_insert(h, b);
+    ASAN_POISON_MEMORY_REGION(payload(b), b->size);
 }
