@@ -67,34 +67,67 @@ static void accumulate(const qp_training_set *set, int64_t batches, qp_train_eve
 
 static bool due(int64_t step, int64_t every, int64_t last) { return step == last || (every > 0 && step % every == 0); }
 
+/* Where the step that is being computed began: what an interruption goes back to. */
+typedef struct {
+    uint64_t random, data;
+} beginning;
+
+static beginning begin_step(const qp_training_set *set) {
+    return (beginning){qp_random_position(qp_model_ctx(set->model)), qp_data_position(set->data)};
+}
+
+/* Cancelled amid a step: parameters are those of the last whole step, the rest is put back. */
+static void undo_step(const qp_training_set *set, beginning b) {
+    qp_ctx       *ctx = qp_model_ctx(set->model);
+    qp_state_dict params = qp_model_params(set->model);
+    qp_clear(ctx);
+    for (int i = 0; i < params.count; i++) qp_zero_grad(params.entries[i].tensor);
+    qp_set_random(ctx, ctx->seed, b.random);
+    if (qp_data_seek(set->data, b.data) != QP_OK) return;
+}
+
+static bool save(const qp_training_set *set, const qp_train_options *o, int64_t step) {
+    return !o->out || qp_state_save(*set, o->out, step, o->keep) == QP_OK;
+}
+
+/* One step; false: failed, or cancelled before the parameters changed. */
+static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_train_event *e) {
+    double start = now();
+    accumulate(set, o->accumulate > 0 ? o->accumulate : 1, e);
+    qp_step(set->optim);
+    e->norm = qp_optim_norm(set->optim);
+    e->seconds = now() - start;
+    return !qp_failed(qp_model_ctx(set->model));
+}
+
 static qp_status run_steps(const qp_training_set *set, const qp_train_options *o, qpi_log *log, int64_t step) {
     qp_ctx *ctx = qp_model_ctx(set->model);
-    int64_t batches = o->accumulate > 0 ? o->accumulate : 1, last = o->schedule.steps;
-    bool    stop = false;
+    int64_t last = o->schedule.steps;
+    bool    stop = false, cancelled = false;
     while (step < last && !stop) {
-        double         start = now();
+        beginning      b = begin_step(set);
         qp_train_event e = {.step = step + 1, .lr = qp_schedule_at(&o->schedule, step), .validation = NAN};
         qp_optim_set_lr(set->optim, e.lr);
-        accumulate(set, batches, &e);
-        qp_step(set->optim);
-        if (qp_failed(ctx)) break;
-        e.norm = qp_optim_norm(set->optim);
-        e.seconds = now() - start;
+        if (!run_step(set, o, &e)) {
+            if (qp_error_code(ctx) != QP_ERR_CANCELLED) break;
+            undo_step(set, b);
+            cancelled = save(set, o, step);
+            break;
+        }
         step++;
         if (set->validation && due(step, o->validate_every, last))
             e.validation = qp_validate(set->model, set->validation, o->validate_batches);
-        stop = ctx->cancelled;
-        e.saved = o->out && (stop || due(step, o->save_every, last));
+        cancelled = stop = ctx->cancelled;
         ctx->cancelled = 0; /* saving is not to be cancelled */
-        if (e.saved && qp_state_save(*set, o->out, step, o->keep) != QP_OK) break;
-        if (log && !qpi_log_step(log, &e)) break;
-        if (o->on_step && !o->on_step(o->user, &e) && !stop) {
+        e.saved = o->out && (stop || due(step, o->save_every, last));
+        if (e.saved && !save(set, o, step)) break;
+        if (o->out && !qpi_log_step(log, &e)) break;
+        if (o->on_step && !o->on_step(o->user, &e)) {
             stop = true;
-            if (o->out && !e.saved && qp_state_save(*set, o->out, step, o->keep) != QP_OK) break;
-        } else if (stop) {
-            qp_fail(ctx, QP_ERR_CANCELLED, "cancelled after step %lld", (long long)step);
+            if (!e.saved && !save(set, o, step)) break;
         }
     }
+    if (cancelled) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled after step %lld", (long long)step);
     return qp_error_code(ctx);
 }
 
@@ -107,7 +140,7 @@ qp_status qp_train(qp_training_set set, qp_train_options options) {
     if (!status && options.out && !qpi_out_lock(&log, options.out, ctx)) status = qp_error_code(ctx);
     if (!status && options.out && options.resume) status = qp_state_restore(set, options.out, &step);
     if (!status && options.out && !qpi_log_open(&log, options.out, step)) status = qp_error_code(ctx);
-    if (!status) status = run_steps(&set, &options, options.out ? &log : NULL, step);
+    if (!status) status = run_steps(&set, &options, &log, step);
     qpi_log_close(&log);
     return status;
 }

@@ -1,0 +1,242 @@
+/* The training loop: resume, refusals, cancellation, and no heap call once it runs. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "format/writer.h"
+#include "quipu/quipu.h"
+
+/* ---- Heap calls of the process, counted while `counting` (not under sanitizers) ------------- */
+
+static atomic_bool counting;
+static atomic_int  heap_calls;
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(__GLIBC__)
+#define COUNTS_HEAP 1
+void *__libc_malloc(size_t);
+void *__libc_calloc(size_t, size_t);
+void *__libc_realloc(void *, size_t);
+void *__libc_memalign(size_t, size_t);
+static void count(void) {
+    if (atomic_load(&counting)) atomic_fetch_add(&heap_calls, 1);
+}
+void *malloc(size_t n) { return count(), __libc_malloc(n); }
+void *calloc(size_t n, size_t size) { return count(), __libc_calloc(n, size); }
+void *realloc(void *p, size_t n) { return count(), __libc_realloc(p, n); }
+void *aligned_alloc(size_t alignment, size_t n) { return count(), __libc_memalign(alignment, n); }
+#else
+#define COUNTS_HEAP 0
+#endif
+
+/* ---- A small training ------------------------------------------------------------------------ */
+
+static char folder[64], text_path[96];
+
+static int make_folder(void **state) {
+    (void)state;
+    strcpy(folder, "/tmp/quipu-test-XXXXXX");
+    if (!mkdtemp(folder)) return -1;
+    snprintf(text_path, sizeof text_path, "%s/text.txt", folder);
+    FILE *f = fopen(text_path, "w");
+    for (int i = 0; f && i < 3000; i++) fprintf(f, "%c%s", 'a' + i * i % 23, i % 5 ? "" : " ");
+    return f ? fclose(f) : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    qpi_folder_remove(folder);
+    return 0;
+}
+
+typedef struct {
+    qp_ctx         *ctx;
+    qp_training_set set;
+} small;
+
+static const char *const config = "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 32, \"num_hidden_layers\": 2,"
+                                  " \"max_position_embeddings\": 64, \"tie_word_embeddings\": true, \"dropout\": 0.1,"
+                                  " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 4},"
+                                  " \"ffn\": {\"type\": \"swiglu\"}, \"norm\": {\"type\": \"rms_norm\"}}";
+
+static small make_small(const char *model_config, const char *text, double lr) {
+    small s = {.ctx = qp_open((qp_options){.threads = 2, .seed = 5})};
+    assert_non_null(s.ctx);
+    qp_tokenizer *t = qp_tokenizer_bytes(s.ctx);
+    s.set.tokenizer = t;
+    s.set.model = qp_model_new(s.ctx, "test", model_config);
+    s.set.data = qp_data_open(s.ctx, 1, &text, (qp_data_options){.batch = 2, .length = 32, .seed = 9, .tokenizer = t, .validation = 0.1});
+    if (qp_failed(s.ctx)) fail_msg("%s", qp_error(s.ctx));
+    s.set.validation = qp_data_validation(s.set.data);
+    s.set.optim = qp_adamw(qp_model_params(s.set.model), (qp_adamw_options){.lr = lr, .weight_decay = 0.1, .clip = 1});
+    return s;
+}
+
+typedef struct {
+    qp_ctx *ctx;
+    int     steps, stop_at, cancel_at, count_from;
+    double  losses[64];
+} watch;
+
+static bool on_step(void *user, const qp_train_event *e) {
+    watch *w = user;
+    w->losses[e->step - 1] = e->loss;
+    w->steps++;
+    if (w->count_from && e->step == w->count_from) atomic_store(&counting, true);
+    if (e->step == w->cancel_at) qp_cancel(w->ctx);
+    return e->step != w->stop_at;
+}
+
+static qp_train_options options_of(const char *out, int steps, watch *w) {
+    return (qp_train_options){.schedule = {.kind = QP_SCHEDULE_COSINE, .lr = 1e-2, .warmup = 3, .steps = steps},
+                              .out = out,
+                              .save_every = 5,
+                              .resume = true,
+                              .on_step = on_step,
+                              .user = w};
+}
+
+static char *path_of(const char *name) {
+    static char paths[4][160];
+    static int  turn;
+    char       *p = paths[turn++ % 4];
+    snprintf(p, sizeof paths[0], "%s/%s", folder, name);
+    return p;
+}
+
+static void check(small *s, qp_status status) {
+    if (status) fail_msg("%s", qp_error(s->ctx));
+}
+
+static void test_resume(void **state) {
+    (void)state;
+    watch whole = {0}, parts = {0};
+    small a = make_small(config, text_path, 1e-2);
+    check(&a, qp_train(a.set, options_of(path_of("whole"), 20, &whole)));
+    qp_close(a.ctx);
+    int stops[] = {3, 4, 11, 0};
+    for (int i = 0; i < 4; i++) {
+        small b = make_small(config, text_path, 1e-2);
+        parts.stop_at = stops[i];
+        check(&b, qp_train(b.set, options_of(path_of("parts"), 20, &parts)));
+        qp_close(b.ctx);
+    }
+    assert_int_equal(parts.steps, 20);
+    assert_memory_equal(whole.losses, parts.losses, 20 * sizeof(double));
+}
+
+static void test_cancel_saves(void **state) {
+    (void)state;
+    watch w = {.cancel_at = 2};
+    small s = make_small(config, text_path, 1e-2);
+    w.ctx = s.ctx;
+    assert_int_equal(qp_train(s.set, options_of(path_of("cancelled"), 20, &w)), QP_ERR_CANCELLED);
+    qp_close(s.ctx);
+    int64_t step;
+    s = make_small(config, text_path, 1e-2);
+    check(&s, qp_state_restore(s.set, path_of("cancelled"), &step));
+    assert_int_equal(step, w.steps);
+    qp_close(s.ctx);
+}
+
+/* Restoring must fail with a message that holds `text`. */
+static void refuses(small s, const char *out, const char *text) {
+    int64_t step = -1;
+    assert_int_not_equal(qp_state_restore(s.set, path_of(out), &step), QP_OK);
+    if (!strstr(qp_error(s.ctx), text)) fail_msg("\"%s\" does not say \"%s\"", qp_error(s.ctx), text);
+    assert_int_equal(step, 0);
+    qp_close(s.ctx);
+}
+
+static void flip_byte(const char *path, long at) {
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    fseek(f, at, at < 0 ? SEEK_END : SEEK_SET);
+    int c = fgetc(f);
+    fseek(f, at, at < 0 ? SEEK_END : SEEK_SET);
+    fputc(c ^ 1, f);
+    fclose(f);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    watch w = {0};
+    small s = make_small(config, text_path, 1e-2);
+    check(&s, qp_train(s.set, options_of(path_of("state"), 5, &w)));
+    qp_close(s.ctx);
+
+    char *other = path_of("other.txt");
+    FILE *f = fopen(other, "w");
+    for (int i = 0; i < 2000; i++) fputs("other ", f);
+    fclose(f);
+    refuses(make_small(config, other, 1e-2), "state", "other.txt");
+
+    char changed[1024];
+    snprintf(changed, sizeof changed, "%s", config);
+    memcpy(strstr(changed, "0.1"), "0.2", 3);
+    refuses(make_small(changed, text_path, 1e-2), "state", "config");
+
+    flip_byte(path_of("state/latest/model.safetensors"), -5);
+    refuses(make_small(config, text_path, 1e-2), "state", "model.safetensors: is damaged");
+    flip_byte(path_of("state/latest/model.safetensors"), -5);
+    truncate(path_of("state/latest/train.json"), 40);
+    refuses(make_small(config, text_path, 1e-2), "state", "train.json");
+}
+
+static void test_divergence_is_an_error(void **state) {
+    (void)state;
+    watch w = {0};
+    small s = make_small(config, text_path, 1e-2);
+    qp_train_options o = options_of(NULL, 60, &w);
+    o.schedule = (qp_schedule){.kind = QP_SCHEDULE_CONSTANT, .lr = 1e30, .steps = 60};
+    assert_int_equal(qp_train(s.set, o), QP_ERR_STATE);
+    assert_non_null(strstr(qp_error(s.ctx), "at step"));
+    qp_close(s.ctx);
+}
+
+static void test_schedules(void **state) {
+    (void)state;
+    qp_schedule s = {.kind = QP_SCHEDULE_COSINE, .lr = 2, .warmup = 4, .steps = 24, .floor = 0.25};
+    assert_float_equal(qp_schedule_at(&s, 0), 0.5, 1e-12);
+    assert_float_equal(qp_schedule_at(&s, 3), 2, 1e-12);
+    assert_float_equal(qp_schedule_at(&s, 4), 2, 1e-12);
+    assert_float_equal(qp_schedule_at(&s, 23), 0.5, 1e-12);
+    s.kind = QP_SCHEDULE_LINEAR;
+    s.floor = 0;
+    assert_float_equal(qp_schedule_at(&s, 23), 0, 1e-12);
+    s.kind = QP_SCHEDULE_WSD;
+    s.decay = 10;
+    assert_float_equal(qp_schedule_at(&s, 13), 2, 1e-12);
+    assert_float_equal(qp_schedule_at(&s, 23), 0, 1e-12);
+    for (int64_t i = 1; i < 24; i++)
+        if (i > 4) assert_true(qp_schedule_at(&s, i) <= qp_schedule_at(&s, i - 1));
+}
+
+/* After the first steps nothing is asked of the system, neither by the pool nor by anyone. */
+static void test_no_heap_calls(void **state) {
+    (void)state;
+    if (!COUNTS_HEAP) skip();
+    watch            w = {.count_from = 6};
+    small            s = make_small(config, text_path, 1e-2);
+    qp_train_options o = options_of(NULL, 40, &w);
+    o.save_every = 0;
+    s.set.validation = NULL;
+    check(&s, qp_train(s.set, o));
+    atomic_store(&counting, false);
+    assert_int_equal(atomic_load(&heap_calls), 0);
+    qp_close(s.ctx);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_resume),   cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_schedules), cmocka_unit_test(test_divergence_is_an_error), cmocka_unit_test(test_no_heap_calls)};
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
