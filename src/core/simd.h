@@ -200,6 +200,28 @@ static inline vf vf_min(vf a, vf b)
 #endif
 }
 
+/* a * b of each lane as 64 bits: high and low halves. */
+static inline void vu_mul_wide(vu a, uint32_t b, vu *high, vu *low)
+{
+#if defined(__AVX512F__)
+    __m512i w = _mm512_set1_epi32((int)b);
+    __m512i even = _mm512_mul_epu32((__m512i)a, w), odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), w);
+    *high = (vu)_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+    *low = (vu)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+#elif defined(__AVX2__)
+    __m256i w = _mm256_set1_epi32((int)b);
+    __m256i even = _mm256_mul_epu32((__m256i)a, w), odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), w);
+    *high = (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    *low = (vu)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+#else
+    for (int i = 0; i < VF_LANES; i++) {
+        uint64_t p = (uint64_t)a[i] * b;
+        (*high)[i] = (uint32_t)(p >> 32);
+        (*low)[i] = (uint32_t)p;
+    }
+#endif
+}
+
 static inline vf vf_sqrt(vf x)
 {
 #if defined(__AVX512F__)
