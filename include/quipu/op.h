@@ -94,7 +94,8 @@ QP_API qp_tensor qp_grad_into(const qp_rule *rule, int i);
  * one of x (normal, not near 0), p (0.5..2.5), u (0..1), d (distinct, well apart), iN (i64
  * below N), oN (i64 offsets: sorted, from 0 to N), b (bool), - (absent). "x[3,5] i7[3]" is a
  * 3x5 float and 3 integers in 0..6. Floats are f32, and f64 where gradients are compared
- * with differences; !KIND is a constant: always f32, no gradient ("x[2,4] !p[4]"). */
+ * with differences; !KIND is a constant: always f32, no gradient ("x[2,4] !p[4]"); ^KIND is
+ * always f64. */
 typedef struct {
     const char *in;
     const void *attr;     /* &(attr){...}, or NULL: zeros */
@@ -119,7 +120,8 @@ struct qp_op {
     size_t (*scratch)(const qp_call *call, int threads);
     double (*flops)(const qp_call *call); /* NULL: one for each output element */
     const qp_sample *samples; /* ends with {0} */
-    bool mutates;     /* writes in place: out[0] is in[0]; never recorded */
+    uint32_t mutates; /* QP_SAVE_IN bits of the inputs that it writes in place, the first among
+                         them; out[0] is in[0]; never recorded */
     bool elementwise; /* `plain` wants QP_ELEMENTWISE views */
     bool region;      /* a view whose parts do not overlap: gradients add into the parent's */
     qp_kernel kernel; /* for ops of host programs; the library's own come from the build */

@@ -63,6 +63,8 @@ static bool fits(const qp_view *v, qp_layout layout) {
     }
 }
 
+static bool written(const qp_op *op, int i) { return i < 32 && (op->mutates >> i & 1); }
+
 static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qp_view *in, int nout, qp_view *out);
 
 /* A contiguous copy of v; storage NULL on failure. */
@@ -126,11 +128,13 @@ static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, cons
     r.call = (qp_call){ctx, op, attr, nin, nout, r.in, r.out, &ctx->exec};
     const qp_kernel *k = qpi_kernel_for(op, ctx->options.isa);
     if (k && !(k->takes ? k->takes : default_takes)(&r.call)) k = NULL;
+    for (int i = 0; i < nin && k; i++)
+        if (written(op, i) && !fits(&r.in[i], k->layout)) k = NULL; /* a copy would not do */
     qp_layout layout = k ? k->layout : op->elementwise ? QP_ELEMENTWISE : QP_ANY;
     bool      ok = reserve_scratch(ctx, &r.call);
     if (ok && layout == QP_ELEMENTWISE) ok = elementwise(ctx, &r);
-    for (int i = op->mutates ? 1 : 0; i < nin && ok; i++)
-        if (!fits(&r.in[i], layout)) ok = make_contiguous(ctx, &r, &r.in[i]);
+    for (int i = 0; i < nin && ok; i++)
+        if (!written(op, i) && !fits(&r.in[i], layout)) ok = make_contiguous(ctx, &r, &r.in[i]);
     if (ok) (k ? k->run : op->plain)(&r.call);
     for (int i = 0; i < r.copy_count; i++) qpi_value_release(ctx, &r.copies[i]);
     return ok;
@@ -194,6 +198,11 @@ static bool run_mutation(qp_ctx *ctx, const qp_op *op, const void *attr, int nin
     bool      ok = true;
     for (int i = 1; i < nin && ok; i++) {
         if (!values[i].storage || !entangled(&values[0], &values[i])) continue;
+        if (written(op, i)) {
+            qp_fail(ctx, QP_ERR_ARGUMENT, "%s: inputs 0 and %d share memory and both are written", op->name, i);
+            ok = false;
+            break;
+        }
         copies[count] = contiguous_copy(ctx, &in[i]);
         in[i] = copies[count].view;
         ok = copies[count++].storage != NULL;
@@ -204,25 +213,33 @@ static bool run_mutation(qp_ctx *ctx, const qp_op *op, const void *attr, int nin
     return ok;
 }
 
-static bool mutate(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qpi_value *values,
-                   const qpi_edge *edges, qp_view *in) {
-    qpi_storage *s = values[0].storage;
-    if (s->read_only) {
+static bool may_write(qp_ctx *ctx, const qp_op *op, const qpi_value *value, const qpi_node *node) {
+    const qp_view *v = &value->view;
+    if (!value->storage) return true; /* absent */
+    if (value->storage->read_only) {
         qp_fail(ctx, QP_ERR_STATE, "%s: the tensor's memory is read-only", op->name);
         return false;
     }
-    for (int i = 0; i < in[0].ndim && qp_view_count(&in[0]) > 0; i++)
-        if (in[0].stride[i] == 0 && in[0].shape[i] > 1) {
+    for (int i = 0; i < v->ndim && qp_view_count(v) > 0; i++)
+        if (v->stride[i] == 0 && v->shape[i] > 1) {
             qp_fail(ctx, QP_ERR_ARGUMENT, "%s: in-place change of an expanded tensor, whose elements share memory",
                     op->name);
             return false;
         }
-    if (!ctx->no_grad && edges[0].node && edges[0].node->op) {
+    if (!ctx->no_grad && node && node->op) {
         qp_fail(ctx, QP_ERR_STATE, "%s: in-place change of a value that backward needs", op->name);
         return false;
     }
+    return true;
+}
+
+static bool mutate(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qpi_value *values,
+                   const qpi_edge *edges, qp_view *in) {
+    for (int i = 0; i < nin; i++)
+        if (written(op, i) && !may_write(ctx, op, &values[i], edges[i].node)) return false;
     if (!run_mutation(ctx, op, attr, nin, values, in)) return false;
-    s->version++;
+    for (int i = 0; i < nin; i++)
+        if (written(op, i) && values[i].storage) values[i].storage->version++;
     return !qp_failed(ctx);
 }
 

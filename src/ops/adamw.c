@@ -72,6 +72,6 @@ QP_OP(adamw) = {.name = "adamw",
                 .nout = 1,
                 .shape = shape,
                 .plain = plain,
-                .mutates = true,
+                .mutates = QP_SAVE_IN(0) | QP_SAVE_IN(1) | QP_SAVE_IN(2),
                 .samples = samples};
 #endif

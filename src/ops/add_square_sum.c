@@ -60,7 +60,7 @@ static size_t scratch(const qp_call *c, int threads) {
     return sizeof(double) * (size_t)(qp_view_count(&c->in[1]) / QK_GRAIN + 1);
 }
 
-static const qp_sample samples[] = {{.in = "x[1] x[3,5]"}, {.in = "x[1] x[1037]"}, {.in = "x[1] x[0]"}, {0}};
+static const qp_sample samples[] = {{.in = "^x[1] x[3,5]"}, {.in = "^x[1] x[1037]"}, {.in = "x[1] x[0]"}, {0}};
 
 QP_OP(add_square_sum) = {.name = "add_square_sum",
                          .source = "torch.nn.utils.clip_grad_norm_",
@@ -70,6 +70,6 @@ QP_OP(add_square_sum) = {.name = "add_square_sum",
                          .shape = shape,
                          .plain = plain,
                          .scratch = scratch,
-                         .mutates = true,
+                         .mutates = QP_SAVE_IN(0),
                          .samples = samples};
 #endif

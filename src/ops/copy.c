@@ -23,7 +23,7 @@ QP_OP(copy) = {.name = "copy",
                .max_in = 2,
                .nout = 1,
                .plain = plain,
-               .mutates = true,
+               .mutates = QP_SAVE_IN(0),
                .elementwise = true,
                .samples = samples};
 #endif

@@ -114,7 +114,7 @@ QP_OP(embedding_grad) = {.name = "embedding_grad",
                          .shape = grad_shape,
                          .plain = grad_plain,
                          .flops = grad_flops,
-                         .mutates = true,
+                         .mutates = QP_SAVE_IN(0),
                          .samples = grad_samples};
 
 static void shape(qp_call *c) {

@@ -34,7 +34,7 @@ QP_OP(fill) = {.name = "fill",
                .nout = 1,
                .attr_bytes = sizeof(attr),
                .plain = plain,
-               .mutates = true,
+               .mutates = QP_SAVE_IN(0),
                .elementwise = true,
                .samples = samples};
 #endif

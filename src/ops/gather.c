@@ -220,7 +220,7 @@ QP_OP(gather_grad) = {.name = "gather_grad",
                       .attr_bytes = sizeof(attr),
                       .shape = grad_shape,
                       .plain = grad_plain,
-                      .mutates = true,
+                      .mutates = QP_SAVE_IN(0),
                       .samples = grad_samples};
 
 static void scatter_shape(qp_call *c) {

@@ -229,7 +229,7 @@ QP_OP(matmul_into) = {.name = "matmul_into",
                       .scratch = scratch_into,
                       .flops = flops_into,
                       .samples = samples_into,
-                      .mutates = true};
+                      .mutates = QP_SAVE_IN(0)};
 
 qp_tensor qp_matmul(qp_tensor x, qp_tensor y) { return QP_CALL(matmul, NULL, x, y); }
 #endif

@@ -63,6 +63,6 @@ QP_OP(sgd) = {.name = "sgd",
               .nout = 1,
               .shape = shape,
               .plain = plain,
-              .mutates = true,
+              .mutates = QP_SAVE_IN(0) | QP_SAVE_IN(1),
               .samples = samples};
 #endif
