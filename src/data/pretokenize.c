@@ -154,20 +154,38 @@ static bool cut_by_hand(const job *j, int stage, place p, place end, place (*nex
     return true;
 }
 
+/* The text, with a symbol of one byte in place of each byte that is not UTF-8. NULL without
+ * memory. */
+static place as_valid(qpi_buffer *b, place text, size_t n) {
+    bool copied = false;
+    for (size_t at = 0, step; at < n; at += step) {
+        step = qpi_utf8_valid((copied ? (place)b->data : text) + at, n - at);
+        if (step) continue;
+        b->count = copied ? n : 0;
+        if (!copied && !qpi_buffer_put(b, text, n)) return NULL;
+        copied = true;
+        b->data[at] = '~';
+        step = 1;
+    }
+    return copied ? (place)b->data : text;
+}
+
 static bool cut_by_regex(const job *j, int stage, place text, size_t n) {
     const qpi_split         *s = &j->p->stages[stage];
     struct qpi_regex_state **r = &j->state->regex[stage];
     if (!*r && !(*r = qpi_regex_state_new(s->regex, j->state->error))) return false;
+    place valid = as_valid(&j->state->valid[stage], text, n);
+    if (!valid) return qpi_fail(j->state->error, QP_ERR_MEMORY, "tokenizer: out of memory") == QP_OK;
     size_t at = 0, done = 0;
     bool   first = true;
     while (at <= n) {
         size_t begin, end;
-        int    found = qpi_regex_next(s->regex, *r, text, n, at, &begin, &end, j->state->error);
+        int    found = qpi_regex_next(s->regex, *r, valid, n, at, &begin, &end, j->state->error);
         if (found < 0) return false;
         if (!found) break;
         at = end;
         if (begin == end) {
-            size_t step = qpi_utf8_valid(text + end, n - end);
+            size_t step = qpi_utf8_valid(valid + end, n - end);
             at += step ? step : 1;
             if (end == done && !first) continue;
         }
@@ -230,6 +248,7 @@ size_t qpi_pretokenizer_cut(const qpi_pretokenizer *p, const uint8_t *text, size
 void qpi_split_state_free(qpi_split_state *s) {
     for (int i = 0; i < QPI_MAX_SPLITS; i++) {
         qpi_buffer_free(&s->prefixed[i]);
+        qpi_buffer_free(&s->valid[i]);
         qpi_regex_state_free(s->regex[i]);
     }
     *s = (qpi_split_state){0};

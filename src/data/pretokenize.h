@@ -36,7 +36,7 @@ const char    *qpi_split_pattern(qpi_split_kind kind); /* NULL if it has none */
 
 /* What one thread needs while cutting. */
 typedef struct {
-    qpi_buffer              prefixed[QPI_MAX_SPLITS];
+    qpi_buffer              prefixed[QPI_MAX_SPLITS], valid[QPI_MAX_SPLITS];
     struct qpi_regex_state *regex[QPI_MAX_SPLITS];
     qpi_error              *error;
 } qpi_split_state;
@@ -60,7 +60,8 @@ struct qpi_regex *qpi_regex_new(const char *pattern, qpi_error *e);
 void              qpi_regex_free(struct qpi_regex *r);
 struct qpi_regex_state *qpi_regex_state_new(const struct qpi_regex *r, qpi_error *e);
 void                    qpi_regex_state_free(struct qpi_regex_state *s);
-/* The next match at or after `from`: 1 with its place, 0 if there is none, -1 after an error. */
+/* The next match at or after `from` in valid UTF-8: 1 with its place, 0 if there is none, -1
+ * after an error. */
 int qpi_regex_next(const struct qpi_regex *r, struct qpi_regex_state *s, const uint8_t *text, size_t n, size_t from,
                    size_t *begin, size_t *end, qpi_error *e);
 

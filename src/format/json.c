@@ -234,16 +234,19 @@ bool qpi_json_print_string(qpi_buffer *out, const char *text, size_t n) {
     return put(out, "\"");
 }
 
+/* The fewest digits that read back the same; like Python, without an exponent from 1e-4 up to
+ * 1e16. */
 static bool print_real(qpi_buffer *out, double x) {
-    char text[40];
+    char text[48];
     if (!isfinite(x)) return false;
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, x);
-        if (strtod(text, NULL) == x) break;
-    }
+    int digits = 0;
+    do snprintf(text, sizeof text, "%.*e", digits, x);
+    while (strtod(text, NULL) != x && ++digits < 17);
+    int exponent = atoi(strchr(text, 'e') + 1);
+    if (exponent >= -4 && exponent < 16)
+        snprintf(text, sizeof text, "%.*f", digits > exponent ? digits - exponent : 1, x);
     for (char *p = text; *p; p++)
         if (*p == ',') *p = '.'; /* the host program's locale */
-    if (!strpbrk(text, ".e")) strcat(text, ".0");
     return put(out, text);
 }
 

@@ -1,0 +1,270 @@
+/* The reader, the writer, checksums, paths. */
+#include "support.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+
+#include "format/buffer.h"
+#include "format/checksum.h"
+#include "format/names.h"
+#include "format/reader.h"
+#include "format/utf8.h"
+#include "format/writer.h"
+
+static void reading(void **state) {
+    (void)state;
+    const uint8_t data[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+    qpi_error     e = {0};
+    qpi_reader    r = qpi_reader_over("F", data, sizeof data, &e);
+    assert_int_equal(qpi_read_u8(&r, "x"), 1);
+    assert_int_equal(qpi_read_u16(&r, "x"), 0x0302);
+    assert_int_equal(qpi_read_u32(&r, "x"), 0x07060504);
+    assert_true(qpi_read_u64(&r, "x") == UINT64_C(0x0F0E0D0C0B0A0908));
+    assert_int_equal(qpi_reader_left(&r), 1);
+    assert_int_equal(qpi_read_u16(&r, "size of a page"), 0);
+    assert_true(r.failed);
+    assert_true(qpi_read_seek(&r, 0, "x") == false);
+    assert_int_equal(qpi_read_u8(&r, "x"), 0);
+    expect_failure(&e, QP_ERR_FORMAT, "F: offset 15: expected 2 bytes (size of a page), found 1 to the end");
+
+    r = qpi_reader_over("F", data, sizeof data, &e);
+    assert_true(qpi_read_seek(&r, 16, "the table"));
+    assert_non_null(qpi_read_span(&r, 0, "x"));
+    assert_false(qpi_read_seek(&r, 17, "the table"));
+    expect_failure(&e, QP_ERR_FORMAT, "F: offset 16: expected the table within 16 bytes, found offset 17");
+    r = qpi_reader_over("F", data, sizeof data, &e);
+    assert_null(qpi_read_span(&r, UINT64_MAX, "x"));
+    expect_failure(&e, QP_ERR_FORMAT, "expected 18446744073709551615 bytes");
+}
+
+static void opening(void **state) {
+    (void)state;
+    qpi_error   e = {0};
+    const char *path = temporary("file"), *empty = temporary("empty"), *pipe = temporary("pipe");
+    write_text(path, "hello");
+    write_text(empty, "");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    for (int mode = QPI_MAP; mode <= QPI_READ; mode++) {
+        qpi_bytes *b = qpi_bytes_open(path, (qpi_open_mode)mode, &e);
+        assert_non_null(b);
+        assert_int_equal(b->size, 5);
+        assert_memory_equal(b->data, "hello", 5);
+        assert_string_equal(b->path, path);
+        assert_int_equal((uintptr_t)b->data % 64, 0);
+        qpi_bytes_retain(b);
+        qpi_bytes_release(b);
+        assert_memory_equal(b->data, "hello", 5);
+        qpi_bytes_release(b);
+        b = qpi_bytes_open(empty, (qpi_open_mode)mode, &e);
+        assert_non_null(b->data);
+        assert_int_equal(b->size, 0);
+        qpi_bytes_release(b);
+        assert_null(qpi_bytes_open("/tmp", (qpi_open_mode)mode, &e));
+        expect_failure(&e, QP_ERR_IO, "/tmp: expected a regular file, found a folder");
+        assert_null(qpi_bytes_open(pipe, (qpi_open_mode)mode, &e));
+        expect_failure(&e, QP_ERR_IO, "found a device or pipe");
+        assert_null(qpi_bytes_open("/nowhere/at/all", (qpi_open_mode)mode, &e));
+        expect_failure(&e, QP_ERR_IO, "/nowhere/at/all: cannot open: No such file");
+    }
+    qpi_bytes_release(NULL);
+    remove(path);
+    remove(empty);
+    remove(pipe);
+}
+
+/* Values of the reference implementation. */
+static void checksums(void **state) {
+    (void)state;
+    const struct {
+        const char *text;
+        uint64_t    sum;
+    } known[] = {
+        {"", UINT64_C(0xEF46DB3751D8E999)},
+        {"a", UINT64_C(0xD24EC4F1A98C6E5B)},
+        {"abc", UINT64_C(0x44BC2CF5AD770999)},
+        {"Nobody inspects the spammish repetition", UINT64_C(0xFBCEA83C8A378BF1)},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        assert_true(qpi_checksum_of(0, known[i].text, strlen(known[i].text)) == known[i].sum);
+    uint8_t data[200];
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(7 * i);
+    for (size_t n = 0; n <= sizeof data; n++)
+        for (size_t cut = 0; cut <= n; cut += 1 + n / 9) {
+            qpi_checksum c;
+            qpi_checksum_begin(&c, 3);
+            qpi_checksum_add(&c, data, cut);
+            qpi_checksum_add(&c, data + cut, n - cut);
+            assert_true(qpi_checksum_end(&c) == qpi_checksum_of(3, data, n));
+        }
+}
+
+static int files_in(const char *folder) {
+    int  n = 0;
+    DIR *d = opendir(folder);
+    assert_non_null(d);
+    for (struct dirent *x; (x = readdir(d));) n += x->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+static void writing(void **state) {
+    (void)state;
+    qpi_error   e = {0};
+    qpi_writer  w;
+    size_t      n;
+    const char *folder = temporary("folder");
+    char        path[400];
+    assert_int_equal(mkdir(folder, 0700), 0);
+    snprintf(path, sizeof path, "%s/file", folder);
+    assert_true(qpi_writer_open(&w, path, &e));
+    assert_true(qpi_write(&w, "abc", 3));
+    assert_int_equal(access(path, F_OK), -1);
+    assert_true(qpi_write(&w, "", 0));
+    assert_true(qpi_writer_finish(&w));
+    assert_false(qpi_write(&w, "more", 4));
+    qpi_writer_abort(&w);
+    assert_true(qpi_checksum_end(&w.checksum) == qpi_checksum_of(0, "abc", 3));
+    char *data = read_bytes(path, &n);
+    assert_string_equal(data, "abc");
+    free(data);
+
+    size_t big = (size_t)3 << 20;
+    char  *block = calloc(1, big);
+    assert_true(qpi_writer_open(&w, path, &e));
+    for (size_t size = 1; size < big; size *= 3) assert_true(qpi_write(&w, block, size));
+    assert_true(qpi_write(&w, block, big));
+    qpi_writer_abort(&w);
+    assert_int_equal(files_in(folder), 1);
+    data = read_bytes(path, &n);
+    assert_string_equal(data, "abc");
+    free(data);
+    assert_true(qpi_write_file(path, block, big, &e));
+    data = read_bytes(path, &n);
+    assert_int_equal(n, big);
+    free(data);
+    free(block);
+
+    assert_false(qpi_write_file("/nowhere/file", "x", 1, &e));
+    expect_failure(&e, QP_ERR_IO, "/nowhere/file: cannot create");
+    assert_false(qpi_write_file(folder, "x", 1, &e));
+    expect_failure(&e, QP_ERR_IO, "cannot rename");
+    assert_int_equal(files_in(folder), 1);
+    remove(path);
+    remove(folder);
+}
+
+static void folders(void **state) {
+    (void)state;
+    qpi_error   e = {0};
+    qpi_folder  f;
+    const char *target = temporary("target");
+    assert_true(qpi_folder_open(&f, target, &e));
+    for (int i = 0; i < 2; i++) {
+        char *path = qpi_folder_at(&f, i ? "b" : "a");
+        assert_true(qpi_write_file(path, "x", 1, &e));
+        free(path);
+    }
+    assert_int_equal(access(target, F_OK), -1);
+    assert_true(qpi_folder_finish(&f));
+    qpi_folder_abort(&f);
+    assert_int_equal(files_in(target), 2);
+
+    assert_true(qpi_folder_open(&f, target, &e));
+    char *path = qpi_folder_at(&f, "c"), *temporary_folder = strdup(f.temporary);
+    assert_true(qpi_write_file(path, "x", 1, &e));
+    free(path);
+    assert_false(qpi_folder_finish(&f));
+    expect_failure(&e, QP_ERR_IO, "exists already");
+    assert_int_equal(access(temporary_folder, F_OK), -1);
+    assert_int_equal(files_in(target), 2);
+    free(temporary_folder);
+    assert_false(qpi_folder_open(&f, "/nowhere/x", &e));
+    expect_failure(&e, QP_ERR_IO, "cannot make the folder");
+    qpi_folder_remove(target);
+    assert_int_equal(access(target, F_OK), -1);
+}
+
+static void paths_and_names(void **state) {
+    (void)state;
+    const char *const folders[][2] = {{"a/b", "a"}, {"b", "."}, {"/b", "/"}, {"a/b/", "a"}, {"a//b", "a"}, {"/", "/"}};
+    qpi_error         e = {0};
+    char              out[QPI_SHOWN], *p;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        p = qpi_path_folder(folders[i][0], &e);
+        assert_string_equal(p, folders[i][1]);
+        free(p);
+    }
+    p = qpi_path_join("a/", "b", &e);
+    assert_string_equal(p, "a/b");
+    free(p);
+    assert_true(qpi_name_is_plain("model-00001.safetensors"));
+    for (int i = 0; i < 6; i++)
+        assert_false(qpi_name_is_plain((const char *[]){"", ".", "..", "a/b", "/a", "../a"}[i]));
+    assert_string_equal(qpi_shown(out, "a\x1b[31m\n\x7f", 7), "a?[31m?");
+    char long_text[300];
+    for (int i = 0; i < 100; i++) memcpy(long_text + 3 * i, "\xE2\x82\xAC", 3);
+    qpi_shown(out, long_text, 300);
+    assert_true(strlen(out) < QPI_SHOWN && strlen(out) % 3 == 0);
+}
+
+static void tables(void **state) {
+    (void)state;
+    qpi_names t = {0};
+    qpi_arena a = {0};
+    uint32_t  before;
+    assert_int_equal(qpi_names_find(&t, "x", 1), QPI_NO_NAME);
+    for (uint32_t i = 0; i < 5000; i++) {
+        char text[20];
+        int  n = snprintf(text, sizeof text, "name %u", i);
+        assert_true(qpi_names_add(&t, qpi_arena_text(&a, text, (size_t)n), (size_t)n, 3 * i, &before));
+        assert_int_equal(before, QPI_NO_NAME);
+    }
+    assert_true(qpi_names_add(&t, "name 7", 6, 1, &before));
+    assert_int_equal(before, 21);
+    for (uint32_t i = 0; i < 5000; i++) {
+        char text[20];
+        int  n = snprintf(text, sizeof text, "name %u", i);
+        assert_int_equal(qpi_names_find(&t, text, (size_t)n), 3 * i);
+    }
+    assert_int_equal(qpi_names_find(&t, "name", 4), QPI_NO_NAME);
+    assert_int_equal(qpi_names_find(&t, "", 0), QPI_NO_NAME);
+    qpi_names_free(&t);
+    qpi_arena_free(&a);
+
+    qpi_buffer b = {0};
+    assert_false(qpi_buffer_reserve(&b, SIZE_MAX));
+    assert_true(qpi_buffer_put(&b, "abc", 3));
+    assert_false(qpi_buffer_reserve(&b, SIZE_MAX - 1));
+    assert_memory_equal(b.data, "abc", 3);
+    qpi_buffer_free(&b);
+}
+
+/* Every code point, and the shortest wrong forms. */
+static void utf8(void **state) {
+    (void)state;
+    uint32_t code = 0;
+    for (uint32_t c = 0; c <= 0x10FFFF; c++) {
+        char   text[4];
+        size_t n = qpi_utf8_encode(c, text);
+        bool   surrogate = c >= 0xD800 && c < 0xE000;
+        assert_int_equal(qpi_utf8_decode(text, n, &code), surrogate ? 0 : n);
+        if (surrogate) continue;
+        assert_int_equal(code, c);
+        assert_int_equal(qpi_utf8_valid(text, n - 1), 0);
+        for (size_t k = 1; k < n; k++) assert_int_equal(qpi_utf8_cut(text, k), k);
+        assert_int_equal(qpi_utf8_cut(text, n), 0);
+    }
+    const char *const wrong[] = {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xE0\x9F\xBF", "\xF0\x80\x80\x80",
+                                 "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF", "\xC3(", "\xE2\x82("};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) assert_int_equal(qpi_utf8_valid(wrong[i], strlen(wrong[i])), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reading), cmocka_unit_test(opening), cmocka_unit_test(checksums),
+        cmocka_unit_test(writing), cmocka_unit_test(folders), cmocka_unit_test(paths_and_names),
+        cmocka_unit_test(tables),  cmocka_unit_test(utf8),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

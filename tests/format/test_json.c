@@ -1,0 +1,212 @@
+/* JSON: trees, streams, and what both make of hostile documents. */
+#include "support.h"
+
+#include <math.h>
+
+#include "format/json.h"
+#include "format/json_stream.h"
+
+static const struct {
+    const char *text;
+    bool        good;
+    const char *tree, *stream; /* words in the errors */
+} documents[] = {
+    {"{}", true, "", ""},
+    {" [1, 2.5e3, -0, true, false, null, \"\\u00e9\\ud83d\\ude42\\n\", {\"a\": []}] ", true, "", ""},
+    {"\"x\"", true, "", ""},
+    {"", false, "line 1 column 0", "expected a value, found the end"},
+    {"{", false, "line 1 column 1", "found the end"},
+    {"[1", false, "line 1 column 2", "found the end"},
+    {"[1,]", false, "line 1 column 4", "column 4: expected a value, found ']'"},
+    {"[1 2]", false, "line 1 column 4", "column 4: expected ',' or ']'"},
+    {"{\"a\":1,}", false, "line 1 column 8", "expected a key"},
+    {"{\"a\" 1}", false, "line 1 column 6", "expected ':'"},
+    {"{a:1}", false, "line 1 column 2", "expected a key"},
+    {"[01]", false, "line 1 column 2", "','"},
+    {"[1.]", false, "line 1 column 3", "malformed number"},
+    {"[-]", false, "line 1 column 2", "expected a number"},
+    {"[1e]", false, "line 1 column 3", "malformed number"},
+    {"[+1]", false, "line 1 column 2", "expected a value"},
+    {"[nul]", false, "line 1 column 4", "expected a value"},
+    {"[\n\n  x]", false, "line 3 column 3", "line 3 column 3"},
+    {"\"\t\"", false, "control character", "control character"},
+    {"\"abc", false, "premature end", "does not end"},
+    {"\"\\x\"", false, "escape", "bad escape"},
+    {"\"\\u12\"", false, "escape", "bad escape"},
+    {"\"\\ud800\"", false, "Unicode", "bad escape"},
+    {"\"\\udc00\"", false, "Unicode", "bad escape"},
+    {"\"\xFF\"", false, "unable to decode", "not UTF-8"},
+    {"\"\xED\xA0\x80\"", false, "unable to decode", "not UTF-8"},
+    {"{} {}", false, "end of file expected", "expected the end"},
+    {"{\"a\":1,\"a\":2}", false, "duplicate object key", NULL},
+    {"[\x1b[31m]", false, "near '?'", "'?[31m]'"},
+};
+
+static void both_readers(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof documents / sizeof *documents; i++) {
+        qpi_error  e = {0};
+        size_t     n = strlen(documents[i].text);
+        json_t    *tree = qpi_json_parse("D", documents[i].text, n, &e);
+        qpi_stream s = qpi_stream_over("D", documents[i].text, n, &e);
+        assert_int_equal(tree != NULL, documents[i].good);
+        if (!documents[i].good) expect_failure(&e, QP_ERR_FORMAT, documents[i].tree);
+        json_decref(tree);
+        bool ok = qpi_stream_skip(&s, NULL) && qpi_stream_end(&s);
+        assert_int_equal(ok, documents[i].good || !documents[i].stream);
+        if (!ok) expect_failure(&e, QP_ERR_FORMAT, documents[i].stream);
+        qpi_stream_free(&s);
+    }
+}
+
+/* Neither reader reads beyond the bytes it was given (a sanitizer watches), and prefixes fail. */
+static void prefixes(void **state) {
+    (void)state;
+    const char *text = documents[1].text;
+    size_t      n = strlen(text) - 1; /* without the blank behind it */
+    for (size_t i = 0; i < n; i++) {
+        qpi_error e = {0};
+        char     *copy = malloc(i + 1);
+        memcpy(copy, text, i);
+        assert_null(qpi_json_parse("D", copy, i, &e));
+        assert_int_equal(e.code, QP_ERR_FORMAT);
+        qpi_stream s = qpi_stream_over("D", copy, i, &e);
+        assert_false(qpi_stream_skip(&s, NULL));
+        qpi_stream_free(&s);
+        free(copy);
+    }
+}
+
+static void depth(void **state) {
+    (void)state;
+    char text[400];
+    for (int n = 60; n < 70; n++) {
+        qpi_error e = {0};
+        memset(text, '[', (size_t)n);
+        memset(text + n, ']', (size_t)n);
+        json_t *tree = qpi_json_parse("D", text, (size_t)(2 * n), &e);
+        assert_int_equal(tree != NULL, n <= QPI_JSON_DEPTH);
+        if (!tree) expect_failure(&e, QP_ERR_FORMAT, "line 1 column 65: nested deeper");
+        json_decref(tree);
+        qpi_stream s = qpi_stream_over("D", text, (size_t)(2 * n), &e);
+        assert_int_equal(qpi_stream_skip(&s, NULL), n < QPI_JSON_DEPTH);
+        qpi_stream_free(&s);
+    }
+    qpi_error e = {0};
+    memset(text, '[', 200);
+    text[0] = text[99] = text[199] = '"'; /* brackets in strings do not count */
+    text[98] = '\\';
+    json_t *tree = qpi_json_parse("D", text, 200, &e);
+    if (!tree) fail_msg("%s", e.text);
+    json_decref(tree);
+}
+
+static void streaming(void **state) {
+    (void)state;
+    const char *text = "{\"a\\u0062\": \"x\\ty\", \"n\": -12, \"list\": [1, 2, 3], \"rest\": {\"deep\": [[]]}, \"z\": \"\\u0000\"}";
+    qpi_error   e = {0};
+    qpi_stream  s = qpi_stream_over("D", text, strlen(text), &e);
+    qpi_span    key, value;
+    int64_t     number, sum = 0;
+    assert_int_equal(qpi_stream_peek(&s), '{');
+    assert_true(qpi_stream_open(&s, '{'));
+    assert_true(qpi_stream_key(&s, &key) && qpi_span_is(key, "ab"));
+    assert_true(qpi_stream_string(&s, &value) && qpi_span_is(value, "x\ty"));
+    assert_true(qpi_stream_key(&s, &key) && qpi_span_is(key, "n"));
+    assert_true(qpi_stream_integer(&s, &number) && number == -12);
+    assert_true(qpi_stream_key(&s, &key) && qpi_stream_open(&s, '['));
+    while (qpi_stream_item(&s)) assert_true(qpi_stream_integer(&s, &number)), sum += number;
+    assert_int_equal(sum, 6);
+    assert_true(qpi_stream_key(&s, &key) && qpi_stream_skip(&s, &value) && qpi_span_is(value, "{\"deep\": [[]]}"));
+    assert_true(qpi_stream_key(&s, &key) && qpi_stream_string(&s, &value) && value.size == 1 && !value.data[0]);
+    assert_false(qpi_stream_key(&s, &key));
+    assert_true(qpi_stream_end(&s) && !s.failed);
+    qpi_stream_free(&s);
+    s = qpi_stream_over("D", "[9999999999999999999]", 21, &e);
+    assert_true(qpi_stream_open(&s, '[') && qpi_stream_item(&s));
+    assert_false(qpi_stream_integer(&s, &number));
+    expect_failure(&e, QP_ERR_FORMAT, "18 digits");
+    assert_false(qpi_stream_item(&s));
+    assert_int_equal(qpi_stream_peek(&s), 0);
+    qpi_stream_free(&s);
+}
+
+static void getters(void **state) {
+    (void)state;
+    const char *text = "{\"i\": 7, \"r\": 7.0, \"f\": 0.5, \"s\": \"text\", \"b\": true, \"n\": null, \"o\": {\"list\": [1, {\"x\": \"y\"}]}}";
+    qpi_error   e = {0};
+    json_t     *tree = qpi_json_parse("D", text, strlen(text), &e);
+    qpi_json    root = qpi_json_root("D", tree, &e), o, list;
+    int64_t     i = -1;
+    double      f = -1;
+    bool        b = false;
+    const char *s = NULL;
+    assert_true(qpi_json_integer(&root, "i", QPI_REQUIRED, 0, 10, &i) && i == 7);
+    assert_true(qpi_json_integer(&root, "r", QPI_REQUIRED, 0, 10, &i) && i == 7);
+    assert_true(qpi_json_number(&root, "f", QPI_REQUIRED, 0, 1, &f) && f == 0.5);
+    assert_true(qpi_json_number(&root, "i", QPI_REQUIRED, 0, 10, &f) && f == 7);
+    assert_true(qpi_json_boolean(&root, "b", QPI_REQUIRED, &b) && b);
+    assert_true(qpi_json_string(&root, "s", QPI_REQUIRED, &s) && !strcmp(s, "text"));
+    i = 3;
+    assert_true(qpi_json_integer(&root, "n", QPI_OPTIONAL, 0, 1, &i) && i == 3);
+    assert_true(qpi_json_integer(&root, "absent", QPI_OPTIONAL, 0, 1, &i) && i == 3);
+    assert_false(qpi_json_integer(&root, "n", QPI_REQUIRED, 0, 1, &i));
+    expect_failure(&e, QP_ERR_FORMAT, "D: n: missing");
+    assert_false(qpi_json_integer(&root, "i", QPI_OPTIONAL, 8, 9, &i));
+    expect_failure(&e, QP_ERR_FORMAT, "D: i: expected an integer from 8 to 9, found 7");
+    assert_false(qpi_json_integer(&root, "f", QPI_OPTIONAL, 0, 9, &i));
+    expect_failure(&e, QP_ERR_FORMAT, "found 0.5");
+    assert_false(qpi_json_number(&root, "f", QPI_OPTIONAL, 1, 9, &f));
+    expect_failure(&e, QP_ERR_FORMAT, "D: f: expected a number from 1 to 9, found 0.5");
+    assert_false(qpi_json_string(&root, "b", QPI_OPTIONAL, &s));
+    expect_failure(&e, QP_ERR_FORMAT, "D: b: expected a string, found true");
+    assert_false(qpi_json_boolean(&root, "s", QPI_OPTIONAL, &b));
+    expect_failure(&e, QP_ERR_FORMAT, "expected true or false, found \"text\"");
+    assert_false(qpi_json_array(&root, "o", QPI_REQUIRED, &o));
+    expect_failure(&e, QP_ERR_FORMAT, "D: o: expected an array, found an object");
+    assert_true(qpi_json_object(&root, "o", QPI_REQUIRED, &o) && qpi_json_array(&o, "list", QPI_REQUIRED, &list));
+    qpi_json item = qpi_json_item(&list, 1);
+    assert_false(qpi_json_integer(&item, "x", QPI_REQUIRED, 0, 1, &i));
+    expect_failure(&e, QP_ERR_FORMAT, "D: o.list[1].x: expected an integer from 0 to 1, found \"y\"");
+    json_decref(tree);
+}
+
+static void printing(void **state) {
+    (void)state;
+    const char *text = "{\"a\":[1,-2,0.1,1e-05,1e300,0.3333333333333333,100.0],\"b\":{},\"c\":[],"
+                       "\"d\":\"\\\"\\\\\\n\\u001b\\u007f\xC3\xA9/\",\"e\":[true,false,null]}";
+    qpi_error  e = {0};
+    qpi_buffer out = {0};
+    json_t    *tree = qpi_json_parse("D", text, strlen(text), &e);
+    assert_true(qpi_json_print(&out, tree, 0) && qpi_buffer_put(&out, "", 1));
+    const char *want = "{\"a\":[1,-2,0.1,1e-05,1e+300,0.3333333333333333,100.0],";
+    assert_memory_equal(out.data, want, strlen(want));
+    json_t *again = qpi_json_parse("D", out.data, out.count - 1, &e);
+    assert_true(json_equal(tree, again));
+    json_decref(again);
+    out.count = 0;
+    assert_true(qpi_json_print(&out, tree, 2) && qpi_buffer_put(&out, "", 1));
+    assert_non_null(strstr(out.data, "\n  \"b\": {},\n  \"c\": [],\n"));
+    assert_non_null(strstr(out.data, "\n    true,\n"));
+    again = qpi_json_parse("D", out.data, out.count - 1, &e);
+    assert_true(json_equal(tree, again));
+    json_decref(again);
+    const char *path = temporary("printed.json");
+    assert_true(qpi_json_save(path, tree, 2, &e));
+    again = qpi_json_load(path, &e);
+    assert_true(json_equal(tree, again));
+    json_decref(again);
+    json_decref(tree);
+    remove(path);
+    assert_null(qpi_json_load(path, &e));
+    expect_failure(&e, QP_ERR_IO, "cannot open");
+    qpi_buffer_free(&out);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_readers), cmocka_unit_test(prefixes), cmocka_unit_test(depth),
+        cmocka_unit_test(streaming),    cmocka_unit_test(getters),  cmocka_unit_test(printing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
