@@ -1,0 +1,41 @@
+/* Attention in tiles: FlashAttention-2 (arXiv:2307.08691) for CPUs.
+ *
+ * A tile is up to 64 rows that read the same keys: row r of key head g is query r / group of
+ * head g * group + r % group. Rows lie along the lanes of vectors, so scores, masks, maxima
+ * and sums need no shuffles, and keys and values are read where they are, element by element.
+ *
+ * Keys are taken in blocks of 128 counted from key 0. A block gives each row a maximum m, a
+ * sum l and an output o of its own, which are then folded into the row's (M, L, O), blocks
+ * ascending. A key that a row may not see adds exact zeros. So a row's bits depend on the
+ * query and the visible keys alone, not on how many rows share the call, nor on whether
+ * blocks were computed one after the other or in parallel.
+ */
+#ifndef QUIPU_KERNELS_ATTENTION_H
+#define QUIPU_KERNELS_ATTENTION_H
+
+#include "core/isa.h"
+#include "quipu/op.h"
+
+/* Views as the op's inputs and outputs, f32 and i64, any strides; absent ones have ndim -1.
+ * bias is expanded to [B, H, T, S]. */
+typedef struct {
+    qp_view q, k, v, bias, segments, lengths;
+    qp_view out, lse; /* contiguous */
+    bool    causal;
+    int64_t window, prefix;
+    float   scale;
+} qk_attention;
+
+size_t QK(qk_attention_scratch)(const qk_attention *a, int threads);
+void   QK(qk_attention_run)(const qp_exec *exec, const qk_attention *a);
+
+/* The gradients are added to dq, dk, dv and dbias (expanded like bias), where present. */
+typedef struct {
+    qk_attention of; /* with out and lse of the forward pass, any strides */
+    qp_view      dout, dlse, dq, dk, dv, dbias;
+} qk_attention_grad;
+
+size_t QK(qk_attention_grad_scratch)(const qk_attention_grad *a, int threads);
+void   QK(qk_attention_grad_run)(const qp_exec *exec, const qk_attention_grad *a);
+
+#endif

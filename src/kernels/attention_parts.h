@@ -1,0 +1,68 @@
+/* What the files of attention share: the register product, tiles and their masks. */
+#ifndef QUIPU_KERNELS_ATTENTION_PARTS_H
+#define QUIPU_KERNELS_ATTENTION_PARTS_H
+
+#include "core/simd.h"
+#include "kernels/attention.h"
+
+#define TILE 64   /* rows */
+#define BLOCK 128 /* keys */
+#define LINE 16   /* floats that rows of scratch are padded to */
+
+static inline int64_t attention_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t attention_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t attention_padded(int64_t n) { return (n + LINE - 1) / LINE * LINE; }
+
+/* C = A B for r < rows, j < cols: A[r,p] = a[r * a_row + p * a_step], one element at a time;
+ * B[p,j] = b[p * b_row + j], rows padded to whole vectors. */
+typedef struct {
+    int64_t      rows, cols, count; /* count: of p */
+    const float *a, *b;
+    int64_t      a_row, a_step, b_row;
+    float       *c;
+    int64_t      c_row;
+    enum { PRODUCT_SET, PRODUCT_ADD, PRODUCT_BLEND } mode; /* SET, BLEND: C is padded too */
+    const float *keep, *grow;                              /* BLEND: c[r,j] = keep[j] c[r,j] + grow[j] sum */
+} attention_product;
+void QK(attention_multiply)(const attention_product *p);
+
+typedef struct {
+    const qk_attention *of;
+    int64_t             batch, head, group, row0; /* head: of the keys; group: rows per query */
+    int                 rows, lanes;              /* lanes: rows padded to LINE */
+    int64_t             keys, prefix;             /* that exist; of these, seen by all */
+    const float        *k, *v;                    /* of this batch row and head */
+    int32_t             low[TILE], high[TILE];    /* keys that a row sees besides the prefix */
+    int64_t             low_first, low_last, high_first, high_last;
+    int64_t             segment_low, segment_high;
+    int32_t             segment[2][TILE]; /* low and high words */
+} attention_tile;
+
+/* Rows of the tile from row0 of (batch, head). */
+void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch, int64_t head, int64_t row0);
+
+/* Keys *begin..*end-1 of a block are those that some row may see; false: there are none.
+ * *masked: not every row sees all of them. */
+bool QK(attention_keys)(const attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked);
+
+/* s[key - begin][lane] = q k + bias, -inf where masked; q[feature][lane] is scaled. */
+void QK(attention_scores)(const attention_tile *t, const float *q, int64_t begin, int64_t end, bool masked,
+                          float *s);
+
+/* Element 0 of each row of a [B, T, H, ..] or [B, H, T, ..] view. */
+void QK(attention_rows)(const attention_tile *t, const qp_view *v, int t_axis, int h_axis, float **row);
+
+/* out[i][lane] = scale * row[lane][i * step], 0 beyond the rows; or added to what is there. */
+void QK(attention_turn)(float *out, int lanes, float *const *row, int rows, int64_t step, int64_t count,
+                        float scale, bool add);
+
+/* row[lane][i * step] = scale[lane] * in[i][lane], or added. */
+void QK(attention_return)(float *const *row, int rows, int64_t step, const float *in, int lanes, int64_t count,
+                          const float *scale, bool add);
+
+static inline int64_t attention_tiles(const qk_attention *a) {
+    int64_t heads = a->k.shape[2], rows = heads ? a->q.shape[1] * (a->q.shape[2] / heads) : 0;
+    return (rows + TILE - 1) / TILE;
+}
+
+#endif

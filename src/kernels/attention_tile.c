@@ -1,0 +1,199 @@
+/* Tiles of attention: who sees which key, scores, and rows to and from the lanes. */
+#include "kernels/attention_parts.h"
+#include "kernels/gemm_turn.h"
+
+static int64_t segment_at(const attention_tile *t, int64_t key) {
+    const qp_view *s = &t->of->segments;
+    return ((const int64_t *)s->data)[t->batch * s->stride[0] + key * s->stride[1]];
+}
+
+static void open_row(attention_tile *t, int r) {
+    const qk_attention *a = t->of;
+    int64_t             place = a->k.shape[1] - a->q.shape[1] + (t->row0 + r) / t->group;
+    int64_t             low = 0, high = t->keys;
+    if (a->causal)
+        high = attention_min(high, place + 1);
+    else if (a->window)
+        high = attention_min(high, place + a->window);
+    if (a->window) low = attention_max(low, place - a->window + 1);
+    high = attention_max(high, 0);
+    t->low[r] = (int32_t)attention_min(low, high);
+    t->high[r] = (int32_t)high;
+    if (a->segments.ndim < 0) return;
+    int64_t segment = segment_at(t, place);
+    t->segment[0][r] = (int32_t)(uint32_t)segment;
+    t->segment[1][r] = (int32_t)(uint32_t)((uint64_t)segment >> 32);
+    if (r == 0 || segment < t->segment_low) t->segment_low = segment;
+    if (r == 0 || segment > t->segment_high) t->segment_high = segment;
+}
+
+void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch, int64_t head, int64_t row0) {
+    int64_t group = a->q.shape[2] / a->k.shape[2], keys = a->k.shape[1];
+    t->of = a;
+    t->batch = batch;
+    t->head = head;
+    t->group = group;
+    t->row0 = row0;
+    t->rows = (int)attention_min(a->q.shape[1] * group - row0, TILE);
+    t->lanes = (int)attention_padded(t->rows);
+    t->keys = a->lengths.ndim < 0 ? keys : ((const int64_t *)a->lengths.data)[batch * a->lengths.stride[0]];
+    t->prefix = attention_min(a->prefix, t->keys);
+    t->k = (const float *)a->k.data + batch * a->k.stride[0] + head * a->k.stride[2];
+    t->v = (const float *)a->v.data + batch * a->v.stride[0] + head * a->v.stride[2];
+    for (int r = 0; r < t->rows; r++) open_row(t, r);
+    for (int r = t->rows; r < t->lanes; r++) {
+        t->low[r] = t->low[0];
+        t->high[r] = t->high[0];
+        t->segment[0][r] = t->segment[0][0];
+        t->segment[1][r] = t->segment[1][0];
+    }
+    t->low_first = t->low[0];
+    t->low_last = t->low[t->rows - 1];
+    t->high_first = t->high[0];
+    t->high_last = t->high[t->rows - 1];
+}
+
+bool QK(attention_keys)(const attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked) {
+    int64_t start = block * BLOCK, stop = attention_min(start + BLOCK, t->keys);
+    int64_t from = attention_max(start, t->low_first), to = attention_min(stop, t->high_last);
+    if (start < t->prefix) {
+        from = start;
+        to = attention_max(to, attention_min(stop, t->prefix));
+    }
+    *begin = from;
+    *end = to;
+    if (from >= to) return false;
+    int64_t seen = from < t->prefix ? attention_max(t->prefix, t->low_last <= t->prefix ? t->high_first : 0)
+                   : from >= t->low_last ? t->high_first
+                                         : 0;
+    *masked = to > seen;
+    if (t->of->segments.ndim < 0) return true;
+    int64_t low = segment_at(t, from), high = low;
+    for (int64_t j = from + 1; j < to; j++) {
+        int64_t s = segment_at(t, j);
+        low = attention_min(low, s);
+        high = attention_max(high, s);
+    }
+    if (high < t->segment_low || low > t->segment_high) return false;
+    if (low != high || low != t->segment_low || low != t->segment_high) *masked = true;
+    return true;
+}
+
+static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) {
+    bool segments = t->of->segments.ndim >= 0;
+    for (int lane = 0; lane < t->lanes; lane += VF_LANES) {
+        vi low = vi_load(t->low + lane), high = vi_load(t->high + lane);
+        for (int64_t j = begin; j < end; j++) {
+            float *p = s + (j - begin) * t->lanes + lane;
+            vm     seen = vm_first(VF_LANES);
+            if (j >= t->prefix) seen = vi_lt(low, vi_set1((int32_t)j + 1)) & vi_lt(vi_set1((int32_t)j), high);
+            if (segments) {
+                uint64_t segment = (uint64_t)segment_at(t, j);
+                seen &= vi_eq(vi_load(t->segment[0] + lane), vi_set1((int32_t)(uint32_t)segment));
+                seen &= vi_eq(vi_load(t->segment[1] + lane), vi_set1((int32_t)(uint32_t)(segment >> 32)));
+            }
+            vf_store(p, vf_select(seen, vf_load(p), -VF_INF));
+        }
+    }
+}
+
+static void add_bias(const attention_tile *t, int64_t begin, int64_t end, float *s) {
+    const qp_view *bias = &t->of->bias;
+    int64_t        step = bias->stride[3];
+    float         *row[TILE];
+    QK(attention_rows)(t, bias, 2, 1, row);
+    if (bias->stride[2] == 0 && (bias->stride[1] == 0 || t->group == 1)) { /* the same for all rows */
+        for (int64_t j = begin; j < end; j++)
+            for (int lane = 0; lane < t->lanes; lane += VF_LANES) {
+                float *p = s + (j - begin) * t->lanes + lane;
+                vf_store(p, vf_load(p) + row[0][j * step]);
+            }
+        return;
+    }
+    for (int r = 0; r < t->rows; r++) row[r] += begin * step;
+    QK(attention_turn)(s, t->lanes, row, t->rows, step, end - begin, 1, true);
+}
+
+void QK(attention_scores)(const attention_tile *t, const float *q, int64_t begin, int64_t end, bool masked,
+                          float *s) {
+    const qp_view *k = &t->of->k;
+    QK(attention_multiply)
+    (&(attention_product){.rows = end - begin,
+                          .cols = t->lanes,
+                          .count = k->shape[3],
+                          .a = t->k + begin * k->stride[1],
+                          .a_row = k->stride[1],
+                          .a_step = k->stride[3],
+                          .b = q,
+                          .b_row = t->lanes,
+                          .c = s,
+                          .c_row = t->lanes});
+    if (t->of->bias.ndim >= 0) add_bias(t, begin, end, s);
+    if (masked) mask(t, begin, end, s);
+}
+
+void QK(attention_rows)(const attention_tile *t, const qp_view *v, int t_axis, int h_axis, float **row) {
+    float *base = (float *)v->data + t->batch * v->stride[0] + t->head * t->group * v->stride[h_axis];
+    for (int r = 0; r < t->rows; r++) {
+        int64_t i = t->row0 + r;
+        row[r] = base + i / t->group * v->stride[t_axis] + i % t->group * v->stride[h_axis];
+    }
+}
+
+static int lanes_of(int64_t n) { return n < 0 ? 0 : n < VF_LANES ? (int)n : VF_LANES; }
+
+/* A square of VF_LANES rows from `lane` and VF_LANES columns from i, turned. */
+static void square(vf x[VF_LANES], float *const *row, int rows, int lane, int64_t i, int64_t count) {
+    int n = lanes_of(count - i);
+    for (int u = 0; u < VF_LANES; u++)
+        x[u] = lane + u >= rows ? (vf){0}
+               : n == VF_LANES  ? vf_load(row[lane + u] + i)
+                                : vf_load_n(row[lane + u] + i, n);
+    turn(x);
+}
+
+void QK(attention_turn)(float *out, int lanes, float *const *row, int rows, int64_t step, int64_t count,
+                        float scale, bool add) {
+    if (step != 1) {
+        for (int64_t i = 0; i < count; i++)
+            for (int lane = 0; lane < lanes; lane++) {
+                float x = lane < rows ? scale * row[lane][i * step] : 0;
+                out[i * lanes + lane] = add ? out[i * lanes + lane] + x : x;
+            }
+        return;
+    }
+    for (int64_t i = 0; i < count; i += VF_LANES)
+        for (int lane = 0; lane < lanes; lane += VF_LANES) {
+            vf  x[VF_LANES];
+            int n = lanes_of(count - i);
+            square(x, row, rows, lane, i, count);
+            for (int u = 0; u < n; u++) {
+                float *p = out + (i + u) * lanes + lane;
+                vf_store(p, add ? vf_fma(x[u], vf_set1(scale), vf_load(p)) : x[u] * scale);
+            }
+        }
+}
+
+void QK(attention_return)(float *const *row, int rows, int64_t step, const float *in, int lanes, int64_t count,
+                          const float *scale, bool add) {
+    if (step != 1) {
+        for (int64_t i = 0; i < count; i++)
+            for (int lane = 0; lane < rows; lane++) {
+                float x = scale[lane] * in[i * lanes + lane], *p = row[lane] + i * step;
+                *p = add ? *p + x : x;
+            }
+        return;
+    }
+    for (int64_t i = 0; i < count; i += VF_LANES)
+        for (int lane = 0; lane < rows; lane += VF_LANES) {
+            vf  x[VF_LANES], by = vf_load(scale + lane);
+            int n = lanes_of(count - i);
+            for (int u = 0; u < VF_LANES; u++)
+                x[u] = u < n ? by * vf_load(in + (i + u) * lanes + lane) : (vf){0};
+            turn(x);
+            for (int u = 0; u < lanes_of(rows - lane); u++) {
+                float *p = row[lane + u] + i;
+                vf_store_n(p, add ? vf_load_n(p, n) + x[u] : x[u], n);
+            }
+        }
+}

@@ -1,0 +1,415 @@
+/* out[b,t,h] = sum over s of p[t,s] v[b,s,g], p = softmax over s of scale q[b,t,h] k[b,s,g] + bias[b,h,t,s],
+ * g = h / (H / G); a query that may see no key gives 0. lse [B, H, T], the logarithm of the
+ * softmax's denominator, is a second, hidden output.
+ *
+ * Query t sees key s if s < prefix, or if with the place S - T + t of the query: s <= place where
+ * causal, s > place - window and s < place + window where there is a window. Always: s < lengths[b],
+ * segments[b,s] = segments[b,place].
+ *
+ * Backward: P = e^(S - lse), D = rowsum(dout out) - dlse, dS = P (dout v^T - D), dv = P^T dout,
+ * dk = scale dS^T q, dq = scale dS k, dbias = dS.   arXiv:2205.14135, 2307.08691 */
+#include "kernels/attention.h"
+#include "ops/op.h"
+
+typedef struct {
+    bool    causal;
+    int64_t window, prefix;
+    double  scale;
+} attr;
+
+enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, INPUTS };
+enum { DQ, DK, DV, DBIAS, OUT, LSE, DOUT, DLSE, FORWARD }; /* of the gradient; then the inputs above */
+
+static const qp_view absent = {.ndim = -1};
+
+static qp_view optional(const qp_call *c, int i) { return c->nin > i ? c->in[i] : absent; }
+
+/* A bias (or its gradient) as [B, H, T, S]. */
+static qp_view expanded(qp_view bias, const qp_view *q, const qp_view *k) {
+    if (bias.ndim < 0) return bias;
+    qp_view v = {.data = bias.data, .dtype = bias.dtype, .ndim = 4};
+    int64_t shape[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
+    for (int i = 0; i < 4; i++) {
+        int own = i - (4 - bias.ndim);
+        v.shape[i] = shape[i];
+        v.stride[i] = own < 0 || bias.shape[own] == 1 ? 0 : bias.stride[own];
+    }
+    return v;
+}
+
+/* Inputs from `first` on. */
+static qk_attention problem(const qp_call *c, int first) {
+    const attr    *a = c->attr;
+    const qp_view *in = c->in + first;
+    return (qk_attention){.q = in[Q],
+                          .k = in[K],
+                          .v = in[V],
+                          .bias = expanded(optional(c, first + BIAS), &in[Q], &in[K]),
+                          .segments = optional(c, first + SEGMENTS),
+                          .lengths = optional(c, first + LENGTHS),
+                          .causal = a->causal,
+                          .window = a->window,
+                          .prefix = a->prefix,
+                          .scale = (float)(a->scale != 0 ? a->scale : 1 / sqrt((double)in[Q].shape[3]))};
+}
+
+static qk_attention forward_problem(const qp_call *c) {
+    qk_attention p = problem(c, 0);
+    p.out = c->out[0];
+    p.lse = c->out[1];
+    return p;
+}
+
+/* An empty view stands for a gradient that is not wanted. */
+static qp_view gradient(const qp_call *c, int i) { return qp_view_count(&c->in[i]) ? c->in[i] : absent; }
+
+static qk_attention_grad grad_problem(const qp_call *c) {
+    qk_attention_grad g = {.of = problem(c, FORWARD)};
+    g.of.out = c->in[OUT];
+    g.of.lse = c->in[LSE];
+    g.dout = c->in[DOUT];
+    g.dlse = c->in[DLSE];
+    g.dq = gradient(c, DQ);
+    g.dk = gradient(c, DK);
+    g.dv = gradient(c, DV);
+    g.dbias = c->in[DBIAS].ndim < 0 ? absent : expanded(gradient(c, DBIAS), &g.of.q, &g.of.k);
+    return g;
+}
+
+/* Are the lengths such? Stores an error if not. */
+static bool lengths_fit(const qp_call *c, const qk_attention *p) {
+    for (int64_t b = 0; p->lengths.ndim >= 0 && b < p->lengths.shape[0]; b++) {
+        int64_t n = ((const int64_t *)p->lengths.data)[b * p->lengths.stride[0]];
+        if (n >= 0 && n <= p->k.shape[1]) continue;
+        qp_call_fail(c, QP_ERR_ARGUMENT, "length %lld of row %lld, expected 0 to %lld", (long long)n,
+                     (long long)b, (long long)p->k.shape[1]);
+        return false;
+    }
+    return true;
+}
+
+static void run(const qp_call *c) {
+    qk_attention p = forward_problem(c);
+    if (lengths_fit(c, &p)) QK(qk_attention_run)(c->exec, &p);
+}
+
+static void run_grad(const qp_call *c) {
+    qk_attention_grad g = grad_problem(c);
+    if (lengths_fit(c, &g.of)) QK(qk_attention_grad_run)(c->exec, &g);
+}
+
+QP_KERNEL(attention) = {run, QP_ANY, NULL};
+QP_KERNEL(attention_grad) = {run_grad, QP_ANY, NULL};
+
+#if QP_BODY
+#include "core/core.h"
+
+/* "WHAT [..] and WHAT [..]: expected .." */
+static void misfit(const qp_call *c, qp_code code, const char *one, const qp_view *a, const char *two,
+                   const qp_view *b, const char *expected) {
+    char at[96], bt[96];
+    qpi_view_describe(a, at, sizeof at);
+    qpi_view_describe(b, bt, sizeof bt);
+    qp_call_fail(c, code, "%s is %s, %s is %s: expected %s", one, at, two, bt, expected);
+}
+
+static bool same(const qp_view *v, qp_dtype type, int ndim, const int64_t *shape) {
+    bool same = v->dtype == type && v->ndim == ndim;
+    for (int i = 0; i < ndim && same; i++) same = v->shape[i] == shape[i];
+    return same;
+}
+
+static bool check_mask(const qp_call *c, int first) {
+    const attr    *a = c->attr;
+    const qp_view *q = &c->in[first + Q], *k = &c->in[first + K];
+    qp_view        bias = optional(c, first + BIAS), segments = optional(c, first + SEGMENTS),
+            lengths = optional(c, first + LENGTHS), full = bias;
+    int64_t scores[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
+    if (a->window < 0 || a->prefix < 0)
+        qp_call_fail(c, QP_ERR_ARGUMENT, "window %lld and prefix %lld, expected 0 or more",
+                     (long long)a->window, (long long)a->prefix);
+    else if (bias.ndim >= 0 && (!qp_dtype_is_float(bias.dtype) || !qpi_view_expand(&full, 4, scores)))
+        misfit(c, QP_ERR_SHAPE, "q", q, "bias", &bias, "a float bias that broadcasts to [B, H, T, S]");
+    else if (segments.ndim >= 0 && !same(&segments, QP_I64, 2, k->shape))
+        misfit(c, QP_ERR_SHAPE, "k", k, "segments", &segments, "i64 [B, S]");
+    else if (segments.ndim >= 0 && q->shape[1] > k->shape[1])
+        misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "no more queries than keys with segments");
+    else if (lengths.ndim >= 0 && !same(&lengths, QP_I64, 1, k->shape))
+        misfit(c, QP_ERR_SHAPE, "k", k, "lengths", &lengths, "i64 [B]");
+    else
+        return true;
+    return false;
+}
+
+/* q, k, v and the mask from input `first` on; false after storing an error. */
+static bool check(const qp_call *c, int first) {
+    const qp_view *q = &c->in[first + Q], *k = &c->in[first + K], *v = &c->in[first + V];
+    if (!qp_dtype_is_float(q->dtype) || q->dtype != k->dtype || q->dtype != v->dtype)
+        qp_call_fail(c, QP_ERR_TYPE, "q is %s, k is %s, v is %s: expected one type of floats",
+                     qp_dtype_name(q->dtype), qp_dtype_name(k->dtype), qp_dtype_name(v->dtype));
+    else if (q->ndim != 4 || k->ndim != 4 || q->shape[0] != k->shape[0] || q->shape[3] != k->shape[3] ||
+             (k->shape[2] ? q->shape[2] % k->shape[2] : q->shape[2]) != 0)
+        misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "[B, T, H, K] and [B, S, G, K] with G dividing H");
+    else if (v->ndim != 4 || v->shape[0] != k->shape[0] || v->shape[1] != k->shape[1] ||
+             v->shape[2] != k->shape[2])
+        misfit(c, QP_ERR_SHAPE, "k", k, "v", v, "[B, S, G, K] and [B, S, G, L]");
+    else if (q->shape[1] > INT32_MAX / 2 || k->shape[1] > INT32_MAX / 2)
+        misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "less than 2^30 queries and keys");
+    else
+        return check_mask(c, first);
+    return false;
+}
+
+static void shape(qp_call *c) {
+    const qp_view *q = &c->in[Q], *v = &c->in[V];
+    if (!check(c, 0)) return;
+    qpi_view_init(&c->out[0], q->dtype, 4, (int64_t[]){q->shape[0], q->shape[1], q->shape[2], v->shape[3]});
+    qpi_view_init(&c->out[1], q->dtype, 3, (int64_t[]){q->shape[0], q->shape[2], q->shape[1]});
+}
+
+static void shape_grad(qp_call *c) {
+    const qp_view *q = &c->in[FORWARD + Q], *v = &c->in[FORWARD + V];
+    c->out[0] = c->in[0];
+    if (c->nin <= FORWARD + V) {
+        qp_call_fail(c, QP_ERR_ARGUMENT, "%d inputs, expected %d at least", c->nin, FORWARD + V + 1);
+        return;
+    }
+    if (!check(c, FORWARD)) return;
+    int64_t out[] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]};
+    int64_t lse[] = {q->shape[0], q->shape[2], q->shape[1]};
+    for (int i = DQ; i <= DV; i++)
+        if (qp_view_count(&c->in[i]) && !same(&c->in[i], q->dtype, 4, q[i].shape))
+            misfit(c, QP_ERR_SHAPE, "gradient", &c->in[i], "input", &q[i], "the same");
+    if (!same(&c->in[OUT], q->dtype, 4, out) || !same(&c->in[DOUT], q->dtype, 4, out))
+        misfit(c, QP_ERR_SHAPE, "out", &c->in[OUT], "dout", &c->in[DOUT], "[B, T, H, L]");
+    if (!same(&c->in[LSE], q->dtype, 3, lse) ||
+        (c->in[DLSE].ndim >= 0 && !same(&c->in[DLSE], q->dtype, 3, lse)))
+        misfit(c, QP_ERR_SHAPE, "q", q, "lse", &c->in[LSE], "lse [B, H, T]");
+}
+
+/* ---- The definition --------------------------------------------------------------------- */
+
+static int64_t integer(const qp_view *v, int64_t offset) { return ((const int64_t *)v->data)[offset]; }
+
+static bool sees(const qk_attention *p, int64_t b, int64_t t, int64_t s) {
+    int64_t place = p->k.shape[1] - p->q.shape[1] + t;
+    bool    near = !p->window || (s > place - p->window && (p->causal || s < place + p->window));
+    if (p->lengths.ndim >= 0 && s >= integer(&p->lengths, b * p->lengths.stride[0])) return false;
+    if (p->segments.ndim >= 0) {
+        const int64_t *step = p->segments.stride;
+        if (integer(&p->segments, b * step[0] + s * step[1]) !=
+            integer(&p->segments, b * step[0] + place * step[1]))
+            return false;
+    }
+    return s < p->prefix || ((!p->causal || s <= place) && near);
+}
+
+static int64_t at4(const qp_view *v, int64_t a, int64_t b, int64_t c, int64_t d) {
+    return a * v->stride[0] + b * v->stride[1] + c * v->stride[2] + d * v->stride[3];
+}
+static double load4(const qp_view *v, int64_t a, int64_t b, int64_t c, int64_t d) {
+    return qp_load(v, at4(v, a, b, c, d));
+}
+static double load3(const qp_view *v, int64_t a, int64_t b, int64_t c) {
+    return qp_load(v, a * v->stride[0] + b * v->stride[1] + c * v->stride[2]);
+}
+static void add4(const qp_view *v, int64_t a, int64_t b, int64_t c, int64_t d, double x) {
+    if (v->ndim >= 0) qp_store(v, at4(v, a, b, c, d), qp_load(v, at4(v, a, b, c, d)) + x);
+}
+
+/* One query's row of scores (-inf where masked) and their log-sum-exp. */
+static double score_row(const qk_attention *p, double scale, int64_t b, int64_t t, int64_t h, double *score) {
+    int64_t g = h / (p->q.shape[2] / p->k.shape[2]);
+    double  max = -INFINITY, sum = 0;
+    for (int64_t s = 0; s < p->k.shape[1]; s++) {
+        double dot = 0;
+        for (int64_t i = 0; i < p->q.shape[3]; i++) dot += load4(&p->q, b, t, h, i) * load4(&p->k, b, s, g, i);
+        score[s] = scale * dot + (p->bias.ndim < 0 ? 0 : load4(&p->bias, b, h, t, s));
+        if (!sees(p, b, t, s)) score[s] = -INFINITY;
+        max = fmax(max, score[s]);
+    }
+    if (max == -INFINITY) return max;
+    for (int64_t s = 0; s < p->k.shape[1]; s++) sum += exp(score[s] - max);
+    return max + log(sum);
+}
+
+static double scale_of(const qp_call *c, const qk_attention *p) {
+    double scale = ((const attr *)c->attr)->scale;
+    return scale != 0 ? scale : 1 / sqrt((double)p->q.shape[3]);
+}
+
+static void plain(const qp_call *c) {
+    qk_attention p = forward_problem(c);
+    double      *score = c->exec->scratch, scale = scale_of(c, &p);
+    int64_t      T = p.q.shape[1], H = p.q.shape[2], rows = p.q.shape[0] * T * H;
+    if (!lengths_fit(c, &p)) return;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t h = r % H, t = r / H % T, b = r / (H * T);
+        double  lse = score_row(&p, scale, b, t, h, score);
+        qp_store(&p.lse, (b * H + h) * T + t, lse);
+        for (int64_t i = 0; i < p.v.shape[3]; i++) {
+            double sum = 0;
+            for (int64_t s = 0; s < p.k.shape[1] && lse != -INFINITY; s++)
+                if (score[s] != -INFINITY)
+                    sum += exp(score[s] - lse) * load4(&p.v, b, s, h / (H / p.k.shape[2]), i);
+            qp_store(&p.out, r * p.v.shape[3] + i, sum);
+        }
+    }
+}
+
+static void plain_grad_row(const qk_attention_grad *d, double scale, int64_t b, int64_t t, int64_t h,
+                           double *score) {
+    const qk_attention *p = &d->of;
+    int64_t             g = h / (p->q.shape[2] / p->k.shape[2]);
+    double              lse = load3(&p->lse, b, h, t), rest = d->dlse.ndim < 0 ? 0 : -load3(&d->dlse, b, h, t);
+    score_row(p, scale, b, t, h, score);
+    for (int64_t i = 0; i < p->v.shape[3]; i++)
+        rest += load4(&d->dout, b, t, h, i) * load4(&p->out, b, t, h, i);
+    for (int64_t s = 0; s < p->k.shape[1]; s++) {
+        if (score[s] == -INFINITY || lse == -INFINITY) continue;
+        double weight = exp(score[s] - lse), slope = -rest;
+        for (int64_t i = 0; i < p->v.shape[3]; i++) {
+            slope += load4(&d->dout, b, t, h, i) * load4(&p->v, b, s, g, i);
+            add4(&d->dv, b, s, g, i, weight * load4(&d->dout, b, t, h, i));
+        }
+        slope *= weight;
+        add4(&d->dbias, b, h, t, s, slope);
+        for (int64_t i = 0; i < p->q.shape[3]; i++) {
+            add4(&d->dq, b, t, h, i, scale * slope * load4(&p->k, b, s, g, i));
+            add4(&d->dk, b, s, g, i, scale * slope * load4(&p->q, b, t, h, i));
+        }
+    }
+}
+
+static void plain_grad(const qp_call *c) {
+    qk_attention_grad d = grad_problem(c);
+    int64_t           T = d.of.q.shape[1], H = d.of.q.shape[2], rows = d.of.q.shape[0] * T * H;
+    if (!lengths_fit(c, &d.of)) return;
+    for (int64_t r = 0; r < rows; r++)
+        plain_grad_row(&d, scale_of(c, &d.of), r / (H * T), r / H % T, r % H, c->exec->scratch);
+}
+
+/* ---- The ops ------------------------------------------------------------------------------ */
+
+extern const qp_op qp_op_attention_grad;
+
+static void backward(qp_rule *r) {
+    static const int64_t nothing[] = {0};
+    qp_tensor            in[FORWARD + INPUTS];
+    for (int i = 0; i < INPUTS; i++) in[FORWARD + i] = i < r->nin ? r->in[i] : QP_NONE;
+    for (int i = Q; i <= V; i++)
+        in[DQ + i] = r->need[i] ? qp_grad_into(r, i) : qp_empty(r->ctx, qp_dtype_of(r->in[i]), 1, nothing);
+    in[DBIAS] = r->nin > BIAS && r->need[BIAS] ? qp_grad_into(r, BIAS) : QP_NONE;
+    in[OUT] = r->out[0];
+    in[LSE] = r->out[1];
+    in[DOUT] = r->dout[0];
+    in[DLSE] = r->dout[1];
+    if (qp_is_none(in[DOUT]))
+        in[DOUT] = qp_zeros(r->ctx, qp_dtype_of(r->out[0]), 4,
+                            (int64_t[]){qp_size(r->out[0], 0), qp_size(r->out[0], 1), qp_size(r->out[0], 2),
+                                        qp_size(r->out[0], 3)});
+    qp_apply(&qp_op_attention_grad, FORWARD + INPUTS, in, r->attr);
+    for (int i = Q; i <= BIAS && i < r->nin; i++)
+        if (r->need[i]) r->din[i] = in[DQ + i];
+}
+
+/* Pairs of a query and a key that the shape of the mask lets meet. */
+static double pairs(const qp_call *c, int first) {
+    qk_attention p = problem(c, first);
+    int64_t      S = p.k.shape[1], T = p.q.shape[1], sum = 0;
+    for (int64_t t = 0; t < T; t++) {
+        int64_t place = S - T + t, high = S, low = 0;
+        if (p.causal)
+            high = place + 1;
+        else if (p.window)
+            high = place + p.window;
+        if (p.window) low = place - p.window + 1;
+        if (high > S) high = S;
+        if (low < p.prefix) low = p.prefix;
+        sum += (p.prefix < S ? p.prefix : S) + (high > low ? high - low : 0);
+    }
+    return (double)sum * (double)(p.q.shape[0] * p.q.shape[2]);
+}
+
+static double flops(const qp_call *c) {
+    return 2 * pairs(c, 0) * (double)(c->in[K].shape[3] + c->in[V].shape[3]);
+}
+static double flops_grad(const qp_call *c) {
+    const qp_view *in = c->in + FORWARD;
+    return 2 * pairs(c, FORWARD) * (double)(3 * in[K].shape[3] + 2 * in[V].shape[3]);
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static size_t scratch(const qp_call *c, int threads) {
+    qk_attention p = forward_problem(c);
+    return larger(QK(qk_attention_scratch)(&p, threads), (size_t)p.k.shape[1] * sizeof(double));
+}
+static size_t scratch_grad(const qp_call *c, int threads) {
+    qk_attention_grad g = grad_problem(c);
+    return larger(QK(qk_attention_grad_scratch)(&g, threads), (size_t)g.of.k.shape[1] * sizeof(double));
+}
+
+static const qp_sample samples[] = {
+    {.in = "x[2,5,2,4] x[2,5,2,4] x[2,5,2,4]"},
+    {.in = "x[1,3,2,5] x[1,7,2,5] x[1,7,2,3]", .attr = &(attr){.causal = true}},
+    {.in = "x[2,4,6,3] x[2,6,2,3] x[2,6,2,3]", .attr = &(attr){.causal = true, .scale = 0.7}},
+    {.in = "x[1,9,4,4] x[1,9,1,4] x[1,9,1,4]", .attr = &(attr){.causal = true, .window = 3}},
+    {.in = "x[1,9,1,4] x[1,9,1,4] x[1,9,1,4]", .attr = &(attr){.window = 2, .prefix = 2}},
+    {.in = "x[2,4,2,3] x[2,6,2,3] x[2,6,2,3] x[2,2,4,6]"},
+    {.in = "x[2,4,2,3] x[2,6,1,3] x[2,6,1,3] x[4,6]", .attr = &(attr){.causal = true}},
+    {.in = "x[2,3,2,3] x[2,4,2,3] x[2,4,2,3] x[1,2,1,4] i2[2,4] i5[2]"},
+    {.in = "x[2,4,1,3] x[2,4,1,3] x[2,4,1,3] - i2[2,4]", .attr = &(attr){.causal = true}},
+    {.in = "x[3,2,1,3] x[3,4,1,3] x[3,4,1,3] - - i5[3]", .attr = &(attr){.causal = true, .prefix = 1}},
+    {.in = "x[1,5,1,2] x[1,3,1,2] x[1,3,1,2]", .attr = &(attr){.causal = true}}, /* some see nothing */
+    {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]", .attr = &(attr){.causal = true}},
+    {.in = "x[1,70,2,5] x[1,150,1,5] x[1,150,1,3]", .attr = &(attr){.causal = true, .window = 40, .prefix = 3}},
+    {.in = "x[0,2,1,3] x[0,2,1,3] x[0,2,1,3]"},
+    {.in = "x[1,0,1,3] x[1,2,1,3] x[1,2,1,3]"},
+    {.in = "x[1,2,1,3] x[1,0,1,3] x[1,0,1,3]"},
+    {.in = "x[1,1,1,1] x[1,1,1,1] x[1,1,1,1]"},
+    {0}};
+
+QP_OP(attention) = {.name = "attention",
+                    .source = "torch.nn.functional.scaled_dot_product_attention, arXiv:2307.08691",
+                    .min_in = 3,
+                    .max_in = INPUTS,
+                    .nout = 2,
+                    .attr_bytes = sizeof(attr),
+                    .saves = QP_SAVE_ALL_IN | QP_SAVE_OUT(0) | QP_SAVE_OUT(1),
+                    .shape = shape,
+                    .plain = plain,
+                    .backward = backward,
+                    .scratch = scratch,
+                    .flops = flops,
+                    .samples = samples};
+
+static const qp_sample samples_grad[] = {
+    {.in =
+         "x[2,5,2,4] x[2,5,2,4] x[2,5,2,4] - x[2,5,2,4] p[2,2,5] x[2,5,2,4] - x[2,5,2,4] x[2,5,2,4] x[2,5,2,4]",
+     .attr = &(attr){.causal = true}},
+    {.in = "x[1,3,4,5] x[0] x[0] x[3,7] x[1,3,4,2] p[1,4,3] x[1,3,4,2] x[1,4,3] x[1,3,4,5] x[1,7,2,5] "
+           "x[1,7,2,2] x[3,7]"},
+    {0}};
+
+QP_OP(attention_grad) = {.name = "attention_grad",
+                         .source = "backward of attention, added to the gradients",
+                         .min_in = 3,
+                         .max_in = FORWARD + INPUTS,
+                         .nout = 1,
+                         .attr_bytes = sizeof(attr),
+                         .shape = shape_grad,
+                         .plain = plain_grad,
+                         .scratch = scratch_grad,
+                         .flops = flops_grad,
+                         .samples = samples_grad,
+                         .mutates = true};
+
+qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
+    attr      a = {mask.causal, mask.window, mask.prefix, scale};
+    qp_tensor y[2];
+    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths);
+    qp_drop(y[1]);
+    return y[0];
+}
+#endif
