@@ -1,7 +1,6 @@
 #include "kernels/norm.h"
 
 #include <math.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "core/simd.h"

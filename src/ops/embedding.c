@@ -1,5 +1,6 @@
 /* y = table[index]: rows of table [V, D].   dtable: each row of dy is added to its row of the
  * table's gradient, in order of the indices; embedding_grad does it in place. */
+#include "kernels/copy.h"
 #include "ops/index.h"
 #include "ops/op.h"
 
@@ -25,12 +26,7 @@ static void run(const qp_call *c) {
     qp_parallel(c->exec, qp_view_count(&c->in[1]), (GRAIN + D - 1) / D, copy_rows, (void *)c);
 }
 
-static bool takes(const qp_call *c) {
-    (void)c;
-    return true;
-}
-
-QP_KERNEL(embedding) = {run, QP_ROWS, takes};
+QP_KERNEL(embedding) = {run, QP_ROWS, qk_copy_takes};
 
 /* ---- Gradient: pieces are ranges of columns, so every sum is formed by one of them ---------- */
 
@@ -59,13 +55,7 @@ static void grad_run(const qp_call *c) {
     qp_parallel(c->exec, D, share < 64 ? 64 : share, add_columns, (void *)c);
 }
 
-static bool grad_takes(const qp_call *c) {
-    const qp_view *table = &c->out[0];
-    return table->dtype == QP_F32 && c->in[1].dtype == QP_F32 &&
-           (table->stride[1] == 1 || table->shape[1] <= 1);
-}
-
-QP_KERNEL(embedding_grad) = {grad_run, QP_ROWS, grad_takes};
+QP_KERNEL(embedding_grad) = {grad_run, QP_ROWS, NULL};
 
 #if QP_BODY
 #include "core/core.h"
