@@ -1,6 +1,6 @@
 /* Tiles of attention: who sees which key, scores, and rows to and from the lanes. */
 #include "kernels/attention_parts.h"
-#include "kernels/gemm_turn.h"
+#include "kernels/turn.h"
 
 static int64_t segment_at(const attention_tile *t, int64_t key) {
     const qp_view *s = &t->of->segments;
