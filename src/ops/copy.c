@@ -15,7 +15,7 @@ static double f(const double *x, const void *attr) {
 static void plain(const qp_call *c) { qp_plain_map(c, f); }
 
 static const qp_sample samples[] = {
-    {.in = "x[3,5] x[3,5]"}, {.in = "x[3,5] x[5]"}, {.in = "i9[7] i9[7]"}, {.in = "x[0] x[0]"}, {.in = "x[] x[1]"}, {0}};
+    {.in = "x[3,5] x[3,5]"}, {.in = "x[3,5] x[5]"}, {.in = "i9[7] i9[7]"}, {.in = "x[0] x[0]"}, {.in = "x[1] x[]"}, {0}};
 
 QP_OP(copy) = {.name = "copy",
                .source = "torch.Tensor.copy_",

@@ -216,7 +216,7 @@ QP_OP(matmul) = {.name = "matmul",
                  .samples = samples};
 
 static const qp_sample samples_into[] = {{.in = "x[3,5] x[3,4] x[4,5]"}, {.in = "x[3,5] x[2,6,3,4] x[2,1,4,5]"},
-                                         {.in = "x[3,5] x[3,0] x[0,5]"}, {.in = "x[2,1,3,5] x[4,3,4] x[4,5]"},
+                                         {.in = "x[3,5] x[3,0] x[0,5]"}, {.in = "x[2,1,3,5] x[2,4,3,4] x[4,5]"},
                                          {.in = "x[0,5] x[0,4] x[4,5]"}, {0}};
 
 QP_OP(matmul_into) = {.name = "matmul_into",
