@@ -26,7 +26,7 @@ static uint64_t scramble(uint64_t x, int bits, const round_key keys[ROUNDS]) {
     uint64_t mask = bits == 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
     for (int r = 0; r < ROUNDS; r++) {
         x = (x * keys[r].factor + keys[r].addend) & mask;
-        x ^= x >> (bits / 2 + 1 - (r & 1));
+        x ^= x >> ((bits + 1) / 2 + (r & 1));
     }
     return x;
 }
