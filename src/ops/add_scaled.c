@@ -36,7 +36,7 @@ QP_OP(add_scaled) = {.name = "add_scaled",
                      .max_in = 3,
                      .nout = 1,
                      .plain = plain,
-                     .mutates = true,
+                     .mutates = QP_SAVE_IN(0),
                      .elementwise = true,
                      .samples = samples};
 #endif

@@ -403,7 +403,7 @@ QP_OP(attention_grad) = {.name = "attention_grad",
                          .scratch = scratch_grad,
                          .flops = flops_grad,
                          .samples = samples_grad,
-                         .mutates = true};
+                         .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS)};
 
 qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
     attr      a = {mask.causal, mask.window, mask.prefix, scale};
