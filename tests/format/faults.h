@@ -1,0 +1,109 @@
+/* Makes the n-th call of the heap or of the operating system fail, in the program that
+ * includes this (once), and counts what is held. glibc only; not together with sanitizers
+ * that bring a heap of their own.
+ *
+ *     for (long n = 1; faults_begin(n); n++) { ...; faults_end(); ... }
+ */
+#ifndef TESTS_FORMAT_FAULTS_H
+#define TESTS_FORMAT_FAULTS_H
+
+#include <stdbool.h>
+#include <stdlib.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#define FAULTS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define FAULTS 0
+#endif
+#endif
+#ifndef FAULTS
+#define FAULTS 1
+#endif
+
+#if FAULTS
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static atomic_long faults_held, faults_calls, faults_at;
+static atomic_bool faults_hit;
+
+/* Should this call fail? */
+static bool faults_now(int error) {
+    if (atomic_load(&faults_at) == 0 || atomic_fetch_add(&faults_calls, 1) + 1 != atomic_load(&faults_at)) return false;
+    atomic_store(&faults_hit, true);
+    errno = error;
+    return true;
+}
+
+static inline void faults_begin(long n) {
+    atomic_store(&faults_hit, false);
+    atomic_store(&faults_calls, 0);
+    atomic_store(&faults_at, n);
+}
+/* Calls work again; true if one failed. */
+static inline bool faults_end(void) {
+    atomic_store(&faults_at, 0);
+    return atomic_load(&faults_hit);
+}
+
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+extern void *__libc_memalign(size_t, size_t);
+extern void  __libc_free(void *);
+
+/* Shared libraries shall find these, too. */
+#pragma GCC visibility push(default)
+
+static void *faults_got(void *p) {
+    if (p) atomic_fetch_add(&faults_held, 1);
+    return p;
+}
+void *malloc(size_t n) { return faults_now(ENOMEM) ? NULL : faults_got(__libc_malloc(n)); }
+void *calloc(size_t n, size_t m) { return faults_now(ENOMEM) ? NULL : faults_got(__libc_calloc(n, m)); }
+void *aligned_alloc(size_t a, size_t n) { return faults_now(ENOMEM) ? NULL : faults_got(__libc_memalign(a, n)); }
+void *realloc(void *p, size_t n) {
+    if (faults_now(ENOMEM)) return NULL;
+    void *q = __libc_realloc(p, n);
+    return p ? q : faults_got(q);
+}
+void free(void *p) {
+    if (p) atomic_fetch_sub(&faults_held, 1);
+    __libc_free(p);
+}
+
+int open(const char *path, int flags, ...) {
+    va_list args;
+    va_start(args, flags);
+    int mode = flags & O_CREAT ? va_arg(args, int) : 0;
+    va_end(args);
+    return faults_now(EIO) ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+ssize_t read(int fd, void *data, size_t n) { return faults_now(EIO) ? -1 : syscall(SYS_read, fd, data, n); }
+ssize_t write(int fd, const void *data, size_t n) { return faults_now(ENOSPC) ? -1 : syscall(SYS_write, fd, data, n); }
+int     fsync(int fd) { return faults_now(EIO) ? -1 : (int)syscall(SYS_fsync, fd); }
+int     close(int fd) {
+    bool fails = faults_now(EIO); /* a descriptor is gone even if closing it fails */
+    int  result = (int)syscall(SYS_close, fd);
+    return fails ? -1 : result;
+}
+int rename(const char *from, const char *to) {
+    return faults_now(EIO) ? -1 : (int)syscall(SYS_renameat, AT_FDCWD, from, AT_FDCWD, to);
+}
+int   mkdir(const char *path, mode_t mode) { return faults_now(EIO) ? -1 : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode); }
+void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset) {
+    if (faults_now(ENOMEM)) return MAP_FAILED;
+    return (void *)syscall(SYS_mmap, at, n, protection, flags, fd, offset);
+}
+
+#pragma GCC visibility pop
+#endif
+#endif
