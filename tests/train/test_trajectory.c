@@ -97,9 +97,11 @@ static bool compared(const char *name, int64_t i, int64_t n) {
     return !strstr(name, "c_attn.bias") || i < n / 3 || i >= 2 * n / 3;
 }
 
-/* Rotation leaves a key bias a small true gradient; PyTorch's own f32 drifts from its f64 by
- * 3e-4 there. */
-static double tolerance(const char *name) { return strstr(name, "k_proj.bias") ? 1e-3 : 1e-4; }
+/* Where a gradient nearly vanishes Adam turns rounding into steps: PyTorch's own f32 ends this far
+ * from its f64 (measured: 2.7e-4 and 3.6e-4), so twice that is allowed there. */
+static double tolerance(const char *name) {
+    return strstr(name, "k_proj.bias") ? 7e-4 : strstr(name, "h.0.mlp.c_fc.weight") ? 5.4e-4 : 1e-4;
+}
 
 static void check_final(replay *r) {
     char      name[256], key[264];
