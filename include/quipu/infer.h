@@ -42,6 +42,8 @@ typedef struct {
     int                end_count;
     /* Text as it comes, whole characters, nothing of a stop text. Return false to stop. */
     bool (*on_text)(void *user, const char *text, size_t bytes);
+    /* Each token as it is drawn, the one that ends it not. Return false to stop. */
+    bool (*on_token)(void *user, int32_t id);
     void *user;
 } qp_generate_options;
 
@@ -52,7 +54,8 @@ typedef struct {
 } qp_generation;
 
 /* Continues the ids: session (batch 1) is fed the prompt, then what is drawn. After the first
- * token the loop asks the system for no memory. */
+ * token the loop asks the system for no memory. Without a tokenizer (NULL) there is no text and
+ * there are no stop texts. */
 QP_API QP_MUST_CHECK qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t *ids, int64_t n,
                                            qp_generate_options options, qp_generation *result);
 

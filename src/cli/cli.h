@@ -54,6 +54,9 @@ bool    cli_interrupted(void);
 int cli_error(const char *format, ...) QP_PRINTF(1, 2);
 int cli_usage(const cli *c, const char *format, ...) QP_PRINTF(2, 3);
 int cli_failed(qp_ctx *ctx);
+/* A remark on stderr, where progress would be shown too. */
+void  cli_remark(const cli *c, const char *format, ...) QP_PRINTF(2, 3);
+char *cli_shown(char *text); /* its control bytes become '?'; for texts from files */
 
 /* Progress on stderr: one line, redrawn, only on a terminal and not with --quiet. */
 typedef struct {

@@ -3,10 +3,13 @@
 #define QUIPU_CLI_JSON_H
 
 #include <jansson.h>
+#include <stddef.h>
 
-/* One line on stdout; takes over value. */
-void cli_json_print(json_t *value);
+/* One line on stdout; takes over value. Returns the exit status (NULL: no memory). */
+int cli_json_print(json_t *value);
 /* A number; null where JSON has none (NaN, infinities). */
 json_t *cli_json_number(double x);
+/* A text that need not be UTF-8: what is not becomes U+FFFD. */
+json_t *cli_json_text(const char *text, size_t bytes);
 
 #endif

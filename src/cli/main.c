@@ -1,23 +1,21 @@
 /* quipu: verbs, options, help. */
-#define _GNU_SOURCE /* sigaction, strdup */
+#define _GNU_SOURCE /* sigaction, isatty */
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
-#define MAX_OPTIONS 64
-#define MAX_LIST 256
-
 struct cli {
     const cli_verb *verb;
-    const char     *given[MAX_OPTIONS];
-    const char     *list[MAX_LIST];
-    int             list_option[MAX_LIST], list_count;
-    const char     *arguments[MAX_LIST];
+    const char    **given; /* of each option, as option_at counts them */
+    const char    **list;  /* values of repeatable options, those of one option together */
+    int            *list_option, list_count;
+    const char    **arguments;
     int             argument_count;
     qp_ctx         *ctx;
 };
@@ -65,11 +63,33 @@ bool cli_given(const cli *c, const char *name) {
     return false;
 }
 
+/* A whole number, also as "1e6" and "2.5e3". */
+static bool read_int(const char *text, int64_t *out) {
+    char *end;
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    if (end != text && !*end && !errno) return true;
+    double x = strtod(text, &end);
+    if (end == text || *end || !(fabs(x) <= 0x1p53) || x != floor(x)) return false;
+    *out = (int64_t)x;
+    return true;
+}
+
 bool        cli_flag(const cli *c, const char *name) { return value_of(c, name) != NULL; }
 const char *cli_text(const cli *c, const char *name) { return value_of(c, name); }
-double      cli_number(const cli *c, const char *name) { return strtod(value_of(c, name), NULL); }
-int64_t     cli_int(const cli *c, const char *name) { return (int64_t)strtoll(value_of(c, name), NULL, 10); }
 int         cli_argument_count(const cli *c) { return c->argument_count; }
+
+double cli_number(const cli *c, const char *name) {
+    const char *text = value_of(c, name);
+    return text ? strtod(text, NULL) : 0;
+}
+
+int64_t cli_int(const cli *c, const char *name) {
+    const char *text = value_of(c, name);
+    int64_t     x = 0;
+    return text && read_int(text, &x) ? x : 0;
+}
+
 const char *cli_argument(const cli *c, int index) { return index < c->argument_count ? c->arguments[index] : NULL; }
 
 const char **cli_list(const cli *c, const char *name, int *count) {
@@ -81,7 +101,7 @@ const char **cli_list(const cli *c, const char *name, int *count) {
             if (first < 0) first = i;
             ++*count;
         }
-    return first < 0 ? NULL : (const char **)&c->list[first];
+    return first < 0 ? NULL : &c->list[first];
 }
 
 static void add_to_list(cli *c, int option, const char *text) {
@@ -97,28 +117,44 @@ static void add_to_list(cli *c, int option, const char *text) {
 
 /* ---- Messages --------------------------------------------------------------------------------------- */
 
-static void message(const char *prefix, const char *format, va_list args) {
-    fprintf(stderr, "quipu: %s", prefix);
-    vfprintf(stderr, format, args);
+/* Texts from outside may stand in a message: it stays one line and sends no control bytes to
+ * the terminal. */
+static void message(const char *format, va_list args, const char *behind) {
+    char text[4096];
+    vsnprintf(text, sizeof text, format, args);
+    fprintf(stderr, "quipu: %s%s\n", cli_shown(text), behind);
+}
+
+char *cli_shown(char *text) {
+    for (char *p = text; *p; p++)
+        if ((unsigned char)*p < 32 || *p == 127) *p = '?';
+    return text;
 }
 
 int cli_error(const char *format, ...) {
     va_list args;
     va_start(args, format);
-    message("", format, args);
+    message(format, args, "");
     va_end(args);
-    fputc('\n', stderr);
     return 1;
 }
 
 int cli_usage(const cli *c, const char *format, ...) {
+    char    behind[64];
     va_list args;
+    snprintf(behind, sizeof behind, " (see `quipu %s%s--help`)", c ? c->verb->name : "", c ? " " : "");
     va_start(args, format);
-    message("", format, args);
+    message(format, args, behind);
     va_end(args);
-    if (c) fprintf(stderr, " (see `quipu %s --help`)\n", c->verb->name);
-    else fprintf(stderr, " (see `quipu --help`)\n");
     return 2;
+}
+
+void cli_remark(const cli *c, const char *format, ...) {
+    va_list args;
+    if (cli_flag(c, "quiet") || !isatty(2)) return;
+    va_start(args, format);
+    message(format, args, "");
+    va_end(args);
 }
 
 int cli_failed(qp_ctx *ctx) {
@@ -132,12 +168,14 @@ int cli_failed(qp_ctx *ctx) {
 /* ---- Parsing ------------------------------------------------------------------------------------------ */
 
 static int check_number(const cli *c, const cli_option *o, const char *text) {
-    char  *end;
-    double x = strtod(text, &end);
-    if (end == text || *end || !isfinite(x) || (o->kind == CLI_INT && x != floor(x)))
+    char   *end;
+    double  x = strtod(text, &end);
+    int64_t whole;
+    bool    is_number = end != text && !*end && isfinite(x) && !text[strspn(text, "0123456789+-.eE")];
+    if (!is_number || (o->kind == CLI_INT && !read_int(text, &whole)))
         return cli_usage(c, "--%s is \"%s\", expected a %snumber", o->name, text, o->kind == CLI_INT ? "whole " : "");
     if ((o->low != 0 || o->high != 0) && (x < o->low || x > o->high))
-        return cli_usage(c, "--%s is %s, expected a number from %g to %g", o->name, text, o->low, o->high);
+        return cli_usage(c, "--%s is %s, expected a number from %.15g to %.15g", o->name, text, o->low, o->high);
     return 0;
 }
 
@@ -147,33 +185,32 @@ static int take_value(cli *c, int index, const char *text) {
         int status = check_number(c, o, text);
         if (status) return status;
     }
-    if (o->kind == CLI_LIST) {
-        if (c->list_count == MAX_LIST) return cli_usage(c, "more than %d values", MAX_LIST);
-        add_to_list(c, index, text);
-    } else {
-        c->given[index] = text;
-    }
+    if (o->kind == CLI_LIST) add_to_list(c, index, text);
+    else c->given[index] = text;
     return 0;
 }
 
-/* One option with its value or values; *i moves on. */
+/* One option with its value or values: --name value, --name=value, -n value or -nvalue; *i
+ * moves on. */
 static int take_option(cli *c, int argc, char **argv, int *i) {
-    const char *word = argv[*i], *equals = NULL;
+    const char *word = argv[*i], *joined = NULL;
     int         index;
     if (word[1] == '-') {
-        equals = strchr(word, '=');
+        const char *equals = strchr(word, '=');
         index = option_index(c->verb, word + 2, equals ? (size_t)(equals - word - 2) : strlen(word + 2), 0);
+        if (equals) joined = equals + 1;
     } else {
-        index = word[2] ? -1 : option_index(c->verb, NULL, 0, word[1]);
+        index = option_index(c->verb, NULL, 0, word[1]);
+        if (word[2]) joined = word + 2;
     }
     if (index < 0) return cli_usage(c, "%s: unknown option %s", c->verb->name, word);
     const cli_option *o = option_at(c->verb, index);
     if (o->kind == CLI_FLAG) {
-        if (equals) return cli_usage(c, "--%s takes no value", o->name);
+        if (joined) return cli_usage(c, "--%s takes no value", o->name);
         c->given[index] = "1";
         return 0;
     }
-    if (equals) return take_value(c, index, equals + 1);
+    if (joined) return take_value(c, index, joined);
     if (*i + 1 >= argc) return cli_usage(c, "%s needs a value", word);
     int status = take_value(c, index, argv[++*i]);
     while (!status && o->kind == CLI_LIST && *i + 1 < argc && argv[*i + 1][0] != '-')
@@ -190,7 +227,6 @@ static int parse(cli *c, int argc, char **argv) {
             int status = take_option(c, argc, argv, &i);
             if (status) return status;
         } else {
-            if (c->argument_count == MAX_LIST) return cli_usage(c, "more than %d arguments", MAX_LIST);
             c->arguments[c->argument_count++] = argv[i];
         }
     }
@@ -226,10 +262,10 @@ static void print_verb_help(const cli_verb *v) {
     if (v->examples) printf("\nexamples:\n%s", v->examples);
 }
 
-static void print_help(void) {
-    printf("quipu %s: train, run and compare sequence models\n\nusage: quipu VERB [options]\n\n", QP_VERSION);
-    for (int i = 0; cli_verbs[i]; i++) printf("  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
-    printf("\n`quipu VERB --help` shows the options of a verb and examples.\n");
+static void print_help(FILE *out) {
+    fprintf(out, "quipu %s: train, run and compare sequence models\n\nusage: quipu VERB [options]\n\n", QP_VERSION);
+    for (int i = 0; cli_verbs[i]; i++) fprintf(out, "  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
+    fprintf(out, "\n`quipu VERB --help` shows the options of a verb and examples.\n");
 }
 
 /* ---- Context and signals ------------------------------------------------------------------------------------ */
@@ -258,28 +294,63 @@ qp_ctx *cli_open(cli *c) {
     return c->ctx;
 }
 
-int main(int argc, char **argv) {
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-        print_help();
-        return argc < 2 ? 2 : 0;
-    }
-    if (!strcmp(argv[1], "--version")) {
-        printf("quipu %s\n", QP_VERSION);
-        return 0;
-    }
-    cli c = {0};
+static const cli_verb *find_verb(const char *name) {
     for (int i = 0; cli_verbs[i]; i++)
-        if (!strcmp(cli_verbs[i]->name, argv[1])) c.verb = cli_verbs[i];
-    if (!c.verb) return cli_usage(NULL, "no verb \"%s\"", argv[1]);
-    int status = parse(&c, argc - 2, argv + 2);
+        if (!strcmp(cli_verbs[i]->name, name)) return cli_verbs[i];
+    return NULL;
+}
+
+/* The status once all of stdout has arrived. */
+static int flushed(int status) {
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0)
+        return cli_error("cannot write to stdout: %s", errno ? strerror(errno) : "an earlier write failed");
+    return status;
+}
+
+static int run_verb(cli *c, int argc, char **argv) {
+    int status = parse(c, argc, argv);
     if (status) return status;
-    if (cli_flag(&c, "help")) {
-        print_verb_help(c.verb);
+    if (cli_flag(c, "help")) {
+        print_verb_help(c->verb);
         return 0;
     }
-    status = c.verb->run(&c);
+    status = c->verb->run(c);
     signalled_ctx = NULL;
-    qp_close(c.ctx);
-    if (status == 0 && (fflush(stdout) != 0 || ferror(stdout))) return cli_error("cannot write to stdout: %s", strerror(errno));
+    qp_close(c->ctx);
     return status;
+}
+
+int main(int argc, char **argv) {
+    const char *word = argc > 1 ? argv[1] : "";
+    if (argc < 2) {
+        print_help(stderr);
+        return 2;
+    }
+    if (!strcmp(word, "--version")) {
+        printf("quipu %s\n", QP_VERSION);
+        return flushed(0);
+    }
+    bool help = !strcmp(word, "help");
+    if (!strcmp(word, "--help") || !strcmp(word, "-h") || (help && argc == 2)) {
+        print_help(stdout);
+        return flushed(0);
+    }
+    if (help) word = argv[2]; /* quipu help VERB */
+    cli c = {.verb = find_verb(word)};
+    if (!c.verb) return cli_usage(NULL, "no verb \"%s\"", word);
+    int options = 0;
+    while (option_at(c.verb, options)) options++;
+    c.given = calloc((size_t)options, sizeof *c.given);
+    c.list = calloc((size_t)argc, sizeof *c.list);
+    c.list_option = calloc((size_t)argc, sizeof *c.list_option);
+    c.arguments = calloc((size_t)argc, sizeof *c.arguments);
+    int status = 1;
+    if (!c.given || !c.list || !c.list_option || !c.arguments) cli_error("out of memory");
+    else status = help ? run_verb(&c, 1, (char *[]){"--help"}) : run_verb(&c, argc - 2, argv + 2);
+    free(c.given);
+    free(c.list);
+    free(c.list_option);
+    free(c.arguments);
+    return flushed(status);
 }

@@ -34,7 +34,7 @@ cli_progress cli_progress_start(const cli *c, int64_t total) {
 
 void cli_progress_show(cli_progress *p, int64_t done, const char *format, ...) {
     double now = cli_now();
-    if (!p->on || (done < p->total && now - p->shown < 0.1)) return;
+    if (!p->on || (done != p->total && now - p->shown < 0.1)) return;
     struct winsize size = {0};
     char           text[256], eta[32], line[512];
     va_list        args;

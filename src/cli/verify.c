@@ -3,8 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/open.h"
+#include "models/model.h"
 
 typedef struct {
     cli     *c;
@@ -47,10 +48,11 @@ static void compare(verification *v, const char *name, qp_tensor ours) {
         return;
     }
     double error = relative_error(ours, theirs);
+    if (qp_failed(v->ctx)) return;
     bool   ok = error <= v->tolerance;
     v->compared++;
     v->failed += !ok;
-    if (!(error <= v->worst)) v->worst = error;
+    if (!(error <= v->worst) && !isnan(v->worst)) v->worst = error;
     if (cli_flag(v->c, "json")) json_object_set_new(v->rows, name, cli_json_number(error));
     else printf("%-10.2e %s %s\n", error, ok ? "ok  " : "FAIL", name);
 }
@@ -61,29 +63,45 @@ static qp_tensor next_tokens(qp_tensor ids) {
     return qp_pad(qp_slice(ids, 1, 1, T, 1), 1, 0, 1, -100);
 }
 
+/* The reference's name of a parameter's gradient; false if it has none. Published checkpoints
+ * may lack the names' prefix. */
+static bool gradient_key(const verification *v, const qp_model *m, const char *name, char key[264]) {
+    size_t prefix = strlen(m->preset->prefix);
+    snprintf(key, 264, "grad.%s", name);
+    if (qp_file_find(v->reference, key) >= 0) return true;
+    if (prefix && !strncmp(name, m->preset->prefix, prefix)) snprintf(key, 264, "grad.%s", name + prefix);
+    return qp_file_find(v->reference, key) >= 0;
+}
+
 static void compare_gradients(verification *v, qp_model *m, qp_tensor ids) {
     char      name[256], key[264];
     qp_tensor piece;
-    bool      any = false;
-    for (int64_t i = 0; i < qp_file_count(v->reference) && !any; i++)
-        any = !strncmp(qp_file_at(v->reference, i).name, "grad.", 5);
-    if (!any) return;
+    int       given = 0, found = 0;
+    for (int64_t i = 0; i < qp_file_count(v->reference); i++)
+        given += !strncmp(qp_file_at(v->reference, i).name, "grad.", 5);
+    if (!given) return;
     qp_backward(qp_model_loss(m, ids, next_tokens(ids)));
     for (int64_t i = 0; !qp_failed(v->ctx); i++) {
         qp_scope s = qp_enter(v->ctx);
         bool     more = qp_model_piece(m, i, true, name, &piece);
-        snprintf(key, sizeof key, "grad.%s", name);
-        if (more && qp_file_find(v->reference, key) >= 0 && !qp_is_none(piece)) compare(v, key, piece);
+        if (more && gradient_key(v, m, name, key)) {
+            found++;
+            if (qp_is_none(piece)) qp_fail(v->ctx, QP_ERR_STATE, "%s: the model gave this parameter no gradient", name);
+            else compare(v, key, piece);
+        }
         qp_leave(s);
         if (!more) break;
     }
+    if (found < given)
+        qp_fail(v->ctx, QP_ERR_FORMAT, "%s: %d of %d gradients are of parameters that the model has not",
+                cli_text(v->c, "reference"), given - found, given);
 }
 
 static int report(const verification *v) {
     if (cli_flag(v->c, "json")) {
         json_t *all = json_pack("{s:b, s:o, s:f, s:i, s:O}", "ok", v->failed == 0, "worst", cli_json_number(v->worst),
                                 "tolerance", v->tolerance, "compared", v->compared, "errors", v->rows);
-        cli_json_print(all);
+        if (cli_json_print(all)) return 1;
     } else {
         printf("%d compared, worst %.2e, tolerance %.2e: %s\n", v->compared, v->worst, v->tolerance,
                v->failed ? "FAIL" : "ok");
@@ -95,7 +113,8 @@ static int report(const verification *v) {
 static int run(cli *c) {
     verification v = {.c = c, .ctx = cli_open(c), .tolerance = cli_number(c, "tolerance")};
     if (!v.ctx) return 1;
-    qp_model *m = qp_model_load(v.ctx, cli_argument(c, 0));
+    char      path[4096];
+    qp_model *m = qp_model_load(v.ctx, cli_model_path(cli_argument(c, 0), path));
     if (m) v.reference = qp_file_open(v.ctx, cli_text(c, "reference"), (qp_file_options){0});
     if (!v.reference) return cli_failed(v.ctx);
     v.rows = json_object();

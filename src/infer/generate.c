@@ -40,11 +40,14 @@ static bool feed(writer *w, const int32_t *ids, int64_t n) {
     return !qp_failed(w->ctx);
 }
 
+static void stop(writer *w, qp_stop_reason reason) {
+    if (!w->stopped) w->reason = reason;
+    w->stopped = true;
+}
+
 static void give(writer *w, size_t bytes) {
-    if (bytes && w->options->on_text && !w->options->on_text(w->options->user, w->pending.data, bytes) && !w->stopped) {
-        w->stopped = true;
-        w->reason = QP_STOP_CALLBACK;
-    }
+    if (bytes && w->options->on_text && !w->options->on_text(w->options->user, w->pending.data, bytes))
+        stop(w, QP_STOP_CALLBACK);
     memmove(w->pending.data, w->pending.data + bytes, w->pending.count - bytes);
     w->pending.count -= bytes;
 }
@@ -70,8 +73,7 @@ static void pass_on(writer *w, bool last) {
         if (at && (!first || at < first)) first = at;
     }
     if (first) {
-        w->stopped = true;
-        w->reason = QP_STOP_TEXT;
+        stop(w, QP_STOP_TEXT);
         give(w, (size_t)(first - w->pending.data));
         w->pending.count = 0;
     } else if (w->pending.count) {
@@ -80,11 +82,14 @@ static void pass_on(writer *w, bool last) {
 }
 
 static bool ends(const writer *w, int32_t id) {
-    if (!w->options->ends) return id == qp_tokenizer_end(w->tokenizer);
+    if (!w->options->ends) return w->tokenizer && id == qp_tokenizer_end(w->tokenizer);
     for (int i = 0; i < w->options->end_count; i++)
         if (w->options->ends[i] == id) return true;
     return false;
 }
+
+/* Models' vocabularies are often larger than their tokenizers'. */
+static bool has_text(const writer *w, int32_t id) { return w->tokenizer && qp_tokenizer_token(w->tokenizer, id); }
 
 static void write_tokens(writer *w, qp_generation *result) {
     w->reason = QP_STOP_LENGTH;
@@ -96,8 +101,11 @@ static void write_tokens(writer *w, qp_generation *result) {
             return;
         }
         result->tokens++;
-        if (qp_decode_next(w->ctx, w->tokenizer, &w->decoding, id, true, &w->pending) != QP_OK) return;
-        pass_on(w, false);
+        if (w->options->on_token && !w->options->on_token(w->options->user, id)) stop(w, QP_STOP_CALLBACK);
+        if (has_text(w, id)) {
+            if (qp_decode_next(w->ctx, w->tokenizer, &w->decoding, id, true, &w->pending) != QP_OK) return;
+            pass_on(w, false);
+        }
         if (result->tokens < w->options->max_tokens && !w->stopped) feed(w, &id, 1);
     }
 }
@@ -115,7 +123,7 @@ qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t 
         for (int64_t i = 0; w.sampler && i < n; i++) qp_sampler_seen(w.sampler, ids[i]);
         result->prompt_seconds = now() - start;
         if (w.sampler) write_tokens(&w, result);
-        if (!qp_failed(ctx) && !w.stopped && qp_decode_end(ctx, &w.decoding, &w.pending) == QP_OK) pass_on(&w, true);
+        if (t && !qp_failed(ctx) && !w.stopped && qp_decode_end(ctx, &w.decoding, &w.pending) == QP_OK) pass_on(&w, true);
         result->seconds = now() - start - result->prompt_seconds;
         result->reason = w.reason;
     }

@@ -1,0 +1,180 @@
+/* quipu bench: the engine's own speed, beside what the machine can do. */
+#define _GNU_SOURCE /* isatty */
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/bench.h"
+#include "core/core.h"
+#include "kernels/peak.h"
+
+#define BURST 0.02         /* seconds, at least, of one measurement */
+#define FAR_FLOATS (1 << 25) /* 128 MiB: beyond every cache */
+
+static const bench_kind *const kinds[] = {&bench_gemm, &bench_memory, &bench_ops, &bench_step, &bench_generate};
+#define KINDS (sizeof kinds / sizeof kinds[0])
+
+/* ---- Time --------------------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_median(double *values, int n) {
+    qsort(values, (size_t)n, sizeof *values, by_value);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+double bench_seconds(bench *b, void (*fn)(void *arg), void *arg) {
+    double  times[BENCH_MAX_REPEATS], start;
+    int64_t calls = 1;
+    if (cli_interrupted()) qp_fail(b->ctx, QP_ERR_CANCELLED, "cancelled");
+    if (qp_failed(b->ctx)) return NAN;
+    fn(arg); /* memory and caches warm up */
+    start = cli_now();
+    fn(arg);
+    double once = cli_now() - start;
+    if (once < BURST) calls = (int64_t)(BURST / (once > 1e-7 ? once : 1e-7)) + 1;
+    for (int r = 0; r < b->repeats; r++) {
+        start = cli_now();
+        for (int64_t i = 0; i < calls; i++) fn(arg);
+        times[r] = (cli_now() - start) / (double)calls;
+    }
+    return qp_failed(b->ctx) ? NAN : bench_median(times, b->repeats);
+}
+
+/* ---- What the machine can do ----------------------------------------------------------------------- */
+
+extern qk_peak_fn qk_peak_base, qk_peak_avx2, qk_peak_avx512;
+
+typedef struct {
+    bench      *b;
+    qk_peak_fn *fn;
+    double      flops; /* of one thread */
+} peak;
+
+static void peak_piece(void *arg, int64_t begin, int64_t end, int worker) {
+    peak *p = arg;
+    float sink = 0.5f;
+    (void)end;
+    (void)worker;
+    double flops = p->fn(200000, &sink);
+    if (begin == 0) p->flops = sink >= 0 ? flops : 0;
+}
+
+static void peak_all(void *arg) {
+    peak *p = arg;
+    qp_parallel(&p->b->ctx->exec, p->b->ctx->exec.threads, 1, peak_piece, p);
+}
+
+static double measure_peak(bench *b) {
+    peak p = {.b = b, .fn = qk_peak_base};
+#if defined(__x86_64__)
+    qp_isa isa = qp_stats_of(b->ctx).isa;
+    p.fn = isa == QP_ISA_AVX512 ? qk_peak_avx512 : isa == QP_ISA_AVX2 ? qk_peak_avx2 : qk_peak_base;
+#endif
+    double seconds = bench_seconds(b, peak_all, &p);
+    return p.flops * b->ctx->exec.threads / seconds;
+}
+
+static void copy(void *arg) {
+    qp_tensor *t = arg;
+    if (qp_copy_to(t[0], t[1])) return; /* the failure is stored */
+}
+
+double bench_copy(bench *b, int64_t floats) {
+    qp_scope  s = qp_enter(b->ctx);
+    qp_tensor t[2] = {qp_zeros(b->ctx, QP_F32, 1, &floats), qp_zeros(b->ctx, QP_F32, 1, &floats)};
+    double    seconds = bench_seconds(b, copy, t);
+    qp_leave(s);
+    return 8 * (double)floats / seconds;
+}
+
+void bench_roofline(bench *b) {
+    if (b->peak > 0) return;
+    b->peak = measure_peak(b);
+    b->bandwidth = bench_copy(b, FAR_FLOATS);
+    bench_title(b, "%d threads: peak %.1f GFLOP/s, memory %.1f GB/s", b->ctx->exec.threads, b->peak * 1e-9,
+                b->bandwidth * 1e-9);
+}
+
+/* ---- Rows --------------------------------------------------------------------------------------------- */
+
+static void print(const bench *b, const char *format, va_list args) {
+    if (b->json || qp_failed(b->ctx)) return;
+    vprintf(format, args);
+    putchar('\n');
+    fflush(stdout);
+}
+
+void bench_row(bench *b, json_t *row, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    print(b, format, args);
+    va_end(args);
+    json_array_append_new(b->rows, row);
+    if (b->json) cli_progress_show(&b->progress, ++b->done, "measured");
+}
+
+void bench_title(bench *b, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    print(b, format, args);
+    va_end(args);
+}
+
+/* ---- The verb ------------------------------------------------------------------------------------------- */
+
+static int report(const bench *b, const char *kind) {
+    static const char *const isas[] = {
+        [QP_ISA_BEST] = "best", [QP_ISA_BASE] = "base", [QP_ISA_AVX2] = "avx2", [QP_ISA_AVX512] = "avx512"};
+    if (!b->json) return 0;
+    json_t *all = json_pack("{s:s, s:i, s:s, s:i}", "kind", kind, "threads", b->ctx->exec.threads, "isa",
+                            isas[qp_stats_of(b->ctx).isa], "repeats", b->repeats);
+    if (all && b->peak > 0) {
+        json_object_set_new(all, "peak_gflops", cli_json_number(b->peak * 1e-9));
+        json_object_set_new(all, "memory_gbytes", cli_json_number(b->bandwidth * 1e-9));
+    }
+    json_object_set(all, "rows", b->rows);
+    return cli_json_print(all);
+}
+
+static int run(cli *c) {
+    bench             b = {.c = c, .json = cli_flag(c, "json"), .repeats = (int)cli_int(c, "repeats")};
+    const bench_kind *kind = NULL;
+    for (size_t i = 0; i < KINDS; i++)
+        if (!strcmp(kinds[i]->name, cli_argument(c, 0))) kind = kinds[i];
+    if (!kind) return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step or generate", cli_argument(c, 0));
+    if (!(b.ctx = cli_open(c))) return 1;
+    b.rows = json_array();
+    b.progress = cli_progress_start(c, 0);
+    kind->run(&b);
+    cli_progress_end(&b.progress);
+    int status = qp_failed(b.ctx) ? cli_failed(b.ctx) : report(&b, kind->name);
+    json_decref(b.rows);
+    return status;
+}
+
+static const cli_option options[] = {
+    {"repeats", 'r', CLI_INT, "N", "7", "measurements, of which the median counts", 1, BENCH_MAX_REPEATS, false},
+    {"shape", 0, CLI_LIST, "MxNxK", NULL, "gemm: these products [typical ones]", 0, 0, false},
+    {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, generate: a preset's model with fresh weights", 0, 0, false},
+    {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate: that of a config.json instead", 0, 0, false},
+    {"batch", 'b', CLI_INT, "B", "4", "step: rows of a batch", 1, 65536, false},
+    {"length", 'l', CLI_INT, "T", "64", "step: positions of a row; generate: of the prompt", 1, 1e6, false},
+    {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
+    {0}};
+
+QP_VERB(bench) = {.name = "bench",
+                  .summary = "the engine's speed beside what the machine can do",
+                  .arguments = "gemm|memory|ops|step|generate",
+                  .min_arguments = 1,
+                  .max_arguments = 1,
+                  .options = options,
+                  .examples = "  quipu bench gemm -t 2\n"
+                              "  quipu bench ops --json\n"
+                              "  quipu bench step --preset gpt2 --batch 4 --length 64 --steps 10\n"
+                              "  quipu bench generate --preset gpt2 --length 16 --steps 64\n",
+                  .run = run};

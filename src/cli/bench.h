@@ -1,0 +1,45 @@
+/* What the kinds of `quipu bench` share. */
+#ifndef QUIPU_CLI_BENCH_H
+#define QUIPU_CLI_BENCH_H
+
+#include "cli/cli.h"
+#include "cli/json.h"
+
+#define BENCH_MAX_REPEATS 1000
+
+typedef struct {
+    cli         *c;
+    qp_ctx      *ctx;
+    bool         json;
+    int          repeats;
+    json_t      *rows;      /* one for each figure */
+    double       peak;      /* flop/s of multiply-adds in registers, all threads */
+    double       bandwidth; /* bytes/s of copying memory that no cache holds, read and write */
+    cli_progress progress;
+    int64_t      done;
+} bench;
+
+typedef struct {
+    const char *name;
+    void (*run)(bench *b); /* errors are stored in the context */
+} bench_kind;
+
+extern const bench_kind bench_gemm, bench_memory, bench_ops, bench_step, bench_generate;
+
+/* Seconds of one call: the median over bursts, each long enough to be measured; NaN after a
+ * failure. */
+double bench_seconds(bench *b, void (*fn)(void *arg), void *arg);
+double bench_median(double *values, int n); /* sorts them */
+
+/* Measures peak and bandwidth (on first use). */
+void   bench_roofline(bench *b);
+double bench_copy(bench *b, int64_t floats); /* bytes/s of copying so many, read and write */
+
+/* The model of --preset or --config, NULL after an error. */
+qp_model *bench_model(bench *b);
+
+/* A finished figure; takes over row. The text is printed unless --json. */
+void bench_row(bench *b, json_t *row, const char *format, ...) QP_PRINTF(3, 4);
+void bench_title(bench *b, const char *format, ...) QP_PRINTF(2, 3);
+
+#endif

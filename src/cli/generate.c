@@ -1,0 +1,151 @@
+/* quipu generate: a prompt continued, token by token. */
+#define _GNU_SOURCE /* isatty */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/json.h"
+#include "cli/open.h"
+
+typedef struct {
+    cli      *c;
+    qp_ctx   *ctx;
+    cli_model m;
+    bool      ids_only, json;
+    qp_ids    prompt;
+    qp_text   text; /* of --json */
+    json_t   *ids;
+    int64_t   tokens;
+    char      last; /* byte written */
+} job;
+
+/* ---- The prompt ---------------------------------------------------------------------------------- */
+
+static bool read_prompt(job *j) {
+    const char *given = cli_text(j->c, "prompt");
+    qp_text     text = {0};
+    bool        ok = !given || !strcmp(given, "-") ? cli_read_text(j->ctx, "-", &text)
+                                                   : cli_append(j->ctx, &text, given, strlen(given));
+    if (ok && j->ids_only)
+        ok = cli_append(j->ctx, &text, "", 1) &&
+             cli_parse_ids(j->ctx, text.data, j->m.info.vocabulary, "prompt", &j->prompt);
+    else if (ok)
+        ok = qp_encode(j->ctx, j->m.tokenizer, text.data ? text.data : "", text.count,
+                       (qp_encode_options){.wrap = true}, &j->prompt) == QP_OK;
+    qp_text_free(&text);
+    /* an empty prompt: what stands before a text, else what ends the one before it */
+    int32_t first = j->m.begin >= 0 ? j->m.begin : j->m.end_count ? j->m.ends[0] : -1;
+    if (ok && !j->prompt.count && first >= 0 && first < j->m.info.vocabulary) ok = cli_append_id(j->ctx, &j->prompt, first);
+    if (ok && !j->prompt.count) qp_fail(j->ctx, QP_ERR_ARGUMENT, "the prompt is empty, and the model has no token for that");
+    if (ok && j->prompt.count > j->m.info.positions)
+        qp_fail(j->ctx, QP_ERR_ARGUMENT, "the prompt has %" PRId64 " tokens, the model %" PRId64 " positions",
+                j->prompt.count, j->m.info.positions);
+    return !qp_failed(j->ctx);
+}
+
+/* ---- Writing -------------------------------------------------------------------------------------- */
+
+static bool on_text(void *user, const char *text, size_t bytes) {
+    job *j = user;
+    if (j->json) return cli_append(j->ctx, &j->text, text, bytes);
+    if (j->ids_only) return true;
+    j->last = text[bytes - 1];
+    return fwrite(text, 1, bytes, stdout) == bytes && fflush(stdout) == 0;
+}
+
+static bool on_token(void *user, int32_t id) {
+    job *j = user;
+    if (j->ids) return json_array_append_new(j->ids, json_integer(id)) == 0;
+    if (!j->ids_only) return true;
+    j->last = '0';
+    return printf(j->tokens++ ? " %" PRId32 : "%" PRId32, id) > 0 && fflush(stdout) == 0;
+}
+
+static double rate(double tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0; }
+
+static int report(job *j, const qp_generation *g) {
+    static const char *const reasons[] = {
+        [QP_STOP_LENGTH] = "length", [QP_STOP_END_TOKEN] = "end", [QP_STOP_TEXT] = "stop", [QP_STOP_CALLBACK] = "output"};
+    double speed = rate((double)g->tokens, g->seconds);
+    if (j->json) {
+        json_t *all = json_pack("{s:I, s:I, s:f, s:f, s:f, s:s}", "prompt_tokens", (json_int_t)g->prompt_tokens, "tokens",
+                                (json_int_t)g->tokens, "prompt_seconds", g->prompt_seconds, "seconds", g->seconds,
+                                "tokens_per_second", speed, "reason", reasons[g->reason]);
+        if (all) json_object_set(all, "ids", j->ids);
+        if (all && !j->ids_only) json_object_set_new(all, "text", cli_json_text(j->text.data, j->text.count));
+        return cli_json_print(all);
+    }
+    /* the text is the whole output; only a terminal's prompt wants a line of its own */
+    if (j->last && j->last != '\n' && (j->ids_only || isatty(1))) putchar('\n');
+    cli_remark(j->c, "%" PRId64 " tokens, %.1f tokens/s (prompt: %" PRId64 ", %.1f tokens/s)", g->tokens, speed,
+               g->prompt_tokens, rate((double)g->prompt_tokens, g->prompt_seconds));
+    return 0;
+}
+
+static int generate(job *j) {
+    cli        *c = j->c;
+    int64_t     n = cli_int(c, "tokens"), room = j->m.info.positions - j->prompt.count + 1;
+    qp_sampling sampling = {.temperature = cli_number(c, "temp"),
+                            .top_k = cli_int(c, "top-k"),
+                            .top_p = cli_number(c, "top-p"),
+                            .min_p = cli_number(c, "min-p"),
+                            .repetition_penalty = cli_number(c, "repeat-penalty")};
+    if (n > room) {
+        cli_remark(c, "the model has %" PRId64 " positions: at most %" PRId64 " tokens", j->m.info.positions, room);
+        n = room;
+    }
+    qp_generate_options options = {.max_tokens = n,
+                                   .sampling = sampling,
+                                   .seed = (uint64_t)cli_int(c, "seed"),
+                                   .ends = j->m.ends,
+                                   .end_count = cli_flag(c, "no-end") ? 0 : j->m.end_count,
+                                   .on_text = on_text,
+                                   .on_token = on_token,
+                                   .user = j};
+    options.stop = cli_list(c, "stop", &options.stop_count);
+    qp_generation result;
+    qp_session   *session = qp_session_new(j->m.model, 1, j->prompt.count + n);
+    if (!session || qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK) {
+        if (j->last && j->last != '\n') putchar('\n');
+        return cli_failed(j->ctx);
+    }
+    return report(j, &result);
+}
+
+static int run(cli *c) {
+    job j = {.c = c, .ids_only = cli_flag(c, "ids"), .json = cli_flag(c, "json")};
+    if (j.ids_only && cli_given(c, "stop")) return cli_usage(c, "generate: --stop is a text and does not go with --ids");
+    if (!(j.ctx = cli_open(c))) return 1;
+    if (j.json) j.ids = json_array();
+    bool ok = cli_model_open(j.ctx, cli_text(c, "model"), !j.ids_only, &j.m) && read_prompt(&j);
+    int  status = ok ? generate(&j) : cli_failed(j.ctx);
+    qp_ids_free(&j.prompt);
+    qp_text_free(&j.text);
+    json_decref(j.ids);
+    return status;
+}
+
+static const cli_option options[] = {
+    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder", 0, 0, true},
+    {"prompt", 'p', CLI_TEXT, "TEXT", NULL, "what is continued [stdin, also for \"-\"]", 0, 0, false},
+    {"tokens", 'n', CLI_INT, "N", "128", "tokens to write at most", 0, 1e9, false},
+    {"temp", 0, CLI_NUMBER, "X", "0.8", "temperature; 0: always the likeliest token", 0, 1e5, false},
+    {"top-k", 0, CLI_INT, "K", "0", "of the K likeliest only; 0: all", 0, 1e9, false},
+    {"top-p", 0, CLI_NUMBER, "P", "1", "of the likeliest that hold this share only; 1: all", 0, 1, false},
+    {"min-p", 0, CLI_NUMBER, "P", "0", "of those at least P times the likeliest only; 0: all", 0, 1, false},
+    {"repeat-penalty", 0, CLI_NUMBER, "X", "1", "above 1: what has occurred gets less likely", 0, 1e5, false},
+    {"stop", 0, CLI_LIST, "TEXT", NULL, "end before any of these texts", 0, 0, false},
+    {"no-end", 0, CLI_FLAG, NULL, NULL, "go on behind the model's end token", 0, 0, false},
+    {"ids", 0, CLI_FLAG, NULL, NULL, "prompt and output are token ids", 0, 0, false},
+    {0}};
+
+QP_VERB(generate) = {.name = "generate",
+                     .summary = "continue a text",
+                     .arguments = "",
+                     .options = options,
+                     .examples = "  quipu generate -m my-model -p \"In the beginning\" -n 200\n"
+                                 "  quipu generate -m my-model -p \"The answer is\" -n 20 --temp 0\n"
+                                 "  quipu generate -m my-model --stop \"Q:\" < prompt.txt\n",
+                     .run = run};

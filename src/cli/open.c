@@ -1,0 +1,158 @@
+#include "cli/open.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/core.h"
+#include "format/json.h"
+#include "format/reader.h"
+
+const char *cli_model_path(const char *path, char buffer[4096]) {
+    if (!qpi_path_is_folder(path) || snprintf(buffer, 4096, "%s/config.json", path) >= 4096 || qpi_path_exists(buffer))
+        return path;
+    if (snprintf(buffer, 4096, "%s/latest/config.json", path) >= 4096 || !qpi_path_exists(buffer)) return path;
+    snprintf(buffer, 4096, "%s/latest", path);
+    return buffer;
+}
+
+/* ---- Tokenizers ------------------------------------------------------------------------------- */
+
+/* The config of a folder, NULL if there is none or after an error. */
+static json_t *load_config(qp_ctx *ctx, const char *folder, const char *name) {
+    char   *path = qpi_path_join(folder, name, &ctx->error);
+    json_t *config = path && qpi_path_exists(path) ? qpi_json_load(path, &ctx->error) : NULL;
+    free(path);
+    return config;
+}
+
+static qp_tokenizer *bytes_tokenizer(qp_ctx *ctx, int64_t vocabulary) {
+    qp_tokenizer *t = qp_tokenizer_bytes(ctx);
+    if (t && vocabulary == 256) qp_tokenizer_set_end(t, -1);
+    return t;
+}
+
+qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path) {
+    char buffer[4096];
+    path = cli_model_path(path, buffer);
+    if (!qpi_path_is_folder(path)) return qp_tokenizer_load(ctx, path);
+    char *file = qpi_path_join(path, "tokenizer.json", &ctx->error);
+    bool  there = file && qpi_path_exists(file);
+    free(file);
+    if (there) return qp_tokenizer_load(ctx, path);
+    json_t *config = load_config(ctx, path, "config.json");
+    int64_t vocabulary = json_integer_value(json_object_get(config, "vocab_size"));
+    json_decref(config);
+    if (qp_failed(ctx)) return NULL;
+    if (vocabulary == 256 || vocabulary == 257) return bytes_tokenizer(ctx, vocabulary);
+    if (vocabulary)
+        qp_fail(ctx, QP_ERR_FORMAT, "%s: no tokenizer.json, and a vocabulary of %lld is not that of bytes (257)", path,
+                (long long)vocabulary);
+    else qp_fail(ctx, QP_ERR_FORMAT, "%s: no tokenizer.json", path);
+    return NULL;
+}
+
+/* ---- Models ------------------------------------------------------------------------------------- */
+
+static void add_end(cli_model *m, const qpi_json *at) {
+    if (!json_is_integer(at->value))
+        qpi_json_fail(at, QP_ERR_FORMAT, "expected a whole number or a list of them, found %s", qpi_json_kind(at->value));
+    else if (m->end_count == CLI_MAX_ENDS) qpi_json_fail(at, QP_ERR_UNSUPPORTED, "more than %d tokens", CLI_MAX_ENDS);
+    else if (json_integer_value(at->value) >= 0 && json_integer_value(at->value) <= INT32_MAX)
+        m->ends[m->end_count++] = (int32_t)json_integer_value(at->value);
+}
+
+static void read_ends(qp_ctx *ctx, const char *folder, const char *name, cli_model *m) {
+    json_t *config = load_config(ctx, folder, name);
+    if (!json_is_object(config)) {
+        json_decref(config);
+        return;
+    }
+    qpi_json root = qpi_json_root(name, config, &ctx->error), ends = qpi_json_member(&root, "eos_token_id");
+    int64_t  begin = -1;
+    if (!m->end_count && json_is_array(ends.value))
+        for (size_t i = 0; i < json_array_size(ends.value); i++) {
+            qpi_json at = qpi_json_item(&ends, i);
+            add_end(m, &at);
+        }
+    else if (!m->end_count && ends.value && !json_is_null(ends.value)) add_end(m, &ends);
+    qpi_json_integer(&root, "bos_token_id", QPI_OPTIONAL, -1, INT32_MAX, &begin);
+    if (m->begin < 0) m->begin = (int32_t)begin;
+    json_decref(config);
+}
+
+bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_model *out) {
+    char buffer[4096];
+    *out = (cli_model){.begin = -1};
+    folder = cli_model_path(folder, buffer);
+    if (!qpi_path_is_folder(folder)) {
+        qp_fail(ctx, QP_ERR_IO, "%s: %s", folder, qpi_path_exists(folder) ? "expected a model's folder" : "no such folder");
+        return false;
+    }
+    /* first, because a missing tokenizer is known at once and weights take a while */
+    if (with_tokenizer && !(out->tokenizer = cli_tokenizer_open(ctx, folder))) return false;
+    read_ends(ctx, folder, "generation_config.json", out);
+    read_ends(ctx, folder, "config.json", out);
+    int32_t end = out->tokenizer ? qp_tokenizer_end(out->tokenizer) : -1;
+    if (!out->end_count && end >= 0) out->ends[out->end_count++] = end;
+    if (qp_failed(ctx) || !(out->model = qp_model_load(ctx, folder))) return false;
+    out->info = qp_model_info_of(out->model);
+    qp_set_training(qp_model_module(out->model), false);
+    return true;
+}
+
+/* ---- Texts ---------------------------------------------------------------------------------------- */
+
+bool cli_append(qp_ctx *ctx, qp_text *text, const void *data, size_t n) {
+    if (!n) return true;
+    char *grown = qpi_grown(text->data, &text->capacity, text->count + n, 1);
+    if (!grown) return qp_fail(ctx, QP_ERR_MEMORY, "out of memory: text") == QP_OK;
+    text->data = grown;
+    memcpy(grown + text->count, data, n);
+    text->count += n;
+    return true;
+}
+
+bool cli_read_text(qp_ctx *ctx, const char *path, qp_text *text) {
+    if (strcmp(path, "-")) {
+        qpi_bytes *bytes = qpi_bytes_open(path, QPI_READ, &ctx->error);
+        bool       ok = bytes && cli_append(ctx, text, bytes->data, bytes->size);
+        qpi_bytes_release(bytes);
+        return ok;
+    }
+    char   block[65536];
+    size_t n;
+    while ((n = fread(block, 1, sizeof block, stdin)) > 0 && !cli_interrupted())
+        if (!cli_append(ctx, text, block, n)) return false;
+    if (cli_interrupted()) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
+    else if (ferror(stdin)) qp_fail(ctx, QP_ERR_IO, "stdin: cannot read: %s", strerror(errno));
+    return !qp_failed(ctx);
+}
+
+/* ---- Ids ------------------------------------------------------------------------------------------ */
+
+bool cli_append_id(qp_ctx *ctx, qp_ids *ids, int32_t id) {
+    size_t   capacity = (size_t)ids->capacity;
+    int32_t *grown = qpi_grown(ids->data, &capacity, (size_t)ids->count + 1, sizeof *grown);
+    if (!grown) return qp_fail(ctx, QP_ERR_MEMORY, "out of memory: ids") == QP_OK;
+    ids->data = grown;
+    ids->capacity = (int64_t)capacity;
+    ids->data[ids->count++] = id;
+    return true;
+}
+
+bool cli_parse_ids(qp_ctx *ctx, char *text, int64_t limit, const char *where, qp_ids *out) {
+    static const char blanks[] = " \t\r\n";
+    for (char *word = strtok(text, blanks); word; word = strtok(NULL, blanks)) {
+        char *end;
+        errno = 0;
+        long long id = strtoll(word, &end, 10);
+        if (*end || errno || id < 0 || id >= limit) {
+            qp_fail(ctx, QP_ERR_FORMAT, "%s: \"%.40s\" is not a token's id below %lld", where, word, (long long)limit);
+            return false;
+        }
+        if (!cli_append_id(ctx, out, (int32_t)id)) return false;
+    }
+    return true;
+}
