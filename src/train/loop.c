@@ -120,8 +120,9 @@ static qp_status run_steps(const qp_training_set *set, const qp_train_options *o
         cancelled = stop = ctx->cancelled;
         ctx->cancelled = 0; /* saving is not to be cancelled */
         e.saved = o->out && (stop || due(step, o->save_every, last));
-        if (e.saved && !save(set, o, step)) break;
+        /* the line first: one too many is dropped on resume, a missing one would stay missing */
         if (o->out && !qpi_log_step(log, &e)) break;
+        if (e.saved && !save(set, o, step)) break;
         if (o->on_step && !o->on_step(o->user, &e)) {
             stop = true;
             if (!e.saved && !save(set, o, step)) break;
