@@ -108,7 +108,9 @@ struct qp_op {
     const char *source; /* paper, equation or the PyTorch function it equals */
     int         min_in, max_in, nout;
     size_t      attr_bytes; /* size of its attributes, at most QP_MAX_ATTR */
-    uint32_t    saves; /* QP_SAVE_IN(i) | QP_SAVE_OUT(j): what the rule reads */
+    uint32_t    saves;  /* QP_SAVE_IN(i) | QP_SAVE_OUT(j): what the rule reads */
+    uint32_t    hidden; /* QP_SAVE_OUT bits of outputs that are there for the rule alone: they
+                           take no gradient */
     /* Checks inputs (qp_call_fail) and sets dtype, ndim and shape of each output. NULL:
      * inputs broadcast together and the output has the first one's type. */
     void (*shape)(qp_call *call);

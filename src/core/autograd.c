@@ -119,7 +119,7 @@ void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges
             saved->value.storage = qpi_storage_retain(s->value.storage);
             saved->version = s->value.storage->version;
         }
-        if (!qp_dtype_is_float(s->value.view.dtype)) continue;
+        if (!qp_dtype_is_float(s->value.view.dtype) || (op->hidden & QP_SAVE_OUT(i))) continue;
         s->node = n;
         s->out = i;
         n->refs++;

@@ -166,10 +166,8 @@ static void backward(qp_rule *r) {
     qp_tensor   du = r->dout[0], x = r->in[X], w = r->in[W];
     if (a->act != QP_ACT_NONE) {
         qp_tensor u = qp_count(r->out[1]) ? r->out[1] : qp_linear(x, w, r->in[BIAS], QP_ACT_NONE, QP_NONE);
-        if (!qp_is_none(du)) du = qp_apply(act_grad[a->act], 2, (qp_tensor[]){u, du}, NULL);
-        if (!qp_is_none(r->dout[1])) du = qp_is_none(du) ? r->dout[1] : qp_add(du, r->dout[1]);
+        du = qp_apply(act_grad[a->act], 2, (qp_tensor[]){u, du}, NULL);
     }
-    if (qp_is_none(du)) return;
     if (r->need[X]) r->din[X] = qp_linear(du, qp_transpose(w, 0, 1), QP_NONE, QP_ACT_NONE, QP_NONE);
     if (r->need[W]) {
         if (qp_ndim(x) == 1) {
@@ -212,6 +210,7 @@ QP_OP(linear) = {.name = "linear",
                  .nout = 2,
                  .attr_bytes = sizeof(attr),
                  .saves = QP_SAVE_IN(X) | QP_SAVE_IN(W) | QP_SAVE_IN(BIAS) | QP_SAVE_OUT(1),
+                 .hidden = QP_SAVE_OUT(1),
                  .shape = shape,
                  .plain = plain,
                  .backward = backward,

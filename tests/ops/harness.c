@@ -98,11 +98,16 @@ static bool both_ran(const op_case *c, const char *what, const results *got, con
 }
 
 void compare(const op_case *c, const char *what, const results *got, const results *expected, double tolerance) {
+    compare_from(c, what, got, expected, tolerance, 1e-3);
+}
+
+void compare_from(const op_case *c, const char *what, const results *got, const results *expected, double tolerance,
+                  double least) {
     if (!both_ran(c, what, got, expected)) return;
     for (int i = 0; i < got->n; i++) {
         const array *a = &got->a[i], *b = &expected->a[i];
         bool         exact = !qp_dtype_is_float(b->dtype);
-        double       limit = exact ? 0 : tolerance, e = relative_error(a, b, exact ? 1 : 1e-3);
+        double       limit = exact ? 0 : tolerance, e = relative_error(a, b, exact ? 1 : least);
         if (e <= limit) continue;
         int64_t worst = 0, n = same_shape(a, b) ? a->count : 0;
         for (int64_t k = 0; k < n; k++)

@@ -134,7 +134,9 @@ void complain(const op_case *c, const char *format, ...) QP_PRINTF(2, 3);
 /* max|a-b| / max(max|b|, least); infinity for other shapes, or NaN and inf in other places. */
 double relative_error(const array *a, const array *b, double least);
 bool   same_bits(const array *a, const array *b);
-/* Integers and truth values must be equal, floats within tolerance. */
+/* Integers and truth values must be equal, floats within tolerance; least as above. */
+void compare_from(const op_case *c, const char *what, const results *got, const results *expected, double tolerance,
+                  double least);
 void compare(const op_case *c, const char *what, const results *got, const results *expected, double tolerance);
 void compare_bits(const op_case *c, const char *what, const results *got, const results *expected);
 

@@ -311,6 +311,8 @@ static void check_descriptor(const qp_op *op) {
     for (int i = 0; i < 32; i++)
         if ((op->saves >> i & 1) && (i < 24 ? i >= op->max_in && op->saves << 8 != QP_SAVE_ALL_IN << 8 : i - 24 >= op->nout))
             complain(&c, "saves a value that it has not");
+    for (int j = 0; j < QP_MAX_OUT; j++)
+        if ((op->hidden & QP_SAVE_OUT(j)) && j >= op->nout) complain(&c, "hides an output that it has not");
     if (op->saves && !op->backward) complain(&c, "saves without a gradient rule");
     if (!op->samples || !op->samples[0].in) complain(&c, "no samples");
 }
