@@ -45,6 +45,26 @@ static inline vf vf_load(const float *p)
     return v;
 }
 static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+/* Past the caches, for results much larger than they are; p is aligned to a vector. A thread that
+ * has streamed calls vf_stream_end before others read. */
+static inline void vf_stream(float *p, vf v)
+{
+#if defined(__AVX512F__)
+    _mm512_stream_ps(p, v);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(p, v);
+#elif defined(__SSE2__)
+    _mm_stream_ps(p, v);
+#else
+    vf_store(p, v);
+#endif
+}
+static inline void vf_stream_end(void)
+{
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
+}
 static inline vi vi_load(const int32_t *p)
 {
     vi v;
@@ -322,13 +342,36 @@ VF_FOLD(vf_hmin, VF_MIN)
 
 /* ---- Half precision: rounded to nearest even, NaN stays NaN --------------------------- */
 
-static inline vf vf_from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
+/* Compilers split these conversions in halves when they are left to them. */
+static inline vu vu_from_vh(vh h)
+{
+#if defined(__AVX512F__)
+    return (vu)_mm512_cvtepu16_epi32((__m256i)h);
+#elif defined(__AVX2__)
+    return (vu)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+    return __builtin_convertvector(h, vu);
+#endif
+}
+static inline vh vh_from_vu(vu x) /* each below 2^16 */
+{
+#if defined(__AVX512F__)
+    return (vh)_mm512_cvtepi32_epi16((__m512i)x);
+#elif defined(__AVX2__)
+    __m256i v = (__m256i)x;
+    return (vh)_mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+#else
+    return __builtin_convertvector(x, vh);
+#endif
+}
+
+static inline vf vf_from_bf16(vh h) { return (vf)(vu_from_vh(h) << 16); }
 static inline vh vf_to_bf16(vf x)
 {
     vu b = (vu)x;
     vu rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
     vu r = vu_select(vf_eq(x, x), rounded, (b >> 16) | 0x40u);
-    return __builtin_convertvector(r, vh);
+    return vh_from_vu(r);
 }
 
 static inline vf vf_from_f16(vh h)
@@ -338,7 +381,7 @@ static inline vf vf_from_f16(vh h)
 #elif defined(__F16C__)
     return _mm256_cvtph_ps((__m128i)h);
 #else
-    vu b = __builtin_convertvector(h, vu);
+    vu b = vu_from_vh(h);
     vu special = vu_select(vi_lt((vi)(b & 0x7c00u), vi_set1(0x7c00)), (vu){0}, vu_set1(0x7f800000u));
     vu quiet = vu_select(vi_lt(vi_set1(0x7c00), (vi)(b & 0x7fffu)), vu_set1(0x400000u), (vu){0});
     vf scaled = (vf)((b & 0x7fffu) << 13) * vf_set1(0x1p112f); /* subnormals come out right */
@@ -359,7 +402,7 @@ static inline vh vf_to_f16(vf x)
     vu r = vu_select(vi_lt((vi)b, vi_set1(113 << 23)), subnormal, normal);
     r = vu_select(vi_lt((vi)b, vi_set1(143 << 23)), r, vu_set1(0x7c00u));
     r = vu_select(vf_eq(x, x), r, nan) | (((vu)x >> 16) & 0x8000u);
-    return __builtin_convertvector(r, vh);
+    return vh_from_vu(r);
 #endif
 }
 

@@ -22,6 +22,8 @@ static void run_item(const qp_exec *exec, const qk_gemm_args *g, int64_t index)
     gemm_item item = item_of(g, index);
     if (QK(gemm_rows_takes)(&item))
         QK(gemm_rows)(exec, &item);
+    else if (QK(gemm_flip_takes)(&item))
+        QK(gemm_flip)(exec, &item);
     else
         QK(gemm_strips)(exec, &item);
 }

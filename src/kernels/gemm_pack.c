@@ -3,10 +3,8 @@
 #include "kernels/gemm_parts.h"
 #include "kernels/gemm_turn.h"
 
-INLINE int lanes_of(int64_t n) { return n < 0 ? 0 : n < VF_LANES ? (int)n : VF_LANES; }
-
 /* j contiguous */
-INLINE void pack_rows(qp_dtype type, float *out, int64_t step, int vecs, const gemm_source *s, int64_t p0,
+INLINE void pack_rows(qp_dtype type, float *out, int64_t step, const gemm_source *s, int64_t p0,
                       int64_t count, int64_t j0, int cols)
 {
     int64_t     bytes = gemm_bytes(type);
@@ -16,28 +14,7 @@ INLINE void pack_rows(qp_dtype type, float *out, int64_t step, int vecs, const g
         const char *x = in;
         int         v = 0;
         for (; v < whole; v++, x += VF_LANES * bytes) vf_store(out + v * VF_LANES, gemm_load(type, x, VF_LANES));
-        if (rest) vf_store(out + v++ * VF_LANES, gemm_load(type, x, rest));
-        for (; v < vecs; v++) vf_store(out + v * VF_LANES, (vf){0});
-    }
-}
-
-/* p contiguous: squares are turned; `lines` of the VF_LANES values of j exist. */
-INLINE void pack_turned(qp_dtype type, float *out, int64_t step, const char *in, int64_t j_bytes,
-                        int64_t count, int lines)
-{
-    int64_t bytes = gemm_bytes(type);
-    for (int64_t p = 0; p < count; p += VF_LANES, in += VF_LANES * bytes, out += VF_LANES * step) {
-        int n = lanes_of(count - p);
-        vf  r[VF_LANES];
-        if (n == VF_LANES && lines == VF_LANES) {
-            for (int i = 0; i < VF_LANES; i++) r[i] = gemm_load(type, in + i * j_bytes, VF_LANES);
-            turn(r);
-            for (int i = 0; i < VF_LANES; i++) vf_store(out + i * step, r[i]);
-        } else {
-            for (int i = 0; i < VF_LANES; i++) r[i] = i < lines ? gemm_load(type, in + i * j_bytes, n) : (vf){0};
-            turn(r);
-            for (int i = 0; i < n; i++) vf_store(out + i * step, r[i]);
-        }
+        if (rest) vf_store(out + v * VF_LANES, gemm_load(type, x, rest));
     }
 }
 
@@ -50,16 +27,30 @@ INLINE void pack_gather(qp_dtype type, float *out, int64_t step, int vecs, const
             out[j] = j < cols ? gemm_load(type, gemm_at(s, p0 + p, j0 + j), 1)[0] : 0.0f;
 }
 
+/* p contiguous; one vector of lines */
+INLINE void pack_turned(qp_dtype type, float *out, int64_t step, const gemm_source *s, int64_t p0, int64_t count,
+                        int64_t j0, int lines)
+{
+    int64_t     bytes = gemm_bytes(type), offset[VF_LANES], p = 0;
+    const char *in = gemm_at(s, p0, j0);
+    turn_offsets(offset, s->j_step * bytes, lines);
+    for (; p + TURN_STEP <= count; p += TURN_STEP, in += TURN_STEP * bytes, out += TURN_STEP * step) {
+        vf r[TURN_STEP];
+        turn(type, r, in, offset);
+        for (int u = 0; u < TURN_STEP; u++) vf_store(out + u * step, r[u]);
+    }
+    pack_gather(type, out, step, 1, s, p0 + p, count - p, j0, lines);
+}
+
 INLINE void pack(qp_dtype type, float *out, int64_t step, int vecs, const gemm_source *s, int64_t p0,
                  int64_t count, int64_t j0, int cols)
 {
-    int64_t bytes = gemm_bytes(type);
     if (s->j_step == 1) {
-        pack_rows(type, out, step, vecs, s, p0, count, j0, cols);
+        pack_rows(type, out, step, s, p0, count, j0, cols);
     } else if (s->p_step == 1) {
         for (int v = 0; v < vecs; v++)
-            pack_turned(type, out + v * VF_LANES, step, gemm_at(s, p0, j0 + v * VF_LANES),
-                        s->j_step * bytes, count, lanes_of(cols - v * VF_LANES));
+            pack_turned(type, out + v * VF_LANES, step, s, p0, count, j0 + v * VF_LANES,
+                        (int)gemm_min(cols - v * VF_LANES, VF_LANES));
     } else {
         pack_gather(type, out, step, vecs, s, p0, count, j0, cols);
     }

@@ -44,20 +44,23 @@ INLINE vf gemm_load(qp_dtype type, const void *data, int n)
     return n == VF_LANES ? vf_load_f16(data) : vf_load_f16_n(data, n);
 }
 
-/* out[p * step + j] = source(p0 + p, j0 + j) for p < count and j < cols, and 0 for the other
- * j < vecs * VF_LANES. */
+/* out[p * step + j] = source(p0 + p, j0 + j) for p < count and j < cols; the other j of the
+ * vecs vectors get anything. vecs is just enough for cols. */
 void QK(gemm_pack)(float *out, int64_t step, int vecs, const gemm_source *source, int64_t p0,
                    int64_t count, int64_t j0, int cols);
 
 /* A walk over memory that will be needed soon: the kernels fetch its lines into the second
- * cache on the way. `run` lines `step` bytes apart, then `wrap` more to the next run. */
+ * cache on the way, `rate` of them every four p. `run` lines lie `step` bytes apart, then
+ * the next run begins `wrap` further. */
 typedef struct {
     const char *next;
     int64_t     step, wrap, run, left; /* left in this run */
+    int         rate;
 } gemm_ahead;
 
-/* c = scale * (A B) (+ prev), `rows` x TILE_COLS. B[p,j] = b[p * b_step + j]; A[i,p] is
- * a[i * a_step + p] for the by_rows kernels and a[p * a_step + i] for by_cols. */
+/* c = scale * (A B) (+ prev), for kernel[vecs - 1][rows] of rows x vecs * VF_LANES.
+ * B[p,j] = b[p * b_step + j]; A[i,p] is a[i * a_step + p] for the by_rows kernels and
+ * a[p * a_step + i] for by_cols. */
 typedef struct {
     int64_t      count; /* of p */
     const float *a, *b;
@@ -69,8 +72,8 @@ typedef struct {
     gemm_ahead  *ahead;
 } gemm_tile;
 typedef void gemm_tile_fn(const gemm_tile *t);
-extern gemm_tile_fn *const QK(gemm_tile_by_rows)[TILE_ROWS + 1];
-extern gemm_tile_fn *const QK(gemm_tile_by_cols)[TILE_ROWS + 1];
+extern gemm_tile_fn *const QK(gemm_tile_by_rows)[TILE_VECS][TILE_ROWS + 1];
+extern gemm_tile_fn *const QK(gemm_tile_by_cols)[TILE_VECS][TILE_ROWS + 1];
 
 /* One product of the batch; k may be one stretch of several. */
 typedef struct {
@@ -95,9 +98,11 @@ typedef struct {
 } gemm_piece;
 void QK(gemm_add)(const gemm_item *item, const gemm_piece *piece);
 
-/* The two families. */
+/* The families, and which products they take; strips take all. */
 void QK(gemm_strips)(const qp_exec *exec, const gemm_item *item);
 bool QK(gemm_rows_takes)(const gemm_item *item);
 void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item);
+bool QK(gemm_flip_takes)(const gemm_item *item);
+void QK(gemm_flip)(const qp_exec *exec, const gemm_item *item);
 
 #endif

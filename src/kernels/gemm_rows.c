@@ -3,15 +3,22 @@
 #include "kernels/gemm_parts.h"
 #include "kernels/gemm_turn.h"
 
-#define TASKS 8   /* wanted for each thread */
-#define LINES 8   /* rows of B that go into the sums at a time */
-#define AHEAD 256 /* bytes */
+#define TASKS 8    /* wanted for each thread */
+#define AHEAD 256 /* bytes of a line of B fetched before they are needed */
+#if VF_LANES == 16
+#define FEW_ROWS 16 /* rows that keep their sums in registers where B is turned */
+#define VECS 3      /* of a line of B that go into the sums at a time */
+#else
+#define FEW_ROWS 8
+#define VECS 2
+#endif
+#define PAIR_ROWS 4 /* rows so few that two groups of columns go together */
 
 typedef struct {
     const gemm_item *item;
-    const float     *a; /* rows of floats */
-    int64_t          a_row, block, blocks, task_cols;
-    float           *workers; /* sums, then totals: m x WIDE_COLS each */
+    float           *a; /* TURN_STEP values of p of each row, then the next values of each */
+    int64_t          block, blocks, task_cols, sums_row;
+    float           *workers; /* sums, then totals: m x sums_row each */
     int64_t          worker_floats;
 } job;
 
@@ -19,6 +26,8 @@ static int64_t block_count(const job *w, int64_t block)
 {
     return gemm_min(w->block, w->item->k - block * w->block);
 }
+
+static const float *a_at(const job *w, int64_t block) { return w->a + block * w->block * w->item->g->m; }
 
 static void add_block(const job *w, int64_t block, int64_t j, int64_t cols, const float *acc, int64_t acc_row,
                       float *total)
@@ -29,150 +38,247 @@ static void add_block(const job *w, int64_t block, int64_t j, int64_t cols, cons
     QK(gemm_add)(w->item, &piece);
 }
 
-/* ---- p contiguous in B: squares of B are turned in registers ------------------------- */
+/* ---- p contiguous in B: B is turned in registers ------------------------------------- */
 
-/* n of the next VF_LANES p, for `lines` columns; `in` is B at the first. */
-INLINE void turned_square(const int rows, qp_dtype type, vf *sums, const float *a, int64_t a_row,
-                          const char *in, int64_t j_bytes, int n, int lines)
+#if TURN_STEP == 8
+#define EACH_VALUE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#else
+#define EACH_VALUE(X) X(0) X(1) X(2) X(3)
+#endif
+#if FEW_ROWS == 16
+#define EACH_FEW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+#else
+#define EACH_FEW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#endif
+
+/* Half of the lines of a square; a line holds two steps or more. */
+INLINE void fetch_lines(const char *at, int64_t j_bytes)
 {
-    vf r[VF_LANES];
-    for (int i = 0; i < VF_LANES; i++) r[i] = i < lines ? gemm_load(type, in + i * j_bytes, n) : (vf){0};
-    turn(r);
-    for (int u = 0; u < VF_LANES; u++)
-        if (u < n)
-            for (int i = 0; i < rows; i++) sums[i] = vf_fma(vf_set1(a[i * a_row + u]), r[u], sums[i]);
+    for (int i = 0; i < VF_LANES / 2; i++) __builtin_prefetch(at + i * j_bytes);
 }
 
-/* VF_LANES columns from j in one block of k. */
-INLINE void turned_block(const int rows, qp_dtype type, const job *w, int64_t block, int64_t j, int lines,
-                         float *acc)
-{
-    const gemm_source *b = &w->item->b;
-    int64_t      bytes = gemm_bytes(type), j_bytes = b->j_step * bytes, count = block_count(w, block), p = 0;
-    const float *a = w->a + block * w->block;
-    const char  *in = gemm_at(b, block * w->block, j);
-    vf           sums[FEW_ROWS];
-    for (int i = 0; i < rows; i++) sums[i] = (vf){0};
-    if (lines == VF_LANES)
-        for (; p + VF_LANES <= count; p += VF_LANES, in += VF_LANES * bytes) {
-            for (int i = 0; i < VF_LANES; i++) __builtin_prefetch(in + i * j_bytes + AHEAD);
-            turned_square(rows, type, sums, a + p, w->a_row, in, j_bytes, VF_LANES, VF_LANES);
-        }
-    for (; p < count; p += VF_LANES, in += VF_LANES * bytes)
-        turned_square(rows, type, sums, a + p, w->a_row, in, j_bytes, (int)gemm_min(count - p, VF_LANES), lines);
-    for (int i = 0; i < rows; i++) vf_store(acc + i * VF_LANES, sums[i]);
-}
-
-INLINE void turned(const int rows, qp_dtype type, const job *w, int64_t j0, int64_t j1)
-{
-    float acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
-    for (int64_t j = j0; j < j1; j += VF_LANES) {
-        int lines = (int)gemm_min(j1 - j, VF_LANES);
-        for (int64_t block = 0; block < w->blocks; block++) {
-            turned_block(rows, type, w, block, j, lines, acc);
-            add_block(w, block, j, lines, acc, VF_LANES, total);
-        }
+#define ZERO(i) vf s##i = {0}, t##i = {0};
+#define ADD(i) \
+    if (i < rows) { \
+        vf z = vf_set1(a[i * TURN_STEP + value]); \
+        s##i = vf_fma(z, x[value], s##i); \
+        if (groups == 2) t##i = vf_fma(z, y[value], t##i); \
     }
-}
+#define ADD_VALUE(u) \
+    { \
+        const int value = u; \
+        EACH_FEW(ADD) \
+    }
+#define STORE(i) \
+    if (i < rows) { \
+        vf_store(acc + i * groups * VF_LANES, s##i); \
+        if (groups == 2) vf_store(acc + (i * groups + 1) * VF_LANES, t##i); \
+    }
 
-/* ---- columns contiguous in B: whole lines of B are added to a row of sums --------------- */
-
-/* `lines` rows of B, `cols` columns: sums += a b. */
-INLINE void wide_lines(const int rows, qp_dtype type, float *sums, const float *a, int64_t a_row,
-                       const char *in, int64_t p_bytes, const int lines, int64_t cols)
+/* One or two groups of VF_LANES columns; returns how far in p it came. Few rows need two
+ * groups, because a sum waits for the one before. acc: rows x groups vectors. */
+INLINE int64_t turned_steps(const int rows, const int groups, qp_dtype type, const job *w, int64_t block,
+                            int64_t j, float *acc)
 {
-    int64_t bytes = gemm_bytes(type);
-    for (int64_t j = 0; j < cols; j += VF_LANES, in += VF_LANES * bytes) {
-        vf  y[LINES];
-        int n = cols - j < VF_LANES ? (int)(cols - j) : VF_LANES;
-        for (int u = 0; u < lines; u++)
-            y[u] = n == VF_LANES ? gemm_load(type, in + u * p_bytes, VF_LANES) : gemm_load(type, in + u * p_bytes, n);
-        for (int i = 0; i < rows; i++) {
-            vf s = vf_load(sums + i * WIDE_COLS + j);
-            for (int u = 0; u < lines; u++) s = vf_fma(vf_set1(a[i * a_row + u]), y[u], s);
-            vf_store(sums + i * WIDE_COLS + j, s);
+    const int64_t bytes = gemm_bytes(type), count = block_count(w, block);
+    const int64_t j_bytes = w->item->b.j_step * bytes, line_bytes = w->item->k * bytes;
+    const float  *a = a_at(w, block);
+    const char   *in = gemm_at(&w->item->b, block * w->block, j), *in2 = in + VF_LANES * j_bytes;
+    int64_t       p = 0, done = block * w->block * bytes, offset[VF_LANES];
+    turn_offsets(offset, j_bytes, VF_LANES);
+    EACH_FEW(ZERO)
+    for (; p + TURN_STEP <= count; p += TURN_STEP) {
+        vf x[TURN_STEP], y[TURN_STEP];
+        /* past the end of these lines come the next columns */
+        const char *ahead = in + AHEAD + (p & TURN_STEP ? VF_LANES / 2 : 0) * j_bytes;
+        if (done + AHEAD >= line_bytes) ahead += groups * VF_LANES * j_bytes - line_bytes;
+        fetch_lines(ahead, j_bytes);
+        turn(type, x, in, offset);
+        if (groups == 2) {
+            fetch_lines(ahead + VF_LANES * j_bytes, j_bytes);
+            turn(type, y, in2, offset);
         }
+        EACH_VALUE(ADD_VALUE)
+        a += rows * TURN_STEP;
+        in += TURN_STEP * bytes, in2 += TURN_STEP * bytes, done += TURN_STEP * bytes;
     }
+    EACH_FEW(STORE)
+    return p;
 }
 
-INLINE void wide(const int rows, qp_dtype type, const job *w, int64_t j, int64_t cols, float *sums)
-{
-    const gemm_source *b = &w->item->b;
-    int64_t p_bytes = b->p_step * gemm_bytes(type);
-    float  *total = sums + rows * WIDE_COLS;
-    for (int64_t block = 0; block < w->blocks; block++) {
-        int64_t      count = block_count(w, block), p = 0;
-        const float *a = w->a + block * w->block;
-        const char  *in = gemm_at(b, block * w->block, j);
-        memset(sums, 0, (size_t)(rows * WIDE_COLS) * sizeof *sums);
-        for (; p + LINES <= count; p += LINES)
-            wide_lines(rows, type, sums, a + p, w->a_row, in + p * p_bytes, p_bytes, LINES, cols);
-        for (; p < count; p++)
-            wide_lines(rows, type, sums, a + p, w->a_row, in + p * p_bytes, p_bytes, 1, cols);
-        add_block(w, block, j, cols, sums, WIDE_COLS, total);
-    }
-}
+typedef int64_t turned_fn(const job *w, int64_t block, int64_t j, float *acc);
 
-/* ---- one function for each number of rows ----------------------------------------------- */
-
-INLINE void run(const int rows, qp_dtype type, const job *w, int64_t j, int64_t j1, float *worker)
-{
-    if (w->item->b.p_step == 1)
-        turned(rows, type, w, j, j1);
-    else
-        wide(rows, type, w, j, j1 - j, worker);
-}
-
-#define DEFINE(n) \
-    static void rows_##n(const job *w, int64_t j, int64_t j1, float *worker) \
+#define PAIRED(n) TURNED(n, 1) TURNED(n, 2)
+#define TURNED(n, groups) \
+    static int64_t turned_##n##_##groups(const job *w, int64_t block, int64_t j, float *acc) \
     { \
         switch (w->item->b.type) { \
-        case QP_F32: run(n, QP_F32, w, j, j1, worker); break; \
-        case QP_BF16: run(n, QP_BF16, w, j, j1, worker); break; \
-        default: run(n, QP_F16, w, j, j1, worker); \
+        case QP_F32: return turned_steps(n, groups, QP_F32, w, block, j, acc); \
+        case QP_BF16: return turned_steps(n, groups, QP_BF16, w, block, j, acc); \
+        default: return turned_steps(n, groups, QP_F16, w, block, j, acc); \
         } \
     }
-DEFINE(1) DEFINE(2) DEFINE(3) DEFINE(4) DEFINE(5) DEFINE(6) DEFINE(7) DEFINE(8)
+#define ENTRY(n) turned_##n##_1,
+#define PAIR_ENTRY(n) turned_##n##_2,
+
+#define EACH_PAIRED(X) X(1) X(2) X(3) X(4)
+#if FEW_ROWS == 16
+#define EACH_SINGLE(X) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)
+#else
+#define EACH_SINGLE(X) X(5) X(6) X(7) X(8)
+#endif
+#define SINGLE(n) TURNED(n, 1)
+EACH_PAIRED(PAIRED)
+EACH_SINGLE(SINGLE)
+static turned_fn *const turned_one[] = {NULL, EACH_PAIRED(ENTRY) EACH_SINGLE(ENTRY)};
+static turned_fn *const turned_two[] = {NULL, EACH_PAIRED(PAIR_ENTRY)};
+
+/* What is left of k, or all of it where there are too few columns. */
+static void turned_rest(const job *w, int64_t block, int64_t p, int64_t j, int64_t cols, float *acc)
+{
+    const gemm_source *b = &w->item->b;
+    int64_t            m = w->item->g->m, count = block_count(w, block);
+    for (; p < count; p++)
+        for (int64_t c = 0; c < cols; c++) {
+            const float *a = a_at(w, block) + p / TURN_STEP * TURN_STEP * m + p % TURN_STEP;
+            vf           y = gemm_load(b->type, gemm_at(b, block * w->block + p, j + c), 1);
+            for (int64_t i = 0; i < m; i++)
+                acc[i * cols + c] = vf_fma(vf_set1(a[i * TURN_STEP]), y, vf_set1(acc[i * cols + c]))[0];
+        }
+}
+
+/* `cols` columns, of which the first `skip` are done already. */
+static void turned_group(const job *w, int64_t j, int64_t cols, int64_t skip)
+{
+    float   acc[FEW_ROWS * 2 * VF_LANES], total[FEW_ROWS * 2 * VF_LANES];
+    int64_t m = w->item->g->m;
+    for (int64_t block = 0; block < w->blocks; block++) {
+        int64_t p = 0;
+        if (cols == VF_LANES)
+            p = turned_one[m](w, block, j, acc);
+        else if (cols == 2 * VF_LANES)
+            p = turned_two[m](w, block, j, acc);
+        else
+            memset(acc, 0, sizeof acc);
+        turned_rest(w, block, p, j, cols, acc);
+        add_block(w, block, j + skip, cols - skip, acc + skip, cols, total + skip);
+    }
+}
+
+static void turned(const job *w, int64_t j, int64_t end)
+{
+    if (w->item->g->m <= PAIR_ROWS)
+        for (; j + 2 * VF_LANES <= end; j += 2 * VF_LANES) turned_group(w, j, 2 * VF_LANES, 0);
+    for (; j + VF_LANES <= end; j += VF_LANES) turned_group(w, j, VF_LANES, 0);
+    if (j == end) return;
+    if (end >= VF_LANES) /* a whole group that ends with the last column */
+        turned_group(w, end - VF_LANES, VF_LANES, VF_LANES - (end - j));
+    else
+        turned_group(w, j, end - j, 0);
+}
+
+/* ---- columns contiguous in B: whole lines of B are added to rows of sums ------------------ */
+
+/* So many lines of B, and vectors of columns; the last vector has n of them. */
+INLINE void wide_column(const int count, const int vecs, qp_dtype type, const job *w, float *sums, const float *a,
+                        const char *in, int64_t p_bytes, int n)
+{
+    vf y[TURN_STEP][VECS];
+    for (int u = 0; u < count; u++)
+        for (int v = 0; v < vecs; v++)
+            y[u][v] = gemm_load(type, in + u * p_bytes + v * VF_LANES * gemm_bytes(type), vecs > 1 ? VF_LANES : n);
+    for (int64_t i = 0; i < w->item->g->m; i++, a += TURN_STEP, sums += w->sums_row) {
+        vf s[VECS];
+        for (int v = 0; v < vecs; v++) s[v] = vf_load(sums + v * VF_LANES);
+        for (int u = 0; u < count; u++)
+            for (int v = 0; v < vecs; v++) s[v] = vf_fma(vf_set1(a[u]), y[u][v], s[v]);
+        for (int v = 0; v < vecs; v++) vf_store(sums + v * VF_LANES, s[v]);
+    }
+}
+
+INLINE void wide_lines(const int count, qp_dtype type, const job *w, float *sums, const float *a, const char *in,
+                       int64_t p_bytes, int64_t cols)
+{
+    int64_t j = 0, bytes = gemm_bytes(type);
+    for (; j + VECS * VF_LANES <= cols; j += VECS * VF_LANES)
+        wide_column(count, VECS, type, w, sums + j, a, in + j * bytes, p_bytes, VF_LANES);
+    for (; j < cols; j += VF_LANES)
+        wide_column(count, 1, type, w, sums + j, a, in + j * bytes, p_bytes, (int)gemm_min(cols - j, VF_LANES));
+}
+
+INLINE void wide(qp_dtype type, const job *w, int64_t j, int64_t cols, float *sums)
+{
+    const gemm_source *b = &w->item->b;
+    int64_t            p_bytes = b->p_step * gemm_bytes(type), floats = w->item->g->m * w->sums_row;
+    for (int64_t block = 0; block < w->blocks; block++) {
+        int64_t      count = block_count(w, block), p = 0;
+        const float *a = a_at(w, block);
+        const char  *in = gemm_at(b, block * w->block, j);
+        memset(sums, 0, (size_t)floats * sizeof *sums);
+        for (; p + TURN_STEP <= count; p += TURN_STEP, in += TURN_STEP * p_bytes, a += TURN_STEP * w->item->g->m)
+            wide_lines(TURN_STEP, type, w, sums, a, in, p_bytes, cols);
+        for (; p < count; p++, in += p_bytes) wide_lines(1, type, w, sums, a++, in, p_bytes, cols);
+        add_block(w, block, j, cols, sums, w->sums_row, sums + floats);
+    }
+}
+
+static void wide_any(const job *w, int64_t j, int64_t cols, float *sums)
+{
+    switch (w->item->b.type) {
+    case QP_F32: wide(QP_F32, w, j, cols, sums); break;
+    case QP_BF16: wide(QP_BF16, w, j, cols, sums); break;
+    default: wide(QP_F16, w, j, cols, sums);
+    }
+}
+
+/* ---- Both ----------------------------------------------------------------------------------- */
 
 static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
 {
-    static void (*const kernels[])(const job *, int64_t, int64_t, float *) = {
-        NULL, rows_1, rows_2, rows_3, rows_4, rows_5, rows_6, rows_7, rows_8};
     const job *w = arg;
     for (int64_t task = begin; task < end; task++) {
         int64_t j = task * w->task_cols, j1 = gemm_min(j + w->task_cols, w->item->g->n);
-        kernels[w->item->g->m](w, j, j1, w->workers + worker * w->worker_floats);
+        if (w->item->b.p_step == 1)
+            turned(w, j, j1);
+        else
+            wide_any(w, j, j1 - j, w->workers + worker * w->worker_floats);
     }
 }
 
-/* A as rows of floats. */
-static void convert_rows(const gemm_source *a, int64_t m, int64_t k, float *out)
+static void pack_rows(void *arg, int64_t begin, int64_t end, int worker)
 {
-    for (int64_t i = 0; i < m; i++)
-        for (int64_t p = 0; p < k; p++, out++) {
-            const void *x = gemm_at(a, p, i);
-            *out = a->type == QP_F32 ? *(const float *)x : gemm_load(a->type, x, 1)[0];
+    const job         *w = arg;
+    const gemm_source *a = &w->item->a;
+    int64_t            m = w->item->g->m;
+    bool               floats = a->type == QP_F32 && a->p_step == 1;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        float *out = w->a + i * TURN_STEP;
+        for (int64_t p = 0; p < w->item->k; p += TURN_STEP, out += m * TURN_STEP) {
+            int64_t n = gemm_min(TURN_STEP, w->item->k - p);
+            if (floats && n == TURN_STEP)
+                memcpy(out, gemm_at(a, p, i), TURN_STEP * sizeof *out);
+            else
+                for (int64_t u = 0; u < n; u++) out[u] = gemm_load(a->type, gemm_at(a, p + u, i), 1)[0];
         }
+    }
 }
 
 bool QK(gemm_rows_takes)(const gemm_item *item)
 {
-    return item->g->m <= FEW_ROWS && (item->b.p_step == 1 || item->b.j_step == 1);
+    return (item->b.p_step == 1 && item->g->m <= FEW_ROWS) || (item->b.j_step == 1 && item->g->m <= FEW_WIDE_ROWS);
 }
 
 void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item)
 {
     const qk_gemm_args *g = item->g;
-    job w = {.item = item, .a = item->a.data, .a_row = item->a.j_step, .block = gemm_block_of(g->k),
-             .worker_floats = 2 * g->m * WIDE_COLS, .workers = exec->scratch};
+    job w = {.item = item, .block = gemm_block_of(g->k), .sums_row = gemm_wide_cols(g->m),
+             .workers = exec->scratch};
+    w.worker_floats = 2 * g->m * w.sums_row;
     w.blocks = gemm_max(1, gemm_parts(g->k, w.block));
-    if (item->a.type != QP_F32 || item->a.p_step != 1) {
-        float *rows = w.workers + exec->threads * w.worker_floats;
-        convert_rows(&item->a, g->m, g->k, rows);
-        w.a = rows;
-        w.a_row = g->k;
-    }
-    int64_t cols = exec->threads == 1 ? g->n : g->n / (TASKS * exec->threads);
-    w.task_cols = gemm_min(gemm_max(gemm_parts(cols, 64) * 64, 64), WIDE_COLS);
+    w.a = w.workers + exec->threads * w.worker_floats;
+    qp_parallel(exec, g->m, gemm_parts(PACK_PIECE, gemm_max(1, g->k)), pack_rows, &w);
+    int64_t cols = gemm_parts(g->n, TASKS * exec->threads);
+    w.task_cols = gemm_min(gemm_parts(cols, WIDE_UNIT) * WIDE_UNIT, w.sums_row);
     qp_parallel(exec, gemm_parts(g->n, w.task_cols), 1, run_tasks, &w);
 }

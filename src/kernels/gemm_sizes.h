@@ -8,8 +8,11 @@
 #define MAX_ROWS 1024        /* rows of a block of A */
 #define MAX_PACKED (1 << 20) /* elements of a block of A */
 #define MAX_TILE_COLS 32     /* the widest instruction set's */
-#define FEW_ROWS 8           /* rows that the matrix-vector kernels take */
-#define WIDE_COLS 512        /* columns of sums that they keep */
+#define PACK_PIECE (1 << 15) /* elements of A packed by one piece of work */
+#define FEW_WIDE_ROWS 64     /* rows that need no packed B where its columns are contiguous */
+#define FLIP_ROWS 64         /* rows for which A and B exchange their roles */
+#define WIDE_SUMS 4096       /* sums kept in the first cache for that, */
+#define WIDE_UNIT 96         /* a multiple of so many columns */
 
 static inline int64_t gemm_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t gemm_max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -64,16 +67,29 @@ static inline int64_t gemm_strips_floats(int64_t m, int64_t k, int threads)
     return floats;
 }
 
+static inline int64_t gemm_wide_cols(int64_t m)
+{
+    return gemm_max(1, gemm_min(WIDE_SUMS / m, 512) / WIDE_UNIT) * WIDE_UNIT;
+}
+
 /* Rows of A as floats; sums and totals of each worker. */
 static inline int64_t gemm_rows_floats(int64_t m, int64_t k, int threads)
 {
-    return m * gemm_max(k, 1) + threads * 2 * m * WIDE_COLS;
+    return m * (gemm_max(k, 1) + 8) + threads * 2 * m * gemm_wide_cols(m);
+}
+
+/* A packed whole, in panels. */
+static inline int64_t gemm_flip_floats(int64_t m, int64_t k)
+{
+    int64_t block = gemm_block_of(k);
+    return gemm_parts(m, MAX_TILE_COLS) * MAX_TILE_COLS * gemm_parts(gemm_max(k, 1), block) * block;
 }
 
 static inline size_t gemm_item_bytes(int64_t m, int64_t k, int threads)
 {
     int64_t floats = gemm_strips_floats(m, k, threads);
-    if (m <= FEW_ROWS) floats = gemm_max(floats, gemm_rows_floats(m, k, threads));
+    if (m <= FEW_WIDE_ROWS) floats = gemm_max(floats, gemm_rows_floats(m, k, threads));
+    if (m <= FLIP_ROWS) floats = gemm_max(floats, gemm_flip_floats(m, k));
     return (size_t)gemm_parts(floats, 16) * 64;
 }
 

@@ -6,7 +6,6 @@
 
 #define FEW_COLS (4 * TILE_COLS)  /* too few columns to pay for packing A */
 #define FEW_TILES 5               /* too few tiles of rows to pay for packing B */
-#define PACK_PIECE (1 << 15)      /* elements of A packed by one piece of work */
 #define TASKS 8                   /* wanted for each thread */
 
 typedef struct {
@@ -84,7 +83,7 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
 }
 
 /* The part of B in one block of a strip, line by line. */
-static gemm_ahead walk_of(const job *w, int64_t strip, int64_t block)
+static gemm_ahead walk_of(const job *w, int64_t strip, int64_t block, int64_t tiles)
 {
     const gemm_source *b = &w->item->b;
     int64_t     size = gemm_bytes(b->type), line = 64 / size;
@@ -93,27 +92,30 @@ static gemm_ahead walk_of(const job *w, int64_t strip, int64_t block)
     walk.run = gemm_parts(by_cols ? w->block : TILE_COLS, line);
     walk.left = walk.run;
     walk.wrap = (by_cols ? b->j_step : b->p_step) * size - walk.run * walk.step;
+    walk.rate = (int)gemm_parts(2 * size, tiles);
     return walk;
 }
 
 static void run_strip(const job *w, int64_t strip, int64_t tile_begin, int64_t tile_end, float *panel)
 {
     const gemm_source   *b = &w->item->b;
-    gemm_tile_fn *const *kernels = w->by_rows && !w->packed_a ? QK(gemm_tile_by_rows) : QK(gemm_tile_by_cols);
     int64_t j = strip * TILE_COLS, cols = gemm_min(TILE_COLS, w->item->g->n - j);
+    int     vecs = cols > VF_LANES ? 2 : 1;
+    gemm_tile_fn *const *kernels = w->by_rows && !w->packed_a ? QK(gemm_tile_by_rows)[vecs - 1]
+                                                              : QK(gemm_tile_by_cols)[vecs - 1];
     int64_t first_row = tile_start(w, tile_begin);
     bool    in_place = b->type == QP_F32 && b->j_step == 1 && cols == TILE_COLS &&
                     tile_end - tile_begin <= FEW_TILES;
     float *totals = panel + w->panel_floats;
     for (int64_t block = 0; block < w->blocks; block++) {
         gemm_tile t = {.count = block_count(w, block), .b = panel, .b_step = TILE_COLS};
-        gemm_ahead ahead = walk_of(w, block + 1 < w->blocks ? strip : strip + w->strips_ahead, (block + 1) % w->blocks);
+        gemm_ahead ahead = walk_of(w, block + 1 < w->blocks ? strip : strip + w->strips_ahead, (block + 1) % w->blocks, tile_end - tile_begin);
         t.ahead = &ahead;
         if (in_place) {
             t.b = gemm_at(b, block * w->block, j);
             t.b_step = b->p_step;
         } else {
-            QK(gemm_pack)(panel, TILE_COLS, TILE_VECS, b, block * w->block, t.count, j, (int)cols);
+            QK(gemm_pack)(panel, TILE_COLS, vecs, b, block * w->block, t.count, j, (int)cols);
         }
         for (int64_t tile = tile_begin; tile < tile_end; tile++) {
             int64_t row = tile_start(w, tile), rows = tile_start(w, tile + 1) - row;

@@ -29,18 +29,19 @@
 #define PREFETCH(i, g) \
     if (i < rows) { \
         __builtin_prefetch(t->c + i * t->c_row, 1); \
-        __builtin_prefetch(t->c + i * t->c_row + TILE_COLS - 1, 1); \
+        if (vecs == 2) __builtin_prefetch(t->c + i * t->c_row + TILE_COLS - 1, 1); \
     }
 #define ADD(i, g) \
     if (i < rows) { \
         vf x = vf_set1(by_rows ? a##g[(i - 3 * g) * a_step + u] : a0[u * a_step + i]); \
         s##i = vf_fma(x, y, s##i); \
-        r##i = vf_fma(x, z, r##i); \
+        if (vecs == 2) r##i = vf_fma(x, z, r##i); \
     }
 #define STEP(number) \
     { \
         const int u = number; \
-        vf        y = vf_load(b + u * b_step), z = vf_load(b + u * b_step + VF_LANES); \
+        vf        y = vf_load(b + u * b_step); \
+        vf        z = vecs == 2 ? vf_load(b + u * b_step + VF_LANES) : y; \
         EACH_ROW(ADD) \
     }
 #define ADVANCE(g) \
@@ -51,26 +52,29 @@
 #define STORE(i, g) \
     if (i < rows) { \
         vf_store(t->c + i * t->c_row, scale * s##i); \
-        vf_store(t->c + i * t->c_row + VF_LANES, scale * r##i); \
+        if (vecs == 2) vf_store(t->c + i * t->c_row + VF_LANES, scale * r##i); \
     }
 #define ADD_STORE(i, g) \
     if (i < rows) { \
         vf_store(t->c + i * t->c_row, vf_fma(scale, s##i, vf_load(t->prev + i * t->prev_row))); \
-        vf_store(t->c + i * t->c_row + VF_LANES, \
-                 vf_fma(scale, r##i, vf_load(t->prev + i * t->prev_row + VF_LANES))); \
+        if (vecs == 2) \
+            vf_store(t->c + i * t->c_row + VF_LANES, \
+                     vf_fma(scale, r##i, vf_load(t->prev + i * t->prev_row + VF_LANES))); \
     }
 
 INLINE void fetch(gemm_ahead *ahead)
 {
-    __builtin_prefetch(ahead->next, 0, 2);
-    ahead->next += ahead->step;
-    if (--ahead->left == 0) {
-        ahead->next += ahead->wrap;
-        ahead->left = ahead->run;
+    for (int i = 0; i < ahead->rate; i++) {
+        __builtin_prefetch(ahead->next, 0, 2);
+        ahead->next += ahead->step;
+        if (--ahead->left == 0) {
+            ahead->next += ahead->wrap;
+            ahead->left = ahead->run;
+        }
     }
 }
 
-INLINE void tile(const gemm_tile *t, const int rows, const int by_rows)
+INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int by_rows)
 {
     const float *b = t->b;
     int64_t      a_step = t->a_step, b_step = t->b_step, p = t->count;
@@ -80,10 +84,8 @@ INLINE void tile(const gemm_tile *t, const int rows, const int by_rows)
     EACH_ROW(PREFETCH)
     for (; p >= 4; p -= 4) {
         const int steps = 4;
-        STEP(0) STEP(1)
         fetch(&ahead);
-        STEP(2) STEP(3)
-        fetch(&ahead);
+        STEP(0) STEP(1) STEP(2) STEP(3)
         EACH_POINTER(ADVANCE)
         b += steps * b_step;
     }
@@ -103,11 +105,15 @@ INLINE void tile(const gemm_tile *t, const int rows, const int by_rows)
 }
 
 #define DEFINE(n) \
-    static void by_rows_##n(const gemm_tile *t) { tile(t, n, 1); } \
-    static void by_cols_##n(const gemm_tile *t) { tile(t, n, 0); }
+    static void by_rows_1_##n(const gemm_tile *t) { tile(t, 1, n, 1); } \
+    static void by_rows_2_##n(const gemm_tile *t) { tile(t, 2, n, 1); } \
+    static void by_cols_1_##n(const gemm_tile *t) { tile(t, 1, n, 0); } \
+    static void by_cols_2_##n(const gemm_tile *t) { tile(t, 2, n, 0); }
 EACH_COUNT(DEFINE)
 
-#define BY_ROWS(n) by_rows_##n,
-#define BY_COLS(n) by_cols_##n,
-gemm_tile_fn *const QK(gemm_tile_by_rows)[] = {NULL, EACH_COUNT(BY_ROWS)};
-gemm_tile_fn *const QK(gemm_tile_by_cols)[] = {NULL, EACH_COUNT(BY_COLS)};
+#define BY_ROWS_1(n) by_rows_1_##n,
+#define BY_ROWS_2(n) by_rows_2_##n,
+#define BY_COLS_1(n) by_cols_1_##n,
+#define BY_COLS_2(n) by_cols_2_##n,
+gemm_tile_fn *const QK(gemm_tile_by_rows)[][TILE_ROWS + 1] = {{NULL, EACH_COUNT(BY_ROWS_1)}, {NULL, EACH_COUNT(BY_ROWS_2)}};
+gemm_tile_fn *const QK(gemm_tile_by_cols)[][TILE_ROWS + 1] = {{NULL, EACH_COUNT(BY_COLS_1)}, {NULL, EACH_COUNT(BY_COLS_2)}};
