@@ -91,11 +91,11 @@ static void sink(candidate *heap, int64_t n, int64_t i) {
 static int64_t take_likeliest(candidate *heap, int64_t n, int64_t top_k, double top_p, double *total) {
     double  all = 0, sum = 0;
     int64_t count = 0;
+    bool    nucleus = top_p > 0 && top_p < 1;
     for (int64_t i = n / 2; i-- > 0;) sink(heap, n, i);
     if (top_k == 0 || top_k > n) top_k = n;
-    if (top_p > 0 && top_p < 1 && top_k == n)
+    if (nucleus && top_k == n)
         for (int64_t i = 0; i < n; i++) all += heap[i].p;
-    bool nucleus = top_p > 0 && top_p < 1;
     while (count < top_k && !(nucleus && top_k == n && sum >= top_p * all)) {
         candidate best = heap[0];
         int64_t   left = n - ++count;
@@ -115,6 +115,12 @@ static int64_t take_likeliest(candidate *heap, int64_t n, int64_t top_k, double 
     return count;
 }
 
+/* Of those taken, without the ones below `least`. */
+static int64_t drop_unlikely(const candidate *heap, int64_t n, int64_t count, float least, double *total) {
+    while (count > 1 && heap[n - count].p < least) *total -= heap[n - count--].p;
+    return count;
+}
+
 int32_t qp_sampler_draw(qp_sampler *s, float *logits) {
     const qp_sampling *o = &s->options;
     penalise(s, logits);
@@ -124,17 +130,20 @@ int32_t qp_sampler_draw(qp_sampler *s, float *logits) {
         int64_t  n = 0;
         double   total = 0, u;
         float    least = (float)o->min_p;
+        bool     cut = o->top_k > 0 || (o->top_p > 0 && o->top_p < 1);
         for (int64_t i = 0; i < s->n; i++) {
             float p = (float)exp((logits[i] - logits[best]) / o->temperature);
-            if (p > 0 && p >= least) s->heap[n++] = (candidate){p, (int32_t)i};
+            if (p > 0 && (cut || p >= least)) s->heap[n++] = (candidate){p, (int32_t)i};
         }
         qpi_philox(s->seed, 0x73616d706c65u, s->draws++, word);
         u = ((double)word[0] + (double)word[1] * 0x1p-32) * 0x1p-32;
-        bool    cut = o->top_k > 0 || (o->top_p > 0 && o->top_p < 1);
         int64_t count = n;
-        if (cut) count = take_likeliest(s->heap, n, o->top_k, o->top_p, &total);
-        else
+        if (cut) {
+            count = take_likeliest(s->heap, n, o->top_k, o->top_p, &total);
+            count = drop_unlikely(s->heap, n, count, least, &total);
+        } else {
             for (int64_t i = 0; i < n; i++) total += s->heap[i].p;
+        }
         double sum = 0;
         for (int64_t i = 0; i < count; i++) {
             candidate c = s->heap[cut ? n - 1 - i : i];

@@ -1,0 +1,227 @@
+/* The sampler: drawn frequencies against probabilities computed from each filter's definition,
+ * in the order of transformers' logits processors. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "quipu/quipu.h"
+
+enum { N = 12, DRAWS = 20000 };
+
+static const float logits[N] = {1.5f, -0.5f, 2.0f, 0.25f, -3.0f, 1.0f, 0.0f, 2.0f, -1.0f, 0.5f, -8.0f, 1.75f};
+
+static qp_ctx *open_context(void) {
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    assert_non_null(ctx);
+    return ctx;
+}
+
+/* ---- The definition ------------------------------------------------------------------------------ */
+
+static int by_probability(const void *a, const void *b) {
+    double x = ((const double *)a)[0], y = ((const double *)b)[0];
+    return x > y ? -1 : x < y ? 1 : ((const double *)a)[1] > ((const double *)b)[1] ? 1 : -1;
+}
+
+static void normalise(double (*p)[2]) {
+    double sum = 0;
+    for (int i = 0; i < N; i++) sum += p[i][0];
+    for (int i = 0; i < N; i++) p[i][0] /= sum;
+}
+
+/* Probabilities of the ids. Filters see what the ones before them left, scaled to a sum of 1. */
+static void define(qp_sampling o, const bool *seen, double out[N]) {
+    double p[N][2], sum = 0;
+    for (int i = 0; i < N; i++) {
+        double x = logits[i];
+        if (o.repetition_penalty != 0 && seen[i]) x = x > 0 ? x / o.repetition_penalty : x * o.repetition_penalty;
+        p[i][0] = exp(x / o.temperature);
+        p[i][1] = i;
+    }
+    qsort(p, N, sizeof p[0], by_probability);
+    for (int i = 0; i < N; i++)
+        if (o.top_k && i >= o.top_k) p[i][0] = 0;
+    normalise(p);
+    for (int i = 0; i < N; i++) { /* kept: those before which less than the share lies */
+        double before = sum;
+        sum += p[i][0];
+        if (o.top_p > 0 && o.top_p < 1 && before >= o.top_p) p[i][0] = 0;
+    }
+    normalise(p);
+    for (int i = N; i-- > 0;)
+        if (p[i][0] < o.min_p * p[0][0]) p[i][0] = 0;
+    normalise(p);
+    for (int i = 0; i < N; i++) out[(int)p[i][1]] = p[i][0];
+}
+
+/* ---- Frequencies ----------------------------------------------------------------------------------- */
+
+static void check(qp_sampling o, const int32_t *seen_ids, int seen_count) {
+    qp_ctx *ctx = open_context();
+    bool    seen[N] = {0};
+    double  expected[N], statistic = 0;
+    int     counts[N] = {0}, kinds = 0;
+    for (int i = 0; i < seen_count; i++) seen[seen_ids[i]] = true;
+    define(o, seen, expected);
+    for (int d = 0; d < DRAWS;) { /* what is drawn counts as seen: with a penalty a sampler draws once */
+        qp_sampler *s = qp_sampler_new(ctx, N, o, (uint64_t)d + 1);
+        assert_non_null(s);
+        for (int i = 0; i < seen_count; i++) qp_sampler_seen(s, seen_ids[i]);
+        for (int more = 1; more && d < DRAWS; d++) {
+            float copy[N];
+            memcpy(copy, logits, sizeof copy);
+            int32_t id = qp_sampler_draw(s, copy);
+            assert_in_range(id, 0, N - 1);
+            counts[id]++;
+            more = o.repetition_penalty == 0;
+        }
+    }
+    for (int i = 0; i < N; i++) {
+        double mean = expected[i] * DRAWS;
+        if (expected[i] == 0 && counts[i]) fail_msg("%d was drawn and must not be", i);
+        if (mean < 5) continue;
+        statistic += (counts[i] - mean) * (counts[i] - mean) / mean;
+        kinds++;
+    }
+    /* chi-square: mean kinds - 1, variance twice that; five deviations */
+    double freedom = kinds - 1;
+    if (statistic > freedom + 5 * sqrt(2 * freedom) + 1e-9)
+        fail_msg("chi-square %g with %g degrees of freedom", statistic, freedom);
+    qp_close(ctx);
+}
+
+static void plain(void **state) {
+    (void)state;
+    check((qp_sampling){.temperature = 1}, NULL, 0);
+    check((qp_sampling){.temperature = 0.3}, NULL, 0);
+    check((qp_sampling){.temperature = 2.5}, NULL, 0);
+}
+
+static void each_filter(void **state) {
+    (void)state;
+    check((qp_sampling){.temperature = 1, .top_k = 1}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .top_k = 4}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .top_k = 1000}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .top_p = 1e-6}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .top_p = 0.5}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .top_p = 0.9}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .min_p = 0.2}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .min_p = 1}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .repetition_penalty = 1.8}, (int32_t[]){2, 4, 7}, 3);
+    check((qp_sampling){.temperature = 1, .repetition_penalty = 0.5}, (int32_t[]){0, 1}, 2);
+}
+
+/* Each pair gives another result when exchanged: the share of top_p is of the k left, counts
+ * at this temperature, and is taken before min_p. */
+static void order_of_filters(void **state) {
+    (void)state;
+    check((qp_sampling){.temperature = 0.5, .top_p = 0.8}, NULL, 0);
+    check((qp_sampling){.temperature = 2, .min_p = 0.3}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .top_k = 5, .top_p = 0.8}, NULL, 0);
+    check((qp_sampling){.temperature = 1.2, .top_p = 0.85, .min_p = 0.4}, NULL, 0);
+    check((qp_sampling){.temperature = 1, .top_p = 0.6, .min_p = 0.9}, NULL, 0);
+    check((qp_sampling){.temperature = 1.5, .top_k = 7, .top_p = 0.9, .min_p = 0.45}, NULL, 0);
+    check((qp_sampling){.temperature = 0.8, .top_k = 6, .top_p = 0.75, .min_p = 0.1, .repetition_penalty = 1.5},
+          (int32_t[]){2, 11, 10}, 3);
+}
+
+/* ---- The rest ---------------------------------------------------------------------------------------- */
+
+static void greedy(void **state) {
+    (void)state;
+    qp_ctx     *ctx = open_context();
+    qp_sampler *s = qp_sampler_new(ctx, N, (qp_sampling){.temperature = 0, .top_k = 3, .top_p = 0.1}, 1);
+    float       copy[N];
+    memcpy(copy, logits, sizeof copy);
+    assert_int_equal(qp_sampler_draw(s, copy), 2); /* the first of two equals */
+    /* a penalty acts before: 2 is seen, so the next is 7, then 11 */
+    s = qp_sampler_new(ctx, N, (qp_sampling){.temperature = 0, .repetition_penalty = 2}, 1);
+    int32_t expected[] = {2, 7, 11, 0};
+    for (int i = 0; i < 4; i++) {
+        memcpy(copy, logits, sizeof copy);
+        assert_int_equal(qp_sampler_draw(s, copy), expected[i]);
+    }
+    qp_close(ctx);
+}
+
+static void draw_many(qp_ctx *ctx, uint64_t seed, int32_t *out, int n) {
+    qp_sampler *s = qp_sampler_new(ctx, N, (qp_sampling){.temperature = 1, .top_p = 0.95}, seed);
+    for (int i = 0; i < n; i++) {
+        float copy[N];
+        memcpy(copy, logits, sizeof copy);
+        out[i] = qp_sampler_draw(s, copy);
+    }
+}
+
+static void same_seed_same_draws(void **state) {
+    (void)state;
+    qp_ctx *ctx = open_context(), *other = open_context();
+    int32_t a[200], b[200], c[200];
+    draw_many(ctx, 7, a, 200);
+    qp_set_random(other, 99, 12345); /* the context's own stream has no part in it */
+    draw_many(other, 7, b, 200);
+    draw_many(ctx, 8, c, 200);
+    assert_memory_equal(a, b, sizeof a);
+    assert_memory_not_equal(a, c, sizeof a);
+    qp_close(ctx);
+    qp_close(other);
+}
+
+static void odd_logits(void **state) {
+    (void)state;
+    qp_ctx *ctx = open_context();
+    float   cases[][3] = {{-INFINITY, -INFINITY, -INFINITY}, {0, INFINITY, 1}, {-INFINITY, 1, -INFINITY},
+                          {NAN, 1, -INFINITY},               {3e38f, -3e38f, 0}};
+    int32_t expected[] = {0, 1, 1, 1, 0};
+    for (int i = 0; i < 5; i++)
+        for (int k = 0; k < 2; k++) {
+            qp_sampler *s = qp_sampler_new(ctx, 3, (qp_sampling){.temperature = 1, .top_k = k ? 2 : 0}, 1);
+            float       copy[3];
+            memcpy(copy, cases[i], sizeof copy);
+            assert_int_equal(qp_sampler_draw(s, copy), expected[i]);
+        }
+    float       one = 0;
+    qp_sampler *s = qp_sampler_new(ctx, 1, (qp_sampling){.temperature = 1, .top_p = 0.5}, 1);
+    assert_int_equal(qp_sampler_draw(s, &one), 0);
+    qp_sampler_seen(s, 5);
+    qp_sampler_seen(s, -1); /* beyond the vocabulary: passed over */
+    qp_close(ctx);
+}
+
+static void refusals(void **state) {
+    (void)state;
+    qp_ctx           *ctx = open_context();
+    const qp_sampling wrong[] = {{.temperature = -1},
+                                 {.temperature = NAN},
+                                 {.temperature = 1, .top_k = -1},
+                                 {.temperature = 1, .top_p = 1.5},
+                                 {.temperature = 1, .top_p = NAN},
+                                 {.temperature = 1, .min_p = -0.1},
+                                 {.temperature = 1, .repetition_penalty = -2}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_null(qp_sampler_new(ctx, N, wrong[i], 0));
+        assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
+        qp_clear(ctx);
+    }
+    assert_null(qp_sampler_new(ctx, 0, (qp_sampling){.temperature = 1}, 0));
+    qp_close(ctx);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain),
+        cmocka_unit_test(each_filter),
+        cmocka_unit_test(order_of_filters),
+        cmocka_unit_test(greedy),
+        cmocka_unit_test(same_seed_same_draws),
+        cmocka_unit_test(odd_logits),
+        cmocka_unit_test(refusals),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
