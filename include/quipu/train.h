@@ -96,7 +96,8 @@ typedef struct {
     int64_t     save_every;       /* steps; 0: at the end only */
     int         keep;             /* newest states to keep; 0: all */
     const char *out;              /* folder of the states and log.jsonl; NULL: nothing is written */
-    bool        resume;           /* go on from the newest state in `out`, if there is one */
+    bool        resume;           /* go on from the newest state in `out`, if there is one; without
+                                     it a folder that holds states is an error */
     bool (*on_step)(void *user, const qp_train_event *event); /* false: save and stop */
     void *user;
 } qp_train_options;

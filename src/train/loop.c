@@ -6,6 +6,7 @@
 
 #include "core/core.h"
 #include "train/log.h"
+#include "train/state.h"
 
 static double now(void) {
     struct timespec t;
@@ -140,6 +141,9 @@ qp_status qp_train(qp_training_set set, qp_train_options options) {
     qp_set_training(qp_model_module(set.model), true);
     if (!status && options.out && !qpi_out_lock(&log, options.out, ctx)) status = qp_error_code(ctx);
     if (!status && options.out && options.resume) status = qp_state_restore(set, options.out, &step);
+    if (!status && options.out && !options.resume && qpi_state_exists(ctx, options.out))
+        qp_fail(ctx, QP_ERR_STATE, "%s: holds the states of a training: resume it, or choose another folder", options.out);
+    if (!status) status = qp_error_code(ctx);
     if (!status && options.out && !qpi_log_open(&log, options.out, step)) status = qp_error_code(ctx);
     if (!status) status = run_steps(&set, &options, &log, step);
     qpi_log_close(&log);

@@ -6,6 +6,7 @@
  *                                size and checksum
  *   out/latest -> step-120       replaced by a rename once the folder is complete
  */
+#define _GNU_SOURCE /* readlink */
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "format/checksum.h"
 #include "format/json.h"
@@ -20,6 +22,7 @@
 #include "format/reader.h"
 #include "format/writer.h"
 #include "train/optim.h"
+#include "train/state.h"
 
 #define PATH 4096
 
@@ -27,6 +30,25 @@ static bool join(qp_ctx *ctx, char path[PATH], const char *folder, const char *n
     if (snprintf(path, PATH, "%s/%s", folder, name) < PATH) return true;
     qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s.../%s", folder, name);
     return false;
+}
+
+/* The folder that out/latest names; "" where there is no such link. */
+static bool read_latest(qp_ctx *ctx, const char *out, char name[64]) {
+    char path[PATH];
+    name[0] = 0;
+    if (!join(ctx, path, out, "latest")) return false;
+    ssize_t n = readlink(path, name, 63);
+    if (n < 0 && errno == ENOENT) return true;
+    if (n < 0) return qpi_fail_os(&ctx->error, path, "read the link"), false;
+    name[n] = 0;
+    if (qpi_name_is_plain(name)) return true;
+    qp_fail(ctx, QP_ERR_FORMAT, "%s: names \"%s\", expected a folder beside it", path, name);
+    return false;
+}
+
+bool qpi_state_exists(qp_ctx *ctx, const char *out) {
+    char name[64];
+    return read_latest(ctx, out, name) && name[0];
 }
 
 /* ---- Saving ---------------------------------------------------------------------------------- */
@@ -150,14 +172,15 @@ static void remove_unfinished(qp_ctx *ctx, const char *out) {
 
 qp_status qp_state_save(qp_training_set set, const char *out, int64_t step, int keep) {
     qp_ctx    *ctx = qp_model_ctx(set.model);
-    char       name[48], path[PATH];
+    char       name[48], latest[64], path[PATH];
     qpi_folder folder;
     if (qp_failed(ctx)) return qp_error_code(ctx);
     if (mkdir(out, 0777) != 0 && errno != EEXIST) return qpi_fail_os(&ctx->error, out, "make");
     snprintf(name, sizeof name, "step-%lld", (long long)step);
-    if (!join(ctx, path, out, name)) return qp_error_code(ctx);
+    if (!join(ctx, path, out, name) || !read_latest(ctx, out, latest)) return qp_error_code(ctx);
+    if (!strcmp(latest, name)) return QP_OK; /* saved already: what latest names is never touched */
     remove_unfinished(ctx, out);
-    remove_state(ctx, out, name); /* from a run that went further, before it was set back */
+    remove_state(ctx, out, name); /* of a run that was killed before latest named it */
     if (!qpi_folder_open(&folder, path, &ctx->error)) return qp_error_code(ctx);
     if (fill_folder(&set, folder.temporary, step) != QP_OK) qpi_folder_abort(&folder);
     else if (qpi_folder_finish(&folder) && join(ctx, path, out, "latest") && qpi_write_link(path, name, &ctx->error))
@@ -245,12 +268,11 @@ static bool same_config(qp_training_set *set, const char *folder) {
 
 qp_status qp_state_restore(qp_training_set set, const char *out, int64_t *step) {
     qp_ctx *ctx = qp_model_ctx(set.model);
-    char    folder[PATH], path[PATH];
+    char    latest[64], folder[PATH], path[PATH];
     numbers n;
     *step = 0;
-    if (qp_failed(ctx) || !join(ctx, folder, out, "latest") || !join(ctx, path, folder, "train.json"))
-        return qp_error_code(ctx);
-    if (!qpi_path_exists(folder)) return QP_OK;
+    if (qp_failed(ctx) || !read_latest(ctx, out, latest) || !latest[0]) return qp_error_code(ctx);
+    if (!join(ctx, folder, out, latest) || !join(ctx, path, folder, "train.json")) return qp_error_code(ctx);
     json_t *json = qpi_json_load(path, &ctx->error);
     if (!json) return qp_error_code(ctx);
     qpi_json manifest = qpi_json_root(path, json, &ctx->error);

@@ -201,6 +201,23 @@ static void test_divergence_is_an_error(void **state) {
     qp_close(s.ctx);
 }
 
+/* A second training into the folder of another loses nothing; nor does a link without target. */
+static void test_states_are_kept(void **state) {
+    (void)state;
+    watch            w = {0};
+    small            s = make_small(config, text_path, 1e-2);
+    qp_train_options o = options_of(path_of("kept"), 5, &w);
+    check(&s, qp_train(s.set, o));
+    check(&s, qp_state_save(s.set, o.out, 5, 1)); /* the same step again */
+    qp_close(s.ctx);
+    s = make_small(config, text_path, 1e-2);
+    o.resume = false;
+    assert_int_equal(qp_train(s.set, o), QP_ERR_STATE);
+    qp_close(s.ctx);
+    qpi_folder_remove(path_of("kept/step-5"));
+    refuses(make_small(config, text_path, 1e-2), "kept", "step-5/train.json");
+}
+
 static void test_schedules(void **state) {
     (void)state;
     qp_schedule s = {.kind = QP_SCHEDULE_COSINE, .lr = 2, .warmup = 4, .steps = 24, .floor = 0.25};
@@ -236,7 +253,7 @@ static void test_no_heap_calls(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume),   cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_resume),   cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals), cmocka_unit_test(test_states_are_kept),
         cmocka_unit_test(test_schedules), cmocka_unit_test(test_divergence_is_an_error), cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
