@@ -39,7 +39,9 @@ static job plan(const qk_attention_grad *g) {
     if (bias && g->dbias.stride[0] == 0) j.batches = attention_min(j.batches, 1);
     if (bias && g->dbias.stride[1] == 0) j.heads = attention_min(j.heads, 1);
     int64_t pieces = j.batches * j.heads;
-    if (pieces > 0 && pieces < PIECES && !(bias && g->dbias.stride[2] == 0))
+    bool grouped = a->k.shape[2] > 0 && a->q.shape[2] > a->k.shape[2]; /* tiles of several query heads */
+    bool meet = bias && (g->dbias.stride[2] == 0 || (grouped && g->dbias.stride[1] == 0));
+    if (pieces > 0 && pieces < PIECES && !meet)
         j.shares = attention_min(attention_min((PIECES + pieces - 1) / pieces, SHARES), j.tiles);
     j.own = j.shares > 1 || !unit(&g->dk) || !unit(&g->dv);
     j.worker_floats = TILE * (3 * attention_padded(width) + 2 * attention_padded(values) +
