@@ -176,6 +176,7 @@ struct qp_ctx {
     qpi_leaves *leaves;
 
     uint64_t seed, random_position;
+    qp_dtype param_dtype; /* of new parameters: f32; the harness of parts works in f64 */
     _Atomic int cancelled; /* by qp_cancel, from any thread or signal handler */
 
     struct qpi_owned *owned; /* things with a destructor, freed last made first */
@@ -184,7 +185,7 @@ struct qp_ctx {
 /* A new handle in the current scope; takes over v's storage reference. Poison on failure. */
 qp_tensor qpi_handle(qp_ctx *ctx, qpi_value v);
 qp_tensor qpi_poison(qp_ctx *ctx);
-/* The slot, or NULL after storing an error that names `who`. Poison: NULL silently. */
+/* The slot, or NULL after storing an error that names `who` (poison is one after qp_clear). */
 qpi_slot *qpi_resolve(qp_tensor t, const char *who);
 bool      qpi_is_poison(qp_tensor t);
 

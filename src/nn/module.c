@@ -100,7 +100,7 @@ static own_entry *add_entry(qp_module *m, const char *name, qp_tensor t) {
 
 qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, const int64_t *shape) {
     if (!m) return QP_NONE;
-    qp_tensor t = qp_empty(m->ctx, QP_F32, ndim, shape);
+    qp_tensor t = qp_empty(m->ctx, m->ctx->param_dtype, ndim, shape);
     qp_init(t, init);
     qp_require_grad(t, true);
     if (!qp_failed(m->ctx)) add_entry(m, name, t);

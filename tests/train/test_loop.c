@@ -253,7 +253,7 @@ static void test_no_heap_calls(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume),   cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals), cmocka_unit_test(test_states_are_kept),
+        cmocka_unit_test(test_resume), cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals), cmocka_unit_test(test_states_are_kept),
         cmocka_unit_test(test_schedules), cmocka_unit_test(test_divergence_is_an_error), cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -106,7 +106,7 @@ static void reserve(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, q
     attention *a = self;
     state->count = 2;
     for (int i = 0; i < 2; i++) {
-        state->tensors[i] = qp_keep(qp_zeros(ctx, QP_F32, 4, (int64_t[]){batch, positions, a->groups, a->width}));
+        state->tensors[i] = qp_keep(qp_zeros(ctx, qp_dtype_of(a->qkv.weight), 4, (int64_t[]){batch, positions, a->groups, a->width}));
         state->grows[i] = 1;
     }
 }
