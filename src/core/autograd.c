@@ -158,15 +158,17 @@ static bool own_sum(qp_ctx *ctx, qpi_sum *sum) {
     return true;
 }
 
+#define MAX_REGION_DEPTH 32 /* of views of views: a chain of them may be longer than the stack */
+
 /* The sum at e as a buffer to add into: what is there, a region of the parent's buffer, or
  * zeros. NULL after a failure. Within qp_grad no regions: the sum at a view may be asked for
  * by itself, and a leaf behind it must keep what it holds. */
-static qpi_sum *sum_target(qp_ctx *ctx, qpi_edge e) {
+static qpi_sum *sum_target_at(qp_ctx *ctx, qpi_edge e, int depth) {
     qpi_node *n = e.node;
     qpi_sum  *sum = &n->grad[e.out];
     if (sum->value.storage) return own_sum(ctx, sum) ? sum : NULL;
-    if (n->op && n->op->region && n->in[0].node && !ctx->walk_selects) {
-        qpi_sum *parent = sum_target(ctx, n->in[0]);
+    if (depth < MAX_REGION_DEPTH && n->op && n->op->region && n->in[0].node && !ctx->walk_selects) {
+        qpi_sum *parent = sum_target_at(ctx, n->in[0], depth + 1);
         if (!parent) return NULL;
         qp_view in = parent->value.view, out;
         qp_call call = {ctx, n->op, n->attr, 1, 1, &in, &out, NULL};
@@ -183,6 +185,8 @@ static qpi_sum *sum_target(qp_ctx *ctx, qpi_edge e) {
     memset(sum->value.storage->data, 0, sum->value.storage->bytes);
     return sum;
 }
+
+static qpi_sum *sum_target(qp_ctx *ctx, qpi_edge e) { return sum_target_at(ctx, e, 0); }
 
 qp_tensor qp_grad_into(const qp_rule *rule, int i) {
     qpi_node *n = rule->core;

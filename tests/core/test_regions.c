@@ -162,6 +162,46 @@ static void handed_on_gradients(void **state) {
     close_context(ctx);
 }
 
+/* Chains of views may be longer than the stack is deep. */
+static void many_views(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_context();
+    qp_tensor x = parameter(ctx, 4, 1), y = x;
+    for (int i = 0; i < 100000; i++) y = i % 2 ? qp_reshape(y, SHAPE(4)) : qp_reshape(y, SHAPE(2, 2));
+    qp_backward(qp_add(use(qp_slice(y, 0, 1, 2, 1), 1, true), use(qp_slice(y, 0, 0, 3, 2), 10, true)));
+    EXPECT(qp_grad_of(x), 10, 1, 10, 0);
+    close_context(ctx);
+}
+
+/* Attention on q, k and v that are slices of one leaf, against a leaf for each. */
+static void attention_of_slices(void **state) {
+    (void)state;
+    enum { B = 2, T = 5, H = 2, K = 4, N = B * T * H * K };
+    for (int wide = 0; wide < 2; wide++) {
+        qp_ctx   *ctx = open_context();
+        qp_tensor all = qp_cast(qp_randn(ctx, QP_F32, SHAPE(B, T, 3 * H * K)), wide ? QP_F64 : QP_F32), p[3], own[3];
+        qp_tensor w = qp_cast(qp_randn(ctx, QP_F32, SHAPE(B, T, H, K)), qp_dtype_of(all));
+        for (int i = 0; i < 3; i++) {
+            own[i] = qp_reshape(qp_slice(all, 2, i * H * K, (i + 1) * H * K, 1), SHAPE(B, T, H, K));
+            own[i] = qp_detach(qp_contiguous(own[i]));
+            qp_require_grad(own[i], true);
+        }
+        qp_require_grad(all, true);
+        for (int i = 0; i < 3; i++)
+            p[i] = qp_reshape(qp_slice(all, 2, i * H * K, (i + 1) * H * K, 1), SHAPE(B, T, H, K));
+        qp_backward(total(qp_mul(qp_attention(p[0], p[1], p[2], (qp_mask){.causal = true}, 0), w)));
+        qp_backward(total(qp_mul(qp_attention(own[0], own[1], own[2], (qp_mask){.causal = true}, 0), w)));
+        for (int i = 0; i < 3; i++) {
+            double    ours[N], expected[N];
+            qp_tensor d = qp_reshape(qp_slice(qp_grad_of(all), 2, i * H * K, (i + 1) * H * K, 1), SHAPE(B, T, H, K));
+            assert_int_equal(qp_read(d, QP_F64, ours, N), QP_OK);
+            assert_int_equal(qp_read(qp_grad_of(own[i]), QP_F64, expected, N), QP_OK);
+            for (int k = 0; k < N; k++) assert_true(fabs(ours[k] - expected[k]) <= (wide ? 1e-13 : 1e-5));
+        }
+        close_context(ctx);
+    }
+}
+
 /* Random programs of views and uses; each use's place is known through a value of its own. */
 static void random_programs(void **state) {
     (void)state;
@@ -208,6 +248,8 @@ int main(void) {
         cmocka_unit_test(reshape_of_a_strided_leaf),
         cmocka_unit_test(empty_slices),
         cmocka_unit_test(handed_on_gradients),
+        cmocka_unit_test(many_views),
+        cmocka_unit_test(attention_of_slices),
         cmocka_unit_test(random_programs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
