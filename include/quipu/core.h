@@ -92,8 +92,8 @@ typedef struct {
     uint64_t seed;          /* of every random draw of this context */
     size_t   memory_cap;    /* bytes of tensors, nodes and scratch; 0: none */
     qp_isa   isa;           /* most capable instruction set to use */
-    qp_ctx  *share_threads; /* borrow this context's threads; it must outlive this one and
-                               the two must not compute at the same moment */
+    qp_ctx  *share_threads; /* borrow this context's threads; it must outlive this one. Work
+                               that finds them busy runs in the caller's thread alone */
 } qp_options;
 
 /* A new context, or NULL when there is not even memory for that. Close with qp_close. */

@@ -37,6 +37,7 @@ struct qp_pool {
     int             threads, spins;
     _Atomic int     asleep;         /* workers that need the condition to wake */
     _Atomic bool    caller_asleep;
+    _Atomic bool    busy;           /* a job runs; what other contexts begin meanwhile runs inline */
     bool            stop;           /* under lock */
     pthread_mutex_t lock;
     pthread_cond_t  wake, done;
@@ -147,7 +148,7 @@ void qp_parallel(const qp_exec *exec, int64_t n, int64_t grain, piece_fn *fn, vo
     job      j = {fn, arg, n, grain, (n - 1) / grain + 1};
     int      threads = exec->threads;
     if (pool && threads > pool->threads) threads = pool->threads;
-    if (!pool || threads <= 1 || j.pieces == 1 || inside) {
+    if (!pool || threads <= 1 || j.pieces == 1 || inside || atomic_exchange(&pool->busy, true)) {
         run_inline(&j, exec->threads);
         return;
     }
@@ -161,6 +162,7 @@ void qp_parallel(const qp_exec *exec, int64_t n, int64_t grain, piece_fn *fn, vo
     }
     work(pool, 0);
     wait_for_pending(pool);
+    atomic_store(&pool->busy, false);
 }
 
 /* Starts the workers; signals of the host program stay with its own threads. */

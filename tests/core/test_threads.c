@@ -120,6 +120,29 @@ static void shared_pool(void **state) {
     close_context(a);
 }
 
+/* Contexts that share threads and compute at the same moment. */
+static void *sums(void *arg) {
+    for (int i = 0; i < 300; i++) {
+        qp_scope s = qp_enter(arg);
+        if (qp_item(total(qp_full(arg, QP_F32, SHAPE(100000), 1))) != 100000) return arg;
+        qp_leave(s);
+    }
+    return NULL;
+}
+
+static void shared_pool_at_once(void **state) {
+    (void)state;
+    qp_ctx   *a = qp_open((qp_options){.threads = 3}), *b = qp_open((qp_options){.share_threads = a});
+    pthread_t thread;
+    void     *wrong;
+    assert_int_equal(pthread_create(&thread, NULL, sums, a), 0);
+    assert_null(sums(b));
+    assert_int_equal(pthread_join(thread, &wrong), 0);
+    assert_null(wrong);
+    close_context(b);
+    close_context(a);
+}
+
 /* Contexts of their own, one for each thread of the program. */
 static void *own_context(void *arg) {
     double *out = arg;
@@ -194,6 +217,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_index_once),  cmocka_unit_test(nested_calls),
         cmocka_unit_test(naps),              cmocka_unit_test(shared_pool),
+        cmocka_unit_test(shared_pool_at_once),
         cmocka_unit_test(contexts_in_parallel), cmocka_unit_test(storage_in_common),
         cmocka_unit_test(cancel_from_outside),
     };
