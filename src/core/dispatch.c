@@ -277,18 +277,30 @@ static bool allocate_outputs(qp_ctx *ctx, qp_call *c, const qpi_value *values, q
     return true;
 }
 
-void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs) {
-    qp_ctx *ctx = NULL;
-    for (int i = 0; i < nin && !ctx; i++) ctx = ins[i].ctx;
-    for (int i = 0; i < op->nout; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
-    if (!ctx || qp_failed(ctx)) return;
+/* Descriptors come from host programs too. */
+static bool sound(qp_ctx *ctx, const qp_op *op) {
+    const char *wrong = NULL;
+    if (op->min_in < 0 || op->max_in < op->min_in || op->max_in > QP_MAX_IN) wrong = "min_in or max_in";
+    if (op->nout < 1 || op->nout > QP_MAX_OUT || (op->mutates && op->nout != 1)) wrong = "nout";
+    if (op->attr_bytes > QP_MAX_ATTR) wrong = "attr_bytes";
+    if (!op->plain && !op->view) wrong = "plain";
+    if (wrong) qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s of the descriptor is not valid", op->name, wrong);
+    return !wrong;
+}
 
+void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs) {
     qpi_value values[QP_MAX_IN], results[QP_MAX_OUT];
     qpi_edge  edges[QP_MAX_IN];
     qp_view   in[QP_MAX_IN], out[QP_MAX_OUT];
     char      attrs[QP_MAX_ATTR] = {0};
-    if (attr && op->attr_bytes <= QP_MAX_ATTR) memcpy(attrs, attr, op->attr_bytes);
-    if (!gather_inputs(ctx, op, nin, ins, values, edges)) return;
+    qp_ctx   *ctx = NULL;
+    for (int i = 0; i < nin && !ctx; i++) ctx = ins[i].ctx;
+    bool ready = ctx && !qp_failed(ctx) && sound(ctx, op) && gather_inputs(ctx, op, nin, ins, values, edges);
+    qp_tensor first = nin > 0 ? ins[0] : QP_NONE; /* outs may be ins */
+    for (int i = 0; i < op->nout && i < QP_MAX_OUT; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
+    if (!ready) return;
+
+    if (attr) memcpy(attrs, attr, op->attr_bytes);
     for (int i = 0; i < nin; i++) in[i] = values[i].view;
     for (int i = 0; i < op->nout; i++) out[i] = (qp_view){0};
     qp_call call = {ctx, op, attrs, nin, op->nout, in, out, NULL};
@@ -298,7 +310,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     else qpi_broadcast_shape(&call, 0);
     if (qp_failed(ctx)) return;
     if (op->mutates) {
-        if (mutate(ctx, op, attrs, nin, values, edges, in)) outs[0] = ins[0];
+        if (mutate(ctx, op, attrs, nin, values, edges, in)) outs[0] = first;
         return;
     }
     if (!allocate_outputs(ctx, &call, values, results)) return;
@@ -315,7 +327,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
 }
 
 qp_tensor qp_apply(const qp_op *op, int nin, const qp_tensor *ins, const void *attr) {
-    qp_tensor y[QP_MAX_OUT];
+    qp_tensor y[QP_MAX_OUT] = {QP_NONE};
     qp_apply_many(op, nin, ins, attr, y);
     return y[0];
 }
