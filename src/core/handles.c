@@ -80,9 +80,9 @@ static qpi_slot *lookup(qp_tensor t) {
 }
 
 qpi_slot *qpi_resolve(qp_tensor t, const char *who) {
-    if (qpi_is_poison(t)) return NULL;
     qpi_slot *s = lookup(t);
-    if (!s) qp_fail(t.ctx, QP_ERR_STATE, "%s: stale tensor: its scope has been left or it was dropped", who);
+    if (qpi_is_poison(t)) qp_fail(t.ctx, QP_ERR_STATE, "%s: poison from an earlier failure", who);
+    else if (!s) qp_fail(t.ctx, QP_ERR_STATE, "%s: stale tensor: its scope has been left or it was dropped", who);
     return s;
 }
 
@@ -173,7 +173,7 @@ void qp_return_many(qp_scope s, qp_tensor *ys, int n) {
     uint32_t start = valid ? ctx->scopes[s.depth - 1].live_start : 0;
     for (int i = 0; i < n; i++) {
         if (ys[i].ctx != ctx) continue; /* none, or another context's */
-        qpi_slot *slot = qpi_resolve(ys[i], "return");
+        qpi_slot *slot = qpi_is_poison(ys[i]) ? NULL : qpi_resolve(ys[i], "return");
         if (!slot) ys[i] = qpi_poison(ctx);
         if (!slot || slot->live_index == QPI_NO_INDEX || slot->live_index < start) continue;
         unlive(ctx, slot);

@@ -62,7 +62,10 @@ qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape,
 
 /* ---- Asking ----------------------------------------------------------------------------- */
 
-static qpi_slot *ask(qp_tensor t, const char *who) { return t.ctx ? qpi_resolve(t, who) : NULL; }
+/* Poison has no axes; to ask for them is no failure. */
+static qpi_slot *ask(qp_tensor t, const char *who) {
+    return t.ctx && !qpi_is_poison(t) ? qpi_resolve(t, who) : NULL;
+}
 
 int qp_ndim(qp_tensor t) {
     qpi_slot *s = ask(t, "ndim");
@@ -93,7 +96,7 @@ qp_dtype qp_dtype_of(qp_tensor t) {
 /* ---- Reading and writing ------------------------------------------------------------------ */
 
 double qp_item(qp_tensor t) {
-    qpi_slot *s = ask(t, "item");
+    qpi_slot *s = t.ctx ? qpi_resolve(t, "item") : NULL;
     if (!s || qp_failed(t.ctx)) return NAN;
     if (qp_view_count(&s->value.view) != 1 || !s->value.storage) {
         qp_fail(t.ctx, QP_ERR_SHAPE, "item: the tensor has %lld elements, expected 1",
@@ -109,7 +112,7 @@ static qpi_slot *elements(qp_tensor t, qp_dtype dtype, const void *data, int64_t
     if (qp_failed(t.ctx)) return NULL;
     qpi_slot *s = qpi_resolve(t, who);
     if (!s || !s->value.storage) {
-        qp_fail(t.ctx, QP_ERR_STATE, "%s: the tensor has no data: poison, or outside a rule's `saves`", who);
+        qp_fail(t.ctx, QP_ERR_STATE, "%s: the tensor has no data: it is outside the rule's `saves`", who);
         return NULL;
     }
     int64_t n = qp_view_count(&s->value.view);
