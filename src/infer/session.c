@@ -69,6 +69,7 @@ qp_tensor qp_session_feed(qp_session *s, qp_tensor ids) {
     qp_tensor logits = qp_linear(last, m->head, QP_NONE, QP_ACT_NONE, QP_NONE);
     qp_no_grad(ctx, before);
     if (!qp_failed(ctx)) s->length += count;
+    for (int64_t i = 0; i < m->layers; i++) s->states[i].length = s->length; /* a failure leaves some ahead */
     return qp_return(scope, logits);
 }
 

@@ -243,6 +243,40 @@ static void truncated(void **state) {
     qp_close(ctx);
 }
 
+/* A feed that runs out of memory, wherever that is, leaves the session where it was. */
+static void failed_feeds(void **state) {
+    enum { T = 150, FIRST = 3, CAPS = 24 };
+    (void)state;
+    int32_t ids[T];
+    size_t  held = 0, peak = 0;
+    float  *expected = NULL;
+    for (int i = 0; i <= CAPS; i++) { /* the first one measures */
+        size_t      cap = held + (peak - held) * (size_t)i / (CAPS + 1);
+        qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5, .memory_cap = cap});
+        qp_model   *m = fresh(ctx);
+        qp_session *session = qp_session_new(m, 1, T);
+        int64_t     V = qp_model_info_of(m).vocabulary;
+        make_ids(ids, T, V);
+        if (!i) expected = whole(m, ids, 1, T);
+        free(feed(session, ids, 1, T, 0, FIRST, V));
+        if (!i) held = qp_stats_of(ctx).bytes;
+        qp_scope s = qp_enter(ctx);
+        if (!i) qp_reset_peak(ctx);
+        qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, T - FIRST}, ids + FIRST));
+        qp_leave(s);
+        if (!i) peak = qp_stats_of(ctx).peak_bytes;
+        for (int64_t at = FIRST; i && at < T; at++) {
+            if (at == FIRST) expect_error(ctx, QP_ERR_MEMORY);
+            assert_int_equal(qp_session_length(session), at);
+            float *logits = feed(session, ids, 1, T, at, 1, V);
+            compare(logits, expected, 1, T, at, V, 1e-5);
+            free(logits);
+        }
+        qp_close(ctx);
+    }
+    free(expected);
+}
+
 static void refusals(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context(1);
@@ -468,6 +502,7 @@ int main(void) {
         cmocka_unit_test(long_sequences),
         cmocka_unit_test(rows_alone),
         cmocka_unit_test(truncated),
+        cmocka_unit_test(failed_feeds),
         cmocka_unit_test(refusals),
         cmocka_unit_test(greedy_is_argmax),
         cmocka_unit_test(token_loop_allocates_nothing),
