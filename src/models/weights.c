@@ -55,7 +55,8 @@ bool qp_model_piece(qp_model *m, int64_t index, bool gradient, char name[256], q
                 found = true;
                 if (r == &own) snprintf(name, 256, "%s", e->name);
                 else substitute(r->theirs, layer, name);
-                *piece = piece_of(e, r, gradient ? qp_grad_of(e->tensor) : e->tensor);
+                qp_tensor g = gradient && qp_requires_grad(e->tensor) ? qp_grad_of(e->tensor) : QP_NONE;
+                *piece = piece_of(e, r, gradient ? g : e->tensor);
             }
             if (r == &own) break;
         }

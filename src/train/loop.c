@@ -45,23 +45,40 @@ double qp_validate(qp_model *m, qp_data *data, int64_t batches) {
     return tokens > 0 && !qp_failed(ctx) ? sum / tokens : NAN;
 }
 
-/* Forward and backward of the step's batches; gradients are those of the mean over all of the
- * batches. */
+static void scale_gradients(qp_model *m, double factor) {
+    qp_scope      s = qp_enter(qp_model_ctx(m));
+    bool          before = qp_no_grad(s.ctx, true);
+    qp_state_dict params = qp_model_params(m);
+    for (int i = 0; i < params.count; i++) {
+        qp_tensor g = qp_grad_of(params.entries[i].tensor);
+        if (!qp_is_none(g)) qp_copy_to(g, qp_affine(g, factor, 0));
+    }
+    qp_no_grad(s.ctx, before);
+    qp_leave(s);
+}
+
+/* Forward and backward of the step's batches; gradients are those of the mean over all of their
+ * counted tokens. How many these are is known at the end: until then all batches are taken to
+ * count as many as the first, which mostly they do. */
 static void accumulate(const qp_training_set *set, int64_t batches, qp_train_event *event) {
     qp_ctx *ctx = qp_model_ctx(set->model);
-    double  sum = 0;
+    double  sum = 0, expected = 0;
     event->tokens = 0;
     for (int64_t i = 0; i < batches && !qp_failed(ctx); i++) {
         qp_scope  s = qp_enter(ctx);
         qp_batch  b = qp_data_next(set->data);
         qp_tensor labels = qp_batch_get(&b, "labels");
         qp_tensor loss = qp_model_loss(set->model, qp_batch_get(&b, "input_ids"), labels);
-        qp_backward(batches > 1 ? qp_affine(loss, 1 / (double)batches, 0) : loss);
-        sum += qp_item(loss);
-        event->tokens += counted(labels);
+        double    n = (double)counted(labels);
+        if (i == 0) expected = fmax(n, 1) * (double)batches;
+        qp_backward(batches > 1 ? qp_affine(loss, n / expected, 0) : loss);
+        sum += qp_item(loss) * n;
+        event->tokens += (int64_t)n;
         qp_leave(s);
     }
-    event->loss = sum / (double)batches;
+    double tokens = fmax((double)event->tokens, 1);
+    if (batches > 1 && tokens != expected) scale_gradients(set->model, expected / tokens);
+    event->loss = sum / tokens;
     if (!qp_failed(ctx) && !isfinite(event->loss))
         qp_fail(ctx, QP_ERR_STATE, "the loss is %g at step %lld", event->loss, (long long)event->step);
 }

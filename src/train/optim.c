@@ -49,10 +49,13 @@ qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, double
     return qp_failed(ctx) ? NULL : o;
 }
 
+/* None for what was frozen since. */
+static qp_tensor gradient(qp_tensor w) { return qp_requires_grad(w) ? qp_grad_of(w) : QP_NONE; }
+
 static void measure(qp_optim *o) {
     qp_write(o->square_sum, QP_F64, (double[]){0}, 1);
     for (int i = 0; i < o->params.count; i++) {
-        qp_tensor g = qp_grad_of(o->params.entries[i].tensor);
+        qp_tensor g = gradient(o->params.entries[i].tensor);
         if (!qp_is_none(g)) qp_apply(&qp_op_add_square_sum, 2, (qp_tensor[]){o->square_sum, g}, NULL);
         qp_drop(g);
     }
@@ -63,7 +66,7 @@ static void measure(qp_optim *o) {
 }
 
 static void update(qp_optim *o, int index, const qp_tensor numbers[2]) {
-    qp_tensor w = o->params.entries[index].tensor, g = qp_grad_of(w);
+    qp_tensor w = o->params.entries[index].tensor, g = gradient(w);
     qp_tensor in[5] = {w};
     int       n = 1;
     if (qp_is_none(g)) return;

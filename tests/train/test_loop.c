@@ -94,6 +94,11 @@ static bool on_step(void *user, const qp_train_event *e) {
     return e->step != w->stop_at;
 }
 
+static bool note(void *user, const qp_train_event *e) {
+    *(qp_train_event *)user = *e;
+    return true;
+}
+
 static qp_train_options options_of(const char *out, int steps, watch *w) {
     return (qp_train_options){.schedule = {.kind = QP_SCHEDULE_COSINE, .lr = 1e-2, .warmup = 3, .steps = steps},
                               .out = out,
@@ -218,6 +223,61 @@ static void test_states_are_kept(void **state) {
     refuses(make_small(config, text_path, 1e-2), "kept", "step-5/train.json");
 }
 
+/* Rows that count unequally many tokens: two batches of one row are one batch of two. */
+static void test_accumulation(void **state) {
+    (void)state;
+    char           plain[1024];
+    const char    *path = path_of("short.txt");
+    qp_train_event seen[2];
+    FILE          *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("one row of thirty-two letters and one that is shorter", f);
+    fclose(f);
+    snprintf(plain, sizeof plain, "%s", config);
+    memcpy(strstr(plain, "0.1"), "0.0", 3);
+    for (int rows = 1; rows <= 2; rows++) {
+        small s = make_small(plain, text_path, 1e-2);
+        s.set.validation = NULL;
+        s.set.data = qp_data_open(s.ctx, 1, &path,
+                                  (qp_data_options){.batch = rows, .length = 32, .order = QP_SEQUENTIAL});
+        check(&s, qp_train(s.set, (qp_train_options){.schedule = {.lr = 1e-3, .steps = 1},
+                                                     .accumulate = 3 - rows,
+                                                     .on_step = note,
+                                                     .user = &seen[rows - 1]}));
+        qp_close(s.ctx);
+    }
+    assert_true(seen[0].tokens == seen[1].tokens && seen[0].tokens > 32 && seen[0].tokens < 64);
+    assert_float_equal(seen[0].loss, seen[1].loss, 1e-6);
+    assert_float_equal(seen[0].norm / seen[1].norm, 1, 1e-5);
+}
+
+/* What is frozen between steps stays as it is; the rest goes on. */
+static void test_frozen_later(void **state) {
+    (void)state;
+    small         s = make_small(config, text_path, 1e-2);
+    qp_module    *module = qp_model_module(s.set.model);
+    qp_state_dict params = qp_model_params(s.set.model);
+    qp_tensor     w = QP_NONE, piece;
+    char          name[256];
+    for (int i = 0; i < params.count; i++)
+        if (!strcmp(params.entries[i].name, "embed.weight")) w = params.entries[i].tensor;
+    for (int step = 0; step < 3; step++) {
+        qp_scope scope = qp_enter(s.ctx);
+        qp_batch b = qp_data_next(s.set.data);
+        if (step) assert_int_equal(qp_freeze(module, "embed.*", step == 1), 1);
+        double before = qp_item(qp_sum(qp_mul(w, w), 0, NULL, false));
+        qp_backward(qp_model_loss(s.set.model, qp_batch_get(&b, "input_ids"), qp_batch_get(&b, "labels")));
+        for (int64_t i = 0; qp_model_piece(s.set.model, i, true, name, &piece); i++)
+            assert_true(qp_is_none(piece) == (step == 1 && !strcmp(name, "embed.weight")));
+        qp_step(s.set.optim);
+        double after = qp_item(qp_sum(qp_mul(w, w), 0, NULL, false));
+        if (qp_failed(s.ctx)) fail_msg("%s", qp_error(s.ctx));
+        assert_true((before == after) == (step == 1));
+        qp_leave(scope);
+    }
+    qp_close(s.ctx);
+}
+
 static void test_schedules(void **state) {
     (void)state;
     qp_schedule s = {.kind = QP_SCHEDULE_COSINE, .lr = 2, .warmup = 4, .steps = 24, .floor = 0.25};
@@ -254,6 +314,7 @@ static void test_no_heap_calls(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resume), cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals), cmocka_unit_test(test_states_are_kept),
+        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_frozen_later),
         cmocka_unit_test(test_schedules), cmocka_unit_test(test_divergence_is_an_error), cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
