@@ -16,7 +16,6 @@ static bool translate(qpi_config *c, json_t *stack, biases bias, int64_t window)
     qpi_config_only(c, "hidden_act", "\"silu\"");
     qpi_config_only(c, "pretraining_tp", "1");
     qpi_config_use(c, "attention_dropout");
-    qpi_config_use(c, "max_window_layers");
     qpi_config_use(c, "layer_types");
     qpi_json types = qpi_json_member(&c->root, "layer_types");
     for (size_t i = 0; types.value && i < json_array_size(types.value); i++) {
@@ -49,15 +48,24 @@ static bool translate_llama(qpi_config *c, json_t *stack) {
 }
 
 /* Without the key the window is 4096, with null there is none. */
-static bool translate_mistral(qpi_config *c, json_t *stack) {
+static int64_t window_of(qpi_config *c) {
     bool absent = !json_object_get(c->root.value, "sliding_window");
-    return translate(c, stack, (biases){0}, qpi_config_int(c, "sliding_window", absent ? 4096 : 0));
+    return qpi_config_int(c, "sliding_window", absent ? 4096 : 0);
 }
 
+static bool translate_mistral(qpi_config *c, json_t *stack) { return translate(c, stack, (biases){0}, window_of(c)); }
+
+/* The window is that of the layers from max_window_layers on, unless layer_types says which. */
 static bool translate_qwen2(qpi_config *c, json_t *stack) {
-    int64_t size = qpi_config_int(c, "sliding_window", 4096);
-    bool    use = qpi_config_bool(c, "use_sliding_window", false);
-    return translate(c, stack, (biases){.qkv_bias = true}, use ? size : 0);
+    int64_t  window = window_of(c), layers = qpi_config_int(c, "num_hidden_layers", 32);
+    int64_t  full = qpi_config_int(c, "max_window_layers", 28);
+    qpi_json at = qpi_json_member(&c->root, "max_window_layers");
+    bool     listed = qpi_json_member(&c->root, "layer_types").value;
+    if (!qpi_config_bool(c, "use_sliding_window", false) || full >= layers || listed) window = 0;
+    if (window && full)
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "a window in %lld of %lld layers, quipu can only do all or none",
+                      (long long)(layers - full), (long long)layers);
+    return translate(c, stack, (biases){.qkv_bias = true}, window);
 }
 
 static const qpi_name_rule rules[] = {
