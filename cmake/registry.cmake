@@ -1,6 +1,7 @@
 # Makes the registry of ops: every line QP_OP(name) of src/ops/*.c, with the kernels that
 # QP_KERNEL(name) lines give, for each instruction set. Writes OUTPUT only when it changes.
 function(quipu_op_registry output isas sources)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources})
   set(declarations "")
   set(entries "")
   foreach(source ${sources})
@@ -26,6 +27,7 @@ endfunction()
 # Makes a registry of descriptors: a table TABLE of pointers to TYPE from lines
 # MACRO(name) of the sources; each is the object PREFIX_name.
 function(quipu_registry output header type table macro prefix sources)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources})
   set(declarations "")
   set(entries "")
   foreach(source ${sources})
