@@ -27,13 +27,13 @@ double bench_median(double *values, int n) {
     return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-double bench_seconds(bench *b, void (*fn)(void *arg), void *arg) {
-    double  times[BENCH_MAX_REPEATS], start;
+/* Fills times; false after a failure. */
+static bool measure(bench *b, void (*fn)(void *arg), void *arg, double *times) {
     int64_t calls = 1;
     if (cli_interrupted()) qp_fail(b->ctx, QP_ERR_CANCELLED, "cancelled");
-    if (qp_failed(b->ctx)) return NAN;
+    if (qp_failed(b->ctx)) return false;
     fn(arg); /* memory and caches warm up */
-    start = cli_now();
+    double start = cli_now();
     fn(arg);
     double once = cli_now() - start;
     if (once < BURST) calls = (int64_t)(BURST / (once > 1e-7 ? once : 1e-7)) + 1;
@@ -42,7 +42,19 @@ double bench_seconds(bench *b, void (*fn)(void *arg), void *arg) {
         for (int64_t i = 0; i < calls; i++) fn(arg);
         times[r] = (cli_now() - start) / (double)calls;
     }
-    return qp_failed(b->ctx) ? NAN : bench_median(times, b->repeats);
+    return !qp_failed(b->ctx);
+}
+
+double bench_seconds(bench *b, void (*fn)(void *arg), void *arg) {
+    double times[BENCH_MAX_REPEATS];
+    return measure(b, fn, arg, times) ? bench_median(times, b->repeats) : NAN;
+}
+
+double bench_best(bench *b, void (*fn)(void *arg), void *arg) {
+    double times[BENCH_MAX_REPEATS];
+    if (!measure(b, fn, arg, times)) return NAN;
+    bench_median(times, b->repeats); /* sorts */
+    return times[0];
 }
 
 /* ---- What the machine can do ----------------------------------------------------------------------- */
@@ -75,7 +87,7 @@ static double measure_peak(bench *b) {
     qp_isa isa = qp_stats_of(b->ctx).isa;
     p.fn = isa == QP_ISA_AVX512 ? qk_peak_avx512 : isa == QP_ISA_AVX2 ? qk_peak_avx2 : qk_peak_base;
 #endif
-    double seconds = bench_seconds(b, peak_all, &p);
+    double seconds = bench_best(b, peak_all, &p);
     return p.flops * b->ctx->exec.threads / seconds;
 }
 
@@ -87,7 +99,7 @@ static void copy(void *arg) {
 double bench_copy(bench *b, int64_t floats) {
     qp_scope  s = qp_enter(b->ctx);
     qp_tensor t[2] = {qp_zeros(b->ctx, QP_F32, 1, &floats), qp_zeros(b->ctx, QP_F32, 1, &floats)};
-    double    seconds = bench_seconds(b, copy, t);
+    double    seconds = bench_best(b, copy, t);
     qp_leave(s);
     return 8 * (double)floats / seconds;
 }

@@ -27,8 +27,9 @@ typedef struct {
 extern const bench_kind bench_gemm, bench_memory, bench_ops, bench_step, bench_generate;
 
 /* Seconds of one call: the median over bursts, each long enough to be measured; NaN after a
- * failure. */
+ * failure. bench_best is the least of them: what the machine can do. */
 double bench_seconds(bench *b, void (*fn)(void *arg), void *arg);
+double bench_best(bench *b, void (*fn)(void *arg), void *arg);
 double bench_median(double *values, int n); /* sorts them */
 
 /* Measures peak and bandwidth (on first use). */

@@ -23,6 +23,11 @@ typedef struct {
 
 /* ---- The prompt ---------------------------------------------------------------------------------- */
 
+/* A table of positions ends; other encodings go on, if not well, and transformers lets them. */
+static int64_t positions_of(const job *j) {
+    return strcmp(j->m.info.position, "learned") ? INT64_MAX / 2 : j->m.info.positions;
+}
+
 static bool read_prompt(job *j) {
     const char *given = cli_text(j->c, "prompt");
     qp_text     text = {0};
@@ -39,7 +44,7 @@ static bool read_prompt(job *j) {
     int32_t first = j->m.begin >= 0 ? j->m.begin : j->m.end_count ? j->m.ends[0] : -1;
     if (ok && !j->prompt.count && first >= 0 && first < j->m.info.vocabulary) ok = cli_append_id(j->ctx, &j->prompt, first);
     if (ok && !j->prompt.count) qp_fail(j->ctx, QP_ERR_ARGUMENT, "the prompt is empty, and the model has no token for that");
-    if (ok && j->prompt.count > j->m.info.positions)
+    if (ok && j->prompt.count > positions_of(j))
         qp_fail(j->ctx, QP_ERR_ARGUMENT, "the prompt has %" PRId64 " tokens, the model %" PRId64 " positions",
                 j->prompt.count, j->m.info.positions);
     return !qp_failed(j->ctx);
@@ -86,7 +91,7 @@ static int report(job *j, const qp_generation *g) {
 
 static int generate(job *j) {
     cli        *c = j->c;
-    int64_t     n = cli_int(c, "tokens"), room = j->m.info.positions - j->prompt.count + 1;
+    int64_t     n = cli_int(c, "tokens"), room = positions_of(j) - j->prompt.count + 1;
     qp_sampling sampling = {.temperature = cli_number(c, "temp"),
                             .top_k = cli_int(c, "top-k"),
                             .top_p = cli_number(c, "top-p"),
@@ -95,6 +100,8 @@ static int generate(job *j) {
     if (n > room) {
         cli_remark(c, "the model has %" PRId64 " positions: at most %" PRId64 " tokens", j->m.info.positions, room);
         n = room;
+    } else if (j->prompt.count + n > j->m.info.positions) {
+        cli_remark(c, "the model was made for %" PRId64 " positions", j->m.info.positions);
     }
     qp_generate_options options = {.max_tokens = n,
                                    .sampling = sampling,

@@ -1,0 +1,426 @@
+/* What the verbs say, against the library and against each other. */
+#define _GNU_SOURCE
+#include "support.h"
+
+#include <dirent.h>
+
+static json_int_t integer(const json_t *o, const char *key) {
+    if (!json_is_integer(json_object_get(o, key))) fail_msg("no integer \"%s\"", key);
+    return json_integer_value(json_object_get(o, key));
+}
+
+static double number(const json_t *o, const char *key) {
+    if (!json_is_number(json_object_get(o, key))) fail_msg("no number \"%s\"", key);
+    return json_number_value(json_object_get(o, key));
+}
+
+static const char *text(const json_t *o, const char *key) {
+    if (!json_is_string(json_object_get(o, key))) fail_msg("no text \"%s\"", key);
+    return json_string_value(json_object_get(o, key));
+}
+
+/* ---- verify ----------------------------------------------------------------------------------------- */
+
+static void verify_all(void **state) {
+    char           path[512], reference[600];
+    int            models = 0;
+    struct dirent *e;
+    (void)state;
+    snprintf(path, sizeof path, "%s/tests/golden/models", SOURCE_DIR);
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    while ((e = readdir(d))) {
+        if (e->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "%s/tests/golden/models/%s", SOURCE_DIR, e->d_name);
+        snprintf(reference, sizeof reference, "%s/reference.safetensors", path);
+        json_t *o = expect_json(run("verify", path, "--reference", reference, "--tolerance", "1e-4", "--json", NULL));
+        double  logits = number(json_object_get(o, "errors"), "logits");
+        if (!(logits <= 2e-5)) fail_msg("%s: logits differ by %g", e->d_name, logits);
+        assert_true(json_is_true(json_object_get(o, "ok")));
+        assert_true(integer(o, "compared") > 15); /* gradients too */
+        json_decref(o);
+        models++;
+    }
+    closedir(d);
+    assert_true(models >= 19);
+}
+
+static void verify_fails(void **state) {
+    char path[512], reference[600];
+    (void)state;
+    snprintf(path, sizeof path, "%s/tests/golden/models/gpt2", SOURCE_DIR);
+    snprintf(reference, sizeof reference, "%s/reference.safetensors", path);
+    outcome o = run("verify", path, "--reference", reference, "--tolerance", "1e-12", NULL);
+    assert_int_equal(o.status, 1);
+    assert_non_null(strstr(o.out, "FAIL"));
+    assert_non_null(strstr(o.err, "quipu: "));
+    /* numbers of another model, of another shape */
+    snprintf(reference, sizeof reference, "%s/tests/golden/models/llama-gqa-tied/reference.safetensors", SOURCE_DIR);
+    o = run("verify", path, "--reference", reference, NULL);
+    assert_int_equal(o.status, 1);
+    assert_int_equal(o.out_bytes, 0);
+}
+
+/* ---- generate ------------------------------------------------------------------------------------------ */
+
+static void generate_repeats(void **state) {
+    char first[4096];
+    (void)state;
+    outcome o = run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--seed", "5", NULL);
+    expect_success(o);
+    assert_true(o.out_bytes > 20 && o.out_bytes < sizeof first);
+    memcpy(first, o.out, o.out_bytes + 1);
+    size_t n = o.out_bytes;
+    static const char *const threads[] = {"1", "2", "5"};
+    for (int i = 0; i < 3; i++) {
+        o = run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--seed", "5", "-t", threads[i], NULL);
+        assert_int_equal(o.out_bytes, n);
+        assert_memory_equal(o.out, first, n);
+    }
+    o = run_with("Once", 4, "generate", "-m", "%/bytes", "-p", "-", "-n", "64", "--seed", "5", NULL);
+    assert_memory_equal(o.out, first, n);
+    o = run_with("Once", 4, "generate", "-m", "%/bytes", "-n", "64", "--seed", "5", NULL);
+    assert_memory_equal(o.out, first, n);
+    o = run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--seed", "6", NULL);
+    expect_success(o);
+    assert_true(o.out_bytes != n || memcmp(o.out, first, n));
+}
+
+static void generate_is_argmax(void **state) {
+    enum { N = 40, P = 7 };
+    static const char prompt[P + 1] = "In the ";
+    (void)state;
+    json_t *o = expect_json(run("generate", "-m", "%/bytes", "-p", prompt, "-n", "40", "--temp", "0", "--json", NULL));
+    assert_int_equal(integer(o, "prompt_tokens"), P);
+    assert_int_equal(integer(o, "tokens"), N);
+    assert_string_equal(text(o, "reason"), "length");
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
+    qp_model *m = qp_model_load(ctx, in_folder("bytes"));
+    assert_non_null(m);
+    qp_set_training(qp_model_module(m), false);
+    int32_t ids[P + N];
+    for (int i = 0; i < P; i++) ids[i] = (unsigned char)prompt[i];
+    for (int i = 0; i < N; i++) ids[P + i] = (int32_t)json_integer_value(json_array_get(json_object_get(o, "ids"), (size_t)i));
+    qp_no_grad(ctx, true);
+    qp_tensor best = qp_argmax(qp_logits(m, qp_from(ctx, QP_I32, 2, (int64_t[]){1, P + N}, ids)), 2, false);
+    int64_t   expected[P + N];
+    assert_int_equal(qp_read(best, QP_I64, expected, P + N), QP_OK);
+    for (int i = 0; i < N; i++) assert_int_equal(ids[P + i], expected[P + i - 1]);
+    qp_close(ctx);
+    json_decref(o);
+}
+
+/* ids in, ids out: without a tokenizer */
+static void generate_ids(void **state) {
+    char path[512];
+    (void)state;
+    snprintf(path, sizeof path, "%s/tests/golden/models/gpt2", SOURCE_DIR);
+    outcome o = run("generate", "-m", path, "--ids", "-p", "3 1 4 1 5", "-n", "6", "--temp", "0", NULL);
+    expect_success(o);
+    int ids[6], n = 0, at = 0, more;
+    for (; n < 6 && sscanf(o.out + at, "%d%n", &ids[n], &more) == 1; n++) at += more;
+    assert_true(n == 6 && !strcmp(o.out + at, "\n"));
+    /* GPT-2's table of positions ends at 40 */
+    json_t *j = expect_json(run("generate", "-m", path, "--ids", "-p", "3 1 4 1 5", "-n", "100", "--no-end", "--json", NULL));
+    assert_int_equal(integer(j, "tokens"), 36);
+    json_decref(j);
+    /* an empty prompt is the token that begins a text */
+    j = expect_json(run("generate", "-m", path, "--ids", "-p", "", "-n", "3", "--json", NULL));
+    assert_int_equal(integer(j, "prompt_tokens"), 1);
+    json_decref(j);
+}
+
+static void generate_stops(void **state) {
+    (void)state;
+    json_t     *all = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", NULL));
+    const char *whole = text(all, "text");
+    char        stop[4] = {0}; /* three plain characters of the text */
+    size_t      at = 8;
+    while (whole[at] && ((whole[at] | whole[at + 1] | whole[at + 2]) & 0x80 || whole[at] == '-')) at++;
+    memcpy(stop, whole + at, 3);
+    if (strlen(stop) == 3) {
+        json_t *o = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", "--stop", "nowhere", stop, NULL));
+        assert_string_equal(text(o, "reason"), "stop");
+        assert_int_equal(strlen(text(o, "text")), strstr(whole, stop) - whole);
+        assert_memory_equal(text(o, "text"), whole, strlen(text(o, "text")));
+        json_decref(o);
+    }
+    /* the end token of the config */
+    json_t *ids = json_object_get(all, "ids");
+    char    config[64];
+    int     n = 0;
+    json_int_t end = json_integer_value(json_array_get(ids, 12));
+    while (json_integer_value(json_array_get(ids, (size_t)n)) != end) n++;
+    snprintf(config, sizeof config, "{\"eos_token_id\": [300, %d]}", (int)end);
+    write_text("bytes/generation_config.json", config);
+    json_t *o = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", NULL));
+    assert_string_equal(text(o, "reason"), "end");
+    assert_int_equal(integer(o, "tokens"), n);
+    json_decref(o);
+    o = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", "--no-end", NULL));
+    assert_int_equal(integer(o, "tokens"), 64);
+    assert_string_equal(text(o, "text"), whole);
+    json_decref(o);
+    remove(in_folder("bytes/generation_config.json"));
+    json_decref(all);
+}
+
+/* ---- tokenize -------------------------------------------------------------------------------------------- */
+
+static const char lines[] = "Hello, world\n\n  two  spaces\t\r\n\xc3\xbcml\xc3\xa4ut \xf0\x9f\x98\x80\n\xff\xfe bytes\nno newline";
+
+static void round_trip(const char *model) {
+    char    ids[8192], back[sizeof lines + 1];
+    outcome o = run_with(lines, sizeof lines - 1, "tokenize", "-m", model, NULL);
+    expect_success(o);
+    assert_true(o.out_bytes < sizeof ids);
+    memcpy(ids, o.out, o.out_bytes);
+    int count = 0;
+    for (size_t i = 0; i < o.out_bytes; i++) count += o.out[i] == '\n';
+    assert_int_equal(count, 6); /* a line of ids for each line */
+    o = run_with(ids, o.out_bytes, "tokenize", "-m", model, "--decode", NULL);
+    expect_success(o);
+    snprintf(back, sizeof back, "%s\n", lines);
+    assert_int_equal(o.out_bytes, sizeof lines);
+    assert_memory_equal(o.out, back, sizeof lines);
+}
+
+static void tokenize(void **state) {
+    (void)state;
+    round_trip("%/bytes");
+    char corpus[20000];
+    for (size_t i = 0; i < sizeof corpus; i++) corpus[i] = " etaoin shrdlu the and\n"[(i * i + i / 7) % 23];
+    write_file("corpus.txt", corpus, sizeof corpus);
+    json_t *o = expect_json(run("tokenize", "--train", "%/corpus.txt", "--size", "320", "--out", "%/tokenizer.json", "--json", NULL));
+    assert_int_equal(integer(o, "size"), 320);
+    json_decref(o);
+    round_trip("%/tokenizer.json");
+    /* the same as the library */
+    qp_ctx       *ctx = qp_open((qp_options){.threads = 1});
+    qp_tokenizer *t = qp_tokenizer_load(ctx, in_folder("tokenizer.json"));
+    qp_ids        ids = {0};
+    assert_int_equal(qp_encode(ctx, t, "the and", 7, (qp_encode_options){0}, &ids), QP_OK);
+    o = expect_json(run_with("the and", 7, "tokenize", "-m", "%/tokenizer.json", "--json", NULL));
+    json_t *line = json_array_get(json_object_get(o, "ids"), 0);
+    assert_int_equal(json_array_size(line), ids.count);
+    assert_int_equal(integer(o, "tokens"), ids.count);
+    for (int64_t i = 0; i < ids.count; i++)
+        assert_int_equal(json_integer_value(json_array_get(line, (size_t)i)), ids.data[i]);
+    json_decref(o);
+    qp_ids_free(&ids);
+    qp_close(ctx);
+    /* nothing in, nothing out */
+    outcome nothing = run("tokenize", "-m", "%/bytes", NULL);
+    expect_success(nothing);
+    assert_int_equal(nothing.out_bytes, 0);
+    o = expect_json(run("inspect", "%/tokenizer.json", "--json", NULL));
+    assert_string_equal(text(o, "kind"), "tokenizer");
+    assert_string_equal(text(o, "type"), "bpe");
+    assert_int_equal(integer(o, "size"), 320);
+    json_decref(o);
+}
+
+/* What a template puts around a text comes with encoding and goes with decoding. */
+static void tokenize_template(void **state) {
+    static const char tokenizer[] =
+        "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 3, \"content\": \"<s>\", \"single_word\": false, \"lstrip\": false, "
+        "\"rstrip\": false, \"normalized\": false, \"special\": true}], \"normalizer\": null, \"pre_tokenizer\": "
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, "
+        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", "
+        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"Sequence\": {\"id\": \"A\", "
+        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", "
+        "\"ids\": [3], \"tokens\": [\"<s>\"]}}}, \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, "
+        "\"trim_offsets\": true, \"use_regex\": true}, \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+        "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, "
+        "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"<s>\": 3}, \"merges\": [\"a b\"]}}";
+    (void)state;
+    write_text("template.json", tokenizer);
+    outcome o = run_with("abb\n\n", 5, "tokenize", "-m", "%/template.json", NULL);
+    expect_success(o);
+    assert_string_equal(o.out, "3 2 1\n3\n");
+    o = run_with("abb\n\n", 5, "tokenize", "-m", "%/template.json", "--no-special", NULL);
+    assert_string_equal(o.out, "2 1\n\n");
+    o = run_with("3 2 1\n3\n2 1\n", 12, "tokenize", "-m", "%/template.json", "--decode", NULL);
+    assert_string_equal(o.out, "abb\n\nabb\n");
+    o = run_with("3 2 1\n3 3\n", 10, "tokenize", "-m", "%/template.json", "--decode", "--no-special", NULL);
+    assert_string_equal(o.out, "<s>abb\n<s><s>\n");
+}
+
+/* ---- eval ---------------------------------------------------------------------------------------------------- */
+
+/* The summed loss of bytes under windows, by the definition. */
+static double windowed_loss(qp_model *m, const char *data, int64_t n, int64_t length, int64_t stride) {
+    int64_t V = 257, from = 0;
+    double  sum = 0;
+    for (int64_t end; from < n; from = end) {
+        end = from ? from + stride : length;
+        if (end > n) end = n;
+        int64_t begin = end > length ? end - length : 0, count = end - begin;
+        int32_t ids[256];
+        for (int64_t i = 0; i < count; i++) ids[i] = begin + i ? (unsigned char)data[begin + i - 1] : 256;
+        qp_ctx   *ctx = qp_model_ctx(m);
+        qp_scope  s = qp_enter(ctx);
+        float    *logits = malloc((size_t)(count * V) * sizeof *logits);
+        qp_tensor y = qp_logits(m, qp_from(ctx, QP_I32, 2, (int64_t[]){1, count}, ids));
+        assert_int_equal(qp_read(y, QP_F32, logits, count * V), QP_OK);
+        for (int64_t i = from - begin; i < count; i++) {
+            double norm = 0;
+            for (int64_t v = 0; v < V; v++) norm += exp((double)logits[i * V + v]);
+            sum += log(norm) - logits[i * V + (unsigned char)data[begin + i]];
+        }
+        free(logits);
+        qp_leave(s);
+    }
+    return sum;
+}
+
+static void eval(void **state) {
+    static const struct {
+        const char *length, *stride, *batch;
+    } cases[] = {{"16", "16", "1"}, {"16", "5", "3"}, {"64", "1", "16"}, {"200", "100", "4"}, {"256", "256", "4"}};
+    char data[150];
+    (void)state;
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (char)(i * i * 7 + i % 11);
+    write_file("data.txt", data, sizeof data);
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
+    qp_model *m = qp_model_load(ctx, in_folder("bytes"));
+    assert_non_null(m);
+    qp_set_training(qp_model_module(m), false);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--length", cases[i].length, "--stride",
+                                    cases[i].stride, "--batch", cases[i].batch, "--json", NULL));
+        double  loss = windowed_loss(m, data, sizeof data, atoi(cases[i].length), atoi(cases[i].stride));
+        assert_int_equal(integer(o, "tokens"), sizeof data);
+        assert_int_equal(integer(o, "bytes"), sizeof data);
+        if (!(fabs(number(o, "loss") * sizeof data - loss) < 2e-5 * loss))
+            fail_msg("length %s, stride %s: %g, expected %g", cases[i].length, cases[i].stride, number(o, "loss"), loss / sizeof data);
+        assert_true(fabs(number(o, "perplexity") / exp(loss / sizeof data) - 1) < 1e-3);
+        assert_true(fabs(number(o, "bits_per_byte") - loss / log(2) / sizeof data) < 1e-3);
+        json_decref(o);
+    }
+    qp_close(ctx);
+    /* without a token before the text, its first byte only helps */
+    json_t *o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--no-special", "--json", NULL));
+    assert_int_equal(integer(o, "tokens"), sizeof data - 1);
+    assert_int_equal(integer(o, "bytes"), sizeof data - 1);
+    json_decref(o);
+}
+
+/* Texts are never joined: two files count as the sum of each, and so do lines of JSON. */
+static void eval_texts(void **state) {
+    double loss[3];
+    (void)state;
+    write_text("a.txt", "The first text.");
+    write_text("b.txt", "And another one, which is longer.");
+    write_text("c.jsonl", "{\"t\": \"The first text.\"}\n\n"
+                          "{\"t\": \"And another one, which is longer.\", \"u\": 1}\n{\"t\": \"\"}\n");
+    const char *const files[] = {"%/a.txt", "%/b.txt"};
+    for (int i = 0; i < 2; i++) {
+        json_t *o = expect_json(run("eval", "-m", "%/bytes", "--data", files[i], "--json", NULL));
+        loss[i] = number(o, "loss") * (double)integer(o, "tokens");
+        json_decref(o);
+    }
+    json_t *o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/a.txt", "%/b.txt", "--json", NULL));
+    assert_int_equal(integer(o, "tokens"), 48);
+    assert_int_equal(integer(o, "documents"), 2);
+    assert_true(fabs(number(o, "loss") * 48 - loss[0] - loss[1]) < 1e-3);
+    loss[2] = number(o, "loss");
+    json_decref(o);
+    o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/c.jsonl", "--field", "t", "--json", NULL));
+    assert_int_equal(integer(o, "tokens"), 48);
+    assert_true(fabs(number(o, "loss") - loss[2]) < 1e-6);
+    json_decref(o);
+}
+
+/* ---- inspect, list, bench -------------------------------------------------------------------------------------- */
+
+static void inspect(void **state) {
+    char path[512];
+    (void)state;
+    json_t *o = expect_json(run("inspect", "%/bytes", "--json", NULL));
+    assert_string_equal(text(o, "kind"), "model");
+    assert_true(json_is_true(json_object_get(o, "runs")));
+    assert_string_equal(text(json_object_get(o, "tokenizer"), "type"), "byte");
+    json_int_t parameters = integer(o, "parameters");
+    json_decref(o);
+    o = expect_json(run("inspect", "%/bytes/config.json", "--json", NULL)); /* counted without weights */
+    assert_string_equal(text(o, "kind"), "config");
+    assert_int_equal(integer(o, "parameters"), parameters);
+    json_decref(o);
+    o = expect_json(run("inspect", "%/bytes/model.safetensors", "--json", NULL));
+    assert_string_equal(text(o, "kind"), "tensors");
+    assert_int_equal(integer(o, "parameters"), parameters);
+    assert_int_equal(json_array_size(json_object_get(o, "tensors")), integer(o, "count"));
+    assert_string_equal(text(json_object_get(o, "metadata"), "format"), "pt");
+    json_decref(o);
+    snprintf(path, sizeof path, "%s/tests/golden/models/llama-sharded", SOURCE_DIR);
+    o = expect_json(run("inspect", path, "--json", NULL));
+    assert_true(integer(json_object_get(o, "weights"), "count") == 21);
+    assert_true(json_is_null(json_object_get(o, "tokenizer")));
+    json_decref(o);
+    /* a model that quipu cannot run is shown all the same */
+    write_text("other.json", "{\"model_type\": \"no-such-model\", \"width\": 3}");
+    o = expect_json(run("inspect", "%/other.json", "--json", NULL));
+    assert_true(json_is_false(json_object_get(o, "runs")));
+    assert_non_null(strstr(text(o, "why"), "no-such-model"));
+    json_decref(o);
+    /* names from files reach a terminal without their control bytes */
+    qp_ctx  *ctx = qp_open((qp_options){.threads = 1});
+    qp_named odd = {"a\x1b[31m\nb", qp_zeros(ctx, QP_F32, 2, (int64_t[]){2, 3})};
+    assert_int_equal(qp_file_save(ctx, in_folder("odd.safetensors"), 1, &odd, (qp_save_options){0}), QP_OK);
+    qp_close(ctx);
+    outcome p = run("inspect", "%/odd.safetensors", NULL);
+    expect_success(p);
+    assert_non_null(strstr(p.out, "a?[31m?b"));
+    assert_null(strchr(p.out, '\x1b'));
+}
+
+static void list(void **state) {
+    static const char *const sections[] = {"ops",   "presets", "verbs", "init",      "positions",
+                                           "mixers", "ffn",     "norms", "schedules", "tokenizers"};
+    (void)state;
+    json_t *all = expect_json(run("list", "--json", NULL));
+    for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
+        json_t *one = expect_json(run("list", sections[i], "--json", NULL)), *entry;
+        size_t  k;
+        assert_true(json_equal(json_object_get(one, sections[i]), json_object_get(all, sections[i])));
+        outcome o = run("list", sections[i], NULL);
+        expect_success(o);
+        json_array_foreach(json_object_get(all, sections[i]), k, entry)
+            if (!strstr(o.out, text(entry, "name"))) fail_msg("%s is not in the list of %s", text(entry, "name"), sections[i]);
+        assert_true(json_array_size(json_object_get(all, sections[i])) > 0);
+        json_decref(one);
+    }
+    json_decref(all);
+    json_t *parts = expect_json(run("list", "parts", "--json", NULL));
+    assert_int_equal(json_object_size(parts), 5);
+    json_decref(parts);
+}
+
+static void bench(void **state) {
+    (void)state;
+    write_text("config.json", byte_config);
+    json_t *o = expect_json(run("bench", "gemm", "--shape", "8x8x8", "65x33x17", "-r", "1", "--json", NULL));
+    assert_int_equal(json_array_size(json_object_get(o, "rows")), 4); /* few rows: no backward */
+    assert_true(number(o, "peak_gflops") > 0);
+    json_decref(o);
+    o = expect_json(run("bench", "step", "--config", "%/config.json", "--steps", "3", "--length", "16", "-r", "1", "--json", NULL));
+    json_t *row = json_array_get(json_object_get(o, "rows"), 0);
+    assert_true(number(row, "seconds") > 0 && number(row, "tokens_per_second") > 0 && integer(row, "peak_bytes") > 0);
+    json_decref(o);
+    o = expect_json(run("bench", "generate", "--config", "%/config.json", "--steps", "20", "-r", "1", "--json", NULL));
+    row = json_array_get(json_object_get(o, "rows"), 0);
+    assert_int_equal(integer(row, "system_calls"), 0);
+    json_decref(o);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(verify_all),   cmocka_unit_test(verify_fails),      cmocka_unit_test(generate_repeats),
+        cmocka_unit_test(generate_is_argmax), cmocka_unit_test(generate_ids), cmocka_unit_test(generate_stops),
+        cmocka_unit_test(tokenize),     cmocka_unit_test(tokenize_template), cmocka_unit_test(eval),
+        cmocka_unit_test(eval_texts),   cmocka_unit_test(inspect),           cmocka_unit_test(list),
+        cmocka_unit_test(bench),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
