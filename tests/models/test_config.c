@@ -54,8 +54,8 @@ static void qwen2_windows(void **state) {
     assert_true(equal(WINDOW "\"max_window_layers\": 28", "\"qwen2\""));
     assert_true(equal(WINDOW "\"max_window_layers\": 2", "\"qwen2\""));
     assert_true(equal("\"qwen2\", \"sliding_window\": 4", "\"qwen2\""));
-    assert_true(equal("\"qwen2\", \"use_sliding_window\": true, \"sliding_window\": null, \"max_window_layers\": 0",
-                      "\"qwen2\""));
+    assert_true(equal("\"qwen2\", \"sliding_window\": null, \"use_sliding_window\": true, "
+                      "\"max_window_layers\": 0", "\"qwen2\""));
     assert_false(equal(WINDOW "\"max_window_layers\": 0", "\"qwen2\""));
     refused(WINDOW "\"max_window_layers\": 1", "max_window_layers");
     refused(WINDOW "\"layer_types\": [\"full_attention\", \"sliding_attention\"]", "layer_types");
