@@ -250,7 +250,7 @@ static inline memory *remembered(struct qpi_bpe_work *b, uint64_t head, uint64_t
 
 static bool put_ids(qpi_encoder *w, const int32_t *ids, size_t n) {
     if (w->out->capacity - w->out->count < (int64_t)n && !qpi_ids_reserve(w->out, n)) return false;
-    memcpy(w->out->data + w->out->count, ids, n * sizeof *ids);
+    if (n) memcpy(w->out->data + w->out->count, ids, n * sizeof *ids);
     w->out->count += (int64_t)n;
     return true;
 }
