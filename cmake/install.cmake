@@ -12,5 +12,7 @@ configure_package_config_file(cmake/quipu-config.cmake.in ${CMAKE_BINARY_DIR}/qu
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/quipu-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/quipu-config.cmake ${CMAKE_BINARY_DIR}/quipu-config-version.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/quipu)
+# relative, so that the installed tree may be moved
+file(RELATIVE_PATH QUIPU_PREFIX_FROM_PC /x/${CMAKE_INSTALL_LIBDIR}/pkgconfig /x)
 configure_file(cmake/quipu.pc.in ${CMAKE_BINARY_DIR}/quipu.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/quipu.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
