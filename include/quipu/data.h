@@ -47,13 +47,13 @@ QP_API qp_tokenizer *qp_tokenizer_load(qp_ctx *ctx, const char *path);
 QP_API qp_tokenizer *qp_tokenizer_bytes(qp_ctx *ctx);
 
 typedef struct {
-    int64_t            size;      /* tokens in all, with the special ones and the 256 bytes */
-    int64_t            min_count; /* pairs seen less often are not merged; 0: as 1 */
-    const char        *pattern;   /* how text is cut into words: "gpt2" (NULL), "llama3", "qwen2",
-                                     or a regular expression */
-    const char *const *special;   /* special tokens, ids 0, 1, ..; NULL: {"<|endoftext|>"} */
+    int64_t     size;           /* tokens in all, with the special ones and the 256 bytes */
+    int64_t     min_count;      /* pairs seen less often are not merged; 0: as 1 */
+    const char *pattern;        /* how text is cut into words: "gpt2" (NULL), "llama3", "qwen2",
+                                   or a regular expression */
+    const char *const *special; /* special tokens, ids 0, 1, ..; NULL: {"<|endoftext|>"} */
     int                special_count;
-    const char        *field;     /* of JSON lines; NULL: "text" */
+    const char        *field; /* of JSON lines; NULL: "text" */
 } qp_bpe_options;
 
 /* Learns a byte-level BPE from files: text, or JSON lines if the name ends in .jsonl. Ties go to
@@ -61,7 +61,8 @@ typedef struct {
  * the number of threads changes nothing. Fewer tokens than asked for come out when no pair
  * occurs min_count times. Special tokens' texts count as ordinary text here. */
 QP_API qp_tokenizer *qp_tokenizer_train(qp_ctx *ctx, int n, const char *const *paths, qp_bpe_options options);
-QP_API qp_tokenizer *qp_tokenizer_train_text(qp_ctx *ctx, const char *text, size_t bytes, qp_bpe_options options);
+QP_API qp_tokenizer *qp_tokenizer_train_text(qp_ctx *ctx, const char *text, size_t bytes,
+                                             qp_bpe_options options);
 
 /* Writes a tokenizer.json that `tokenizers` and transformers load and that yields the same ids
  * there. */
@@ -105,8 +106,8 @@ typedef struct {
     char held[4];
     int  count;
 } qp_decoding;
-QP_API QP_MUST_CHECK qp_status qp_decode_next(qp_ctx *ctx, const qp_tokenizer *t, qp_decoding *state, int32_t id,
-                                              bool skip_special, qp_text *out);
+QP_API QP_MUST_CHECK qp_status qp_decode_next(qp_ctx *ctx, const qp_tokenizer *t, qp_decoding *state,
+                                              int32_t id, bool skip_special, qp_text *out);
 QP_API QP_MUST_CHECK qp_status qp_decode_end(qp_ctx *ctx, qp_decoding *state, qp_text *out);
 
 /* ---- Batches ------------------------------------------------------------------------- */
@@ -137,20 +138,20 @@ typedef enum {
 } qp_order;
 
 typedef struct {
-    int64_t  batch;     /* rows; 0: 1 */
+    int64_t  batch; /* rows; 0: 1 */
     qp_order order;
     uint64_t seed;
     int      process, processes; /* this one of how many that share the work; 0, 0: alone. Each
                                     gets its own rows of a common order */
-    int      ahead;     /* batches prepared ahead; 0: 2; -1: none, and no thread */
+    int ahead;                   /* batches prepared ahead; 0: 2; -1: none, and no thread */
 
     /* For text. */
-    int64_t             length;    /* positions of a row; 0: 256 */
-    const qp_tokenizer *tokenizer; /* must outlive the data set; NULL: a byte tokenizer of its own */
-    const char         *field;     /* of JSON lines; NULL: "text" */
-    bool                special;   /* special tokens written in the text count as such, not as text */
-    bool                wrap;      /* put what the tokenizer's template asks for around each document */
-    double              validation; /* share of the tokens, at the end, that is kept apart */
+    int64_t             length;           /* positions of a row; 0: 256 */
+    const qp_tokenizer *tokenizer;        /* must outlive the data set; NULL: a byte tokenizer of its own */
+    const char         *field;            /* of JSON lines; NULL: "text" */
+    bool                special;          /* special tokens written in the text count as such, not as text */
+    bool                wrap;             /* put what the tokenizer's template asks for around each document */
+    double              validation;       /* share of the tokens, at the end, that is kept apart */
     const char *const  *validation_paths; /* or files of their own */
     int                 validation_count;
 } qp_data_options;
@@ -178,7 +179,7 @@ QP_API qp_batch qp_data_next(qp_data *d);
 
 /* The number of batches taken so far, and going to any other place: the batch at a position is
  * always the same, bit for bit. */
-QP_API uint64_t  qp_data_position(const qp_data *d);
+QP_API uint64_t                qp_data_position(const qp_data *d);
 QP_API QP_MUST_CHECK qp_status qp_data_seek(qp_data *d, uint64_t position);
 
 QP_API int64_t qp_data_samples(const qp_data *d); /* of an epoch, over all processes */
@@ -193,7 +194,7 @@ QP_API uint64_t qp_data_fingerprint(const qp_data *d);
 /* The position and all that it depends on, as a JSON object (valid until the next call; NULL
  * without memory); and going back there. STATE if something has changed, and the text says
  * what: the file, the option or the tokenizer. */
-QP_API const char *qp_data_state(qp_data *d);
+QP_API const char             *qp_data_state(qp_data *d);
 QP_API QP_MUST_CHECK qp_status qp_data_restore(qp_data *d, const char *state);
 
 /* ---- Other kinds of data ------------------------------------------------------------- */

@@ -42,12 +42,12 @@ typedef struct {
     qp_dtype       dtype;     /* if loadable */
     int            ndim;
     const int64_t *shape;
-    uint64_t       bytes;     /* in the file */
+    uint64_t       bytes; /* in the file */
 } qp_file_entry;
 
 /* Entries are ordered as in the file; in an index, shard by shard. */
 QP_API int64_t       qp_file_count(const qp_file *file);
-QP_API qp_file_entry qp_file_at(const qp_file *file, int64_t index); /* zeros if out of range */
+QP_API qp_file_entry qp_file_at(const qp_file *file, int64_t index);      /* zeros if out of range */
 QP_API int64_t       qp_file_find(const qp_file *file, const char *name); /* index, or -1 */
 
 /* The metadata text under a key, NULL if there is none; and all of it by index, false past

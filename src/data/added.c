@@ -56,8 +56,8 @@ static size_t longest_at(const qpi_matcher *m, const uint8_t *p, size_t n, uint3
     return length;
 }
 
-bool qpi_matcher_next(const qpi_matcher *m, const uint8_t *text, size_t n, size_t from, size_t *begin, size_t *end,
-                      uint32_t *value) {
+bool qpi_matcher_next(const qpi_matcher *m, const uint8_t *text, size_t n, size_t from, size_t *begin,
+                      size_t *end, uint32_t *value) {
     if (!m->count) return false;
     for (size_t at = from; at < n; at++) {
         if (m->only >= 0) {

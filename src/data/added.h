@@ -24,8 +24,8 @@ typedef struct {
 
 bool qpi_matcher_add(qpi_matcher *m, const char *text, size_t n, uint32_t value, qpi_error *e);
 /* The next text at or after `from`; false if there is none. */
-bool qpi_matcher_next(const qpi_matcher *m, const uint8_t *text, size_t n, size_t from, size_t *begin, size_t *end,
-                      uint32_t *value);
+bool qpi_matcher_next(const qpi_matcher *m, const uint8_t *text, size_t n, size_t from, size_t *begin,
+                      size_t *end, uint32_t *value);
 void qpi_matcher_free(qpi_matcher *m);
 
 #endif

@@ -13,7 +13,7 @@
 #include "format/utf8.h"
 
 #define NONE UINT64_MAX
-#define SHORT 48          /* bytes up to which scanning beats the heap */
+#define SHORT 48 /* bytes up to which scanning beats the heap */
 #define CACHE_BITS 15
 #define CACHE_WORD 16     /* most bytes of a word that is remembered */
 #define CACHE_IDS 3       /* and most of its tokens */
@@ -40,7 +40,7 @@ typedef struct {
 } memory;
 
 typedef struct { /* a symbol of a long word */
-    int32_t id;   /* QPI_NO_TOKEN: merged into the one before */
+    int32_t id;  /* QPI_NO_TOKEN: merged into the one before */
     int32_t prev, next;
 } symbol;
 
@@ -53,7 +53,9 @@ struct qpi_bpe_work {
 
 /* ---- The table of merges -------------------------------------------------------------- */
 
-static inline size_t home_of(const qpi_bpe *m, uint64_t key) { return (size_t)(key * m->multiplier >> m->shift); }
+static inline size_t home_of(const qpi_bpe *m, uint64_t key) {
+    return (size_t)(key * m->multiplier >> m->shift);
+}
 
 static inline uint64_t find(const qpi_bpe *m, int32_t a, int32_t b) {
     uint64_t key = (uint64_t)(uint32_t)a << 32 | (uint32_t)b;
@@ -109,7 +111,8 @@ void qpi_bpe_finish(qpi_bpe *m, const qp_tokenizer *t, qpi_bpe_flags flags) {
         char             text[4];
         size_t           n = qpi_utf8_encode(qpi_byte_to_code((uint8_t)i), text);
         const qpi_token *token = qpi_vocab_at(&t->vocab, qpi_vocab_find(&t->vocab, text, n));
-        m->byte_id[i] = token && (token->flags & QPI_TOKEN_MODEL) ? (int32_t)(token - t->vocab.tokens) : QPI_NO_TOKEN;
+        m->byte_id[i] =
+            token && (token->flags & QPI_TOKEN_MODEL) ? (int32_t)(token - t->vocab.tokens) : QPI_NO_TOKEN;
     }
 }
 
@@ -237,9 +240,12 @@ static inline uint64_t load(const uint8_t *p, size_t bytes) {
 
 /* The bytes of a word of 1 to 16, as two numbers that with its size determine it. */
 static inline void pack(const uint8_t *p, size_t n, uint64_t *head, uint64_t *tail) {
-    if (n >= 8) *head = load(p, 8), *tail = load(p + n - 8, 8);
-    else if (n >= 4) *head = load(p, 4), *tail = load(p + n - 4, 4);
-    else *head = (uint64_t)p[0] | (uint64_t)p[n / 2] << 8, *tail = p[n - 1];
+    if (n >= 8)
+        *head = load(p, 8), *tail = load(p + n - 8, 8);
+    else if (n >= 4)
+        *head = load(p, 4), *tail = load(p + n - 4, 4);
+    else
+        *head = (uint64_t)p[0] | (uint64_t)p[n / 2] << 8, *tail = p[n - 1];
 }
 
 static inline memory *remembered(struct qpi_bpe_work *b, uint64_t head, uint64_t tail, size_t n) {
@@ -276,8 +282,10 @@ static bool encode_new(const job *j, const uint8_t *text, size_t n) {
     if (!qpi_ids_reserve(j->w->out, n)) return false;
     int32_t *ids = j->w->out->data + j->w->out->count;
     size_t   count = start(m, text, n, ids);
-    if (count <= SHORT) count = merge_short(m, ids, count);
-    else if (!merge_long(m, j->w->bpe, ids, &count)) return false;
+    if (count <= SHORT)
+        count = merge_short(m, ids, count);
+    else if (!merge_long(m, j->w->bpe, ids, &count))
+        return false;
     j->w->out->count += (int64_t)count;
     return true;
 }
@@ -287,7 +295,8 @@ static bool encode_word(void *arg, const uint8_t *text, size_t n) {
     uint64_t   head, tail;
     if (n > CACHE_WORD) {
         if (n > LONGEST)
-            return qpi_fail(&j->w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long", n) == QP_OK;
+            return qpi_fail(&j->w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long",
+                            n) == QP_OK;
         return encode_new(j, text, n) || qpi_fail_memory(&j->w->error, "tokenizer") == QP_OK;
     }
     pack(text, n, &head, &tail);
@@ -309,7 +318,8 @@ static bool encode_word(void *arg, const uint8_t *text, size_t n) {
 
 static bool encode(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
     job j = {t, w};
-    if (!w->bpe && !(w->bpe = calloc(1, sizeof *w->bpe))) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
+    if (!w->bpe && !(w->bpe = calloc(1, sizeof *w->bpe)))
+        return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
     return qpi_pretokenize(&t->pretokenizer, &w->split, text, n, encode_word, &j);
 }
 
@@ -343,14 +353,15 @@ static bool print_merge(const qpi_token *a, const qpi_token *b, qpi_buffer *scra
 static bool print_merges(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *out) {
     qpi_buffer scratch = {0};
     size_t     n = 0;
-    slot  *sorted = malloc((m->count + 1) * sizeof *sorted);
+    slot      *sorted = malloc((m->count + 1) * sizeof *sorted);
     if (!sorted) return false;
     for (size_t i = 0; i < m->slot_count; i++)
         if (m->slots[i].value != NONE) sorted[n++] = m->slots[i];
     qsort(sorted, n, sizeof *sorted, by_value);
     bool ok = true;
     for (size_t i = 0; ok && i < n; i++) {
-        const qpi_token *a = &t->vocab.tokens[sorted[i].key >> 32], *b = &t->vocab.tokens[(uint32_t)sorted[i].key];
+        const qpi_token *a = &t->vocab.tokens[sorted[i].key >> 32],
+                        *b = &t->vocab.tokens[(uint32_t)sorted[i].key];
         ok = put(out, i ? ",\n" : "\n") && print_merge(a, b, &scratch, out);
     }
     qpi_buffer_free(&scratch);

@@ -109,7 +109,9 @@ static uint32_t new_entry(trainer *r) {
     if (i != NIL) {
         r->free_entry = r->entries[i].first;
     } else {
-        entry *p = r->entry_count < NIL ? qpi_grown(r->entries, &r->entry_capacity, r->entry_count + 1, sizeof *p) : NULL;
+        entry *p = r->entry_count < NIL
+                       ? qpi_grown(r->entries, &r->entry_capacity, r->entry_count + 1, sizeof *p)
+                       : NULL;
         if (!p) return NIL;
         r->entries = p;
         i = (uint32_t)r->entry_count++;
@@ -125,14 +127,18 @@ static bool append_place(trainer *r, uint32_t to, uint32_t where) {
     if (i != NIL) {
         r->free_place = r->places[i].next;
     } else {
-        place *p = r->place_count < NIL ? qpi_grown(r->places, &r->place_capacity, r->place_count + 1, sizeof *p) : NULL;
+        place *p = r->place_count < NIL
+                       ? qpi_grown(r->places, &r->place_capacity, r->place_count + 1, sizeof *p)
+                       : NULL;
         if (!p) return false;
         r->places = p;
         i = (uint32_t)r->place_count++;
     }
     r->places[i] = (place){where, NIL};
-    if (e->last == NIL) e->first = i;
-    else r->places[e->last].next = i;
+    if (e->last == NIL)
+        e->first = i;
+    else
+        r->places[e->last].next = i;
     e->last = i;
     return true;
 }
@@ -219,11 +225,13 @@ static bool merge_word(trainer *r, uint32_t where, uint32_t a, uint32_t b, uint3
             s[out] = s[i++];
             continue;
         }
-        if (out > 0 && !(change(r, s[out - 1], a, -w->count, where) && change(r, s[out - 1], id, w->count, where)))
+        if (out > 0 &&
+            !(change(r, s[out - 1], a, -w->count, where) && change(r, s[out - 1], id, w->count, where)))
             return false;
         i += 2;
         s[out] = id;
-        if (i < n && !(change(r, b, s[i], -w->count, where) && change(r, id, s[i], w->count, where))) return false;
+        if (i < n && !(change(r, b, s[i], -w->count, where) && change(r, id, s[i], w->count, where)))
+            return false;
     }
     w->size = out;
     return true;
@@ -233,8 +241,10 @@ static bool merge_word(trainer *r, uint32_t where, uint32_t a, uint32_t b, uint3
 static bool end_step(trainer *r) {
     for (size_t i = 0; i < r->fresh_count; i++) {
         const tally *t = find_tally(r, r->fresh[i]);
-        if (t->count <= 0) free_entry(r, t->entry);
-        else if (!push(r, (queued){t->count, t->key, t->entry})) return false;
+        if (t->count <= 0)
+            free_entry(r, t->entry);
+        else if (!push(r, (queued){t->count, t->key, t->entry}))
+            return false;
     }
     r->fresh_count = 0;
     r->step++;
@@ -253,7 +263,9 @@ static int32_t joined(trainer *r, uint32_t a, uint32_t b) {
     int32_t id = qpi_vocab_find(v, r->text.data, r->text.count);
     if (id != QPI_NO_TOKEN) return id;
     id = (int32_t)v->size;
-    return qpi_vocab_add(v, "tokenizer", r->text.data, r->text.count, id, QPI_TOKEN_MODEL, r->error) ? id : QPI_NO_TOKEN;
+    return qpi_vocab_add(v, "tokenizer", r->text.data, r->text.count, id, QPI_TOKEN_MODEL, r->error)
+               ? id
+               : QPI_NO_TOKEN;
 }
 
 static bool merge_all(trainer *r) {
@@ -267,7 +279,8 @@ static bool merge_all(trainer *r) {
             if (!merge_word(r, r->places[p].word, a, b, (uint32_t)id)) return false;
         free_entry(r, top.entry);
         if (!end_step(r)) return false;
-        if (r->ctx->cancelled) return qpi_fail(r->error, QP_ERR_CANCELLED, "training a tokenizer: cancelled") == QP_OK;
+        if (r->ctx->cancelled)
+            return qpi_fail(r->error, QP_ERR_CANCELLED, "training a tokenizer: cancelled") == QP_OK;
     }
     return true;
 }
@@ -288,12 +301,14 @@ static bool start_vocab(trainer *r, const qp_bpe_options *o) {
     for (int i = 0; i < count; i++) {
         size_t n = strlen(special[i]);
         if (n == 0 || n > QPI_ADDED_LONGEST || !qpi_utf8_text(special[i]))
-            return qpi_fail(r->error, QP_ERR_ARGUMENT, "special token %d: expected 1 to 1024 bytes of UTF-8", i) == QP_OK;
+            return qpi_fail(r->error, QP_ERR_ARGUMENT, "special token %d: expected 1 to 1024 bytes of UTF-8",
+                            i) == QP_OK;
         if (!add_token(r, special[i], n, QPI_TOKEN_MODEL)) return false;
     }
     for (uint32_t code = 0; code <= 0x143; code++) {
         char text[4];
-        if (qpi_code_to_byte(code) >= 0 && !add_token(r, text, qpi_utf8_encode(code, text), QPI_TOKEN_MODEL)) return false;
+        if (qpi_code_to_byte(code) >= 0 && !add_token(r, text, qpi_utf8_encode(code, text), QPI_TOKEN_MODEL))
+            return false;
     }
     for (int i = 0; i < count; i++) {
         int32_t          id = qpi_vocab_find(&r->t->vocab, special[i], strlen(special[i]));
@@ -310,7 +325,8 @@ static bool start_words(trainer *r) {
     uint32_t byte_id[256];
     for (int i = 0; i < 256; i++) {
         char text[4];
-        byte_id[i] = (uint32_t)qpi_vocab_find(&r->t->vocab, text, qpi_utf8_encode(qpi_byte_to_code((uint8_t)i), text));
+        byte_id[i] =
+            (uint32_t)qpi_vocab_find(&r->t->vocab, text, qpi_utf8_encode(qpi_byte_to_code((uint8_t)i), text));
     }
     for (size_t i = 0; i < r->words.count; i++) total += r->words.items[i].size;
     r->symbols = malloc((total + 1) * sizeof *r->symbols);
@@ -342,13 +358,18 @@ static bool start_pattern(trainer *r, const char *pattern) {
     r->t->pretokenizer.stages[r->t->pretokenizer.count++] = split;
     if (split.kind == QPI_SPLIT_GPT2)
         return qpi_tokenizer_describe(
-            r->t, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}", r->error);
+            r->t,
+            "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}",
+            r->error);
     const char *text = split.regex ? pattern : qpi_split_pattern(split.kind);
     r->text.count = 0;
-    static const char head[] = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":";
-    static const char tail[] = "},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":"
-                               "false,\"trim_offsets\":true,\"use_regex\":false}]}";
-    bool ok = qpi_buffer_put(&r->text, head, sizeof head - 1) && qpi_json_print_string(&r->text, text, strlen(text)) &&
+    static const char head[] =
+        "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":";
+    static const char tail[] =
+        "},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":"
+        "false,\"trim_offsets\":true,\"use_regex\":false}]}";
+    bool ok = qpi_buffer_put(&r->text, head, sizeof head - 1) &&
+              qpi_json_print_string(&r->text, text, strlen(text)) &&
               qpi_buffer_put(&r->text, tail, sizeof tail); /* with the final 0 */
     return ok ? qpi_tokenizer_describe(r->t, r->text.data, r->error) : out_of_memory(r);
 }
@@ -357,14 +378,15 @@ static bool start_pattern(trainer *r, const char *pattern) {
 
 static bool count_documents(void *arg, const qpi_document *documents, size_t n) {
     trainer *r = arg;
-    if (r->ctx->cancelled) return qpi_fail(r->error, QP_ERR_CANCELLED, "training a tokenizer: cancelled") == QP_OK;
+    if (r->ctx->cancelled)
+        return qpi_fail(r->error, QP_ERR_CANCELLED, "training a tokenizer: cancelled") == QP_OK;
     return qpi_words_count(&r->words, &r->t->pretokenizer, &r->ctx->exec, documents, n, r->error);
 }
 
 static bool begin(trainer *r, const qp_bpe_options *o) {
     if (o->size < 256 || o->size > INT32_MAX / 2)
-        return qpi_fail(r->error, QP_ERR_ARGUMENT, "tokenizer: size %lld: expected at least the 256 bytes", (long long)o->size) ==
-               QP_OK;
+        return qpi_fail(r->error, QP_ERR_ARGUMENT, "tokenizer: size %lld: expected at least the 256 bytes",
+                        (long long)o->size) == QP_OK;
     r->size = o->size;
     r->min_count = o->min_count > 1 ? o->min_count : 1;
     r->multiplier = qpi_hash_seed(r) | 1;
@@ -376,8 +398,10 @@ static bool begin(trainer *r, const qp_bpe_options *o) {
 static bool learn(trainer *r) {
     if (!start_words(r) || !merge_all(r)) return false;
     for (size_t id = 0; id < r->t->vocab.size; id++) {
-        if (r->t->vocab.tokens[id].flags & QPI_TOKEN_ADDED) qpi_vocab_set_plain(&r->t->vocab, (int32_t)id);
-        else if (!qpi_vocab_set_byte_level(&r->t->vocab, (int32_t)id, r->error)) return false;
+        if (r->t->vocab.tokens[id].flags & QPI_TOKEN_ADDED)
+            qpi_vocab_set_plain(&r->t->vocab, (int32_t)id);
+        else if (!qpi_vocab_set_byte_level(&r->t->vocab, (int32_t)id, r->error))
+            return false;
     }
     qpi_bpe_finish(r->t->model, r->t, (qpi_bpe_flags){.unknown = QPI_NO_TOKEN});
     qpi_tokenizer_finish(r->t);
@@ -405,7 +429,8 @@ qp_tokenizer *qp_tokenizer_train(qp_ctx *ctx, int n, const char *const *paths, q
     qpi_error e = {0};
     trainer   r = {.ctx = ctx, .error = &e};
     bool      ok = begin(&r, &options);
-    for (int i = 0; ok && i < n; i++) ok = qpi_documents_read(paths[i], options.field, NULL, NULL, count_documents, &r, &e);
+    for (int i = 0; ok && i < n; i++)
+        ok = qpi_documents_read(paths[i], options.field, NULL, NULL, count_documents, &r, &e);
     return end(&r, ok && learn(&r));
 }
 

@@ -40,7 +40,9 @@ static bool fill(qp_tokenizer *t, qpi_error *e) {
     qpi_added        added = {.text = end->text, .size = end->text_size, .id = END_ID, .special = true};
     return qpi_tokenizer_add(t, added, e) &&
            qpi_tokenizer_describe(
-               t, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false}", e);
+               t,
+               "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false}",
+               e);
 }
 
 qp_tokenizer *qp_tokenizer_bytes(qp_ctx *ctx) {

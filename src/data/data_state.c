@@ -9,7 +9,8 @@
 #include "format/json.h"
 #include "format/os.h"
 
-static const char *const orders[] = {[QP_SHUFFLED] = "shuffled", [QP_SEQUENTIAL] = "sequential", [QP_STREAMS] = "streams"};
+static const char *const orders[] = {
+    [QP_SHUFFLED] = "shuffled", [QP_SEQUENTIAL] = "sequential", [QP_STREAMS] = "streams"};
 
 static const char *hex(uint64_t x, char out[20]) {
     snprintf(out, 20, "%016" PRIx64, x);
@@ -53,12 +54,13 @@ static json_t *describe(const qp_data *d) {
     char    seed[20], source[20];
     int64_t values[OPTIONS];
     json_t *files = json_array(), *shapes = json_object();
-    json_t *o = json_pack("{s:I, s:s, s:s, s:s, s:s}", "position", (json_int_t)d->position, "kind", d->type->name, "order",
-                          orders[d->options.order], "seed", hex(d->options.seed, seed), "content",
-                          hex(d->type->fingerprint(d->source), source));
+    json_t *o = json_pack("{s:I, s:s, s:s, s:s, s:s}", "position", (json_int_t)d->position, "kind",
+                          d->type->name, "order", orders[d->options.order], "seed", hex(d->options.seed, seed),
+                          "content", hex(d->type->fingerprint(d->source), source));
     bool    ok = o && files && shapes && put_files(d, files) && put_shapes(d, shapes);
     option_values(d, values);
-    for (int i = 0; ok && i < OPTIONS; i++) ok = json_object_set_new(o, option_names[i], json_integer(values[i])) == 0;
+    for (int i = 0; ok && i < OPTIONS; i++)
+        ok = json_object_set_new(o, option_names[i], json_integer(values[i])) == 0;
     ok = ok && json_object_set(o, "shapes", shapes) == 0 && json_object_set(o, "files", files) == 0;
     json_decref(files);
     json_decref(shapes);
@@ -90,14 +92,15 @@ static bool check_files(const qp_data *d, const qpi_json *root, qpi_error *e) {
         const char *sum = NULL;
         int64_t     bytes = 0;
         char        now[20];
-        if (i >= n) return qpi_fail(e, QP_ERR_STATE, "data: %s is new since the state was saved", f.path) == QP_OK;
+        if (i >= n)
+            return qpi_fail(e, QP_ERR_STATE, "data: %s is new since the state was saved", f.path) == QP_OK;
         if (!qpi_json_string(&then, "xxh64", QPI_REQUIRED, &sum) ||
             !qpi_json_integer(&then, "bytes", QPI_REQUIRED, 0, INT64_MAX, &bytes))
             return false;
         if (strcmp(sum, hex(f.checksum, now)) != 0 || (uint64_t)bytes != f.bytes)
             return qpi_fail(e, QP_ERR_STATE,
-                            "data: %s has changed since the state was saved: %" PRId64 " bytes, xxh64 %.20s then; %" PRIu64
-                            " bytes, %s now",
+                            "data: %s has changed since the state was saved: %" PRId64
+                            " bytes, xxh64 %.20s then; %" PRIu64 " bytes, %s now",
                             f.path, bytes, sum, f.bytes, now) == QP_OK;
     }
     if (i == n) return true;
@@ -112,9 +115,11 @@ static bool check_text(const qpi_json *root, const char *key, const char *now, q
     if (!qpi_json_string(root, key, QPI_REQUIRED, &then)) return false;
     if (strcmp(then, now) == 0) return true;
     if (strcmp(key, "content") == 0)
-        return qpi_fail(e, QP_ERR_STATE, "data: the same files give other samples than when the state was saved: the "
-                                         "tokenizer or an option (field, special, wrap, validation) has changed") == QP_OK;
-    return qpi_fail(e, QP_ERR_STATE, "data: %s was %.40s when the state was saved and is %s now", key, then, now) == QP_OK;
+        return qpi_fail(e, QP_ERR_STATE,
+                        "data: the same files give other samples than when the state was saved: the "
+                        "tokenizer or an option (field, special, wrap, validation) has changed") == QP_OK;
+    return qpi_fail(e, QP_ERR_STATE, "data: %s was %.40s when the state was saved and is %s now", key, then,
+                    now) == QP_OK;
 }
 
 static bool check_shapes(const qp_data *d, const qpi_json *root, qpi_error *e) {
@@ -127,10 +132,14 @@ static bool check_shapes(const qp_data *d, const qpi_json *root, qpi_error *e) {
         for (int i = 0; same && i < x->ndim; i++) {
             int64_t then = json_integer_value(json_array_get(shape.value, (size_t)i));
             if (then != x->shape[i])
-                return qpi_fail(e, QP_ERR_STATE, "data: a row of %s had %" PRId64 " entries when the state was saved and has %" PRId64 " now",
+                return qpi_fail(e, QP_ERR_STATE,
+                                "data: a row of %s had %" PRId64
+                                " entries when the state was saved and has %" PRId64 " now",
                                 x->name, then, x->shape[i]) == QP_OK;
         }
-        if (!same) return qpi_fail(e, QP_ERR_STATE, "data: %s had another shape when the state was saved", x->name) == QP_OK;
+        if (!same)
+            return qpi_fail(e, QP_ERR_STATE, "data: %s had another shape when the state was saved", x->name) ==
+                   QP_OK;
     }
     return true;
 }
@@ -144,7 +153,8 @@ static bool check(const qp_data *d, const qpi_json *root, int64_t *position, qpi
         int64_t then;
         if (!qpi_json_integer(root, option_names[i], QPI_REQUIRED, 0, INT64_MAX, &then)) return false;
         if (then != values[i])
-            return qpi_fail(e, QP_ERR_STATE, "data: %s was %" PRId64 " when the state was saved and is %" PRId64 " now",
+            return qpi_fail(e, QP_ERR_STATE,
+                            "data: %s was %" PRId64 " when the state was saved and is %" PRId64 " now",
                             option_names[i], then, values[i]) == QP_OK;
     }
     return check_shapes(d, root, e) && check_text(root, "order", orders[d->options.order], e) &&

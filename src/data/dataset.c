@@ -57,8 +57,8 @@ static bool check_options(qp_data *d, qpi_error *e) {
     if (o->batch == 0) o->batch = 1;
     if (o->processes == 0) o->processes = 1;
     o->ahead = o->ahead == 0 ? 2 : o->ahead < 0 ? 0 : o->ahead > 64 ? 64 : o->ahead;
-    if (o->batch < 1 || o->batch > INT32_MAX || o->processes < 1 || o->process < 0 || o->process >= o->processes ||
-        o->order < QP_SHUFFLED || o->order > QP_STREAMS)
+    if (o->batch < 1 || o->batch > INT32_MAX || o->processes < 1 || o->process < 0 ||
+        o->process >= o->processes || o->order < QP_SHUFFLED || o->order > QP_STREAMS)
         return qpi_fail(e, QP_ERR_ARGUMENT, "data: batch, process or order out of range") == QP_OK;
     d->samples = (uint64_t)d->type->samples(d->source);
     uint64_t rows = (uint64_t)o->batch * (uint64_t)o->processes;
@@ -77,19 +77,22 @@ static bool lay_out(qp_data *d, size_t *slot_bytes) {
     for (int f = 0; f < d->field_count; f++) {
         const qp_field *x = &d->fields[f];
         size_t          bytes, all;
-        if (!x->name || (unsigned)x->dtype >= QP_DTYPE_COUNT || x->ndim < 0 || x->ndim >= QP_MAX_DIMS) return false;
+        if (!x->name || (unsigned)x->dtype >= QP_DTYPE_COUNT || x->ndim < 0 || x->ndim >= QP_MAX_DIMS)
+            return false;
         bytes = qp_dtype_bytes(x->dtype);
         for (int i = 0; i < x->ndim; i++)
             if (x->shape[i] < 0 || __builtin_mul_overflow(bytes, (size_t)x->shape[i], &bytes)) return false;
         d->offsets[f] = *slot_bytes;
         d->row_bytes[f] = bytes;
-        if (__builtin_mul_overflow(bytes, (size_t)d->options.batch, &all) || all > PTRDIFF_MAX / 32) return false;
+        if (__builtin_mul_overflow(bytes, (size_t)d->options.batch, &all) || all > PTRDIFF_MAX / 32)
+            return false;
         *slot_bytes += (all + 63) / 64 * 64;
     }
     return true;
 }
 
-qp_data *qpi_data_new(qp_ctx *ctx, const qp_source *type, void *source, const qp_data_options *options, qpi_error *e) {
+qp_data *qpi_data_new(qp_ctx *ctx, const qp_source *type, void *source, const qp_data_options *options,
+                      qpi_error *e) {
     qp_data *d = calloc(1, sizeof *d);
     size_t   bytes;
     if (!d) {
@@ -100,7 +103,8 @@ qp_data *qpi_data_new(qp_ctx *ctx, const qp_source *type, void *source, const qp
     *d = (qp_data){.ctx = ctx, .type = type, .source = source, .options = *options};
     bool ok = check_options(d, e);
     if (ok && !lay_out(d, &bytes))
-        ok = qpi_fail(e, QP_ERR_ARGUMENT, "data: the fields of kind \"%s\" are malformed or too large", type->name) == QP_OK;
+        ok = qpi_fail(e, QP_ERR_ARGUMENT, "data: the fields of kind \"%s\" are malformed or too large",
+                      type->name) == QP_OK;
     if (ok) d->queue = qpi_queue_new(bytes, d->options.ahead, fill, d, e);
     if (d->queue) return d;
     qpi_data_free(d);
@@ -129,8 +133,10 @@ qp_data *qpi_data_give(qp_ctx *ctx, qp_data *d, const qpi_error *e) {
         return NULL;
     }
     box *b = malloc(sizeof *b);
-    if (!b) qp_fail(ctx, QP_ERR_MEMORY, "data: out of memory");
-    else *b = (box){d};
+    if (!b)
+        qp_fail(ctx, QP_ERR_MEMORY, "data: out of memory");
+    else
+        *b = (box){d};
     if (b && qpi_own(ctx, b, free_box)) {
         d->box = b;
         return d;
@@ -164,7 +170,8 @@ static qp_tensor attach(qp_data *d, int field, qpi_batch_slot *s) {
     int64_t         shape[QP_MAX_DIMS] = {d->options.batch};
     for (int i = 0; i < x->ndim; i++) shape[i + 1] = x->shape[i];
     qpi_slot_retain(s);
-    return qp_attach(d->ctx, x->dtype, x->ndim + 1, shape, s->data + d->offsets[field], false, qpi_slot_drop, s);
+    return qp_attach(d->ctx, x->dtype, x->ndim + 1, shape, s->data + d->offsets[field], false, qpi_slot_drop,
+                     s);
 }
 
 qp_batch qp_data_next(qp_data *d) {
@@ -210,7 +217,9 @@ int64_t qp_data_batches(const qp_data *d) {
     return (int64_t)(d->options.order == QP_STREAMS ? d->samples / rows : (d->samples - 1) / rows + 1);
 }
 
-int64_t qp_data_tokens(const qp_data *d) { return d->type == &qpi_text_source ? qpi_text_tokens(d->source) : 0; }
+int64_t qp_data_tokens(const qp_data *d) {
+    return d->type == &qpi_text_source ? qpi_text_tokens(d->source) : 0;
+}
 int64_t qp_data_bytes(const qp_data *d) { return d->type == &qpi_text_source ? qpi_text_bytes(d->source) : 0; }
 
 uint64_t qp_data_fingerprint(const qp_data *d) {

@@ -59,8 +59,8 @@ static bool is_blank(const char *p, size_t n) {
     return true;
 }
 
-bool qpi_documents_parse(const char *name, const void *data, size_t size, const char *field, qpi_documents_fn *fn,
-                         void *arg, qpi_error *e) {
+bool qpi_documents_parse(const char *name, const void *data, size_t size, const char *field,
+                         qpi_documents_fn *fn, void *arg, qpi_error *e) {
     batch       b = {.fn = fn, .arg = arg, .name = name, .field = field ? field : "text", .error = e};
     const char *p = data, *end = p + size;
     qpi_buffer  text = {0}; /* of one stream after the other */

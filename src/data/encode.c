@@ -51,7 +51,8 @@ typedef bool visit_fn(void *arg, const uint8_t *text, size_t n, int32_t id);
 
 /* Widens [begin, end) as the token's flags say; false if it does not count here. */
 static bool settle(const qpi_added *a, const uint8_t *text, size_t n, size_t done, size_t *begin, size_t *end) {
-    if (a->single_word && (qpi_word_at_end(text, *begin) || qpi_word_at_start(text + *end, n - *end))) return false;
+    if (a->single_word && (qpi_word_at_end(text, *begin) || qpi_word_at_start(text + *end, n - *end)))
+        return false;
     if (a->strip_left) {
         size_t start = *begin - qpi_spaces_at_end(text, *begin);
         *begin = start > done ? start : done;
@@ -133,7 +134,9 @@ static bool add_piece(qpi_pieces *p, qpi_piece piece, qpi_error *e) {
     return true;
 }
 
-bool qpi_pieces_add_token(qpi_pieces *p, int32_t id, qpi_error *e) { return add_piece(p, (qpi_piece){.id = id}, e); }
+bool qpi_pieces_add_token(qpi_pieces *p, int32_t id, qpi_error *e) {
+    return add_piece(p, (qpi_piece){.id = id}, e);
+}
 
 /* Text without added tokens. */
 static bool cut_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
@@ -155,7 +158,8 @@ static bool cut_normal(void *arg, const uint8_t *text, size_t n, int32_t id) {
 
 /* Tokens that are found after normalisation are found here only if there is none. Where words
  * are cut, before a space, normalisation does not look across either. */
-bool qpi_pieces_add(const qp_tokenizer *t, qpi_pieces *p, const uint8_t *text, size_t n, bool literal, qpi_error *e) {
+bool qpi_pieces_add(const qp_tokenizer *t, qpi_pieces *p, const uint8_t *text, size_t n, bool literal,
+                    qpi_error *e) {
     cutting c = {t, p, literal, e};
     if (n == 0) return true;
     if (t->normalizer.count && t->matchers[1][literal].count)
@@ -258,8 +262,8 @@ static bool put_wrap(qp_ids *out, const int32_t *ids, size_t n) {
     return true;
 }
 
-qp_status qp_encode(qp_ctx *ctx, const qp_tokenizer *t, const char *text, size_t bytes, qp_encode_options options,
-                    qp_ids *out) {
+qp_status qp_encode(qp_ctx *ctx, const qp_tokenizer *t, const char *text, size_t bytes,
+                    qp_encode_options options, qp_ids *out) {
     qpi_error  e = {0};
     qpi_pieces pieces = {0};
     int64_t    before = out->count;

@@ -10,8 +10,8 @@
 typedef struct qpi_slot_memory {
     struct qpi_slot_memory *next;
     struct qpi_queue       *queue;
-    int                     refs;     /* tensors that use it, under the queue's lock */
-    const char             *failure;  /* what fill said */
+    int                     refs;    /* tensors that use it, under the queue's lock */
+    const char             *failure; /* what fill said */
     uint8_t                *data;
 } qpi_batch_slot;
 

@@ -6,8 +6,8 @@
 #include "format/buffer.h"
 
 typedef enum {
-    QPI_SPLIT_NONE,   /* the text is one word */
-    QPI_SPLIT_GPT2,   /* the patterns of GPT-2, Llama 3 and Qwen 2, by hand */
+    QPI_SPLIT_NONE, /* the text is one word */
+    QPI_SPLIT_GPT2, /* the patterns of GPT-2, Llama 3 and Qwen 2, by hand */
     QPI_SPLIT_LLAMA3,
     QPI_SPLIT_QWEN2,
     QPI_SPLIT_REGEX,  /* any other pattern, by PCRE2 */
@@ -46,8 +46,8 @@ void qpi_split_state_free(qpi_split_state *s);
 /* Calls word(arg, text, n) for each word, in order, until it returns false. False then, and
  * after storing an error in state->error. */
 typedef bool qpi_word_fn(void *arg, const uint8_t *text, size_t n);
-bool qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const uint8_t *text, size_t n,
-                     qpi_word_fn *word, void *arg);
+bool         qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const uint8_t *text, size_t n,
+                             qpi_word_fn *word, void *arg);
 
 /* The first place at or after `from` where the text can be cut in two that are pretokenised
  * apart with the same result; n if there is none. */
@@ -56,13 +56,13 @@ size_t qpi_pretokenizer_cut(const qpi_pretokenizer *p, const uint8_t *text, size
 void qpi_pretokenizer_free(qpi_pretokenizer *p);
 
 /* regex.c */
-struct qpi_regex *qpi_regex_new(const char *pattern, qpi_error *e);
-void              qpi_regex_free(struct qpi_regex *r);
+struct qpi_regex       *qpi_regex_new(const char *pattern, qpi_error *e);
+void                    qpi_regex_free(struct qpi_regex *r);
 struct qpi_regex_state *qpi_regex_state_new(const struct qpi_regex *r, qpi_error *e);
 void                    qpi_regex_state_free(struct qpi_regex_state *s);
 /* The next match at or after `from` in valid UTF-8: 1 with its place, 0 if there is none, -1
  * after an error. */
-int qpi_regex_next(const struct qpi_regex *r, struct qpi_regex_state *s, const uint8_t *text, size_t n, size_t from,
-                   size_t *begin, size_t *end, qpi_error *e);
+int qpi_regex_next(const struct qpi_regex *r, struct qpi_regex_state *s, const uint8_t *text, size_t n,
+                   size_t from, size_t *begin, size_t *end, qpi_error *e);
 
 #endif

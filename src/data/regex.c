@@ -7,8 +7,8 @@
 #include "data/pretokenize.h"
 #include "format/os.h"
 
-#define MATCH_LIMIT 1000000  /* steps of one match */
-#define HEAP_LIMIT 65536     /* KiB of backtracking */
+#define MATCH_LIMIT 1000000 /* steps of one match */
+#define HEAP_LIMIT 65536    /* KiB of backtracking */
 #define JIT_STACK ((size_t)1 << 20)
 
 struct qpi_regex {
@@ -35,10 +35,14 @@ struct qpi_regex *qpi_regex_new(const char *pattern, qpi_error *e) {
         qpi_fail_memory(e, "tokenizer");
         return NULL;
     }
-    r->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
+    r->code =
+        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
     if (!r->code) {
-        if (code == PCRE2_ERROR_HEAP_FAILED) qpi_fail_memory(e, "tokenizer");
-        else qpi_fail(e, QP_ERR_FORMAT, "bad pattern, offset %zu: %s", (size_t)at, message(code, text, sizeof text));
+        if (code == PCRE2_ERROR_HEAP_FAILED)
+            qpi_fail_memory(e, "tokenizer");
+        else
+            qpi_fail(e, QP_ERR_FORMAT, "bad pattern, offset %zu: %s", (size_t)at,
+                     message(code, text, sizeof text));
         free(r);
         return NULL;
     }
@@ -78,8 +82,8 @@ void qpi_regex_state_free(struct qpi_regex_state *s) {
     free(s);
 }
 
-int qpi_regex_next(const struct qpi_regex *r, struct qpi_regex_state *s, const uint8_t *text, size_t n, size_t from,
-                   size_t *begin, size_t *end, qpi_error *e) {
+int qpi_regex_next(const struct qpi_regex *r, struct qpi_regex_state *s, const uint8_t *text, size_t n,
+                   size_t from, size_t *begin, size_t *end, qpi_error *e) {
     char reason[120];
     int  code = pcre2_match(r->code, text, n, from, PCRE2_NO_UTF_CHECK, s->match, s->context);
     if (code == PCRE2_ERROR_NOMATCH) return 0;

@@ -57,8 +57,10 @@ static bool append(store *s, const qp_ids *ids) {
     if (!p) return false;
     s->ids = p;
     for (size_t i = 0; i < n; i++) {
-        if (s->wide) ((uint32_t *)p)[s->count + i] = (uint32_t)ids->data[i];
-        else ((uint16_t *)p)[s->count + i] = (uint16_t)ids->data[i];
+        if (s->wide)
+            ((uint32_t *)p)[s->count + i] = (uint32_t)ids->data[i];
+        else
+            ((uint16_t *)p)[s->count + i] = (uint16_t)ids->data[i];
     }
     s->count += n;
     return true;
@@ -99,7 +101,8 @@ static bool load_documents(void *arg, const qpi_document *documents, size_t n) {
         if (l->between && l->t->end >= 0 && !add_tokens(l, &l->t->end, 1)) return false;
         l->between = true;
         if (l->wrap && !add_tokens(l, l->t->wrap_before, l->t->wrap_before_count)) return false;
-        if (!qpi_pieces_add(l->t, &l->pieces, documents[i].text, documents[i].size, l->literal, l->error)) return false;
+        if (!qpi_pieces_add(l->t, &l->pieces, documents[i].text, documents[i].size, l->literal, l->error))
+            return false;
         if (l->wrap && !add_tokens(l, l->t->wrap_after, l->t->wrap_after_count)) return false;
     }
     return encode_all(l);
@@ -168,8 +171,9 @@ static const char *fill(void *source, uint64_t epoch, int64_t index, void *const
 static uint64_t fingerprint(void *source) {
     const text *x = source;
     size_t      width = x->store->wide ? 4 : 2;
-    uint64_t    parts[] = {qpi_checksum_of(0, (const char *)x->store->ids + x->begin * width, (x->end - x->begin) * width),
-                           (uint64_t)x->length, x->offsets, width};
+    uint64_t    parts[] = {
+           qpi_checksum_of(0, (const char *)x->store->ids + x->begin * width, (x->end - x->begin) * width),
+           (uint64_t)x->length, x->offsets, width};
     return qpi_checksum_of(0, parts, sizeof parts);
 }
 
@@ -188,7 +192,9 @@ static void close_text(void *source) {
 
 const qp_source qpi_text_source = {"text", fields, samples, fill, fingerprint, file, close_text};
 
-int64_t qpi_text_tokens(const void *source) { return (int64_t)(((const text *)source)->end - ((const text *)source)->begin); }
+int64_t qpi_text_tokens(const void *source) {
+    return (int64_t)(((const text *)source)->end - ((const text *)source)->begin);
+}
 int64_t qpi_text_bytes(const void *source) { return ((const text *)source)->bytes; }
 
 /* ---- Opening -------------------------------------------------------------------------- */
@@ -203,14 +209,17 @@ static int64_t count_bytes(const text *x, const qp_tokenizer *t) {
 }
 
 /* Takes a reference to the store over. */
-static qp_data *open_part(qp_ctx *ctx, store *s, size_t begin, size_t end, const qp_data_options *o, qpi_error *e) {
+static qp_data *open_part(qp_ctx *ctx, store *s, size_t begin, size_t end, const qp_data_options *o,
+                          qpi_error *e) {
     size_t n = end - begin, T = (size_t)o->length;
     text  *x = n < 2 ? NULL : calloc(1, sizeof *x);
     if (!x) {
         release(s);
         if (n < 2)
-            qpi_fail(e, QP_ERR_ARGUMENT, "data: %zu ids are too few: an input and a label are needed at least", n);
-        else qpi_fail_memory(e, "data");
+            qpi_fail(e, QP_ERR_ARGUMENT, "data: %zu ids are too few: an input and a label are needed at least",
+                     n);
+        else
+            qpi_fail_memory(e, "data");
         return NULL;
     }
     *x = (text){.store = s, .begin = begin, .end = end, .length = o->length, .seed = o->seed};
@@ -233,7 +242,8 @@ static size_t split_at(const store *s, double share, int32_t end_id) {
     return at;
 }
 
-static qp_data *open_text(qp_ctx *ctx, int n, const char *const *paths, const qp_data_options *o, qpi_error *e) {
+static qp_data *open_text(qp_ctx *ctx, int n, const char *const *paths, const qp_data_options *o,
+                          qpi_error *e) {
     store *s = load(ctx, n, paths, o, e), *v = NULL;
     if (!s) return NULL;
     size_t split = s->count, v_begin = 0;
@@ -266,8 +276,11 @@ qp_data *qp_data_open(qp_ctx *ctx, int n, const char *const *paths, qp_data_opti
     qp_data  *d = NULL;
     if (options.length == 0) options.length = 256;
     if (!options.tokenizer && !(options.tokenizer = qp_tokenizer_bytes(ctx))) return NULL;
-    if (n < 1 || options.length < 1 || options.length > INT32_MAX || !(options.validation >= 0 && options.validation < 1))
-        qpi_fail(&e, QP_ERR_ARGUMENT, "data: expected files, a length of at least 1 and a validation share below 1");
-    else d = open_text(ctx, n, paths, &options, &e);
+    if (n < 1 || options.length < 1 || options.length > INT32_MAX ||
+        !(options.validation >= 0 && options.validation < 1))
+        qpi_fail(&e, QP_ERR_ARGUMENT,
+                 "data: expected files, a length of at least 1 and a validation share below 1");
+    else
+        d = open_text(ctx, n, paths, &options, &e);
     return qpi_data_give(ctx, d, &e);
 }

@@ -101,8 +101,10 @@ qp_tokenizer *qpi_tokenizer_give(qp_ctx *ctx, qp_tokenizer *t, const qpi_error *
         return NULL;
     }
     box *b = malloc(sizeof *b);
-    if (!b) qp_fail(ctx, QP_ERR_MEMORY, "tokenizer: out of memory");
-    else *b = (box){t};
+    if (!b)
+        qp_fail(ctx, QP_ERR_MEMORY, "tokenizer: out of memory");
+    else
+        *b = (box){t};
     if (b && qpi_own(ctx, b, free_box)) {
         t->box = b;
         return t;
@@ -144,13 +146,17 @@ bool qp_tokenizer_is_special(const qp_tokenizer *t, int32_t id) {
 
 int32_t qp_tokenizer_end(const qp_tokenizer *t) { return t->end; }
 
-void qp_tokenizer_set_end(qp_tokenizer *t, int32_t id) { t->end = qpi_vocab_at(&t->vocab, id) ? id : QPI_NO_TOKEN; }
+void qp_tokenizer_set_end(qp_tokenizer *t, int32_t id) {
+    t->end = qpi_vocab_at(&t->vocab, id) ? id : QPI_NO_TOKEN;
+}
 
 uint64_t qpi_tokenizer_fingerprint(const qp_tokenizer *t, qpi_error *e) {
     qpi_buffer text = {0};
     uint64_t   sum = 0;
-    if (qpi_tokenizer_print(t, &text)) sum = qpi_checksum_of(0, text.data, text.count);
-    else qpi_fail_memory(e, "tokenizer");
+    if (qpi_tokenizer_print(t, &text))
+        sum = qpi_checksum_of(0, text.data, text.count);
+    else
+        qpi_fail_memory(e, "tokenizer");
     qpi_buffer_free(&text);
     return sum;
 }
@@ -205,7 +211,8 @@ qp_status qp_decode_next(qp_ctx *ctx, const qp_tokenizer *t, qp_decoding *state,
     if (!token) return QP_ERR_ARGUMENT;
     if (skip_special && (token->flags & QPI_TOKEN_SPECIAL)) return QP_OK;
     size_t before = out->count;
-    if (!put_text(ctx, out, state->held, (size_t)state->count) || !put_text(ctx, out, token->bytes, token->bytes_size)) {
+    if (!put_text(ctx, out, state->held, (size_t)state->count) ||
+        !put_text(ctx, out, token->bytes, token->bytes_size)) {
         out->count = before;
         return QP_ERR_MEMORY;
     }

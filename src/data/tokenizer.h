@@ -13,12 +13,12 @@
 
 /* What one thread needs while encoding; taken from the tokenizer and given back. */
 typedef struct qpi_encoder {
-    struct qpi_encoder *next;
-    qpi_error           error;
-    qp_ids             *out;
-    qpi_split_state     split;
-    qpi_buffer          normal;   /* the normalised text */
-    qpi_buffer          scratch;
+    struct qpi_encoder  *next;
+    qpi_error            error;
+    qp_ids              *out;
+    qpi_split_state      split;
+    qpi_buffer           normal; /* the normalised text */
+    qpi_buffer           scratch;
     struct qpi_bpe_work *bpe;
 } qpi_encoder;
 
@@ -51,8 +51,8 @@ struct qp_tokenizer {
     /* Components as JSON text, to be written again as they came. */
     char *normalizer_json, *pretokenizer_json, *post_json, *decoder_json;
 
-    pthread_mutex_t lock;
-    qpi_encoder    *idle; /* under lock */
+    pthread_mutex_t           lock;
+    qpi_encoder              *idle; /* under lock */
     struct qpi_tokenizer_box *box;
 };
 
@@ -84,7 +84,8 @@ typedef struct {
 } qpi_pieces;
 
 /* Appends the pieces of a text, which must outlive them. */
-bool qpi_pieces_add(const qp_tokenizer *t, qpi_pieces *p, const uint8_t *text, size_t n, bool literal, qpi_error *e);
+bool qpi_pieces_add(const qp_tokenizer *t, qpi_pieces *p, const uint8_t *text, size_t n, bool literal,
+                    qpi_error *e);
 bool qpi_pieces_add_token(qpi_pieces *p, int32_t id, qpi_error *e);
 /* Appends the ids of all pieces, which it forgets. */
 bool qpi_pieces_encode(const qp_tokenizer *t, const qp_exec *exec, qpi_pieces *p, bool literal, qp_ids *out,

@@ -48,7 +48,8 @@ static bool read_vocab(loading *l) {
     qpi_span    key;
     int64_t     id;
     if (qpi_stream_peek(s) != '{')
-        return qpi_fail(l->error, QP_ERR_UNSUPPORTED, "%s: model.vocab: a list is not supported", s->name) == QP_OK;
+        return qpi_fail(l->error, QP_ERR_UNSUPPORTED, "%s: model.vocab: a list is not supported", s->name) ==
+               QP_OK;
     if (!qpi_stream_open(s, '{')) return false;
     while (qpi_stream_key(s, &key)) {
         /* Reading the number leaves the key's text as it is. */
@@ -98,18 +99,30 @@ static int32_t in_model(const loading *l, const char *text, size_t n) {
     return id >= 0 && (l->t->vocab.tokens[id].flags & QPI_TOKEN_MODEL) ? id : QPI_NO_TOKEN;
 }
 
+/* The token that the pair at hand becomes: as a rule the one after the last merge's. */
+static int32_t united(const loading *l, int32_t last) {
+    const qpi_token *next = qpi_vocab_at(&l->t->vocab, (int64_t)last + 1);
+    if (next && (next->flags & QPI_TOKEN_MODEL) && next->text_size == l->pair.count &&
+        memcmp(next->text, l->pair.data, l->pair.count) == 0)
+        return last + 1;
+    return in_model(l, l->pair.data, l->pair.count);
+}
+
 static bool read_merges(loading *l) {
     qpi_stream *s = &l->s;
+    int32_t     id = QPI_NO_TOKEN;
     if (!qpi_stream_open(s, '[')) return false;
     while (qpi_stream_item(s)) {
         size_t cut = 0, start = s->at;
         if (!read_pair(l, &cut)) return false;
         int32_t a = in_model(l, l->pair.data, cut), b = in_model(l, l->pair.data + cut, l->pair.count - cut);
-        int32_t id = in_model(l, l->pair.data, l->pair.count);
+        id = united(l, id);
         if (a < 0 || b < 0 || id < 0) {
             if (l->merges == 0 && is_version_line(l)) continue;
             return qpi_stream_fail(s, start, "merge %zu: %s is not in the vocabulary", l->merges,
-                                   a < 0 ? "its first token" : b < 0 ? "its second token" : "their union");
+                                   a < 0   ? "its first token"
+                                   : b < 0 ? "its second token"
+                                           : "their union");
         }
         if (!qpi_bpe_merge(l->t->model, a, b, (uint32_t)l->merges++, id, l->error)) return false;
     }
@@ -152,7 +165,8 @@ static const char *const options[] = {"type",     "dropout",       "unk_token", 
 
 static bool read_model_member(loading *l, qpi_span key) {
     qpi_stream *s = &l->s;
-    if (qpi_span_is(key, "vocab")) return !l->has_vocab ? read_vocab(l) : qpi_stream_fail(s, s->at, "vocab twice");
+    if (qpi_span_is(key, "vocab"))
+        return !l->has_vocab ? read_vocab(l) : qpi_stream_fail(s, s->at, "vocab twice");
     if (qpi_span_is(key, "merges")) {
         if (l->has_merges) return qpi_stream_fail(s, s->at, "merges twice");
         l->has_merges = true;
@@ -175,7 +189,8 @@ static bool read_model(loading *l) {
     while (qpi_stream_key(s, &key))
         if (!read_model_member(l, key)) return false;
     if (s->failed) return false;
-    if (!l->has_vocab || !l->has_merges) return qpi_stream_fail(s, s->at, "expected vocab and merges in the model");
+    if (!l->has_vocab || !l->has_merges)
+        return qpi_stream_fail(s, s->at, "expected vocab and merges in the model");
     if (!l->merges_at) return true;
     qpi_stream here = *s;
     s->at = l->merges_at;
@@ -191,16 +206,18 @@ static bool finish_model(loading *l) {
     if (l->unknown) {
         l->flags.unknown = in_model(l, l->unknown, strlen(l->unknown));
         if (l->flags.unknown < 0)
-            return qpi_fail(l->error, QP_ERR_FORMAT, "%s: model.unk_token: it is not in the vocabulary", l->s.name) ==
-                   QP_OK;
+            return qpi_fail(l->error, QP_ERR_FORMAT, "%s: model.unk_token: it is not in the vocabulary",
+                            l->s.name) == QP_OK;
     } else {
         l->flags.unknown = QPI_NO_TOKEN;
     }
     for (size_t id = 0; id < t->vocab.size; id++) {
         const qpi_token *token = &t->vocab.tokens[id];
         if (!token->text) continue;
-        if (token->flags & QPI_TOKEN_ADDED) qpi_vocab_set_plain(&t->vocab, (int32_t)id);
-        else if (!qpi_vocab_set_byte_level(&t->vocab, (int32_t)id, l->error)) return false;
+        if (token->flags & QPI_TOKEN_ADDED)
+            qpi_vocab_set_plain(&t->vocab, (int32_t)id);
+        else if (!qpi_vocab_set_byte_level(&t->vocab, (int32_t)id, l->error))
+            return false;
     }
     qpi_bpe_finish(t->model, t, l->flags);
     if (l->merges == 0 && t->pretokenizer.count == 0 && qpi_bpe_is_bytes(t->model)) {
@@ -233,7 +250,7 @@ static bool read_document(loading *l) {
 
 static bool keep(loading *l, part p) {
     qp_tokenizer *t = l->t;
-    char        **places[PARTS] = {NULL, &t->normalizer_json, &t->pretokenizer_json, &t->post_json, &t->decoder_json};
+    char **places[PARTS] = {NULL, &t->normalizer_json, &t->pretokenizer_json, &t->post_json, &t->decoder_json};
     if (!places[p] || !l->raw[p].data) return true;
     *places[p] = strndup(l->raw[p].data, l->raw[p].size);
     return *places[p] || out_of_memory(l);
@@ -245,8 +262,9 @@ static bool read_part(loading *l, part p) {
     json_t *value = l->raw[p].data ? qpi_json_parse(name, l->raw[p].data, l->raw[p].size, l->error) : NULL;
     if (l->raw[p].data && !value) return false;
     qpi_json root = qpi_json_root(l->s.name, NULL, l->error);
-    qpi_json at = {.value = json_is_null(value) ? NULL : value, .parent = &root, .key = parts[p].key, .error = l->error};
-    bool     ok = true;
+    qpi_json at = {
+        .value = json_is_null(value) ? NULL : value, .parent = &root, .key = parts[p].key, .error = l->error};
+    bool ok = true;
     if (at.value && !(p == ADDED ? json_is_array(at.value) : json_is_object(at.value))) {
         qpi_json_fail(&at, QP_ERR_FORMAT, "expected %s, found %s", p == ADDED ? "an array" : "an object",
                       qpi_json_kind(at.value));
@@ -275,8 +293,8 @@ qp_tokenizer *qpi_tokenizer_parse(const char *name, const void *data, size_t siz
 }
 
 qp_tokenizer *qpi_tokenizer_load(const char *path, qpi_error *e) {
-    char      *inside = qpi_path_is_folder(path) ? qpi_path_join(path, "tokenizer.json", e) : NULL;
-    qpi_bytes *bytes = e->code ? NULL : qpi_bytes_open(inside ? inside : path, QPI_READ, e);
+    char         *inside = qpi_path_is_folder(path) ? qpi_path_join(path, "tokenizer.json", e) : NULL;
+    qpi_bytes    *bytes = e->code ? NULL : qpi_bytes_open(inside ? inside : path, QPI_READ, e);
     qp_tokenizer *t = bytes ? qpi_tokenizer_parse(bytes->path, bytes->data, (size_t)bytes->size, e) : NULL;
     qpi_bytes_release(bytes);
     free(inside);

@@ -94,7 +94,8 @@ static bool read_pretokenizer(qp_tokenizer *t, const qpi_json *at, bool *done) {
     if (is(type, "Split")) return read_split(t, at);
     if (is(type, "Digits")) {
         qpi_split split = {.kind = QPI_SPLIT_DIGITS};
-        return qpi_json_boolean(at, "individual_digits", QPI_REQUIRED, &split.each_digit) && add_split(t, at, split);
+        return qpi_json_boolean(at, "individual_digits", QPI_REQUIRED, &split.each_digit) &&
+               add_split(t, at, split);
     }
     if (!is(type, "ByteLevel")) return unsupported(at, type);
     bool prefix, regex = true;
@@ -103,7 +104,8 @@ static bool read_pretokenizer(qp_tokenizer *t, const qpi_json *at, bool *done) {
         return false;
     *done = true;
     if (!prefix && !regex) return true;
-    return add_split(t, at, (qpi_split){.kind = regex ? QPI_SPLIT_GPT2 : QPI_SPLIT_NONE, .prefix_space = prefix});
+    return add_split(t, at,
+                     (qpi_split){.kind = regex ? QPI_SPLIT_GPT2 : QPI_SPLIT_NONE, .prefix_space = prefix});
 }
 
 bool qpi_read_pretokenizer(qp_tokenizer *t, const qpi_json *at) {
@@ -135,7 +137,8 @@ static bool wrap(qp_tokenizer *t, const qpi_json *at, const int32_t *ids, size_t
 static bool special_ids(const qpi_json *at, const char *name, qp_ids *out) {
     qpi_json table, token, list;
     if (!qpi_json_object(at, "special_tokens", QPI_REQUIRED, &table) ||
-        !qpi_json_object(&table, name, QPI_REQUIRED, &token) || !qpi_json_array(&token, "ids", QPI_REQUIRED, &list))
+        !qpi_json_object(&table, name, QPI_REQUIRED, &token) ||
+        !qpi_json_array(&token, "ids", QPI_REQUIRED, &list))
         return false;
     for (size_t i = 0; i < json_array_size(list.value); i++) {
         qpi_json id = qpi_json_item(&list, i);
@@ -163,7 +166,8 @@ static bool template_ids(const qpi_json *at, qp_ids *before, qp_ids *after) {
         if (sequence.value && !seen) {
             seen = true;
         } else if (special.value) {
-            if (!qpi_json_string(&special, "id", QPI_REQUIRED, &name) || !special_ids(at, name, seen ? after : before))
+            if (!qpi_json_string(&special, "id", QPI_REQUIRED, &name) ||
+                !special_ids(at, name, seen ? after : before))
                 return false;
         } else {
             qpi_json_fail(&item, QP_ERR_FORMAT, "expected one Sequence among SpecialTokens");
@@ -260,8 +264,8 @@ static bool read_added(qp_tokenizer *t, const qpi_json *at) {
         if (!qpi_vocab_add(&t->vocab, "added_tokens", content, n, id, 0, at->error)) return false;
         a.id = (int32_t)id;
     } else if (a.id != id) {
-        qpi_json_fail(at, QP_ERR_FORMAT, "expected id %d, which its content has in the vocabulary, found %d", (int)a.id,
-                      (int)id);
+        qpi_json_fail(at, QP_ERR_FORMAT, "expected id %d, which its content has in the vocabulary, found %d",
+                      (int)a.id, (int)id);
         return false;
     }
     if (t->vocab.tokens[a.id].flags & QPI_TOKEN_ADDED) return true; /* listed twice */

@@ -14,7 +14,7 @@ bool                 qpi_code_is_word(uint32_t code); /* \w */
 
 /* The class of what starts at p (before end), and its bytes. A byte that is not part of
  * UTF-8 is one code point of class OTHER. */
-qpi_class qpi_class_beyond_ascii(const uint8_t *p, const uint8_t *end, size_t *bytes);
+qpi_class               qpi_class_beyond_ascii(const uint8_t *p, const uint8_t *end, size_t *bytes);
 static inline qpi_class qpi_class_at(const uint8_t *p, const uint8_t *end, size_t *bytes) {
     if (*p >= 0x80) return qpi_class_beyond_ascii(p, end, bytes);
     *bytes = 1;

@@ -13,7 +13,8 @@ bool qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, in
     uint32_t before;
     qpi_shown(shown, text, n);
     if (id < 0 || id >= v->id_limit || id >= INT32_MAX)
-        return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\": id %" PRId64 " is out of range", who, shown, id) == QP_OK;
+        return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\": id %" PRId64 " is out of range", who, shown, id) ==
+               QP_OK;
     if ((size_t)id >= v->size) {
         qpi_token *p = qpi_grown(v->tokens, &v->capacity, (size_t)id + 1, sizeof *p);
         if (!p) return qpi_fail_memory(e, who) == QP_OK;
@@ -23,11 +24,13 @@ bool qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, in
     }
     qpi_token *t = &v->tokens[id];
     if (t->text)
-        return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\": id %" PRId64 " belongs to another token already", who, shown,
-                        id) == QP_OK;
+        return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\": id %" PRId64 " belongs to another token already",
+                        who, shown, id) == QP_OK;
     const char *copy = n < UINT32_MAX ? qpi_arena_text(&v->arena, text, n) : NULL;
-    if (!copy || !qpi_names_add(&v->by_text, copy, n, (uint32_t)id, &before)) return qpi_fail_memory(e, who) == QP_OK;
-    if (before != QPI_NO_NAME) return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\" occurs twice", who, shown) == QP_OK;
+    if (!copy || !qpi_names_add(&v->by_text, copy, n, (uint32_t)id, &before))
+        return qpi_fail_memory(e, who) == QP_OK;
+    if (before != QPI_NO_NAME)
+        return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\" occurs twice", who, shown) == QP_OK;
     *t = (qpi_token){.text = copy, .text_size = (uint32_t)n, .flags = flags};
     v->count++;
     return true;
@@ -77,7 +80,9 @@ void qpi_vocab_free(qpi_vocab *v) {
 
 /* ---- The byte-level alphabet ---------------------------------------------------------- */
 
-static bool stands_for_itself(uint32_t c) { return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xFF && c != 0xAD); }
+static bool stands_for_itself(uint32_t c) {
+    return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xFF && c != 0xAD);
+}
 
 uint32_t qpi_byte_to_code(uint8_t byte) {
     if (stands_for_itself(byte)) return byte;

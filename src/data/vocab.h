@@ -27,14 +27,14 @@ typedef struct {
     size_t     size, capacity; /* ids lie below size */
     int64_t    id_limit;       /* what size may grow to: a table must not outgrow the file that
                                   asks for it */
-    size_t     count;          /* tokens there are */
-    qpi_names  by_text;
+    size_t    count;           /* tokens there are */
+    qpi_names by_text;
 } qpi_vocab;
 
 /* Adds a token; ids may come in any order. Errors: FORMAT (text or id twice, id not below
  * id_limit), named with `who`. */
-bool qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, int64_t id, uint32_t flags,
-                   qpi_error *e);
+bool    qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, int64_t id, uint32_t flags,
+                      qpi_error *e);
 int32_t qpi_vocab_find(const qpi_vocab *v, const char *text, size_t n); /* QPI_NO_TOKEN if absent */
 const qpi_token *qpi_vocab_at(const qpi_vocab *v, int64_t id);          /* NULL if absent */
 

@@ -110,8 +110,8 @@ static bool take(qpi_words *w, counter *c, qpi_error *e) {
     return ok;
 }
 
-bool qpi_words_count(qpi_words *w, const qpi_pretokenizer *p, const qp_exec *exec, const qpi_document *documents,
-                     size_t n, qpi_error *e) {
+bool qpi_words_count(qpi_words *w, const qpi_pretokenizer *p, const qp_exec *exec,
+                     const qpi_document *documents, size_t n, qpi_error *e) {
     sharing s = {.p = p, .counters = calloc((size_t)exec->threads, sizeof *s.counters)};
     bool    ok = s.counters && cut(&s, documents, n);
     if (!w->seed) w->seed = qpi_hash_seed(w) | 1;
@@ -119,8 +119,10 @@ bool qpi_words_count(qpi_words *w, const qpi_pretokenizer *p, const qp_exec *exe
         s.counters[i].words.seed = w->seed;
         s.counters[i].split.error = &s.counters[i].error;
     }
-    if (ok) qp_parallel(exec, (int64_t)s.count, 1, count_pieces, &s);
-    else qpi_fail_memory(e, "tokenizer");
+    if (ok)
+        qp_parallel(exec, (int64_t)s.count, 1, count_pieces, &s);
+    else
+        qpi_fail_memory(e, "tokenizer");
     for (int i = 0; s.counters && i < exec->threads; i++) {
         ok = ok && take(w, &s.counters[i], e);
         qpi_words_free(&s.counters[i].words);

@@ -22,8 +22,8 @@ typedef struct {
 } qpi_words;
 
 /* Adds the words of some documents, with the threads of exec. */
-bool qpi_words_count(qpi_words *w, const qpi_pretokenizer *p, const qp_exec *exec, const qpi_document *documents,
-                     size_t n, qpi_error *e);
+bool qpi_words_count(qpi_words *w, const qpi_pretokenizer *p, const qp_exec *exec,
+                     const qpi_document *documents, size_t n, qpi_error *e);
 void qpi_words_free(qpi_words *w);
 
 #endif

@@ -118,8 +118,8 @@ qp_file_entry qp_file_at(const qp_file *f, int64_t index) {
     if (index < 0 || index >= qp_file_count(f)) return (qp_file_entry){0};
     const qpi_entry *x = &f->entries[index];
     bool             loadable = x->dtype >= 0 && x->ndim <= QP_MAX_DIMS;
-    return (qp_file_entry){x->name, x->type_name, loadable, loadable ? (qp_dtype)x->dtype : 0, x->ndim,
-                           x->shape, x->bytes};
+    return (qp_file_entry){x->name, x->type_name, loadable, loadable ? (qp_dtype)x->dtype : 0,
+                           x->ndim, x->shape,     x->bytes};
 }
 
 int64_t qp_file_find(const qp_file *f, const char *name) {
@@ -147,23 +147,25 @@ static qp_tensor load(qp_ctx *ctx, const qpi_entry *x, qpi_bytes *bytes, bool co
     /* A mapping's last page is touched only where data lie, so an empty tensor is copied. */
     if (copy || x->bytes == 0 || (uintptr_t)data % qp_dtype_bytes(dtype))
         return qp_from(ctx, dtype, x->ndim, x->shape, data);
-    return qp_attach(ctx, dtype, x->ndim, x->shape, (void *)data, true, qpi_bytes_release, qpi_bytes_retain(bytes));
+    return qp_attach(ctx, dtype, x->ndim, x->shape, (void *)data, true, qpi_bytes_release,
+                     qpi_bytes_retain(bytes));
 }
 
 qp_tensor qp_file_load(qp_ctx *ctx, const qp_file *f, const char *name, bool copy) {
     char    shown[QPI_SHOWN];
     int64_t i = qp_file_find(f, name);
     if (i < 0) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "%s: no tensor \"%s\"", f && f->part_count ? f->parts[0]->path : "no file",
-                qpi_shown(shown, name, strlen(name)));
+        qp_fail(ctx, QP_ERR_ARGUMENT, "%s: no tensor \"%s\"",
+                f && f->part_count ? f->parts[0]->path : "no file", qpi_shown(shown, name, strlen(name)));
         return qpi_poison(ctx);
     }
     const qpi_entry *x = &f->entries[i];
     qpi_bytes       *bytes = f->parts[x->part];
     if (x->dtype < 0 || x->ndim > QP_MAX_DIMS) {
         char type[QPI_SHOWN];
-        qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: tensor \"%s\": dtype %s with %d axes is not supported", bytes->path,
-                qpi_shown(shown, name, strlen(name)), qpi_shown(type, x->type_name, strlen(x->type_name)), x->ndim);
+        qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: tensor \"%s\": dtype %s with %d axes is not supported",
+                bytes->path, qpi_shown(shown, name, strlen(name)),
+                qpi_shown(type, x->type_name, strlen(x->type_name)), x->ndim);
         return qpi_poison(ctx);
     }
     return load(ctx, x, bytes, copy);

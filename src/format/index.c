@@ -7,8 +7,8 @@
 #include "format/json.h"
 
 /* Opens the shard unless it is open; *part is its number. Shards lie beside the index. */
-static bool open_shard(qp_file *f, qpi_names *shards, const char *folder, const qpi_json *entry, qpi_open_mode mode,
-                       uint32_t *part) {
+static bool open_shard(qp_file *f, qpi_names *shards, const char *folder, const qpi_json *entry,
+                       qpi_open_mode mode, uint32_t *part) {
     const char *name = json_string_value(entry->value);
     char        shown[QPI_SHOWN];
     if (!name || !qpi_name_is_plain(name)) {
@@ -28,7 +28,8 @@ static bool open_shard(qp_file *f, qpi_names *shards, const char *folder, const 
     return ok;
 }
 
-static bool open_shards(qp_file *f, const char *folder, const qpi_json *map, qpi_names *shards, qpi_open_mode mode) {
+static bool open_shards(qp_file *f, const char *folder, const qpi_json *map, qpi_names *shards,
+                        qpi_open_mode mode) {
     const char *key;
     json_t     *value;
     json_object_foreach(map->value, key, value) {

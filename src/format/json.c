@@ -28,8 +28,10 @@ static bool depth_fits(const char *name, const char *data, size_t size, qpi_erro
     for (size_t i = 0; i < size; i++) {
         char c = data[i];
         if (quoted) {
-            if (c == '\\') i++;
-            else if (c == '"') quoted = false;
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                quoted = false;
         } else if (c == '"') {
             quoted = true;
         } else if (c == '{' || c == '[') {
@@ -49,7 +51,8 @@ json_t *qpi_json_parse(const char *name, const void *data, size_t size, qpi_erro
     if (!depth_fits(name, data, size, e)) return NULL;
     json_t *value = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
     if (value) return value;
-    if (json_error_code(&problem) == json_error_out_of_memory) qpi_fail_memory(e, name);
+    if (json_error_code(&problem) == json_error_out_of_memory)
+        qpi_fail_memory(e, name);
     else
         qpi_fail(e, QP_ERR_FORMAT, "%s: line %d column %d: %s", name, problem.line, problem.column,
                  qpi_shown(shown, problem.text, strlen(problem.text)));
@@ -95,8 +98,10 @@ static const char *describe(const qpi_json *at, char *out, size_t size) {
     char        shown[QPI_SHOWN];
     const char *name = describe(at->parent, out, size);
     size_t      used = strlen(out);
-    if (!at->key) snprintf(out + used, size - used, "[%zu]", at->index);
-    else snprintf(out + used, size - used, "%s%s", used ? "." : "", qpi_shown(shown, at->key, strlen(at->key)));
+    if (!at->key)
+        snprintf(out + used, size - used, "[%zu]", at->index);
+    else
+        snprintf(out + used, size - used, "%s%s", used ? "." : "", qpi_shown(shown, at->key, strlen(at->key)));
     return name;
 }
 
@@ -120,10 +125,14 @@ const char *qpi_json_kind(const json_t *value) {
 static const char *found(const json_t *value, char out[QPI_SHOWN + 2]) {
     char shown[QPI_SHOWN];
     if (json_is_string(value))
-        snprintf(out, QPI_SHOWN + 2, "\"%s\"", qpi_shown(shown, json_string_value(value), json_string_length(value)));
-    else if (json_is_integer(value)) snprintf(out, QPI_SHOWN, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-    else if (json_is_real(value)) snprintf(out, QPI_SHOWN, "%g", json_real_value(value));
-    else snprintf(out, QPI_SHOWN, "%s", qpi_json_kind(value));
+        snprintf(out, QPI_SHOWN + 2, "\"%s\"",
+                 qpi_shown(shown, json_string_value(value), json_string_length(value)));
+    else if (json_is_integer(value))
+        snprintf(out, QPI_SHOWN, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    else if (json_is_real(value))
+        snprintf(out, QPI_SHOWN, "%g", json_real_value(value));
+    else
+        snprintf(out, QPI_SHOWN, "%s", qpi_json_kind(value));
     return out;
 }
 
@@ -152,12 +161,13 @@ bool qpi_json_integer(const qpi_json *object, const char *key, qpi_need need, in
         *out = (int64_t)real;
         return true;
     }
-    qpi_json_fail(&member, QP_ERR_FORMAT, "expected an integer from %" PRId64 " to %" PRId64 ", found %s", low, high,
-                  found(member.value, text));
+    qpi_json_fail(&member, QP_ERR_FORMAT, "expected an integer from %" PRId64 " to %" PRId64 ", found %s", low,
+                  high, found(member.value, text));
     return false;
 }
 
-bool qpi_json_number(const qpi_json *object, const char *key, qpi_need need, double low, double high, double *out) {
+bool qpi_json_number(const qpi_json *object, const char *key, qpi_need need, double low, double high,
+                     double *out) {
     qpi_json member = qpi_json_member(object, key);
     char     text[QPI_SHOWN + 2];
     bool     result;
@@ -265,8 +275,9 @@ static bool print_object(qpi_buffer *out, const json_t *object, int indent, int 
     json_t     *member;
     if (!put(out, "{")) return false;
     json_object_foreach((json_t *)object, key, member) {
-        if (!put(out, comma) || !new_line(out, indent, depth + 1) || !qpi_json_print_string(out, key, strlen(key)) ||
-            !put(out, indent ? ": " : ":") || !print(out, member, indent, depth + 1))
+        if (!put(out, comma) || !new_line(out, indent, depth + 1) ||
+            !qpi_json_print_string(out, key, strlen(key)) || !put(out, indent ? ": " : ":") ||
+            !print(out, member, indent, depth + 1))
             return false;
         comma = ",";
     }
@@ -305,8 +316,10 @@ bool qpi_json_print(qpi_buffer *out, const json_t *value, int indent) { return p
 bool qpi_json_save(const char *path, const json_t *value, int indent, qpi_error *e) {
     qpi_buffer text = {0};
     bool       ok = qpi_json_print(&text, value, indent) && put(&text, "\n");
-    if (!ok) qpi_fail_memory(e, path);
-    else ok = qpi_write_file(path, text.data, text.count, e);
+    if (!ok)
+        qpi_fail_memory(e, path);
+    else
+        ok = qpi_write_file(path, text.data, text.count, e);
     qpi_buffer_free(&text);
     return ok;
 }

@@ -37,7 +37,8 @@ void qpi_json_fail(const qpi_json *at, qp_code code, const char *format, ...) QP
 typedef enum { QPI_REQUIRED, QPI_OPTIONAL } qpi_need;
 bool qpi_json_integer(const qpi_json *object, const char *key, qpi_need need, int64_t low, int64_t high,
                       int64_t *out);
-bool qpi_json_number(const qpi_json *object, const char *key, qpi_need need, double low, double high, double *out);
+bool qpi_json_number(const qpi_json *object, const char *key, qpi_need need, double low, double high,
+                     double *out);
 bool qpi_json_boolean(const qpi_json *object, const char *key, qpi_need need, bool *out);
 /* The text belongs to the document. */
 bool qpi_json_string(const qpi_json *object, const char *key, qpi_need need, const char **out);

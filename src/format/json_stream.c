@@ -124,10 +124,10 @@ static int32_t hex4(const qpi_stream *s, size_t at) {
 /* The escape whose backslash is at s->at. */
 static bool unescape(qpi_stream *s) {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
-    char        c = s->at + 1 < s->size ? s->data[s->at + 1] : 0;
-    const char *simple = c ? strchr(names, c) : NULL;
-    char        out[4];
-    size_t      n = 1, used = 2;
+    char              c = s->at + 1 < s->size ? s->data[s->at + 1] : 0;
+    const char       *simple = c ? strchr(names, c) : NULL;
+    char              out[4];
+    size_t            n = 1, used = 2;
     if (simple) {
         out[0] = values[simple - names];
     } else {
@@ -211,7 +211,8 @@ static bool number(qpi_stream *s, bool *whole) {
     size_t at = s->at, start = s->at;
     if (s->data[at] == '-') at++;
     if (!digit_at(s, at)) return unexpected(s, "a number");
-    if (s->data[at] == '0') at++;
+    if (s->data[at] == '0')
+        at++;
     else
         while (digit_at(s, at)) at++;
     *whole = true;
@@ -236,7 +237,8 @@ bool qpi_stream_integer(qpi_stream *s, int64_t *value) {
     if (qpi_stream_peek(s) != '0') return unexpected(s, "an integer");
     size_t start = s->at;
     if (!number(s, &whole)) return false;
-    if (!whole || s->at - start > 18) return qpi_stream_fail(s, start, "expected an integer of at most 18 digits");
+    if (!whole || s->at - start > 18)
+        return qpi_stream_fail(s, start, "expected an integer of at most 18 digits");
     bool    minus = s->data[start] == '-';
     int64_t x = 0;
     for (size_t i = start + minus; i < s->at; i++) x = 10 * x + (s->data[i] - '0');

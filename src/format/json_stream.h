@@ -35,13 +35,13 @@ void       qpi_stream_free(qpi_stream *s);
 /* What comes next: '{' '[' '"' '0' (a number) 't' 'f' 'n', or 0 at the end or after failure. */
 char qpi_stream_peek(qpi_stream *s);
 
-bool qpi_stream_open(qpi_stream *s, char kind);         /* '{' or '[' */
-bool qpi_stream_key(qpi_stream *s, qpi_span *key);      /* the next key; false after '}' */
-bool qpi_stream_item(qpi_stream *s);                    /* is there another? false after ']' */
-bool qpi_stream_string(qpi_stream *s, qpi_span *text);  /* valid until the next string */
+bool qpi_stream_open(qpi_stream *s, char kind);        /* '{' or '[' */
+bool qpi_stream_key(qpi_stream *s, qpi_span *key);     /* the next key; false after '}' */
+bool qpi_stream_item(qpi_stream *s);                   /* is there another? false after ']' */
+bool qpi_stream_string(qpi_stream *s, qpi_span *text); /* valid until the next string */
 bool qpi_stream_integer(qpi_stream *s, int64_t *value);
-bool qpi_stream_skip(qpi_stream *s, qpi_span *raw);     /* any value, checked; raw may be NULL */
-bool qpi_stream_end(qpi_stream *s);                     /* nothing but blanks is left */
+bool qpi_stream_skip(qpi_stream *s, qpi_span *raw); /* any value, checked; raw may be NULL */
+bool qpi_stream_end(qpi_stream *s);                 /* nothing but blanks is left */
 
 /* Stores "NAME: line L column C: ..." for the byte at `at`; returns false. */
 bool qpi_stream_fail(qpi_stream *s, size_t at, const char *format, ...) QP_PRINTF(3, 4);

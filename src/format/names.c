@@ -16,7 +16,8 @@ typedef struct qpi_name {
 uint64_t qpi_hash_seed(const void *salt) {
     struct timespec t = {0};
     clock_gettime(CLOCK_MONOTONIC, &t);
-    uint64_t parts[3] = {(uint64_t)(uintptr_t)salt, (uint64_t)(uintptr_t)&t, (uint64_t)t.tv_nsec ^ (uint64_t)t.tv_sec << 30};
+    uint64_t parts[3] = {(uint64_t)(uintptr_t)salt, (uint64_t)(uintptr_t)&t,
+                         (uint64_t)t.tv_nsec ^ (uint64_t)t.tv_sec << 30};
     return qpi_checksum_of(0, parts, sizeof parts);
 }
 

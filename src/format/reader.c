@@ -28,7 +28,8 @@ static int open_regular(const char *path, uint64_t *size, qpi_error *e) {
         qpi_fail(e, QP_ERR_IO, "%s: expected a regular file, found %s", path,
                  S_ISDIR(s.st_mode) ? "a folder" : "a device or pipe");
     } else if ((uint64_t)s.st_size > PTRDIFF_MAX / 2) {
-        qpi_fail(e, QP_ERR_IO, "%s: %jd bytes are more than this machine can address", path, (intmax_t)s.st_size);
+        qpi_fail(e, QP_ERR_IO, "%s: %jd bytes are more than this machine can address", path,
+                 (intmax_t)s.st_size);
     } else {
         *size = (uint64_t)s.st_size;
         return fd;
@@ -63,8 +64,8 @@ static bool read_file(qpi_bytes *b, int fd, qpi_error *e) {
             return false;
         }
         if (n == 0) {
-            qpi_fail(e, QP_ERR_IO, "%s: offset %" PRIu64 ": expected %" PRIu64 " bytes, the file shrank", b->path,
-                     at, b->size);
+            qpi_fail(e, QP_ERR_IO, "%s: offset %" PRIu64 ": expected %" PRIu64 " bytes, the file shrank",
+                     b->path, at, b->size);
             return false;
         }
         at += (uint64_t)n;
@@ -100,8 +101,10 @@ qpi_bytes *qpi_bytes_retain(qpi_bytes *b) {
 void qpi_bytes_release(void *bytes) {
     qpi_bytes *b = bytes;
     if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1) return;
-    if (b->mapped) munmap((void *)b->data, (size_t)b->size);
-    else free((void *)b->data);
+    if (b->mapped)
+        munmap((void *)b->data, (size_t)b->size);
+    else
+        free((void *)b->data);
     free(b);
 }
 
@@ -133,8 +136,11 @@ const uint8_t *qpi_read_span(qpi_reader *r, uint64_t n, const char *what) {
 
 bool qpi_read_seek(qpi_reader *r, uint64_t at, const char *what) {
     if (r->failed) return false;
-    if (at > r->size) qpi_read_fail(r, r->at, "expected %s within %" PRIu64 " bytes, found offset %" PRIu64, what, r->size, at);
-    else r->at = at;
+    if (at > r->size)
+        qpi_read_fail(r, r->at, "expected %s within %" PRIu64 " bytes, found offset %" PRIu64, what, r->size,
+                      at);
+    else
+        r->at = at;
     return !r->failed;
 }
 

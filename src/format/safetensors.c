@@ -12,9 +12,18 @@ static const qpi_safetensors_type types[] = {
 #define X(name, text, type, bytes, st, is_float) {st, 8 * bytes, QP_##name},
     QP_DTYPES(X)
 #undef X
-    {"I8", 8, -1},       {"I16", 16, -1},     {"U16", 16, -1},     {"U32", 32, -1},     {"U64", 64, -1},
-    {"F8_E5M2", 8, -1},  {"F8_E4M3", 8, -1},  {"F8_E8M0", 8, -1},  {"F6_E2M3", 6, -1},  {"F6_E3M2", 6, -1},
-    {"F4", 4, -1},       {"C64", 64, -1},
+        {"I8", 8, -1},
+    {"I16", 16, -1},
+    {"U16", 16, -1},
+    {"U32", 32, -1},
+    {"U64", 64, -1},
+    {"F8_E5M2", 8, -1},
+    {"F8_E4M3", 8, -1},
+    {"F8_E8M0", 8, -1},
+    {"F6_E2M3", 6, -1},
+    {"F6_E3M2", 6, -1},
+    {"F4", 4, -1},
+    {"C64", 64, -1},
 };
 
 const qpi_safetensors_type *qpi_safetensors_type_find(const char *name) {
@@ -23,9 +32,7 @@ const qpi_safetensors_type *qpi_safetensors_type_find(const char *name) {
     return NULL;
 }
 
-static bool matches(const qpi_bytes *bytes) {
-    return bytes->size >= 9 && bytes->data[8] == '{';
-}
+static bool matches(const qpi_bytes *bytes) { return bytes->size >= 9 && bytes->data[8] == '{'; }
 
 /* Product of the sizes in bits, false on overflow. */
 static bool count_bits(const qpi_entry *entry, int bits, uint64_t *out) {
@@ -75,7 +82,8 @@ static bool parse_offsets(qpi_entry *entry, const qpi_json *tensor, uint64_t dat
     return true;
 }
 
-static bool parse_tensor(qp_file *f, uint32_t part, const char *name, const qpi_json *tensor, uint64_t data_bytes) {
+static bool parse_tensor(qp_file *f, uint32_t part, const char *name, const qpi_json *tensor,
+                         uint64_t data_bytes) {
     const char *type_name;
     uint64_t    bits;
     qpi_entry  *entry = qpi_file_add(f, tensor->error);
@@ -146,7 +154,9 @@ static bool check_tiling(qpi_reader *r, qpi_entry *entries, size_t n, uint64_t s
     if (n) qsort(entries, n, sizeof *entries, by_place);
     for (size_t i = 0; i < n; i++) {
         if (entries[i].begin != at) {
-            qpi_read_fail(r, start + at, "expected the data of \"%s\" here, its data_offsets say %" PRIu64 " instead of %" PRIu64,
+            qpi_read_fail(r, start + at,
+                          "expected the data of \"%s\" here, its data_offsets say %" PRIu64
+                          " instead of %" PRIu64,
                           qpi_shown(shown, entries[i].name, strlen(entries[i].name)), entries[i].begin, at);
             return false;
         }
@@ -154,7 +164,8 @@ static bool check_tiling(qpi_reader *r, qpi_entry *entries, size_t n, uint64_t s
         entries[i].begin += start;
     }
     if (start + at == r->size) return true;
-    qpi_read_fail(r, start + at, "expected the end, found %" PRIu64 " bytes that belong to no tensor", r->size - start - at);
+    qpi_read_fail(r, start + at, "expected the end, found %" PRIu64 " bytes that belong to no tensor",
+                  r->size - start - at);
     return false;
 }
 
@@ -164,8 +175,8 @@ static bool parse(qp_file *f, uint32_t part, qpi_error *e) {
     size_t           first = f->entry_count;
     uint64_t         length = qpi_read_u64(&r, "length of the header");
     if (!r.failed && length > QPI_SAFETENSORS_HEADER)
-        qpi_read_fail(&r, 0, "expected a header of at most %" PRIu64 " bytes, found %" PRIu64, QPI_SAFETENSORS_HEADER,
-                      length);
+        qpi_read_fail(&r, 0, "expected a header of at most %" PRIu64 " bytes, found %" PRIu64,
+                      QPI_SAFETENSORS_HEADER, length);
     const uint8_t *text = qpi_read_span(&r, length, "header");
     if (!text) return false;
     if (length < 2 || text[0] != '{') {

@@ -8,7 +8,7 @@
 
 typedef struct {
     const char *name;
-    int         bits; /* of one element */
+    int         bits;  /* of one element */
     int         dtype; /* qp_dtype, -1: not one of ours */
 } qpi_safetensors_type;
 

@@ -23,14 +23,14 @@ typedef struct {
 } record;
 
 typedef struct {
-    qp_ctx          *ctx;
-    qp_save_options  options;
-    record          *records;
-    int64_t          count, shards;
-    uint64_t         total;
-    const char      *path;
-    char            *stem; /* path without .safetensors */
-    qpi_error       *error;
+    qp_ctx         *ctx;
+    qp_save_options options;
+    record         *records;
+    int64_t         count, shards;
+    uint64_t        total;
+    const char     *path;
+    char           *stem; /* path without .safetensors */
+    qpi_error      *error;
 } job;
 
 static const char *type_name(qp_dtype t) {
@@ -52,7 +52,8 @@ static bool take_tensors(job *j, const qp_named *tensors) {
         const char *name = tensors[i].name;
         uint32_t    before = QPI_NO_NAME;
         if (!name || !name[0] || strcmp(name, "__metadata__") == 0 || !qpi_utf8_text(name))
-            ok = qpi_fail(j->error, QP_ERR_ARGUMENT, "%s: tensor %" PRId64 " has no proper name", j->path, i) == QP_OK;
+            ok = qpi_fail(j->error, QP_ERR_ARGUMENT, "%s: tensor %" PRId64 " has no proper name", j->path, i) ==
+                 QP_OK;
         else if (!qpi_names_add(&seen, name, strlen(name), 0, &before))
             ok = qpi_fail_memory(j->error, j->path) == QP_OK;
         else if (before != QPI_NO_NAME)
@@ -164,8 +165,10 @@ static bool write_one(job *j, const char *path, const record *records, int64_t n
         for (int i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)header.count >> 8 * i);
         ok = qpi_write(&w, length, 8) && qpi_write(&w, header.data, header.count);
         for (int64_t i = 0; ok && i < n; i++) ok = write_tensor(j, &w, &records[i]);
-        if (ok) ok = qpi_writer_finish(&w);
-        else qpi_writer_abort(&w);
+        if (ok)
+            ok = qpi_writer_finish(&w);
+        else
+            qpi_writer_abort(&w);
     }
     qpi_buffer_free(&header);
     return ok;
@@ -176,7 +179,8 @@ static bool write_one(job *j, const char *path, const record *records, int64_t n
 static char *shard_path(const job *j, int64_t shard) {
     size_t size = strlen(j->stem) + 64;
     char  *path = malloc(size);
-    if (!path) qpi_fail_memory(j->error, j->path);
+    if (!path)
+        qpi_fail_memory(j->error, j->path);
     else
         snprintf(path, size, "%s-%05" PRId64 "-of-%05" PRId64 ".safetensors", j->stem, shard + 1, j->shards);
     return path;
@@ -185,8 +189,10 @@ static char *shard_path(const job *j, int64_t shard) {
 static char *index_path(const job *j) {
     size_t size = strlen(j->path) + 16;
     char  *path = malloc(size);
-    if (!path) qpi_fail_memory(j->error, j->path);
-    else snprintf(path, size, "%s.index.json", j->path);
+    if (!path)
+        qpi_fail_memory(j->error, j->path);
+    else
+        snprintf(path, size, "%s.index.json", j->path);
     return path;
 }
 
@@ -200,10 +206,13 @@ static bool write_index(job *j, const char *path) {
         free(shard);
     }
     bool    whole = (int64_t)json_object_size(map) == j->count;
-    json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)j->total, "weight_map", map);
-    bool    ok = index && whole;
-    if (!ok) qpi_fail_memory(j->error, j->path);
-    else ok = qpi_json_save(path, index, 2, j->error);
+    json_t *index =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)j->total, "weight_map", map);
+    bool ok = index && whole;
+    if (!ok)
+        qpi_fail_memory(j->error, j->path);
+    else
+        ok = qpi_json_save(path, index, 2, j->error);
     json_decref(index);
     return ok;
 }
@@ -252,7 +261,8 @@ static bool save(job *j, const qp_named *tensors) {
     return write_all(j);
 }
 
-qp_status qp_file_save(qp_ctx *ctx, const char *path, int64_t n, const qp_named *tensors, qp_save_options options) {
+qp_status qp_file_save(qp_ctx *ctx, const char *path, int64_t n, const qp_named *tensors,
+                       qp_save_options options) {
     qpi_error e = {0};
     job       j = {.ctx = ctx, .options = options, .count = n, .path = path, .error = &e};
     if (qp_failed(ctx)) return qp_error_code(ctx); /* poison is never stored */

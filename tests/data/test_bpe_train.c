@@ -3,8 +3,8 @@
 
 #include "data/tokenizer.h"
 
-#define LLAMA3 \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" \
+#define LLAMA3                                                                                                 \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"    \
     "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* The model as text: vocabulary and merges. */
@@ -71,10 +71,12 @@ static void files_and_lines(void **state) {
     (void)state;
     qp_ctx     *ctx = qp_open((qp_options){.threads = 2});
     qpi_buffer  a = {0}, b = {0};
-    const char *lines = temporary("lines.jsonl"), *first = temporary("first.txt"), *second = temporary("second.txt");
+    const char *lines = temporary("lines.jsonl"), *first = temporary("first.txt"),
+               *second = temporary("second.txt");
     write_text(first, "low lower lowest\n\xC3\xA9t\xC3\xA9");
     write_text(second, "new newer newest");
-    write_text(lines, "{\"body\":\"low lower lowest\\n\\u00e9t\\u00E9\",\"x\":[1,{\"body\":2}]}\n\n {\"body\":\"new newer newest\"}");
+    write_text(lines, "{\"body\":\"low lower lowest\\n\\u00e9t\\u00E9\",\"x\":[1,{\"body\":2}]}\n\n "
+                      "{\"body\":\"new newer newest\"}");
     print_model(qp_tokenizer_train(ctx, 2, (const char *[]){first, second}, (qp_bpe_options){.size = 280}), &a);
     print_model(qp_tokenizer_train(ctx, 1, &lines, (qp_bpe_options){.size = 280, .field = "body"}), &b);
     assert_string_equal(a.data, b.data);
@@ -109,7 +111,8 @@ static void limits(void **state) {
     assert_null(qp_tokenizer_train_text(ctx, text, n, (qp_bpe_options){.size = 300, .pattern = "("}));
     expect_error(ctx, QP_ERR_FORMAT, "bad pattern");
     const char *bad[] = {"\xFF"};
-    assert_null(qp_tokenizer_train_text(ctx, text, n, (qp_bpe_options){.size = 300, .special = bad, .special_count = 1}));
+    assert_null(qp_tokenizer_train_text(ctx, text, n,
+                                        (qp_bpe_options){.size = 300, .special = bad, .special_count = 1}));
     expect_error(ctx, QP_ERR_ARGUMENT, "special token 0");
     qp_close(ctx);
 }

@@ -34,10 +34,12 @@ static void in_turn(bool (*job)(qp_ctx *ctx), int threads) {
 }
 
 static bool load_and_use(qp_ctx *ctx) {
-    static const char text[] = "It's <|endoftext|> 12 k\xC3\xA4" "fer, e\xCC\x81 and <l> knots; aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    char              path[400];
-    qp_ids            ids = {0};
-    qp_text           out = {0};
+    static const char text[] =
+        "It's <|endoftext|> 12 k\xC3\xA4"
+        "fer, e\xCC\x81 and <l> knots; aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    char    path[400];
+    qp_ids  ids = {0};
+    qp_text out = {0};
     snprintf(path, sizeof path, "%s%s.json", GOLDEN, name);
     qp_tokenizer *t = qp_tokenizer_load(ctx, path);
     bool ok = t && qp_encode(ctx, t, text, sizeof text - 1, (qp_encode_options){.wrap = true}, &ids) == QP_OK &&
@@ -76,7 +78,7 @@ static void encoding_in_threads(void **state) {
 }
 
 static bool train(qp_ctx *ctx) {
-    const char     *path = GOLDEN "corpus.txt", *pattern = "llama3";
+    const char    *path = GOLDEN "corpus.txt", *pattern = "llama3";
     qp_bpe_options options = {.size = 400, .pattern = pattern};
     return qp_tokenizer_train(ctx, 1, &path, options) != NULL;
 }

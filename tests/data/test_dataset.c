@@ -110,11 +110,11 @@ static void in_order(void **state) {
     for (int size = 2; size < 60; size++)
         for (int T = 1; T < 9; T += 3) {
             enum { B = 2 };
-            qp_ctx     *ctx = open_context();
-            const char *path = ramp(size);
+            qp_ctx         *ctx = open_context();
+            const char     *path = ramp(size);
             qp_data_options options = {.batch = B, .length = T, .order = QP_SEQUENTIAL, .ahead = size % 3 - 1};
-            qp_data    *d = open_one(ctx, path, options);
-            int64_t     inputs[B * 8], labels[B * 8], next = 0;
+            qp_data        *d = open_one(ctx, path, options);
+            int64_t         inputs[B * 8], labels[B * 8], next = 0;
             assert_int_equal(qp_data_samples(d), (size - 1 + T - 1) / T);
             for (int64_t b = 0; b < qp_data_batches(d); b++) {
                 take(ctx, d, B * T, inputs, labels);
@@ -166,7 +166,8 @@ static void processes(void **state) {
         qp_data        *alone = open_one(ctx, path, o), *parts[P];
         int64_t         all[B * P * T], all_labels[B * P * T], some[B * T], some_labels[B * T];
         for (int p = 0; p < P; p++) {
-            o = (qp_data_options){.batch = B, .length = T, .seed = 1, .order = (qp_order)order, .process = p, .processes = P};
+            o = (qp_data_options){
+                .batch = B, .length = T, .seed = 1, .order = (qp_order)order, .process = p, .processes = P};
             parts[p] = open_one(ctx, path, o);
             assert_int_equal(qp_data_batches(parts[p]), qp_data_batches(alone));
         }
@@ -217,7 +218,9 @@ static void wrapped(void **state) {
     const char   *lines = temporary("wrapped.jsonl");
     int64_t       inputs[8], labels[8];
     write_text(lines, "{\"t\":\"a\"}\n{\"t\":\"b\"}");
-    qp_data *d = open_one(ctx, lines, (qp_data_options){.length = 8, .order = QP_SEQUENTIAL, .tokenizer = t, .field = "t", .wrap = true});
+    qp_data *d = open_one(
+        ctx, lines,
+        (qp_data_options){.length = 8, .order = QP_SEQUENTIAL, .tokenizer = t, .field = "t", .wrap = true});
     take(ctx, d, 8, inputs, labels);
     const int64_t ids[] = {0, qp_tokenizer_id(t, "a"), 1, 0, qp_tokenizer_id(t, "b")};
     assert_int_equal(qp_data_tokens(d), 5);
@@ -276,24 +279,32 @@ static void refused(void **state) {
         {{.length = 4}, QP_ERR_ARGUMENT, "1 ids are too few"},
         {{.length = -1}, QP_ERR_ARGUMENT, "a length of at least 1"},
         {{.validation = 1.5}, QP_ERR_ARGUMENT, "share below 1"},
-        {{.validation_paths = (const char *[]){"/nowhere.txt"}, .validation_count = 1}, QP_ERR_IO, "/nowhere.txt"},
+        {{.validation_paths = (const char *[]){"/nowhere.txt"}, .validation_count = 1},
+         QP_ERR_IO,
+         "/nowhere.txt"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_null(qp_data_open(ctx, 1, &path, cases[i].options));
         expect_error(ctx, cases[i].code, cases[i].words);
     }
     path = ramp(100);
-    const qp_data_options bad[] = {{.batch = -1}, {.process = 2, .processes = 2}, {.process = -1}, {.order = (qp_order)9},
-                                   {.batch = 50, .length = 50, .order = QP_STREAMS}, {.validation = 0.001}};
+    const qp_data_options bad[] = {{.batch = -1},
+                                   {.process = 2, .processes = 2},
+                                   {.process = -1},
+                                   {.order = (qp_order)9},
+                                   {.batch = 50, .length = 50, .order = QP_STREAMS},
+                                   {.validation = 0.001}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_null(qp_data_open(ctx, 1, &path, bad[i]));
         expect_error(ctx, QP_ERR_ARGUMENT, "data");
     }
     assert_null(qp_data_open(ctx, 0, NULL, (qp_data_options){0}));
     expect_error(ctx, QP_ERR_ARGUMENT, "expected files");
-    const char *const broken[] = {"{\"text\":1}", "{\"text\":\"a\"}\n{", "7", "{\"text\":\"a\",\"text\":\"b\"}", "{}", "{\"text\":\"a\"} x"};
-    const char *const words[] = {"line 1 column 9: expected a string", "line 2 column 2", "line 1 column 1: expected an object",
-                                 "\"text\" twice", "expected a string under \"text\"", "expected the end"};
+    const char *const broken[] = {"{\"text\":1}", "{\"text\":\"a\"}\n{", "7", "{\"text\":\"a\",\"text\":\"b\"}",
+                                  "{}",           "{\"text\":\"a\"} x"};
+    const char *const words[] = {"line 1 column 9: expected a string",  "line 2 column 2",
+                                 "line 1 column 1: expected an object", "\"text\" twice",
+                                 "expected a string under \"text\"",    "expected the end"};
     for (int i = 0; i < 6; i++) {
         write_text(lines, broken[i]);
         assert_null(qp_data_open(ctx, 1, &lines, (qp_data_options){0}));
@@ -323,8 +334,10 @@ static void seeking(void **state) {
         }
         for (int i = 0; i < 200; i++) {
             uint64_t at = (uint64_t)(i * 7919) % N;
-            if (i % 3) assert_int_equal(qp_data_seek(e, at), QP_OK);
-            else at = qp_data_position(e) < N ? qp_data_position(e) : 0;
+            if (i % 3)
+                assert_int_equal(qp_data_seek(e, at), QP_OK);
+            else
+                at = qp_data_position(e) < N ? qp_data_position(e) : 0;
             if (at == 0) assert_int_equal(qp_data_seek(e, at), QP_OK);
             take(ctx, e, B * T, inputs, labels);
             assert_memory_equal(inputs, batches[at], sizeof inputs);
@@ -358,10 +371,14 @@ static void changes_are_named(void **state) {
         const char     *words;
     } cases[] = {
         {{.batch = 4, .length = 8, .seed = 1}, 2, "batch was 2 when the state was saved and is 4"},
-        {{.batch = 2, .length = 9, .seed = 1}, 2, "a row of input_ids had 8 entries when the state was saved and has 9"},
+        {{.batch = 2, .length = 9, .seed = 1},
+         2,
+         "a row of input_ids had 8 entries when the state was saved and has 9"},
         {{.batch = 2, .length = 8, .seed = 2}, 2, "seed was 0000000000000001"},
         {{.batch = 2, .length = 8, .seed = 1, .order = QP_SEQUENTIAL}, 2, "order was shuffled"},
-        {{.batch = 2, .length = 8, .seed = 1, .validation = 0.3}, 2, "an option (field, special, wrap, validation)"},
+        {{.batch = 2, .length = 8, .seed = 1, .validation = 0.3},
+         2,
+         "an option (field, special, wrap, validation)"},
         {{.batch = 2, .length = 8, .seed = 1, .processes = 2}, 2, "processes was 1"},
         {{.batch = 2, .length = 8, .seed = 1}, 1, "changing.txt was part of it"},
     };
@@ -412,9 +429,10 @@ static const char *counter_fill(void *source, uint64_t epoch, int64_t index, voi
     *(int32_t *)rows[1] = index < 0 ? -1 : (int32_t)(epoch * 10 + (uint64_t)index);
     return NULL;
 }
-static uint64_t counter_print(void *source) { return (void)source, 77; }
-static void     counter_close(void *source) { ((counter *)source)->closed++; }
-static const qp_source counter_source = {"counter", counter_fields, counter_samples, counter_fill, counter_print, NULL, counter_close};
+static uint64_t        counter_print(void *source) { return (void)source, 77; }
+static void            counter_close(void *source) { ((counter *)source)->closed++; }
+static const qp_source counter_source = {"counter",     counter_fields, counter_samples, counter_fill,
+                                         counter_print, NULL,           counter_close};
 
 static void own_kind(void **state) {
     (void)state;
@@ -434,7 +452,8 @@ static void own_kind(void **state) {
         assert_true(qp_ndim(m) == 2 && qp_size(m, 0) == 4 && qp_size(m, 1) == 0);
         assert_int_equal(qp_read(x, QP_F32, pixels, 24), QP_OK);
         assert_int_equal(qp_read(qp_batch_get(&batch, "label"), QP_I32, labels, 4), QP_OK);
-        for (int i = 0; i < 4; i++) assert_int_equal(labels[i], b == 3 ? 10 + i : b * 4 + i < 10 ? b * 4 + i : -1);
+        for (int i = 0; i < 4; i++)
+            assert_int_equal(labels[i], b == 3 ? 10 + i : b * 4 + i < 10 ? b * 4 + i : -1);
         if (b == 1) assert_true(pixels[23] == 47);
         qp_leave(s);
     }
@@ -472,7 +491,8 @@ static void kept_batches(void **state) {
     for (int ahead = -1; ahead < 3; ahead += 2) {
         qp_ctx   *ctx = open_context();
         counter   c = {.fail_at = -1};
-        qp_data  *d = qp_data_new(ctx, &counter_source, &c, (qp_data_options){.batch = 2, .order = QP_SEQUENTIAL, .ahead = ahead});
+        qp_data  *d = qp_data_new(ctx, &counter_source, &c,
+                                  (qp_data_options){.batch = 2, .order = QP_SEQUENTIAL, .ahead = ahead});
         qp_tensor kept[20];
         for (int i = 0; i < 20; i++) {
             qp_batch b = qp_data_next(d);
@@ -494,9 +514,9 @@ static void kept_batches(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(permutations), cmocka_unit_test(shuffled_windows), cmocka_unit_test(in_order),
-        cmocka_unit_test(streams),      cmocka_unit_test(processes),        cmocka_unit_test(documents),
-        cmocka_unit_test(wrapped),      cmocka_unit_test(validation),       cmocka_unit_test(refused),
+        cmocka_unit_test(permutations), cmocka_unit_test(shuffled_windows),  cmocka_unit_test(in_order),
+        cmocka_unit_test(streams),      cmocka_unit_test(processes),         cmocka_unit_test(documents),
+        cmocka_unit_test(wrapped),      cmocka_unit_test(validation),        cmocka_unit_test(refused),
         cmocka_unit_test(seeking),      cmocka_unit_test(changes_are_named), cmocka_unit_test(own_kind),
         cmocka_unit_test(failing_kind), cmocka_unit_test(kept_batches),
     };

@@ -10,9 +10,9 @@ static const struct {
     const char *name;
     bool        exact; /* decoding gives the text back: no normalisation, no lost bytes, no stripping */
 } golden[] = {
-    {"gpt2", true},    {"prefix", false},  {"whole", true},    {"llama3", true},  {"ignore", true},
-    {"qwen2", false},  {"added", false},   {"digits", true},   {"regex", true},   {"gaps", false},
-    {"dropped", false}, {"unknown", false}, {"fused", false},   {"bytes", true},
+    {"gpt2", true},     {"prefix", false},  {"whole", true},  {"llama3", true}, {"ignore", true},
+    {"qwen2", false},   {"added", false},   {"digits", true}, {"regex", true},  {"gaps", false},
+    {"dropped", false}, {"unknown", false}, {"fused", false}, {"bytes", true},
 };
 #define GOLDEN_COUNT (sizeof golden / sizeof *golden)
 
@@ -25,7 +25,8 @@ static qp_tokenizer *load(qp_ctx *ctx, const char *name) {
     return t;
 }
 
-static void expect_ids(const char *name, const char *what, const char *text, const qp_ids *got, const json_t *want) {
+static void expect_ids(const char *name, const char *what, const char *text, const qp_ids *got,
+                       const json_t *want) {
     bool same = (size_t)got->count == json_array_size(want);
     for (int64_t i = 0; same && i < got->count; i++)
         same = got->data[i] == json_integer_value(json_array_get(want, (size_t)i));
@@ -65,7 +66,8 @@ static void check_cases(qp_ctx *ctx, const qp_tokenizer *t, const char *name, bo
     snprintf(path, sizeof path, "%s%s.cases.json", GOLDEN, name);
     json_t *cases = json_load_file(path, 0, NULL);
     assert_non_null(cases);
-    for (size_t i = 0; i < json_array_size(cases); i++) check_case(ctx, t, name, exact, json_array_get(cases, i));
+    for (size_t i = 0; i < json_array_size(cases); i++)
+        check_case(ctx, t, name, exact, json_array_get(cases, i));
     json_decref(cases);
 }
 
@@ -120,8 +122,10 @@ static void threads_change_nothing(void **state) {
             qp_tokenizer *t = load(ctx, golden[i].name);
             qpi_piece     item = {.text = (uint8_t *)text, .size = n * times, .whole = true};
             qpi_pieces    whole = {&item, 1, 1};
-            if (k == 0) assert_true(qpi_pieces_encode(t, NULL, &whole, false, &ids[k], &e));
-            else assert_int_equal(qp_encode(ctx, t, text, n * times, (qp_encode_options){0}, &ids[k]), QP_OK);
+            if (k == 0)
+                assert_true(qpi_pieces_encode(t, NULL, &whole, false, &ids[k], &e));
+            else
+                assert_int_equal(qp_encode(ctx, t, text, n * times, (qp_encode_options){0}, &ids[k]), QP_OK);
             qp_close(ctx);
             assert_int_equal(ids[k].count, ids[0].count);
             assert_memory_equal(ids[k].data, ids[0].data, (size_t)ids[0].count * sizeof *ids[0].data);
@@ -148,7 +152,8 @@ static void any_bytes(void **state) {
         for (int round = 0; round < 300; round++) {
             char   text[120];
             size_t n = draw(sizeof text);
-            for (size_t k = 0; k < n; k++) text[k] = draw(3) ? (char)draw(256) : "\xE2\x80\x99 \xF0\x9F"[draw(6)];
+            for (size_t k = 0; k < n; k++)
+                text[k] = draw(3) ? (char)draw(256) : "\xE2\x80\x99 \xF0\x9F"[draw(6)];
             qp_ids      ids = {0};
             qp_text     out = {0};
             qp_decoding s = {0};
@@ -270,39 +275,52 @@ static const struct {
     {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\"}}", QP_ERR_UNSUPPORTED, "pre_tokenizer: Metaspace"},
     {"{" MODEL ",\"pre_tokenizer\":7}", QP_ERR_FORMAT, "pre_tokenizer: expected an object, found an integer"},
     {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"ByteLevel\"}}", QP_ERR_FORMAT, "add_prefix_space: missing"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"type\":\"ByteLevel\"}}", QP_ERR_FORMAT, "duplicate"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
-     "{\"type\":\"Digits\",\"individual_digits\":true}]}}", QP_ERR_UNSUPPORTED, "pretokenizers[1]: a component behind ByteLevel"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}", QP_ERR_FORMAT,
-     "pattern: bad pattern, offset 2"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Isolated\"}}",
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"type\":\"ByteLevel\"}}", QP_ERR_FORMAT,
+     "duplicate"},
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\",\"add_"
+               "prefix_space\":false},"
+     "{\"type\":\"Digits\",\"individual_digits\":true}]}}",
+     QP_ERR_UNSUPPORTED, "pretokenizers[1]: a component behind ByteLevel"},
+    {"{" MODEL
+     ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}",
+     QP_ERR_FORMAT, "pattern: bad pattern, offset 2"},
+    {"{" MODEL
+     ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Isolated\"}}",
      QP_ERR_UNSUPPORTED, "no Regex"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"MergedWithNext\"}}",
+    {"{" MODEL
+     ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"MergedWithNext\"}}",
      QP_ERR_UNSUPPORTED, "this behavior"},
     {WITH("\"normalizer\":{\"type\":\"Lowercase\"}"), QP_ERR_UNSUPPORTED, "normalizer: Lowercase"},
     {WITH("\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Strip\"}]}"),
      QP_ERR_UNSUPPORTED, "normalizer.normalizers[1]: Strip"},
-    {WITH("\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"NFC\"},{\"type\":\"NFC\"},"
-          "{\"type\":\"NFC\"},{\"type\":\"NFC\"}]}"), QP_ERR_UNSUPPORTED, "so long a sequence"},
+    {WITH("\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"NFC\"},{"
+          "\"type\":\"NFC\"},"
+          "{\"type\":\"NFC\"},{\"type\":\"NFC\"}]}"),
+     QP_ERR_UNSUPPORTED, "so long a sequence"},
     {WITH("\"decoder\":{\"type\":\"WordPiece\"}"), QP_ERR_UNSUPPORTED, "decoder: WordPiece"},
     {WITH("\"post_processor\":{\"type\":\"Magic\"}"), QP_ERR_UNSUPPORTED, "post_processor: Magic"},
-    {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}]}"), QP_ERR_FORMAT,
-     "special_tokens: missing"},
-    {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}"), QP_ERR_FORMAT, "expected a Sequence"},
-    {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{}},{\"Sequence\":{}}]}"), QP_ERR_FORMAT,
-     "single[1]: expected one Sequence"},
-    {WITH("\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"a\",-1],\"sep\":[\"b\",1]}"), QP_ERR_FORMAT,
-     "cls: expected a token and its id"},
+    {WITH(
+         "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\"}}]}"),
+     QP_ERR_FORMAT, "special_tokens: missing"},
+    {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}"), QP_ERR_FORMAT,
+     "expected a Sequence"},
+    {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{}},{\"Sequence\":{}}]"
+          "}"),
+     QP_ERR_FORMAT, "single[1]: expected one Sequence"},
+    {WITH("\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"a\",-1],\"sep\":[\"b\",1]}"),
+     QP_ERR_FORMAT, "cls: expected a token and its id"},
     {WITH("\"added_tokens\":[{\"id\":3,\"content\":\"x\",\"special\":true}]"), QP_OK, ""},
     {WITH("\"added_tokens\":{}"), QP_ERR_FORMAT, "added_tokens: expected an array, found an object"},
-    {WITH("\"added_tokens\":[{\"id\":-3,\"content\":\"x\"}]"), QP_ERR_FORMAT, "added_tokens[0].id: expected an integer"},
+    {WITH("\"added_tokens\":[{\"id\":-3,\"content\":\"x\"}]"), QP_ERR_FORMAT,
+     "added_tokens[0].id: expected an integer"},
     {WITH("\"added_tokens\":[{\"id\":1,\"content\":\"a\"}]"), QP_ERR_FORMAT, "expected id 0"},
     {WITH("\"added_tokens\":[{\"id\":1,\"content\":\"x\"}]"), QP_ERR_FORMAT, "belongs to another token"},
     {WITH("\"added_tokens\":[{\"id\":2000000000,\"content\":\"x\"}]"), QP_ERR_FORMAT, "out of range"},
     {WITH("\"added_tokens\":[{\"content\":\"x\"}]"), QP_ERR_FORMAT, "added_tokens[0].id: missing"},
     {MODELS("\"vocab\":{\"a\":0},\"merges\":[]"), QP_OK, ""},
     {MODELS("\"merges\":[\"a b\"],\"vocab\":{\"a\":0,\"b\":1,\"ab\":2}"), QP_OK, ""},
-    {MODELS("\"merges\":[\"a c\"],\"vocab\":{\"a\":0,\"b\":1,\"ab\":2}"), QP_ERR_FORMAT, "merge 0: its second token"},
+    {MODELS("\"merges\":[\"a c\"],\"vocab\":{\"a\":0,\"b\":1,\"ab\":2}"), QP_ERR_FORMAT,
+     "merge 0: its second token"},
     {MODELS("\"vocab\":{\"a\":0}"), QP_ERR_FORMAT, "expected vocab and merges"},
     {MODELS("\"type\":\"WordPiece\",\"vocab\":{\"a\":0}"), QP_ERR_UNSUPPORTED, "model.type: \"WordPiece\""},
     {MODELS("\"vocab\":[[\"a\",0.5]]"), QP_ERR_UNSUPPORTED, "model.vocab: a list"},
@@ -317,18 +335,24 @@ static const struct {
     {MODELS("\"vocab\":{\"a\\uD800\":0},\"merges\":[]"), QP_ERR_FORMAT, "bad escape"},
     {MODELS("\"vocab\":{\"a\n\":0},\"merges\":[]"), QP_ERR_FORMAT, "control character"},
     {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"ab\"]"), QP_ERR_FORMAT, "a space between them"},
-    {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a  b\"]"), QP_ERR_FORMAT, "a space between them"},
+    {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a  b\"]"), QP_ERR_FORMAT,
+     "a space between them"},
     {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a \"]"), QP_ERR_FORMAT, "a space between them"},
-    {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"b a\"]"), QP_ERR_FORMAT, "merge 0: their union"},
+    {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"b a\"]"), QP_ERR_FORMAT,
+     "merge 0: their union"},
     {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\",\"b\"]]"), QP_OK, ""},
-    {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\"]]"), QP_ERR_FORMAT, "a merge of two tokens, found 1"},
+    {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\"]]"), QP_ERR_FORMAT,
+     "a merge of two tokens, found 1"},
     {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\",\"b\",\"c\"]]"), QP_ERR_FORMAT, "found 3"},
     {MODELS("\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[{}]"), QP_ERR_FORMAT, "expected an array"},
     {MODELS("\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1"), QP_ERR_UNSUPPORTED, "model.dropout: 0.1"},
-    {MODELS("\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\""), QP_ERR_UNSUPPORTED, "end_of_word_suffix"},
-    {MODELS("\"vocab\":{\"a\":0},\"merges\":[],\"continuing_subword_prefix\":\"##\""), QP_ERR_UNSUPPORTED, "continuing_subword"},
+    {MODELS("\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"</w>\""), QP_ERR_UNSUPPORTED,
+     "end_of_word_suffix"},
+    {MODELS("\"vocab\":{\"a\":0},\"merges\":[],\"continuing_subword_prefix\":\"##\""), QP_ERR_UNSUPPORTED,
+     "continuing_subword"},
     {MODELS("\"vocab\":{\"a\":0},\"merges\":[],\"byte_fallback\":true"), QP_ERR_UNSUPPORTED, "byte_fallback"},
-    {MODELS("\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\""), QP_ERR_FORMAT, "unk_token: it is not in the vocabulary"},
+    {MODELS("\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\""), QP_ERR_FORMAT,
+     "unk_token: it is not in the vocabulary"},
 };
 
 static void hostile_files(void **state) {
@@ -339,8 +363,10 @@ static void hostile_files(void **state) {
         write_text(path, hostile[i].json);
         qp_tokenizer *t = qp_tokenizer_load(ctx, path);
         remove(path);
-        if (hostile[i].code == QP_OK) expect_ok(ctx);
-        else expect_error(ctx, hostile[i].code, hostile[i].words);
+        if (hostile[i].code == QP_OK)
+            expect_ok(ctx);
+        else
+            expect_error(ctx, hostile[i].code, hostile[i].words);
         assert_true((t != NULL) == (hostile[i].code == QP_OK));
     }
     qp_close(ctx);
@@ -395,9 +421,15 @@ static void deep_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_ids),     cmocka_unit_test(saved_and_loaded), cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(any_bytes),      cmocka_unit_test(streaming_holds_back), cmocka_unit_test(asking),
-        cmocka_unit_test(long_words),     cmocka_unit_test(hostile_files),    cmocka_unit_test(damaged_files),
+        cmocka_unit_test(golden_ids),
+        cmocka_unit_test(saved_and_loaded),
+        cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(any_bytes),
+        cmocka_unit_test(streaming_holds_back),
+        cmocka_unit_test(asking),
+        cmocka_unit_test(long_words),
+        cmocka_unit_test(hostile_files),
+        cmocka_unit_test(damaged_files),
         cmocka_unit_test(deep_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

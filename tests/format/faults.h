@@ -39,7 +39,8 @@ static atomic_bool faults_hit;
 
 /* Should this call fail? */
 static bool faults_now(int error) {
-    if (atomic_load(&faults_at) == 0 || atomic_fetch_add(&faults_calls, 1) + 1 != atomic_load(&faults_at)) return false;
+    if (atomic_load(&faults_at) == 0 || atomic_fetch_add(&faults_calls, 1) + 1 != atomic_load(&faults_at))
+        return false;
     atomic_store(&faults_hit, true);
     errno = error;
     return true;
@@ -69,7 +70,9 @@ static void *faults_got(void *p) {
 }
 void *malloc(size_t n) { return faults_now(ENOMEM) ? NULL : faults_got(__libc_malloc(n)); }
 void *calloc(size_t n, size_t m) { return faults_now(ENOMEM) ? NULL : faults_got(__libc_calloc(n, m)); }
-void *aligned_alloc(size_t a, size_t n) { return faults_now(ENOMEM) ? NULL : faults_got(__libc_memalign(a, n)); }
+void *aligned_alloc(size_t a, size_t n) {
+    return faults_now(ENOMEM) ? NULL : faults_got(__libc_memalign(a, n));
+}
 void *realloc(void *p, size_t n) {
     if (faults_now(ENOMEM)) return NULL;
     void *q = __libc_realloc(p, n);
@@ -88,9 +91,11 @@ int open(const char *path, int flags, ...) {
     return faults_now(EIO) ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 ssize_t read(int fd, void *data, size_t n) { return faults_now(EIO) ? -1 : syscall(SYS_read, fd, data, n); }
-ssize_t write(int fd, const void *data, size_t n) { return faults_now(ENOSPC) ? -1 : syscall(SYS_write, fd, data, n); }
-int     fsync(int fd) { return faults_now(EIO) ? -1 : (int)syscall(SYS_fsync, fd); }
-int     close(int fd) {
+ssize_t write(int fd, const void *data, size_t n) {
+    return faults_now(ENOSPC) ? -1 : syscall(SYS_write, fd, data, n);
+}
+int fsync(int fd) { return faults_now(EIO) ? -1 : (int)syscall(SYS_fsync, fd); }
+int close(int fd) {
     bool fails = faults_now(EIO); /* a descriptor is gone even if closing it fails */
     int  result = (int)syscall(SYS_close, fd);
     return fails ? -1 : result;
@@ -98,7 +103,9 @@ int     close(int fd) {
 int rename(const char *from, const char *to) {
     return faults_now(EIO) ? -1 : (int)syscall(SYS_renameat, AT_FDCWD, from, AT_FDCWD, to);
 }
-int   mkdir(const char *path, mode_t mode) { return faults_now(EIO) ? -1 : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode); }
+int mkdir(const char *path, mode_t mode) {
+    return faults_now(EIO) ? -1 : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+}
 void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset) {
     if (faults_now(ENOMEM)) return MAP_FAILED;
     return (void *)syscall(SYS_mmap, at, n, protection, flags, fd, offset);

@@ -187,7 +187,8 @@ static void folders(void **state) {
 
 static void paths_and_names(void **state) {
     (void)state;
-    const char *const folders[][2] = {{"a/b", "a"}, {"b", "."}, {"/b", "/"}, {"a/b/", "a"}, {"a//b", "a"}, {"/", "/"}};
+    const char *const folders[][2] = {{"a/b", "a"},  {"b", "."},    {"/b", "/"},
+                                      {"a/b/", "a"}, {"a//b", "a"}, {"/", "/"}};
     qpi_error         e = {0};
     char              out[QPI_SHOWN], *p;
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
@@ -255,9 +256,20 @@ static void utf8(void **state) {
         for (size_t k = 1; k < n; k++) assert_int_equal(qpi_utf8_cut(text, k), k);
         assert_int_equal(qpi_utf8_cut(text, n), 0);
     }
-    const char *const wrong[] = {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xE0\x9F\xBF", "\xF0\x80\x80\x80",
-                                 "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF", "\xC3(", "\xE2\x82("};
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) assert_int_equal(qpi_utf8_valid(wrong[i], strlen(wrong[i])), 0);
+    const char *const wrong[] = {"\x80",
+                                 "\xC0\x80",
+                                 "\xC1\xBF",
+                                 "\xE0\x80\x80",
+                                 "\xE0\x9F\xBF",
+                                 "\xF0\x80\x80\x80",
+                                 "\xF0\x8F\xBF\xBF",
+                                 "\xF4\x90\x80\x80",
+                                 "\xF5\x80\x80\x80",
+                                 "\xFF",
+                                 "\xC3(",
+                                 "\xE2\x82("};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_int_equal(qpi_utf8_valid(wrong[i], strlen(wrong[i])), 0);
 }
 
 int main(void) {

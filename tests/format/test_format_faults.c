@@ -132,8 +132,10 @@ static bool whole_folder(qp_ctx *ctx) {
         char *file = qpi_folder_at(&f, "x.json");
         ok = file && qpi_write_file(file, "{}", 2, &e);
         free(file);
-        if (ok) ok = qpi_folder_finish(&f);
-        else qpi_folder_abort(&f);
+        if (ok)
+            ok = qpi_folder_finish(&f);
+        else
+            qpi_folder_abort(&f);
     }
     if (e.code) qp_fail(ctx, e.code, "%s", e.text);
     return ok;
@@ -192,7 +194,7 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(saving), cmocka_unit_test(loading), cmocka_unit_test(sharding),
+        cmocka_unit_test(saving),  cmocka_unit_test(loading), cmocka_unit_test(sharding),
         cmocka_unit_test(folders), cmocka_unit_test(json),
     };
     return cmocka_run_group_tests(tests, begin, end);

@@ -103,7 +103,8 @@ static void depth(void **state) {
 
 static void streaming(void **state) {
     (void)state;
-    const char *text = "{\"a\\u0062\": \"x\\ty\", \"n\": -12, \"list\": [1, 2, 3], \"rest\": {\"deep\": [[]]}, \"z\": \"\\u0000\"}";
+    const char *text = "{\"a\\u0062\": \"x\\ty\", \"n\": -12, \"list\": [1, 2, 3], \"rest\": {\"deep\": [[]]}, "
+                       "\"z\": \"\\u0000\"}";
     qpi_error   e = {0};
     qpi_stream  s = qpi_stream_over("D", text, strlen(text), &e);
     qpi_span    key, value;
@@ -117,7 +118,8 @@ static void streaming(void **state) {
     assert_true(qpi_stream_key(&s, &key) && qpi_stream_open(&s, '['));
     while (qpi_stream_item(&s)) assert_true(qpi_stream_integer(&s, &number)), sum += number;
     assert_int_equal(sum, 6);
-    assert_true(qpi_stream_key(&s, &key) && qpi_stream_skip(&s, &value) && qpi_span_is(value, "{\"deep\": [[]]}"));
+    assert_true(qpi_stream_key(&s, &key) && qpi_stream_skip(&s, &value) &&
+                qpi_span_is(value, "{\"deep\": [[]]}"));
     assert_true(qpi_stream_key(&s, &key) && qpi_stream_string(&s, &value) && value.size == 1 && !value.data[0]);
     assert_false(qpi_stream_key(&s, &key));
     assert_true(qpi_stream_end(&s) && !s.failed);
@@ -133,7 +135,8 @@ static void streaming(void **state) {
 
 static void getters(void **state) {
     (void)state;
-    const char *text = "{\"i\": 7, \"r\": 7.0, \"f\": 0.5, \"s\": \"text\", \"b\": true, \"n\": null, \"o\": {\"list\": [1, {\"x\": \"y\"}]}}";
+    const char *text = "{\"i\": 7, \"r\": 7.0, \"f\": 0.5, \"s\": \"text\", \"b\": true, \"n\": null, \"o\": "
+                       "{\"list\": [1, {\"x\": \"y\"}]}}";
     qpi_error   e = {0};
     json_t     *tree = qpi_json_parse("D", text, strlen(text), &e);
     qpi_json    root = qpi_json_root("D", tree, &e), o, list;
@@ -164,7 +167,8 @@ static void getters(void **state) {
     expect_failure(&e, QP_ERR_FORMAT, "expected true or false, found \"text\"");
     assert_false(qpi_json_array(&root, "o", QPI_REQUIRED, &o));
     expect_failure(&e, QP_ERR_FORMAT, "D: o: expected an array, found an object");
-    assert_true(qpi_json_object(&root, "o", QPI_REQUIRED, &o) && qpi_json_array(&o, "list", QPI_REQUIRED, &list));
+    assert_true(qpi_json_object(&root, "o", QPI_REQUIRED, &o) &&
+                qpi_json_array(&o, "list", QPI_REQUIRED, &list));
     qpi_json item = qpi_json_item(&list, 1);
     assert_false(qpi_json_integer(&item, "x", QPI_REQUIRED, 0, 1, &i));
     expect_failure(&e, QP_ERR_FORMAT, "D: o.list[1].x: expected an integer from 0 to 1, found \"y\"");
@@ -175,9 +179,9 @@ static void printing(void **state) {
     (void)state;
     const char *text = "{\"a\":[1,-2,0.1,1e-05,1e300,0.3333333333333333,100.0],\"b\":{},\"c\":[],"
                        "\"d\":\"\\\"\\\\\\n\\u001b\\u007f\xC3\xA9/\",\"e\":[true,false,null]}";
-    qpi_error  e = {0};
-    qpi_buffer out = {0};
-    json_t    *tree = qpi_json_parse("D", text, strlen(text), &e);
+    qpi_error   e = {0};
+    qpi_buffer  out = {0};
+    json_t     *tree = qpi_json_parse("D", text, strlen(text), &e);
     assert_true(qpi_json_print(&out, tree, 0) && qpi_buffer_put(&out, "", 1));
     const char *want = "{\"a\":[1,-2,0.1,1e-05,1e+300,0.3333333333333333,100.0],";
     assert_memory_equal(out.data, want, strlen(want));

@@ -19,7 +19,7 @@ static void write_tensors(const char *path, const char *header, size_t data_byte
     free(file);
 }
 
-#define T(name, type, shape, begin, end) \
+#define T(name, type, shape, begin, end)                                                                       \
     "\"" name "\":{\"dtype\":\"" type "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
 static const struct {
@@ -31,8 +31,10 @@ static const struct {
     {"{}", 0, -1, NULL},
     {"{" T("a", "F32", "[2]", 0, 8) "}", 8, -1, NULL},
     {"{" T("a", "F32", "[2]", 0, 8) "}   ", 8, -1, NULL},
-    {"{\"__metadata__\":{\"k\":\"v\"}," T("b", "U8", "[]", 8, 9) "," T("a", "F32", "[1,2]", 0, 8) "}", 9, -1, NULL},
-    {"{" T("a", "F32", "[0,3]", 0, 0) "," T("b", "U8", "[1]", 0, 1) "," T("c", "I64", "[0]", 1, 1) "}", 1, -1, NULL},
+    {"{\"__metadata__\":{\"k\":\"v\"}," T("b", "U8", "[]", 8, 9) "," T("a", "F32", "[1,2]", 0, 8) "}", 9, -1,
+     NULL},
+    {"{" T("a", "F32", "[0,3]", 0, 0) "," T("b", "U8", "[1]", 0, 1) "," T("c", "I64", "[0]", 1, 1) "}", 1, -1,
+     NULL},
     {"{" T("a", "Q9", "[77]", 0, 3) "}", 3, -1, NULL},
     {"{" T("a", "F4", "[2,3]", 0, 3) "}", 3, -1, NULL},
     {"{" T("a", "F32", "[1,1,1,1,1,1,1,1,1]", 0, 4) "}", 4, -1, NULL},
@@ -59,8 +61,10 @@ static const struct {
     {"{" T("a", "F32", "[1]", 0, 4.0) "}", 4, -1, "expected two integers"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, -1, "expected two integers"},
     {"{" T("a", "F32", "[1]", 4, 8) "}", 8, -1, "expected the data of \"a\" here"},
-    {"{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 8, 12) "}", 12, -1, "expected the data of \"b\" here"},
-    {"{" T("a", "F32", "[2]", 0, 8) "," T("b", "F32", "[1]", 4, 8) "}", 8, -1, "expected the data of \"b\" here"},
+    {"{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 8, 12) "}", 12, -1,
+     "expected the data of \"b\" here"},
+    {"{" T("a", "F32", "[2]", 0, 8) "," T("b", "F32", "[1]", 4, 8) "}", 8, -1,
+     "expected the data of \"b\" here"},
     {"{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 0, 4) "}", 4, -1, "expected the data of"},
     {"{" T("a", "F32", "[1]", 0, 4) "," T("a", "F32", "[1]", 4, 8) "}", 8, -1, "duplicate"},
     {"{\"__metadata__\":[]}", 0, -1, "__metadata__: expected an object"},
@@ -76,8 +80,10 @@ static void hostile_files(void **state) {
             write_tensors(path, files[i].header, files[i].data, files[i].length);
             qp_file *f = qp_file_open(ctx, path, (qp_file_options){.in_memory = memory});
             if (f && files[i].words) fail_msg("%s was opened", files[i].header);
-            if (files[i].words) expect_error(ctx, QP_ERR_FORMAT, files[i].words);
-            else expect_ok(ctx);
+            if (files[i].words)
+                expect_error(ctx, QP_ERR_FORMAT, files[i].words);
+            else
+                expect_ok(ctx);
             qp_file_close(f);
         }
     const char *const short_files[] = {"", "1234567", "\x02\0\0\0\0\0\0\0", "GGUF....x", "[]......[]"};
@@ -96,8 +102,12 @@ static void asking(void **state) {
     (void)state;
     qp_ctx     *ctx = qp_open((qp_options){.threads = 1});
     const char *path = temporary("asked.safetensors"), *key, *value;
-    write_tensors(path, "{\"__metadata__\":{\"k\":\"v\",\"l\":\"w\"}," T("b", "I32", "[3]", 8, 20) "," T("odd", "U8", "[1]", 20, 21) ","
-                  T("a", "F32", "[1,2]", 0, 8) "," T("x", "I16", "[1]", 21, 23) "," T("u", "I32", "[1]", 23, 27) "}", 27, -1);
+    write_tensors(path,
+                  "{\"__metadata__\":{\"k\":\"v\",\"l\":\"w\"}," T("b", "I32", "[3]", 8, 20) "," T(
+                      "odd", "U8", "[1]", 20, 21) "," T("a", "F32", "[1,2]", 0,
+                                                        8) "," T("x", "I16", "[1]", 21,
+                                                                 23) "," T("u", "I32", "[1]", 23, 27) "}",
+                  27, -1);
     qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
     expect_ok(ctx);
     assert_int_equal(qp_file_count(f), 5);
@@ -108,7 +118,8 @@ static void asking(void **state) {
     assert_null(qp_file_at(f, 5).name);
     assert_null(qp_file_at(f, -1).name);
     qp_file_entry e = qp_file_at(f, 0);
-    assert_true(e.loadable && e.dtype == QP_F32 && e.ndim == 2 && e.shape[0] == 1 && e.shape[1] == 2 && e.bytes == 8);
+    assert_true(e.loadable && e.dtype == QP_F32 && e.ndim == 2 && e.shape[0] == 1 && e.shape[1] == 2 &&
+                e.bytes == 8);
     e = qp_file_at(f, 3);
     assert_true(!e.loadable && !strcmp(e.type_name, "I16"));
     assert_string_equal(qp_file_meta(f, "l"), "w");
@@ -140,7 +151,8 @@ static void asking(void **state) {
 static qp_tensor numbers(qp_ctx *ctx, qp_dtype type, int64_t rows, int64_t columns, int first) {
     double    values[64];
     qp_tensor t = qp_empty(ctx, type, 2, (int64_t[]){rows, columns});
-    for (int64_t i = 0; i < rows * columns; i++) values[i] = type == QP_BOOL ? (i + first) % 2 : (double)(i + first);
+    for (int64_t i = 0; i < rows * columns; i++)
+        values[i] = type == QP_BOOL ? (i + first) % 2 : (double)(i + first);
     assert_int_equal(qp_write(t, QP_F64, values, rows * columns), QP_OK);
     return t;
 }
@@ -197,8 +209,11 @@ static void refused(void **state) {
     const char *path = temporary("refused.safetensors");
     const struct {
         const char *a, *b, *words;
-    } cases[] = {{"x", "x", "\"x\" occurs twice"}, {"x", "", "tensor 1 has no proper name"}, {"x", NULL, "tensor 1"},
-                 {"__metadata__", "x", "tensor 0"}, {"x", "\xFF", "tensor 1"}};
+    } cases[] = {{"x", "x", "\"x\" occurs twice"},
+                 {"x", "", "tensor 1 has no proper name"},
+                 {"x", NULL, "tensor 1"},
+                 {"__metadata__", "x", "tensor 0"},
+                 {"x", "\xFF", "tensor 1"}};
     for (int i = 0; i < 5; i++) {
         qp_named list[] = {{cases[i].a, t}, {cases[i].b, t}};
         assert_int_not_equal(qp_file_save(ctx, path, 2, list, (qp_save_options){0}), QP_OK);
@@ -210,7 +225,8 @@ static void refused(void **state) {
     assert_int_not_equal(qp_file_save(ctx, "/nowhere/model.safetensors", 1, &one, (qp_save_options){0}), QP_OK);
     expect_error(ctx, QP_ERR_IO, "/nowhere/model.safetensors: cannot create");
     qp_meta bad = {"k", "\xFF"};
-    assert_int_not_equal(qp_file_save(ctx, path, 1, &one, (qp_save_options){.meta = &bad, .meta_count = 1}), QP_OK);
+    assert_int_not_equal(qp_file_save(ctx, path, 1, &one, (qp_save_options){.meta = &bad, .meta_count = 1}),
+                         QP_OK);
     expect_error(ctx, QP_ERR_ARGUMENT, "metadata 0");
     qp_fail(ctx, QP_ERR_STATE, "poisoned");
     assert_int_not_equal(qp_file_save(ctx, path, 1, &one, (qp_save_options){0}), QP_OK);
@@ -239,8 +255,10 @@ static void shards(void **state) {
     (void)state;
     qp_ctx     *ctx = qp_open((qp_options){.threads = 1});
     const char *folder = temporary("shards");
-    qp_named    list[5] = {{"e", numbers(ctx, QP_F32, 2, 2, 1)}, {"d", numbers(ctx, QP_F32, 4, 4, 2)},
-                           {"c", numbers(ctx, QP_U8, 1, 3, 3)}, {"b", numbers(ctx, QP_F64, 1, 1, 4)},
+    qp_named    list[5] = {{"e", numbers(ctx, QP_F32, 2, 2, 1)},
+                           {"d", numbers(ctx, QP_F32, 4, 4, 2)},
+                           {"c", numbers(ctx, QP_U8, 1, 3, 3)},
+                           {"b", numbers(ctx, QP_F64, 1, 1, 4)},
                            {"a", numbers(ctx, QP_F32, 1, 2, 5)}};
     assert_int_equal(mkdir(folder, 0700), 0);
     assert_null(qp_file_open(ctx, folder, (qp_file_options){0}));
@@ -254,7 +272,8 @@ static void shards(void **state) {
         assert_int_equal(mkdir(folder, 0700), 0);
         write_text(in(folder, i % 2 ? "model.safetensors" : "model.safetensors.index.json"), "old");
         const char *path = in(folder, "model.safetensors");
-        assert_int_equal(qp_file_save(ctx, path, 5, list, (qp_save_options){.shard_bytes = limits[i].limit}), QP_OK);
+        assert_int_equal(qp_file_save(ctx, path, 5, list, (qp_save_options){.shard_bytes = limits[i].limit}),
+                         QP_OK);
         assert_int_equal(names_in(folder), limits[i].files);
         qp_file *f = qp_file_open(ctx, folder, (qp_file_options){0});
         expect_ok(ctx);
@@ -272,8 +291,10 @@ static void hostile_indexes(void **state) {
     qp_ctx     *ctx = qp_open((qp_options){.threads = 1});
     const char *folder = temporary("indexes"), *index;
     assert_int_equal(mkdir(folder, 0700), 0);
-    write_tensors(in(folder, "one.safetensors"), "{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 4, 8) "}", 8, -1);
-    write_tensors(in(folder, "two.safetensors"), "{" T("c", "F32", "[1]", 0, 4) "," T("a", "F32", "[1]", 4, 8) "}", 8, -1);
+    write_tensors(in(folder, "one.safetensors"),
+                  "{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 4, 8) "}", 8, -1);
+    write_tensors(in(folder, "two.safetensors"),
+                  "{" T("c", "F32", "[1]", 0, 4) "," T("a", "F32", "[1]", 4, 8) "}", 8, -1);
     const struct {
         const char *text;
         qp_code     code;
@@ -281,25 +302,32 @@ static void hostile_indexes(void **state) {
         int         count;
     } cases[] = {
         {"{\"weight_map\":{\"a\":\"one.safetensors\",\"c\":\"two.safetensors\"}}", QP_OK, "", 2},
-        {"{\"weight_map\":{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\",\"c\":\"two.safetensors\"}}", QP_OK, "", 3},
+        {"{\"weight_map\":{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\",\"c\":\"two.safetensors\"}}",
+         QP_OK, "", 3},
         {"{\"weight_map\":{}}", QP_OK, "", 0},
         {"[]", QP_ERR_FORMAT, "weight_map: missing", 0},
-        {"{\"weight_map\":{\"z\":\"one.safetensors\"}}", QP_ERR_FORMAT, "weight_map.z: there is no such tensor in one.safetensors", 0},
-        {"{\"weight_map\":{\"b\":\"two.safetensors\"}}", QP_ERR_FORMAT, "weight_map.b: there is no such tensor in two", 0},
-        {"{\"weight_map\":{\"a\":\"../one.safetensors\"}}", QP_ERR_FORMAT, "weight_map.a: expected a file name without a path", 0},
+        {"{\"weight_map\":{\"z\":\"one.safetensors\"}}", QP_ERR_FORMAT,
+         "weight_map.z: there is no such tensor in one.safetensors", 0},
+        {"{\"weight_map\":{\"b\":\"two.safetensors\"}}", QP_ERR_FORMAT,
+         "weight_map.b: there is no such tensor in two", 0},
+        {"{\"weight_map\":{\"a\":\"../one.safetensors\"}}", QP_ERR_FORMAT,
+         "weight_map.a: expected a file name without a path", 0},
         {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", QP_ERR_FORMAT, "without a path", 0},
         {"{\"weight_map\":{\"a\":\"..\"}}", QP_ERR_FORMAT, "without a path", 0},
         {"{\"weight_map\":{\"a\":\"\"}}", QP_ERR_FORMAT, "without a path", 0},
         {"{\"weight_map\":{\"a\":3}}", QP_ERR_FORMAT, "found an integer", 0},
         {"{\"weight_map\":{\"a\":\"none.safetensors\"}}", QP_ERR_IO, "none.safetensors: cannot open", 0},
-        {"{\"weight_map\":{\"a\":\"model.safetensors.index.json\"}}", QP_ERR_FORMAT, "expected a safetensors file", 0},
+        {"{\"weight_map\":{\"a\":\"model.safetensors.index.json\"}}", QP_ERR_FORMAT,
+         "expected a safetensors file", 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         index = in(folder, "model.safetensors.index.json");
         write_text(index, cases[i].text);
         qp_file *f = qp_file_open(ctx, i % 2 ? folder : index, (qp_file_options){0});
-        if (cases[i].code) expect_error(ctx, cases[i].code, cases[i].words);
-        else expect_ok(ctx);
+        if (cases[i].code)
+            expect_error(ctx, cases[i].code, cases[i].words);
+        else
+            expect_ok(ctx);
         assert_int_equal(qp_file_count(f), cases[i].count);
         qp_file_close(f);
     }
@@ -328,7 +356,8 @@ static void damaged_files(void **state) {
             data[i] ^= (char)(1 << k);
             qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
             assert_int_equal(f == NULL, qp_failed(ctx));
-            for (int64_t x = 0; x < qp_file_count(f); x++) qp_drop(qp_file_load(ctx, f, qp_file_at(f, x).name, x & 1));
+            for (int64_t x = 0; x < qp_file_count(f); x++)
+                qp_drop(qp_file_load(ctx, f, qp_file_at(f, x).name, x & 1));
             qp_file_close(f);
             qp_clear(ctx);
         }
@@ -339,8 +368,8 @@ static void damaged_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hostile_files), cmocka_unit_test(asking),          cmocka_unit_test(round_trip),
-        cmocka_unit_test(refused),       cmocka_unit_test(shards),          cmocka_unit_test(hostile_indexes),
+        cmocka_unit_test(hostile_files), cmocka_unit_test(asking), cmocka_unit_test(round_trip),
+        cmocka_unit_test(refused),       cmocka_unit_test(shards), cmocka_unit_test(hostile_indexes),
         cmocka_unit_test(damaged_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
