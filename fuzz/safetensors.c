@@ -5,6 +5,8 @@
 
 #include "quipu/format.h"
 
+double fuzz_seen; /* data are read, so that a sanitizer watches */
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static qp_ctx *ctx;
     char           path[40];
@@ -15,10 +17,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qp_file *f = qp_file_open(ctx, path, (qp_file_options){.in_memory = size & 1});
     if (!f != qp_failed(ctx)) __builtin_trap();
     for (int64_t i = 0; i < qp_file_count(f); i++) {
-        static volatile double first; /* read, so that a sanitizer sees it */
-        qp_scope               s = qp_enter(ctx);
-        qp_tensor              t = qp_file_load(ctx, f, qp_file_at(f, i).name, i & 1);
-        if (qp_count(t) == 1) first = qp_item(t);
+        qp_scope  s = qp_enter(ctx);
+        qp_tensor t = qp_file_load(ctx, f, qp_file_at(f, i).name, i & 1);
+        if (qp_count(t) == 1) fuzz_seen = qp_item(t);
         qp_leave(s);
         qp_clear(ctx);
     }

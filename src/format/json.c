@@ -21,10 +21,15 @@ static void fail_at(qpi_error *e, const char *name, const char *data, size_t at,
     qpi_fail(e, QP_ERR_FORMAT, "%s: line %zu column %zu: %s", name, line, column, text);
 }
 
-/* jansson recurses; it must not see a deeper document than this. */
-static bool depth_fits(const char *name, const char *data, size_t size, qpi_error *e) {
-    int  depth = 0;
-    bool quoted = false;
+/* What jansson must not see: it recurses with the depth, and passes over 0 behind a number. */
+static bool is_fit(const char *name, const char *data, size_t size, qpi_error *e) {
+    int         depth = 0;
+    bool        quoted = false;
+    const char *zero = size ? memchr(data, 0, size) : NULL;
+    if (zero) {
+        fail_at(e, name, data, (size_t)(zero - data), "a byte of value 0");
+        return false;
+    }
     for (size_t i = 0; i < size; i++) {
         char c = data[i];
         if (quoted) {
@@ -48,7 +53,7 @@ static bool depth_fits(const char *name, const char *data, size_t size, qpi_erro
 json_t *qpi_json_parse(const char *name, const void *data, size_t size, qpi_error *e) {
     json_error_t problem;
     char         shown[QPI_SHOWN];
-    if (!depth_fits(name, data, size, e)) return NULL;
+    if (!is_fit(name, data, size, e)) return NULL;
     json_t *value = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
     if (value) return value;
     if (json_error_code(&problem) == json_error_out_of_memory)

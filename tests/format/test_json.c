@@ -101,6 +101,21 @@ static void depth(void **state) {
     json_decref(tree);
 }
 
+static void zero_bytes(void **state) {
+    (void)state;
+    const char *const texts[] = {"[4\0]", "\0", "[\0]", "[\"\0\"]", "1\0"};
+    const size_t      sizes[] = {4, 1, 3, 5, 2};
+    for (int i = 0; i < 5; i++) {
+        qpi_error  e = {0};
+        qpi_stream s = qpi_stream_over("D", texts[i], sizes[i], &e);
+        assert_false(qpi_stream_skip(&s, NULL) && qpi_stream_end(&s));
+        expect_failure(&e, QP_ERR_FORMAT, "D: line 1");
+        assert_null(qpi_json_parse("D", texts[i], sizes[i], &e));
+        expect_failure(&e, QP_ERR_FORMAT, "a byte of value 0");
+        qpi_stream_free(&s);
+    }
+}
+
 static void streaming(void **state) {
     (void)state;
     const char *text = "{\"a\\u0062\": \"x\\ty\", \"n\": -12, \"list\": [1, 2, 3], \"rest\": {\"deep\": [[]]}, "
@@ -209,8 +224,9 @@ static void printing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_readers), cmocka_unit_test(prefixes), cmocka_unit_test(depth),
-        cmocka_unit_test(streaming),    cmocka_unit_test(getters),  cmocka_unit_test(printing),
+        cmocka_unit_test(both_readers), cmocka_unit_test(prefixes),  cmocka_unit_test(depth),
+        cmocka_unit_test(zero_bytes),   cmocka_unit_test(streaming), cmocka_unit_test(getters),
+        cmocka_unit_test(printing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
