@@ -53,9 +53,11 @@ static void run_tile(const job *w, int64_t j, int64_t cols, float *total)
     int64_t            total_row = w->panels * TILE_COLS;
     gemm_tile          t = {.a_step = b->j_step, .b_step = TILE_COLS, .c_row = total_row,
                             .prev_row = total_row, .scale = w->item->g->scale};
+    gemm_ahead none = {.rate = 0};
     for (int64_t block = 0; block < w->blocks; block++) {
         gemm_ahead ahead = block + 1 < w->blocks ? walk_of(w, j, block + 1) : walk_of(w, j + TILE_ROWS, 0);
-        t.ahead = &ahead;
+        t.ahead_a = &ahead;
+        t.ahead_b = &none;
         t.count = block_count(w, block);
         t.a = gemm_at(b, block * w->block, j);
         for (int64_t panel = 0; panel < w->panels; panel++) {
@@ -94,7 +96,7 @@ static void run_tiles(void *arg, int64_t begin, int64_t end, int worker)
 
 bool QK(gemm_flip_takes)(const gemm_item *item)
 {
-    return item->g->m <= FLIP_ROWS && item->b.type == QP_F32 && item->b.p_step == 1;
+    return item->g->m <= FLIP_ROWS && item->g->n >= MANY_COLS && item->b.type == QP_F32 && item->b.p_step == 1;
 }
 
 void QK(gemm_flip)(const qp_exec *exec, const gemm_item *item)

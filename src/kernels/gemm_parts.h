@@ -69,7 +69,7 @@ typedef struct {
     const float *prev; /* or NULL */
     int64_t      c_row, prev_row;
     float        scale;
-    gemm_ahead  *ahead;
+    gemm_ahead  *ahead_a, *ahead_b;
 } gemm_tile;
 typedef void gemm_tile_fn(const gemm_tile *t);
 extern gemm_tile_fn *const QK(gemm_tile_by_rows)[TILE_VECS][TILE_ROWS + 1];

@@ -266,7 +266,7 @@ static void pack_rows(void *arg, int64_t begin, int64_t end, int worker)
 
 bool QK(gemm_rows_takes)(const gemm_item *item)
 {
-    return (item->b.p_step == 1 && item->g->m <= FEW_ROWS) || (item->b.j_step == 1 && item->g->m <= FEW_WIDE_ROWS);
+    return (item->b.p_step == 1 && item->g->m <= FEW_ROWS) || (item->b.j_step == 1 && item->g->m <= (item->g->n >= MANY_COLS ? FEW_WIDE_ROWS : 8));
 }
 
 void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item)

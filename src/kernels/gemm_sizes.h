@@ -4,13 +4,16 @@
 
 #include "kernels/gemm.h"
 
-#define MAX_BLOCK 384        /* of k */
-#define MAX_ROWS 1024        /* rows of a block of A */
-#define MAX_PACKED (1 << 20) /* elements of a block of A */
-#define MAX_TILE_COLS 32     /* the widest instruction set's */
+#define MAX_BLOCK 768        /* of k */
+#define MAX_ROWS 512         /* rows of a block of A */
+#define MAX_PACKED (1 << 18) /* elements of a block of A */
+#define MAX_TILE_COLS 32     /* the widest instruction set's panel of B */
+#define MAX_PANELS 4         /* that are packed together */
+#define PACK_GAP 4           /* p between packed tiles, lest they compete for the same places of a cache */
 #define PACK_PIECE (1 << 15) /* elements of A packed by one piece of work */
 #define FEW_WIDE_ROWS 64     /* rows that need no packed B where its columns are contiguous */
 #define FLIP_ROWS 64         /* rows for which A and B exchange their roles */
+#define MANY_COLS 256        /* columns from which it pays to pack A for these */
 #define WIDE_SUMS 4096       /* sums kept in the first cache for that, */
 #define WIDE_UNIT 96         /* a multiple of so many columns */
 
@@ -41,16 +44,16 @@ static inline gemm_cut gemm_cut_of(int64_t m, int64_t k, bool whole)
     return c;
 }
 
-/* A worker's panel of B and the running totals of its strip. */
-static inline int64_t gemm_worker_floats(const gemm_cut *c, int64_t k, int64_t tile_cols)
+/* A worker's part of B and the running totals of its strip. */
+static inline int64_t gemm_worker_floats(const gemm_cut *c, int64_t k, int64_t cols)
 {
     int64_t block = gemm_block_of(k);
-    return (block + (c->depth > block ? c->rows : 0)) * tile_cols;
+    return (block + (c->depth > block ? c->rows : 0)) * cols;
 }
 
 static inline int64_t gemm_packed_floats(const gemm_cut *c, int64_t k)
 {
-    int64_t block = gemm_block_of(k), depth = gemm_parts(c->depth, block) * block, most = 0;
+    int64_t block = gemm_block_of(k), depth = gemm_parts(c->depth, block) * (block + PACK_GAP), most = 0;
     const int tiles[][2] = {{14, 16}, {6, 8}, {4, 4}}; /* rows and packed rows of a tile */
     for (int i = 0; i < 3; i++) most = gemm_max(most, gemm_parts(c->rows, tiles[i][0]) * tiles[i][1] * depth);
     return most;
@@ -61,7 +64,7 @@ static inline int64_t gemm_strips_floats(int64_t m, int64_t k, int threads)
     int64_t floats = 0;
     for (int whole = 0; whole < 2; whole++) {
         gemm_cut c = gemm_cut_of(m, k, whole);
-        int64_t  workers = threads * gemm_worker_floats(&c, k, MAX_TILE_COLS);
+        int64_t  workers = threads * gemm_worker_floats(&c, k, MAX_PANELS * MAX_TILE_COLS);
         floats = gemm_max(floats, workers + gemm_packed_floats(&c, k));
     }
     return floats;

@@ -1,20 +1,21 @@
-/* The general family. C is cut into strips of TILE_COLS columns. A block of rows of A is
- * packed once; then each strip packs its part of B, one block of k after another, and runs
- * the register kernel down the rows. B is read once, no thread waits for another's panel,
- * and strips are claimed as workers get free. */
+/* The general family. C is cut into strips of a few panels of TILE_COLS columns. A block of
+ * rows of A is packed once; then each strip packs its part of B, one block of k after
+ * another, and runs the register kernel down the rows. B is read once, no thread waits for
+ * another's panel, and strips are claimed as workers get free. */
 #include "kernels/gemm_parts.h"
 
-#define FEW_COLS (4 * TILE_COLS)  /* too few columns to pay for packing A */
-#define FEW_TILES 5               /* too few tiles of rows to pay for packing B */
-#define TASKS 8                   /* wanted for each thread */
+#define FEW_COLS (4 * TILE_COLS) /* too few columns to pay for packing A */
+#define FEW_TILES 5              /* too few tiles of rows to pay for packing B */
+#define TASKS 4                  /* wanted for each thread */
+#define LINES 16                 /* packed at a time where lines hold one p */
 
 typedef struct {
     const gemm_item *item;
-    int64_t i0, rows, tiles; /* the block of A, and its tiles of rows */
-    int64_t block, blocks;   /* length of the blocks of k and how many */
-    int64_t strips, groups;  /* tasks: strips x groups of tiles */
-    int64_t strips_ahead;    /* of a worker's next strip, most likely */
-    int64_t panel_floats, worker_floats;
+    int64_t i0, rows, tiles;        /* the block of A, and its tiles of rows */
+    int64_t block, blocks;          /* length of the blocks of k and how many */
+    int64_t panels, strips, groups; /* panels of a strip; tasks: strips x groups of tiles */
+    int64_t strips_ahead;           /* of a worker's next strip, most likely */
+    int64_t worker_floats;
     float  *packed_a, *workers; /* packed_a NULL: A is read where it lies */
     bool    by_rows;
 } job;
@@ -23,7 +24,7 @@ static int64_t tile_start(const job *w, int64_t tile) { return w->rows * tile / 
 
 static float *packed_tile(const job *w, int64_t tile, int64_t block)
 {
-    return w->packed_a + (block * w->tiles + tile) * w->block * A_STEP;
+    return w->packed_a + (block * w->tiles + tile) * (w->block + PACK_GAP) * A_STEP;
 }
 
 static int64_t block_count(const job *w, int64_t block)
@@ -31,32 +32,69 @@ static int64_t block_count(const job *w, int64_t block)
     return gemm_min(w->block, w->item->k - block * w->block);
 }
 
+/* Memory is read in its own order: where a line holds one p, all tiles take their part of
+ * some lines before the next lines. */
 static void pack_tiles(void *arg, int64_t begin, int64_t end, int worker)
 {
-    const job *w = arg;
+    const job         *w = arg;
+    const gemm_source *a = &w->item->a;
     (void)worker;
-    for (int64_t t = begin; t < end; t++) {
-        int64_t row = tile_start(w, t), rows = tile_start(w, t + 1) - row;
-        for (int64_t b = 0; b < w->blocks; b++)
-            QK(gemm_pack)(packed_tile(w, t, b), A_STEP, 1, &w->item->a, b * w->block, block_count(w, b),
-                          w->i0 + row, (int)rows);
+    for (int64_t b = 0; b < w->blocks; b++) {
+        int64_t count = block_count(w, b), lines = a->j_step == 1 ? LINES : w->block;
+        for (int64_t p = 0; p < count; p += lines)
+            for (int64_t t = begin; t < end; t++) {
+                int64_t row = tile_start(w, t), rows = tile_start(w, t + 1) - row;
+                QK(gemm_pack)(packed_tile(w, t, b) + p * A_STEP, A_STEP, 1, a, b * w->block + p,
+                              gemm_min(lines, count - p), w->i0 + row, (int)rows);
+            }
     }
 }
 
-/* Where a tile's A lies. */
-static void set_a(const job *w, int64_t tile, int64_t block, gemm_tile *t)
+/* Is B read where it lies? Not in a panel with part of a vector. */
+static bool b_in_place(const job *w, int64_t tiles, int64_t cols)
+{
+    const gemm_source *b = &w->item->b;
+    return tiles <= FEW_TILES && b->type == QP_F32 && b->j_step == 1 && cols % VF_LANES == 0;
+}
+
+/* The same for the panels of a strip, from column j to `end`. */
+static void pack_strip(const job *w, int64_t block, int64_t tiles, int64_t j, int64_t end, float *panels)
+{
+    const gemm_source *b = &w->item->b;
+    int64_t            count = block_count(w, block), lines = b->j_step == 1 ? LINES : w->block;
+    for (int64_t p = 0; p < count; p += lines) {
+        float *panel = panels + p * TILE_COLS;
+        for (int64_t c = j; c < end; c += TILE_COLS, panel += w->block * TILE_COLS) {
+            int cols = (int)gemm_min(TILE_COLS, end - c);
+            if (b_in_place(w, tiles, cols)) continue;
+            QK(gemm_pack)(panel, TILE_COLS, cols > VF_LANES ? 2 : 1, b, block * w->block + p,
+                          gemm_min(lines, count - p), c, cols);
+        }
+    }
+}
+
+/* Where a tile's A lies, and the walk over the next one's while this one meets the panels;
+ * packed tiles follow each other and need none. */
+static void set_a(const job *w, int64_t tile, int64_t block, gemm_tile *t, gemm_ahead *ahead)
 {
     const gemm_source *a = &w->item->a;
+    *ahead = (gemm_ahead){.rate = 0};
+    t->ahead_a = ahead;
     if (w->packed_a) {
         t->a = packed_tile(w, tile, block);
         t->a_step = A_STEP;
-    } else {
-        t->a = gemm_at(a, block * w->block, w->i0 + tile_start(w, tile));
-        t->a_step = w->by_rows ? a->j_step : a->p_step;
+        return;
     }
+    t->a = gemm_at(a, block * w->block, w->i0 + tile_start(w, tile));
+    t->a_step = w->by_rows ? a->j_step : a->p_step;
+    ahead->next = gemm_at(a, block * w->block, w->i0 + tile_start(w, tile + 1));
+    ahead->step = 64;
+    ahead->run = ahead->left = w->by_rows ? gemm_parts(t->count, 16) : 2;
+    ahead->wrap = t->a_step * 4 - ahead->run * ahead->step;
+    ahead->rate = (int)gemm_parts(w->by_rows ? 4 : 8, w->panels);
 }
 
-/* One tile in one block of k. t has A, B and the count; total belongs to the strip. */
+/* One tile in one block of k. t has A, B and the count. */
 static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn *kernel)
 {
     const qk_gemm_args *g = w->item->g;
@@ -86,44 +124,43 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
 static gemm_ahead walk_of(const job *w, int64_t strip, int64_t block, int64_t tiles)
 {
     const gemm_source *b = &w->item->b;
-    int64_t     size = gemm_bytes(b->type), line = 64 / size;
-    gemm_ahead  walk = {.next = gemm_at(b, block * w->block, strip * TILE_COLS), .step = 64};
-    bool        by_cols = b->p_step == 1;
-    walk.run = gemm_parts(by_cols ? w->block : TILE_COLS, line);
+    int64_t    size = gemm_bytes(b->type), cols = w->panels * TILE_COLS;
+    gemm_ahead walk = {.next = gemm_at(b, block * w->block, strip * cols), .step = 64};
+    bool       by_cols = b->p_step == 1;
+    walk.run = gemm_parts((by_cols ? w->block : cols) * size, 64);
     walk.left = walk.run;
     walk.wrap = (by_cols ? b->j_step : b->p_step) * size - walk.run * walk.step;
     walk.rate = (int)gemm_parts(2 * size, tiles);
     return walk;
 }
 
-static void run_strip(const job *w, int64_t strip, int64_t tile_begin, int64_t tile_end, float *panel)
+typedef struct {
+    int64_t strip, tile_begin, tile_end, j, end; /* columns j..end */
+    float  *panels, *totals;
+} task;
+
+/* A tile of A stays in the first cache while it meets the panels. */
+static void run_tiles(const job *w, const task *s, int64_t block, gemm_ahead *ahead)
 {
-    const gemm_source   *b = &w->item->b;
-    int64_t j = strip * TILE_COLS, cols = gemm_min(TILE_COLS, w->item->g->n - j);
-    int     vecs = cols > VF_LANES ? 2 : 1;
-    gemm_tile_fn *const *kernels = w->by_rows && !w->packed_a ? QK(gemm_tile_by_rows)[vecs - 1]
-                                                              : QK(gemm_tile_by_cols)[vecs - 1];
-    int64_t first_row = tile_start(w, tile_begin);
-    bool    in_place = b->type == QP_F32 && b->j_step == 1 && cols == TILE_COLS &&
-                    tile_end - tile_begin <= FEW_TILES;
-    float *totals = panel + w->panel_floats;
-    for (int64_t block = 0; block < w->blocks; block++) {
-        gemm_tile t = {.count = block_count(w, block), .b = panel, .b_step = TILE_COLS};
-        gemm_ahead ahead = walk_of(w, block + 1 < w->blocks ? strip : strip + w->strips_ahead, (block + 1) % w->blocks, tile_end - tile_begin);
-        t.ahead = &ahead;
-        if (in_place) {
-            t.b = gemm_at(b, block * w->block, j);
-            t.b_step = b->p_step;
-        } else {
-            QK(gemm_pack)(panel, TILE_COLS, vecs, b, block * w->block, t.count, j, (int)cols);
-        }
-        for (int64_t tile = tile_begin; tile < tile_end; tile++) {
-            int64_t row = tile_start(w, tile), rows = tile_start(w, tile + 1) - row;
+    gemm_tile_fn *const(*kernels)[TILE_ROWS + 1] =
+        w->by_rows && !w->packed_a ? QK(gemm_tile_by_rows) : QK(gemm_tile_by_cols);
+    int64_t    total_row = w->panels * TILE_COLS, first_row = tile_start(w, s->tile_begin);
+    gemm_ahead ahead_a;
+    for (int64_t tile = s->tile_begin; tile < s->tile_end; tile++) {
+        int64_t   row = tile_start(w, tile), rows = tile_start(w, tile + 1) - row;
+        gemm_tile t = {.count = block_count(w, block), .ahead_b = ahead};
+        float    *panel = s->panels;
+        set_a(w, tile, block, &t, &ahead_a);
+        for (int64_t j = s->j; j < s->end; j += TILE_COLS, panel += w->block * TILE_COLS) {
+            int64_t    cols = gemm_min(TILE_COLS, s->end - j);
+            bool       in_place = b_in_place(w, s->tile_end - s->tile_begin, cols);
             gemm_piece piece = {.i = w->i0 + row, .j = j, .rows = rows, .cols = cols,
                                 .first = block == 0, .last = block == w->blocks - 1,
-                                .total = totals + (row - first_row) * TILE_COLS, .total_row = TILE_COLS};
-            set_a(w, tile, block, &t);
-            run_tile(w, &t, &piece, kernels[rows]);
+                                .total = s->totals + (row - first_row) * total_row + (j - s->j),
+                                .total_row = total_row};
+            t.b = in_place ? gemm_at(&w->item->b, block * w->block, j) : panel;
+            t.b_step = in_place ? w->item->b.p_step : TILE_COLS;
+            run_tile(w, &t, &piece, kernels[cols > VF_LANES][rows]);
         }
     }
 }
@@ -131,10 +168,20 @@ static void run_strip(const job *w, int64_t strip, int64_t tile_begin, int64_t t
 static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job *w = arg;
-    for (int64_t task = begin; task < end; task++) {
-        int64_t strip = task / w->groups, group = task % w->groups;
-        run_strip(w, strip, w->tiles * group / w->groups, w->tiles * (group + 1) / w->groups,
-                  w->workers + worker * w->worker_floats);
+    for (int64_t i = begin; i < end; i++) {
+        int64_t group = i % w->groups, cols = w->panels * TILE_COLS;
+        task    s = {.strip = i / w->groups, .tile_begin = w->tiles * group / w->groups,
+                     .tile_end = w->tiles * (group + 1) / w->groups,
+                     .panels = w->workers + worker * w->worker_floats};
+        s.j = s.strip * cols;
+        s.end = gemm_min(s.j + cols, w->item->g->n);
+        s.totals = s.panels + w->block * cols;
+        for (int64_t block = 0; block < w->blocks; block++) {
+            int64_t    next = block + 1 < w->blocks ? s.strip : s.strip + w->strips_ahead;
+            gemm_ahead ahead = walk_of(w, next, (block + 1) % w->blocks, s.tile_end - s.tile_begin);
+            pack_strip(w, block, s.tile_end - s.tile_begin, s.j, s.end, s.panels);
+            run_tiles(w, &s, block, &ahead);
+        }
     }
 }
 
@@ -147,6 +194,13 @@ static void run_block(const qp_exec *exec, job *w)
     qp_parallel(exec, w->strips * w->groups, 1, run_tasks, w);
 }
 
+/* Is A best read where it lies? Not if its lines compete for the same places of a cache. */
+static bool a_in_place(const gemm_source *a, int64_t n)
+{
+    if (a->type != QP_F32 || (a->p_step != 1 && a->j_step != 1)) return false;
+    return n <= FEW_COLS || (a->p_step == 1 ? a->j_step : a->p_step) % 1024 != 0;
+}
+
 void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
 {
     const qk_gemm_args *g = whole->g;
@@ -154,19 +208,18 @@ void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
     gemm_cut  c = gemm_cut_of(g->m, g->k, whole->residual == whole->c);
     gemm_item item = *whole;
     const gemm_source *a = &item.a;
-    bool in_place = a->type == QP_F32 && (a->p_step == 1 || a->j_step == 1) && g->n <= FEW_COLS;
-    job  w = {.item = &item, .block = gemm_block_of(g->k), .strips = gemm_parts(g->n, TILE_COLS),
-              .by_rows = a->p_step == 1};
-    w.panel_floats = w.block * TILE_COLS;
-    w.worker_floats = gemm_worker_floats(&c, g->k, TILE_COLS);
-    w.workers = exec->scratch;
-    w.strips_ahead = exec->threads;
+    bool in_place = a_in_place(a, g->n);
+    job  w = {.item = &item, .block = gemm_block_of(g->k), .by_rows = a->p_step == 1,
+              .strips_ahead = exec->threads, .workers = exec->scratch};
+    int64_t panels = gemm_parts(g->n, TILE_COLS), tasks = exec->threads > 1 ? TASKS * exec->threads : 1;
+    w.panels = gemm_max(1, gemm_min(panels / tasks, MAX_PANELS));
+    w.strips = gemm_parts(panels, w.panels);
+    w.worker_floats = gemm_worker_floats(&c, g->k, w.panels * TILE_COLS);
     w.packed_a = in_place ? NULL : w.workers + exec->threads * w.worker_floats;
     for (w.i0 = 0; w.i0 < g->m; w.i0 += c.rows) {
         w.rows = gemm_min(c.rows, g->m - w.i0);
         w.tiles = gemm_parts(w.rows, TILE_ROWS);
-        w.groups = exec->threads == 1 ? 1 : gemm_parts((int64_t)TASKS * exec->threads, w.strips);
-        w.groups = gemm_max(1, gemm_min(w.groups, w.tiles / 2));
+        w.groups = gemm_max(1, gemm_min(gemm_parts(tasks, w.strips), w.tiles / 2));
         for (int64_t p = 0; p < gemm_max(g->k, 1); p += c.depth) {
             item.k = gemm_min(c.depth, g->k - p);
             item.a.data = gemm_at(&whole->a, p, 0);

@@ -26,11 +26,6 @@
     const float *a##g = t->a + 3 * g * a_step; \
     IN_REGISTER(a##g);
 #define ZERO(i, g) vf s##i = {0}, r##i = {0};
-#define PREFETCH(i, g) \
-    if (i < rows) { \
-        __builtin_prefetch(t->c + i * t->c_row, 1); \
-        if (vecs == 2) __builtin_prefetch(t->c + i * t->c_row + TILE_COLS - 1, 1); \
-    }
 #define ADD(i, g) \
     if (i < rows) { \
         vf x = vf_set1(by_rows ? a##g[(i - 3 * g) * a_step + u] : a0[u * a_step + i]); \
@@ -74,17 +69,29 @@ INLINE void fetch(gemm_ahead *ahead)
     }
 }
 
+/* The row of C, and of what is added to it, that has its turn. */
+INLINE void fetch_row(const gemm_tile *t, const int vecs, int64_t row)
+{
+    const float *c = t->c + row * t->c_row, *prev = t->prev + row * t->prev_row;
+    __builtin_prefetch(c, 1);
+    if (vecs == 2) __builtin_prefetch(c + TILE_COLS - 1, 1);
+    if (!t->prev || prev == c) return;
+    __builtin_prefetch(prev);
+    if (vecs == 2) __builtin_prefetch(prev + TILE_COLS - 1);
+}
+
 INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int by_rows)
 {
     const float *b = t->b;
-    int64_t      a_step = t->a_step, b_step = t->b_step, p = t->count;
-    gemm_ahead   ahead = *t->ahead;
+    int64_t      a_step = t->a_step, b_step = t->b_step, p = t->count, row = 0;
+    gemm_ahead   ahead_a = *t->ahead_a, ahead_b = *t->ahead_b;
     EACH_POINTER(POINTER)
     EACH_ROW(ZERO)
-    EACH_ROW(PREFETCH)
     for (; p >= 4; p -= 4) {
         const int steps = 4;
-        fetch(&ahead);
+        fetch(&ahead_a);
+        fetch(&ahead_b);
+        if (row < rows) fetch_row(t, vecs, row++);
         STEP(0) STEP(1) STEP(2) STEP(3)
         EACH_POINTER(ADVANCE)
         b += steps * b_step;
@@ -95,7 +102,8 @@ INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int b
         EACH_POINTER(ADVANCE)
         b += b_step;
     }
-    *t->ahead = ahead;
+    *t->ahead_a = ahead_a;
+    *t->ahead_b = ahead_b;
     vf scale = vf_set1(t->scale);
     if (t->prev) {
         EACH_ROW(ADD_STORE)
