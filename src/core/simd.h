@@ -45,26 +45,6 @@ static inline vf vf_load(const float *p)
     return v;
 }
 static inline void vf_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
-/* Past the caches, for results much larger than they are; p is aligned to a vector. A thread that
- * has streamed calls vf_stream_end before others read. */
-static inline void vf_stream(float *p, vf v)
-{
-#if defined(__AVX512F__)
-    _mm512_stream_ps(p, v);
-#elif defined(__AVX2__)
-    _mm256_stream_ps(p, v);
-#elif defined(__SSE2__)
-    _mm_stream_ps(p, v);
-#else
-    vf_store(p, v);
-#endif
-}
-static inline void vf_stream_end(void)
-{
-#ifdef __SSE2__
-    _mm_sfence();
-#endif
-}
 static inline vi vi_load(const int32_t *p)
 {
     vi v;
