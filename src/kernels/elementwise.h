@@ -56,7 +56,7 @@ static inline void qk_elementwise(const qp_call *c, qk_row_fn *row) {
 
 /* Lanes i..i+n-1 of a row with any stride. */
 static inline vf qk_get(const float *p, int64_t stride, int64_t i, int n) {
-    if (stride == 1) return vf_load_n(p + i, n);
+    if (stride == 1) return n == VF_LANES ? vf_load(p + i) : vf_load_n(p + i, n);
     if (stride == 0) return vf_set1(*p);
     float lanes[VF_LANES] = {0};
     for (int j = 0; j < n; j++) lanes[j] = p[(i + j) * stride];
@@ -65,7 +65,8 @@ static inline vf qk_get(const float *p, int64_t stride, int64_t i, int n) {
 
 static inline void qk_put(float *p, int64_t stride, int64_t i, vf v, int n) {
     if (stride == 1) {
-        vf_store_n(p + i, v, n);
+        if (n == VF_LANES) vf_store(p + i, v);
+        else vf_store_n(p + i, v, n);
         return;
     }
     float lanes[VF_LANES];
@@ -104,11 +105,13 @@ static inline void qk_put(float *p, int64_t stride, int64_t i, vf v, int n) {
         const float *a = (const float *)p[1], *b = (const float *)p[2];                           \
         int64_t so = QK_LAST(c->out[0]), sa = QK_LAST(c->in[0]), sb = QK_LAST(c->in[1]), i = 0;   \
         (void)attr;                                                                               \
-        if (so == 1 && sa == 1 && sb == 1)                                                        \
+        if (so == 1 && (sa == 1 || sa == 0) && (sb == 1 || sb == 0)) {                            \
+            vf x0 = vf_set1(*a), y0 = vf_set1(*b);                                                \
             for (; i + VF_LANES <= n; i += VF_LANES) {                                            \
-                vf x = vf_load(a + i), y = vf_load(b + i);                                        \
+                vf x = sa ? vf_load(a + i) : x0, y = sb ? vf_load(b + i) : y0;                    \
                 vf_store(out + i, expr);                                                          \
             }                                                                                     \
+        }                                                                                         \
         for (; i < n; i += VF_LANES) {                                                            \
             int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES;                                   \
             vf  x = qk_get(a, sa, i, m), y = qk_get(b, sb, i, m);                                 \

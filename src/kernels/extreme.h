@@ -40,16 +40,18 @@ static inline void qk_max_one(const qp_call *c, qk_line l, float *values, int64_
 
 static inline void qk_max_many(const qp_call *c, qk_line l, float *values, int64_t *indices) {
     const float *x = (const float *)c->in[0].data + l.at;
-    vf           max = vf_load_n(x, l.m);
-    vi           at = {0};
-    for (int64_t i = 1; i < l.n; i++) {
-        vf v = vf_load_n(x + i * l.stride, l.m);
-        vm larger = vf_gt(v, max) | (~vf_eq(v, v) & vf_eq(max, max));
-        max = vf_select(larger, v, max);
-        at = vi_select(larger, vi_set1((int32_t)i), at);
-    }
+    float        max[QK_MANY];
+    int32_t      at[QK_MANY + VF_LANES] = {0};
+    memcpy(max, x, (size_t)l.m * sizeof *max);
+    for (int64_t i = 1; i < l.n; i++)
+        QK_VECTORS(j, k, l.m) {
+            vf v = qk_get(x + i * l.stride, 1, j, k), best = qk_get(max, 1, j, k);
+            vm larger = vf_gt(v, best) | (~vf_eq(v, v) & vf_eq(best, best));
+            qk_put(max, 1, j, vf_select(larger, v, best), k);
+            vi_store(at + j, vi_select(larger, vi_set1((int32_t)i), vi_load(at + j)));
+        }
     for (int j = 0; j < l.m; j++) indices[l.reduced + j] = at[j];
-    if (values) vf_store_n(values + l.reduced, max, l.m);
+    if (values) memcpy(values + l.reduced, max, (size_t)l.m * sizeof *max);
 }
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "core/isa.h"
 #include "core/simd.h"
+#include "kernels/axis.h"
 
 static inline float qk_row_max(const float *x, int64_t n) {
     vf      m[4] = {-VF_INF, -VF_INF, -VF_INF, -VF_INF};
@@ -20,12 +21,15 @@ static inline float qk_row_max(const float *x, int64_t n) {
     return vf_hmax(vf_max(vf_max(m[0], m[1]), vf_max(m[2], m[3])));
 }
 
+#define QK_AHEAD 4096 /* floats: what follows is on its way while exponentials are computed */
+
 /* Sum of e^(x - shift); the terms go to y unless it is NULL. */
 static inline float qk_row_exp(const float *x, int64_t n, float shift, float *y) {
     vf      s[2] = {{0}}, b = vf_set1(shift);
     int64_t i = 0;
     for (; i + 2 * VF_LANES <= n; i += 2 * VF_LANES)
         for (int j = 0; j < 2; j++) {
+            __builtin_prefetch(x + i + j * VF_LANES + QK_AHEAD);
             vf e = vf_exp(vf_load(x + i + j * VF_LANES) - b);
             if (y) vf_store(y + i + j * VF_LANES, e);
             s[j] += e;
@@ -39,16 +43,35 @@ static inline float qk_row_exp(const float *x, int64_t n, float shift, float *y)
     return vf_sum(s[0] + s[1]);
 }
 
+/* The maximum of each of many lines; 0 for one of -inf alone if `finite`. */
+static inline void qk_many_max(const float *x, qk_line l, float *max, bool finite) {
+    QK_VECTORS(j, k, l.m) qk_put(max, 1, j, -VF_INF, k);
+    for (int64_t i = 0; i < l.n; i++)
+        QK_VECTORS(j, k, l.m) qk_put(max, 1, j, vf_max(qk_get(max, 1, j, k), qk_get(x + i * l.stride, 1, j, k)), k);
+    for (int j = 0; j < l.m && finite; j++)
+        if (max[j] == -INFINITY) max[j] = 0;
+}
+
+/* The sums of e^(x - shift) of many lines; the terms go to y unless it is NULL. */
+static inline void qk_many_exp(const float *x, qk_line l, const float *shift, float *sum, float *y) {
+    QK_VECTORS(j, k, l.m) qk_put(sum, 1, j, (vf){0}, k);
+    for (int64_t at = 0; at < l.n * l.stride; at += l.stride)
+        QK_VECTORS(j, k, l.m) {
+            vf e = vf_exp(qk_get(x + at, 1, j, k) - qk_get(shift, 1, j, k));
+            if (y) qk_put(y + at, 1, j, e, k);
+            qk_put(sum, 1, j, qk_get(sum, 1, j, k) + e, k);
+        }
+}
+
 /* log of the sum of e^x in one pass over memory: blocks that stay in the first cache. */
 static inline double qk_row_logsumexp(const float *x, int64_t n) {
-    enum { BLOCK = 4096 };
     float  max = -INFINITY;
     double sum = 0;
-    for (int64_t i = 0; i < n; i += BLOCK) {
-        int64_t left = n - i < BLOCK ? n - i : BLOCK;
+    for (int64_t i = 0; i < n; i += QK_AHEAD) {
+        int64_t left = n - i < QK_AHEAD ? n - i : QK_AHEAD;
         float   m = qk_row_max(x + i, left);
         if (m > max) {
-            sum *= exp((double)max - (double)m);
+            if (i) sum *= exp((double)max - (double)m);
             max = m;
         }
         /* a block of -inf before any number: 0 is as good a shift */

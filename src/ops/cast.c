@@ -89,6 +89,14 @@ static void row(const qp_call *c, char *const *p, int64_t n) {
     int64_t        sy = QK_LAST(*y), sx = QK_LAST(*x);
     int64_t        ty = (int64_t)qp_dtype_bytes(y->dtype), tx = (int64_t)qp_dtype_bytes(x->dtype);
     float          block[BLOCK];
+    if (y->dtype == QP_F32 && sy == 1) {
+        load(x->dtype, p[1], sx, n, (float *)p[0]);
+        return;
+    }
+    if (x->dtype == QP_F32 && sx == 1) {
+        store(y->dtype, p[0], sy, n, (const float *)p[1]);
+        return;
+    }
     for (int64_t i = 0; i < n; i += BLOCK) {
         int64_t left = n - i < BLOCK ? n - i : BLOCK;
         load(x->dtype, p[1] + i * sx * tx, sx, left, block);

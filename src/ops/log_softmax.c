@@ -13,13 +13,13 @@ static void one(const qp_call *c, qk_line l) {
 
 static void many(const qp_call *c, qk_line l) {
     const float *x = (const float *)c->in[0].data + l.at;
-    float       *y = (float *)c->out[0].data + l.at;
-    int64_t      end = l.n * l.stride;
-    vf           max = -VF_INF, sum = {0};
-    for (int64_t i = 0; i < end; i += l.stride) max = vf_max(max, vf_load_n(x + i, l.m));
-    for (int64_t i = 0; i < end; i += l.stride) sum += vf_exp(vf_load_n(x + i, l.m) - max);
-    vf rest = vf_log(sum);
-    for (int64_t i = 0; i < end; i += l.stride) vf_store_n(y + i, vf_load_n(x + i, l.m) - max - rest, l.m);
+    float       *y = (float *)c->out[0].data + l.at, max[QK_MANY], rest[QK_MANY];
+    qk_many_max(x, l, max, false);
+    qk_many_exp(x, l, max, rest, NULL);
+    for (int j = 0; j < l.m; j++) rest[j] = logf(rest[j]);
+    for (int64_t i = 0; i < l.n; i++, x += l.stride, y += l.stride)
+        QK_VECTORS(j, k, l.m)
+            qk_put(y, 1, j, qk_get(x, 1, j, k) - qk_get(max, 1, j, k) - qk_get(rest, 1, j, k), k);
 }
 
 static void run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), one, many); }
@@ -45,12 +45,15 @@ static void grad_one(const qp_call *c, qk_line l) {
 
 static void grad_many(const qp_call *c, qk_line l) {
     const float *y = (const float *)c->in[0].data + l.at, *dy = (const float *)c->in[1].data + l.at;
-    float       *dx = (float *)c->out[0].data + l.at;
+    float       *dx = (float *)c->out[0].data + l.at, sum[QK_MANY] = {0};
     int64_t      end = l.n * l.stride;
-    vf           sum = {0};
-    for (int64_t i = 0; i < end; i += l.stride) sum -= vf_load_n(dy + i, l.m);
     for (int64_t i = 0; i < end; i += l.stride)
-        vf_store_n(dx + i, vf_fma(vf_exp(vf_load_n(y + i, l.m)), sum, vf_load_n(dy + i, l.m)), l.m);
+        QK_VECTORS(j, k, l.m) qk_put(sum, 1, j, qk_get(sum, 1, j, k) - qk_get(dy + i, 1, j, k), k);
+    for (int64_t i = 0; i < end; i += l.stride)
+        QK_VECTORS(j, k, l.m) {
+            vf p = vf_exp(qk_get(y + i, 1, j, k));
+            qk_put(dx + i, 1, j, vf_fma(p, qk_get(sum, 1, j, k), qk_get(dy + i, 1, j, k)), k);
+        }
 }
 
 static void grad_run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), grad_one, grad_many); }

@@ -8,12 +8,10 @@ static void one(const qp_call *c, qk_line l) {
 
 static void many(const qp_call *c, qk_line l) {
     const float *x = (const float *)c->in[0].data + l.at;
-    int64_t      end = l.n * l.stride;
-    vf           max = -VF_INF, sum = {0};
-    for (int64_t i = 0; i < end; i += l.stride) max = vf_max(max, vf_load_n(x + i, l.m));
-    max = vf_select(vf_eq(max, -VF_INF), (vf){0}, max);
-    for (int64_t i = 0; i < end; i += l.stride) sum += vf_exp(vf_load_n(x + i, l.m) - max);
-    vf_store_n((float *)c->out[0].data + l.reduced, max + vf_log(sum), l.m);
+    float       *y = (float *)c->out[0].data + l.reduced, max[QK_MANY], sum[QK_MANY];
+    qk_many_max(x, l, max, true);
+    qk_many_exp(x, l, max, sum, NULL);
+    for (int j = 0; j < l.m; j++) y[j] = max[j] + logf(sum[j]);
 }
 
 static void run(const qp_call *c) { qk_lines(c, &c->in[0], axis_given(c), one, many); }
@@ -31,11 +29,13 @@ static void grad_one(const qp_call *c, qk_line l) {
 
 static void grad_many(const qp_call *c, qk_line l) {
     const float *x = (const float *)c->in[0].data + l.at;
+    const float *y = (const float *)c->in[1].data + l.reduced, *dy = (const float *)c->in[2].data + l.reduced;
     float       *dx = (float *)c->out[0].data + l.at;
-    vf           y = vf_load_n((const float *)c->in[1].data + l.reduced, l.m);
-    vf           dy = vf_load_n((const float *)c->in[2].data + l.reduced, l.m);
     for (int64_t i = 0; i < l.n * l.stride; i += l.stride)
-        vf_store_n(dx + i, dy * vf_exp(vf_load_n(x + i, l.m) - y), l.m);
+        QK_VECTORS(j, k, l.m) {
+            vf p = vf_exp(qk_get(x + i, 1, j, k) - qk_get(y, 1, j, k));
+            qk_put(dx + i, 1, j, qk_get(dy, 1, j, k) * p, k);
+        }
 }
 
 static void grad_run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), grad_one, grad_many); }

@@ -1,8 +1,9 @@
 /* y = 1 / (1 + e^-x).   dx = dy y (1 - y). */
+#include "kernels/activation.h"
 #include "kernels/elementwise.h"
 #include "ops/op.h"
 
-QK_UNARY(run, vf_sigmoid(x))
+QK_UNARY(run, qk_sigmoid(x))
 QK_BINARY(grad_run, y * x * (1.0f - x))
 
 QP_KERNEL(sigmoid) = {run, QP_ELEMENTWISE, NULL};

@@ -13,17 +13,12 @@ static void one(const qp_call *c, qk_line l) {
 
 static void many(const qp_call *c, qk_line l) {
     const float *x = (const float *)c->in[0].data + l.at;
-    float       *y = (float *)c->out[0].data + l.at;
-    int64_t      end = l.n * l.stride;
-    vf           max = -VF_INF, sum = {0};
-    for (int64_t i = 0; i < end; i += l.stride) max = vf_max(max, vf_load_n(x + i, l.m));
-    for (int64_t i = 0; i < end; i += l.stride) {
-        vf e = vf_exp(vf_load_n(x + i, l.m) - max);
-        vf_store_n(y + i, e, l.m);
-        sum += e;
-    }
-    vf inverse = 1.0f / sum;
-    for (int64_t i = 0; i < end; i += l.stride) vf_store_n(y + i, vf_load_n(y + i, l.m) * inverse, l.m);
+    float       *y = (float *)c->out[0].data + l.at, max[QK_MANY], sum[QK_MANY];
+    qk_many_max(x, l, max, false);
+    qk_many_exp(x, l, max, sum, y);
+    for (int j = 0; j < l.m; j++) sum[j] = 1 / sum[j];
+    for (int64_t i = 0; i < l.n; i++, y += l.stride)
+        QK_VECTORS(j, k, l.m) qk_put(y, 1, j, qk_get(y, 1, j, k) * qk_get(sum, 1, j, k), k);
 }
 
 static void run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), one, many); }
@@ -51,12 +46,14 @@ static void grad_one(const qp_call *c, qk_line l) {
 
 static void grad_many(const qp_call *c, qk_line l) {
     const float *y = (const float *)c->in[0].data + l.at, *dy = (const float *)c->in[1].data + l.at;
-    float       *dx = (float *)c->out[0].data + l.at;
+    float       *dx = (float *)c->out[0].data + l.at, dot[QK_MANY] = {0};
     int64_t      end = l.n * l.stride;
-    vf           dot = {0};
-    for (int64_t i = 0; i < end; i += l.stride) dot = vf_fma(vf_load_n(y + i, l.m), vf_load_n(dy + i, l.m), dot);
     for (int64_t i = 0; i < end; i += l.stride)
-        vf_store_n(dx + i, vf_load_n(y + i, l.m) * (vf_load_n(dy + i, l.m) - dot), l.m);
+        QK_VECTORS(j, k, l.m)
+            qk_put(dot, 1, j, vf_fma(qk_get(y + i, 1, j, k), qk_get(dy + i, 1, j, k), qk_get(dot, 1, j, k)), k);
+    for (int64_t i = 0; i < end; i += l.stride)
+        QK_VECTORS(j, k, l.m)
+            qk_put(dx + i, 1, j, qk_get(y + i, 1, j, k) * (qk_get(dy + i, 1, j, k) - qk_get(dot, 1, j, k)), k);
 }
 
 static void grad_run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), grad_one, grad_many); }

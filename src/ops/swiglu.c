@@ -40,7 +40,7 @@ static void run(const qp_call *c) {
 QP_KERNEL(swiglu) = {run, QP_ROWS, NULL};
 
 static inline void slopes(vf gate, vf up, vf dy, vf *dgate, vf *dup) {
-    vf s = 1.0f / (1.0f + vf_exp(-gate));
+    vf s = qk_sigmoid(gate);
     *dgate = dy * up * (s * vf_fma(gate, 1.0f - s, vf_set1(1.0f)));
     *dup = dy * (gate * s);
 }

@@ -20,9 +20,8 @@ static void piece(void *arg, int64_t begin, int64_t end, int worker) {
 static void run(const qp_call *c) {
     qp_parallel(c->exec, qp_view_count(&c->out[0]), 256 * QK_RANDOM_BLOCK, piece, (void *)c);
 }
-static bool takes(const qp_call *c) { return c->out[0].dtype == QP_F32 && qpi_view_contiguous(&c->out[0]); }
 
-QP_KERNEL(uniform) = {run, QP_ANY, takes};
+QP_KERNEL(uniform) = {run, QP_FLAT, NULL};
 
 #if QP_BODY
 static void shape(qp_call *c) {
@@ -48,7 +47,7 @@ QP_OP(uniform) = {.name = "uniform",
                   .nout = 1,
                   .shape = shape,
                   .plain = plain,
-                  .mutates = true,
+                  .mutates = QP_SAVE_IN(0),
                   .samples = samples};
 
 qp_tensor qp_rand(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *size) {
