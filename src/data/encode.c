@@ -49,32 +49,44 @@ void qpi_encoder_give(const qp_tokenizer *shared, qpi_encoder *w) {
 /* What is found in a text, in order: stretches of text (id QPI_NO_TOKEN) and tokens. */
 typedef bool visit_fn(void *arg, const uint8_t *text, size_t n, int32_t id);
 
+typedef struct {
+    const uint8_t *text;
+    size_t         n, done;          /* what is before done has been visited */
+    size_t         blank, blank_end; /* a stretch that is known to be white space */
+} search;
+
 /* Widens [begin, end) as the token's flags say; false if it does not count here. */
-static bool settle(const qpi_added *a, const uint8_t *text, size_t n, size_t done, size_t *begin, size_t *end) {
-    if (a->single_word && (qpi_word_at_end(text, *begin) || qpi_word_at_start(text + *end, n - *end)))
+static bool settle(const qpi_added *a, search *s, size_t *begin, size_t *end) {
+    const uint8_t *text = s->text;
+    if (a->single_word && (qpi_word_at_end(text, *begin) || qpi_word_at_start(text + *end, s->n - *end)))
         return false;
-    if (a->strip_left) {
-        size_t start = *begin - qpi_spaces_at_end(text, *begin);
-        *begin = start > done ? start : done;
+    if (a->strip_left)
+        *begin = *begin > s->done ? *begin - qpi_spaces_at_end(text + s->done, *begin - s->done) : s->done;
+    if (a->strip_right) {
+        if (*end < s->blank || *end >= s->blank_end) {
+            s->blank = *end;
+            s->blank_end = *end + qpi_spaces_at_start(text + *end, s->n - *end);
+        }
+        *end = s->blank_end;
     }
-    if (a->strip_right) *end += qpi_spaces_at_start(text + *end, n - *end);
     return true;
 }
 
 static bool find_added(const qp_tokenizer *t, bool normalized, bool literal, const uint8_t *text, size_t n,
                        visit_fn *visit, void *arg) {
     const qpi_matcher *m = &t->matchers[normalized][literal];
-    size_t             done = 0, from = 0, begin, end;
+    search             s = {.text = text, .n = n};
+    size_t             from = 0, begin, end;
     uint32_t           which;
     while (qpi_matcher_next(m, text, n, from, &begin, &end, &which)) {
         const qpi_added *a = &t->added[which];
         from = end; /* even when more is stripped, as `tokenizers` does it */
-        if (!settle(a, text, n, done, &begin, &end)) continue;
-        if (done < begin && !visit(arg, text + done, begin - done, QPI_NO_TOKEN)) return false;
+        if (!settle(a, &s, &begin, &end) || begin >= end) continue;
+        if (s.done < begin && !visit(arg, text + s.done, begin - s.done, QPI_NO_TOKEN)) return false;
         if (!visit(arg, NULL, 0, a->id)) return false;
-        done = end;
+        s.done = end;
     }
-    return done >= n || visit(arg, text + done, n - done, QPI_NO_TOKEN);
+    return s.done >= n || visit(arg, text + s.done, n - s.done, QPI_NO_TOKEN);
 }
 
 /* ---- One text in one thread ----------------------------------------------------------- */

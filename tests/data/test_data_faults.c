@@ -125,10 +125,32 @@ static void json_lines(void **state) {
     remove(temporary("faults.jsonl"));
 }
 
+/* Once batches go round, none costs a call of the heap. */
+static void no_calls_in_the_loop(void **state) {
+    (void)state;
+    const char *path = GOLDEN "corpus.txt";
+    for (ahead = -1; ahead < 3; ahead += 3) {
+        qp_ctx  *ctx = qp_open((qp_options){.threads = 1});
+        qp_data *d = qp_data_open(ctx, 1, &path, (qp_data_options){.batch = 2, .length = 16, .ahead = ahead});
+        for (int i = 0; i < 200; i++) {
+            if (i == 20) faults_begin(INT64_MAX);
+            qp_scope s = qp_enter(ctx);
+            qp_batch b = qp_data_next(d);
+            if (!b.count) break;
+            qp_leave(s);
+        }
+        faults_end();
+        expect_ok(ctx);
+        assert_int_equal(atomic_load(&faults_calls), 0);
+        qp_close(ctx);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tokenizers), cmocka_unit_test(encoding_in_threads), cmocka_unit_test(training),
-        cmocka_unit_test(data_sets),  cmocka_unit_test(json_lines),
+        cmocka_unit_test(tokenizers), cmocka_unit_test(encoding_in_threads),
+        cmocka_unit_test(training),   cmocka_unit_test(data_sets),
+        cmocka_unit_test(json_lines), cmocka_unit_test(no_calls_in_the_loop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include <jansson.h>
+#include <pthread.h>
 
 #include "data/tokenizer.h"
 
@@ -247,8 +248,57 @@ static void long_words(void **state) {
         qp_ids_free(&ids);
         qp_text_free(&out);
     }
+    /* An added token of white space that strips white space, where there is nothing else. */
+    write_text(temporary("blank.json"),
+               "{\"added_tokens\":[{\"id\":9,\"content\":\" \",\"lstrip\":true,\"rstrip\":true}],"
+               "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+               "\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}");
+    qp_ids        ids = {0};
+    qp_tokenizer *t = qp_tokenizer_load(ctx, temporary("blank.json"));
+    expect_ok(ctx);
+    remove(temporary("blank.json"));
+    memset(text, ' ', n);
+    assert_int_equal(qp_encode(ctx, t, text, n, (qp_encode_options){0}, &ids), QP_OK);
+    assert_int_equal(ids.count, 1);
+    qp_ids_free(&ids);
     free(text);
     qp_close(ctx);
+}
+
+/* One tokenizer, several threads, each with its own context. */
+static void *encode_often(void *arg) {
+    qp_tokenizer     *t = arg;
+    static const char text[] = "The keeper's <|im_start|>knots: 1,204 k\xC3\xA4"
+                               "fer e\xCC\x81 and so on.";
+    qp_ctx           *ctx = qp_open((qp_options){.threads = 1});
+    qp_ids            first = {0}, ids = {0};
+    uintptr_t         bad = ctx == NULL;
+    for (int i = 0; i < 300 && !bad; i++) {
+        ids.count = 0;
+        bad |= qp_encode(ctx, t, text, sizeof text - 1, (qp_encode_options){0}, i ? &ids : &first) != QP_OK;
+        bad |= i &&
+               (ids.count != first.count || memcmp(ids.data, first.data, (size_t)ids.count * sizeof *ids.data));
+    }
+    qp_ids_free(&first);
+    qp_ids_free(&ids);
+    qp_close(ctx);
+    return (void *)bad;
+}
+
+static void shared(void **state) {
+    (void)state;
+    for (size_t i = 0; i < GOLDEN_COUNT; i++) {
+        qp_ctx       *ctx = qp_open((qp_options){.threads = 1});
+        qp_tokenizer *t = load(ctx, golden[i].name);
+        pthread_t     threads[4];
+        void         *bad;
+        for (int k = 0; k < 4; k++) assert_int_equal(pthread_create(&threads[k], NULL, encode_often, t), 0);
+        for (int k = 0; k < 4; k++) {
+            assert_int_equal(pthread_join(threads[k], &bad), 0);
+            assert_null(bad);
+        }
+        qp_close(ctx);
+    }
 }
 
 /* ---- Hostile files -------------------------------------------------------------------- */
@@ -278,7 +328,7 @@ static const struct {
     {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"type\":\"ByteLevel\"}}", QP_ERR_FORMAT,
      "duplicate"},
     {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\",\"add_"
-               "prefix_space\":false},"
+     "prefix_space\":false},"
      "{\"type\":\"Digits\",\"individual_digits\":true}]}}",
      QP_ERR_UNSUPPORTED, "pretokenizers[1]: a component behind ByteLevel"},
     {"{" MODEL
@@ -310,6 +360,8 @@ static const struct {
     {WITH("\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"a\",-1],\"sep\":[\"b\",1]}"),
      QP_ERR_FORMAT, "cls: expected a token and its id"},
     {WITH("\"added_tokens\":[{\"id\":3,\"content\":\"x\",\"special\":true}]"), QP_OK, ""},
+    {WITH("\"added_tokens\":[{\"id\":3,\"content\":\"x\",\"lstrip\":1}]"), QP_ERR_FORMAT,
+     "lstrip: expected true or false"},
     {WITH("\"added_tokens\":{}"), QP_ERR_FORMAT, "added_tokens: expected an array, found an object"},
     {WITH("\"added_tokens\":[{\"id\":-3,\"content\":\"x\"}]"), QP_ERR_FORMAT,
      "added_tokens[0].id: expected an integer"},
@@ -428,6 +480,7 @@ int main(void) {
         cmocka_unit_test(streaming_holds_back),
         cmocka_unit_test(asking),
         cmocka_unit_test(long_words),
+        cmocka_unit_test(shared),
         cmocka_unit_test(hostile_files),
         cmocka_unit_test(damaged_files),
         cmocka_unit_test(deep_file),
