@@ -9,7 +9,7 @@
 #include "core/core.h"
 #include "kernels/peak.h"
 
-#define BURST 0.02         /* seconds, at least, of one measurement */
+#define BURST 0.02           /* seconds, at least, of one measurement */
 #define FAR_FLOATS (1 << 25) /* 128 MiB: beyond every cache */
 
 static const bench_kind *const kinds[] = {&bench_gemm, &bench_memory, &bench_ops, &bench_step, &bench_generate};
@@ -158,7 +158,8 @@ static int run(cli *c) {
     const bench_kind *kind = NULL;
     for (size_t i = 0; i < KINDS; i++)
         if (!strcmp(kinds[i]->name, cli_argument(c, 0))) kind = kinds[i];
-    if (!kind) return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step or generate", cli_argument(c, 0));
+    if (!kind)
+        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step or generate", cli_argument(c, 0));
     if (!(b.ctx = cli_open(c))) return 1;
     b.rows = json_array();
     b.progress = cli_progress_start(c, 0);
@@ -170,7 +171,8 @@ static int run(cli *c) {
 }
 
 static const cli_option options[] = {
-    {"repeats", 'r', CLI_INT, "N", "7", "measurements, of which the median counts", 1, BENCH_MAX_REPEATS, false},
+    {"repeats", 'r', CLI_INT, "N", "7", "measurements, of which the median counts", 1, BENCH_MAX_REPEATS,
+     false},
     {"shape", 0, CLI_LIST, "MxNxK", NULL, "gemm: these products [typical ones]", 0, 0, false},
     {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, generate: a preset's model with fresh weights", 0, 0, false},
     {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate: that of a config.json instead", 0, 0, false},

@@ -8,7 +8,7 @@ typedef struct {
     int64_t m, n, k;
 } shape;
 
-static const shape typical[] = {{1024, 1024, 1024}, {2048, 2048, 2048}, {256, 768, 768},  {256, 2304, 768},
+static const shape typical[] = {{1024, 1024, 1024}, {2048, 2048, 2048}, {256, 768, 768},   {256, 2304, 768},
                                 {256, 3072, 768},   {256, 768, 3072},   {256, 50257, 768}, {8, 3072, 768},
                                 {1, 768, 768},      {1, 3072, 768},     {1, 50257, 768}};
 
@@ -20,8 +20,10 @@ typedef struct {
 static void run_product(void *arg) {
     const product *p = arg;
     qp_scope       s = qp_enter(p->x.ctx);
-    if (p->linear) qp_linear(p->x, p->w, QP_NONE, QP_ACT_NONE, QP_NONE);
-    else qp_matmul(p->x, p->w);
+    if (p->linear)
+        qp_linear(p->x, p->w, QP_NONE, QP_ACT_NONE, QP_NONE);
+    else
+        qp_matmul(p->x, p->w);
     qp_leave(s);
 }
 
@@ -33,15 +35,17 @@ static void measure(bench *b, const char *form, product p, shape s) {
     bench_row(b,
               json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "form", form, "m", (json_int_t)s.m, "n",
                         (json_int_t)s.n, "k", (json_int_t)s.k, "seconds", cli_json_number(seconds), "gflops",
-                        cli_json_number(flops / seconds * 1e-9), "peak_share", cli_json_number(flops / seconds / b->peak),
-                        "roofline_share", cli_json_number(ideal / seconds)),
-              "%-10s %6lld %6lld %6lld %12.1f %11.1f%% %11.1f%%", form, (long long)s.m, (long long)s.n, (long long)s.k,
-              flops / seconds * 1e-9, 100 * flops / seconds / b->peak, 100 * ideal / seconds);
+                        cli_json_number(flops / seconds * 1e-9), "peak_share",
+                        cli_json_number(flops / seconds / b->peak), "roofline_share",
+                        cli_json_number(ideal / seconds)),
+              "%-10s %6lld %6lld %6lld %12.1f %11.1f%% %11.1f%%", form, (long long)s.m, (long long)s.n,
+              (long long)s.k, flops / seconds * 1e-9, 100 * flops / seconds / b->peak, 100 * ideal / seconds);
 }
 
 static void measure_shape(bench *b, shape s) {
     qp_scope  scope = qp_enter(b->ctx);
-    qp_tensor x = qp_randn(b->ctx, QP_F32, 2, (int64_t[]){s.m, s.k}), w = qp_randn(b->ctx, QP_F32, 2, (int64_t[]){s.n, s.k});
+    qp_tensor x = qp_randn(b->ctx, QP_F32, 2, (int64_t[]){s.m, s.k}),
+              w = qp_randn(b->ctx, QP_F32, 2, (int64_t[]){s.n, s.k});
     measure(b, "x w^T", (product){x, w, true}, s);
     if (s.m >= 64) {
         qp_tensor dy = qp_randn(b->ctx, QP_F32, 2, (int64_t[]){s.m, s.n});
@@ -73,7 +77,8 @@ static void run(bench *b) {
     for (int i = 0; i < n; i++)
         if (!read_shape(b, given[i], &s)) return;
     bench_roofline(b);
-    bench_title(b, "%-10s %6s %6s %6s %12s %12s %12s", "form", "m", "n", "k", "GFLOP/s", "of peak", "of roofline");
+    bench_title(b, "%-10s %6s %6s %6s %12s %12s %12s", "form", "m", "n", "k", "GFLOP/s", "of peak",
+                "of roofline");
     for (int i = 0; i < n && read_shape(b, given[i], &s); i++) measure_shape(b, s);
     for (size_t i = 0; !n && i < sizeof typical / sizeof typical[0]; i++) measure_shape(b, typical[i]);
 }

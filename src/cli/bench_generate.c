@@ -34,11 +34,11 @@ static void write_tokens(writer *w, int64_t length, int steps, int32_t *prompt, 
         if (qp_session_truncate(w->session, 0) != QP_OK) return;
         first[i] = feed(w, prompt, length, &id);
     }
+    b->progress = cli_progress_start(b->c, steps);
     for (int i = 0; i < steps && !qp_failed(b->ctx); i++) {
         if (cli_interrupted()) qp_fail(b->ctx, QP_ERR_CANCELLED, "cancelled");
         times[i] = feed(w, &id, 1, &id);
         if (i == 0) calls = qp_stats_of(b->ctx).system_calls;
-        b->progress.total = steps;
         cli_progress_show(&b->progress, i + 1, "%.4f s", times[i]);
     }
     if (qp_failed(b->ctx)) return;
@@ -46,14 +46,16 @@ static void write_tokens(writer *w, int64_t length, int steps, int32_t *prompt, 
     double        seconds = bench_median(times, steps), bytes = 4 * (double)info.parameters;
     calls = qp_stats_of(b->ctx).system_calls - calls;
     bench_row(b,
-              json_pack("{s:s, s:I, s:I, s:f, s:i, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type, "parameters",
-                        (json_int_t)info.parameters, "prompt_tokens", (json_int_t)length, "prompt_tokens_per_second",
-                        (double)length / first[1], "tokens", steps, "seconds_per_token", seconds, "tokens_per_second",
-                        1 / seconds, "gbytes", bytes / seconds * 1e-9, "memory_share",
-                        cli_json_number(bytes / seconds / b->bandwidth), "system_calls", (json_int_t)calls),
-              "%s, %.1fM parameters: %.1f tokens/s (%.2f ms each, weights at %.1f GB/s), prompt of %lld: %.1f tokens/s",
-              info.model_type, (double)info.parameters * 1e-6, 1 / seconds, seconds * 1e3, bytes / seconds * 1e-9,
-              (long long)length, (double)length / first[1]);
+              json_pack("{s:s, s:I, s:I, s:f, s:i, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type,
+                        "parameters", (json_int_t)info.parameters, "prompt_tokens", (json_int_t)length,
+                        "prompt_tokens_per_second", (double)length / first[1], "tokens", steps,
+                        "seconds_per_token", seconds, "tokens_per_second", 1 / seconds, "gbytes",
+                        bytes / seconds * 1e-9, "memory_share", cli_json_number(bytes / seconds / b->bandwidth),
+                        "system_calls", (json_int_t)calls),
+              "%s, %.1fM parameters: %.1f tokens/s (%.2f ms each, weights at %.1f GB/s), prompt of %lld: %.1f "
+              "tokens/s",
+              info.model_type, (double)info.parameters * 1e-6, 1 / seconds, seconds * 1e3,
+              bytes / seconds * 1e-9, (long long)length, (double)length / first[1]);
 }
 
 static void run(bench *b) {

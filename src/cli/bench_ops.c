@@ -19,7 +19,7 @@ typedef struct {
     double backward; /* its arithmetic, of that forward; 0: no gradient */
 } test;
 
-#define UNARY(op) \
+#define UNARY(op)                                                                                              \
     static void run_##op(const qp_tensor *in, qp_tensor *out) { out[0] = qp_##op(in[0]); }
 UNARY(exp)
 UNARY(tanh)
@@ -37,11 +37,17 @@ static void run_cumsum(const qp_tensor *in, qp_tensor *out) { out[0] = qp_cumsum
 static void run_softmax(const qp_tensor *in, qp_tensor *out) { out[0] = qp_softmax(in[0], 1); }
 static void run_log_softmax(const qp_tensor *in, qp_tensor *out) { out[0] = qp_log_softmax(in[0], 1); }
 static void run_rms_norm(const qp_tensor *in, qp_tensor *out) { out[0] = qp_rms_norm(in[0], in[1], 1e-5); }
-static void run_layer_norm(const qp_tensor *in, qp_tensor *out) { out[0] = qp_layer_norm(in[0], in[1], in[2], 1e-5); }
+static void run_layer_norm(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_layer_norm(in[0], in[1], in[2], 1e-5);
+}
 static void run_dropout(const qp_tensor *in, qp_tensor *out) { out[0] = qp_dropout(in[0], 0.1); }
 static void run_embedding(const qp_tensor *in, qp_tensor *out) { out[0] = qp_embedding(in[0], in[1]); }
-static void run_rope(const qp_tensor *in, qp_tensor *out) { out[0] = qp_rope(in[0], in[1], in[2], QP_ROPE_HALF, 1); }
-static void run_transpose(const qp_tensor *in, qp_tensor *out) { out[0] = qp_contiguous(qp_transpose(in[0], 0, 1)); }
+static void run_rope(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_rope(in[0], in[1], in[2], QP_ROPE_HALF, 1);
+}
+static void run_transpose(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_contiguous(qp_transpose(in[0], 0, 1));
+}
 static void run_cross_entropy(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_cross_entropy(in[0], in[1], (qp_loss_options){0});
 }
@@ -153,7 +159,8 @@ static double flops_of(const call *k, const qp_op *op) {
     char    attr[QP_MAX_ATTR] = {0};
     qp_view in[MAX_IN], out[MAX_OUT];
     if (!op || !op->flops) return (double)qp_count(k->out[0]);
-    qp_call c = {.ctx = k->in[0].ctx, .op = op, .attr = attr, .nin = k->nin, .nout = k->nout, .in = in, .out = out};
+    qp_call c = {
+        .ctx = k->in[0].ctx, .op = op, .attr = attr, .nin = k->nin, .nout = k->nout, .in = in, .out = out};
     for (int i = 0; i < k->nin; i++) in[i] = qpi_resolve(k->in[i], "bench")->value.view;
     for (int i = 0; i < k->nout; i++) out[i] = qpi_resolve(k->out[i], "bench")->value.view;
     return op->flops(&c);
@@ -168,15 +175,17 @@ static double saved_bytes(const call *k, const qp_op *op) {
     return sum;
 }
 
-static void row(bench *b, const call *k, const char *pass, int64_t R, int64_t C, double seconds, double bytes, double flops,
-                double bandwidth) {
+static void row(bench *b, const call *k, const char *pass, int64_t R, int64_t C, double seconds, double bytes,
+                double flops, double bandwidth) {
     double ideal = fmax(bytes / bandwidth, flops / b->peak);
-    bench_row(b,
-              json_pack("{s:s, s:s, s:[I, I], s:o, s:o, s:o, s:o}", "op", k->t->name, "pass", pass, "size", (json_int_t)R,
-                        (json_int_t)C, "seconds", cli_json_number(seconds), "gbytes", cli_json_number(bytes / seconds * 1e-9),
-                        "gflops", cli_json_number(flops / seconds * 1e-9), "roofline_share", cli_json_number(ideal / seconds)),
-              "%-14s %-9s %5lldx%-5lld %10.1f %9.1f %9.1f %10.0f%%", k->t->name, pass, (long long)R, (long long)C,
-              seconds * 1e6, bytes / seconds * 1e-9, flops / seconds * 1e-9, 100 * ideal / seconds);
+    bench_row(
+        b,
+        json_pack("{s:s, s:s, s:[I, I], s:o, s:o, s:o, s:o}", "op", k->t->name, "pass", pass, "size",
+                  (json_int_t)R, (json_int_t)C, "seconds", cli_json_number(seconds), "gbytes",
+                  cli_json_number(bytes / seconds * 1e-9), "gflops", cli_json_number(flops / seconds * 1e-9),
+                  "roofline_share", cli_json_number(ideal / seconds)),
+        "%-14s %-9s %5lldx%-5lld %10.1f %9.1f %9.1f %10.0f%%", k->t->name, pass, (long long)R, (long long)C,
+        seconds * 1e6, bytes / seconds * 1e-9, flops / seconds * 1e-9, 100 * ideal / seconds);
 }
 
 static void measure(bench *b, const test *t, int64_t R, int64_t C, double bandwidth) {
@@ -197,7 +206,8 @@ static void measure(bench *b, const test *t, int64_t R, int64_t C, double bandwi
         for (int i = 0; i < k.nout; i++) k.seeds[i] = qp_detach(qp_affine(k.out[i], 0, 1));
         bytes = bytes_of_all(k.seeds, k.nout) + saved_bytes(&k, op) + bytes_of_all(k.x, k.nx);
         if (t->backward > 0)
-            row(b, &k, "backward", R, C, bench_seconds(b, run_backward, &k), bytes, flops * t->backward, bandwidth);
+            row(b, &k, "backward", R, C, bench_seconds(b, run_backward, &k), bytes, flops * t->backward,
+                bandwidth);
     }
     qp_leave(scope);
 }
@@ -205,7 +215,8 @@ static void measure(bench *b, const test *t, int64_t R, int64_t C, double bandwi
 static void run(bench *b) {
     static const int64_t sizes[][2] = {{1024, 768}, {1024, 3072}};
     bench_roofline(b);
-    bench_title(b, "%-14s %-9s %11s %10s %9s %9s %11s", "op", "pass", "size", "us", "GB/s", "GFLOP/s", "of roofline");
+    bench_title(b, "%-14s %-9s %11s %10s %9s %9s %11s", "op", "pass", "size", "us", "GB/s", "GFLOP/s",
+                "of roofline");
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         double bandwidth = bench_copy(b, sizes[i][0] * sizes[i][1]);
         for (size_t k = 0; k < sizeof tests / sizeof tests[0] && !qp_failed(b->ctx); k++)

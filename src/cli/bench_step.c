@@ -66,22 +66,26 @@ static void report(step_bench *s, double *times[PARTS], int steps) {
     qp_stats      stats = qp_stats_of(b->ctx);
     char          memory[32];
     for (int i = 0; i < PARTS; i++) median[i] = bench_median(times[i], steps);
-    bench_row(b,
-              json_pack("{s:s, s:I, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type,
-                        "parameters", (json_int_t)info.parameters, "batch", (json_int_t)B, "length", (json_int_t)T, "steps",
-                        steps, "seconds", median[WHOLE], "tokens_per_second", tokens / median[WHOLE], "forward_seconds",
-                        median[FORWARD], "backward_seconds", median[BACKWARD], "optimiser_seconds", median[OPTIMISER],
-                        "gflops", flops / median[WHOLE] * 1e-9, "peak_share", cli_json_number(flops / median[WHOLE] / b->peak),
-                        "peak_bytes", (json_int_t)stats.peak_bytes),
-              "%s, %.1fM parameters, batch %lld, length %lld: %.3f s a step (forward %.3f, backward %.3f, optimiser %.3f)\n"
-              "%.1f tokens/s, %.1f GFLOP/s (%.0f%% of peak), %s at most",
-              info.model_type, (double)info.parameters * 1e-6, (long long)B, (long long)T, median[WHOLE], median[FORWARD],
-              median[BACKWARD], median[OPTIMISER], tokens / median[WHOLE], flops / median[WHOLE] * 1e-9,
-              100 * flops / median[WHOLE] / b->peak, cli_bytes((double)stats.peak_bytes, memory));
+    bench_row(
+        b,
+        json_pack("{s:s, s:I, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type,
+                  "parameters", (json_int_t)info.parameters, "batch", (json_int_t)B, "length", (json_int_t)T,
+                  "steps", steps, "seconds", median[WHOLE], "tokens_per_second", tokens / median[WHOLE],
+                  "forward_seconds", median[FORWARD], "backward_seconds", median[BACKWARD], "optimiser_seconds",
+                  median[OPTIMISER], "gflops", flops / median[WHOLE] * 1e-9, "peak_share",
+                  cli_json_number(flops / median[WHOLE] / b->peak), "peak_bytes", (json_int_t)stats.peak_bytes),
+        "%s, %.1fM parameters, batch %lld, length %lld: %.3f s a step (forward %.3f, backward %.3f, optimiser "
+        "%.3f)\n"
+        "%.1f tokens/s, %.1f GFLOP/s (%.0f%% of peak), %s at most",
+        info.model_type, (double)info.parameters * 1e-6, (long long)B, (long long)T, median[WHOLE],
+        median[FORWARD], median[BACKWARD], median[OPTIMISER], tokens / median[WHOLE],
+        flops / median[WHOLE] * 1e-9, 100 * flops / median[WHOLE] / b->peak,
+        cli_bytes((double)stats.peak_bytes, memory));
 }
 
 qp_model *bench_model(bench *b) {
-    const char *path = cli_text(b->c, "config"), *preset = cli_text(b->c, "preset"), *config = qp_preset_config(preset);
+    const char *path = cli_text(b->c, "config"), *preset = cli_text(b->c, "preset"),
+               *config = qp_preset_config(preset);
     if (path) return qp_model_load(b->ctx, path);
     if (config) return qp_model_new(b->ctx, preset, config);
     qp_fail(b->ctx, QP_ERR_ARGUMENT, "no preset \"%s\" (see `quipu list presets`)", preset);
@@ -105,12 +109,12 @@ static void run(bench *b) {
         one_step(&s, unused); /* the first one makes buffers and gets memory */
     }
     for (int i = 0; i < PARTS; i++) times[i] = memory + (size_t)i * (size_t)steps;
+    b->progress = cli_progress_start(b->c, steps);
     for (int i = 0; i < steps && !qp_failed(b->ctx); i++) {
         double t[PARTS];
         if (cli_interrupted()) qp_fail(b->ctx, QP_ERR_CANCELLED, "cancelled");
         one_step(&s, t);
         for (int k = 0; k < PARTS; k++) times[k][i] = t[k];
-        b->progress.total = steps;
         cli_progress_show(&b->progress, i + 1, "%.3f s", t[WHOLE]);
     }
     if (!qp_failed(b->ctx)) report(&s, times, steps);

@@ -22,8 +22,8 @@ typedef struct {
     cli_model    m;
     bool         special; /* texts begin behind a token that starts them */
     int64_t      length, stride, batch;
-    qp_ids       ids;     /* of one text */
-    int32_t     *inputs;  /* [batch, length], rows so far: `rows`, the longest has `widest` */
+    qp_ids       ids;    /* of one text */
+    int32_t     *inputs; /* [batch, length], rows so far: `rows`, the longest has `widest` */
     int64_t     *targets;
     int64_t      rows, widest, counted;
     double       loss; /* sum over targets, in nats */
@@ -45,15 +45,16 @@ static bool run_batch(evaluation *e) {
     }
     qp_scope  s = qp_enter(e->ctx);
     bool      before = qp_no_grad(e->ctx, true);
-    qp_tensor ids = qp_from(e->ctx, QP_I32, 2, shape, e->inputs), targets = qp_from(e->ctx, QP_I64, 2, shape, e->targets);
+    qp_tensor ids = qp_from(e->ctx, QP_I32, 2, shape, e->inputs),
+              targets = qp_from(e->ctx, QP_I64, 2, shape, e->targets);
     e->loss += qp_item(qp_model_loss(e->m.model, ids, targets)) * (double)e->counted;
     qp_no_grad(e->ctx, before);
     qp_leave(s);
     e->tokens += e->counted;
     e->windows += e->rows;
     e->rows = e->widest = e->counted = 0;
-    cli_progress_show(&e->progress, e->done >> 10, "KiB, perplexity %.4g, %.0f tokens/s", exp(e->loss / (double)e->tokens),
-                      (double)e->tokens / (cli_now() - e->progress.started));
+    cli_progress_show(&e->progress, e->done >> 10, "KiB, perplexity %.4g, %.0f tokens/s",
+                      exp(e->loss / (double)e->tokens), (double)e->tokens / (cli_now() - e->progress.started));
     return !qp_failed(e->ctx);
 }
 
@@ -97,7 +98,8 @@ static bool encode(evaluation *e, const qpi_document *d) {
     bool own = e->ids.count > 0;
     e->ids.count = 0;
     if (!own && first >= 0 && !cli_append_id(e->ctx, &e->ids, first)) return false;
-    if (qp_encode(e->ctx, e->m.tokenizer, (const char *)d->text, d->size, options, &e->ids) != QP_OK) return false;
+    if (qp_encode(e->ctx, e->m.tokenizer, (const char *)d->text, d->size, options, &e->ids) != QP_OK)
+        return false;
     e->bytes += (int64_t)d->size - (!own && first < 0 && e->ids.count ? first_bytes(e) : 0);
     return true;
 }
@@ -130,7 +132,8 @@ static bool prepare(evaluation *e, const char *const *files, int n) {
     e->stride = cli_given(c, "stride") ? cli_int(c, "stride") : (e->length + 1) / 2;
     e->batch = cli_int(c, "batch");
     if (e->stride > e->length) {
-        qp_fail(e->ctx, QP_ERR_ARGUMENT, "--stride is %" PRId64 ", expected at most the length, %" PRId64, e->stride, e->length);
+        qp_fail(e->ctx, QP_ERR_ARGUMENT, "--stride is %" PRId64 ", expected at most the length, %" PRId64,
+                e->stride, e->length);
         return false;
     }
     e->inputs = calloc((size_t)(e->batch * e->length), sizeof *e->inputs);
@@ -153,13 +156,14 @@ static int report(const evaluation *e) {
     if (cli_flag(e->c, "json"))
         return cli_json_print(json_pack(
             "{s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "perplexity", cli_json_number(exp(mean)),
-            "bits_per_byte", cli_json_number(bits), "tokens", (json_int_t)e->tokens, "loss", cli_json_number(mean), "bytes",
-            (json_int_t)e->bytes, "documents", (json_int_t)e->documents, "windows", (json_int_t)e->windows, "length",
-            (json_int_t)e->length, "stride", (json_int_t)e->stride, "seconds", seconds, "tokens_per_second",
-            (double)e->tokens / seconds));
-    printf("perplexity     %.4f\nbits per byte  %.4f\nloss           %.4f nats per token\ntokens         %" PRId64
-           " in %" PRId64 " texts, %" PRId64 " bytes\nwindows        %" PRId64 " tokens, moving by %" PRId64 "\n",
-           exp(mean), bits, mean, e->tokens, e->documents, e->bytes, e->length, e->stride);
+            "bits_per_byte", cli_json_number(bits), "tokens", (json_int_t)e->tokens, "loss",
+            cli_json_number(mean), "bytes", (json_int_t)e->bytes, "documents", (json_int_t)e->documents,
+            "windows", (json_int_t)e->windows, "length", (json_int_t)e->length, "stride", (json_int_t)e->stride,
+            "seconds", seconds, "tokens_per_second", (double)e->tokens / seconds));
+    printf(
+        "perplexity     %.4f\nbits per byte  %.4f\nloss           %.4f nats per token\ntokens         %" PRId64
+        " in %" PRId64 " texts, %" PRId64 " bytes\nwindows        %" PRId64 " tokens, moving by %" PRId64 "\n",
+        exp(mean), bits, mean, e->tokens, e->documents, e->bytes, e->length, e->stride);
     return 0;
 }
 
@@ -173,7 +177,8 @@ static int run(cli *c) {
         ok = qpi_documents_read(files[i], cli_text(c, "field"), NULL, NULL, add_documents, &e, &e.ctx->error);
     ok = ok && run_batch(&e);
     cli_progress_end(&e.progress);
-    if (ok && !e.tokens) qp_fail(e.ctx, QP_ERR_ARGUMENT, "%s%s: no tokens to predict", files[0], n > 1 ? ", .." : "");
+    if (ok && !e.tokens)
+        qp_fail(e.ctx, QP_ERR_ARGUMENT, "%s%s: no tokens to predict", files[0], n > 1 ? ", .." : "");
     int status = qp_failed(e.ctx) ? cli_failed(e.ctx) : report(&e);
     qp_ids_free(&e.ids);
     free(e.inputs);
@@ -183,12 +188,15 @@ static int run(cli *c) {
 
 static const cli_option options[] = {
     {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder", 0, 0, true},
-    {"data", 0, CLI_LIST, "FILE", NULL, "a text each, or .jsonl: a text in each line; texts are never joined", 0, 0, true},
-    {"length", 0, CLI_INT, "T", NULL, "tokens of a window [the model's positions, at most 4096]", 1, 1e9, false},
-    {"stride", 0, CLI_INT, "N", NULL, "how far windows move; each target counts once [half the length]", 1, 1e9, false},
+    {"data", 0, CLI_LIST, "FILE", NULL, "a text each, or .jsonl: a text in each line; texts are never joined",
+     0, 0, true},
+    {"length", 0, CLI_INT, "T", NULL, "tokens of a window [the model's positions, at most 4096]", 1, 1e9,
+     false},
+    {"stride", 0, CLI_INT, "N", NULL, "how far windows move; each target counts once [half the length]", 1, 1e9,
+     false},
     {"batch", 'b', CLI_INT, "B", "4", "windows at a time", 1, 65536, false},
-    {"no-special", 0, CLI_FLAG, NULL, NULL, "texts do not begin behind a start or end token: their first token only helps",
-     0, 0, false},
+    {"no-special", 0, CLI_FLAG, NULL, NULL,
+     "texts do not begin behind a start or end token: their first token only helps", 0, 0, false},
     {"field", 0, CLI_TEXT, "KEY", "text", "of JSON lines", 0, 0, false},
     {0}};
 

@@ -42,8 +42,10 @@ static bool read_prompt(job *j) {
     qp_text_free(&text);
     /* an empty prompt: what stands before a text, else what ends the one before it */
     int32_t first = j->m.begin >= 0 ? j->m.begin : j->m.end_count ? j->m.ends[0] : -1;
-    if (ok && !j->prompt.count && first >= 0 && first < j->m.info.vocabulary) ok = cli_append_id(j->ctx, &j->prompt, first);
-    if (ok && !j->prompt.count) qp_fail(j->ctx, QP_ERR_ARGUMENT, "the prompt is empty, and the model has no token for that");
+    if (ok && !j->prompt.count && first >= 0 && first < j->m.info.vocabulary)
+        ok = cli_append_id(j->ctx, &j->prompt, first);
+    if (ok && !j->prompt.count)
+        qp_fail(j->ctx, QP_ERR_ARGUMENT, "the prompt is empty, and the model has no token for that");
     if (ok && j->prompt.count > positions_of(j))
         qp_fail(j->ctx, QP_ERR_ARGUMENT, "the prompt has %" PRId64 " tokens, the model %" PRId64 " positions",
                 j->prompt.count, j->m.info.positions);
@@ -71,13 +73,15 @@ static bool on_token(void *user, int32_t id) {
 static double rate(double tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0; }
 
 static int report(job *j, const qp_generation *g) {
-    static const char *const reasons[] = {
-        [QP_STOP_LENGTH] = "length", [QP_STOP_END_TOKEN] = "end", [QP_STOP_TEXT] = "stop", [QP_STOP_CALLBACK] = "output"};
-    double speed = rate((double)g->tokens, g->seconds);
+    static const char *const reasons[] = {[QP_STOP_LENGTH] = "length",
+                                          [QP_STOP_END_TOKEN] = "end",
+                                          [QP_STOP_TEXT] = "stop",
+                                          [QP_STOP_CALLBACK] = "output"};
+    double                   speed = rate((double)g->tokens, g->seconds);
     if (j->json) {
-        json_t *all = json_pack("{s:I, s:I, s:f, s:f, s:f, s:s}", "prompt_tokens", (json_int_t)g->prompt_tokens, "tokens",
-                                (json_int_t)g->tokens, "prompt_seconds", g->prompt_seconds, "seconds", g->seconds,
-                                "tokens_per_second", speed, "reason", reasons[g->reason]);
+        json_t *all = json_pack("{s:I, s:I, s:f, s:f, s:f, s:s}", "prompt_tokens", (json_int_t)g->prompt_tokens,
+                                "tokens", (json_int_t)g->tokens, "prompt_seconds", g->prompt_seconds, "seconds",
+                                g->seconds, "tokens_per_second", speed, "reason", reasons[g->reason]);
         if (all) json_object_set(all, "ids", j->ids);
         if (all && !j->ids_only) json_object_set_new(all, "text", cli_json_text(j->text.data, j->text.count));
         return cli_json_print(all);
@@ -98,7 +102,8 @@ static int generate(job *j) {
                             .min_p = cli_number(c, "min-p"),
                             .repetition_penalty = cli_number(c, "repeat-penalty")};
     if (n > room) {
-        cli_remark(c, "the model has %" PRId64 " positions: at most %" PRId64 " tokens", j->m.info.positions, room);
+        cli_remark(c, "the model has %" PRId64 " positions: at most %" PRId64 " tokens", j->m.info.positions,
+                   room);
         n = room;
     } else if (j->prompt.count + n > j->m.info.positions) {
         cli_remark(c, "the model was made for %" PRId64 " positions", j->m.info.positions);
@@ -114,7 +119,8 @@ static int generate(job *j) {
     options.stop = cli_list(c, "stop", &options.stop_count);
     qp_generation result;
     qp_session   *session = qp_session_new(j->m.model, 1, j->prompt.count + n);
-    if (!session || qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK) {
+    if (!session ||
+        qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK) {
         if (j->last && j->last != '\n') putchar('\n');
         return cli_failed(j->ctx);
     }
@@ -123,7 +129,8 @@ static int generate(job *j) {
 
 static int run(cli *c) {
     job j = {.c = c, .ids_only = cli_flag(c, "ids"), .json = cli_flag(c, "json")};
-    if (j.ids_only && cli_given(c, "stop")) return cli_usage(c, "generate: --stop is a text and does not go with --ids");
+    if (j.ids_only && cli_given(c, "stop"))
+        return cli_usage(c, "generate: --stop is a text and does not go with --ids");
     if (!(j.ctx = cli_open(c))) return 1;
     if (j.json) j.ids = json_array();
     bool ok = cli_model_open(j.ctx, cli_text(c, "model"), !j.ids_only, &j.m) && read_prompt(&j);

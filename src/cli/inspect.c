@@ -33,13 +33,15 @@ static json_t *gather_tensors(const qp_file *file, const char *path) {
         elements += count;
         bytes += (json_int_t)e.bytes;
         json_array_append_new(tensors, json_pack("{s:o, s:o, s:o, s:I}", "name", text_json(e.name), "dtype",
-                                                 text_json(e.type_name), "shape", shape_of(&e), "bytes", (json_int_t)e.bytes));
+                                                 text_json(e.type_name), "shape", shape_of(&e), "bytes",
+                                                 (json_int_t)e.bytes));
     }
     const char *key, *value;
-    for (int64_t i = 0; qp_file_meta_at(file, i, &key, &value); i++) json_object_set_new_nocheck(metadata, key, text_json(value));
+    for (int64_t i = 0; qp_file_meta_at(file, i, &key, &value); i++)
+        json_object_set_new_nocheck(metadata, key, text_json(value));
     return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "kind", "tensors", "path", text_json(path), "count",
-                     (json_int_t)qp_file_count(file), "parameters", elements, "bytes", bytes, "metadata", metadata, "tensors",
-                     tensors);
+                     (json_int_t)qp_file_count(file), "parameters", elements, "bytes", bytes, "metadata",
+                     metadata, "tensors", tensors);
 }
 
 static json_t *inspect_tensors(qp_ctx *ctx, const char *path) {
@@ -55,10 +57,11 @@ static json_t *gather_tokenizer(const qp_tokenizer *t, const char *path) {
     json_t *special = json_array();
     for (int32_t i = 0; i < qp_tokenizer_size(t); i++)
         if (qp_tokenizer_is_special(t, i) && qp_tokenizer_token(t, i))
-            json_array_append_new(special, json_pack("{s:i, s:o}", "id", (int)i, "token", text_json(qp_tokenizer_token(t, i))));
+            json_array_append_new(
+                special, json_pack("{s:i, s:o}", "id", (int)i, "token", text_json(qp_tokenizer_token(t, i))));
     return json_pack("{s:s, s:o, s:s, s:I, s:i, s:o}", "kind", "tokenizer", "path", text_json(path), "type",
-                     qp_tokenizer_kind(t), "size", (json_int_t)qp_tokenizer_size(t), "end", (int)qp_tokenizer_end(t),
-                     "special", special);
+                     qp_tokenizer_kind(t), "size", (json_int_t)qp_tokenizer_size(t), "end",
+                     (int)qp_tokenizer_end(t), "special", special);
 }
 
 static json_t *inspect_tokenizer(qp_ctx *ctx, const char *path) {
@@ -125,9 +128,11 @@ static bool holds(qp_ctx *ctx, const char *folder, const char *name) {
 
 static json_t *inspect_folder(qp_ctx *ctx, const char *folder) {
     bool config = holds(ctx, folder, "config.json"), tokenizer = holds(ctx, folder, "tokenizer.json");
-    bool weights = holds(ctx, folder, "model.safetensors") || holds(ctx, folder, "model.safetensors.index.json");
+    bool weights =
+        holds(ctx, folder, "model.safetensors") || holds(ctx, folder, "model.safetensors.index.json");
     if (!config && !tokenizer && !weights) {
-        qp_fail(ctx, QP_ERR_FORMAT, "%s: a folder without config.json, model.safetensors and tokenizer.json", folder);
+        qp_fail(ctx, QP_ERR_FORMAT, "%s: a folder without config.json, model.safetensors and tokenizer.json",
+                folder);
         return NULL;
     }
     json_t *all = NULL;
@@ -173,8 +178,10 @@ static json_t *inspect(qp_ctx *ctx, const char *path) {
     if (qp_failed(ctx)) return NULL;
     if (config) return gather_config(ctx, path, true);
     if (tokenizer) return inspect_tokenizer(ctx, path);
-    qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: neither a model's config (model_type) nor a tokenizer (model) nor an index of "
-            "tensors (its name ends in .safetensors.index.json)", path);
+    qp_fail(ctx, QP_ERR_UNSUPPORTED,
+            "%s: neither a model's config (model_type) nor a tokenizer (model) nor an index of "
+            "tensors (its name ends in .safetensors.index.json)",
+            path);
     return NULL;
 }
 
@@ -185,7 +192,9 @@ static const char *text_of(const json_t *o, const char *key) {
     return text ? text : "";
 }
 
-static json_int_t number_of(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
+static json_int_t number_of(const json_t *o, const char *key) {
+    return json_integer_value(json_object_get(o, key));
+}
 
 /* Texts of a file may hold anything. */
 static void print_shown(const char *format, const char *text) {
@@ -205,7 +214,8 @@ static const char *count_text(double n, char out[32]) {
 static void print_totals(const json_t *file) {
     char count[32], bytes[32];
     printf("%" JSON_INTEGER_FORMAT " tensors, %s parameters, %s", number_of(file, "count"),
-           count_text((double)number_of(file, "parameters"), count), cli_bytes((double)number_of(file, "bytes"), bytes));
+           count_text((double)number_of(file, "parameters"), count),
+           cli_bytes((double)number_of(file, "bytes"), bytes));
 }
 
 static void print_tensors(const json_t *file) {
@@ -221,13 +231,12 @@ static void print_tensors(const json_t *file) {
         printf(" = %s\n", qpi_shown(shown, json_string_value(value), json_string_length(value)));
     }
     json_array_foreach(json_object_get(file, "tensors"), i, value) {
-        char   bytes[32], shape[256] = "[";
-        size_t n = 1, k;
+        char    bytes[32], shape[256] = "[";
+        size_t  n = 1, k;
         json_t *size;
-        json_array_foreach(json_object_get(value, "shape"), k, size)
-            if (n < sizeof shape)
-                n += (size_t)snprintf(shape + n, sizeof shape - n, k ? ", %" JSON_INTEGER_FORMAT : "%" JSON_INTEGER_FORMAT,
-                                      json_integer_value(size));
+        json_array_foreach(json_object_get(value, "shape"), k, size) if (n < sizeof shape) n +=
+            (size_t)snprintf(shape + n, sizeof shape - n,
+                             k ? ", %" JSON_INTEGER_FORMAT : "%" JSON_INTEGER_FORMAT, json_integer_value(size));
         print_shown("%-8s ", text_of(value, "dtype"));
         if (n < sizeof shape - 1) memcpy(shape + n, "]", 2);
         printf("%-20s %10s  ", shape, cli_bytes((double)number_of(value, "bytes"), bytes));
@@ -244,7 +253,8 @@ static void print_tokenizer(const json_t *t) {
             printf(", ...");
             break;
         }
-        printf(i ? ", %" JSON_INTEGER_FORMAT " = " : "; special: %" JSON_INTEGER_FORMAT " = ", number_of(one, "id"));
+        printf(i ? ", %" JSON_INTEGER_FORMAT " = " : "; special: %" JSON_INTEGER_FORMAT " = ",
+               number_of(one, "id"));
         print_shown("%s", text_of(one, "token"));
     }
     printf("\n");
@@ -281,9 +291,10 @@ static void print_config(const json_t *all) {
     char        count[32];
     print_shown("%s\n", text_of(all, "path"));
     print_shown("model type               %s\n", text_of(json_object_get(all, "config"), "model_type"));
-    if (json_is_false(json_object_get(all, "runs"))) print_shown("quipu cannot run it:     %s\n", text_of(all, "why"));
-    json_object_foreach(json_object_get(all, "stack"), key, value)
-        if (strcmp(key, "model_type")) print_setting(key, value);
+    if (json_is_false(json_object_get(all, "runs")))
+        print_shown("quipu cannot run it:     %s\n", text_of(all, "why"));
+    json_object_foreach(json_object_get(all, "stack"), key, value) if (strcmp(key, "model_type"))
+        print_setting(key, value);
     if (json_object_get(all, "parameters"))
         printf("%-24s %s (%" JSON_INTEGER_FORMAT ")\n", "parameters",
                count_text((double)number_of(all, "parameters"), count), number_of(all, "parameters"));

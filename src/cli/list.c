@@ -20,9 +20,10 @@ static json_t *ops(void) {
     for (int i = 0; (op = qp_op_at(i)); i++) {
         json_t *o = item(op->name, op->source, NULL);
         if (o)
-            json_object_update_new(o, json_pack("{s:i, s:i, s:i, s:b, s:b}", "min_inputs", op->min_in, "max_inputs",
-                                                op->max_in, "outputs", op->nout, "gradient", op->backward || op->view,
-                                                "kernel", qpi_kernel_for(op, QP_ISA_BASE) != NULL));
+            json_object_update_new(o, json_pack("{s:i, s:i, s:i, s:b, s:b}", "min_inputs", op->min_in,
+                                                "max_inputs", op->max_in, "outputs", op->nout, "gradient",
+                                                op->backward || op->view, "kernel",
+                                                qpi_kernel_for(op, QP_ISA_BASE) != NULL));
         json_array_append_new(all, o);
     }
     return all;
@@ -69,12 +70,12 @@ static void add_part(json_t *all, const qp_part *part) {
     json_array_append_new(all, o);
 }
 
-#define PARTS(name, type, at) \
-    static json_t *name(void) { \
-        json_t     *all = json_array(); \
-        const type *t; \
-        for (int i = 0; (t = at(i)); i++) add_part(all, &t->part); \
-        return all; \
+#define PARTS(name, type, at)                                                                                  \
+    static json_t *name(void) {                                                                                \
+        json_t     *all = json_array();                                                                        \
+        const type *t;                                                                                         \
+        for (int i = 0; (t = at(i)); i++) add_part(all, &t->part);                                             \
+        return all;                                                                                            \
     }
 PARTS(positions, qp_position_type, qp_position_at)
 PARTS(mixers, qp_mixer_type, qp_mixer_at)
@@ -100,7 +101,8 @@ static json_t *presets(void) {
 
 static json_t *verbs(void) {
     json_t *all = json_array();
-    for (int i = 0; cli_verbs[i]; i++) json_array_append_new(all, item(cli_verbs[i]->name, NULL, cli_verbs[i]->summary));
+    for (int i = 0; cli_verbs[i]; i++)
+        json_array_append_new(all, item(cli_verbs[i]->name, NULL, cli_verbs[i]->summary));
     return all;
 }
 
@@ -110,10 +112,11 @@ static json_t *schedules(void) {
         QP_SCHEDULES(X)
 #undef X
     };
-    static const char *const texts[][2] = {{"warm-up, then one rate", NULL},
-                                           {"falls in a straight line to lr * floor", NULL},
-                                           {"half a cosine to lr * floor", "arXiv:1608.03983"},
-                                           {"warm-up, stable, then a linear fall over the last steps", "arXiv:2404.06395"}};
+    static const char *const texts[][2] = {
+        {"warm-up, then one rate", NULL},
+        {"falls in a straight line to lr * floor", NULL},
+        {"half a cosine to lr * floor", "arXiv:1608.03983"},
+        {"warm-up, stable, then a linear fall over the last steps", "arXiv:2404.06395"}};
     json_t *all = json_array();
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         json_array_append_new(all, item(names[i], texts[i][1], texts[i][0]));
@@ -123,7 +126,8 @@ static json_t *schedules(void) {
 static json_t *tokenizers(void) {
     json_t *all = json_array();
     json_array_append_new(all, item("byte", NULL, "ids 0..255 are the bytes, 256 ends a text"));
-    json_array_append_new(all, item("bpe", "arXiv:1508.07909", "byte-level pair merges from a tokenizer.json; trainable"));
+    json_array_append_new(
+        all, item("bpe", "arXiv:1508.07909", "byte-level pair merges from a tokenizer.json; trainable"));
     return all;
 }
 
@@ -131,10 +135,16 @@ static const struct {
     const char *name;
     bool        part;
     json_t *(*gather)(void);
-} sections[] = {{"verbs", false, verbs},         {"presets", false, presets}, {"positions", true, positions},
-                {"mixers", true, mixers},        {"ffn", true, ffn},          {"norms", true, norms},
-                {"init", true, inits},           {"schedules", false, schedules},
-                {"tokenizers", false, tokenizers}, {"ops", false, ops}};
+} sections[] = {{"verbs", false, verbs},
+                {"presets", false, presets},
+                {"positions", true, positions},
+                {"mixers", true, mixers},
+                {"ffn", true, ffn},
+                {"norms", true, norms},
+                {"init", true, inits},
+                {"schedules", false, schedules},
+                {"tokenizers", false, tokenizers},
+                {"ops", false, ops}};
 
 /* ---- As text ------------------------------------------------------------------------------------- */
 
@@ -144,9 +154,12 @@ static const char *text_of(const json_t *o, const char *key) {
 }
 
 static void print_value(const json_t *value) {
-    if (json_is_string(value)) printf("%s", json_string_value(value));
-    else if (json_is_boolean(value)) printf("%s", json_is_true(value) ? "true" : "false");
-    else printf("%g", json_number_value(value));
+    if (json_is_string(value))
+        printf("%s", json_string_value(value));
+    else if (json_is_boolean(value))
+        printf("%s", json_is_true(value) ? "true" : "false");
+    else
+        printf("%g", json_number_value(value));
 }
 
 static void print_option(const json_t *o) {
@@ -166,7 +179,8 @@ static void print_item(const json_t *o, bool with_options) {
     json_t     *option;
     printf("  %-20s %s", text_of(o, "name"), help);
     if (*source) printf(*help ? " (%s)" : "%s", source);
-    if (json_object_get(o, "gradient") && !json_is_true(json_object_get(o, "gradient"))) printf(", no gradient");
+    if (json_object_get(o, "gradient") && !json_is_true(json_object_get(o, "gradient")))
+        printf(", no gradient");
     printf("\n");
     if (!with_options) return;
     json_array_foreach(json_object_get(o, "options"), i, option) print_option(option);
@@ -193,18 +207,23 @@ static int run(cli *c) {
     if (any && json) return cli_json_print(all);
     json_decref(all);
     if (any) return 0;
-    return cli_usage(c, "list: no section \"%s\": ops, parts, presets, verbs, init, positions, mixers, ffn, norms, "
-                        "schedules, tokenizers", wanted);
+    return cli_usage(
+        c,
+        "list: no section \"%s\": ops, parts, presets, verbs, init, positions, mixers, ffn, norms, "
+        "schedules, tokenizers",
+        wanted);
 }
 
 static const cli_option options[] = {{0}};
 
-QP_VERB(list) = {.name = "list",
-                 .summary = "every op, part, preset and verb, with its source",
-                 .arguments = "[SECTION]",
-                 .max_arguments = 1,
-                 .options = options,
-                 .examples = "  quipu list\n"
-                             "  quipu list mixers     with options, their ranges and defaults\n"
-                             "  quipu list parts      also: ops presets verbs init positions ffn norms schedules tokenizers\n",
-                 .run = run};
+QP_VERB(list) = {
+    .name = "list",
+    .summary = "every op, part, preset and verb, with its source",
+    .arguments = "[SECTION]",
+    .max_arguments = 1,
+    .options = options,
+    .examples =
+        "  quipu list\n"
+        "  quipu list mixers     with options, their ranges and defaults\n"
+        "  quipu list parts      also: ops presets verbs init positions ffn norms schedules tokenizers\n",
+    .run = run};

@@ -90,7 +90,9 @@ int64_t cli_int(const cli *c, const char *name) {
     return text && read_int(text, &x) ? x : 0;
 }
 
-const char *cli_argument(const cli *c, int index) { return index < c->argument_count ? c->arguments[index] : NULL; }
+const char *cli_argument(const cli *c, int index) {
+    return index < c->argument_count ? c->arguments[index] : NULL;
+}
 
 const char **cli_list(const cli *c, const char *name, int *count) {
     /* entries of one option stand together once parsing has sorted them */
@@ -173,9 +175,11 @@ static int check_number(const cli *c, const cli_option *o, const char *text) {
     int64_t whole;
     bool    is_number = end != text && !*end && isfinite(x) && !text[strspn(text, "0123456789+-.eE")];
     if (!is_number || (o->kind == CLI_INT && !read_int(text, &whole)))
-        return cli_usage(c, "--%s is \"%s\", expected a %snumber", o->name, text, o->kind == CLI_INT ? "whole " : "");
+        return cli_usage(c, "--%s is \"%s\", expected a %snumber", o->name, text,
+                         o->kind == CLI_INT ? "whole " : "");
     if ((o->low != 0 || o->high != 0) && (x < o->low || x > o->high))
-        return cli_usage(c, "--%s is %s, expected a number from %.15g to %.15g", o->name, text, o->low, o->high);
+        return cli_usage(c, "--%s is %s, expected a number from %.15g to %.15g", o->name, text, o->low,
+                         o->high);
     return 0;
 }
 
@@ -185,8 +189,10 @@ static int take_value(cli *c, int index, const char *text) {
         int status = check_number(c, o, text);
         if (status) return status;
     }
-    if (o->kind == CLI_LIST) add_to_list(c, index, text);
-    else c->given[index] = text;
+    if (o->kind == CLI_LIST)
+        add_to_list(c, index, text);
+    else
+        c->given[index] = text;
     return 0;
 }
 
@@ -233,11 +239,13 @@ static int parse(cli *c, int argc, char **argv) {
     if (cli_flag(c, "help")) return 0;
     const cli_option *o;
     for (int i = 0; (o = option_at(c->verb, i)); i++)
-        if (o->required && !cli_given(c, o->name)) return cli_usage(c, "%s: --%s is missing", c->verb->name, o->name);
+        if (o->required && !cli_given(c, o->name))
+            return cli_usage(c, "%s: --%s is missing", c->verb->name, o->name);
     if (c->argument_count < c->verb->min_arguments)
         return cli_usage(c, "%s: expected %s", c->verb->name, c->verb->arguments);
     if (c->argument_count > c->verb->max_arguments)
-        return cli_usage(c, "%s: unexpected argument \"%s\"", c->verb->name, c->arguments[c->verb->max_arguments]);
+        return cli_usage(c, "%s: unexpected argument \"%s\"", c->verb->name,
+                         c->arguments[c->verb->max_arguments]);
     return 0;
 }
 
@@ -249,26 +257,30 @@ static void print_option(const cli_option *o) {
              o->letter ? "," : " ", o->name, o->value ? " " : "", o->value ? o->value : "",
              o->kind == CLI_LIST ? "..." : "");
     printf("  %-28s %s", left, o->help);
-    if (o->required) printf(" (required)");
-    else if (o->fallback && o->fallback[0]) printf(" [%s]", o->fallback);
+    if (o->required)
+        printf(" (required)");
+    else if (o->fallback && o->fallback[0])
+        printf(" [%s]", o->fallback);
     printf("\n");
 }
 
 static void print_verb_help(const cli_verb *v) {
     const cli_option *o;
-    printf("quipu %s: %s\n\nusage: quipu %s%s%s [options]\n\n", v->name, v->summary, v->name, v->arguments[0] ? " " : "",
-           v->arguments);
+    printf("quipu %s: %s\n\nusage: quipu %s%s%s [options]\n\n", v->name, v->summary, v->name,
+           v->arguments[0] ? " " : "", v->arguments);
     for (int i = 0; (o = option_at(v, i)); i++) print_option(o);
     if (v->examples) printf("\nexamples:\n%s", v->examples);
 }
 
 static void print_help(FILE *out) {
-    fprintf(out, "quipu %s: train, run and compare sequence models\n\nusage: quipu VERB [options]\n\n", QP_VERSION);
+    fprintf(out, "quipu %s: train, run and compare sequence models\n\nusage: quipu VERB [options]\n\n",
+            QP_VERSION);
     for (int i = 0; cli_verbs[i]; i++) fprintf(out, "  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
     fprintf(out, "\n`quipu VERB --help` shows the options of a verb and examples.\n");
 }
 
-/* ---- Context and signals ------------------------------------------------------------------------------------ */
+/* ---- Context and signals ------------------------------------------------------------------------------------
+ */
 
 static qp_ctx *volatile signalled_ctx;
 static volatile sig_atomic_t interrupted;
@@ -282,7 +294,11 @@ static void on_signal(int number) {
 bool cli_interrupted(void) { return interrupted; }
 
 qp_ctx *cli_open(cli *c) {
-    c->ctx = qp_open((qp_options){.threads = (int)cli_int(c, "threads"), .seed = (uint64_t)cli_int(c, "seed")});
+    /* beyond the machine's memory an error is better than being killed, or others */
+    long   pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    size_t cap = pages > 0 && page > 0 ? (size_t)pages * (size_t)page : 0;
+    c->ctx = qp_open((qp_options){
+        .threads = (int)cli_int(c, "threads"), .seed = (uint64_t)cli_int(c, "seed"), .memory_cap = cap});
     if (!c->ctx) {
         cli_error("out of memory");
         return NULL;
@@ -346,8 +362,10 @@ int main(int argc, char **argv) {
     c.list_option = calloc((size_t)argc, sizeof *c.list_option);
     c.arguments = calloc((size_t)argc, sizeof *c.arguments);
     int status = 1;
-    if (!c.given || !c.list || !c.list_option || !c.arguments) cli_error("out of memory");
-    else status = help ? run_verb(&c, 1, (char *[]){"--help"}) : run_verb(&c, argc - 2, argv + 2);
+    if (!c.given || !c.list || !c.list_option || !c.arguments)
+        cli_error("out of memory");
+    else
+        status = help ? run_verb(&c, 1, (char *[]){"--help"}) : run_verb(&c, argc - 2, argv + 2);
     free(c.given);
     free(c.list);
     free(c.list_option);

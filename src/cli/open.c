@@ -10,7 +10,8 @@
 #include "format/reader.h"
 
 const char *cli_model_path(const char *path, char buffer[4096]) {
-    if (!qpi_path_is_folder(path) || snprintf(buffer, 4096, "%s/config.json", path) >= 4096 || qpi_path_exists(buffer))
+    if (!qpi_path_is_folder(path) || snprintf(buffer, 4096, "%s/config.json", path) >= 4096 ||
+        qpi_path_exists(buffer))
         return path;
     if (snprintf(buffer, 4096, "%s/latest/config.json", path) >= 4096 || !qpi_path_exists(buffer)) return path;
     snprintf(buffer, 4096, "%s/latest", path);
@@ -47,9 +48,11 @@ qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path) {
     if (qp_failed(ctx)) return NULL;
     if (vocabulary == 256 || vocabulary == 257) return bytes_tokenizer(ctx, vocabulary);
     if (vocabulary)
-        qp_fail(ctx, QP_ERR_FORMAT, "%s: no tokenizer.json, and a vocabulary of %lld is not that of bytes (257)", path,
+        qp_fail(ctx, QP_ERR_FORMAT,
+                "%s: no tokenizer.json, and a vocabulary of %lld is not that of bytes (257)", path,
                 (long long)vocabulary);
-    else qp_fail(ctx, QP_ERR_FORMAT, "%s: no tokenizer.json", path);
+    else
+        qp_fail(ctx, QP_ERR_FORMAT, "%s: no tokenizer.json", path);
     return NULL;
 }
 
@@ -57,8 +60,10 @@ qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path) {
 
 static void add_end(cli_model *m, const qpi_json *at) {
     if (!json_is_integer(at->value))
-        qpi_json_fail(at, QP_ERR_FORMAT, "expected a whole number or a list of them, found %s", qpi_json_kind(at->value));
-    else if (m->end_count == CLI_MAX_ENDS) qpi_json_fail(at, QP_ERR_UNSUPPORTED, "more than %d tokens", CLI_MAX_ENDS);
+        qpi_json_fail(at, QP_ERR_FORMAT, "expected a whole number or a list of them, found %s",
+                      qpi_json_kind(at->value));
+    else if (m->end_count == CLI_MAX_ENDS)
+        qpi_json_fail(at, QP_ERR_UNSUPPORTED, "more than %d tokens", CLI_MAX_ENDS);
     else if (json_integer_value(at->value) >= 0 && json_integer_value(at->value) <= INT32_MAX)
         m->ends[m->end_count++] = (int32_t)json_integer_value(at->value);
 }
@@ -76,7 +81,8 @@ static void read_ends(qp_ctx *ctx, const char *folder, const char *name, cli_mod
             qpi_json at = qpi_json_item(&ends, i);
             add_end(m, &at);
         }
-    else if (!m->end_count && ends.value && !json_is_null(ends.value)) add_end(m, &ends);
+    else if (!m->end_count && ends.value && !json_is_null(ends.value))
+        add_end(m, &ends);
     qpi_json_integer(&root, "bos_token_id", QPI_OPTIONAL, -1, INT32_MAX, &begin);
     if (m->begin < 0) m->begin = (int32_t)begin;
     json_decref(config);
@@ -87,7 +93,8 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
     *out = (cli_model){.begin = -1};
     folder = cli_model_path(folder, buffer);
     if (!qpi_path_is_folder(folder)) {
-        qp_fail(ctx, QP_ERR_IO, "%s: %s", folder, qpi_path_exists(folder) ? "expected a model's folder" : "no such folder");
+        qp_fail(ctx, QP_ERR_IO, "%s: %s", folder,
+                qpi_path_exists(folder) ? "expected a model's folder" : "no such folder");
         return false;
     }
     /* first, because a missing tokenizer is known at once and weights take a while */
@@ -125,8 +132,10 @@ bool cli_read_text(qp_ctx *ctx, const char *path, qp_text *text) {
     size_t n;
     while ((n = fread(block, 1, sizeof block, stdin)) > 0 && !cli_interrupted())
         if (!cli_append(ctx, text, block, n)) return false;
-    if (cli_interrupted()) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
-    else if (ferror(stdin)) qp_fail(ctx, QP_ERR_IO, "stdin: cannot read: %s", strerror(errno));
+    if (cli_interrupted())
+        qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
+    else if (ferror(stdin))
+        qp_fail(ctx, QP_ERR_IO, "stdin: cannot read: %s", strerror(errno));
     return !qp_failed(ctx);
 }
 
@@ -149,7 +158,8 @@ bool cli_parse_ids(qp_ctx *ctx, char *text, int64_t limit, const char *where, qp
         errno = 0;
         long long id = strtoll(word, &end, 10);
         if (*end || errno || id < 0 || id >= limit) {
-            qp_fail(ctx, QP_ERR_FORMAT, "%s: \"%.40s\" is not a token's id below %lld", where, word, (long long)limit);
+            qp_fail(ctx, QP_ERR_FORMAT, "%s: \"%.40s\" is not a token's id below %lld", where, word,
+                    (long long)limit);
             return false;
         }
         if (!cli_append_id(ctx, out, (int32_t)id)) return false;

@@ -9,7 +9,7 @@
 typedef struct {
     qp_model     *model; /* not training */
     qp_model_info info;
-    qp_tokenizer *tokenizer; /* NULL where none was asked for */
+    qp_tokenizer *tokenizer;          /* NULL where none was asked for */
     int32_t       ends[CLI_MAX_ENDS]; /* tokens that end a text */
     int           end_count;
     int32_t       begin; /* the token that begins a text, -1: none */

@@ -44,17 +44,20 @@ static void compare(verification *v, const char *name, qp_tensor ours) {
     qp_tensor theirs = qp_file_load(v->ctx, v->reference, name, false);
     if (qp_failed(v->ctx)) return;
     if (!same_shape(ours, theirs)) {
-        qp_fail(v->ctx, QP_ERR_SHAPE, "%s: %s has another shape than the model's", cli_text(v->c, "reference"), name);
+        qp_fail(v->ctx, QP_ERR_SHAPE, "%s: %s has another shape than the model's", cli_text(v->c, "reference"),
+                name);
         return;
     }
     double error = relative_error(ours, theirs);
     if (qp_failed(v->ctx)) return;
-    bool   ok = error <= v->tolerance;
+    bool ok = error <= v->tolerance;
     v->compared++;
     v->failed += !ok;
     if (!(error <= v->worst) && !isnan(v->worst)) v->worst = error;
-    if (cli_flag(v->c, "json")) json_object_set_new(v->rows, name, cli_json_number(error));
-    else printf("%-10.2e %s %s\n", error, ok ? "ok  " : "FAIL", name);
+    if (cli_flag(v->c, "json"))
+        json_object_set_new(v->rows, name, cli_json_number(error));
+    else
+        printf("%-10.2e %s %s\n", error, ok ? "ok  " : "FAIL", name);
 }
 
 /* Targets of the mean next-token cross-entropy: the ids one to the left; the last has none. */
@@ -86,8 +89,10 @@ static void compare_gradients(verification *v, qp_model *m, qp_tensor ids) {
         bool     more = qp_model_piece(m, i, true, name, &piece);
         if (more && gradient_key(v, m, name, key)) {
             found++;
-            if (qp_is_none(piece)) qp_fail(v->ctx, QP_ERR_STATE, "%s: the model gave this parameter no gradient", name);
-            else compare(v, key, piece);
+            if (qp_is_none(piece))
+                qp_fail(v->ctx, QP_ERR_STATE, "%s: the model gave this parameter no gradient", name);
+            else
+                compare(v, key, piece);
         }
         qp_leave(s);
         if (!more) break;
@@ -99,8 +104,9 @@ static void compare_gradients(verification *v, qp_model *m, qp_tensor ids) {
 
 static int report(const verification *v) {
     if (cli_flag(v->c, "json")) {
-        json_t *all = json_pack("{s:b, s:o, s:f, s:i, s:O}", "ok", v->failed == 0, "worst", cli_json_number(v->worst),
-                                "tolerance", v->tolerance, "compared", v->compared, "errors", v->rows);
+        json_t *all =
+            json_pack("{s:b, s:o, s:f, s:i, s:O}", "ok", v->failed == 0, "worst", cli_json_number(v->worst),
+                      "tolerance", v->tolerance, "compared", v->compared, "errors", v->rows);
         if (cli_json_print(all)) return 1;
     } else {
         printf("%d compared, worst %.2e, tolerance %.2e: %s\n", v->compared, v->worst, v->tolerance,
@@ -130,10 +136,12 @@ static int run(cli *c) {
     return status;
 }
 
-static const cli_option options[] = {
-    {"reference", 0, CLI_TEXT, "FILE", NULL, "safetensors with input_ids, logits and, optionally, grad.NAME", 0, 0, true},
-    {"tolerance", 0, CLI_NUMBER, "X", "1e-4", "largest relative error (max|a-b| / max|b| of a tensor)", 0, 1e9, false},
-    {0}};
+static const cli_option options[] = {{"reference", 0, CLI_TEXT, "FILE", NULL,
+                                      "safetensors with input_ids, logits and, optionally, grad.NAME", 0, 0,
+                                      true},
+                                     {"tolerance", 0, CLI_NUMBER, "X", "1e-4",
+                                      "largest relative error (max|a-b| / max|b| of a tensor)", 0, 1e9, false},
+                                     {0}};
 
 QP_VERB(verify) = {.name = "verify",
                    .summary = "compare a model's logits and gradients with reference numbers",

@@ -69,7 +69,8 @@ static void pass_on(writer *w, bool last) {
     char *first = NULL;
     for (int i = 0; i < w->options->stop_count; i++) {
         const char *stop = w->options->stop[i];
-        char       *at = *stop && w->pending.count ? memmem(w->pending.data, w->pending.count, stop, strlen(stop)) : NULL;
+        char       *at =
+            *stop && w->pending.count ? memmem(w->pending.data, w->pending.count, stop, strlen(stop)) : NULL;
         if (at && (!first || at < first)) first = at;
     }
     if (first) {
@@ -89,7 +90,9 @@ static bool ends(const writer *w, int32_t id) {
 }
 
 /* Models' vocabularies are often larger than their tokenizers'. */
-static bool has_text(const writer *w, int32_t id) { return w->tokenizer && qp_tokenizer_token(w->tokenizer, id); }
+static bool has_text(const writer *w, int32_t id) {
+    return w->tokenizer && qp_tokenizer_token(w->tokenizer, id);
+}
 
 static void write_tokens(writer *w, qp_generation *result) {
     w->reason = QP_STOP_LENGTH;
@@ -123,7 +126,8 @@ qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t 
         for (int64_t i = 0; w.sampler && i < n; i++) qp_sampler_seen(w.sampler, ids[i]);
         result->prompt_seconds = now() - start;
         if (w.sampler) write_tokens(&w, result);
-        if (t && !qp_failed(ctx) && !w.stopped && qp_decode_end(ctx, &w.decoding, &w.pending) == QP_OK) pass_on(&w, true);
+        if (t && !qp_failed(ctx) && !w.stopped && qp_decode_end(ctx, &w.decoding, &w.pending) == QP_OK)
+            pass_on(&w, true);
         result->seconds = now() - start - result->prompt_seconds;
         result->reason = w.reason;
     }

@@ -25,13 +25,13 @@ static void destroy(void *thing) {
 }
 
 static bool check(qp_ctx *ctx, int64_t n, const qp_sampling *o) {
-    const char *wrong = n < 1 || n > INT32_MAX                                       ? "vocabulary"
-                        : !(o->temperature >= 0 && o->temperature < 1e6)             ? "temperature"
-                        : o->top_k < 0                                               ? "top_k"
-                        : !(o->top_p >= 0 && o->top_p <= 1)                          ? "top_p"
-                        : !(o->min_p >= 0 && o->min_p <= 1)                          ? "min_p"
+    const char *wrong = n < 1 || n > INT32_MAX                                         ? "vocabulary"
+                        : !(o->temperature >= 0 && o->temperature < 1e6)               ? "temperature"
+                        : o->top_k < 0                                                 ? "top_k"
+                        : !(o->top_p >= 0 && o->top_p <= 1)                            ? "top_p"
+                        : !(o->min_p >= 0 && o->min_p <= 1)                            ? "min_p"
                         : !(o->repetition_penalty >= 0 && o->repetition_penalty < 1e6) ? "repetition_penalty"
-                                                                                     : NULL;
+                                                                                       : NULL;
     if (wrong) qp_fail(ctx, QP_ERR_ARGUMENT, "sampling: %s is out of range", wrong);
     return !wrong;
 }

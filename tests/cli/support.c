@@ -12,9 +12,10 @@
 
 char folder[64];
 
-const char byte_config[] = "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, \"intermediate_size\": 64, "
-                           "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
-                           "\"max_position_embeddings\": 256, \"tie_word_embeddings\": true, \"initializer_range\": 0.15}";
+const char byte_config[] =
+    "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, \"intermediate_size\": 64, "
+    "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+    "\"max_position_embeddings\": 256, \"tie_word_embeddings\": true, \"initializer_range\": 0.15}";
 
 /* ---- Files --------------------------------------------------------------------------------------- */
 
@@ -102,7 +103,7 @@ outcome run_list(const void *input, size_t bytes, const char *const *arguments) 
         execv(COMMAND, argv);
         _exit(127);
     }
-    int status;
+    int status = 0;
     assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
     last.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     last.out = read_file(out, &last.out_bytes);
@@ -112,7 +113,8 @@ outcome run_list(const void *input, size_t bytes, const char *const *arguments) 
 
 static outcome run_arguments(const void *input, size_t bytes, const char *first, va_list args) {
     const char *list[33] = {first};
-    for (int n = 1; n < 33 && (list[n] = va_arg(args, const char *)); n++) {}
+    for (int n = 1; n < 33 && (list[n] = va_arg(args, const char *)); n++) {
+    }
     return run_list(input, bytes, list);
 }
 

@@ -181,10 +181,14 @@ static void missing_files(void **state) {
     expect_message(run("inspect", "%", NULL), 1, "folder without");
     expect_message(run("generate", "-m", "%/nothing", "-p", "x", NULL), 1, "nothing: no such folder");
     expect_message(run("generate", "-m", "%", "-p", "x", NULL), 1, "no tokenizer.json");
-    expect_message(run("generate", "-m", "%/bytes/config.json", "-p", "x", NULL), 1, "expected a model's folder");
+    expect_message(run("generate", "-m", "%/bytes/config.json", "-p", "x", NULL), 1,
+                   "expected a model's folder");
     expect_message(run("tokenize", "-m", "%/nothing", NULL), 1, "nothing");
-    expect_message(run("tokenize", "--train", "%/nothing", "--size", "300", "--out", "%/t.json", NULL), 1, "nothing");
-    expect_message(run("tokenize", "--train", "%/bytes/config.json", "--size", "300", "--out", "%/no/t.json", NULL), 1, "no/t.json");
+    expect_message(run("tokenize", "--train", "%/nothing", "--size", "300", "--out", "%/t.json", NULL), 1,
+                   "nothing");
+    expect_message(
+        run("tokenize", "--train", "%/bytes/config.json", "--size", "300", "--out", "%/no/t.json", NULL), 1,
+        "no/t.json");
     expect_message(run("eval", "-m", "%/bytes", "--data", "%/nothing", NULL), 1, "nothing");
     expect_message(run("verify", "%/bytes", "--reference", "%/nothing", NULL), 1, "nothing");
     expect_message(run("verify", "%/bytes", "--reference", "%/bytes/model.safetensors", NULL), 1, "input_ids");
@@ -194,7 +198,8 @@ static void missing_files(void **state) {
     expect_message(run("inspect", "%/empty", NULL), 1, "empty");
     expect_message(run("eval", "-m", "%/bytes", "--data", "%/empty", NULL), 1, "no tokens");
     /* a golden model without tokenizer and not of bytes */
-    expect_message(run("generate", "-m", golden("gpt2"), "-p", "x", NULL), 1, "a vocabulary of 61 is not that of bytes");
+    expect_message(run("generate", "-m", golden("gpt2"), "-p", "x", NULL), 1,
+                   "a vocabulary of 61 is not that of bytes");
 }
 
 static void truncated_weights(void **state) {
@@ -207,7 +212,8 @@ static void truncated_weights(void **state) {
         write_file("cut/model.safetensors", data, lengths[i]);
         expect_message(run("inspect", "%/cut/model.safetensors", NULL), 1, "model.safetensors");
         expect_message(run("generate", "-m", "%/cut", "--ids", "-p", "1", NULL), 1, "model.safetensors");
-        expect_message(run("verify", "%/cut", "--reference", "%/cut/reference.safetensors", NULL), 1, "model.safetensors");
+        expect_message(run("verify", "%/cut", "--reference", "%/cut/reference.safetensors", NULL), 1,
+                       "model.safetensors");
     }
     memset(data, 0xff, 8); /* a header as long as 2^64 - 1 */
     write_file("cut/model.safetensors", data, n);
@@ -264,12 +270,17 @@ static void odd_tokens(void **state) {
     expect_message(run("generate", "-m", "%/ends", "-p", "x", NULL), 1, "tokenizer.json");
     expect_message(run("tokenize", "-m", "%/ends", NULL), 1, "tokenizer.json");
     expect_message(run("inspect", "%/ends", NULL), 1, "tokenizer.json");
-    expect_message(run("generate", "-m", "%/bytes", "--ids", "-p", "1 x", NULL), 1, "\"x\" is not a token's id");
-    expect_message(run("generate", "-m", "%/bytes", "--ids", "-p", "257", NULL), 1, "\"257\" is not a token's id");
-    expect_message(run_with("1 2\n3 -4\n", 9, "tokenize", "-m", "%/bytes", "--decode", "--json", NULL), 1, "line 2: \"-4\"");
+    expect_message(run("generate", "-m", "%/bytes", "--ids", "-p", "1 x", NULL), 1,
+                   "\"x\" is not a token's id");
+    expect_message(run("generate", "-m", "%/bytes", "--ids", "-p", "257", NULL), 1,
+                   "\"257\" is not a token's id");
+    expect_message(run_with("1 2\n3 -4\n", 9, "tokenize", "-m", "%/bytes", "--decode", "--json", NULL), 1,
+                   "line 2: \"-4\"");
     write_text("lines.jsonl", "{\"text\": \"ab\"}\n{\"text\": 5}\n");
     expect_message(run("eval", "-m", "%/bytes", "--data", "%/lines.jsonl", NULL), 1, "line 2");
-    expect_message(run("eval", "-m", "%/bytes", "--data", "%/lines.jsonl", "--length", "4", "--stride", "5", NULL), 1, "--stride");
+    expect_message(
+        run("eval", "-m", "%/bytes", "--data", "%/lines.jsonl", "--length", "4", "--stride", "5", NULL), 1,
+        "--stride");
 }
 
 /* ---- The world ------------------------------------------------------------------------------------------ */
@@ -277,7 +288,7 @@ static void odd_tokens(void **state) {
 static void full_device(void **state) {
     (void)state;
     if (access("/dev/full", W_OK) != 0) skip();
-    char command[1024];
+    char                     command[1024];
     static const char *const verbs[] = {"list", "--help", "list ops --json", "generate -m %s/bytes -p x -n 20"};
     for (int i = 0; i < 4; i++) {
         char verb[600];
@@ -305,7 +316,8 @@ static void interrupted(void **state) {
         pid_t pid = fork();
         if (pid == 0) {
             if (!freopen(err, "w", stderr) || !freopen(out, "w", stdout)) _exit(126);
-            execl(COMMAND, COMMAND, "bench", "step", "--config", config, "--steps", "1000000", "-r", "1", (char *)NULL);
+            execl(COMMAND, COMMAND, "bench", "step", "--config", config, "--steps", "1000000", "-r", "1",
+                  (char *)NULL);
             _exit(127);
         }
         struct stat written = {0};
@@ -327,10 +339,17 @@ static void interrupted(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(help),           cmocka_unit_test(help_of_each_verb),     cmocka_unit_test(wrong_usage),
-        cmocka_unit_test(forms_of_values), cmocka_unit_test(messages_are_one_line), cmocka_unit_test(missing_files),
-        cmocka_unit_test(truncated_weights), cmocka_unit_test(odd_configs),        cmocka_unit_test(odd_tokens),
-        cmocka_unit_test(full_device),    cmocka_unit_test(interrupted),
+        cmocka_unit_test(help),
+        cmocka_unit_test(help_of_each_verb),
+        cmocka_unit_test(wrong_usage),
+        cmocka_unit_test(forms_of_values),
+        cmocka_unit_test(messages_are_one_line),
+        cmocka_unit_test(missing_files),
+        cmocka_unit_test(truncated_weights),
+        cmocka_unit_test(odd_configs),
+        cmocka_unit_test(odd_tokens),
+        cmocka_unit_test(full_device),
+        cmocka_unit_test(interrupted),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -33,8 +33,9 @@ static void verify_all(void **state) {
         if (e->d_name[0] == '.') continue;
         snprintf(path, sizeof path, "%s/tests/golden/models/%s", SOURCE_DIR, e->d_name);
         snprintf(reference, sizeof reference, "%s/reference.safetensors", path);
-        json_t *o = expect_json(run("verify", path, "--reference", reference, "--tolerance", "1e-4", "--json", NULL));
-        double  logits = number(json_object_get(o, "errors"), "logits");
+        json_t *o =
+            expect_json(run("verify", path, "--reference", reference, "--tolerance", "1e-4", "--json", NULL));
+        double logits = number(json_object_get(o, "errors"), "logits");
         if (!(logits <= 2e-5)) fail_msg("%s: logits differ by %g", e->d_name, logits);
         assert_true(json_is_true(json_object_get(o, "ok")));
         assert_true(integer(o, "compared") > 15); /* gradients too */
@@ -55,7 +56,8 @@ static void verify_fails(void **state) {
     assert_non_null(strstr(o.out, "FAIL"));
     assert_non_null(strstr(o.err, "quipu: "));
     /* numbers of another model, of another shape */
-    snprintf(reference, sizeof reference, "%s/tests/golden/models/llama-gqa-tied/reference.safetensors", SOURCE_DIR);
+    snprintf(reference, sizeof reference, "%s/tests/golden/models/llama-gqa-tied/reference.safetensors",
+             SOURCE_DIR);
     o = run("verify", path, "--reference", reference, NULL);
     assert_int_equal(o.status, 1);
     assert_int_equal(o.out_bytes, 0);
@@ -70,7 +72,7 @@ static void generate_repeats(void **state) {
     expect_success(o);
     assert_true(o.out_bytes > 20 && o.out_bytes < sizeof first);
     memcpy(first, o.out, o.out_bytes + 1);
-    size_t n = o.out_bytes;
+    size_t                   n = o.out_bytes;
     static const char *const threads[] = {"1", "2", "5"};
     for (int i = 0; i < 3; i++) {
         o = run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--seed", "5", "-t", threads[i], NULL);
@@ -90,7 +92,8 @@ static void generate_is_argmax(void **state) {
     enum { N = 40, P = 7 };
     static const char prompt[P + 1] = "In the ";
     (void)state;
-    json_t *o = expect_json(run("generate", "-m", "%/bytes", "-p", prompt, "-n", "40", "--temp", "0", "--json", NULL));
+    json_t *o =
+        expect_json(run("generate", "-m", "%/bytes", "-p", prompt, "-n", "40", "--temp", "0", "--json", NULL));
     assert_int_equal(integer(o, "prompt_tokens"), P);
     assert_int_equal(integer(o, "tokens"), N);
     assert_string_equal(text(o, "reason"), "length");
@@ -100,7 +103,8 @@ static void generate_is_argmax(void **state) {
     qp_set_training(qp_model_module(m), false);
     int32_t ids[P + N];
     for (int i = 0; i < P; i++) ids[i] = (unsigned char)prompt[i];
-    for (int i = 0; i < N; i++) ids[P + i] = (int32_t)json_integer_value(json_array_get(json_object_get(o, "ids"), (size_t)i));
+    for (int i = 0; i < N; i++)
+        ids[P + i] = (int32_t)json_integer_value(json_array_get(json_object_get(o, "ids"), (size_t)i));
     qp_no_grad(ctx, true);
     qp_tensor best = qp_argmax(qp_logits(m, qp_from(ctx, QP_I32, 2, (int64_t[]){1, P + N}, ids)), 2, false);
     int64_t   expected[P + N];
@@ -121,7 +125,8 @@ static void generate_ids(void **state) {
     for (; n < 6 && sscanf(o.out + at, "%d%n", &ids[n], &more) == 1; n++) at += more;
     assert_true(n == 6 && !strcmp(o.out + at, "\n"));
     /* GPT-2's table of positions ends at 40 */
-    json_t *j = expect_json(run("generate", "-m", path, "--ids", "-p", "3 1 4 1 5", "-n", "100", "--no-end", "--json", NULL));
+    json_t *j = expect_json(
+        run("generate", "-m", path, "--ids", "-p", "3 1 4 1 5", "-n", "100", "--no-end", "--json", NULL));
     assert_int_equal(integer(j, "tokens"), 36);
     json_decref(j);
     /* an empty prompt is the token that begins a text */
@@ -139,16 +144,17 @@ static void generate_stops(void **state) {
     while (whole[at] && ((whole[at] | whole[at + 1] | whole[at + 2]) & 0x80 || whole[at] == '-')) at++;
     memcpy(stop, whole + at, 3);
     if (strlen(stop) == 3) {
-        json_t *o = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", "--stop", "nowhere", stop, NULL));
+        json_t *o = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", "--stop",
+                                    "nowhere", stop, NULL));
         assert_string_equal(text(o, "reason"), "stop");
         assert_int_equal(strlen(text(o, "text")), strstr(whole, stop) - whole);
         assert_memory_equal(text(o, "text"), whole, strlen(text(o, "text")));
         json_decref(o);
     }
     /* the end token of the config */
-    json_t *ids = json_object_get(all, "ids");
-    char    config[64];
-    int     n = 0;
+    json_t    *ids = json_object_get(all, "ids");
+    char       config[64];
+    int        n = 0;
     json_int_t end = json_integer_value(json_array_get(ids, 12));
     while (json_integer_value(json_array_get(ids, (size_t)n)) != end) n++;
     snprintf(config, sizeof config, "{\"eos_token_id\": [300, %d]}", (int)end);
@@ -167,7 +173,8 @@ static void generate_stops(void **state) {
 
 /* ---- tokenize -------------------------------------------------------------------------------------------- */
 
-static const char lines[] = "Hello, world\n\n  two  spaces\t\r\n\xc3\xbcml\xc3\xa4ut \xf0\x9f\x98\x80\n\xff\xfe bytes\nno newline";
+static const char lines[] =
+    "Hello, world\n\n  two  spaces\t\r\n\xc3\xbcml\xc3\xa4ut \xf0\x9f\x98\x80\n\xff\xfe bytes\nno newline";
 
 static void round_trip(const char *model) {
     char    ids[8192], back[sizeof lines + 1];
@@ -191,7 +198,8 @@ static void tokenize(void **state) {
     char corpus[20000];
     for (size_t i = 0; i < sizeof corpus; i++) corpus[i] = " etaoin shrdlu the and\n"[(i * i + i / 7) % 23];
     write_file("corpus.txt", corpus, sizeof corpus);
-    json_t *o = expect_json(run("tokenize", "--train", "%/corpus.txt", "--size", "320", "--out", "%/tokenizer.json", "--json", NULL));
+    json_t *o = expect_json(run("tokenize", "--train", "%/corpus.txt", "--size", "320", "--out",
+                                "%/tokenizer.json", "--json", NULL));
     assert_int_equal(integer(o, "size"), 320);
     json_decref(o);
     round_trip("%/tokenizer.json");
@@ -223,15 +231,23 @@ static void tokenize(void **state) {
 /* What a template puts around a text comes with encoding and goes with decoding. */
 static void tokenize_template(void **state) {
     static const char tokenizer[] =
-        "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 3, \"content\": \"<s>\", \"single_word\": false, \"lstrip\": false, "
-        "\"rstrip\": false, \"normalized\": false, \"special\": true}], \"normalizer\": null, \"pre_tokenizer\": "
+        "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 3, \"content\": \"<s>\", \"single_word\": false, "
+        "\"lstrip\": false, "
+        "\"rstrip\": false, \"normalized\": false, \"special\": true}], \"normalizer\": null, "
+        "\"pre_tokenizer\": "
         "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, "
-        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", "
-        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"Sequence\": {\"id\": \"A\", "
-        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", "
-        "\"ids\": [3], \"tokens\": [\"<s>\"]}}}, \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, "
-        "\"trim_offsets\": true, \"use_regex\": true}, \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
-        "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, "
+        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": "
+        "\"<s>\", "
+        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"Sequence\": "
+        "{\"id\": \"A\", "
+        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {\"<s>\": "
+        "{\"id\": \"<s>\", "
+        "\"ids\": [3], \"tokens\": [\"<s>\"]}}}, \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": "
+        "true, "
+        "\"trim_offsets\": true, \"use_regex\": true}, \"model\": {\"type\": \"BPE\", \"dropout\": null, "
+        "\"unk_token\": null, "
+        "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
+        "\"byte_fallback\": false, "
         "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"<s>\": 3}, \"merges\": [\"a b\"]}}";
     (void)state;
     write_text("template.json", tokenizer);
@@ -246,7 +262,8 @@ static void tokenize_template(void **state) {
     assert_string_equal(o.out, "<s>abb\n<s><s>\n");
 }
 
-/* ---- eval ---------------------------------------------------------------------------------------------------- */
+/* ---- eval
+ * ---------------------------------------------------------------------------------------------------- */
 
 /* The summed loss of bytes under windows, by the definition. */
 static double windowed_loss(qp_model *m, const char *data, int64_t n, int64_t length, int64_t stride) {
@@ -277,7 +294,8 @@ static double windowed_loss(qp_model *m, const char *data, int64_t n, int64_t le
 static void eval(void **state) {
     static const struct {
         const char *length, *stride, *batch;
-    } cases[] = {{"16", "16", "1"}, {"16", "5", "3"}, {"64", "1", "16"}, {"200", "100", "4"}, {"256", "256", "4"}};
+    } cases[] = {
+        {"16", "16", "1"}, {"16", "5", "3"}, {"64", "1", "16"}, {"200", "100", "4"}, {"256", "256", "4"}};
     char data[150];
     (void)state;
     for (size_t i = 0; i < sizeof data; i++) data[i] = (char)(i * i * 7 + i % 11);
@@ -287,20 +305,23 @@ static void eval(void **state) {
     assert_non_null(m);
     qp_set_training(qp_model_module(m), false);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        json_t *o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--length", cases[i].length, "--stride",
-                                    cases[i].stride, "--batch", cases[i].batch, "--json", NULL));
-        double  loss = windowed_loss(m, data, sizeof data, atoi(cases[i].length), atoi(cases[i].stride));
+        json_t *o =
+            expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--length", cases[i].length,
+                            "--stride", cases[i].stride, "--batch", cases[i].batch, "--json", NULL));
+        double loss = windowed_loss(m, data, sizeof data, atoi(cases[i].length), atoi(cases[i].stride));
         assert_int_equal(integer(o, "tokens"), sizeof data);
         assert_int_equal(integer(o, "bytes"), sizeof data);
         if (!(fabs(number(o, "loss") * sizeof data - loss) < 2e-5 * loss))
-            fail_msg("length %s, stride %s: %g, expected %g", cases[i].length, cases[i].stride, number(o, "loss"), loss / sizeof data);
+            fail_msg("length %s, stride %s: %g, expected %g", cases[i].length, cases[i].stride,
+                     number(o, "loss"), loss / sizeof data);
         assert_true(fabs(number(o, "perplexity") / exp(loss / sizeof data) - 1) < 1e-3);
         assert_true(fabs(number(o, "bits_per_byte") - loss / log(2) / sizeof data) < 1e-3);
         json_decref(o);
     }
     qp_close(ctx);
     /* without a token before the text, its first byte only helps */
-    json_t *o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--no-special", "--json", NULL));
+    json_t *o =
+        expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--no-special", "--json", NULL));
     assert_int_equal(integer(o, "tokens"), sizeof data - 1);
     assert_int_equal(integer(o, "bytes"), sizeof data - 1);
     json_decref(o);
@@ -332,7 +353,8 @@ static void eval_texts(void **state) {
     json_decref(o);
 }
 
-/* ---- inspect, list, bench -------------------------------------------------------------------------------------- */
+/* ---- inspect, list, bench
+ * -------------------------------------------------------------------------------------- */
 
 static void inspect(void **state) {
     char path[512];
@@ -376,7 +398,7 @@ static void inspect(void **state) {
 }
 
 static void list(void **state) {
-    static const char *const sections[] = {"ops",   "presets", "verbs", "init",      "positions",
+    static const char *const sections[] = {"ops",    "presets", "verbs", "init",      "positions",
                                            "mixers", "ffn",     "norms", "schedules", "tokenizers"};
     (void)state;
     json_t *all = expect_json(run("list", "--json", NULL));
@@ -386,8 +408,8 @@ static void list(void **state) {
         assert_true(json_equal(json_object_get(one, sections[i]), json_object_get(all, sections[i])));
         outcome o = run("list", sections[i], NULL);
         expect_success(o);
-        json_array_foreach(json_object_get(all, sections[i]), k, entry)
-            if (!strstr(o.out, text(entry, "name"))) fail_msg("%s is not in the list of %s", text(entry, "name"), sections[i]);
+        json_array_foreach(json_object_get(all, sections[i]), k, entry) if (!strstr(o.out, text(entry, "name")))
+            fail_msg("%s is not in the list of %s", text(entry, "name"), sections[i]);
         assert_true(json_array_size(json_object_get(all, sections[i])) > 0);
         json_decref(one);
     }
@@ -404,11 +426,14 @@ static void bench(void **state) {
     assert_int_equal(json_array_size(json_object_get(o, "rows")), 4); /* few rows: no backward */
     assert_true(number(o, "peak_gflops") > 0);
     json_decref(o);
-    o = expect_json(run("bench", "step", "--config", "%/config.json", "--steps", "3", "--length", "16", "-r", "1", "--json", NULL));
+    o = expect_json(run("bench", "step", "--config", "%/config.json", "--steps", "3", "--length", "16", "-r",
+                        "1", "--json", NULL));
     json_t *row = json_array_get(json_object_get(o, "rows"), 0);
-    assert_true(number(row, "seconds") > 0 && number(row, "tokens_per_second") > 0 && integer(row, "peak_bytes") > 0);
+    assert_true(number(row, "seconds") > 0 && number(row, "tokens_per_second") > 0 &&
+                integer(row, "peak_bytes") > 0);
     json_decref(o);
-    o = expect_json(run("bench", "generate", "--config", "%/config.json", "--steps", "20", "-r", "1", "--json", NULL));
+    o = expect_json(
+        run("bench", "generate", "--config", "%/config.json", "--steps", "20", "-r", "1", "--json", NULL));
     row = json_array_get(json_object_get(o, "rows"), 0);
     assert_int_equal(integer(row, "system_calls"), 0);
     json_decref(o);
@@ -416,10 +441,18 @@ static void bench(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(verify_all),   cmocka_unit_test(verify_fails),      cmocka_unit_test(generate_repeats),
-        cmocka_unit_test(generate_is_argmax), cmocka_unit_test(generate_ids), cmocka_unit_test(generate_stops),
-        cmocka_unit_test(tokenize),     cmocka_unit_test(tokenize_template), cmocka_unit_test(eval),
-        cmocka_unit_test(eval_texts),   cmocka_unit_test(inspect),           cmocka_unit_test(list),
+        cmocka_unit_test(verify_all),
+        cmocka_unit_test(verify_fails),
+        cmocka_unit_test(generate_repeats),
+        cmocka_unit_test(generate_is_argmax),
+        cmocka_unit_test(generate_ids),
+        cmocka_unit_test(generate_stops),
+        cmocka_unit_test(tokenize),
+        cmocka_unit_test(tokenize_template),
+        cmocka_unit_test(eval),
+        cmocka_unit_test(eval_texts),
+        cmocka_unit_test(inspect),
+        cmocka_unit_test(list),
         cmocka_unit_test(bench),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -40,7 +40,8 @@ static void define(qp_sampling o, const bool *seen, double out[N]) {
     double p[N][2], sum = 0;
     for (int i = 0; i < N; i++) {
         double x = logits[i];
-        if (o.repetition_penalty != 0 && seen[i]) x = x > 0 ? x / o.repetition_penalty : x * o.repetition_penalty;
+        if (o.repetition_penalty != 0 && seen[i])
+            x = x > 0 ? x / o.repetition_penalty : x * o.repetition_penalty;
         p[i][0] = exp(x / o.temperature);
         p[i][1] = i;
     }
@@ -176,8 +177,11 @@ static void same_seed_same_draws(void **state) {
 static void odd_logits(void **state) {
     (void)state;
     qp_ctx *ctx = open_context();
-    float   cases[][3] = {{-INFINITY, -INFINITY, -INFINITY}, {0, INFINITY, 1}, {-INFINITY, 1, -INFINITY},
-                          {NAN, 1, -INFINITY},               {3e38f, -3e38f, 0}};
+    float   cases[][3] = {{-INFINITY, -INFINITY, -INFINITY},
+                          {0, INFINITY, 1},
+                          {-INFINITY, 1, -INFINITY},
+                          {NAN, 1, -INFINITY},
+                          {3e38f, -3e38f, 0}};
     int32_t expected[] = {0, 1, 1, 1, 0};
     for (int i = 0; i < 5; i++)
         for (int k = 0; k < 2; k++) {
@@ -215,12 +219,8 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),
-        cmocka_unit_test(each_filter),
-        cmocka_unit_test(order_of_filters),
-        cmocka_unit_test(greedy),
-        cmocka_unit_test(same_seed_same_draws),
-        cmocka_unit_test(odd_logits),
+        cmocka_unit_test(plain),    cmocka_unit_test(each_filter),          cmocka_unit_test(order_of_filters),
+        cmocka_unit_test(greedy),   cmocka_unit_test(same_seed_same_draws), cmocka_unit_test(odd_logits),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,10 +20,10 @@ static atomic_int  heap_calls;
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(__GLIBC__)
 #define COUNTS_HEAP 1
-void *__libc_malloc(size_t);
-void *__libc_calloc(size_t, size_t);
-void *__libc_realloc(void *, size_t);
-void *__libc_memalign(size_t, size_t);
+void       *__libc_malloc(size_t);
+void       *__libc_calloc(size_t, size_t);
+void       *__libc_realloc(void *, size_t);
+void       *__libc_memalign(size_t, size_t);
 static void count(void) {
     if (atomic_load(&counting)) atomic_fetch_add(&heap_calls, 1);
 }
@@ -48,7 +48,8 @@ static void expect_ok(qp_ctx *ctx) {
 }
 
 static void expect_error(qp_ctx *ctx, qp_code code) {
-    if (qp_error_code(ctx) != code) fail_msg("code %d, expected %d: %s", qp_error_code(ctx), code, qp_error(ctx));
+    if (qp_error_code(ctx) != code)
+        fail_msg("code %d, expected %d: %s", qp_error_code(ctx), code, qp_error(ctx));
     qp_clear(ctx);
 }
 
@@ -61,9 +62,10 @@ static qp_model *golden(qp_ctx *ctx, const char *name) {
     return m;
 }
 
-static const char config[] = "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 64, \"intermediate_size\": 160, "
-                             "\"num_hidden_layers\": 3, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
-                             "\"max_position_embeddings\": 512, \"tie_word_embeddings\": true, \"initializer_range\": 0.1}";
+static const char config[] =
+    "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 64, \"intermediate_size\": 160, "
+    "\"num_hidden_layers\": 3, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+    "\"max_position_embeddings\": 512, \"tie_word_embeddings\": true, \"initializer_range\": 0.1}";
 
 static qp_model *fresh(qp_ctx *ctx) {
     qp_model *m = qp_model_new(ctx, "test", config);
@@ -97,7 +99,8 @@ static float *whole(qp_model *m, const int32_t *ids, int64_t B, int64_t T) {
 }
 
 /* Feeds columns from .. from + n - 1 of ids [B, T]; the last one's logits [B, V]. */
-static float *feed(qp_session *session, const int32_t *ids, int64_t B, int64_t T, int64_t from, int64_t n, int64_t V) {
+static float *feed(qp_session *session, const int32_t *ids, int64_t B, int64_t T, int64_t from, int64_t n,
+                   int64_t V) {
     qp_ctx  *ctx = qp_session_ctx(session);
     qp_scope s = qp_enter(ctx);
     int32_t *part = malloc((size_t)(B * n) * sizeof *part);
@@ -110,7 +113,8 @@ static float *feed(qp_session *session, const int32_t *ids, int64_t B, int64_t T
 }
 
 /* Rows of a session's logits against those of whole sequences; tolerance 0: the same bits. */
-static void compare(const float *ours, const float *whole_logits, int64_t B, int64_t T, int64_t at, int64_t V, double tolerance) {
+static void compare(const float *ours, const float *whole_logits, int64_t B, int64_t T, int64_t at, int64_t V,
+                    double tolerance) {
     double worst = 0, scale = 0;
     for (int64_t b = 0; b < B; b++)
         for (int64_t v = 0; v < V; v++) {
@@ -146,8 +150,9 @@ static const int64_t one_by_one[256] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
 
 /* Up to 64 rows a product's row has the same bits however many share the call. */
 static void same_bits(void **state) {
-    static const char *const names[] = {"gpt2",       "gpt2-inverse-layer", "gpt2-odd", "llama-gqa-tied", "llama-mqa-headdim",
-                                        "llama-yarn", "llama-llama3",       "mistral",  "qwen2"};
+    static const char *const names[] = {
+        "gpt2",       "gpt2-inverse-layer", "gpt2-odd", "llama-gqa-tied", "llama-mqa-headdim",
+        "llama-yarn", "llama-llama3",       "mistral",  "qwen2"};
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         for (qp_isa isa = QP_ISA_BASE; isa <= QP_ISA_AVX512; isa++) {
@@ -165,10 +170,11 @@ static void same_bits(void **state) {
 static void window(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context(1);
-    qp_model *m = qp_model_new(ctx, "test",
-                               "{\"model_type\": \"mistral\", \"vocab_size\": 50, \"hidden_size\": 24, \"intermediate_size\": 40, "
-                               "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 1, "
-                               "\"max_position_embeddings\": 64, \"sliding_window\": 5, \"initializer_range\": 0.3}");
+    qp_model *m = qp_model_new(
+        ctx, "test",
+        "{\"model_type\": \"mistral\", \"vocab_size\": 50, \"hidden_size\": 24, \"intermediate_size\": 40, "
+        "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 1, "
+        "\"max_position_embeddings\": 64, \"sliding_window\": 5, \"initializer_range\": 0.3}");
     expect_ok(ctx);
     feed_in_pieces(m, 1, 40, one_by_one, 0);
     feed_in_pieces(m, 1, 40, (int64_t[]){9, 1, 0}, 0);
@@ -396,7 +402,8 @@ static void token_loop_allocates_nothing(void **state) {
         qp_model     *m = fresh(ctx);
         qp_tokenizer *tokenizer = qp_tokenizer_bytes(ctx);
         taken         t = {0};
-        qp_sampling   sampling = {.temperature = 0.9, .top_k = 40, .top_p = 0.95, .min_p = 0.01, .repetition_penalty = 1.1};
+        qp_sampling   sampling = {
+              .temperature = 0.9, .top_k = 40, .top_p = 0.95, .min_p = 0.01, .repetition_penalty = 1.1};
         atomic_store(&counting, true);
         run(m, tokenizer, (qp_generate_options){.max_tokens = 400, .sampling = sampling, .seed = 1}, &t);
         atomic_store(&counting, false);
@@ -482,13 +489,15 @@ static void reasons(void **state) {
 static void ids_without_text(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context(1);
-    qp_model *m = qp_model_new(ctx, "test",
-                               "{\"model_type\": \"gpt2\", \"vocab_size\": 1000, \"n_embd\": 16, \"n_layer\": 1, \"n_head\": 2, "
-                               "\"n_positions\": 128}");
+    qp_model *m = qp_model_new(
+        ctx, "test",
+        "{\"model_type\": \"gpt2\", \"vocab_size\": 1000, \"n_embd\": 16, \"n_layer\": 1, \"n_head\": 2, "
+        "\"n_positions\": 128}");
     expect_ok(ctx);
     qp_set_training(qp_model_module(m), false);
     taken t = {0};
-    run(m, qp_tokenizer_bytes(ctx), (qp_generate_options){.max_tokens = 100, .sampling = {.temperature = 1}, .seed = 2}, &t);
+    run(m, qp_tokenizer_bytes(ctx),
+        (qp_generate_options){.max_tokens = 100, .sampling = {.temperature = 1}, .seed = 2}, &t);
     int beyond = 0;
     for (int i = 0; i < 100; i++) beyond += t.ids[i] > 256;
     assert_true(beyond > 10);
