@@ -1,20 +1,37 @@
 /* Attention, forward. */
 #include "kernels/attention_parts.h"
 
-#define SPLIT 4 /* pieces wanted for each thread before the blocks of one tile are spread */
+#define PIECES 4               /* wanted for each thread: with less, the blocks of one tile are spread */
+#define GROUP 4                /* tiles of a piece at most, .. */
+#define GROUP_FLOATS (1 << 16) /* .. whose queries and outputs are to stay in the second cache */
 
 /* What a row has so far, or what one block gave it. */
 typedef struct {
     float max[TILE], sum[TILE];
 } state;
 
+/* A tile on its way over the blocks. */
+typedef struct {
+    attention_tile tile;
+    state          row;
+    float         *q, *o;    /* [feature][lane] */
+    int64_t        from, to; /* keys of the block */
+    bool           any, masked;
+} strand;
+
 typedef struct {
     const qk_attention *of;
     int64_t             tiles, blocks;
-    float              *workers; /* q, scores and output of each worker */
+    int64_t             group;   /* tiles that one piece takes through the blocks together */
+    float              *workers; /* buffers of each */
     float              *parts;   /* split: of each (batch, head, block) max, sum and output; or NULL */
     size_t              worker_floats, part_floats;
 } job;
+
+/* A worker's; those of one block: scores, keys and values. */
+typedef struct {
+    float *q, *o, *s, *k, *v;
+} buffers;
 
 static int64_t value_width(const qk_attention *a) { return a->v.shape[3]; }
 static int64_t lanes_of(const qk_attention *a) {
@@ -23,11 +40,14 @@ static int64_t lanes_of(const qk_attention *a) {
 }
 
 static job plan(const qk_attention *a, int threads) {
-    int64_t lanes = lanes_of(a), keys = a->k.shape[1];
-    job     j = {.of = a, .tiles = attention_tiles(a), .blocks = (keys + BLOCK - 1) / BLOCK};
-    bool    split =
-        j.tiles == 1 && j.blocks > 1 && threads > 1 && a->q.shape[0] * a->k.shape[2] < (int64_t)SPLIT * threads;
-    j.worker_floats = (size_t)(lanes * (a->q.shape[3] + BLOCK + value_width(a)));
+    int64_t lanes = lanes_of(a), widths = a->q.shape[3] + value_width(a), heads = a->q.shape[0] * a->k.shape[2];
+    int64_t block = attention_block(a);
+    job     j = {.of = a, .tiles = attention_tiles(a), .blocks = (a->k.shape[1] + block - 1) / block};
+    int64_t pieces = (int64_t)PIECES * threads;
+    bool    split = j.tiles == 1 && j.blocks > 1 && threads > 1 && heads < pieces;
+    j.group = attention_min(GROUP, attention_max(GROUP_FLOATS / (TILE * widths + 1), 1));
+    while (j.group > 1 && heads * ((j.tiles + j.group - 1) / j.group) < pieces) j.group--;
+    j.worker_floats = (size_t)(j.group * lanes * widths + block * (lanes + widths));
     j.part_floats = split ? (size_t)(lanes * (2 + value_width(a))) : 0;
     return j;
 }
@@ -40,6 +60,17 @@ size_t QK(qk_attention_scratch)(const qk_attention *a, int threads) {
     if (empty(a)) return 0;
     job j = plan(a, threads);
     return ((size_t)threads * j.worker_floats + part_count(&j) * j.part_floats) * sizeof(float);
+}
+
+static buffers buffers_of(const job *j, int worker) {
+    const qk_attention *a = j->of;
+    int64_t             lanes = lanes_of(a), block = attention_block(a);
+    buffers             x = {.q = j->workers + (size_t)worker * j->worker_floats};
+    x.o = x.q + j->group * lanes * a->q.shape[3];
+    x.s = x.o + j->group * lanes * value_width(a);
+    x.k = x.s + block * lanes;
+    x.v = x.k + block * a->q.shape[3];
+    return x;
 }
 
 static void load_queries(const attention_tile *t, float *q) {
@@ -80,18 +111,66 @@ static void fold(state *row, const float *max, const float *sum, int lanes, floa
     }
 }
 
-static attention_product values(const attention_tile *t, int64_t begin, int64_t end, const float *s, float *o) {
-    const qp_view *v = &t->of->v;
-    return (attention_product){.rows = v->shape[3],
+/* The keys of a block that some strands see, with their values, from key `low` on; those that
+ * come after: next..end-1. */
+typedef struct {
+    int64_t      low, high, next, end;
+    const float *k, *v;
+    int64_t      k_row, v_row;
+} window;
+
+/* Rows low.. of k or v: a few columns read them in place, others want them side by side. */
+static const float *open_rows(const qp_view *v, const float *first, bool few, const window *of, float *packed,
+                              int64_t *row) {
+    *row = v->shape[3];
+    if (few && (v->stride[3] == 1 || v->shape[3] == 1)) {
+        *row = v->stride[1];
+        return first + of->low * v->stride[1];
+    }
+    QK(attention_pack)(v, first, of->low, of->high, packed);
+    return packed;
+}
+
+/* False: nobody sees any. */
+static bool open_block(strand *w, int64_t n, int64_t block, const buffers *x, window *of) {
+    const qk_attention *a = w->tile.of;
+    bool                few = n == 1 && w->tile.rows <= FEW;
+    of->low = INT64_MAX;
+    of->high = 0;
+    for (int64_t i = 0; i < n; i++) {
+        w[i].any = QK(attention_keys)(&w[i].tile, block, &w[i].from, &w[i].to, &w[i].masked);
+        if (!w[i].any) continue;
+        of->low = attention_min(of->low, w[i].from);
+        of->high = attention_max(of->high, w[i].to);
+    }
+    if (of->low >= of->high) return false;
+    of->k = open_rows(&a->k, w->tile.k, few, of, x->k, &of->k_row);
+    of->v = open_rows(&a->v, w->tile.v, few, of, x->v, &of->v_row);
+    of->next = of->high;
+    of->end = few ? of->high : attention_min(of->high + attention_block(a), w[n - 1].tile.high_last);
+    return true;
+}
+
+/* x.s = e^(scores - max) of a strand's keys. Returns the product that follows, to be given an
+ * output: o[feature][lane] = values times s. */
+static attention_product soft_block(const strand *w, const buffers *x, const window *of, state *block) {
+    const attention_tile *t = &w->tile;
+    const qk_attention   *a = t->of;
+    QK(attention_scores)
+    (t, w->q, of->k + (w->from - of->low) * of->k_row, of->k_row, w->from, w->to, w->masked,
+     attention_next(&a->k, t->k, of->next, of->end), x->s);
+    soften(x->s, w->to - w->from, t->lanes, block);
+    return (attention_product){.rows = value_width(a),
                                .cols = t->lanes,
-                               .count = end - begin,
-                               .a = t->v + begin * v->stride[1],
-                               .a_row = v->stride[3],
-                               .a_step = v->stride[1],
-                               .b = s,
+                               .real = t->rows,
+                               .count = w->to - w->from,
+                               .a = of->v + (w->from - of->low) * of->v_row,
+                               .a_row = 1,
+                               .a_step = of->v_row,
+                               .b = x->s,
                                .b_row = t->lanes,
-                               .c = o,
-                               .c_row = t->lanes};
+                               .c_row = t->lanes,
+                               .ahead = attention_next(&a->v, t->v, of->next, of->end)};
 }
 
 static void start(state *row, float *o, int64_t floats) {
@@ -117,55 +196,62 @@ static void finish(const attention_tile *t, const state *row, const float *o) {
     for (int r = 0; r < t->rows; r++) *lse[r] = logs[r];
 }
 
-static void tile_piece(void *arg, int64_t begin, int64_t end, int worker) {
-    const job          *j = arg;
-    const qk_attention *a = j->of;
-    float              *q = j->workers + (size_t)worker * j->worker_floats;
-    (void)end;
-    int64_t        heads = a->k.shape[2], index = begin / j->tiles, tile = j->tiles - 1 - begin % j->tiles;
-    attention_tile t;
-    state          row, block;
-    float          keep[TILE], grow[TILE];
-    QK(attention_open)(&t, a, index / heads, index % heads, tile * TILE);
-    float *s = q + t.lanes * a->q.shape[3], *o = s + t.lanes * BLOCK;
-    load_queries(&t, q);
-    start(&row, o, t.lanes * value_width(a));
-    for (int64_t b = 0; b < j->blocks; b++) {
-        int64_t from, to;
-        bool    masked;
-        if (!QK(attention_keys)(&t, b, &from, &to, &masked)) continue;
-        QK(attention_scores)(&t, q, from, to, masked, s);
-        soften(s, to - from, t.lanes, &block);
-        fold(&row, block.max, block.sum, t.lanes, keep, grow);
-        attention_product p = values(&t, from, to, s, o);
+static void group_block(strand *w, int64_t n, int64_t block, const buffers *x) {
+    window of;
+    state  part;
+    float  keep[TILE], grow[TILE];
+    if (!open_block(w, n, block, x, &of)) return;
+    for (int64_t i = 0; i < n; i++) {
+        if (!w[i].any) continue;
+        attention_product p = soft_block(&w[i], x, &of, &part);
+        fold(&w[i].row, part.max, part.sum, w[i].tile.lanes, keep, grow);
+        p.c = w[i].o;
         p.mode = PRODUCT_BLEND;
         p.keep = keep;
         p.grow = grow;
         QK(attention_multiply)(&p);
+        of.next = of.end; /* once is enough */
     }
-    finish(&t, &row, o);
+}
+
+static void group_piece(void *arg, int64_t begin, int64_t end, int worker) {
+    const job          *j = arg;
+    const qk_attention *a = j->of;
+    buffers             x = buffers_of(j, worker);
+    strand              w[GROUP];
+    int64_t             groups = (j->tiles + j->group - 1) / j->group, heads = a->k.shape[2];
+    int64_t             index = begin / groups, first = (groups - 1 - begin % groups) * j->group;
+    int64_t             n = attention_min(j->group, j->tiles - first), lanes = lanes_of(a);
+    (void)end;
+    for (int64_t i = 0; i < n; i++) {
+        w[i].q = x.q + i * lanes * a->q.shape[3];
+        w[i].o = x.o + i * lanes * value_width(a);
+        QK(attention_open)(&w[i].tile, a, index / heads, index % heads, (first + i) * TILE);
+        load_queries(&w[i].tile, w[i].q);
+        start(&w[i].row, w[i].o, lanes * value_width(a));
+    }
+    for (int64_t b = 0; b < j->blocks; b++) group_block(w, n, b, &x);
+    for (int64_t i = 0; i < n; i++) finish(&w[i].tile, &w[i].row, w[i].o);
 }
 
 /* One block of one tile: max, sum and output to its part. */
 static void block_piece(void *arg, int64_t begin, int64_t end, int worker) {
     const job          *j = arg;
     const qk_attention *a = j->of;
-    float              *q = j->workers + (size_t)worker * j->worker_floats;
+    buffers             x = buffers_of(j, worker);
     float              *part = j->parts + (size_t)begin * j->part_floats;
+    strand              w = {.q = x.q};
+    int64_t             heads = a->k.shape[2], index = begin / j->blocks;
+    window              of;
+    state               sums;
     (void)end;
-    int64_t        heads = a->k.shape[2], index = begin / j->blocks, from, to;
-    attention_tile t;
-    state          block;
-    bool           masked;
-    QK(attention_open)(&t, a, index / heads, index % heads, 0);
-    float *s = q + t.lanes * a->q.shape[3];
-    if (!QK(attention_keys)(&t, begin % j->blocks, &from, &to, &masked)) return;
-    load_queries(&t, q);
-    QK(attention_scores)(&t, q, from, to, masked, s);
-    soften(s, to - from, t.lanes, &block);
-    memcpy(part, block.max, (size_t)t.lanes * sizeof *part);
-    memcpy(part + t.lanes, block.sum, (size_t)t.lanes * sizeof *part);
-    attention_product p = values(&t, from, to, s, part + 2 * t.lanes);
+    QK(attention_open)(&w.tile, a, index / heads, index % heads, 0);
+    if (!open_block(&w, 1, begin % j->blocks, &x, &of)) return;
+    load_queries(&w.tile, w.q);
+    attention_product p = soft_block(&w, &x, &of, &sums);
+    memcpy(part, sums.max, (size_t)w.tile.lanes * sizeof *part);
+    memcpy(part + w.tile.lanes, sums.sum, (size_t)w.tile.lanes * sizeof *part);
+    p.c = part + 2 * w.tile.lanes;
     QK(attention_multiply)(&p);
 }
 
@@ -173,7 +259,7 @@ static void block_piece(void *arg, int64_t begin, int64_t end, int worker) {
 static void join_piece(void *arg, int64_t begin, int64_t end, int worker) {
     const job          *j = arg;
     const qk_attention *a = j->of;
-    float              *o = j->workers + (size_t)worker * j->worker_floats, keep[TILE], grow[TILE];
+    float              *o = buffers_of(j, worker).o, keep[TILE], grow[TILE];
     (void)end;
     attention_tile t;
     state          row;
@@ -201,7 +287,7 @@ void QK(qk_attention_run)(const qp_exec *exec, const qk_attention *a) {
     int64_t pieces = a->q.shape[0] * a->k.shape[2];
     j.workers = exec->scratch;
     if (!j.part_floats) {
-        qp_parallel(exec, pieces * j.tiles, 1, tile_piece, &j);
+        qp_parallel(exec, pieces * ((j.tiles + j.group - 1) / j.group), 1, group_piece, &j);
         return;
     }
     j.parts = j.workers + (size_t)exec->threads * j.worker_floats;

@@ -22,7 +22,8 @@ typedef struct {
 
 /* What a tile carries over all blocks of keys; [feature][lane] and, with `rows`, [row][feature]. */
 typedef struct {
-    float *q, *dout, *q_rows, *dout_rows, *dq, *s, *ds; /* s and ds: of one block */
+    float *q, *dout, *q_rows, *dout_rows, *dq;
+    float *s, *ds, *k, *v; /* of one block */
     float  lse[TILE], d[TILE];
 } buffers;
 
@@ -35,17 +36,19 @@ static job plan(const qk_attention_grad *g) {
     bool                bias = wanted(&g->dbias);
     job                 j = {
                         .of = g, .batches = a->q.shape[0], .heads = a->k.shape[2], .shares = 1, .tiles = attention_tiles(a)};
-    j.blocks = (keys + BLOCK - 1) / BLOCK;
+    int64_t block = attention_block(a);
+    j.blocks = (keys + block - 1) / block;
     if (bias && g->dbias.stride[0] == 0) j.batches = attention_min(j.batches, 1);
     if (bias && g->dbias.stride[1] == 0) j.heads = attention_min(j.heads, 1);
     int64_t pieces = j.batches * j.heads;
-    bool grouped = a->k.shape[2] > 0 && a->q.shape[2] > a->k.shape[2]; /* tiles of several query heads */
-    bool meet = bias && (g->dbias.stride[2] == 0 || (grouped && g->dbias.stride[1] == 0));
+    bool    grouped = a->k.shape[2] > 0 && a->q.shape[2] > a->k.shape[2]; /* tiles of several query heads */
+    bool    meet = bias && (g->dbias.stride[2] == 0 || (grouped && g->dbias.stride[1] == 0));
     if (pieces > 0 && pieces < PIECES && !meet)
         j.shares = attention_min(attention_min((PIECES + pieces - 1) / pieces, SHARES), j.tiles);
     j.own = j.shares > 1 || !unit(&g->dk) || !unit(&g->dv);
     j.worker_floats = TILE * (3 * attention_padded(width) + 2 * attention_padded(values) +
-                              attention_max(2 * BLOCK, attention_padded(values)));
+                              attention_max(2 * block, attention_padded(values))) +
+                      block * (width + values);
     j.part_floats = j.own ? keys * (attention_padded(width) + attention_padded(values)) : 0;
     return j;
 }
@@ -140,28 +143,42 @@ static void add_to_keys(const attention_tile *t, int64_t keys, const float *s, c
                           .mode = PRODUCT_ADD});
 }
 
-/* dst[feature][lane] (+)= sum over keys .. of x[key][feature], read in place, and s[key][lane],
- * or (by_key) dst[key][lane] = sum over features of x[key][feature] and s[feature][lane]. */
-static attention_product with_keys(const attention_tile *t, const qp_view *x, const float *first, int64_t begin,
-                                   int64_t end, bool by_key, const float *s, float *dst) {
-    attention_product p = {.rows = x->shape[3],
-                           .cols = t->lanes,
-                           .count = end - begin,
-                           .a = first + begin * x->stride[1],
-                           .a_row = x->stride[3],
-                           .a_step = x->stride[1],
-                           .b = s,
-                           .b_row = t->lanes,
-                           .c = dst,
-                           .c_row = t->lanes,
-                           .mode = PRODUCT_ADD};
-    if (!by_key) return p;
-    p.rows = end - begin;
-    p.count = x->shape[3];
-    p.a_row = x->stride[1];
-    p.a_step = x->stride[3];
-    p.mode = PRODUCT_SET;
-    return p;
+/* ds[key][lane] = sum over features of v[key][feature] dout[feature][lane]; the keys behind are
+ * fetched. */
+static void dout_times_v(const attention_tile *t, int64_t begin, int64_t end, const buffers *x) {
+    int64_t values = t->of->v.shape[3];
+    QK(attention_multiply)
+    (&(attention_product){.rows = end - begin,
+                          .cols = t->lanes,
+                          .real = t->rows,
+                          .count = values,
+                          .a = x->v,
+                          .a_row = values,
+                          .a_step = 1,
+                          .b = x->dout,
+                          .b_row = t->lanes,
+                          .c = x->ds,
+                          .c_row = t->lanes,
+                          .ahead = attention_next(&t->of->k, t->k, end,
+                                                  attention_min(end + attention_block(t->of), t->high_last))});
+}
+
+/* dq[feature][lane] += sum over keys of k[key][feature] ds[key][lane] */
+static void add_dq(const attention_tile *t, int64_t keys, const buffers *x) {
+    int64_t width = t->of->k.shape[3];
+    QK(attention_multiply)
+    (&(attention_product){.rows = width,
+                          .cols = t->lanes,
+                          .real = t->rows,
+                          .count = keys,
+                          .a = x->k,
+                          .a_row = 1,
+                          .a_step = width,
+                          .b = x->ds,
+                          .b_row = t->lanes,
+                          .c = x->dq,
+                          .c_row = t->lanes,
+                          .mode = PRODUCT_ADD});
 }
 
 /* Where a piece adds dK and dV of (batch, head). */
@@ -170,24 +187,24 @@ typedef struct {
     int64_t k_row, v_row;
 } targets;
 
-static void block(const attention_tile *t, const qk_attention_grad *g, buffers *x, int64_t index,
-                  const targets *to) {
+static void add_block(const attention_tile *t, const qk_attention_grad *g, buffers *x, int64_t index,
+                      const targets *to) {
     const qk_attention *a = &g->of;
     int64_t             begin, end;
     bool                masked;
     if (!QK(attention_keys)(t, index, &begin, &end, &masked)) return;
-    QK(attention_scores)(t, x->q, begin, end, masked, x->s);
-    attention_product p = with_keys(t, &a->v, t->v, begin, end, true, x->dout, x->ds);
-    QK(attention_multiply)(&p);
+    QK(attention_pack)(&a->k, t->k, begin, end, x->k);
+    QK(attention_scores)
+    (t, x->q, x->k, a->k.shape[3], begin, end, masked, attention_next(&a->v, t->v, begin, end), x->s);
+    QK(attention_pack)(&a->v, t->v, begin, end, x->v);
+    dout_times_v(t, begin, end, x);
     slopes(t, x, end - begin);
     if (to->v)
         add_to_keys(t, end - begin, x->s, x->dout_rows, a->v.shape[3], to->v + begin * to->v_row, to->v_row);
     if (to->k)
         add_to_keys(t, end - begin, x->ds, x->q_rows, a->k.shape[3], to->k + begin * to->k_row, to->k_row);
     if (wanted(&g->dbias)) add_dbias(t, g, x->ds, begin, end);
-    if (!wanted(&g->dq)) return;
-    p = with_keys(t, &a->k, t->k, begin, end, false, x->ds, x->dq);
-    QK(attention_multiply)(&p);
+    if (wanted(&g->dq)) add_dq(t, end - begin, x);
 }
 
 static void store_dq(const attention_tile *t, const qk_attention_grad *g, const buffers *x) {
@@ -200,6 +217,7 @@ static void store_dq(const attention_tile *t, const qk_attention_grad *g, const 
 static buffers buffers_of(const job *j, int worker) {
     const qk_attention *a = &j->of->of;
     int64_t width = TILE * attention_padded(a->q.shape[3]), values = TILE * attention_padded(a->v.shape[3]);
+    int64_t block = attention_block(a);
     buffers x;
     x.q = j->workers + worker * j->worker_floats;
     x.q_rows = x.q + width;
@@ -207,7 +225,9 @@ static buffers buffers_of(const job *j, int worker) {
     x.dout = x.dq + width;
     x.dout_rows = x.dout + values;
     x.s = x.dout_rows + values;
-    x.ds = x.s + TILE * BLOCK;
+    x.ds = x.s + TILE * block;
+    x.k = x.s + TILE * attention_max(2 * block, attention_padded(a->v.shape[3]));
+    x.v = x.k + block * a->k.shape[3];
     return x;
 }
 
@@ -236,7 +256,7 @@ static void head_share(const job *j, int64_t batch, int64_t head, int64_t share,
     for (int64_t tile = share; tile < j->tiles; tile += j->shares) {
         QK(attention_open)(&t, &g->of, batch, head, tile * TILE);
         load_tile(&t, g, x);
-        for (int64_t b = 0; b < j->blocks; b++) block(&t, g, x, b, &to);
+        for (int64_t b = 0; b < j->blocks; b++) add_block(&t, g, x, b, &to);
         if (wanted(&g->dq)) store_dq(&t, g, x);
     }
 }

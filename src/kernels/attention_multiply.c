@@ -11,31 +11,13 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 12")
-
-INLINE vf   load_some(const float *p, int n) { return n == VF_LANES ? vf_load(p) : vf_load_n(p, n); }
-INLINE void store_some(float *p, vf x, int n) {
-    if (n == VF_LANES)
-        vf_store(p, x);
-    else
-        vf_store_n(p, x, n);
-}
-
-/* c at row r, vector v; the last vector has `tail` columns. */
-INLINE void finish(const attention_product *p, float *c, int64_t j, vf sum, int tail) {
-    switch (p->mode) {
-    case PRODUCT_SET: vf_store(c, sum); break;
-    case PRODUCT_ADD: store_some(c, load_some(c, tail) + sum, tail); break;
-    case PRODUCT_BLEND:
-        vf_store(c, vf_fma(vf_load(c), vf_load(p->keep + j), sum * vf_load(p->grow + j)));
-        break;
-    }
-}
+#define EACH UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++)
 
 INLINE void tile(const attention_product *p, int64_t r0, int64_t j0, const int rows, const int vecs) {
-    int64_t      a_row = p->a_row, a_step = p->a_step, b_row = p->b_row;
+    int64_t      a_row = p->a_row, a_step = p->a_step, b_row = p->b_row, c_row = p->c_row;
     const float *a = p->a + r0 * a_row, *b = p->b + j0;
     vf           sum[ROWS_NARROW][VECS];
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++) sum[r][v] = (vf){0};
+    EACH         sum[r][v] = (vf){0};
     for (int64_t i = 0; i < p->count; i++) {
         vf y[VECS];
         UNROLL for (int v = 0; v < vecs; v++) y[v] = vf_load(b + v * VF_LANES);
@@ -46,9 +28,18 @@ INLINE void tile(const attention_product *p, int64_t r0, int64_t j0, const int r
         a += a_step;
         b += b_row;
     }
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++) {
-        int64_t j = j0 + v * VF_LANES;
-        finish(p, p->c + (r0 + r) * p->c_row + j, j, sum[r][v], (int)attention_min(p->cols - j, VF_LANES));
+    float *c = p->c + r0 * c_row + j0;
+    if (p->mode == PRODUCT_BLEND) { /* here keep and grow stay in registers */
+        vf keep[VECS], grow[VECS];
+        UNROLL for (int v = 0; v < vecs; v++) keep[v] = vf_load(p->keep + j0 + v * VF_LANES);
+        UNROLL for (int v = 0; v < vecs; v++) grow[v] = vf_load(p->grow + j0 + v * VF_LANES);
+        EACH {
+            float *to = c + r * c_row + v * VF_LANES;
+            vf_store(to, vf_fma(vf_load(to), keep[v], sum[r][v] * grow[v]));
+        }
+    } else {
+        int  tail = (int)attention_min(p->cols - j0 - (vecs - 1) * VF_LANES, VF_LANES);
+        EACH attention_end(p, r0 + r, j0 + v * VF_LANES, sum[r][v], v == vecs - 1 ? tail : VF_LANES);
     }
 }
 
@@ -75,11 +66,25 @@ static tile_fn *const tiles[][ROWS_NARROW + 1] = {{NULL},
 #endif
 };
 
+/* Rows begin..end-1 into the second cache. */
+static void fetch(const attention_ahead *a, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+        for (int64_t i = 0; i < a->width; i += LINE) __builtin_prefetch(a->first + r * a->row + i, 0, 2);
+}
+
 void QK(attention_multiply)(const attention_product *p) {
-    int64_t vecs = (p->cols + VF_LANES - 1) / VF_LANES;
+    if (p->real > 0 && p->real <= FEW && (p->a_step == 1 || p->a_row == 1)) {
+        QK(attention_multiply_few)(p);
+        return;
+    }
+    int64_t vecs = (p->cols + VF_LANES - 1) / VF_LANES, done = 0, all = p->rows * ((vecs + VECS - 1) / VECS);
     for (int64_t v = 0; v < vecs; v += VECS) {
         int64_t wide = attention_min(vecs - v, VECS), most = wide == 1 ? ROWS_NARROW : ROWS;
-        for (int64_t r = 0; r < p->rows; r += most)
-            tiles[wide][attention_min(p->rows - r, most)](p, r, v * VF_LANES);
+        for (int64_t r = 0; r < p->rows; r += most) {
+            int64_t rows = attention_min(p->rows - r, most);
+            fetch(&p->ahead, done * p->ahead.rows / all, (done + rows) * p->ahead.rows / all);
+            done += rows;
+            tiles[wide][rows](p, r, v * VF_LANES);
+        }
     }
 }

@@ -5,26 +5,61 @@
 #include "core/simd.h"
 #include "kernels/attention.h"
 
-#define TILE 64   /* rows */
-#define BLOCK 128 /* keys */
-#define LINE 16   /* floats that rows of scratch are padded to */
+#define TILE 64 /* rows */
+#define LINE 16 /* floats that rows of scratch are padded to */
 
 static inline int64_t attention_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t attention_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t attention_padded(int64_t n) { return (n + LINE - 1) / LINE * LINE; }
 
-/* C = A B for r < rows, j < cols: A[r,p] = a[r * a_row + p * a_step], one element at a time;
- * B[p,j] = b[p * b_row + j], rows padded to whole vectors. */
+/* Keys of a block: it is to stay in the second cache. */
+static inline int64_t attention_block(const qk_attention *a) {
+    return a->q.shape[3] + a->v.shape[3] <= 256 ? 128 : 64;
+}
+
+/* Rows of floats that will be wanted next: fetched during a product. */
+typedef struct {
+    const float *first;
+    int64_t      rows, row, width;
+} attention_ahead;
+
+/* Rows begin..end-1 of a view's [row][feature] from `first`. */
+static inline attention_ahead attention_next(const qp_view *v, const float *first, int64_t begin, int64_t end) {
+    return (attention_ahead){first + begin * v->stride[1], v->stride[3] == 1 ? end - begin : 0, v->stride[1],
+                             v->shape[3]};
+}
+
+/* C = A B for r < rows, j < cols: A[r,p] = a[r * a_row + p * a_step]; B[p,j] = b[p * b_row + j],
+ * rows padded to whole vectors. Every sum starts from 0 and takes p ascending, with any kernel. */
 typedef struct {
     int64_t      rows, cols, count; /* count: of p */
+    int64_t      real;              /* columns without padding, if that is known; 0 otherwise */
     const float *a, *b;
     int64_t      a_row, a_step, b_row;
     float       *c;
     int64_t      c_row;
     enum { PRODUCT_SET, PRODUCT_ADD, PRODUCT_BLEND } mode; /* SET, BLEND: C is padded too */
-    const float *keep, *grow;                              /* BLEND: c[r,j] = keep[j] c[r,j] + grow[j] sum */
+    const float    *keep, *grow;                           /* BLEND: c[r,j] = keep[j] c[r,j] + grow[j] sum */
+    attention_ahead ahead;
 } attention_product;
 void QK(attention_multiply)(const attention_product *p);
+
+/* For a few real columns, where A is contiguous one way: it is read in place, once. */
+#define FEW (VF_LANES / 2)
+void QK(attention_multiply_few)(const attention_product *p);
+
+/* The end of a product at row r, columns j.. of one vector, of which n count (ADD). */
+static inline void attention_end(const attention_product *p, int64_t r, int64_t j, vf sum, int n) {
+    float *c = p->c + r * p->c_row + j;
+    if (p->mode == PRODUCT_SET)
+        vf_store(c, sum);
+    else if (p->mode == PRODUCT_BLEND)
+        vf_store(c, vf_fma(vf_load(c), vf_load(p->keep + j), sum * vf_load(p->grow + j)));
+    else if (n == VF_LANES)
+        vf_store(c, vf_load(c) + sum);
+    else
+        vf_store_n(c, vf_load_n(c, n) + sum, n);
+}
 
 typedef struct {
     const qk_attention *of;
@@ -45,9 +80,14 @@ void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch,
  * *masked: not every row sees all of them. */
 bool QK(attention_keys)(const attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked);
 
-/* s[key - begin][lane] = q k + bias, -inf where masked; q[feature][lane] is scaled. */
-void QK(attention_scores)(const attention_tile *t, const float *q, int64_t begin, int64_t end, bool masked,
-                          float *s);
+/* out[key - begin][feature] = x[key][feature], x from `first` on with v's strides: rows that lie
+ * far apart would drive each other out of the caches. */
+void QK(attention_pack)(const qp_view *v, const float *first, int64_t begin, int64_t end, float *out);
+
+/* s[key - begin][lane] = q k + bias, -inf where masked; q[feature][lane] is scaled; k: rows of the
+ * keys from `begin` on. */
+void QK(attention_scores)(const attention_tile *t, const float *q, const float *k, int64_t k_row, int64_t begin,
+                          int64_t end, bool masked, attention_ahead ahead, float *s);
 
 /* Element 0 of each row of a [B, T, H, ..] or [B, H, T, ..] view. */
 void QK(attention_rows)(const attention_tile *t, const qp_view *v, int t_axis, int h_axis, float **row);

@@ -54,7 +54,7 @@ void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch,
 }
 
 bool QK(attention_keys)(const attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked) {
-    int64_t start = block * BLOCK, stop = attention_min(start + BLOCK, t->keys);
+    int64_t size = attention_block(t->of), start = block * size, stop = attention_min(start + size, t->keys);
     int64_t from = attention_max(start, t->low_first), to = attention_min(stop, t->high_last);
     if (start < t->prefix) {
         from = start;
@@ -81,16 +81,19 @@ bool QK(attention_keys)(const attention_tile *t, int64_t block, int64_t *begin, 
 
 static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) {
     bool segments = t->of->segments.ndim >= 0;
-    for (int lane = 0; lane < t->lanes; lane += VF_LANES) {
-        vi low = vi_load(t->low + lane), high = vi_load(t->high + lane);
-        for (int64_t j = begin; j < end; j++) {
+    for (int64_t j = begin; j < end; j++) {
+        bool near = j < t->prefix || (j >= t->low_last && j < t->high_first);
+        if (near && !segments) continue;
+        uint64_t segment = segments ? (uint64_t)segment_at(t, j) : 0;
+        vi       key = vi_set1((int32_t)j), first = vi_set1((int32_t)(uint32_t)segment);
+        vi       second = vi_set1((int32_t)(uint32_t)(segment >> 32));
+        for (int lane = 0; lane < t->lanes; lane += VF_LANES) {
             float *p = s + (j - begin) * t->lanes + lane;
             vm     seen = vm_first(VF_LANES);
-            if (j >= t->prefix) seen = vi_lt(low, vi_set1((int32_t)j + 1)) & vi_lt(vi_set1((int32_t)j), high);
+            if (!near) seen = vi_lt(vi_load(t->low + lane), key + 1) & vi_lt(key, vi_load(t->high + lane));
             if (segments) {
-                uint64_t segment = (uint64_t)segment_at(t, j);
-                seen &= vi_eq(vi_load(t->segment[0] + lane), vi_set1((int32_t)(uint32_t)segment));
-                seen &= vi_eq(vi_load(t->segment[1] + lane), vi_set1((int32_t)(uint32_t)(segment >> 32)));
+                seen &= vi_eq(vi_load(t->segment[0] + lane), first);
+                seen &= vi_eq(vi_load(t->segment[1] + lane), second);
             }
             vf_store(p, vf_select(seen, vf_load(p), -VF_INF));
         }
@@ -114,20 +117,31 @@ static void add_bias(const attention_tile *t, int64_t begin, int64_t end, float 
     QK(attention_turn)(s, t->lanes, row, t->rows, step, end - begin, 1, true);
 }
 
-void QK(attention_scores)(const attention_tile *t, const float *q, int64_t begin, int64_t end, bool masked,
-                          float *s) {
-    const qp_view *k = &t->of->k;
+void QK(attention_pack)(const qp_view *v, const float *first, int64_t begin, int64_t end, float *out) {
+    int64_t width = v->shape[3], step = v->stride[3];
+    for (int64_t j = begin; j < end; j++, out += width) {
+        const float *row = first + j * v->stride[1];
+        int64_t      i = 0;
+        for (; step == 1 && i + VF_LANES <= width; i += VF_LANES) vf_store(out + i, vf_load(row + i));
+        for (; i < width; i++) out[i] = row[i * step];
+    }
+}
+
+void QK(attention_scores)(const attention_tile *t, const float *q, const float *k, int64_t k_row, int64_t begin,
+                          int64_t end, bool masked, attention_ahead ahead, float *s) {
     QK(attention_multiply)
     (&(attention_product){.rows = end - begin,
                           .cols = t->lanes,
-                          .count = k->shape[3],
-                          .a = t->k + begin * k->stride[1],
-                          .a_row = k->stride[1],
-                          .a_step = k->stride[3],
+                          .real = t->rows,
+                          .count = t->of->k.shape[3],
+                          .a = k,
+                          .a_row = k_row,
+                          .a_step = 1,
                           .b = q,
                           .b_row = t->lanes,
                           .c = s,
-                          .c_row = t->lanes});
+                          .c_row = t->lanes,
+                          .ahead = ahead});
     if (t->of->bias.ndim >= 0) add_bias(t, begin, end, s);
     if (masked) mask(t, begin, end, s);
 }
@@ -142,13 +156,18 @@ void QK(attention_rows)(const attention_tile *t, const qp_view *v, int t_axis, i
 
 static int lanes_of(int64_t n) { return n < 0 ? 0 : n < VF_LANES ? (int)n : VF_LANES; }
 
-/* A square of VF_LANES rows from `lane` and VF_LANES columns from i, turned. */
-static void square(vf x[VF_LANES], float *const *row, int rows, int lane, int64_t i, int64_t count) {
-    int n = lanes_of(count - i);
-    for (int u = 0; u < VF_LANES; u++)
-        x[u] = lane + u >= rows ? (vf){0}
-               : n == VF_LANES  ? vf_load(row[lane + u] + i)
-                                : vf_load_n(row[lane + u] + i, n);
+static void fetch_rows(float *const *row, int rows, int64_t count) {
+    for (int r = 0; r < rows; r++)
+        for (int64_t i = 0; i < count; i += LINE) __builtin_prefetch(row[r] + i);
+}
+
+/* A square of VF_LANES rows and VF_LANES columns from i, turned; rows and columns beyond are 0. */
+static inline __attribute__((always_inline)) void square(vf x[VF_LANES], float *const *row, int rows, int64_t i,
+                                                         int n) {
+    if (rows == VF_LANES && n == VF_LANES)
+        for (int u = 0; u < VF_LANES; u++) x[u] = vf_load(row[u] + i);
+    else
+        for (int u = 0; u < VF_LANES; u++) x[u] = u < rows ? vf_load_n(row[u] + i, n) : (vf){0};
     turn(x);
 }
 
@@ -162,11 +181,12 @@ void QK(attention_turn)(float *out, int lanes, float *const *row, int rows, int6
             }
         return;
     }
+    fetch_rows(row, rows, count);
     for (int64_t i = 0; i < count; i += VF_LANES)
         for (int lane = 0; lane < lanes; lane += VF_LANES) {
             vf  x[VF_LANES];
             int n = lanes_of(count - i);
-            square(x, row, rows, lane, i, count);
+            square(x, row + lane, lanes_of(rows - lane), i, n);
             for (int u = 0; u < n; u++) {
                 float *p = out + (i + u) * lanes + lane;
                 vf_store(p, add ? vf_fma(x[u], vf_set1(scale), vf_load(p)) : x[u] * scale);
@@ -184,6 +204,7 @@ void QK(attention_return)(float *const *row, int rows, int64_t step, const float
             }
         return;
     }
+    fetch_rows(row, rows, count);
     for (int64_t i = 0; i < count; i += VF_LANES)
         for (int lane = 0; lane < rows; lane += VF_LANES) {
             vf  x[VF_LANES], by = vf_load(scale + lane);
