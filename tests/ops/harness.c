@@ -133,7 +133,7 @@ static qp_ctx *contexts[QP_ISA_AVX512 + 1][THREAD_COUNTS];
 qp_ctx     *context_of(qp_isa isa, int which) { return contexts[isa][which]; }
 const char *isa_name(qp_isa isa) { return isa == QP_ISA_BASE ? "base" : isa == QP_ISA_AVX2 ? "avx2" : "avx512"; }
 
-static int open_contexts(void **state) {
+int open_contexts(void **state) {
     (void)state;
     for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++)
         for (int t = 0; t < THREAD_COUNTS; t++) {
@@ -143,7 +143,7 @@ static int open_contexts(void **state) {
     return 0;
 }
 
-static int close_contexts(void **state) {
+int close_contexts(void **state) {
     (void)state;
     for (qp_isa isa = QP_ISA_BASE; isa <= QP_ISA_AVX512; isa++)
         for (int t = 0; t < THREAD_COUNTS; t++) qp_close(contexts[isa][t]);
