@@ -150,9 +150,10 @@ extern const int thread_counts[THREAD_COUNTS]; /* 1, 2, 5 */
 qp_ctx     *context_of(qp_isa isa, int which);
 const char *isa_name(qp_isa isa);
 
-/* Runs test(op) for each op of the registry, or only those named on the command line. */
 int open_contexts(void **state); /* a group's setup and teardown */
 int close_contexts(void **state);
+
+/* Runs test(op) for each op of the registry, or only those named on the command line. */
 int run_ops(int argc, char **argv, void (*test)(const qp_op *op));
 
 /* Calls test for each sample of op as a case. */
