@@ -228,20 +228,26 @@ bool qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const ui
     return p->count ? cut(&j, 0, text, n) : word(arg, text, n);
 }
 
-/* No word of the patterns by hand holds a space behind something that is no white space, and
- * none looks behind itself. That also holds when numbers were cut apart before. */
+/* No word of GPT-2's pattern holds white space behind something else. In the newer ones line
+ * ends may follow signs, but nothing follows a line end except white space. None looks behind
+ * itself, and it makes no difference when numbers were cut apart before. */
+static bool cuts_at(qpi_split_kind kind, place text, size_t n, size_t i) {
+    size_t bytes;
+    if (text[i] == ' ' || (kind == QPI_SPLIT_GPT2 && text[i] == '\n')) return qpi_spaces_at_end(text, i) == 0;
+    return kind != QPI_SPLIT_GPT2 && text[i - 1] == '\n' &&
+           qpi_class_at(text + i, text + n, &bytes) != QPI_SPACE;
+}
+
 size_t qpi_pretokenizer_cut(const qpi_pretokenizer *p, const uint8_t *text, size_t n, size_t from) {
-    bool by_hand = false;
+    qpi_split_kind kind = QPI_SPLIT_NONE;
     for (int i = 0; i < p->count; i++) {
-        qpi_split_kind kind = p->stages[i].kind;
-        if (kind == QPI_SPLIT_REGEX || p->stages[i].prefix_space) return n;
-        by_hand |= kind == QPI_SPLIT_GPT2 || kind == QPI_SPLIT_LLAMA3 || kind == QPI_SPLIT_QWEN2;
+        const qpi_split *s = &p->stages[i];
+        if (s->kind == QPI_SPLIT_REGEX || s->prefix_space) return n;
+        if (kind == QPI_SPLIT_NONE && s->kind != QPI_SPLIT_DIGITS) kind = s->kind;
     }
-    if (!by_hand) return n;
-    for (size_t i = from ? from : 1; i < n; i++) {
-        uint8_t before = text[i - 1];
-        if (text[i] == ' ' && before > ' ' && before < 0x7F) return i;
-    }
+    if (kind == QPI_SPLIT_NONE) return n;
+    for (size_t i = from ? from : 1; i < n; i++)
+        if (cuts_at(kind, text, n, i)) return i;
     return n;
 }
 

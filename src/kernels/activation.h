@@ -24,7 +24,7 @@ static inline vf qk_gelu(vf x) {
                               1.603352721e-04f, 6.379076694e-06f, 2.405029953e-08f};
     static const float q[] = {1.000000000e+00f, 2.492241561e-01f, 2.813886292e-02f,
                               1.836575801e-03f, 7.135262422e-05f, 1.237169386e-06f};
-    vf y = x * qk_half_odd(x, 5.3f, p, 6, q, 6);
+    vf                 y = x * qk_half_odd(x, 5.3f, p, 6, q, 6);
     return vf_select(vf_lt(x, vf_set1(-5.3f)), (vf){0}, y);
 }
 static inline vf qk_gelu_slope(vf x) {

@@ -55,7 +55,8 @@ static inline void qk_lines_piece(void *arg, int64_t begin, int64_t end, int wor
 
 /* All lines of a contiguous tensor of `like`'s shape, in parallel: `one` at a time along the
  * last axis (stride 1), `many` side by side along another. */
-static inline void qk_lines(const qp_call *c, const qp_view *like, int axis, qk_line_fn *one, qk_line_fn *many) {
+static inline void qk_lines(const qp_call *c, const qp_view *like, int axis, qk_line_fn *one,
+                            qk_line_fn *many) {
     qk_lines_job job = {c, qk_axis_of(like, axis), 1, one, many};
     if (job.axis.inner > 1) job.cuts = (job.axis.inner + QK_MANY - 1) / QK_MANY;
     if (job.axis.n == 0 || job.axis.inner == 0) return;

@@ -43,8 +43,7 @@ static inline void qk_max_many(const qp_call *c, qk_line l, float *values, int64
     float        max[QK_MANY];
     int32_t      at[QK_MANY + VF_LANES] = {0};
     memcpy(max, x, (size_t)l.m * sizeof *max);
-    for (int64_t i = 1; i < l.n; i++)
-        QK_VECTORS(j, k, l.m) {
+    for (int64_t i = 1; i < l.n; i++) QK_VECTORS(j, k, l.m) {
             vf v = qk_get(x + i * l.stride, 1, j, k), best = qk_get(max, 1, j, k);
             vm larger = vf_gt(v, best) | (~vf_eq(v, v) & vf_eq(best, best));
             qk_put(max, 1, j, vf_select(larger, v, best), k);

@@ -4,11 +4,15 @@
  *   end(x) = act(x + bias[j]) + residual[i,j]
  *
  * Strides count elements and are arbitrary for A and B (all transposes, views, broadcast 0),
- * types of A and B are f32, bf16 or f16 each, converted while packing; C, bias and residual
- * are f32 and C's columns are contiguous. `batch` products run with the given batch strides.
+ * types of A and B are f32, bf16 or f16 each, converted on the way; C, bias and residual are
+ * f32 and C's columns are contiguous. `batch` products run with the given batch strides. Outputs
+ * of a batch and of rows do not overlap, nor do they overlap A or B.
  *
- * One order of summation: an element's bits depend on k, types and instruction set alone,
- * never on m up to 64 (rows that share a call), on n, on threads, or on the batch.
+ * One order of summation: the bits of C[i,j] depend on the values of row i of A and column j of
+ * B, on k, on what `end` adds to them and on the instruction set; on nothing else. Not on m or
+ * on the rows that share the call, not on n, strides, types, the batch, the number of threads
+ * or the share of work that a thread gets. So a token decoded alone equals the same token in a
+ * prompt or among other requests.
  */
 #ifndef QUIPU_KERNELS_GEMM_H
 #define QUIPU_KERNELS_GEMM_H

@@ -21,8 +21,8 @@ static inline uint32_t qk_random_word(const int64_t *key, int64_t element) {
 static inline void qk_random_block(const int64_t *key, int64_t block, uint32_t *words) {
     uint64_t first = (uint64_t)block * 16;
     for (int lane = 0; lane < 16; lane += VF_LANES) {
-        vu c0 = (vu)vi_iota() + (uint32_t)(first + (uint32_t)lane), c1 = vu_set1((uint32_t)(first >> 32));
-        vu c2 = vu_set1((uint32_t)key[1]), c3 = vu_set1((uint32_t)((uint64_t)key[1] >> 32));
+        vu       c0 = (vu)vi_iota() + (uint32_t)(first + (uint32_t)lane), c1 = vu_set1((uint32_t)(first >> 32));
+        vu       c2 = vu_set1((uint32_t)key[1]), c3 = vu_set1((uint32_t)((uint64_t)key[1] >> 32));
         uint32_t k0 = (uint32_t)key[0], k1 = (uint32_t)((uint64_t)key[0] >> 32);
         for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
             vu h0, l0, h1, l1;

@@ -47,7 +47,8 @@ static inline float qk_row_exp(const float *x, int64_t n, float shift, float *y)
 static inline void qk_many_max(const float *x, qk_line l, float *max, bool finite) {
     QK_VECTORS(j, k, l.m) qk_put(max, 1, j, -VF_INF, k);
     for (int64_t i = 0; i < l.n; i++)
-        QK_VECTORS(j, k, l.m) qk_put(max, 1, j, vf_max(qk_get(max, 1, j, k), qk_get(x + i * l.stride, 1, j, k)), k);
+        QK_VECTORS(j, k, l.m)
+        qk_put(max, 1, j, vf_max(qk_get(max, 1, j, k), qk_get(x + i * l.stride, 1, j, k)), k);
     for (int j = 0; j < l.m && finite; j++)
         if (max[j] == -INFINITY) max[j] = 0;
 }
@@ -55,8 +56,7 @@ static inline void qk_many_max(const float *x, qk_line l, float *max, bool finit
 /* The sums of e^(x - shift) of many lines; the terms go to y unless it is NULL. */
 static inline void qk_many_exp(const float *x, qk_line l, const float *shift, float *sum, float *y) {
     QK_VECTORS(j, k, l.m) qk_put(sum, 1, j, (vf){0}, k);
-    for (int64_t at = 0; at < l.n * l.stride; at += l.stride)
-        QK_VECTORS(j, k, l.m) {
+    for (int64_t at = 0; at < l.n * l.stride; at += l.stride) QK_VECTORS(j, k, l.m) {
             vf e = vf_exp(qk_get(x + at, 1, j, k) - qk_get(shift, 1, j, k));
             if (y) qk_put(y + at, 1, j, e, k);
             qk_put(sum, 1, j, qk_get(sum, 1, j, k) + e, k);

@@ -98,9 +98,9 @@ static float row_sum(const float *x, int64_t stride, int64_t n) {
 }
 
 static double row_piece(const sum_plan *s, int64_t output, int64_t piece) {
-    int64_t      first = piece / s->cuts * s->group, start = piece % s->cuts * PIECE;
-    int64_t      rows = s->depth / s->n, last = first + s->group < rows ? first + s->group : rows;
-    int64_t      n = s->n - start < PIECE ? s->n - start : PIECE, stride = s->reduced.stride[s->reduced.ndim - 1];
+    int64_t first = piece / s->cuts * s->group, start = piece % s->cuts * PIECE;
+    int64_t rows = s->depth / s->n, last = first + s->group < rows ? first + s->group : rows;
+    int64_t n = s->n - start < PIECE ? s->n - start : PIECE, stride = s->reduced.stride[s->reduced.ndim - 1];
     const float *x = (const float *)s->kept.data + qp_view_offset(&s->kept, output) + start * stride;
     double       sum = 0;
     for (int64_t r = first; r < last; r++) sum += row_sum(x + qp_view_offset(&s->reduced, r * s->n), stride, n);
@@ -120,7 +120,8 @@ static void whole_rows(void *arg, int64_t begin, int64_t end, int worker) {
 static void partial_rows(void *arg, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const sum_plan *s = arg;
-    for (int64_t i = begin; i < end; i++) ((double *)s->partial)[i] = row_piece(s, i / s->pieces, i % s->pieces);
+    for (int64_t i = begin; i < end; i++)
+        ((double *)s->partial)[i] = row_piece(s, i / s->pieces, i % s->pieces);
 }
 
 static void finish_rows(void *arg, int64_t begin, int64_t end, int worker) {
@@ -158,7 +159,8 @@ static void add_rows(const sum_plan *s, const float *x, int64_t first, int64_t l
             else {
                 vf zero = {0};
                 v = (vf_load_n(row[0] + i, m) + (have > 1 ? vf_load_n(row[1] + i, m) : zero)) +
-                    ((have > 2 ? vf_load_n(row[2] + i, m) : zero) + (have > 3 ? vf_load_n(row[3] + i, m) : zero));
+                    ((have > 2 ? vf_load_n(row[2] + i, m) : zero) +
+                     (have > 3 ? vf_load_n(row[3] + i, m) : zero));
             }
             vf_store_n(sum + i, r == first ? v : vf_load_n(sum + i, m) + v, m);
         }
@@ -177,11 +179,12 @@ static void column_piece(void *arg, int64_t begin, int64_t end, int worker) {
     const sum_plan *s = arg;
     int64_t         outer, start, so = s->out.stride[s->out.ndim - 1];
     for (int64_t i = begin; i < end; i++) {
-        int64_t      n = block_of(s, i / s->pieces, &outer, &start), piece = i % s->pieces, first = piece * DEEP;
-        int64_t      last = first + DEEP < s->depth ? first + DEEP : s->depth;
+        int64_t n = block_of(s, i / s->pieces, &outer, &start), piece = i % s->pieces, first = piece * DEEP;
+        int64_t last = first + DEEP < s->depth ? first + DEEP : s->depth;
         const float *x = (const float *)s->kept.data + qp_view_offset(&s->kept, outer * s->width) + start;
         if (s->pieces > 1) {
-            add_rows(s, x, first, last, (float *)s->partial + (outer * s->pieces + piece) * s->width + start, n);
+            add_rows(s, x, first, last, (float *)s->partial + (outer * s->pieces + piece) * s->width + start,
+                     n);
             continue;
         }
         float sum[WIDE], *out = (float *)s->out.data + qp_view_offset(&s->out, outer * s->width) + start * so;
@@ -220,9 +223,12 @@ void QK(qk_sum)(const qp_call *c, uint32_t axes, double scale) {
     s.partial = c->exec->scratch;
     if (s.depth == 0)
         for (int64_t i = 0; i < s.outputs; i++) ((float *)s.out.data)[i] = (float)(scale * 0);
-    else if (s.outputs == 0) return;
-    else if (s.columns) run_columns(&s);
-    else run_rows(&s);
+    else if (s.outputs == 0)
+        return;
+    else if (s.columns)
+        run_columns(&s);
+    else
+        run_rows(&s);
 }
 
 #if QP_BODY
@@ -233,5 +239,7 @@ size_t qk_sum_scratch(const qp_call *c, uint32_t axes) {
     return (size_t)(s.outputs * s.pieces) * (s.columns ? sizeof(float) : sizeof(double));
 }
 
-void qk_sum_split(const qp_view *x, uint32_t axes, qp_view *kept, qp_view *reduced) { split(x, axes, kept, reduced); }
+void qk_sum_split(const qp_view *x, uint32_t axes, qp_view *kept, qp_view *reduced) {
+    split(x, axes, kept, reduced);
+}
 #endif

@@ -25,8 +25,8 @@ static void grad_plain(const qp_call *c) { qp_plain_map(c, df); }
 
 static void backward(qp_rule *r) { r->din[0] = QP_CALL(abs_grad, NULL, r->in[0], r->dout[0]); }
 
-static const qp_sample samples[] = {
-    {.in = "x[3,5]"}, {.in = "d[31]"}, {.in = "x[]"}, {.in = "x[0,4]"}, {.in = "x[2,3,35]"}, {0}};
+static const qp_sample samples[] = {{.in = "x[3,5]"}, {.in = "d[31]"},     {.in = "x[]"},
+                                    {.in = "x[0,4]"}, {.in = "x[2,3,35]"}, {0}};
 
 QP_OP(abs) = {.name = "abs",
               .source = "torch.abs",

@@ -30,7 +30,9 @@ static double f(const double *x, const void *attr) {
 }
 static void plain(const qp_call *c) { qp_plain_map(c, f); }
 
-static void backward(qp_rule *r) { r->din[0] = qp_affine(r->dout[0], ((const affine_attr *)r->attr)->scale, 0); }
+static void backward(qp_rule *r) {
+    r->din[0] = qp_affine(r->dout[0], ((const affine_attr *)r->attr)->scale, 0);
+}
 
 static const qp_sample samples[] = {{.in = "x[3,5]", .attr = &(affine_attr){2.5, -1}},
                                     {.in = "x[]", .attr = &(affine_attr){-0.1, 0}},

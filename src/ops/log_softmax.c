@@ -17,9 +17,8 @@ static void many(const qp_call *c, qk_line l) {
     qk_many_max(x, l, max, false);
     qk_many_exp(x, l, max, rest, NULL);
     for (int j = 0; j < l.m; j++) rest[j] = logf(rest[j]);
-    for (int64_t i = 0; i < l.n; i++, x += l.stride, y += l.stride)
-        QK_VECTORS(j, k, l.m)
-            qk_put(y, 1, j, qk_get(x, 1, j, k) - qk_get(max, 1, j, k) - qk_get(rest, 1, j, k), k);
+    for (int64_t i = 0; i < l.n; i++, x += l.stride, y += l.stride) QK_VECTORS(j, k, l.m)
+    qk_put(y, 1, j, qk_get(x, 1, j, k) - qk_get(max, 1, j, k) - qk_get(rest, 1, j, k), k);
 }
 
 static void run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), one, many); }
@@ -49,8 +48,7 @@ static void grad_many(const qp_call *c, qk_line l) {
     int64_t      end = l.n * l.stride;
     for (int64_t i = 0; i < end; i += l.stride)
         QK_VECTORS(j, k, l.m) qk_put(sum, 1, j, qk_get(sum, 1, j, k) - qk_get(dy + i, 1, j, k), k);
-    for (int64_t i = 0; i < end; i += l.stride)
-        QK_VECTORS(j, k, l.m) {
+    for (int64_t i = 0; i < end; i += l.stride) QK_VECTORS(j, k, l.m) {
             vf p = vf_exp(qk_get(y + i, 1, j, k));
             qk_put(dx + i, 1, j, vf_fma(p, qk_get(sum, 1, j, k), qk_get(dy + i, 1, j, k)), k);
         }
@@ -70,8 +68,7 @@ static void plain(const qp_call *c) {
         double max = -INFINITY, sum = 0;
         for (int64_t i = 0; i < a.n; i++) max = fmax(max, axis_load(x, a, l, i));
         for (int64_t i = 0; i < a.n; i++) sum += exp(axis_load(x, a, l, i) - max);
-        for (int64_t i = 0; i < a.n; i++)
-            axis_store(y, a, l, i, axis_load(x, a, l, i) - max - log(sum));
+        for (int64_t i = 0; i < a.n; i++) axis_store(y, a, l, i, axis_load(x, a, l, i) - max - log(sum));
     }
 }
 

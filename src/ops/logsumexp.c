@@ -31,8 +31,7 @@ static void grad_many(const qp_call *c, qk_line l) {
     const float *x = (const float *)c->in[0].data + l.at;
     const float *y = (const float *)c->in[1].data + l.reduced, *dy = (const float *)c->in[2].data + l.reduced;
     float       *dx = (float *)c->out[0].data + l.at;
-    for (int64_t i = 0; i < l.n * l.stride; i += l.stride)
-        QK_VECTORS(j, k, l.m) {
+    for (int64_t i = 0; i < l.n * l.stride; i += l.stride) QK_VECTORS(j, k, l.m) {
             vf p = vf_exp(qk_get(x + i, 1, j, k) - qk_get(y, 1, j, k));
             qk_put(dx + i, 1, j, qk_get(dy, 1, j, k) * p, k);
         }

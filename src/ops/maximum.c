@@ -10,7 +10,7 @@ QP_KERNEL(maximum) = {run, QP_ELEMENTWISE, NULL};
 static void grad_row(const qp_call *c, char *const *p, int64_t n) {
     float       *dx = (float *)p[0];
     const float *x = (const float *)p[1], *y = (const float *)p[2], *dz = (const float *)p[3];
-    int64_t      so = QK_LAST(c->out[0]), sx = QK_LAST(c->in[0]), sy = QK_LAST(c->in[1]), sz = QK_LAST(c->in[2]);
+    int64_t so = QK_LAST(c->out[0]), sx = QK_LAST(c->in[0]), sy = QK_LAST(c->in[1]), sz = QK_LAST(c->in[2]);
     for (int64_t i = 0; i < n; i += VF_LANES) {
         int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES;
         vf  a = qk_get(x, sx, i, m), b = qk_get(y, sy, i, m), d = qk_get(dz, sz, i, m), zero = {0};
@@ -44,8 +44,12 @@ static void backward(qp_rule *r) {
     }
 }
 
-static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"}, {.in = "x[4,1,5] x[3,1]"}, {.in = "x[] x[2,3]"},
-                                    {.in = "x[0,3] x[3]"},   {.in = "x[67] x[67]"},     {.in = "i9[5] i9[5]", .no_grad = true},
+static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"},
+                                    {.in = "x[4,1,5] x[3,1]"},
+                                    {.in = "x[] x[2,3]"},
+                                    {.in = "x[0,3] x[3]"},
+                                    {.in = "x[67] x[67]"},
+                                    {.in = "i9[5] i9[5]", .no_grad = true},
                                     {0}};
 
 QP_OP(maximum) = {.name = "maximum",

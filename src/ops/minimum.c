@@ -24,8 +24,12 @@ static void backward(qp_rule *r) {
     }
 }
 
-static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"}, {.in = "x[4,1,5] x[3,1]"}, {.in = "x[] x[2,3]"},
-                                    {.in = "x[0,3] x[3]"},   {.in = "x[67] x[67]"},     {.in = "i9[5] i9[5]", .no_grad = true},
+static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"},
+                                    {.in = "x[4,1,5] x[3,1]"},
+                                    {.in = "x[] x[2,3]"},
+                                    {.in = "x[0,3] x[3]"},
+                                    {.in = "x[67] x[67]"},
+                                    {.in = "i9[5] i9[5]", .no_grad = true},
                                     {0}};
 
 QP_OP(minimum) = {.name = "minimum",

@@ -48,7 +48,8 @@ static void plain(const qp_call *c) {
         bool   odd = i % 32 >= 16;
         double u = (float)((float)qk_random_word(key, odd ? i - 16 : i) * 0x1p-32f + 0x1p-33f);
         double angle = (int32_t)qk_random_word(key, odd ? i : i + 16) * 0x1p-31 * pi;
-        qp_store(&c->out[0], qp_view_offset(&c->out[0], i), sqrt(-2 * log(u)) * (odd ? sin(angle) : cos(angle)));
+        qp_store(&c->out[0], qp_view_offset(&c->out[0], i),
+                 sqrt(-2 * log(u)) * (odd ? sin(angle) : cos(angle)));
     }
 }
 

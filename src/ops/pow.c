@@ -27,7 +27,7 @@ static inline float dexponent(float x, float y, float dz) { return x > 0 ? dz * 
 static void grad_row(const qp_call *c, char *const *p, int64_t n) {
     float       *d = (float *)p[0];
     const float *x = (const float *)p[1], *y = (const float *)p[2], *dz = (const float *)p[3];
-    int64_t      so = QK_LAST(c->out[0]), sx = QK_LAST(c->in[0]), sy = QK_LAST(c->in[1]), sz = QK_LAST(c->in[2]);
+    int64_t so = QK_LAST(c->out[0]), sx = QK_LAST(c->in[0]), sy = QK_LAST(c->in[1]), sz = QK_LAST(c->in[2]);
     if (((const grad_attr *)c->attr)->exponent)
         for (int64_t i = 0; i < n; i++) d[i * so] = dexponent(x[i * sx], y[i * sy], dz[i * sz]);
     else
@@ -60,8 +60,12 @@ static void backward(qp_rule *r) {
     }
 }
 
-static const qp_sample samples[] = {{.in = "p[3,5] x[3,5]"}, {.in = "p[4,1,5] x[3,1]"}, {.in = "p[] x[2,3]"},
-                                    {.in = "p[0,3] x[3]"},   {.in = "p[67] x[67]"},     {.in = "i9[5] i3[5]", .no_grad = true},
+static const qp_sample samples[] = {{.in = "p[3,5] x[3,5]"},
+                                    {.in = "p[4,1,5] x[3,1]"},
+                                    {.in = "p[] x[2,3]"},
+                                    {.in = "p[0,3] x[3]"},
+                                    {.in = "p[67] x[67]"},
+                                    {.in = "i9[5] i3[5]", .no_grad = true},
                                     {0}};
 
 QP_OP(pow) = {.name = "pow",
@@ -75,9 +79,8 @@ QP_OP(pow) = {.name = "pow",
               .elementwise = true,
               .samples = samples};
 
-static const qp_sample grad_samples[] = {{.in = "p[3,5] x[3,5] x[3,5]"},
-                                         {.in = "p[3,5] x[5] x[3,5]", .attr = &(grad_attr){true}},
-                                         {0}};
+static const qp_sample grad_samples[] = {
+    {.in = "p[3,5] x[3,5] x[3,5]"}, {.in = "p[3,5] x[5] x[3,5]", .attr = &(grad_attr){true}}, {0}};
 
 QP_OP(pow_grad) = {.name = "pow_grad",
                    .source = "backward of pow",

@@ -31,7 +31,8 @@ static void grad_one(const qp_call *c, qk_line l) {
     vf           s[2] = {{0}};
     int64_t      i = 0, n = l.n;
     for (; i + 2 * VF_LANES <= n; i += 2 * VF_LANES)
-        for (int j = 0; j < 2; j++) s[j] = vf_fma(vf_load(y + i + j * VF_LANES), vf_load(dy + i + j * VF_LANES), s[j]);
+        for (int j = 0; j < 2; j++)
+            s[j] = vf_fma(vf_load(y + i + j * VF_LANES), vf_load(dy + i + j * VF_LANES), s[j]);
     for (; i < n; i += VF_LANES) {
         int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES;
         s[0] = vf_fma(vf_load_n(y + i, m), vf_load_n(dy + i, m), s[0]);
@@ -48,12 +49,10 @@ static void grad_many(const qp_call *c, qk_line l) {
     const float *y = (const float *)c->in[0].data + l.at, *dy = (const float *)c->in[1].data + l.at;
     float       *dx = (float *)c->out[0].data + l.at, dot[QK_MANY] = {0};
     int64_t      end = l.n * l.stride;
-    for (int64_t i = 0; i < end; i += l.stride)
-        QK_VECTORS(j, k, l.m)
-            qk_put(dot, 1, j, vf_fma(qk_get(y + i, 1, j, k), qk_get(dy + i, 1, j, k), qk_get(dot, 1, j, k)), k);
-    for (int64_t i = 0; i < end; i += l.stride)
-        QK_VECTORS(j, k, l.m)
-            qk_put(dx + i, 1, j, qk_get(y + i, 1, j, k) * (qk_get(dy + i, 1, j, k) - qk_get(dot, 1, j, k)), k);
+    for (int64_t i = 0; i < end; i += l.stride) QK_VECTORS(j, k, l.m)
+    qk_put(dot, 1, j, vf_fma(qk_get(y + i, 1, j, k), qk_get(dy + i, 1, j, k), qk_get(dot, 1, j, k)), k);
+    for (int64_t i = 0; i < end; i += l.stride) QK_VECTORS(j, k, l.m)
+    qk_put(dx + i, 1, j, qk_get(y + i, 1, j, k) * (qk_get(dy + i, 1, j, k) - qk_get(dot, 1, j, k)), k);
 }
 
 static void grad_run(const qp_call *c) { qk_lines(c, &c->out[0], axis_given(c), grad_one, grad_many); }
@@ -70,8 +69,7 @@ static void plain(const qp_call *c) {
         double max = -INFINITY, sum = 0;
         for (int64_t i = 0; i < a.n; i++) max = fmax(max, axis_load(x, a, l, i));
         for (int64_t i = 0; i < a.n; i++) sum += exp(axis_load(x, a, l, i) - max);
-        for (int64_t i = 0; i < a.n; i++)
-            axis_store(y, a, l, i, exp(axis_load(x, a, l, i) - max) / sum);
+        for (int64_t i = 0; i < a.n; i++) axis_store(y, a, l, i, exp(axis_load(x, a, l, i) - max) / sum);
     }
 }
 
@@ -80,8 +78,7 @@ static void grad_plain(const qp_call *c) {
     qk_axis        a = qk_axis_of(dx, axis_given(c));
     for (int64_t l = 0; l < a.outer * a.inner; l++) {
         double dot = 0;
-        for (int64_t i = 0; i < a.n; i++)
-            dot += axis_load(y, a, l, i) * axis_load(dy, a, l, i);
+        for (int64_t i = 0; i < a.n; i++) dot += axis_load(y, a, l, i) * axis_load(dy, a, l, i);
         for (int64_t i = 0; i < a.n; i++)
             axis_store(dx, a, l, i, axis_load(y, a, l, i) * (axis_load(dy, a, l, i) - dot));
     }

@@ -11,7 +11,8 @@ typedef struct {
     int64_t        width, cuts; /* of y's rows */
 } rows_job;
 
-static void run_rows(const qp_call *c, int64_t rows, int64_t width, void (*piece)(void *, int64_t, int64_t, int)) {
+static void run_rows(const qp_call *c, int64_t rows, int64_t width,
+                     void (*piece)(void *, int64_t, int64_t, int)) {
     rows_job job = {c, width, (width + CUT - 1) / CUT};
     qp_parallel(c->exec, rows * job.cuts, width < CUT ? 1 + CUT / (width + 1) : 1, piece, &job);
 }
@@ -22,10 +23,11 @@ static void piece(void *arg, int64_t begin, int64_t end, int worker) {
     const qp_view  *x = &job->c->in[0];
     int64_t         width = job->width;
     for (int64_t i = begin; i < end; i++) {
-        int64_t      row = i / job->cuts, start = i % job->cuts * CUT, n = width - start < CUT ? width - start : CUT;
-        const float *gate = (const float *)x->data + qp_view_offset(x, row * 2 * width) + start, *up = gate + width;
-        float       *y = (float *)job->c->out[0].data + row * width + start;
-        int64_t      j = 0;
+        int64_t row = i / job->cuts, start = i % job->cuts * CUT, n = width - start < CUT ? width - start : CUT;
+        const float *gate = (const float *)x->data + qp_view_offset(x, row * 2 * width) + start,
+                    *up = gate + width;
+        float  *y = (float *)job->c->out[0].data + row * width + start;
+        int64_t j = 0;
         for (; j + VF_LANES <= n; j += VF_LANES) vf_store(y + j, vf_load(up + j) * qk_silu(vf_load(gate + j)));
         int m = (int)(n - j);
         if (m) vf_store_n(y + j, vf_load_n(up + j, m) * qk_silu(vf_load_n(gate + j, m)), m);
@@ -51,8 +53,9 @@ static void grad_piece(void *arg, int64_t begin, int64_t end, int worker) {
     const qp_view  *x = &job->c->in[0], *dy = &job->c->in[1];
     int64_t         width = job->width;
     for (int64_t i = begin; i < end; i++) {
-        int64_t      row = i / job->cuts, start = i % job->cuts * CUT, n = width - start < CUT ? width - start : CUT;
-        const float *gate = (const float *)x->data + qp_view_offset(x, row * 2 * width) + start, *up = gate + width;
+        int64_t row = i / job->cuts, start = i % job->cuts * CUT, n = width - start < CUT ? width - start : CUT;
+        const float *gate = (const float *)x->data + qp_view_offset(x, row * 2 * width) + start,
+                    *up = gate + width;
         const float *d = (const float *)dy->data + qp_view_offset(dy, row * width) + start;
         float       *dgate = (float *)job->c->out[0].data + row * 2 * width + start, *dup = dgate + width;
         int64_t      j = 0;
@@ -106,8 +109,10 @@ static void grad_shape(qp_call *c) {
     int  last = x->ndim - 1;
     bool same = dy->dtype == x->dtype && dy->ndim == x->ndim && dy->shape[last] == x->shape[last] / 2;
     for (int i = 0; i < last && same; i++) same = dy->shape[i] == x->shape[i];
-    if (same) shape_set(c, 0, x->dtype, x->ndim, x->shape);
-    else qp_call_fail(c, QP_ERR_SHAPE, "dy has not the shape and type of y");
+    if (same)
+        shape_set(c, 0, x->dtype, x->ndim, x->shape);
+    else
+        qp_call_fail(c, QP_ERR_SHAPE, "dy has not the shape and type of y");
 }
 
 static void plain(const qp_call *c) {
@@ -134,8 +139,8 @@ static void grad_plain(const qp_call *c) {
 
 static void backward(qp_rule *r) { r->din[0] = QP_CALL(swiglu_grad, NULL, r->in[0], r->dout[0]); }
 
-static const qp_sample samples[] = {
-    {.in = "x[3,10]"}, {.in = "x[2]"}, {.in = "x[2,3,70]"}, {.in = "x[0,4]"}, {.in = "x[2,0]"}, {0}};
+static const qp_sample samples[] = {{.in = "x[3,10]"}, {.in = "x[2]"},   {.in = "x[2,3,70]"},
+                                    {.in = "x[0,4]"},  {.in = "x[2,0]"}, {0}};
 
 QP_OP(swiglu) = {.name = "swiglu",
                  .source = "arXiv:2002.05202, equation 5 without the products",

@@ -34,7 +34,8 @@ static void plain(const qp_call *c) {
     int     bits = c->out[0].dtype == QP_BF16 ? 8 : c->out[0].dtype == QP_F16 ? 11 : 24;
     qk_read_key(&c->in[1], key);
     for (int64_t i = 0; i < n; i++)
-        qp_store(&c->out[0], qp_view_offset(&c->out[0], i), ldexp(qk_random_word(key, i) >> (32 - bits), -bits));
+        qp_store(&c->out[0], qp_view_offset(&c->out[0], i),
+                 ldexp(qk_random_word(key, i) >> (32 - bits), -bits));
 }
 
 static const qp_sample samples[] = {

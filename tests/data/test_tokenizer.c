@@ -173,6 +173,53 @@ static void any_bytes(void **state) {
     qp_close(ctx);
 }
 
+static int64_t ids_of(const qp_tokenizer *t, const char *text, size_t n, qp_ids *ids) {
+    qpi_error  e = {0};
+    qpi_piece  item = {.text = (const uint8_t *)text, .size = n};
+    qpi_pieces piece = {&item, 1, 1};
+    assert_true(qpi_pieces_encode(t, NULL, &piece, true, ids, &e));
+    return ids->count;
+}
+
+/* Wherever a text may be cut, both parts have the ids of the whole. */
+static void cuts(void **state) {
+    (void)state;
+    static const char *const parts[] = {
+        "a",        "12",       " ",        "  ",       "\n",           "\r\n",         "\t",
+        ".",        "'s",       "'",        "\xC3\xA9", "\xE7\xB5\x90", "\xE3\x80\x82", "\xE3\x80\x80",
+        "\xCC\x81", "\xC2\xA0", "\xE3\x80", "\x80",     "knots"};
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    int     found = 0;
+    for (size_t i = 0; i < GOLDEN_COUNT; i++) {
+        qp_tokenizer *t = load(ctx, golden[i].name);
+        for (int round = 0; round < 200; round++) {
+            char   text[400];
+            size_t n = 0;
+            for (int k = 0; k < 40; k++) {
+                const char *part = parts[draw(sizeof parts / sizeof *parts)];
+                memcpy(text + n, part, strlen(part));
+                n += strlen(part);
+            }
+            qp_ids whole = {0};
+            ids_of(t, text, n, &whole);
+            for (size_t from = 0; from < n; from += 3) {
+                qp_ids both = {0};
+                size_t at = t->kind->cut(t, (uint8_t *)text, n, from);
+                assert_true(at <= n && at >= from);
+                if (at == n) continue;
+                ids_of(t, text, at, &both);
+                assert_int_equal(ids_of(t, text + at, n - at, &both), whole.count);
+                assert_memory_equal(both.data, whole.data, (size_t)whole.count * sizeof *whole.data);
+                qp_ids_free(&both);
+                found++;
+            }
+            qp_ids_free(&whole);
+        }
+    }
+    assert_true(found > 10000);
+    qp_close(ctx);
+}
+
 static void streaming_holds_back(void **state) {
     (void)state;
     qp_ctx       *ctx = qp_open((qp_options){.threads = 1});
@@ -477,6 +524,7 @@ int main(void) {
         cmocka_unit_test(saved_and_loaded),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(any_bytes),
+        cmocka_unit_test(cuts),
         cmocka_unit_test(streaming_holds_back),
         cmocka_unit_test(asking),
         cmocka_unit_test(long_words),
