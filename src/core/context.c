@@ -8,6 +8,12 @@
 #include "core/core.h"
 #include "core/handles.h"
 
+struct qpi_owned {
+    qpi_owned *next, **link; /* link: what points here */
+    void (*destroy)(void *thing);
+    void *thing;
+};
+
 static int processors(void) {
 #if defined(__linux__)
     cpu_set_t set;
@@ -38,27 +44,34 @@ qp_ctx *qp_open(qp_options options) {
 
 void qp_close(qp_ctx *ctx) {
     if (!ctx) return;
-    for (qpi_owned *o = ctx->owned, *next; o; o = next) {
-        next = o->next;
-        o->destroy(o->thing);
-        free(o);
+    while (ctx->owned) {
+        qpi_owned o = *ctx->owned;
+        qpi_disown(ctx->owned);
+        o.destroy(o.thing);
     }
-    ctx->owned = NULL;
     if (ctx->heap) qpi_handles_close(ctx);
     if (!ctx->pool_shared) qpi_pool_free(ctx->pool);
     qpi_heap_free(ctx->heap);
     free(ctx);
 }
 
-bool qpi_own(qp_ctx *ctx, void *thing, void (*destroy)(void *)) {
+qpi_owned *qpi_own(qp_ctx *ctx, void *thing, void (*destroy)(void *)) {
     qpi_owned *o = malloc(sizeof *o);
     if (!o) {
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory");
-        return false;
+        return NULL;
     }
-    *o = (qpi_owned){ctx->owned, destroy, thing};
+    *o = (qpi_owned){.next = ctx->owned, .link = &ctx->owned, .destroy = destroy, .thing = thing};
+    if (o->next) o->next->link = &o->next;
     ctx->owned = o;
-    return true;
+    return o;
+}
+
+void qpi_disown(qpi_owned *o) {
+    if (!o) return;
+    *o->link = o->next;
+    if (o->next) o->next->link = o->link;
+    free(o);
 }
 
 qp_stats qp_stats_of(const qp_ctx *ctx) {

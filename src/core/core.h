@@ -193,13 +193,12 @@ bool      qpi_is_poison(qp_tensor t);
 qpi_value qpi_value_new(qp_ctx *ctx, const qp_view *shape);
 void      qpi_value_release(qp_ctx *ctx, qpi_value *v);
 
-/* Runs `destroy(thing)` when the context closes, last registered first. */
-typedef struct qpi_owned {
-    struct qpi_owned *next;
-    void (*destroy)(void *thing);
-    void *thing;
-} qpi_owned;
-bool qpi_own(qp_ctx *ctx, void *thing, void (*destroy)(void *));
+/* Runs `destroy(thing)` when the context closes, last registered first. NULL: ERR_MEMORY is
+ * stored and nothing is owned. A thing that may be closed earlier keeps the result, and its
+ * close calls qpi_disown (NULL is allowed) and destroys the thing itself. */
+typedef struct qpi_owned qpi_owned;
+qpi_owned *qpi_own(qp_ctx *ctx, void *thing, void (*destroy)(void *));
+void       qpi_disown(qpi_owned *owned);
 
 /* The three ops that the core itself needs (src/ops). */
 extern const qp_op qp_op_copy, qp_op_accumulate, qp_op_fill;

@@ -9,10 +9,6 @@
 #include "format/checksum.h"
 #include "format/os.h"
 
-typedef struct qpi_data_box {
-    qp_data *d;
-} box;
-
 /* ---- Order ---------------------------------------------------------------------------- */
 
 typedef struct {
@@ -121,27 +117,13 @@ void qpi_data_free(void *data) {
     free(d);
 }
 
-static void free_box(void *thing) {
-    box *b = thing;
-    qpi_data_free(b->d);
-    free(b);
-}
-
 qp_data *qpi_data_give(qp_ctx *ctx, qp_data *d, const qpi_error *e) {
     if (!d) {
         qp_fail(ctx, e->code, "%s", e->text);
         return NULL;
     }
-    box *b = malloc(sizeof *b);
-    if (!b)
-        qp_fail(ctx, QP_ERR_MEMORY, "data: out of memory");
-    else
-        *b = (box){d};
-    if (b && qpi_own(ctx, b, free_box)) {
-        d->box = b;
-        return d;
-    }
-    free(b);
+    d->owned = qpi_own(ctx, d, qpi_data_free);
+    if (d->owned) return d;
     qpi_data_free(d);
     return NULL;
 }
@@ -152,8 +134,8 @@ qp_data *qp_data_new(qp_ctx *ctx, const qp_source *type, void *source, qp_data_o
 }
 
 void qp_data_close(qp_data *d) {
-    if (!d || !d->box) return; /* a validation part goes with its owner */
-    d->box->d = NULL;
+    if (!d || !d->owned) return; /* a validation part goes with its owner */
+    qpi_disown(d->owned);
     qpi_data_free(d);
 }
 

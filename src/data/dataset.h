@@ -19,7 +19,7 @@ struct qp_data {
     qpi_queue           *queue;
     qpi_buffer           state;
     qp_data             *validation; /* owned */
-    struct qpi_data_box *box;
+    struct qpi_owned    *owned; /* NULL for a validation part */
 };
 
 /* A data set that no context owns yet; closes the source on failure. */

@@ -11,11 +11,6 @@
 #include "format/os.h"
 #include "format/utf8.h"
 
-/* What the context owns; the tokenizer may go before it. */
-typedef struct qpi_tokenizer_box {
-    qp_tokenizer *t;
-} box;
-
 /* ---- Life ----------------------------------------------------------------------------- */
 
 qp_tokenizer *qpi_tokenizer_new(const qpi_tokenizer_kind *kind, int64_t id_limit, qpi_error *e) {
@@ -89,34 +84,20 @@ void qpi_tokenizer_finish(qp_tokenizer *t) {
         t->end = qp_tokenizer_id(t, names[i]);
 }
 
-static void free_box(void *thing) {
-    box *b = thing;
-    qpi_tokenizer_free(b->t);
-    free(b);
-}
-
 qp_tokenizer *qpi_tokenizer_give(qp_ctx *ctx, qp_tokenizer *t, const qpi_error *e) {
     if (!t) {
         qp_fail(ctx, e->code, "%s", e->text);
         return NULL;
     }
-    box *b = malloc(sizeof *b);
-    if (!b)
-        qp_fail(ctx, QP_ERR_MEMORY, "tokenizer: out of memory");
-    else
-        *b = (box){t};
-    if (b && qpi_own(ctx, b, free_box)) {
-        t->box = b;
-        return t;
-    }
-    free(b);
+    t->owned = qpi_own(ctx, t, qpi_tokenizer_free);
+    if (t->owned) return t;
     qpi_tokenizer_free(t);
     return NULL;
 }
 
 void qp_tokenizer_close(qp_tokenizer *t) {
     if (!t) return;
-    t->box->t = NULL;
+    qpi_disown(t->owned);
     qpi_tokenizer_free(t);
 }
 

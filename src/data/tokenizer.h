@@ -51,9 +51,9 @@ struct qp_tokenizer {
     /* Components as JSON text, to be written again as they came. */
     char *normalizer_json, *pretokenizer_json, *post_json, *decoder_json;
 
-    pthread_mutex_t           lock;
-    qpi_encoder              *idle; /* under lock */
-    struct qpi_tokenizer_box *box;
+    pthread_mutex_t   lock;
+    qpi_encoder      *idle; /* under lock */
+    struct qpi_owned *owned;
 };
 
 /* An empty tokenizer; NULL when there is no memory. */

@@ -527,6 +527,26 @@ static void random_position(void **state) {
     close_context(ctx);
 }
 
+/* ---- Things that a context owns --------------------------------------------------------------- */
+
+static char destroyed[8];
+static void destroy_letter(void *thing) { strcat(destroyed, thing); }
+
+static void owned_things(void **state) {
+    (void)state;
+    qp_ctx    *ctx = open_context();
+    char       letters[] = "a\0b\0c\0d";
+    qpi_owned *owned[4];
+    for (int i = 0; i < 4; i++) owned[i] = qpi_own(ctx, letters + 2 * i, destroy_letter);
+    destroyed[0] = 0;
+    qpi_disown(owned[1]); /* in the middle, and at the head: closed earlier by their users */
+    qpi_disown(owned[3]);
+    qpi_disown(NULL);
+    assert_string_equal(destroyed, "");
+    close_context(ctx);
+    assert_string_equal(destroyed, "ca");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stale_handles),       cmocka_unit_test(handles_of_another_context),
@@ -539,7 +559,7 @@ int main(void) {
         cmocka_unit_test(bad_shapes),          cmocka_unit_test(attached_memory),
         cmocka_unit_test(attach_that_fails_releases), cmocka_unit_test(read_only_memory),
         cmocka_unit_test(reading_and_writing), cmocka_unit_test(copies_in_place),
-        cmocka_unit_test(random_position),
+        cmocka_unit_test(random_position),     cmocka_unit_test(owned_things),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
