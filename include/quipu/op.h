@@ -122,6 +122,8 @@ struct qp_op {
     void (*backward)(qp_rule *rule);   /* NULL: not differentiable */
     size_t (*scratch)(const qp_call *call, int threads);
     double (*flops)(const qp_call *call); /* NULL: one for each output element */
+    double (*bytes)(const qp_call *call); /* moved at least; NULL: each input and output once, what
+                                             is written in place twice */
     const qp_sample *samples; /* ends with {0} */
     uint32_t mutates; /* QP_SAVE_IN bits of the inputs that it writes in place, the first among
                          them; out[0] is in[0]; never recorded */
@@ -137,6 +139,15 @@ QP_API void qp_call_fail(const qp_call *call, qp_code code, const char *format, 
  * NULL: zeros. Trailing absent inputs may be left out. qp_apply is for one output. */
 QP_API void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs);
 QP_API qp_tensor qp_apply(const qp_op *op, int nin, const qp_tensor *ins, const void *attr);
+
+/* What a call costs at least, by the op's own word. */
+QP_API double qp_call_flops(const qp_call *call);
+QP_API double qp_call_bytes(const qp_call *call);
+
+/* fn(user, call, seconds) after each kernel or definition that this context runs, in the thread
+ * that called the op: a profile. It may ask for costs and must run no op. fn NULL: no longer. */
+typedef void qp_observer(void *user, const qp_call *call, double seconds);
+QP_API void  qp_observe(qp_ctx *ctx, qp_observer *fn, void *user);
 
 /* Every op of the library, by index; NULL past the end. By name; NULL if unknown. */
 QP_API const qp_op *qp_op_at(int index);

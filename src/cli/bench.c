@@ -179,6 +179,7 @@ static const cli_option options[] = {
     {"batch", 'b', CLI_INT, "B", "4", "step: rows of a batch", 1, 65536, false},
     {"length", 'l', CLI_INT, "T", "64", "step: positions of a row; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
+    {"profile", 0, CLI_FLAG, NULL, NULL, "step: what each op takes of it", 0, 0, false},
     {0}};
 
 QP_VERB(bench) = {.name = "bench",
@@ -189,6 +190,6 @@ QP_VERB(bench) = {.name = "bench",
                   .options = options,
                   .examples = "  quipu bench gemm -t 2\n"
                               "  quipu bench ops --json\n"
-                              "  quipu bench step --preset gpt2 --batch 4 --length 64 --steps 10\n"
+                              "  quipu bench step --preset gpt2 --batch 4 --length 64 --steps 10 --profile\n"
                               "  quipu bench generate --preset gpt2 --length 16 --steps 64\n",
                   .run = run};

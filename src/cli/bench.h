@@ -36,6 +36,17 @@ double bench_median(double *values, int n); /* sorts them */
 void   bench_roofline(bench *b);
 double bench_copy(bench *b, int64_t floats); /* bytes/s of copying so many, read and write */
 
+/* What each op took within a step, by phase. */
+typedef struct bench_profile bench_profile;
+typedef enum { BENCH_FORWARD, BENCH_BACKWARD, BENCH_OPTIMISER, BENCH_PHASES } bench_phase;
+
+/* Watches the context's calls from now on, as those of `phase`; NULL after an error. */
+bench_profile *bench_profile_new(bench *b);
+void           bench_profile_phase(bench_profile *p, bench_phase phase); /* NULL is allowed */
+/* Rows for `steps` steps whose phases took so long; ends the watching and frees p. */
+void bench_profile_report(bench *b, bench_profile *p, int steps, const double seconds[BENCH_PHASES]);
+void bench_profile_free(bench *b, bench_profile *p); /* NULL is allowed */
+
 /* The model of --preset or --config, NULL after an error. */
 qp_model *bench_model(bench *b);
 

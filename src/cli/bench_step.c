@@ -4,13 +4,14 @@
 
 #include "cli/bench.h"
 
-enum { FORWARD, BACKWARD, OPTIMISER, WHOLE, PARTS };
+enum { FORWARD = BENCH_FORWARD, BACKWARD = BENCH_BACKWARD, OPTIMISER = BENCH_OPTIMISER, WHOLE, PARTS };
 
 typedef struct {
-    bench    *b;
-    qp_model *m;
-    qp_optim *optim;
-    qp_tensor ids, labels;
+    bench         *b;
+    qp_model      *m;
+    qp_optim      *optim;
+    qp_tensor      ids, labels;
+    bench_profile *profile; /* NULL: none */
 } step_bench;
 
 static qp_tensor random_ids(qp_ctx *ctx, int64_t B, int64_t T, int64_t vocabulary) {
@@ -25,13 +26,16 @@ static qp_tensor random_ids(qp_ctx *ctx, int64_t B, int64_t T, int64_t vocabular
 }
 
 static void one_step(step_bench *s, double times[PARTS]) {
-    double    start = cli_now();
+    double start = cli_now();
+    bench_profile_phase(s->profile, BENCH_FORWARD);
     qp_scope  scope = qp_enter(s->b->ctx);
     qp_tensor loss = qp_model_loss(s->m, s->ids, s->labels);
     double    forward = cli_now();
+    bench_profile_phase(s->profile, BENCH_BACKWARD);
     qp_backward(loss);
     double backward = cli_now();
     qp_leave(scope);
+    bench_profile_phase(s->profile, BENCH_OPTIMISER);
     qp_step(s->optim);
     double end = cli_now();
     times[FORWARD] = forward - start;
@@ -92,6 +96,21 @@ qp_model *bench_model(bench *b) {
     return NULL;
 }
 
+/* Another few steps, watched. */
+static void profile(step_bench *s, int steps) {
+    double sums[PARTS] = {0}, t[PARTS];
+    s->profile = bench_profile_new(s->b);
+    for (int i = 0; i < steps && !qp_failed(s->b->ctx); i++) {
+        if (cli_interrupted()) qp_fail(s->b->ctx, QP_ERR_CANCELLED, "cancelled");
+        one_step(s, t);
+        for (int k = 0; k < PARTS; k++) sums[k] += t[k] / steps;
+    }
+    if (!qp_failed(s->b->ctx))
+        bench_profile_report(s->b, s->profile, steps, sums);
+    else
+        bench_profile_free(s->b, s->profile);
+}
+
 static void run(bench *b) {
     int64_t    B = cli_int(b->c, "batch"), T = cli_int(b->c, "length");
     int        steps = (int)cli_int(b->c, "steps");
@@ -118,6 +137,7 @@ static void run(bench *b) {
         cli_progress_show(&b->progress, i + 1, "%.3f s", t[WHOLE]);
     }
     if (!qp_failed(b->ctx)) report(&s, times, steps);
+    if (!qp_failed(b->ctx) && cli_flag(b->c, "profile")) profile(&s, steps);
     free(memory);
 }
 

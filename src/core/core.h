@@ -179,6 +179,9 @@ struct qp_ctx {
     qp_dtype param_dtype; /* of new parameters: f32; the harness of parts works in f64 */
     _Atomic int cancelled; /* by qp_cancel, from any thread or signal handler */
 
+    qp_observer *observer; /* told of every call that has run; NULL: nobody */
+    void        *observer_user;
+
     struct qpi_owned *owned; /* things with a destructor, freed last made first */
 };
 
@@ -202,6 +205,9 @@ void       qpi_disown(qpi_owned *owned);
 
 /* The three ops that the core itself needs (src/ops). */
 extern const qp_op qp_op_copy, qp_op_accumulate, qp_op_fill;
+
+/* run(call) with its time to the observer. */
+void qpi_run_observed(void (*run)(const qp_call *call), const qp_call *call);
 
 /* ---- Registry (made by the build) --------------------------------------------------------- */
 

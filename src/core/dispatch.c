@@ -136,7 +136,9 @@ static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, cons
     if (ok && layout == QP_ELEMENTWISE) ok = elementwise(ctx, &r);
     for (int i = 0; i < nin && ok; i++)
         if (!written(op, i) && !fits(&r.in[i], layout)) ok = make_contiguous(ctx, &r, &r.in[i]);
-    if (ok) (k ? k->run : op->plain)(&r.call);
+    void (*run)(const qp_call *call) = k ? k->run : op->plain;
+    if (ok && ctx->observer) qpi_run_observed(run, &r.call);
+    else if (ok) run(&r.call);
     for (int i = 0; i < r.copy_count; i++) qpi_value_release(ctx, &r.copies[i]);
     return ok;
 }

@@ -90,7 +90,14 @@ static void grad_plain(const qp_call *c) {
     }
 }
 
+/* Of the table only the rows that are named. */
+static double rows_bytes(const qp_view *rows, const qp_view *index, int passes) {
+    return passes * (double)qp_view_count(rows) * (double)qp_dtype_bytes(rows->dtype) +
+           (double)qp_view_count(index) * (double)qp_dtype_bytes(index->dtype);
+}
 static double grad_flops(const qp_call *c) { return (double)qp_view_count(&c->in[1]); }
+static double grad_bytes(const qp_call *c) { return rows_bytes(&c->in[1], &c->in[2], 3); }
+static double bytes(const qp_call *c) { return rows_bytes(&c->out[0], &c->in[1], 2); }
 
 static const qp_sample grad_samples[] = {
     {.in = "x[7,5] x[3,5] i7[3]"}, {.in = "x[5,67] x[2,9,67] i5[2,9]"}, {.in = "x[3,200] x[40,200] i3[40]"},
@@ -104,6 +111,7 @@ QP_OP(embedding_grad) = {.name = "embedding_grad",
                          .shape = grad_shape,
                          .plain = grad_plain,
                          .flops = grad_flops,
+                         .bytes = grad_bytes,
                          .mutates = QP_SAVE_IN(0),
                          .samples = grad_samples};
 
@@ -145,6 +153,7 @@ QP_OP(embedding) = {.name = "embedding",
                     .shape = shape,
                     .plain = plain,
                     .backward = backward,
+                    .bytes = bytes,
                     .samples = samples};
 
 qp_tensor qp_embedding(qp_tensor table, qp_tensor index) { return QP_CALL(embedding, NULL, table, index); }

@@ -170,6 +170,12 @@ static void gather_backward(qp_rule *r) {
     QP_CALL(gather_grad, r->attr, r->din[0], r->in[1], r->dout[0]);
 }
 
+/* Of the larger tensor only the elements that are named. */
+static double elements_bytes(const qp_call *c, const qp_view *near, size_t passes) {
+    return (double)qp_view_count(&c->in[1]) * (double)(passes * qp_dtype_bytes(near->dtype) + qp_dtype_bytes(c->in[1].dtype));
+}
+static double gather_bytes(const qp_call *c) { return elements_bytes(c, &c->out[0], 2); }
+
 static const qp_sample gather_samples[] = {{.in = "x[3,7] i7[3,4]", .attr = &(attr){-1}},
                                            {.in = "x[5,3] i5[8,2]"},
                                            {.in = "x[2,5,70] i5[2,3,67]", .attr = &(attr){1}},
@@ -188,6 +194,7 @@ QP_OP(gather) = {.name = "gather",
                  .shape = gather_shape,
                  .plain = gather_plain,
                  .backward = gather_backward,
+                 .bytes = gather_bytes,
                  .samples = gather_samples};
 
 qp_tensor qp_gather(qp_tensor x, int axis, qp_tensor index) { return QP_CALL(gather, &(attr){axis}, x, index); }
@@ -207,6 +214,8 @@ static void grad_plain(const qp_call *c) {
     }
 }
 
+static double grad_bytes(const qp_call *c) { return elements_bytes(c, &c->in[2], 3); }
+
 static const qp_sample grad_samples[] = {
     {.in = "x[3,7] i7[3,4] x[3,4]", .attr = &(attr){-1}},         {.in = "x[5,3] i5[8,2] x[9,3]"},
     {.in = "x[2,5,70] i5[2,3,67] x[2,3,67]", .attr = &(attr){1}}, {.in = "x[6] i6[90] x[90]"},
@@ -220,6 +229,7 @@ QP_OP(gather_grad) = {.name = "gather_grad",
                       .attr_bytes = sizeof(attr),
                       .shape = grad_shape,
                       .plain = grad_plain,
+                      .bytes = grad_bytes,
                       .mutates = QP_SAVE_IN(0),
                       .samples = grad_samples};
 

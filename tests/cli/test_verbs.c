@@ -419,6 +419,27 @@ static void list(void **state) {
     json_decref(parts);
 }
 
+/* The first row is the step's. Ops and what is outside of them make up the whole. */
+static void check_profile(const json_t *rows) {
+    double ops = 0, outside = 0, all = 0;
+    for (size_t i = 1; i < json_array_size(rows); i++) {
+        json_t     *row = json_array_get(rows, i);
+        const char *op = json_string_value(json_object_get(row, "op")),
+                   *phase = json_string_value(json_object_get(row, "phase"));
+        double seconds = number(row, "seconds");
+        assert_true(seconds >= 0);
+        if (!strcmp(phase, "step"))
+            all += seconds;
+        else if (!strcmp(op, "outside"))
+            outside += seconds;
+        else if (strcmp(op, "all ops") != 0) {
+            ops += seconds;
+            assert_true(number(row, "calls") >= 1 && number(row, "gbytes") > 0);
+        }
+    }
+    assert_true(ops > 0 && outside > 0 && fabs(ops + outside - all) < 1e-9);
+}
+
 static void bench(void **state) {
     (void)state;
     write_text("config.json", byte_config);
@@ -431,6 +452,10 @@ static void bench(void **state) {
     json_t *row = json_array_get(json_object_get(o, "rows"), 0);
     assert_true(number(row, "seconds") > 0 && number(row, "tokens_per_second") > 0 &&
                 integer(row, "peak_bytes") > 0);
+    json_decref(o);
+    o = expect_json(run("bench", "step", "--config", "%/config.json", "--steps", "3", "--length", "16", "-r",
+                        "1", "--profile", "--json", NULL));
+    check_profile(json_object_get(o, "rows"));
     json_decref(o);
     o = expect_json(
         run("bench", "generate", "--config", "%/config.json", "--steps", "20", "-r", "1", "--json", NULL));

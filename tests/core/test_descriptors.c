@@ -66,11 +66,63 @@ static void outs_may_be_ins(void **state) {
     close_context(ctx);
 }
 
+typedef struct {
+    int    calls;
+    double seconds, flops, bytes;
+    char   last[32];
+} seen;
+
+static void observe(void *user, const qp_call *call, double seconds) {
+    seen *s = user;
+    s->calls++;
+    s->seconds += seconds;
+    s->flops += qp_call_flops(call);
+    s->bytes += qp_call_bytes(call);
+    snprintf(s->last, sizeof s->last, "%s", call->op->name);
+}
+
+/* Every call is seen once, with what it must move: a broadcast operand once, what is written in
+ * place twice, of a table the rows that are named. */
+static void calls_are_observed(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_context();
+    seen      s = {0};
+    int32_t   ids[] = {5, 2};
+    qp_tensor rows = qp_zeros(ctx, QP_F32, SHAPE(100, 3)), row = qp_zeros(ctx, QP_F32, SHAPE(3)),
+              index = qp_from(ctx, QP_I32, SHAPE(2), ids);
+    struct {
+        const char *op;
+        qp_tensor   in[2];
+        double      flops, bytes;
+    } cases[] = {{"add", {rows, row}, 300, 4 * (300 + 3 + 300)},
+                 {"accumulate", {rows, row}, 300, 4 * (2 * 300 + 3)},
+                 {"embedding", {rows, index}, 6, 4 * (2 * 6 + 2)},
+                 {"matmul", {rows, qp_transpose(rows, 0, 1)}, 2 * 100 * 100 * 3, 4 * (2 * 300 + 10000)}};
+    qp_observe(ctx, observe, &s);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        s = (seen){0};
+        qp_apply(qp_op_find(cases[i].op), 2, cases[i].in, NULL);
+        expect_ok(ctx);
+        assert_int_equal(s.calls, 1);
+        assert_string_equal(s.last, cases[i].op);
+        assert_true(s.seconds > 0);
+        if (s.flops != cases[i].flops || s.bytes != cases[i].bytes)
+            fail_msg("%s: %g flops, %g bytes", cases[i].op, s.flops, s.bytes);
+    }
+    qp_reshape(rows, SHAPE(300)); /* moves no data */
+    assert_int_equal(s.calls, 1);
+    qp_observe(ctx, NULL, NULL);
+    qp_add(rows, row);
+    assert_int_equal(s.calls, 1);
+    close_context(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unsound_descriptors),
         cmocka_unit_test(wrong_counts),
         cmocka_unit_test(outs_may_be_ins),
+        cmocka_unit_test(calls_are_observed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
