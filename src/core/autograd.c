@@ -130,6 +130,13 @@ void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges
     }
 }
 
+const qp_op *qpi_saved_by(const qp_ctx *ctx, const qpi_value *v) {
+    for (const qpi_node *n = ctx->last_node; n && v->storage; n = n->prev)
+        for (int i = 0; i < n->nin + n->nout; i++)
+            if (n->saved[i].value.storage == v->storage && n->saved[i].value.view.data == v->view.data) return n->op;
+    return NULL;
+}
+
 /* ---- Accumulation ------------------------------------------------------------------------- */
 
 static qp_tensor borrow(qp_ctx *ctx, const qpi_value *v) {
@@ -145,16 +152,24 @@ static void update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi
     qp_drop(t[1]);
 }
 
+/* A buffer of v's shape and elements, in the given type. */
+static qpi_sum copy_sum(qp_ctx *ctx, const qpi_value *v, qp_dtype dtype) {
+    qp_view shape = v->view;
+    shape.dtype = dtype;
+    qpi_sum sum = {qpi_value_new(ctx, &shape), true};
+    if (sum.value.storage) update(ctx, &qp_op_copy, &sum.value, v);
+    return sum;
+}
+
 /* Makes the sum a buffer that may be added into. */
 static bool own_sum(qp_ctx *ctx, qpi_sum *sum) {
     const qpi_storage *s = sum->value.storage;
     if (s->count == 1 && !s->read_only && qpi_view_contiguous(&sum->value.view)) sum->in_place = true;
     if (sum->in_place) return true;
-    qpi_value own = qpi_value_new(ctx, &sum->value.view);
-    if (!own.storage) return false;
-    update(ctx, &qp_op_copy, &own, &sum->value);
+    qpi_sum own = copy_sum(ctx, &sum->value, sum->value.view.dtype);
+    if (!own.value.storage) return false;
     qpi_value_release(ctx, &sum->value);
-    *sum = (qpi_sum){own, true};
+    *sum = own;
     return true;
 }
 
@@ -194,14 +209,22 @@ qp_tensor qp_grad_into(const qp_rule *rule, int i) {
     return sum ? borrow(rule->ctx, &sum->value) : qpi_poison(rule->ctx);
 }
 
-/* The sum at e grows by g: the first is adopted, later ones are added. A leaf's gradient is
- * its own, since optimisers work on it in place: it adopts g only if nobody but the handle g
- * holds it. */
+/* The sum at e grows by g: the first is adopted if it is of the value's type, later ones are
+ * added. A leaf's gradient is its own, since optimisers work on it in place: it adopts g only
+ * if nobody but the handle g holds it. */
 static void contribute(qp_ctx *ctx, qpi_edge e, qp_tensor g) {
     qpi_slot *s = qpi_resolve(g, "backward");
     if (!s) return;
+    if (!s->value.storage) {
+        qp_fail(ctx, QP_ERR_STATE, "backward: a gradient %s", qpi_no_elements(&s->value));
+        return;
+    }
     qpi_sum *sum = &e.node->grad[e.out];
-    if (!sum->value.storage) {
+    qp_dtype dtype = e.node->saved[e.node->nin + e.out].value.view.dtype;
+    if (!sum->value.storage && s->value.view.dtype != dtype) {
+        qpi_value g_value = s->value;
+        *sum = copy_sum(ctx, &g_value, dtype);
+    } else if (!sum->value.storage) {
         sum->value = s->value;
         qpi_storage_retain(sum->value.storage);
         bool leaf = !e.node->op;
@@ -227,13 +250,6 @@ static void leaf_contributed(qp_ctx *ctx, qpi_node *leaf) {
 static void contributed(qp_ctx *ctx, const qpi_node *n) {
     for (int i = 0; i < n->edges; i++)
         if (n->in[i].node) leaf_contributed(ctx, n->in[i].node);
-}
-
-static bool same_shape(const qp_view *a, const qp_view *b) {
-    if (a->ndim != b->ndim) return false;
-    for (int i = 0; i < a->ndim; i++)
-        if (a->shape[i] != b->shape[i]) return false;
-    return true;
 }
 
 /* Handles for what the rule may see; false if a saved value has changed since. */
@@ -273,7 +289,7 @@ static void run_rule(qp_ctx *ctx, qpi_node *n) {
     for (int i = 0; i < n->nin; i++) {
         if (need[i] && !qp_is_none(din[i]) && !qp_failed(ctx)) {
             qpi_slot *s = qpi_resolve(din[i], "backward");
-            if (s && !same_shape(&s->value.view, &n->saved[i].value.view))
+            if (s && !qpi_view_same_shape(&s->value.view, &n->saved[i].value.view))
                 qp_fail(ctx, QP_ERR_SHAPE, "backward of %s: the gradient of input %d has another shape than the input",
                         n->op->name, i);
             else contribute(ctx, n->in[i], din[i]);
@@ -463,7 +479,7 @@ static bool grad_takes(qp_ctx *ctx, qp_tensor t) {
 static bool seed_fits(qp_ctx *ctx, qp_tensor y, qp_tensor seed) {
     if (!grad_takes(ctx, seed)) return false;
     const qp_view *v = &qpi_resolve(y, "grad")->value.view, *s = &qpi_resolve(seed, "grad")->value.view;
-    if (same_shape(v, s) && v->dtype == s->dtype) return true;
+    if (qpi_view_same_shape(v, s) && v->dtype == s->dtype) return true;
     char a[96], b[96];
     qpi_view_describe(v, a, sizeof a);
     qpi_view_describe(s, b, sizeof b);

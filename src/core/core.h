@@ -59,14 +59,18 @@ void qpi_storage_release(qp_ctx *ctx, qpi_storage *s);
 
 /* ---- Views ------------------------------------------------------------------------------ */
 
-typedef struct { /* a view that holds its storage; storage NULL: a shape without data */
-    qpi_storage *storage;
+typedef struct { /* a view that holds its storage */
+    qpi_storage *storage; /* NULL: a shape without elements. view.data tells which: NULL, they
+                             are still to come (qpi_leaf_empty); otherwise they were not saved */
     qp_view      view;
 } qpi_value;
+/* What is wrong with a value without elements, as the rest of a sentence. */
+const char *qpi_no_elements(const qpi_value *v);
 
 /* Checks axes, sizes and the byte count for overflow. */
 bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape);
 bool qpi_view_contiguous(const qp_view *v);
+bool qpi_view_same_shape(const qp_view *a, const qp_view *b);
 void qpi_view_describe(const qp_view *v, char *out, size_t size); /* "f32 [3, 4]" */
 /* In-place: axes of the n views (equal shapes) are merged and dropped where all allow it. */
 void qpi_views_merge(qp_view **views, int n);
@@ -192,9 +196,20 @@ qp_tensor qpi_poison(qp_ctx *ctx);
 qpi_slot *qpi_resolve(qp_tensor t, const char *who);
 bool      qpi_is_poison(qp_tensor t);
 
+/* A tensor that has a shape and a type but no elements yet: qp_require_grad, qp_keep and
+ * questions of shape take it, all else is a STATE error until qpi_set_storage. */
+qp_tensor qpi_leaf_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
+/* t's elements are now value's: memory shared, type and strides taken over; handle, node and
+ * gradient of t stay. Other handles to t keep what they had. Errors: SHAPE (they differ), STATE
+ * (t is computed, a recorded call has saved it, or it holds a gradient of another type), TYPE
+ * (t takes a gradient and value has no float type). */
+qp_status qpi_set_storage(qp_tensor t, qp_tensor value);
+
 /* A fresh contiguous value. storage NULL on failure. */
 qpi_value qpi_value_new(qp_ctx *ctx, const qp_view *shape);
 void      qpi_value_release(qp_ctx *ctx, qpi_value *v);
+/* The recorded op that has saved v's elements, NULL if none. */
+const qp_op *qpi_saved_by(const qp_ctx *ctx, const qpi_value *v);
 
 /* Runs `destroy(thing)` when the context closes, last registered first. NULL: ERR_MEMORY is
  * stored and nothing is owned. A thing that may be closed earlier keeps the result, and its

@@ -165,7 +165,7 @@ static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor
         qpi_slot *s = qpi_resolve(ins[i], op->name);
         if (!s) return false;
         if (!s->value.storage) {
-            qp_fail(ctx, QP_ERR_STATE, "%s: input %d is a value outside the rule's `saves`", op->name, i);
+            qp_fail(ctx, QP_ERR_STATE, "%s: input %d %s", op->name, i, qpi_no_elements(&s->value));
             return false;
         }
         values[i] = s->value;

@@ -60,6 +60,55 @@ qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape,
     return qpi_poison(ctx);
 }
 
+/* ---- Elements that come later --------------------------------------------------------------- */
+
+const char *qpi_no_elements(const qpi_value *v) {
+    return v->view.data ? "is outside the rule's `saves`" : "has no elements yet";
+}
+
+qp_tensor qpi_leaf_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) {
+    qpi_value v = {0};
+    return check_shape(ctx, &v.view, dtype, ndim, shape) ? qpi_handle(ctx, v) : qpi_poison(ctx);
+}
+
+/* May t's elements become those of v? */
+static bool replaceable(qp_ctx *ctx, const qpi_slot *t, const qpi_value *v) {
+    const qpi_node *leaf = t->node;
+    const qp_op    *saver = qpi_saved_by(ctx, &t->value);
+    char            a[96], b[96];
+    if (!qpi_view_same_shape(&t->value.view, &v->view)) {
+        qpi_view_describe(&t->value.view, a, sizeof a);
+        qpi_view_describe(&v->view, b, sizeof b);
+        qp_fail(ctx, QP_ERR_SHAPE, "set: the tensor is %s, the value %s", a, b);
+    } else if (!v->storage) {
+        qp_fail(ctx, QP_ERR_STATE, "set: the value %s", qpi_no_elements(v));
+    } else if (leaf && leaf->op) {
+        qp_fail(ctx, QP_ERR_STATE, "set: the tensor is the result of %s, not a leaf", leaf->op->name);
+    } else if (saver) {
+        qp_fail(ctx, QP_ERR_STATE, "set: backward of %s needs the tensor as it is", saver->name);
+    } else if (leaf && !qp_dtype_is_float(v->view.dtype)) {
+        qp_fail(ctx, QP_ERR_TYPE, "set: the tensor takes a gradient, the value is %s", qp_dtype_name(v->view.dtype));
+    } else if (leaf && leaf->grad[0].value.storage && leaf->grad[0].value.view.dtype != v->view.dtype) {
+        qp_fail(ctx, QP_ERR_STATE, "set: the tensor holds a gradient of type %s, the value is %s",
+                qp_dtype_name(leaf->grad[0].value.view.dtype), qp_dtype_name(v->view.dtype));
+    }
+    return !qp_failed(ctx);
+}
+
+qp_status qpi_set_storage(qp_tensor t, qp_tensor value) {
+    qp_ctx *ctx = t.ctx;
+    if (!ctx) return QP_ERR_ARGUMENT;
+    if (value.ctx != ctx) return qp_fail(ctx, QP_ERR_ARGUMENT, "set: the value belongs to another context");
+    qpi_slot *s = qpi_resolve(t, "set"), *v = qpi_resolve(value, "set");
+    if (!s || !v || qp_failed(ctx) || !replaceable(ctx, s, &v->value)) return qp_error_code(ctx);
+    qpi_storage *before = s->value.storage;
+    s->value = v->value;
+    qpi_storage_retain(s->value.storage);
+    qpi_storage_release(ctx, before);
+    if (s->node) s->node->saved[0].value.view = s->value.view;
+    return QP_OK;
+}
+
 /* ---- Asking ----------------------------------------------------------------------------- */
 
 /* Poison has no axes; to ask for them is no failure. */
@@ -95,10 +144,15 @@ qp_dtype qp_dtype_of(qp_tensor t) {
 
 /* ---- Reading and writing ------------------------------------------------------------------ */
 
+static bool filled(qp_ctx *ctx, const qpi_slot *s, const char *who) {
+    if (!s->value.storage) qp_fail(ctx, QP_ERR_STATE, "%s: the tensor %s", who, qpi_no_elements(&s->value));
+    return s->value.storage;
+}
+
 double qp_item(qp_tensor t) {
     qpi_slot *s = t.ctx ? qpi_resolve(t, "item") : NULL;
-    if (!s || qp_failed(t.ctx)) return NAN;
-    if (qp_view_count(&s->value.view) != 1 || !s->value.storage) {
+    if (!s || qp_failed(t.ctx) || !filled(t.ctx, s, "item")) return NAN;
+    if (qp_view_count(&s->value.view) != 1) {
         qp_fail(t.ctx, QP_ERR_SHAPE, "item: the tensor has %lld elements, expected 1",
                 (long long)qp_view_count(&s->value.view));
         return NAN;
@@ -111,10 +165,7 @@ double qp_item(qp_tensor t) {
 static qpi_slot *elements(qp_tensor t, qp_dtype dtype, const void *data, int64_t count, const char *who, qp_view *flat) {
     if (qp_failed(t.ctx)) return NULL;
     qpi_slot *s = qpi_resolve(t, who);
-    if (!s || !s->value.storage) {
-        qp_fail(t.ctx, QP_ERR_STATE, "%s: the tensor has no data: it is outside the rule's `saves`", who);
-        return NULL;
-    }
+    if (!s || !filled(t.ctx, s, who)) return NULL;
     int64_t n = qp_view_count(&s->value.view);
     if (count != n) {
         qp_fail(t.ctx, QP_ERR_SHAPE, "%s: the tensor has %lld elements, the buffer %lld", who, (long long)n,
@@ -152,7 +203,8 @@ qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count) {
 }
 
 static bool writable(qp_tensor t, const qpi_slot *s, const char *who) {
-    if (s->value.storage && !s->value.storage->read_only) return true;
+    if (!filled(t.ctx, s, who)) return false;
+    if (!s->value.storage->read_only) return true;
     qp_fail(t.ctx, QP_ERR_STATE, "%s: the tensor's memory is read-only", who);
     return false;
 }
@@ -169,8 +221,8 @@ qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count)
 
 void *qp_data_of(qp_tensor t) {
     qpi_slot *s = ask(t, "data");
-    if (!s) return NULL;
-    if (s->value.storage && s->value.storage->device == &qpi_cpu && qpi_view_contiguous(&s->value.view))
+    if (!s || !filled(t.ctx, s, "data")) return NULL;
+    if (s->value.storage->device == &qpi_cpu && qpi_view_contiguous(&s->value.view))
         return s->value.view.data;
     qp_fail(t.ctx, QP_ERR_STATE, "data: the tensor is not contiguous memory of the CPU");
     return NULL;

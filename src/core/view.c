@@ -58,6 +58,13 @@ bool qpi_view_contiguous(const qp_view *v) {
     return true;
 }
 
+bool qpi_view_same_shape(const qp_view *a, const qp_view *b) {
+    if (a->ndim != b->ndim) return false;
+    for (int i = 0; i < a->ndim; i++)
+        if (a->shape[i] != b->shape[i]) return false;
+    return true;
+}
+
 void qpi_view_describe(const qp_view *v, char *out, size_t size) {
     size_t used = (size_t)snprintf(out, size, "%s [", qp_dtype_name(v->dtype));
     for (int i = 0; i < v->ndim && used < size; i++)

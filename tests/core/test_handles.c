@@ -527,6 +527,115 @@ static void random_position(void **state) {
     close_context(ctx);
 }
 
+/* ---- Elements that come later --------------------------------------------------------------- */
+
+static void no_elements_yet(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_context();
+    qp_tensor x = counting(ctx, 6, 1);
+    size_t    before = qp_stats_of(ctx).bytes;
+    qp_tensor p = qpi_leaf_empty(ctx, QP_F32, SHAPE(2, 3));
+    double    six[6] = {0};
+    assert_int_equal(qp_stats_of(ctx).bytes, before);
+    qp_require_grad(p, true);
+    assert_int_equal(qp_size(p, 1), 3);
+    assert_int_equal(qp_dtype_of(p), QP_F32);
+    expect_ok(ctx);
+    qp_add(qp_reshape(x, SHAPE(2, 3)), p);
+    assert_string_equal(qp_error(ctx), "add: input 1 has no elements yet");
+    expect_error(ctx, QP_ERR_STATE);
+    assert_int_equal(qp_read(p, QP_F64, six, 6), QP_ERR_STATE);
+    assert_string_equal(qp_error(ctx), "read: the tensor has no elements yet");
+    expect_error(ctx, QP_ERR_STATE);
+    assert_int_equal(qp_write(p, QP_F64, six, 6), QP_ERR_STATE);
+    expect_error(ctx, QP_ERR_STATE);
+    assert_null(qp_data_of(p));
+    expect_error(ctx, QP_ERR_STATE);
+    qp_touch(p);
+    expect_error(ctx, QP_ERR_STATE);
+    assert_true(isnan(qp_item(qpi_leaf_empty(ctx, QP_F32, 0, NULL))));
+    expect_error(ctx, QP_ERR_STATE);
+    qp_reshape(p, SHAPE(6));
+    expect_error(ctx, QP_ERR_STATE);
+    qp_tensor again = qp_keep(qp_detach(qp_alias(p)));
+    qp_exp(again);
+    expect_error(ctx, QP_ERR_STATE);
+    qp_tensor grad;
+    qp_grad(1, &x, 1, &p, &grad, (qp_grad_options){.seeds = &again});
+    expect_error(ctx, QP_ERR_SHAPE);
+    qpi_leaf_empty(ctx, QP_F32, SHAPE(-1));
+    expect_error(ctx, QP_ERR_ARGUMENT);
+    close_context(ctx);
+}
+
+/* Type, strides and memory are the value's; the leaf and its gradient stay. */
+static void elements_given_later(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_context();
+    qp_tensor p = qpi_leaf_empty(ctx, QP_F32, SHAPE(3, 2)), x = qp_full(ctx, QP_F64, SHAPE(3, 2), 2);
+    qp_require_grad(p, true);
+    qp_scope  s = qp_enter(ctx);
+    qp_tensor value = qp_reshape(counting(ctx, 6, 1), SHAPE(2, 3));
+    assert_int_equal(qpi_set_storage(p, qp_transpose(value, 0, 1)), QP_OK);
+    assert_int_equal(qp_write(value, QP_F64, (double[]){9, 2, 3, 4, 5, 6}, 6), QP_OK); /* shared, not copied */
+    qp_leave(s);
+    EXPECT(p, 9, 4, 2, 5, 3, 6);
+    assert_int_equal(qp_dtype_of(p), QP_F64);
+    s = qp_enter(ctx);
+    qp_backward(total(qp_mul(p, x)));
+    qp_leave(s);
+    EXPECT(qp_grad_of(p), 2, 2, 2, 2, 2, 2);
+    assert_int_equal(qp_dtype_of(qp_grad_of(p)), QP_F64);
+
+    /* a second time, over a read-only value of the same type */
+    static double fixed[6] = {1, 1, 1, 1, 1, 1};
+    assert_int_equal(qpi_set_storage(p, qp_attach(ctx, QP_F64, SHAPE(3, 2), fixed, true, NULL, NULL)), QP_OK);
+    qp_backward(total(qp_mul(p, p)));
+    EXPECT(qp_grad_of(p), 4, 4, 4, 4, 4, 4);
+    assert_int_equal(qp_write(p, QP_F64, fixed, 6), QP_ERR_STATE);
+    expect_error(ctx, QP_ERR_STATE);
+
+    /* the gradient is of the new type, whatever type the rule made */
+    qp_zero_grad(p);
+    qp_tensor loss = total(qp_add(p, x));
+    assert_int_equal(qpi_set_storage(p, qp_zeros(ctx, QP_BF16, SHAPE(3, 2))), QP_OK);
+    qp_backward(loss);
+    assert_int_equal(qp_dtype_of(qp_grad_of(p)), QP_BF16);
+    EXPECT(qp_grad_of(p), 1, 1, 1, 1, 1, 1);
+    close_context(ctx);
+}
+
+static void elements_refused(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_context();
+    qp_tensor p = qpi_leaf_empty(ctx, QP_F64, SHAPE(2)), x = counting(ctx, 2, 1);
+    qp_require_grad(p, true);
+    assert_int_equal(qpi_set_storage(p, counting(ctx, 3, 1)), QP_ERR_SHAPE);
+    assert_string_equal(qp_error(ctx), "set: the tensor is f64 [2], the value f64 [3]");
+    expect_error(ctx, QP_ERR_SHAPE);
+    assert_int_equal(qpi_set_storage(p, qp_arange(ctx, QP_I64, 2)), QP_ERR_TYPE);
+    expect_error(ctx, QP_ERR_TYPE);
+    assert_int_equal(qpi_set_storage(p, p), QP_ERR_STATE);
+    expect_error(ctx, QP_ERR_STATE);
+    assert_int_equal(qpi_set_storage(p, QP_NONE), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT);
+    assert_int_equal(qpi_set_storage(p, x), QP_OK);
+    assert_int_equal(qpi_set_storage(p, p), QP_OK);
+
+    qp_tensor y = qp_mul(p, counting(ctx, 2, 5));
+    assert_int_equal(qpi_set_storage(y, x), QP_ERR_STATE); /* computed */
+    expect_error(ctx, QP_ERR_STATE);
+    assert_int_equal(qpi_set_storage(p, counting(ctx, 2, 7)), QP_ERR_STATE); /* saved */
+    assert_string_equal(qp_error(ctx), "set: backward of mul needs the tensor as it is");
+    expect_error(ctx, QP_ERR_STATE);
+    qp_backward(total(y));
+    assert_int_equal(qpi_set_storage(p, qp_zeros(ctx, QP_F32, SHAPE(2))), QP_ERR_STATE); /* holds an f64 gradient */
+    expect_error(ctx, QP_ERR_STATE);
+    assert_int_equal(qpi_set_storage(p, counting(ctx, 2, 7)), QP_OK);
+    EXPECT(qp_grad_of(p), 5, 6);
+    close_context(ctx);
+}
+
 /* ---- Things that a context owns --------------------------------------------------------------- */
 
 static char destroyed[8];
@@ -560,6 +669,8 @@ int main(void) {
         cmocka_unit_test(attach_that_fails_releases), cmocka_unit_test(read_only_memory),
         cmocka_unit_test(reading_and_writing), cmocka_unit_test(copies_in_place),
         cmocka_unit_test(random_position),     cmocka_unit_test(owned_things),
+        cmocka_unit_test(no_elements_yet),     cmocka_unit_test(elements_given_later),
+        cmocka_unit_test(elements_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
