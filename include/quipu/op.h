@@ -51,6 +51,8 @@ typedef struct {
     int            nin, nout;
     qp_view       *in, *out;
     const qp_exec *exec; /* NULL in `shape`, `scratch` and `cost` */
+    qp_dtype       compute; /* of products: the type their operands are rounded to, with sums in
+                               f32; QP_F32: as they are */
 } qp_call;
 
 /* What layouts a kernel takes; inputs are copied only when they do not fit. */
