@@ -189,7 +189,8 @@ typedef struct {
 
 QP_API qp_scope qp_enter(qp_ctx *ctx);
 
-/* Drops every tensor made since the scope was entered, inner scopes included. */
+/* Drops every tensor made since the scope was entered, inner scopes included. qp_no_grad and
+ * qp_autocast are again what they were when it was entered. */
 QP_API void qp_leave(qp_scope s);
 
 /* Leaves the scope and hands y to the outer one. qp_return_many does it for n tensors. */
@@ -229,8 +230,16 @@ typedef struct {
 QP_API void qp_grad(int ny, const qp_tensor *ys, int nx, const qp_tensor *xs, qp_tensor *dxs,
                     qp_grad_options options);
 
-/* qp_no_grad(ctx, true) stops recording; returns what it was before, to be put back. */
+/* qp_no_grad(ctx, true) stops recording; returns what it was before, to be put back. Leaving
+ * a scope puts it back, too. */
 QP_API bool qp_no_grad(qp_ctx *ctx, bool on);
+
+/* Mixed precision: products and attention on f32 round their operands to QP_BF16 or QP_F16,
+ * add up in f32 and give f32; all else computes as it did, and no value is stored in the
+ * smaller type. QP_F32: off, as at first. Gradients are formed as the forward call was. Returns
+ * what it was before; leaving a scope puts it back. f16 gradients want their loss scaled.
+ * Error: ARGUMENT (another type). */
+QP_API qp_dtype qp_autocast(qp_ctx *ctx, qp_dtype dtype);
 
 /* The same value without its history. */
 QP_API qp_tensor qp_detach(qp_tensor t);

@@ -129,6 +129,7 @@ struct qp_op {
     const qp_sample *samples; /* ends with {0} */
     uint32_t mutates; /* QP_SAVE_IN bits of the inputs that it writes in place, the first among
                          them; out[0] is in[0]; never recorded */
+    bool autocast;    /* a product: qp_call.compute is what qp_autocast says */
     bool elementwise; /* `plain` wants QP_ELEMENTWISE views */
     bool region;      /* a view whose parts do not overlap: gradients add into the parent's */
     qp_kernel kernel; /* for ops of host programs; the library's own come from the build */

@@ -94,10 +94,11 @@ void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges
     int          extras = extra ? extra->count : 0;
     bool         needed = extras > 0;
     for (int i = 0; i < call->nin; i++) needed |= edges[i].node != NULL;
-    if (!needed || !op->backward || ctx->no_grad) return;
+    if (!needed || !op->backward || ctx->mode.no_grad) return;
     qpi_node *n = node_new(ctx, op, call->nin, call->nout, call->nin + extras);
     if (!n) return;
     memcpy(n->attr, call->attr, QP_MAX_ATTR);
+    n->autocast = ctx->mode.autocast;
     for (int i = 0; i < extras; i++) {
         n->in[call->nin + i].node = extra->node[i];
         qpi_node_retain(extra->node[i]);
@@ -186,7 +187,7 @@ static qpi_sum *sum_target_at(qp_ctx *ctx, qpi_edge e, int depth) {
         qpi_sum *parent = sum_target_at(ctx, n->in[0], depth + 1);
         if (!parent) return NULL;
         qp_view in = parent->value.view, out;
-        qp_call call = {ctx, n->op, n->attr, 1, 1, &in, &out, NULL};
+        qp_call call = {ctx, n->op, n->attr, 1, 1, &in, &out, NULL, QP_F32};
         n->op->shape(&call);
         if (!qp_failed(ctx)) n->op->view(&call);
         if (qp_failed(ctx)) return NULL;
@@ -277,6 +278,7 @@ static void run_rule(qp_ctx *ctx, qpi_node *n) {
         return;
     }
     qp_scope scope = qp_enter(ctx);
+    ctx->mode.autocast = n->autocast;
     for (int i = 0; i < n->nin; i++) {
         need[i] = n->in[i].node && (!ctx->walk_selects || n->in[i].node->wanted);
         din[i] = QP_NONE;
@@ -415,7 +417,7 @@ void qpi_walk(qp_ctx *ctx, int ny, const qp_tensor *ys, const qp_tensor *seeds, 
               qp_tensor *dxs, bool retain, const char *who) {
     selection sel;
     uint32_t  id = ++ctx->walk;
-    bool      no_grad = ctx->no_grad, selects = ctx->walk_selects;
+    bool      no_grad = ctx->mode.no_grad, selects = ctx->walk_selects;
     if (ctx->walk_depth++ == 0) ctx->first_walk = id;
     if (xs) select_xs(&sel, nx, xs);
     for (int i = 0; i < ny; i++) {
@@ -424,7 +426,7 @@ void qpi_walk(qp_ctx *ctx, int ny, const qp_tensor *ys, const qp_tensor *seeds, 
     }
     if (mark_all(ctx, id, who)) {
         if (xs) mark_wanted(ctx, id);
-        ctx->no_grad = true;
+        ctx->mode.no_grad = true;
         ctx->walk_selects = xs != NULL;
         for (int i = 0; i < ny && !qp_failed(ctx); i++) {
             qpi_slot *s = qpi_resolve(ys[i], who);
@@ -435,7 +437,7 @@ void qpi_walk(qp_ctx *ctx, int ny, const qp_tensor *ys, const qp_tensor *seeds, 
         }
     }
     walk_back(ctx, id, xs ? nx : 0, sel.slot, sel.found, retain);
-    ctx->no_grad = no_grad;
+    ctx->mode.no_grad = no_grad;
     ctx->walk_selects = selects;
     if (xs) deselect_xs(ctx, &sel, nx, xs, dxs);
     ctx->walk_depth--;
@@ -563,7 +565,14 @@ void qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor t), void *user) {
 }
 
 bool qp_no_grad(qp_ctx *ctx, bool on) {
-    bool before = ctx->no_grad;
-    ctx->no_grad = on;
+    bool before = ctx->mode.no_grad;
+    ctx->mode.no_grad = on;
+    return before;
+}
+
+qp_dtype qp_autocast(qp_ctx *ctx, qp_dtype dtype) {
+    qp_dtype before = ctx->mode.autocast;
+    if (dtype == QP_F32 || dtype == QP_BF16 || dtype == QP_F16) ctx->mode.autocast = dtype;
+    else qp_fail(ctx, QP_ERR_ARGUMENT, "autocast: %s, expected bf16, f16 or f32 (off)", qp_dtype_name(dtype));
     return before;
 }

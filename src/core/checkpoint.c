@@ -70,7 +70,7 @@ void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const q
         }
         /* an output may be an input handed through: it gets a handle of its own */
         for (int i = 0; i < ny; i++) ys[i] = qp_detach(ys[i]);
-        qp_call call = {ctx, &op_checkpoint, attrs, nx, ny, NULL, NULL, NULL};
+        qp_call call = {.ctx = ctx, .op = &op_checkpoint, .attr = attrs, .nin = nx, .nout = ny};
         if (!qp_failed(ctx)) qpi_record(&call, values, edges, ys, &leaves);
     }
     for (int i = 0; i < leaves.count; i++) {

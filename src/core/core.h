@@ -102,6 +102,7 @@ typedef struct {
 struct qpi_node {
     const qp_op *op; /* NULL: a leaf */
     uint64_t     order;
+    qp_dtype     autocast; /* of the call; its rule runs under the same */
     qpi_node    *prev, *next; /* the context's row of nodes, in order of making */
     int32_t      refs;
     int32_t      nin, nout;
@@ -153,8 +154,14 @@ typedef struct {
 
 #define QPI_SLOT_CHUNK 512
 
+typedef struct { /* what code within a scope may set and the scope's end puts back */
+    bool     no_grad;
+    qp_dtype autocast;
+} qpi_mode;
+
 typedef struct {
     uint32_t live_start, serial;
+    qpi_mode mode;
 } qpi_scope_mark;
 
 struct qp_ctx {
@@ -176,7 +183,8 @@ struct qp_ctx {
     qpi_node *first_node, *last_node;
     uint64_t  node_order;
     uint32_t  walk, walk_depth, first_walk; /* first_walk: the outermost one's number */
-    bool      no_grad, walk_selects; /* inside qp_grad */
+    bool      walk_selects; /* inside qp_grad */
+    qpi_mode  mode;
     qpi_leaves *leaves;
 
     uint64_t seed, random_position;

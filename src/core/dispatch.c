@@ -109,6 +109,9 @@ static bool elementwise(qp_ctx *ctx, running *r) {
     return true;
 }
 
+/* What qp_call.compute says. */
+static qp_dtype compute_type(const qp_ctx *ctx, const qp_op *op) { return op->autocast ? ctx->mode.autocast : QP_F32; }
+
 static bool reserve_scratch(qp_ctx *ctx, const qp_call *c) {
     size_t want = c->op->scratch ? c->op->scratch(c, ctx->exec.threads) : 0;
     if (want <= ctx->scratch_bytes) return true;
@@ -126,7 +129,7 @@ static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, cons
     r.copy_count = 0;
     memcpy(r.in, in, (size_t)nin * sizeof *in);
     memcpy(r.out, out, (size_t)nout * sizeof *out);
-    r.call = (qp_call){ctx, op, attr, nin, nout, r.in, r.out, &ctx->exec};
+    r.call = (qp_call){ctx, op, attr, nin, nout, r.in, r.out, &ctx->exec, compute_type(ctx, op)};
     const qp_kernel *k = qpi_kernel_for(op, ctx->options.isa);
     if (k && !(k->takes ? k->takes : default_takes)(&r.call)) k = NULL;
     for (int i = 0; i < nin && k; i++)
@@ -226,7 +229,7 @@ static bool may_write(qp_ctx *ctx, const qp_op *op, const qpi_value *value, cons
                     op->name);
             return false;
         }
-    if (!ctx->no_grad && node && node->op) {
+    if (!ctx->mode.no_grad && node && node->op) {
         qp_fail(ctx, QP_ERR_STATE, "%s: in-place change of a value that backward needs", op->name);
         return false;
     }
@@ -306,7 +309,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     if (attr) memcpy(attrs, attr, op->attr_bytes);
     for (int i = 0; i < nin; i++) in[i] = values[i].view;
     for (int i = 0; i < op->nout; i++) out[i] = (qp_view){0};
-    qp_call call = {ctx, op, attrs, nin, op->nout, in, out, NULL};
+    qp_call call = {ctx, op, attrs, nin, op->nout, in, out, NULL, compute_type(ctx, op)};
 
     if (op->shape) op->shape(&call);
     else if (op->mutates) out[0] = in[0];

@@ -134,6 +134,10 @@ qp_tensor qp_alias(qp_tensor t) {
     return y;
 }
 
+/* A scope that could not be entered carries the mode in its depth. */
+static uint32_t mode_number(qpi_mode m) { return (uint32_t)m.autocast << 1 | m.no_grad; }
+static qpi_mode mode_of(uint32_t number) { return (qpi_mode){number & 1, (qp_dtype)(number >> 1)}; }
+
 qp_scope qp_enter(qp_ctx *ctx) {
     if (!ctx) return (qp_scope){0};
     if (ctx->scope_count == ctx->scope_capacity) {
@@ -141,24 +145,29 @@ qp_scope qp_enter(qp_ctx *ctx) {
         qpi_scope_mark *scopes = realloc(ctx->scopes, capacity * sizeof *scopes);
         if (!scopes) {
             qp_fail(ctx, QP_ERR_MEMORY, "out of memory: scopes");
-            return (qp_scope){ctx, 0, 0};
+            return (qp_scope){ctx, mode_number(ctx->mode), 0};
         }
         ctx->scopes = scopes;
         ctx->scope_capacity = capacity;
     }
     if (++ctx->scope_serial == 0) ctx->scope_serial = 1; /* 0: no scope */
-    ctx->scopes[ctx->scope_count++] = (qpi_scope_mark){ctx->live_count, ctx->scope_serial};
+    ctx->scopes[ctx->scope_count++] = (qpi_scope_mark){ctx->live_count, ctx->scope_serial, ctx->mode};
     return (qp_scope){ctx, ctx->scope_count, ctx->scope_serial};
 }
 
 void qp_leave(qp_scope s) {
     qp_ctx *ctx = s.ctx;
-    if (!ctx || s.serial == 0) return;
+    if (!ctx) return;
+    if (s.serial == 0) {
+        ctx->mode = mode_of(s.depth);
+        return;
+    }
     if (s.depth > ctx->scope_count || ctx->scopes[s.depth - 1].serial != s.serial) {
         qp_fail(ctx, QP_ERR_STATE, "leave: this scope has been left already");
         return;
     }
     uint32_t start = ctx->scopes[s.depth - 1].live_start;
+    ctx->mode = ctx->scopes[s.depth - 1].mode;
     ctx->scope_count = s.depth - 1;
     while (ctx->live_count > start) {
         uint32_t i = ctx->live[--ctx->live_count];
@@ -168,7 +177,10 @@ void qp_leave(qp_scope s) {
 
 void qp_return_many(qp_scope s, qp_tensor *ys, int n) {
     qp_ctx *ctx = s.ctx;
-    if (!ctx || s.serial == 0) return;
+    if (!ctx || s.serial == 0) {
+        qp_leave(s);
+        return;
+    }
     bool     valid = s.depth <= ctx->scope_count && ctx->scopes[s.depth - 1].serial == s.serial;
     uint32_t start = valid ? ctx->scopes[s.depth - 1].live_start : 0;
     for (int i = 0; i < n; i++) {

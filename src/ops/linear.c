@@ -216,6 +216,7 @@ QP_OP(linear) = {.name = "linear",
                  .backward = backward,
                  .scratch = scratch,
                  .flops = flops,
+                 .autocast = true,
                  .samples = samples};
 
 qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual) {

@@ -322,6 +322,7 @@ QP_OP(linear_cross_entropy) = {.name = "linear_cross_entropy",
                                .backward = backward,
                                .scratch = scratch,
                                .flops = flops,
+                               .autocast = true,
                                .samples = samples};
 
 qp_tensor qp_linear_cross_entropy(qp_tensor x, qp_tensor w, qp_tensor targets, qp_loss_options options) {

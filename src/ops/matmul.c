@@ -213,6 +213,7 @@ QP_OP(matmul) = {.name = "matmul",
                  .backward = backward,
                  .scratch = scratch,
                  .flops = flops,
+                 .autocast = true,
                  .samples = samples};
 
 static const qp_sample samples_into[] = {{.in = "x[3,5] x[3,4] x[4,5]"}, {.in = "x[3,5] x[2,6,3,4] x[2,1,4,5]"},
@@ -228,6 +229,7 @@ QP_OP(matmul_into) = {.name = "matmul_into",
                       .plain = plain_into,
                       .scratch = scratch_into,
                       .flops = flops_into,
+                      .autocast = true,
                       .samples = samples_into,
                       .mutates = QP_SAVE_IN(0)};
 

@@ -6,7 +6,7 @@
 
 static inline bool recording(const qp_ctx *ctx, int n, const qp_tensor *xs) {
     bool needed = false;
-    if (!ctx || ctx->no_grad) return false;
+    if (!ctx || ctx->mode.no_grad) return false;
     for (int i = 0; i < n; i++) needed |= !qp_is_none(xs[i]) && qp_requires_grad(xs[i]);
     return needed;
 }

@@ -152,7 +152,7 @@ static bool affordable(const op_case *c) {
             qpi_view_init(&in[i], input_dtype(&c->in[i], PLAIN_FORM), c->in[i].ndim, c->in[i].shape);
     }
     memset(out, 0, sizeof out);
-    qp_call call = {ctx, c->op, attr, c->nin, c->op->nout, in, out, NULL};
+    qp_call call = {ctx, c->op, attr, c->nin, c->op->nout, in, out, NULL, QP_F32};
     if (c->op->shape) c->op->shape(&call);
     else if (c->op->mutates) out[0] = in[0];
     else qpi_broadcast_shape(&call, 0);

@@ -56,7 +56,7 @@ static void direct_open(direct *d, qp_ctx *ctx, const op_case *c) {
     inputs_make(&d->x, ctx, c, f);
     for (int i = 0; i < c->nin; i++) d->in[i] = c->in[i].ndim < 0 ? (qp_view){.ndim = -1} : d->x.memory[i].view;
     if (c->sample->attr) memcpy(d->attr, c->sample->attr, op->attr_bytes);
-    d->call = (qp_call){ctx, op, d->attr, c->nin, op->nout, d->in, d->shaped, NULL};
+    d->call = (qp_call){ctx, op, d->attr, c->nin, op->nout, d->in, d->shaped, NULL, QP_F32};
     if (op->shape) op->shape(&d->call);
     else if (op->mutates) d->shaped[0] = d->in[0];
     else qpi_broadcast_shape(&d->call, 0);
