@@ -46,7 +46,7 @@ static double loss_of(qp_model *m) {
     for (int i = 0; i < B * T; i++) labels[i] = i % 5 == 4 ? -100 : i * 3 % V;
     qp_tensor loss = qp_model_loss(m, ids_of(m->ctx, 0, T), qp_from(m->ctx, QP_I64, 2, (int64_t[]){B, T}, labels));
     double    value = qp_item(loss);
-    if (!m->ctx->no_grad) qp_backward(loss);
+    if (!m->ctx->mode.no_grad) qp_backward(loss);
     qp_leave(s);
     return value;
 }
