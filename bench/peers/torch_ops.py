@@ -53,15 +53,10 @@ def softmax(tiny):
     return lambda: torch.softmax(x, dim=-1), [x]
 
 
-def gated(x):
-    gate, up = x.chunk(2, dim=-1)
-    return F.silu(gate) * up
-
-
 @timed
 def swiglu(tiny):
-    x = leaf(4096 // tiny, 2 * 2048)
-    return lambda: gated(x), [x]
+    gate, up = leaf(4096 // tiny, 2048), leaf(4096 // tiny, 2048)
+    return lambda: F.silu(gate) * up, [gate, up]
 
 
 def rotated(x, cos, sin):

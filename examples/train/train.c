@@ -30,8 +30,8 @@ int main(int argc, char **argv) {
 
     for (int step = 0; step < steps && !qp_failed(ctx); step++) {
         qp_scope  s = qp_enter(ctx);
-        qp_batch  b = qp_data_next(data);
-        qp_tensor loss = qp_model_loss(model, qp_batch_get(&b, "input_ids"), qp_batch_get(&b, "labels"));
+        qp_record b = qp_data_next(data);
+        qp_tensor loss = qp_model_loss(model, qp_record_get(&b, "input_ids"), qp_record_get(&b, "labels"));
         qp_backward(loss);
         qp_step(optim); /* consumes the gradients */
         if (step % 50 == 0 || step + 1 == steps) printf("step %d loss %.4f\n", step + 1, qp_item(loss));

@@ -2,7 +2,7 @@
 #ifndef QUIPU_DATA_H
 #define QUIPU_DATA_H
 
-#include "core.h"
+#include "record.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -110,20 +110,6 @@ QP_API QP_MUST_CHECK qp_status qp_decode_next(qp_ctx *ctx, const qp_tokenizer *t
                                               int32_t id, bool skip_special, qp_text *out);
 QP_API QP_MUST_CHECK qp_status qp_decode_end(qp_ctx *ctx, qp_decoding *state, qp_text *out);
 
-/* ---- Batches ------------------------------------------------------------------------- */
-
-#define QP_MAX_FIELDS 16
-
-/* Tensors with names, in the scope in which they were made; the names outlive them. */
-typedef struct {
-    int         count; /* 0 after a failure */
-    const char *names[QP_MAX_FIELDS];
-    qp_tensor   tensors[QP_MAX_FIELDS];
-} qp_batch;
-
-/* The tensor of that name, QP_NONE if there is none. */
-QP_API qp_tensor qp_batch_get(const qp_batch *b, const char *name);
-
 /* ---- Data sets ----------------------------------------------------------------------- */
 
 /* Batches in an order that depends on the seed alone, prepared ahead by a thread of their own.
@@ -173,9 +159,9 @@ QP_API qp_data *qp_data_validation(qp_data *d);
  * allowed. */
 QP_API void qp_data_close(qp_data *d);
 
-/* The next batch. Its tensors use the data set's own memory, which is taken again once they are
- * gone; so in a loop that leaves its scope nothing is allocated. count 0 on failure. */
-QP_API qp_batch qp_data_next(qp_data *d);
+/* The next batch: count 0 on failure. Its tensors use the data set's own memory, which is taken again once they are
+ * gone; so in a loop that leaves its scope nothing is allocated. */
+QP_API qp_record qp_data_next(qp_data *d);
 
 /* The number of batches taken so far, and going to any other place: the batch at a position is
  * always the same, bit for bit. */

@@ -17,13 +17,25 @@ extern "C" {
 
 typedef struct qp_model qp_model;
 
+typedef struct {
+    bool as_stored; /* weights keep the type and, where its layout allows, the memory of the file
+                       (mapped): for inference, they do not train. Otherwise they become f32
+                       parameters */
+    bool empty;     /* parameters without elements: to ask for names and sizes */
+    bool in_memory; /* read the file instead of mapping it: qp_file_options */
+} qp_model_options;
+
 /* path: a folder with config.json and weights, or a config.json alone (fresh weights, drawn
  * from the context's random stream). The model belongs to ctx. NULL after storing an error.
- * Weights become f32 parameters. */
-QP_API qp_model *qp_model_load(qp_ctx *ctx, const char *path);
+ * Nothing is allocated for a parameter before the file is known to hold it. */
+QP_API qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options);
 
 /* Fresh weights from a config text (JSON). `name` stands in error messages. */
 QP_API qp_model *qp_model_new(qp_ctx *ctx, const char *name, const char *config);
+
+/* Frees it before its context, parameters included. Close its sessions and optimisers first. NULL
+ * is allowed. */
+QP_API void qp_model_close(qp_model *m);
 
 /* The config text that a preset starts from; NULL if unknown. */
 QP_API const char *qp_preset_config(const char *model_type);
@@ -46,19 +58,32 @@ typedef struct {
     const char *model_type;
     int64_t     vocabulary, width, layers, positions;
     int64_t     parameters;
-    const char *position, *mixer, *ffn, *norm; /* names of the parts */
+    const char *position, *block, *mixer, *ffn, *norm; /* names of the first layer's parts */
 } qp_model_info;
 QP_API qp_model_info qp_model_info_of(qp_model *m);
 /* The config as JSON text; the model's. */
 QP_API const char *qp_model_config(qp_model *m);
 
-/* ids i64 [B, T] -> the last norm's output [B, T, D]. */
+/* A record in, a record out, in the current scope (count 0 after an error). Fields of in:
+ *     input_ids  i64 [B, T]
+ *     labels     i64 [B, T], -100: not counted. Optional
+ *     positions  i64 [B, T] or [1, T]. Optional: 0, 1, .. T - 1
+ *     segments   i64 [B, T]: positions see their own segment only. Optional
+ *     lengths    i64 [B]: keys of row b beyond it are not there. Optional
+ * Fields of what comes out:
+ *     hidden     [B, T, D], the last norm's output
+ *     logits     [B, T, V], without labels
+ *     loss       with labels: the mean cross-entropy (the logits are never held) and the sum of aux.*
+ *     aux.*, stat.*: losses and statistics of parts (qp_sequence_add) */
+QP_API qp_record qp_forward(qp_model *m, qp_record in);
+
+/* One field of that. */
 QP_API qp_tensor qp_model_hidden(qp_model *m, qp_tensor ids);
-/* ids i64 [B, T] -> [B, T, V]. */
 QP_API qp_tensor qp_logits(qp_model *m, qp_tensor ids);
-/* The mean cross-entropy of the logits at ids against labels i64 [B, T] (-100: not counted).
- * The logits are never held. */
 QP_API qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels);
+
+/* hidden [.., D] -> logits [.., V]. */
+QP_API qp_tensor qp_model_head(qp_model *m, qp_tensor hidden);
 
 /* ---- Step by step, with carried state -------------------------------------------------------- */
 
@@ -67,8 +92,14 @@ typedef struct qp_session qp_session;
 /* State for `batch` sequences of at most `positions` positions; the context's. NULL on error
  * (also where a part of the model has no step form). */
 QP_API qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions);
-/* ids [B, T], the next T positions -> logits of the last of them [B, V]. */
+/* Frees it before its context. NULL is allowed. */
+QP_API void qp_session_close(qp_session *s);
+/* ids [B, T], the next T positions -> logits of the last of them [B, V]. A call that fails leaves
+ * the session as it was. */
 QP_API qp_tensor qp_session_feed(qp_session *s, qp_tensor ids);
+/* The same, giving the last norm's output at all T of them [B, T, D]: qp_model_head makes logits of
+ * the positions that are wanted. */
+QP_API qp_tensor qp_session_hidden(qp_session *s, qp_tensor ids);
 QP_API int64_t   qp_session_length(const qp_session *s);
 QP_API qp_ctx   *qp_session_ctx(const qp_session *s);
 /* Back to the first `length` positions (0: empty). ARGUMENT if longer than now; UNSUPPORTED
@@ -77,10 +108,10 @@ QP_API QP_MUST_CHECK qp_status qp_session_truncate(qp_session *s, int64_t length
 
 /* ---- Names and tensors of checkpoints ----------------------------------------------------------- */
 
-/* What checkpoints of this model type call the i-th piece, and that piece of the parameter: a
- * view, transposed where the checkpoint stores it so. False past the end. With gradient, the
- * piece of the parameter's gradient (QP_NONE: none yet). */
-QP_API bool qp_model_piece(qp_model *m, int64_t i, bool gradient, char name[256], qp_tensor *piece);
+/* What checkpoints of this model type call the i-th tensor (the model's text), and that tensor as
+ * they store it, in the current scope. False past the end. With gradient, its gradient (QP_NONE:
+ * none yet). */
+QP_API bool qp_model_weight(qp_model *m, int64_t i, bool gradient, const char **name, qp_tensor *t);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,7 @@
 /* quipu/nn.h: modules. Ops are pure functions; a module owns named parameters and buffers,
  * has a mode (training or not) and children. Modules belong to their context and are freed
- * with it. Names are joined by dots: "blocks.0.mixer.qkv.weight".
+ * with it, or with the model they are part of. Names are joined by dots:
+ * "blocks.0.mixer.q.weight".
  */
 #ifndef QUIPU_NN_H
 #define QUIPU_NN_H
@@ -13,16 +14,27 @@ extern "C" {
 
 typedef struct qp_module qp_module;
 
-/* A child of parent (NULL: a root). NULL on failure. */
+/* A child of parent (NULL: a root). NULL on failure: MEMORY, ARGUMENT (the parent has a child of
+ * that name, or the full name is longer than 255 bytes). */
 QP_API qp_module *qp_module_new(qp_ctx *ctx, qp_module *parent, const char *name);
 QP_API qp_ctx    *qp_module_ctx(const qp_module *m);
 
-/* A new f32 parameter, filled by an initialisation (below), that requires a gradient. */
+/* Frees a root with all below it, parameters and buffers included. NULL is allowed. */
+QP_API void qp_module_close(qp_module *root);
+
+/* A parameter: a leaf that requires a gradient. It has a shape but no elements yet; they come
+ * from qp_param_set (a checkpoint), or from qp_module_fill, which draws `init` (see qp_init;
+ * NULL: the caller sets it). Until then an op that reads it fails with STATE. */
 QP_API qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, const int64_t *shape);
 
-/* The parameter of two or more parts that checkpoints name apart (q, k and v; gate and up):
- * sizes of its rows, in order. */
-QP_API void qp_param_segments(qp_module *m, const char *name, int n, const int64_t *rows);
+/* Draws the initialisation of every parameter below m that has no elements, in order of making. */
+QP_API void qp_module_fill(qp_module *m);
+
+/* p's elements are value's from now on: the same memory, no copy, any type (16-bit, mapped from a
+ * file, shared with other contexts). p stays the same parameter. SHAPE: another shape; TYPE: not
+ * floating; STATE: a gradient still has to pass through p's old elements. A parameter whose
+ * memory is read-only cannot be trained: freeze it. */
+QP_API QP_MUST_CHECK qp_status qp_param_set(qp_tensor p, qp_tensor value);
 
 /* A tensor that is saved but not trained. Taken out of its scope. */
 QP_API void qp_buffer(qp_module *m, const char *name, qp_tensor t);
@@ -34,13 +46,11 @@ typedef struct {
     const char *name; /* from the module that was asked */
     qp_tensor   tensor;
     bool        buffer, tied; /* tied: a second name of an earlier entry */
-    int         segments;     /* 0: one piece */
-    int64_t     rows[4];
 } qp_entry;
 
 typedef struct {
     int             count;
-    const qp_entry *entries; /* the module's; valid until a parameter is added */
+    const qp_entry *entries; /* the module's; valid until an entry is added, frozen or thawed */
 } qp_state_dict;
 
 /* Everything below m, in order of making. */
@@ -49,10 +59,10 @@ QP_API qp_state_dict qp_module_state(qp_module *m);
 QP_API qp_state_dict qp_module_params(qp_module *m);
 
 /* Copies the tensors into the entries of the same name. strict: a missing or an unexpected
- * name is an error whose text lists them; a shape that differs always is one. Nothing is
- * copied unless all fits. */
-QP_API qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names, const qp_tensor *tensors,
-                                    bool strict);
+ * name is an error whose text counts and lists them; a shape that differs always is one.
+ * Nothing is copied unless all fits. */
+QP_API QP_MUST_CHECK qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names,
+                                                  const qp_tensor *tensors, bool strict);
 
 QP_API void    qp_set_training(qp_module *m, bool training); /* with all below; new modules train */
 QP_API bool    qp_training(const qp_module *m);
@@ -67,28 +77,47 @@ QP_API void qp_init(qp_tensor t, const char *spec);
 
 /* ---- The modules that everything is made of -------------------------------------------------- */
 
-typedef struct {
-    qp_tensor weight, bias; /* [O, I]; [O] or QP_NONE */
-} qp_nn_linear;
+/* A product with a weight [O, I] and, perhaps, a bias [O]. It has an identity: whatever changes
+ * how a product is computed (adapters, statistics, other number formats) is put around it by
+ * name, and the part that uses it does not know. */
+typedef struct qp_nn_linear qp_nn_linear;
 
 typedef struct {
     bool        bias;
     const char *init; /* of the weight; NULL: normal:0.02 */
-    int         segments; /* as qp_param_segments: rows that checkpoints name apart */
-    int64_t     rows[4];
+    qp_tensor   tied; /* take this weight instead of a new one */
 } qp_linear_options;
 
-QP_API qp_nn_linear qp_nn_linear_new(qp_module *parent, const char *name, int64_t in, int64_t out,
-                                     qp_linear_options options);
+/* The module's. NULL on failure. */
+QP_API qp_nn_linear *qp_nn_linear_new(qp_module *parent, const char *name, int64_t in, int64_t out,
+                                      qp_linear_options options);
+
 /* x [.., I] -> act(x w^T + b) + residual [.., O] */
 QP_API qp_tensor qp_nn_linear_forward(const qp_nn_linear *l, qp_tensor x, qp_act act, qp_tensor residual);
 
-typedef struct {
-    qp_tensor weight; /* [V, D] */
-} qp_nn_embedding;
+QP_API qp_module *qp_nn_linear_module(const qp_nn_linear *l); /* where further parameters go */
+QP_API qp_tensor  qp_nn_linear_weight(const qp_nn_linear *l);
+QP_API qp_tensor  qp_nn_linear_bias(const qp_nn_linear *l); /* QP_NONE if it has none */
+QP_API bool       qp_nn_linear_wrapped(const qp_nn_linear *l);
 
-QP_API qp_nn_embedding qp_nn_embedding_new(qp_module *parent, const char *name, int64_t count, int64_t width,
-                                           const char *init);
+/* From now on l computes forward(self, inner, x, act, residual), where inner is what l was before
+ * (call qp_nn_linear_forward on it); wraps nest. self must live as long as l. */
+typedef qp_tensor (*qp_linear_fn)(void *self, const qp_nn_linear *inner, qp_tensor x, qp_act act, qp_tensor residual);
+QP_API void qp_nn_linear_wrap(qp_nn_linear *l, qp_linear_fn forward, void *self);
+
+/* Calls fn for each linear below m whose name matches the pattern, in order of making. Returns
+ * how many. fn may be NULL. */
+QP_API int qp_nn_linear_each(qp_module *m, const char *pattern,
+                             void (*fn)(void *user, qp_nn_linear *l, const char *name), void *user);
+
+/* A table [V, D], looked up by ids. */
+typedef struct qp_nn_embedding qp_nn_embedding;
+
+QP_API qp_nn_embedding *qp_nn_embedding_new(qp_module *parent, const char *name, int64_t count, int64_t width,
+                                            const char *init);
+/* ids [..] -> [.., D] */
+QP_API qp_tensor qp_nn_embedding_forward(const qp_nn_embedding *e, qp_tensor ids);
+QP_API qp_tensor qp_nn_embedding_weight(const qp_nn_embedding *e);
 
 #ifdef __cplusplus
 }

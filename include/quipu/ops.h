@@ -55,8 +55,8 @@ QP_API qp_tensor qp_gelu_tanh(qp_tensor x); /* its tanh approximation ("gelu_new
 QP_API qp_tensor qp_silu(qp_tensor x);      /* x sigmoid(x) */
 QP_API qp_tensor qp_softplus(qp_tensor x);  /* log(1 + e^x) */
 
-/* x[..., 2F] = [gate | up] -> silu(gate) up [..., F]. arXiv:2002.05202 */
-QP_API qp_tensor qp_swiglu(qp_tensor x);
+/* silu(gate) up, one shape. arXiv:2002.05202 */
+QP_API qp_tensor qp_swiglu(qp_tensor gate, qp_tensor up);
 
 QP_API qp_tensor qp_cast(qp_tensor x, qp_dtype dtype); /* gradient cast back */
 

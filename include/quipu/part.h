@@ -1,11 +1,13 @@
 /* quipu/part.h: the exchangeable parts of a model: initialisations, norms, position encodings,
- * mixers, feed-forwards. Each is one file with one descriptor; the options it takes stand in
- * a table from which reading, checking and help derive.
+ * mixers, feed-forwards, blocks. Each is one file with one descriptor; the options it takes
+ * stand in a table from which reading, checking and help derive. Host programs register their
+ * own through the same descriptors (qp_register_part), and configs name them like any other.
  */
 #ifndef QUIPU_PART_H
 #define QUIPU_PART_H
 
 #include "nn.h"
+#include "record.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,10 +39,11 @@ typedef struct {
     qp_ctx            *ctx;
     qp_module         *module; /* where its parameters go */
     int64_t            width;  /* D */
+    int64_t            heads, head_width; /* H, K of the layer's mixer; 0 where it has no heads */
     int64_t            max_positions;
     int                layer, layers;
     const char        *init, *init_residual; /* for weights; for those that end a branch */
-    const qp_position *position;             /* the stack's position encoding; mixers only */
+    const qp_position *position;             /* the layer's position encoding; mixers only */
     const qp_settings *settings;
 } qp_build;
 
@@ -48,18 +51,25 @@ typedef struct {
 QP_API double  qp_setting(const qp_build *b, const char *name);
 QP_API int64_t qp_setting_int(const qp_build *b, const char *name);
 
-/* What surrounds the sequence that a part works on. */
+/* What surrounds the positions that a part works on. */
 typedef struct {
-    qp_tensor positions; /* i64 [B, T] or [1, T] */
-    int64_t   length;    /* of the whole sequence so far: the largest position + 1 */
-    qp_mask   mask;      /* without `causal`, which is the mixer's */
-    double    dropout;   /* probability; 0 outside training */
-} qp_stream;
+    qp_tensor  positions; /* i64 [B, T] or [1, T] */
+    int64_t    length;    /* of the whole sequence so far: the largest position + 1 */
+    qp_mask    mask;      /* without `causal` and `window`, which are the mixer's */
+    double     dropout;   /* probability; 0 outside training */
+    int        layer;
+    qp_record *out;       /* for what a part gives beside its result: qp_sequence_add */
+} qp_sequence;
+
+/* Adds t to the field of that name of what the model gives, where losses and statistics of parts
+ * go: "aux.NAME" is a loss (one element), summed over layers and added to the model's loss;
+ * "stat.NAME" is kept per layer: the last layer's stays. */
+QP_API void qp_sequence_add(const qp_sequence *s, const char *name, qp_tensor t);
 
 /* ---- Initialisations (nn/init): fill a tensor ------------------------------------------------ */
 
 typedef struct {
-    const char *name, *source, *help;
+    qp_part part;
     void (*fill)(qp_tensor t, double argument); /* argument: behind the colon, 0 if none */
 } qp_init_type;
 
@@ -75,13 +85,14 @@ typedef struct {
 
 typedef struct {
     qp_part part;
-    void (*init)(void *self, qp_build *b); /* settings include head_width of the mixer */
-    /* x [B, T, D] with positions added */
-    qp_tensor (*embed)(void *self, qp_tensor x, const qp_stream *s);
+    bool    shared; /* one object for all layers; otherwise each layer has its own */
+    void (*init)(void *self, qp_build *b);
+    /* x [B, T, D] with positions added; of shared ones only: called once, on the stack's input */
+    qp_tensor (*embed)(void *self, qp_tensor x, const qp_sequence *s);
     /* q or k [B, T, H, K], turned */
-    qp_tensor (*rotate)(void *self, qp_tensor x, const qp_stream *s);
-    /* added to the scores [.., H, T, S] */
-    qp_tensor (*bias)(void *self, const qp_stream *s, int64_t keys);
+    qp_tensor (*rotate)(void *self, qp_tensor x, const qp_sequence *s);
+    /* q [B, T, H, K], k [B, S, G, K] -> what is added to the scores, broadcast to [B, H, T, S] */
+    qp_tensor (*bias)(void *self, qp_tensor q, qp_tensor k, const qp_sequence *s);
 } qp_position_type;
 
 struct qp_position {
@@ -89,43 +100,105 @@ struct qp_position {
     void                   *self;
 };
 
-/* ---- Mixers (nn/mixers) ------------------------------------------------------------------------------ */
+/* ---- Mixers (nn/mixers) and feed-forwards (nn/ffn): the branches of a block -------------------------- */
 
-/* What a mixer carries from position to position, for B rows. */
+#define QP_MAX_STATE 8
+
+/* What a branch carries from position to position, for B rows. Tensors that grow are written in
+ * place behind `length`; those of fixed size only change through qp_state_set, so that a call
+ * that fails halfway leaves the state as it was. */
 typedef struct {
-    qp_tensor tensors[4]; /* kept; axis 0 is B */
+    qp_tensor tensors[QP_MAX_STATE]; /* kept; axis 0 is B */
+    qp_tensor next[QP_MAX_STATE];    /* what qp_state_set gave, taken over when all layers are done */
     int       count;
-    int       grows[4];   /* the axis that `length` counts along, -1: a state of fixed size */
+    int       grows[QP_MAX_STATE];   /* the axis that `length` counts along, -1: fixed size */
     int64_t   length, reserved;
 } qp_state;
 
+/* Tensor i (of fixed size) after these positions. */
+QP_API void qp_state_set(qp_state *state, int i, qp_tensor value);
+
 typedef struct {
     qp_part part;
-    bool    causal; /* claims that outputs depend on earlier positions alone */
+    /* Does it claim that outputs depend on earlier positions alone? NULL: no. */
+    bool (*causal)(const void *self);
     void (*init)(void *self, qp_build *b);
     /* x [B, T, D] -> [B, T, D], + residual where given: the whole sequence */
-    qp_tensor (*forward)(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s);
-    /* Makes the state for `batch` rows and at most `positions` positions. NULL: no step. */
+    qp_tensor (*forward)(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s);
+    /* Makes the state for `batch` rows and at most `positions` positions; called again to start
+     * over. NULL: nothing is carried. */
     void (*reserve)(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state);
-    /* The same for the next T positions, given the state, which moves on. */
-    qp_tensor (*step)(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s, qp_state *state);
-} qp_mixer_type;
+    /* The same for the next T positions, given the state. NULL: no step form, unless pointwise. */
+    qp_tensor (*step)(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state);
+    bool pointwise; /* works on each position alone: forward serves as step */
+} qp_branch_type;
 
-/* ---- Feed-forwards (nn/ffn) ------------------------------------------------------------------------------ */
+/* ---- Blocks (nn/blocks): how norms and branches join --------------------------------------------------- */
+
+/* A part with its object. */
+typedef struct {
+    const qp_norm_type *type;
+    void               *self;
+} qp_norm;
+typedef struct {
+    const qp_branch_type *type; /* NULL: the block has no such branch */
+    void                 *self;
+} qp_branch;
+
+#define QP_MAX_NORMS 4
+
+typedef struct {
+    qp_norm   norms[QP_MAX_NORMS];
+    qp_branch mixer, ffn;
+    void     *self;   /* the block part's own object */
+    int       layer;
+} qp_block;
 
 typedef struct {
     qp_part part;
-    void (*init)(void *self, qp_build *b);
-    qp_tensor (*forward)(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s);
-} qp_ffn_type;
+    int     norms; /* that the block wants */
+    void (*init)(void *self, qp_build *b); /* NULL: nothing */
+    /* x [B, T, D] -> [B, T, D]; written with the functions below. states: mixer's and ffn's, or
+     * NULL for whole sequences */
+    qp_tensor (*forward)(const qp_block *b, qp_tensor x, const qp_sequence *s, qp_state *states);
+} qp_block_type;
 
-/* ---- Registries: by index (NULL past the end) and by name (NULL if unknown) ------------------------------- */
+/* The block's norm i of x. */
+QP_API qp_tensor qp_block_norm(const qp_block *b, int i, qp_tensor x);
+/* residual + dropout(branch(x)), residual QP_NONE: without; where the block has no such branch,
+ * residual. */
+QP_API qp_tensor qp_block_mixer(const qp_block *b, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                                qp_state *states);
+QP_API qp_tensor qp_block_ffn(const qp_block *b, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                              qp_state *states);
 
-QP_API const qp_init_type     *qp_init_at(int index);
-QP_API const qp_norm_type     *qp_norm_at(int index);
-QP_API const qp_position_type *qp_position_at(int index);
-QP_API const qp_mixer_type    *qp_mixer_at(int index);
-QP_API const qp_ffn_type      *qp_ffn_at(int index);
+/* ---- Registries ---------------------------------------------------------------------------------------- */
+
+/* kind, folder, descriptor */
+#define QP_PART_KINDS(X) \
+    X(INIT, "init", qp_init_type) \
+    X(NORM, "norms", qp_norm_type) \
+    X(POSITION, "positions", qp_position_type) \
+    X(MIXER, "mixers", qp_branch_type) \
+    X(FFN, "ffn", qp_branch_type) \
+    X(BLOCK, "blocks", qp_block_type)
+
+typedef enum {
+#define X(kind, folder, type) QP_PART_##kind,
+    QP_PART_KINDS(X)
+#undef X
+    QP_PART_KIND_COUNT
+} qp_part_kind;
+
+/* The library's parts and then those registered with ctx (which may be NULL: none), by index, NULL
+ * past the end; or by name, NULL if unknown. Each points to the descriptor of its kind, whose
+ * first member it is: (const qp_norm_type *)qp_part_at(ctx, QP_PART_NORM, 0). */
+QP_API const qp_part *qp_part_at(qp_ctx *ctx, qp_part_kind kind, int index);
+QP_API const qp_part *qp_part_find(qp_ctx *ctx, qp_part_kind kind, const char *name);
+
+/* Makes a host program's part known to ctx. The descriptor (part = &mine.part) must outlive ctx.
+ * ARGUMENT: the name is taken or empty, or a function is missing. */
+QP_API qp_status qp_register_part(qp_ctx *ctx, qp_part_kind kind, const qp_part *part);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
 #define QP_VERSION "0.1.0"
 
 #include "core.h"
+#include "record.h"
 #include "op.h"
 #include "ops.h"
 #include "nn.h"

@@ -13,7 +13,7 @@
 
 typedef struct {
     const char *name; /* of the op, whose cost and saved values count */
-    const char *in;   /* x, y [R, C]; 2 [R, 2C]; v, u [C]; w [C, C]; q, k, l [4, R/4, C/64, 64];
+    const char *in;   /* x, y [R, C]; v, u [C]; w [C, C]; q, k, l [4, R/4, C/64, 64];
                          t targets [R] below C; i ids [R]; e [VOCABULARY, C]; p positions; f frequencies */
     void (*run)(const qp_tensor *in, qp_tensor *out);
     double backward; /* its arithmetic, of that forward; 0: no gradient */
@@ -26,10 +26,10 @@ UNARY(tanh)
 UNARY(gelu)
 UNARY(gelu_tanh)
 UNARY(silu)
-UNARY(swiglu)
 
 static void run_add(const qp_tensor *in, qp_tensor *out) { out[0] = qp_add(in[0], in[1]); }
 static void run_mul(const qp_tensor *in, qp_tensor *out) { out[0] = qp_mul(in[0], in[1]); }
+static void run_swiglu(const qp_tensor *in, qp_tensor *out) { out[0] = qp_swiglu(in[0], in[1]); }
 static void run_sum(const qp_tensor *in, qp_tensor *out) { out[0] = qp_sum(in[0], 1, (int[]){1}, false); }
 static void run_max(const qp_tensor *in, qp_tensor *out) { out[0] = qp_max(in[0], 1, false); }
 static void run_argmax(const qp_tensor *in, qp_tensor *out) { out[0] = qp_argmax(in[0], 1, false); }
@@ -68,7 +68,7 @@ static const test tests[] = {{"add", "xy", run_add, 1},
                              {"gelu", "x", run_gelu, 1},
                              {"gelu_tanh", "x", run_gelu_tanh, 1},
                              {"silu", "x", run_silu, 1},
-                             {"swiglu", "2", run_swiglu, 1},
+                             {"swiglu", "xy", run_swiglu, 3},
                              {"sum", "x", run_sum, 1},
                              {"max", "x", run_max, 1},
                              {"argmax", "x", run_argmax, 0},
@@ -103,7 +103,6 @@ static qp_tensor input(qp_ctx *ctx, char kind, int64_t R, int64_t C) {
     case 'i': return indices(ctx, R, VOCABULARY);
     case 'p': return qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T});
     case 'f': return qp_full(ctx, QP_F32, 1, &half, 0.01);
-    case '2': shape[1] = 2 * C; break;
     case 'e': shape[0] = VOCABULARY; break;
     case 'w': shape[0] = C; break;
     case 'v':

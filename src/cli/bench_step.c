@@ -90,7 +90,7 @@ static void report(step_bench *s, double *times[PARTS], int steps) {
 qp_model *bench_model(bench *b) {
     const char *path = cli_text(b->c, "config"), *preset = cli_text(b->c, "preset"),
                *config = qp_preset_config(preset);
-    if (path) return qp_model_load(b->ctx, path);
+    if (path) return qp_model_load(b->ctx, path, (qp_model_options){0});
     if (config) return qp_model_new(b->ctx, preset, config);
     qp_fail(b->ctx, QP_ERR_ARGUMENT, "no preset \"%s\" (see `quipu list presets`)", preset);
     return NULL;

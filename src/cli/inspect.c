@@ -93,7 +93,7 @@ static json_t *stack_of(qp_ctx *ctx, const char *path, json_t *config) {
 /* Parameters of the model that a config makes, -1 where making it takes too much memory. */
 static json_int_t count_parameters(const char *path) {
     qp_ctx    *ctx = qp_open((qp_options){.threads = 1, .memory_cap = COUNT_CAP});
-    qp_model  *m = ctx ? qp_model_load(ctx, path) : NULL;
+    qp_model  *m = ctx ? qp_model_load(ctx, path, (qp_model_options){.empty = true}) : NULL;
     json_int_t count = m ? (json_int_t)qp_model_info_of(m).parameters : -1;
     qp_close(ctx);
     return count;

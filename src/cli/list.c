@@ -64,30 +64,21 @@ static json_t *options_of(const qp_part *part) {
     return all;
 }
 
-static void add_part(json_t *all, const qp_part *part) {
-    json_t *o = item(part->name, part->source, part->help);
-    if (o) json_object_set_new(o, "options", options_of(part));
-    json_array_append_new(all, o);
-}
-
-#define PARTS(name, type, at)                                                                                  \
-    static json_t *name(void) {                                                                                \
-        json_t     *all = json_array();                                                                        \
-        const type *t;                                                                                         \
-        for (int i = 0; (t = at(i)); i++) add_part(all, &t->part);                                             \
-        return all;                                                                                            \
+/* Descriptors begin with the part. */
+static json_t *parts(qp_part_kind kind) {
+    json_t        *all = json_array();
+    const qp_part *part;
+    for (int i = 0; (part = qp_part_at(NULL, kind, i)); i++) {
+        json_t *o = item(part->name, part->source, part->help);
+        if (o && kind != QP_PART_INIT) json_object_set_new(o, "options", options_of(part));
+        json_array_append_new(all, o);
     }
-PARTS(positions, qp_position_type, qp_position_at)
-PARTS(mixers, qp_mixer_type, qp_mixer_at)
-PARTS(ffn, qp_ffn_type, qp_ffn_at)
-PARTS(norms, qp_norm_type, qp_norm_at)
-
-static json_t *inits(void) {
-    json_t             *all = json_array();
-    const qp_init_type *t;
-    for (int i = 0; (t = qp_init_at(i)); i++) json_array_append_new(all, item(t->name, t->source, t->help));
     return all;
 }
+
+#define X(kind, folder, type) static json_t *parts_##kind(void) { return parts(QP_PART_##kind); }
+QP_PART_KINDS(X)
+#undef X
 
 static json_t *presets(void) {
     json_t *all = json_array();
@@ -137,11 +128,9 @@ static const struct {
     json_t *(*gather)(void);
 } sections[] = {{"verbs", false, verbs},
                 {"presets", false, presets},
-                {"positions", true, positions},
-                {"mixers", true, mixers},
-                {"ffn", true, ffn},
-                {"norms", true, norms},
-                {"init", true, inits},
+#define X(kind, folder, type) {folder, true, parts_##kind},
+                QP_PART_KINDS(X)
+#undef X
                 {"schedules", false, schedules},
                 {"tokenizers", false, tokenizers},
                 {"ops", false, ops}};

@@ -103,7 +103,7 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
     read_ends(ctx, folder, "config.json", out);
     int32_t end = out->tokenizer ? qp_tokenizer_end(out->tokenizer) : -1;
     if (!out->end_count && end >= 0) out->ends[out->end_count++] = end;
-    if (qp_failed(ctx) || !(out->model = qp_model_load(ctx, folder))) return false;
+    if (qp_failed(ctx) || !(out->model = qp_model_load(ctx, folder, (qp_model_options){.as_stored = true}))) return false;
     out->info = qp_model_info_of(out->model);
     qp_set_training(qp_model_module(out->model), false);
     return true;

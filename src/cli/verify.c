@@ -77,22 +77,23 @@ static bool gradient_key(const verification *v, const qp_model *m, const char *n
 }
 
 static void compare_gradients(verification *v, qp_model *m, qp_tensor ids) {
-    char      name[256], key[264];
-    qp_tensor piece;
-    int       given = 0, found = 0;
+    const char *name;
+    char        key[264];
+    qp_tensor   gradient;
+    int         given = 0, found = 0;
     for (int64_t i = 0; i < qp_file_count(v->reference); i++)
         given += !strncmp(qp_file_at(v->reference, i).name, "grad.", 5);
     if (!given) return;
     qp_backward(qp_model_loss(m, ids, next_tokens(ids)));
     for (int64_t i = 0; !qp_failed(v->ctx); i++) {
         qp_scope s = qp_enter(v->ctx);
-        bool     more = qp_model_piece(m, i, true, name, &piece);
+        bool     more = qp_model_weight(m, i, true, &name, &gradient);
         if (more && gradient_key(v, m, name, key)) {
             found++;
-            if (qp_is_none(piece))
+            if (qp_is_none(gradient))
                 qp_fail(v->ctx, QP_ERR_STATE, "%s: the model gave this parameter no gradient", name);
             else
-                compare(v, key, piece);
+                compare(v, key, gradient);
         }
         qp_leave(s);
         if (!more) break;
@@ -120,7 +121,7 @@ static int run(cli *c) {
     verification v = {.c = c, .ctx = cli_open(c), .tolerance = cli_number(c, "tolerance")};
     if (!v.ctx) return 1;
     char      path[4096];
-    qp_model *m = qp_model_load(v.ctx, cli_model_path(cli_argument(c, 0), path));
+    qp_model *m = qp_model_load(v.ctx, cli_model_path(cli_argument(c, 0), path), (qp_model_options){0});
     if (m) v.reference = qp_file_open(v.ctx, cli_text(c, "reference"), (qp_file_options){0});
     if (!v.reference) return cli_failed(v.ctx);
     v.rows = json_object();

@@ -194,6 +194,7 @@ struct qp_ctx {
     qp_observer *observer; /* told of every call that has run; NULL: nobody */
     void        *observer_user;
 
+    struct qpi_registered *parts; /* of the host program (nn/registry.c) */
     struct qpi_owned *owned; /* things with a destructor, freed last made first */
 };
 

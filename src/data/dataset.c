@@ -141,12 +141,6 @@ void qp_data_close(qp_data *d) {
 
 /* ---- Batches -------------------------------------------------------------------------- */
 
-qp_tensor qp_batch_get(const qp_batch *b, const char *name) {
-    for (int i = 0; i < b->count; i++)
-        if (strcmp(b->names[i], name) == 0) return b->tensors[i];
-    return QP_NONE;
-}
-
 static qp_tensor attach(qp_data *d, int field, qpi_batch_slot *s) {
     const qp_field *x = &d->fields[field];
     int64_t         shape[QP_MAX_DIMS] = {d->options.batch};
@@ -156,9 +150,9 @@ static qp_tensor attach(qp_data *d, int field, qpi_batch_slot *s) {
                      s);
 }
 
-qp_batch qp_data_next(qp_data *d) {
+qp_record qp_data_next(qp_data *d) {
     qpi_error       e = {0};
-    qp_batch        b = {0};
+    qp_record        b = {0};
     qpi_batch_slot *s = qpi_queue_next(d->queue, &e);
     if (!s) {
         qp_fail(d->ctx, e.code, "%s", e.text);

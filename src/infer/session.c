@@ -4,15 +4,52 @@
 #include "models/model.h"
 
 struct qp_session {
-    qp_model *m;
-    int64_t   batch, reserved, length;
-    qp_state *states; /* of each layer */
+    qp_model  *m;
+    qpi_owned *owned;
+    int64_t    batch, reserved, length;
+    qp_state  *states; /* of each layer's mixer and feed-forward */
 };
+
+static int64_t state_count(const qp_session *s) { return 2 * s->m->layers; }
+
+static const qp_branch *branch_of(const qp_session *s, int64_t i) {
+    const qp_block *b = &s->m->blocks[i / 2].block;
+    return i % 2 ? &b->ffn : &b->mixer;
+}
+
+static void drop_state(qp_state *state) {
+    for (int j = 0; j < QP_MAX_STATE; j++) {
+        qp_drop(state->tensors[j]);
+        qp_drop(state->next[j]);
+    }
+    *state = (qp_state){0};
+}
 
 static void destroy(void *thing) {
     qp_session *s = thing;
     free(s->states);
     free(s);
+}
+
+void qp_session_close(qp_session *s) {
+    if (!s) return;
+    for (int64_t i = 0; i < state_count(s); i++) drop_state(&s->states[i]);
+    qpi_disown(s->owned);
+    destroy(s);
+}
+
+/* An empty state for branch i. */
+static bool reserve(qp_session *s, int64_t i) {
+    qp_ctx          *ctx = s->m->ctx;
+    const qp_branch *b = branch_of(s, i);
+    if (!b->type || b->type->pointwise) return true;
+    if (!b->type->step) {
+        qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s has no step form", b->type->part.name);
+        return false;
+    }
+    s->states[i].reserved = s->reserved;
+    b->type->reserve(b->self, ctx, s->batch, s->reserved, &s->states[i]);
+    return !qp_failed(ctx);
 }
 
 qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions) {
@@ -24,8 +61,8 @@ qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions) {
         return NULL;
     }
     qp_session *s = calloc(1, sizeof *s);
-    if (s) s->states = calloc((size_t)m->layers + 1, sizeof *s->states);
-    if (!s || !s->states || !qpi_own(ctx, s, destroy)) {
+    if (s) s->states = calloc(2 * (size_t)m->layers + 1, sizeof *s->states);
+    if (!s || !s->states || !(s->owned = qpi_own(ctx, s, destroy))) {
         if (s) destroy(s);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: session");
         return NULL;
@@ -33,43 +70,64 @@ qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions) {
     s->m = m;
     s->batch = batch;
     s->reserved = positions;
-    for (int64_t i = 0; i < m->layers && !qp_failed(ctx); i++) {
-        const qpi_block *b = &m->blocks[i];
-        if (!b->mixer_type->reserve) {
-            qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s has no step form", b->mixer_type->part.name);
-            break;
+    for (int64_t i = 0; i < state_count(s); i++)
+        if (!reserve(s, i)) {
+            qp_session_close(s);
+            return NULL;
         }
-        s->states[i].reserved = positions;
-        b->mixer_type->reserve(b->mixer, ctx, batch, positions, &s->states[i]);
+    return s;
+}
+
+static bool check(const qp_session *s, qp_tensor ids) {
+    qp_ctx *ctx = s->m->ctx;
+    if (qp_failed(ctx)) return false;
+    if (qp_ndim(ids) != 2 || qp_size(ids, 0) != s->batch || qp_size(ids, 1) < 1)
+        return !qp_fail(ctx, QP_ERR_SHAPE, "session: ids must be [%lld, T], T at least 1", (long long)s->batch);
+    if (qp_size(ids, 1) > s->reserved - s->length)
+        return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: %lld positions after %lld, room for %lld",
+                        (long long)qp_size(ids, 1), (long long)s->length, (long long)s->reserved);
+    return true;
+}
+
+/* All layers are done: the states are those behind these positions. After a failure they stay. */
+static void commit(qp_session *s, int64_t count) {
+    bool ok = !qp_failed(s->m->ctx);
+    if (ok) s->length += count;
+    for (int64_t i = 0; i < state_count(s); i++) {
+        qp_state *state = &s->states[i];
+        for (int j = 0; j < state->count; j++) {
+            if (qp_is_none(state->next[j])) continue;
+            qp_drop(ok ? state->tensors[j] : state->next[j]);
+            if (ok) state->tensors[j] = state->next[j];
+            state->next[j] = QP_NONE;
+        }
+        state->length = s->length;
     }
-    return qp_failed(ctx) ? NULL : s;
+}
+
+qp_tensor qp_session_hidden(qp_session *s, qp_tensor ids) {
+    qp_model *m = s->m;
+    qp_ctx   *ctx = m->ctx;
+    if (!check(s, ids)) return qpi_poison(ctx);
+    int64_t     count = qp_size(ids, 1);
+    qp_scope    scope = qp_enter(ctx);
+    bool        before = qp_no_grad(ctx, true);
+    qp_sequence sequence = {.length = s->length + count};
+    qp_tensor   positions = qp_affine(qp_arange(ctx, QP_I64, count), 1, (double)s->length);
+    sequence.positions = qp_reshape(positions, 2, (int64_t[]){1, count});
+    qp_tensor hidden = qpi_stack_forward(m, ids, &sequence, s->states);
+    qp_no_grad(ctx, before);
+    commit(s, count);
+    return qp_return(scope, hidden);
 }
 
 qp_tensor qp_session_feed(qp_session *s, qp_tensor ids) {
-    qp_model *m = s->m;
-    qp_ctx   *ctx = m->ctx;
-    if (qp_failed(ctx)) return qpi_poison(ctx);
-    if (qp_ndim(ids) != 2 || qp_size(ids, 0) != s->batch || qp_size(ids, 1) < 1) {
-        qp_fail(ctx, QP_ERR_SHAPE, "session: ids must be [%lld, T], T at least 1", (long long)s->batch);
-        return qpi_poison(ctx);
-    }
-    int64_t count = qp_size(ids, 1);
-    if (count > s->reserved - s->length) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "session: %lld positions after %lld, room for %lld", (long long)count,
-                (long long)s->length, (long long)s->reserved);
-        return qpi_poison(ctx);
-    }
+    qp_ctx   *ctx = s->m->ctx;
     qp_scope  scope = qp_enter(ctx);
     bool      before = qp_no_grad(ctx, true);
-    qp_stream stream = {.length = s->length + count};
-    qp_tensor positions = qp_affine(qp_arange(ctx, QP_I64, count), 1, (double)s->length);
-    stream.positions = qp_reshape(positions, 2, (int64_t[]){1, count});
-    qp_tensor hidden = qpi_stack_forward(m, ids, &stream, s->states);
-    qp_tensor last = qp_reshape(qp_slice(hidden, 1, count - 1, count, 1), 2, (int64_t[]){s->batch, m->width});
-    qp_tensor logits = qp_linear(last, m->head, QP_NONE, QP_ACT_NONE, QP_NONE);
+    qp_tensor hidden = qp_session_hidden(s, ids), last = qp_slice(hidden, 1, -1, INT64_MAX, 1);
+    qp_tensor logits = qp_model_head(s->m, qp_reshape(last, 2, (int64_t[]){s->batch, s->m->width}));
     qp_no_grad(ctx, before);
-    if (!qp_failed(ctx)) s->length += count;
-    for (int64_t i = 0; i < m->layers; i++) s->states[i].length = s->length; /* a failure leaves some ahead */
     return qp_return(scope, logits);
 }
 
@@ -77,18 +135,27 @@ qp_ctx *qp_session_ctx(const qp_session *s) { return s->m->ctx; }
 
 int64_t qp_session_length(const qp_session *s) { return s->length; }
 
+static bool fixed(const qp_state *state) {
+    for (int j = 0; j < state->count; j++)
+        if (state->grows[j] < 0) return true;
+    return false;
+}
+
 qp_status qp_session_truncate(qp_session *s, int64_t length) {
+    qp_ctx *ctx = s->m->ctx;
     if (length < 0 || length > s->length)
-        return qp_fail(s->m->ctx, QP_ERR_ARGUMENT, "truncate: %lld positions of %lld", (long long)length,
-                       (long long)s->length);
-    for (int64_t i = 0; i < s->m->layers; i++)
-        for (int j = 0; j < s->states[i].count; j++) {
-            if (s->states[i].grows[j] >= 0) continue;
-            if (length)
-                return qp_fail(s->m->ctx, QP_ERR_UNSUPPORTED, "truncate: a part's state has a fixed size");
-            qp_init(s->states[i].tensors[j], "zeros");
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "truncate: %lld positions of %lld", (long long)length, (long long)s->length);
+    for (int64_t i = 0; i < state_count(s); i++)
+        if (length && length < s->length && fixed(&s->states[i]))
+            return qp_fail(ctx, QP_ERR_UNSUPPORTED, "truncate: the state of %s has a fixed size",
+                           branch_of(s, i)->type->part.name);
+    for (int64_t i = 0; i < state_count(s); i++) {
+        if (!length && fixed(&s->states[i])) {
+            drop_state(&s->states[i]);
+            if (!reserve(s, i)) return qp_error_code(ctx);
         }
-    for (int64_t i = 0; i < s->m->layers; i++) s->states[i].length = length;
+        s->states[i].length = length;
+    }
     s->length = length;
     return QP_OK;
 }

@@ -12,9 +12,16 @@ static void destroy(void *thing) {
     free(m->objects);
     free(m->blocks);
     free(m->config_text);
-    free(m->piece_names);
+    qpi_weights_free(m);
     json_decref(m->config);
     free(m);
+}
+
+void qp_model_close(qp_model *m) {
+    if (!m) return;
+    qp_module_close(m->module);
+    qpi_disown(m->owned);
+    destroy(m);
 }
 
 static const qpi_preset *find_preset(const char *model_type) {
@@ -34,10 +41,35 @@ const char *qp_preset_at(int index) {
     return index < 0 ? NULL : qpi_presets[index]->name;
 }
 
-/* Takes over config. */
-static qp_model *build(qp_ctx *ctx, const char *name, json_t *config) {
+/* Parameters have no elements yet. Takes over config. file: the weights, NULL where there are none:
+ * a layer has at least one tensor in it. */
+static bool build(qp_model *m, const char *name, const qp_file *file) {
+    qp_ctx     *ctx = m->ctx;
+    qpi_config  c = {.ctx = ctx, .root = qpi_json_root(name, m->config, &ctx->error)};
+    const char *model_type = NULL;
+    if (!qpi_json_string(&c.root, "model_type", QPI_REQUIRED, &model_type)) return false;
+    m->preset = find_preset(model_type);
+    if (!m->preset) {
+        qpi_json at = qpi_json_member(&c.root, "model_type");
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "no model type \"%.60s\" (see `quipu list presets`)", model_type);
+        return false;
+    }
+    json_t *stack = json_object();
+    bool    ok = stack && m->preset->translate(&c, stack);
+    if (!ok) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model config");
+    json_int_t layers = json_integer_value(json_object_get(stack, "num_hidden_layers"));
+    if (ok && file && layers > qp_file_count(file))
+        ok = !qp_fail(ctx, QP_ERR_FORMAT, "%s: %lld layers, but its weights are %lld tensors", name, (long long)layers,
+                      (long long)qp_file_count(file));
+    ok = ok && qpi_config_finish(&c) && qpi_stack_build(m, stack, name);
+    json_decref(stack);
+    return ok;
+}
+
+/* Takes over config; weights NULL: fresh ones. */
+static qp_model *make(qp_ctx *ctx, const char *name, json_t *config, const char *weights, qp_model_options options) {
     qp_model *m = calloc(1, sizeof *m);
-    if (!m || !qpi_own(ctx, m, destroy)) {
+    if (!m || !(m->owned = qpi_own(ctx, m, destroy))) {
         free(m);
         json_decref(config);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model");
@@ -45,30 +77,23 @@ static qp_model *build(qp_ctx *ctx, const char *name, json_t *config) {
     }
     m->ctx = ctx;
     m->config = config;
-    qpi_config  c = {.ctx = ctx, .root = qpi_json_root(name, config, &ctx->error)};
-    const char *model_type = NULL;
-    if (!qpi_json_string(&c.root, "model_type", QPI_REQUIRED, &model_type)) return NULL;
-    m->preset = find_preset(model_type);
-    if (!m->preset) {
-        qpi_json at = qpi_json_member(&c.root, "model_type");
-        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "no model type \"%.60s\" (see `quipu list presets`)", model_type);
-        return NULL;
-    }
-    json_t *stack = json_object();
-    bool    ok = stack && m->preset->translate(&c, stack);
-    if (!ok) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model config");
-    ok = ok && qpi_config_finish(&c) && qpi_stack_build(m, stack, name);
-    json_decref(stack);
-    return ok ? m : NULL;
+    qp_file *file = weights ? qp_file_open(ctx, weights, (qp_file_options){.in_memory = options.in_memory}) : NULL;
+    bool     ok = (file || !weights) && build(m, name, file);
+    if (ok && file) ok = qpi_weights_load(m, weights, file, options.as_stored);
+    else if (ok && !options.empty) qp_module_fill(m->module);
+    qp_file_close(file);
+    if (ok && !qp_failed(ctx)) return m;
+    qp_model_close(m);
+    return NULL;
 }
 
 qp_model *qp_model_new(qp_ctx *ctx, const char *name, const char *config) {
     if (!ctx || qp_failed(ctx)) return NULL;
     json_t *json = qpi_json_parse(name, config, strlen(config), &ctx->error);
-    return json ? build(ctx, name, json) : NULL;
+    return json ? make(ctx, name, json, NULL, (qp_model_options){0}) : NULL;
 }
 
-qp_model *qp_model_load(qp_ctx *ctx, const char *path) {
+qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options) {
     struct stat st;
     char        file[4096];
     if (!ctx || qp_failed(ctx)) return NULL;
@@ -78,10 +103,7 @@ qp_model *qp_model_load(qp_ctx *ctx, const char *path) {
         return NULL;
     }
     json_t *json = qpi_json_load(file, &ctx->error);
-    if (!json) return NULL;
-    qp_model *m = build(ctx, file, json);
-    if (m && folder && qp_model_load_weights(m, path) != QP_OK) return NULL;
-    return m;
+    return json ? make(ctx, file, json, folder && !options.empty ? path : NULL, options) : NULL;
 }
 
 qp_ctx       *qp_model_ctx(const qp_model *m) { return m->ctx; }
@@ -102,39 +124,86 @@ const char *qp_model_config(qp_model *m) {
 }
 
 qp_model_info qp_model_info_of(qp_model *m) {
+    const qpi_layer *first = m->layers ? &m->blocks[0] : NULL;
     return (qp_model_info){.model_type = m->preset->name,
                            .vocabulary = m->vocabulary,
                            .width = m->width,
                            .layers = m->layers,
                            .positions = m->positions,
                            .parameters = qp_param_count(m->module, false),
-                           .position = m->position.type->part.name,
-                           .mixer = m->layers ? m->blocks[0].mixer_type->part.name : "none",
-                           .ffn = m->layers ? m->blocks[0].ffn_type->part.name : "none",
-                           .norm = m->norm_type->part.name};
+                           .position = first ? first->position.type->part.name : "none",
+                           .block = first ? first->type->part.name : "none",
+                           .mixer = first && first->block.mixer.type ? first->block.mixer.type->part.name : "none",
+                           .ffn = first && first->block.ffn.type ? first->block.ffn.type->part.name : "none",
+                           .norm = m->norm.type->part.name};
 }
 
 /* ---- Whole sequences ------------------------------------------------------------------------- */
 
-qp_tensor qp_model_hidden(qp_model *m, qp_tensor ids) {
-    qp_scope scope = qp_enter(m->ctx);
-    int64_t  length = qp_ndim(ids) == 2 ? qp_size(ids, 1) : -1;
-    if (length < 0) {
-        if (!qp_failed(m->ctx)) qp_fail(m->ctx, QP_ERR_SHAPE, "model: ids have %d axes, expected [B, T]", qp_ndim(ids));
-        qp_leave(scope);
-        return qpi_poison(m->ctx);
-    }
-    qp_stream s = {.length = length, .dropout = qp_training(m->module) ? m->dropout : 0};
-    s.positions = qp_reshape(qp_arange(m->ctx, QP_I64, length), 2, (int64_t[]){1, length});
-    return qp_return(scope, qpi_stack_forward(m, ids, &s, NULL));
+static bool check_ids(qp_model *m, qp_tensor ids, qp_tensor labels) {
+    if (qp_ndim(ids) != 2 && !qp_failed(m->ctx))
+        qp_fail(m->ctx, QP_ERR_SHAPE, "model: ids have %d axes, expected [B, T]", qp_ndim(ids));
+    if (!qp_is_none(labels) && !qp_failed(m->ctx) &&
+        (qp_ndim(labels) != 2 || qp_size(labels, 0) != qp_size(ids, 0) || qp_size(labels, 1) != qp_size(ids, 1)))
+        qp_fail(m->ctx, QP_ERR_SHAPE, "model: labels have not the shape of ids");
+    return !qp_failed(m->ctx);
 }
 
-qp_tensor qp_logits(qp_model *m, qp_tensor ids) {
-    qp_scope scope = qp_enter(m->ctx);
-    return qp_return(scope, qp_linear(qp_model_hidden(m, ids), m->head, QP_NONE, QP_ACT_NONE, QP_NONE));
+/* The mean cross-entropy and what parts ask for on top. */
+static qp_tensor loss_of(qp_model *m, qp_tensor hidden, qp_tensor labels, const qp_record *out) {
+    qp_tensor loss;
+    if (qp_nn_linear_wrapped(m->head))
+        loss = qp_cross_entropy(qp_model_head(m, hidden), labels, (qp_loss_options){0});
+    else
+        loss = qp_linear_cross_entropy(hidden, qp_nn_linear_weight(m->head), labels, (qp_loss_options){0});
+    for (int i = 0; i < out->count; i++)
+        if (!strncmp(out->names[i], "aux.", 4)) loss = qp_add(loss, out->tensors[i]);
+    return loss;
 }
 
-qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels) {
-    qp_scope scope = qp_enter(m->ctx);
-    return qp_return(scope, qp_linear_cross_entropy(qp_model_hidden(m, ids), m->head, labels, (qp_loss_options){0}));
+/* What goes into the stack, from the fields of in. */
+static qp_sequence sequence_of(qp_model *m, const qp_record *in, int64_t length, qp_record *out) {
+    qp_sequence s = {.length = length, .dropout = qp_training(m->module) ? m->dropout : 0, .out = out};
+    s.positions = qp_record_get(in, "positions");
+    s.mask.segments = qp_record_get(in, "segments");
+    s.mask.lengths = qp_record_get(in, "lengths");
+    if (qp_is_none(s.positions))
+        s.positions = qp_reshape(qp_arange(m->ctx, QP_I64, length), 2, (int64_t[]){1, length});
+    return s;
+}
+
+typedef enum { HIDDEN, LOGITS, LOSS } wanted;
+
+static qp_record run(qp_model *m, const qp_record *in, wanted what) {
+    qp_record out = {0};
+    qp_tensor ids = qp_record_get(in, "input_ids"), labels = qp_record_get(in, "labels");
+    if (qp_failed(m->ctx) || !check_ids(m, ids, what == LOSS ? labels : QP_NONE)) return out;
+    qp_scope    scope = qp_enter(m->ctx);
+    qp_sequence s = sequence_of(m, in, qp_size(ids, 1), &out);
+    qp_tensor   hidden = qpi_stack_forward(m, ids, &s, NULL);
+    if (what == LOGITS) qp_record_set(&out, "logits", qp_model_head(m, hidden));
+    else if (what == LOSS) qp_record_set(&out, "loss", loss_of(m, hidden, labels, &out));
+    qp_record_set(&out, "hidden", hidden);
+    qp_return_many(scope, out.tensors, out.count);
+    return out;
+}
+
+qp_record qp_forward(qp_model *m, qp_record in) {
+    return run(m, &in, qp_is_none(qp_record_get(&in, "labels")) ? LOGITS : LOSS);
+}
+
+/* One field of what a run gives; the others are let go. */
+static qp_tensor field(qp_model *m, qp_tensor ids, qp_tensor labels, wanted what, const char *name) {
+    qp_scope  scope = qp_enter(m->ctx);
+    qp_record in = {2, {"input_ids", "labels"}, {ids, labels}};
+    qp_record out = run(m, &in, what);
+    return qp_return(scope, out.count ? qp_record_get(&out, name) : qpi_poison(m->ctx));
+}
+
+qp_tensor qp_model_hidden(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, HIDDEN, "hidden"); }
+qp_tensor qp_logits(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, LOGITS, "logits"); }
+qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels) { return field(m, ids, labels, LOSS, "loss"); }
+
+qp_tensor qp_model_head(qp_model *m, qp_tensor hidden) {
+    return qp_nn_linear_forward(m->head, hidden, QP_ACT_NONE, QP_NONE);
 }

@@ -13,7 +13,7 @@ typedef struct qpi_config qpi_config;
 /* One name in a checkpoint and one in the stack; %d is the layer in both. */
 typedef struct {
     const char *theirs, *ours;
-    int         segment;   /* 1 ..: that segment of the parameter's rows; 0: all of it */
+    int         part;      /* 1 ..: theirs holds the rows of several of ours, and this is which; 0: all */
     bool        transpose; /* stored [in, out] */
 } qpi_name_rule;
 
@@ -60,11 +60,20 @@ bool qpi_config_finish(qpi_config *c);
 /* ---- The stack ---------------------------------------------------------------------------------- */
 
 typedef struct {
-    const qp_norm_type  *norm_type;
-    const qp_mixer_type *mixer_type;
-    const qp_ffn_type   *ffn_type;
-    void                *norm1, *mixer, *norm2, *ffn;
-} qpi_block;
+    const qp_block_type *type;
+    qp_block             block;
+    qp_position          position;
+} qpi_layer;
+
+#define QPI_MAX_PARTS 8
+
+/* A tensor of a checkpoint: one parameter, or several that it holds one after another. */
+typedef struct {
+    char     *name;
+    int       count;
+    qp_tensor parts[QPI_MAX_PARTS];
+    bool      transpose, tied; /* tied: the same elements as an earlier one; may be absent */
+} qpi_weight;
 
 struct qp_model {
     qp_ctx                 *ctx;
@@ -74,20 +83,27 @@ struct qp_model {
     qp_module              *module;
     int64_t                 vocabulary, width, layers, positions;
     double                  dropout;
-    qp_nn_embedding         embed;
-    qp_tensor               head; /* [V, D]; the embedding's when tied */
-    qp_position             position;
-    qpi_block              *blocks;
-    const qp_norm_type     *norm_type;
-    void                   *norm;
+    qp_nn_embedding        *embed;
+    qp_nn_linear           *head;     /* [V, D]; the embedding's weight when tied */
+    qp_position             position; /* that all layers share; type NULL: each has its own */
+    qpi_layer              *blocks;
+    qp_norm                 norm;
     void                  **objects; /* of parts, freed with the model */
     int                     object_count;
-    char                  (*piece_names)[256]; /* made when asked for */
+    qpi_owned              *owned;
+    qpi_weight             *weights; /* made when asked for */
+    int                     weight_count, named; /* named: of how many entries */
 };
+
+/* Checkpoints (weights.c). Opened before the model is built, so that a config cannot ask for more
+ * than its weights hold. */
+bool qpi_weights_load(qp_model *m, const char *path, const qp_file *file, bool as_stored);
+void qpi_weights_free(qp_model *m);
 
 /* Builds the modules from a stack config. False after storing an error. */
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where);
-/* x [B, T, D] through all blocks; states: one for each layer, or NULL for whole sequences. */
-qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_stream *s, qp_state *states);
+/* ids [B, T] -> the last norm's output [B, T, D], and what else is made on the way, in the current
+ * scope. states: two for each layer, or NULL for whole sequences. */
+qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *s, qp_state *states);
 
 #endif

@@ -1,8 +1,4 @@
-/* A stack of blocks from a stack config, and its forward pass:
- *
- *   h = x + mixer(norm1(x))        each branch adds its residual in its last product
- *   y = h + ffn(norm2(h))
- */
+/* A stack of blocks from a stack config, and its forward pass: embedding, positions, blocks, norm. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,23 +8,34 @@
 
 typedef struct {
     qp_model     *m;
-    const json_t *stack;
-    const char   *where; /* file, for messages */
+    const json_t *stack, *spec; /* spec: of the layer being built, NULL: of none */
+    const char   *where;        /* file, for messages */
+    int           layer;
+    int64_t       heads, head_width; /* of the layer's mixer */
     char          init[32], init_residual[32];
 } builder;
 
-/* ---- Settings from JSON ------------------------------------------------------------------------ */
+/* ---- Parts from JSON ----------------------------------------------------------------------------- */
 
-static const json_t *part_object(builder *b, const char *role) {
-    const json_t *object = json_object_get(b->stack, role);
-    if (!json_is_object(object) || !json_is_string(json_object_get(object, "type"))) {
-        qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: expected an object with a \"type\"", b->where, role);
-        return NULL;
-    }
-    return object;
+/* {"type": NAME, options}: the layer's own, or the stack's. */
+static const json_t *role_object(const builder *b, const char *role) {
+    const json_t *own = json_object_get(b->spec, role);
+    return own ? own : json_object_get(b->stack, role);
 }
 
-static bool read_settings(builder *b, const char *role, const json_t *object, const qp_part *part, qp_settings *s) {
+static const char *type_of(const json_t *object) { return json_string_value(json_object_get(object, "type")); }
+
+/* The part that a role names; NULL after storing an error. */
+static const qp_part *find_part(const builder *b, const char *role, qp_part_kind kind, const json_t *object) {
+    const char    *name = type_of(object);
+    const qp_part *part = name ? qp_part_find(b->m->ctx, kind, name) : NULL;
+    if (!name) qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: expected an object with a \"type\"", b->where, role);
+    else if (!part)
+        qp_fail(b->m->ctx, QP_ERR_UNSUPPORTED, "%s: %s: no part named \"%.60s\" (see `quipu list`)", b->where, role, name);
+    return part;
+}
+
+static bool read_settings(const builder *b, const char *role, const json_t *object, const qp_part *part, qp_settings *s) {
     qp_ctx     *ctx = b->m->ctx;
     const char *key;
     json_t     *value;
@@ -45,10 +52,9 @@ static bool read_settings(builder *b, const char *role, const json_t *object, co
     return !qp_failed(ctx);
 }
 
-static void *new_object(builder *b, const qp_part *part) {
-    qp_model *m = b->m;
-    void     *object = calloc(1, part->bytes ? part->bytes : 1);
-    void    **objects = realloc(m->objects, ((size_t)m->object_count + 1) * sizeof *objects);
+static void *new_object(qp_model *m, size_t bytes) {
+    void  *object = calloc(1, bytes ? bytes : 1);
+    void **objects = realloc(m->objects, ((size_t)m->object_count + 1) * sizeof *objects);
     if (objects) m->objects = objects;
     if (!object || !objects) {
         free(object);
@@ -59,49 +65,49 @@ static void *new_object(builder *b, const qp_part *part) {
     return object;
 }
 
-/* One part of the stack: settings, object and what its init sees. */
-static void *make_part(builder *b, const char *role, const qp_part *part, void (*init)(void *, qp_build *),
-                       qp_module *parent, const char *name, int layer, double head_width) {
-    qp_model     *m = b->m;
-    qp_settings   settings;
-    const json_t *object = part_object(b, role);
-    if (!object || !read_settings(b, role, object, part, &settings)) return NULL;
-    if (head_width > 0 && qpi_settings_has(&settings, "head_width"))
-        qpi_settings_set(m->ctx, &settings, role, "head_width", head_width);
-    void *self = new_object(b, part);
+static void (*init_of(qp_part_kind kind, const qp_part *part))(void *, qp_build *) {
+    const void *p = part;
+    switch (kind) {
+    case QP_PART_NORM: return ((const qp_norm_type *)p)->init;
+    case QP_PART_POSITION: return ((const qp_position_type *)p)->init;
+    case QP_PART_BLOCK: return ((const qp_block_type *)p)->init;
+    default: return ((const qp_branch_type *)p)->init;
+    }
+}
+
+/* A part of the stack: settings, object, parameters in a module of that name. *type: the part. */
+static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp_module *parent, const char *name,
+                       const qp_position *position, const void **type) {
+    qp_model      *m = b->m;
+    qp_settings    settings;
+    const json_t  *object = role_object(b, role);
+    const qp_part *part = qp_failed(m->ctx) ? NULL : find_part(b, role, kind, object);
+    if (!part || !read_settings(b, role, object, part, &settings)) return NULL;
+    void *self = new_object(m, part->bytes);
     if (!self) return NULL;
+    *type = part;
     qp_build build = {.ctx = m->ctx,
                       .module = qp_module_new(m->ctx, parent, name),
                       .width = m->width,
+                      .heads = b->heads,
+                      .head_width = b->head_width,
                       .max_positions = m->positions,
-                      .layer = layer,
+                      .layer = b->layer,
                       .layers = (int)m->layers,
                       .init = b->init,
                       .init_residual = b->init_residual,
-                      .position = &m->position,
+                      .position = position,
                       .settings = &settings};
-    if (build.module) init(self, &build);
-    return self;
+    if (build.module && init_of(kind, part)) init_of(kind, part)(self, &build);
+    return qp_failed(m->ctx) ? NULL : self;
 }
-
-#define FIND(type, at, found, role)                                                               \
-    do {                                                                                          \
-        const json_t *object_ = part_object(b, role);                                             \
-        const char   *name_ = object_ ? json_string_value(json_object_get(object_, "type")) : NULL; \
-        const type   *t_;                                                                         \
-        found = NULL;                                                                             \
-        for (int i_ = 0; name_ && (t_ = at(i_)); i_++)                                            \
-            if (!strcmp(t_->part.name, name_)) found = t_;                                        \
-        if (name_ && !found)                                                                      \
-            qp_fail(b->m->ctx, QP_ERR_UNSUPPORTED, "%s: %s: no part named \"%s\" (see `quipu list`)", b->where, role, name_); \
-    } while (0)
 
 /* ---- Building ------------------------------------------------------------------------------------ */
 
 static const char *const known_keys[] = {
     "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings",
     "tie_word_embeddings", "initializer_range", "residual_init", "dropout", "position", "mixer", "ffn", "norm",
-    "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
+    "block", "layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
 
 static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high) {
     const json_t *value = json_object_get(b->stack, key);
@@ -143,86 +149,179 @@ static bool read_head(builder *b) {
     return !qp_failed(m->ctx);
 }
 
-/* K, for encodings that work on heads: as given, or D / H. */
-static double head_width(builder *b) {
-    const json_t *mixer = json_object_get(b->stack, "mixer");
-    double        given = json_number_value(json_object_get(mixer, "head_width"));
-    double        heads = json_number_value(json_object_get(mixer, "heads"));
-    return given > 0 ? given : heads > 0 ? (double)(b->m->width / (int64_t)heads) : 0;
+/* The entry of "layers" that describes a layer: each stands for `repeat` of them. NULL: all alike. */
+static const json_t *layer_spec(const builder *b, int64_t layer) {
+    const json_t *list = json_object_get(b->stack, "layers");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *spec = json_array_get(list, i), *repeat = json_object_get(spec, "repeat");
+        int64_t       n = repeat ? json_integer_value(repeat) : 1;
+        if (layer < n) return spec;
+        layer -= n;
+    }
+    return NULL;
 }
 
-static bool build_block(builder *b, qp_module *parent, int layer) {
+static bool check_layers(const builder *b) {
+    static const char *const keys[] = {"repeat", "block", "position", "mixer", "ffn", "norm"};
+    const json_t            *list = json_object_get(b->stack, "layers");
+    qp_ctx                  *ctx = b->m->ctx;
+    int64_t                  total = 0;
+    if (!list) return true;
+    if (!json_is_array(list)) return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers: expected a list", b->where), false;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *spec = json_array_get(list, i), *repeat = json_object_get(spec, "repeat");
+        const char   *key;
+        json_t       *value;
+        if (!json_is_object(spec) || (repeat && (!json_is_integer(repeat) || json_integer_value(repeat) < 1 ||
+                                                 json_integer_value(repeat) > b->m->layers)))
+            return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers[%zu]: expected an object, its repeat from 1 to %lld", b->where,
+                           i, (long long)b->m->layers), false;
+        json_object_foreach((json_t *)spec, key, value) {
+            bool known = false;
+            for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) known |= !strcmp(key, keys[k]);
+            if (!known) return qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: layers[%zu].%s: unknown key", b->where, i, key), false;
+        }
+        total += repeat ? json_integer_value(repeat) : 1;
+    }
+    if (total == b->m->layers) return true;
+    return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers: %lld of them, num_hidden_layers is %lld", b->where, (long long)total,
+                   (long long)b->m->layers), false;
+}
+
+/* H and K of the mixer, by its options `heads` and `head_width` (0: D / H). */
+static bool read_heads(builder *b) {
+    const json_t  *object = role_object(b, "mixer");
+    const char    *name = type_of(object);
+    qp_settings    settings;
+    const qp_part *part;
+    b->heads = b->head_width = 0;
+    if (name && !strcmp(name, "none")) return true;
+    if (!(part = find_part(b, "mixer", QP_PART_MIXER, object))) return false;
+    if (!read_settings(b, "mixer", object, part, &settings)) return false;
+    if (!qpi_settings_has(&settings, "heads")) return true;
+    qp_build build = {.ctx = b->m->ctx, .settings = &settings};
+    b->heads = qp_setting_int(&build, "heads");
+    if (qpi_settings_has(&settings, "head_width")) b->head_width = qp_setting_int(&build, "head_width");
+    if (!b->head_width) b->head_width = b->m->width / b->heads;
+    return true;
+}
+
+/* The layer's encoding: the one that all share, or its own. */
+static bool build_position(builder *b, qp_module *module, qp_position *position) {
+    qp_model   *m = b->m;
+    const void *type = m->position.type;
+    if (type && m->position.type->shared && !json_object_get(b->spec, "position")) {
+        *position = m->position;
+        return true;
+    }
+    position->self = make_part(b, "position", QP_PART_POSITION, module, "position", NULL, &type);
+    position->type = type;
+    return position->self;
+}
+
+static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_module *module, const qp_position *position,
+                         qp_branch *branch) {
+    const char *name = type_of(role_object(b, role));
+    const void *type = NULL;
+    if (name && !strcmp(name, "none")) return true;
+    branch->self = make_part(b, role, kind, module, role, position, &type);
+    branch->type = type;
+    return branch->self;
+}
+
+static bool build_norm(builder *b, qp_module *module, const char *name, qp_norm *norm) {
+    const void *type = NULL;
+    norm->self = make_part(b, "norm", QP_PART_NORM, module, name, NULL, &type);
+    norm->type = type;
+    return norm->self;
+}
+
+/* Which block part; pre_norm where the config says nothing. */
+static bool build_block_part(builder *b, qp_module *module, qpi_layer *layer) {
+    const void *type = NULL;
+    if (role_object(b, "block")) layer->block.self = make_part(b, "block", QP_PART_BLOCK, module, "block", NULL, &type);
+    else type = qp_part_find(b->m->ctx, QP_PART_BLOCK, "pre_norm");
+    layer->type = type;
+    return type && !qp_failed(b->m->ctx);
+}
+
+static bool build_layer(builder *b, qp_module *parent, int i) {
     qp_model  *m = b->m;
-    qpi_block *block = &m->blocks[layer];
+    qpi_layer *layer = &m->blocks[i];
     char       name[16];
-    snprintf(name, sizeof name, "%d", layer);
+    snprintf(name, sizeof name, "%d", i);
+    b->spec = layer_spec(b, i);
+    b->layer = layer->block.layer = i;
     qp_module *module = qp_module_new(m->ctx, parent, name);
-    FIND(qp_norm_type, qp_norm_at, block->norm_type, "norm");
-    FIND(qp_mixer_type, qp_mixer_at, block->mixer_type, "mixer");
-    FIND(qp_ffn_type, qp_ffn_at, block->ffn_type, "ffn");
-    if (qp_failed(m->ctx)) return false;
-    block->norm1 = make_part(b, "norm", &block->norm_type->part, block->norm_type->init, module, "norm1", layer, 0);
-    block->mixer = make_part(b, "mixer", &block->mixer_type->part, block->mixer_type->init, module, "mixer", layer, 0);
-    block->norm2 = make_part(b, "norm", &block->norm_type->part, block->norm_type->init, module, "norm2", layer, 0);
-    block->ffn = make_part(b, "ffn", &block->ffn_type->part, block->ffn_type->init, module, "ffn", layer, 0);
-    return !qp_failed(m->ctx);
+    if (!module || !read_heads(b) || !build_block_part(b, module, layer)) return false;
+    if (!build_position(b, module, &layer->position)) return false;
+    if (layer->type->norms > 0 && !build_norm(b, module, "norm1", &layer->block.norms[0])) return false;
+    if (!build_branch(b, "mixer", QP_PART_MIXER, module, &layer->position, &layer->block.mixer)) return false;
+    for (int n = 1; n < layer->type->norms; n++) {
+        snprintf(name, sizeof name, "norm%d", n + 1);
+        if (!build_norm(b, module, name, &layer->block.norms[n])) return false;
+    }
+    return build_branch(b, "ffn", QP_PART_FFN, module, &layer->position, &layer->block.ffn);
+}
+
+/* The stack's encoding, if one object serves all layers. */
+static bool build_shared_position(builder *b) {
+    qp_model      *m = b->m;
+    const void    *type = NULL;
+    const qp_part *part = find_part(b, "position", QP_PART_POSITION, role_object(b, "position"));
+    if (!part) return false;
+    if (!((const qp_position_type *)(const void *)part)->shared) return true;
+    if (!read_heads(b)) return false;
+    m->position.self = make_part(b, "position", QP_PART_POSITION, m->module, "position", NULL, &type);
+    m->position.type = type;
+    return m->position.self;
 }
 
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
     builder  builder_ = {.m = m, .stack = stack, .where = where};
     builder *b = &builder_;
-    if (!read_head(b)) return false;
+    if (!read_head(b) || !check_layers(b)) return false;
     m->module = qp_module_new(m->ctx, NULL, "");
     m->embed = qp_nn_embedding_new(m->module, "embed", m->vocabulary, m->width, b->init);
-    FIND(qp_position_type, qp_position_at, m->position.type, "position");
-    if (qp_failed(m->ctx)) return false;
-    m->position.self = make_part(b, "position", &m->position.type->part, m->position.type->init, m->module, "position", 0,
-                                 head_width(b));
     m->blocks = calloc((size_t)m->layers + 1, sizeof *m->blocks);
     if (!m->blocks) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
+    if (!m->embed || !build_shared_position(b)) return false;
     qp_module *blocks = qp_module_new(m->ctx, m->module, "blocks");
     for (int i = 0; i < m->layers; i++)
-        if (!build_block(b, blocks, i)) return false;
-    FIND(qp_norm_type, qp_norm_at, m->norm_type, "norm");
-    if (qp_failed(m->ctx)) return false;
-    m->norm = make_part(b, "norm", &m->norm_type->part, m->norm_type->init, m->module, "norm", 0, 0);
-    qp_module *head = qp_module_new(m->ctx, m->module, "head");
-    if (!head || qp_failed(m->ctx)) return false;
-    if (json_is_true(json_object_get(stack, "tie_word_embeddings"))) {
-        m->head = m->embed.weight;
-        qp_tie(head, "weight", m->head);
-    } else {
-        m->head = qp_param(head, "weight", b->init, 2, (int64_t[]){m->vocabulary, m->width});
-    }
-    return !qp_failed(m->ctx);
+        if (!build_layer(b, blocks, i)) return false;
+    b->spec = NULL;
+    if (!build_norm(b, m->module, "norm", &m->norm)) return false;
+    bool tied = json_is_true(json_object_get(stack, "tie_word_embeddings"));
+    m->head = qp_nn_linear_new(m->module, "head", m->width, m->vocabulary,
+                               (qp_linear_options){.init = b->init,
+                                                   .tied = tied ? qp_nn_embedding_weight(m->embed) : QP_NONE});
+    return m->head && !qp_failed(m->ctx);
 }
 
 /* ---- Running --------------------------------------------------------------------------------------- */
 
-static qp_tensor drop(qp_tensor x, const qp_stream *s) { return s->dropout > 0 ? qp_dropout(x, s->dropout) : x; }
-
-/* A branch's output joins the residual in its last product, unless dropout comes between. */
-static qp_tensor run_block(const qpi_block *k, qp_tensor x, const qp_stream *s, qp_state *state) {
-    qp_scope  scope = qp_enter(x.ctx);
-    bool      fused = s->dropout <= 0;
-    qp_tensor n = k->norm_type->forward(k->norm1, x), residual = fused ? x : QP_NONE;
-    qp_tensor h = state ? k->mixer_type->step(k->mixer, n, residual, s, state)
-                        : k->mixer_type->forward(k->mixer, n, residual, s);
-    if (!fused) h = qp_add(x, drop(h, s));
-    qp_tensor y = k->ffn_type->forward(k->ffn, k->norm_type->forward(k->norm2, h), fused ? h : QP_NONE, s);
-    if (!fused) y = qp_add(h, drop(y, s));
-    return qp_return(scope, y);
+/* Temporaries that no gradient needs go with the block; its result and what parts gave stay. */
+static qp_tensor run_layer(const qpi_layer *l, qp_tensor x, const qp_sequence *s, qp_state *states) {
+    qp_scope    scope = qp_enter(x.ctx);
+    qp_record  *out = s->out;
+    qp_tensor   kept[QP_MAX_FIELDS + 1] = {l->type->forward(&l->block, x, s, states)};
+    int         n = out ? out->count : 0;
+    for (int i = 0; i < n; i++) kept[i + 1] = qp_alias(out->tensors[i]);
+    qp_return_many(scope, kept, n + 1);
+    for (int i = 0; i < n; i++) out->tensors[i] = kept[i + 1];
+    return kept[0];
 }
 
-qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_stream *s, qp_state *states) {
-    qp_scope  scope = qp_enter(m->ctx);
-    qp_tensor x = qp_embedding(m->embed.weight, ids);
-    if (m->position.type->embed) x = m->position.type->embed(m->position.self, x, s);
-    x = drop(x, s);
+qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given, qp_state *states) {
+    qp_sequence s = *given;
+    qp_tensor   x = qp_nn_embedding_forward(m->embed, ids);
+    if (m->position.type && m->position.type->embed) x = m->position.type->embed(m->position.self, x, &s);
+    if (s.dropout > 0) x = qp_dropout(x, s.dropout);
     for (int64_t i = 0; i < m->layers && !qp_failed(m->ctx); i++) {
-        qp_tensor y = run_block(&m->blocks[i], x, s, states ? &states[i] : NULL);
+        s.layer = (int)i;
+        qp_tensor y = run_layer(&m->blocks[i], x, &s, states ? &states[2 * i] : NULL);
         qp_drop(x);
         x = y;
     }
-    return qp_return(scope, m->norm_type->forward(m->norm, x));
+    return m->norm.type->forward(m->norm.self, x);
 }

@@ -1,4 +1,4 @@
-/* Checkpoints in and out: pieces of parameters under the names of the model type. */
+/* Checkpoints in and out: parameters under the names of the model type. */
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "models/model.h"
+#include "nn/module.h"
 
 /* ---- Names --------------------------------------------------------------------------------------- */
 
@@ -22,47 +23,84 @@ static bool match(const char *pattern, const char *name, int *layer) {
     return !strcmp(end, mark + 2);
 }
 
-static void substitute(const char *pattern, int layer, char out[256]) {
+static void substitute(const char *pattern, int layer, char out[QPI_MAX_NAME]) {
     const char *mark = strstr(pattern, "%d");
-    if (mark) snprintf(out, 256, "%.*s%d%s", (int)(mark - pattern), pattern, layer, mark + 2);
-    else snprintf(out, 256, "%s", pattern);
+    if (mark) snprintf(out, QPI_MAX_NAME, "%.*s%d%s", (int)(mark - pattern), pattern, layer, mark + 2);
+    else snprintf(out, QPI_MAX_NAME, "%s", pattern);
 }
 
-/* The part of t that a rule names: a segment of its rows, transposed as stored. */
-static qp_tensor piece_of(const qp_entry *e, const qpi_name_rule *rule, qp_tensor t) {
-    if (qp_is_none(t)) return t;
-    if (rule->segment) {
-        int64_t start = 0;
-        for (int i = 0; i + 1 < rule->segment; i++) start += e->rows[i];
-        t = qp_slice(t, 0, start, start + e->rows[rule->segment - 1], 1);
-    }
-    return rule->transpose ? qp_transpose(t, 0, 1) : t;
+void qpi_weights_free(qp_model *m) {
+    for (int i = 0; i < m->weight_count; i++) free(m->weights[i].name);
+    free(m->weights);
+    m->weights = NULL;
+    m->weight_count = m->named = 0;
 }
 
-bool qp_model_piece(qp_model *m, int64_t index, bool gradient, char name[256], qp_tensor *piece) {
-    static const qpi_name_rule own = {0};
-    qp_state_dict              dict = qp_module_state(m->module);
-    bool                       before = qp_no_grad(m->ctx, true);
-    bool                       found = false;
-    for (int i = 0; i < dict.count && !found; i++) {
-        const qp_entry *e = &dict.entries[i];
-        if (e->tied) continue;
-        for (const qpi_name_rule *r = m->preset->rules ? m->preset->rules : &own; !found; r++) {
-            int layer = -1;
-            if (r != &own && !r->ours) break;
-            if (r != &own && !match(r->ours, e->name, &layer)) continue;
-            if (index-- == 0) {
-                found = true;
-                if (r == &own) snprintf(name, 256, "%s", e->name);
-                else substitute(r->theirs, layer, name);
-                qp_tensor g = gradient && qp_requires_grad(e->tensor) ? qp_grad_of(e->tensor) : QP_NONE;
-                *piece = piece_of(e, r, gradient ? g : e->tensor);
-            }
-            if (r == &own) break;
-        }
+/* The tensor that holds several parameters is the same for each of them: found again among the
+ * last, since they are made together. */
+static qpi_weight *find_weight(qp_model *m, const char *name) {
+    for (int i = m->weight_count - 1; i >= 0 && i >= m->weight_count - 2 * QPI_MAX_PARTS; i--)
+        if (!strcmp(m->weights[i].name, name)) return &m->weights[i];
+    return NULL;
+}
+
+static bool add_weight(qp_model *m, const qp_entry *e) {
+    static const qpi_name_rule none[] = {{0}};
+    const qpi_name_rule       *r = m->preset->rules ? m->preset->rules : none;
+    char                       name[QPI_MAX_NAME];
+    int                        layer = -1;
+    while (r->ours && !match(r->ours, e->name, &layer)) r++;
+    if (r->ours) substitute(r->theirs, layer, name);
+    else snprintf(name, sizeof name, "%s", e->name);
+    qpi_weight *w = r->part > 1 ? find_weight(m, name) : NULL;
+    if (!w) {
+        w = &m->weights[m->weight_count];
+        *w = (qpi_weight){.name = strdup(name), .transpose = r->transpose, .tied = e->tied};
+        if (!w->name) return false;
+        m->weight_count++;
     }
+    w->parts[w->count++] = e->tensor;
+    return true;
+}
+
+/* All weights with their names; made again when entries have come or gone. */
+static bool name_weights(qp_model *m) {
+    qp_state_dict dict = qp_module_state(m->module);
+    if (m->weights && m->named == dict.count) return true;
+    qpi_weights_free(m);
+    m->weights = calloc((size_t)dict.count + 1, sizeof *m->weights);
+    bool ok = m->weights != NULL;
+    for (int i = 0; i < dict.count && ok; i++) ok = add_weight(m, &dict.entries[i]);
+    if (!ok) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of weights");
+    m->named = ok ? dict.count : -1;
+    return ok;
+}
+
+/* As the checkpoint stores it. */
+static qp_tensor join(qp_model *m, const qpi_weight *w, const qp_tensor *parts) {
+    bool      before = qp_no_grad(m->ctx, true);
+    qp_tensor t = w->count > 1 ? qp_concat(w->count, parts, 0) : qp_alias(parts[0]);
+    if (w->transpose) t = qp_transpose(t, 0, 1);
     qp_no_grad(m->ctx, before);
-    return found;
+    return t;
+}
+
+bool qp_model_weight(qp_model *m, int64_t index, bool gradient, const char **name, qp_tensor *t) {
+    if (!name_weights(m)) return false;
+    for (int i = 0; i < m->weight_count; i++) {
+        const qpi_weight *w = &m->weights[i];
+        qp_tensor         grads[QPI_MAX_PARTS];
+        bool              all = true;
+        if (w->tied || index-- > 0) continue;
+        *name = w->name;
+        for (int k = 0; k < w->count && gradient; k++) {
+            grads[k] = qp_requires_grad(w->parts[k]) ? qp_grad_of(w->parts[k]) : QP_NONE;
+            all &= !qp_is_none(grads[k]);
+        }
+        *t = all ? join(m, w, gradient ? grads : w->parts) : QP_NONE;
+        return true;
+    }
+    return false;
 }
 
 /* ---- Loading --------------------------------------------------------------------------------------- */
@@ -89,65 +127,100 @@ static int64_t find_entry(const qp_model *m, const qp_file *file, const char *na
 static bool ignored(const qp_model *m, const char *name) {
     for (int i = 0; m->preset->ignored && m->preset->ignored[i]; i++)
         if (fnmatch(m->preset->ignored[i], name, 0) == 0) return true;
-    /* a tied head may be stored once more */
-    return !strcmp(name, "lm_head.weight") && m->head.slot == m->embed.weight.slot;
+    return false;
 }
 
-static bool shape_fits(qp_model *m, const char *path, const qp_file_entry *e, qp_tensor piece) {
-    bool fits = e->loadable && e->ndim == qp_ndim(piece);
-    for (int i = 0; fits && i < e->ndim; i++) fits = e->shape[i] == qp_size(piece, i);
+/* What the checkpoint should hold under w's name. */
+static void expected_shape(const qpi_weight *w, int *ndim, int64_t *shape) {
+    *ndim = qp_ndim(w->parts[0]);
+    for (int i = 0; i < *ndim; i++) shape[i] = qp_size(w->parts[0], i);
+    for (int k = 1; k < w->count; k++) shape[0] += qp_size(w->parts[k], 0);
+    if (!w->transpose) return;
+    int64_t rows = shape[0];
+    shape[0] = shape[1];
+    shape[1] = rows;
+}
+
+static void describe(const qp_file_entry *e, char *out, size_t size) {
+    qp_view v;
+    if (e->loadable && qpi_view_init(&v, e->dtype, e->ndim, e->shape)) qpi_view_describe(&v, out, size);
+    else snprintf(out, size, "%s", e->type_name);
+}
+
+static bool shape_fits(qp_model *m, const char *path, const qp_file_entry *e, const qpi_weight *w) {
+    int     ndim;
+    int64_t shape[QP_MAX_DIMS];
+    expected_shape(w, &ndim, shape);
+    bool fits = e->loadable && qp_dtype_is_float(e->dtype) && e->ndim == ndim;
+    for (int i = 0; fits && i < ndim; i++) fits = e->shape[i] == shape[i];
     if (!fits) {
-        char found[96], expected[96];
+        char    found[96], expected[96];
         qp_view v;
-        qpi_slot *s = qpi_resolve(piece, "weights");
-        if (s) qpi_view_describe(&s->value.view, expected, sizeof expected);
-        if (e->loadable && qpi_view_init(&v, e->dtype, e->ndim, e->shape)) qpi_view_describe(&v, found, sizeof found);
-        else snprintf(found, sizeof found, "%s", e->type_name);
-        qp_fail(m->ctx, QP_ERR_SHAPE, "%s: %s is %s, the model has %s", path, e->name, found, s ? expected : "nothing");
+        if (qpi_view_init(&v, QP_F32, ndim, shape)) qpi_view_describe(&v, expected, sizeof expected);
+        describe(e, found, sizeof found);
+        qp_fail(m->ctx, QP_ERR_SHAPE, "%s: %s is %s, the model has %s", path, e->name, found, expected);
     }
     return fits;
 }
 
-/* First pass: everything fits. Second pass: copy. */
-static bool check_or_copy(qp_model *m, const char *path, const qp_file *file, bool copy, bool *seen, name_list *missing) {
-    char      name[256];
-    qp_tensor piece;
-    for (int64_t i = 0;; i++) {
-        qp_scope s = qp_enter(m->ctx);
-        bool     more = qp_model_piece(m, i, false, name, &piece);
-        int64_t  at = more ? find_entry(m, file, name) : -1;
-        if (more && at < 0) add_name(missing, name);
-        if (at >= 0 && !copy) {
-            qp_file_entry e = qp_file_at(file, at);
-            seen[at] = true;
-            shape_fits(m, path, &e, piece);
-        } else if (at >= 0) {
-            qp_tensor value = qp_file_load(m->ctx, file, qp_file_at(file, at).name, false);
-            qp_copy_to(piece, qp_cast(value, QP_F32));
-        }
-        qp_leave(s);
-        if (!more || qp_failed(m->ctx)) return !qp_failed(m->ctx);
+/* Everything fits, or an error that lists what does not. */
+static bool check(qp_model *m, const char *path, const qp_file *file, bool *seen) {
+    name_list missing = {0}, unexpected = {0};
+    for (int i = 0; i < m->weight_count; i++) {
+        const qpi_weight *w = &m->weights[i];
+        int64_t           at = find_entry(m, file, w->name);
+        if (at >= 0) seen[at] = true;
+        if (at < 0 && !w->tied) add_name(&missing, w->name);
+        if (at < 0 || w->tied) continue;
+        qp_file_entry e = qp_file_at(file, at);
+        if (!shape_fits(m, path, &e, w)) return false;
     }
+    for (int64_t i = 0; i < qp_file_count(file); i++)
+        if (!seen[i] && !ignored(m, qp_file_at(file, i).name)) add_name(&unexpected, qp_file_at(file, i).name);
+    if (missing.count || unexpected.count)
+        qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %d tensors missing (%s), %d unexpected (%s)", path, missing.count,
+                missing.text, unexpected.count, unexpected.text);
+    return !qp_failed(m->ctx);
+}
+
+/* Matrices stay where they are, in their type, if asked to and if their rows lie side by side. */
+static bool assign(qp_tensor p, qp_tensor value, bool as_stored, bool transposed) {
+    qp_status status = as_stored && qp_ndim(p) >= 2 && !transposed ? qp_param_set(p, value) : qpi_param_copy(p, value);
+    if (as_stored && status == QP_OK) qp_require_grad(p, false);
+    return status == QP_OK;
+}
+
+static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, bool as_stored) {
+    int64_t   start = 0;
+    bool      ok = true;
+    qp_scope  s = qp_enter(m->ctx);
+    qp_tensor all = qp_file_load(m->ctx, file, qp_file_at(file, find_entry(m, file, w->name)).name, false);
+    if (w->transpose) all = qp_transpose(all, 0, 1);
+    for (int k = 0; k < w->count && ok; k++) {
+        int64_t   rows = qp_ndim(w->parts[k]) ? qp_size(w->parts[k], 0) : 0;
+        qp_tensor part = w->count > 1 ? qp_slice(all, 0, start, start + rows, 1) : all;
+        ok = !qp_failed(m->ctx) && assign(w->parts[k], part, as_stored, w->transpose);
+        start += rows;
+    }
+    qp_leave(s);
+    return ok;
+}
+
+bool qpi_weights_load(qp_model *m, const char *path, const qp_file *file, bool as_stored) {
+    bool *seen = calloc((size_t)qp_file_count(file) + 1, sizeof *seen);
+    bool  before = qp_no_grad(m->ctx, true);
+    if (!seen) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
+    bool ok = seen && name_weights(m) && check(m, path, file, seen);
+    for (int i = 0; i < m->weight_count && ok; i++)
+        if (!m->weights[i].tied) ok = load_weight(m, file, &m->weights[i], as_stored);
+    qp_no_grad(m->ctx, before);
+    free(seen);
+    return ok;
 }
 
 qp_status qp_model_load_weights(qp_model *m, const char *path) {
-    qp_file *file = qp_file_open(m->ctx, path, (qp_file_options){0});
-    if (!file) return qp_error_code(m->ctx);
-    int64_t   count = qp_file_count(file);
-    bool     *seen = calloc((size_t)count + 1, sizeof *seen);
-    name_list missing = {0}, unexpected = {0};
-    bool      before = qp_no_grad(m->ctx, true);
-    if (!seen) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
-    else if (check_or_copy(m, path, file, false, seen, &missing)) {
-        for (int64_t i = 0; i < count; i++)
-            if (!seen[i] && !ignored(m, qp_file_at(file, i).name)) add_name(&unexpected, qp_file_at(file, i).name);
-        if (missing.count || unexpected.count)
-            qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %d tensors missing (%s), %d unexpected (%s)", path, missing.count,
-                    missing.text, unexpected.count, unexpected.text);
-        else check_or_copy(m, path, file, true, NULL, &missing);
-    }
-    qp_no_grad(m->ctx, before);
-    free(seen);
+    qp_file *file = qp_failed(m->ctx) ? NULL : qp_file_open(m->ctx, path, (qp_file_options){0});
+    if (file) qpi_weights_load(m, path, file, false);
     qp_file_close(file);
     return qp_error_code(m->ctx);
 }
@@ -155,22 +228,16 @@ qp_status qp_model_load_weights(qp_model *m, const char *path) {
 /* ---- Saving ------------------------------------------------------------------------------------------ */
 
 static qp_status save_weights(qp_model *m, const char *path) {
-    int64_t   count = 0;
-    char      name[256];
-    qp_tensor piece;
-    qp_scope  scope = qp_enter(m->ctx);
-    while (qp_model_piece(m, count, false, name, &piece)) count++;
-    qp_named *named = calloc((size_t)count + 1, sizeof *named);
-    char    (*names)[256] = calloc((size_t)count + 1, sizeof *names);
-    if (!named || !names) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
-    for (int64_t i = 0; i < count && !qp_failed(m->ctx); i++) {
-        qp_model_piece(m, i, false, names[i], &piece);
-        named[i] = (qp_named){names[i], piece};
-    }
+    const char *name;
+    qp_tensor   t;
+    int64_t     count = 0;
+    qp_scope    scope = qp_enter(m->ctx);
+    qp_named   *named = name_weights(m) ? calloc((size_t)m->weight_count + 1, sizeof *named) : NULL;
+    if (!named) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
+    while (named && qp_model_weight(m, count, false, &name, &t)) named[count++] = (qp_named){name, t};
     qp_status status = qp_error_code(m->ctx);
     if (!status) status = qp_file_save(m->ctx, path, count, named, (qp_save_options){.shard_bytes = UINT64_C(5000000000)});
     free(named);
-    free(names);
     qp_leave(scope);
     return status;
 }

@@ -1,4 +1,5 @@
 /* Initialisation by name: "normal:0.02" is the descriptor `normal` with the argument 0.02. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,16 +19,16 @@ void qp_init(qp_tensor t, const char *spec) {
             return;
         }
     }
-    const qp_init_type *type;
-    for (int i = 0; (type = qp_init_at(i)); i++)
-        if (strlen(type->name) == length && !memcmp(type->name, spec, length)) break;
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)length, spec);
+    const void *type = length < sizeof name ? qp_part_find(t.ctx, QP_PART_INIT, name) : NULL;
     if (!type) {
         qp_fail(t.ctx, QP_ERR_ARGUMENT, "init \"%s\": no such initialisation (see `quipu list init`)", spec);
         return;
     }
     bool     before = qp_no_grad(t.ctx, true);
     qp_scope s = qp_enter(t.ctx);
-    type->fill(t, argument);
+    ((const qp_init_type *)type)->fill(t, argument);
     qp_leave(s);
     qp_no_grad(t.ctx, before);
 }

@@ -5,11 +5,13 @@
 
 #include "quipu/part.h"
 
-#define QP_INIT(name) extern const qp_init_type qp_init_##name; const qp_init_type qp_init_##name
-#define QP_NORM(name) extern const qp_norm_type qp_norm_##name; const qp_norm_type qp_norm_##name
-#define QP_POSITION(name) extern const qp_position_type qp_position_##name; const qp_position_type qp_position_##name
-#define QP_MIXER(name) extern const qp_mixer_type qp_mixer_##name; const qp_mixer_type qp_mixer_##name
-#define QP_FFN(name) extern const qp_ffn_type qp_ffn_##name; const qp_ffn_type qp_ffn_##name
+#define QPI_PART(type, symbol) extern const type symbol; const type symbol
+#define QP_INIT(name) QPI_PART(qp_init_type, qp_init_##name)
+#define QP_NORM(name) QPI_PART(qp_norm_type, qp_norm_##name)
+#define QP_POSITION(name) QPI_PART(qp_position_type, qp_position_##name)
+#define QP_MIXER(name) QPI_PART(qp_branch_type, qp_mixer_##name)
+#define QP_FFN(name) QPI_PART(qp_branch_type, qp_ffn_##name)
+#define QP_BLOCK(name) QPI_PART(qp_block_type, qp_block_##name)
 
 #define QPI_MAX_SETTINGS 32
 

@@ -33,10 +33,10 @@ double qp_validate(qp_model *m, qp_data *data, int64_t batches) {
     if (qp_data_seek(data, 0) != QP_OK) count = 0;
     for (int64_t i = 0; i < count && !qp_failed(ctx) && !ctx->cancelled; i++) {
         qp_scope  s = qp_enter(ctx);
-        qp_batch  b = qp_data_next(data);
-        qp_tensor labels = qp_batch_get(&b, "labels");
+        qp_record  b = qp_data_next(data);
+        qp_tensor labels = qp_record_get(&b, "labels");
         double    n = (double)counted(labels);
-        sum += qp_item(qp_model_loss(m, qp_batch_get(&b, "input_ids"), labels)) * n;
+        sum += qp_item(qp_model_loss(m, qp_record_get(&b, "input_ids"), labels)) * n;
         tokens += n;
         qp_leave(s);
     }
@@ -66,9 +66,9 @@ static void accumulate(const qp_training_set *set, int64_t batches, qp_train_eve
     event->tokens = 0;
     for (int64_t i = 0; i < batches && !qp_failed(ctx); i++) {
         qp_scope  s = qp_enter(ctx);
-        qp_batch  b = qp_data_next(set->data);
-        qp_tensor labels = qp_batch_get(&b, "labels");
-        qp_tensor loss = qp_model_loss(set->model, qp_batch_get(&b, "input_ids"), labels);
+        qp_record  b = qp_data_next(set->data);
+        qp_tensor labels = qp_record_get(&b, "labels");
+        qp_tensor loss = qp_model_loss(set->model, qp_record_get(&b, "input_ids"), labels);
         double    n = (double)counted(labels);
         if (i == 0) expected = fmax(n, 1) * (double)batches;
         qp_backward(batches > 1 ? qp_affine(loss, n / expected, 0) : loss);

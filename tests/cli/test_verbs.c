@@ -98,7 +98,7 @@ static void generate_is_argmax(void **state) {
     assert_int_equal(integer(o, "tokens"), N);
     assert_string_equal(text(o, "reason"), "length");
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
-    qp_model *m = qp_model_load(ctx, in_folder("bytes"));
+    qp_model *m = qp_model_load(ctx, in_folder("bytes"), (qp_model_options){0});
     assert_non_null(m);
     qp_set_training(qp_model_module(m), false);
     int32_t ids[P + N];
@@ -301,7 +301,7 @@ static void eval(void **state) {
     for (size_t i = 0; i < sizeof data; i++) data[i] = (char)(i * i * 7 + i % 11);
     write_file("data.txt", data, sizeof data);
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
-    qp_model *m = qp_model_load(ctx, in_folder("bytes"));
+    qp_model *m = qp_model_load(ctx, in_folder("bytes"), (qp_model_options){0});
     assert_non_null(m);
     qp_set_training(qp_model_module(m), false);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -399,7 +399,7 @@ static void inspect(void **state) {
 
 static void list(void **state) {
     static const char *const sections[] = {"ops",    "presets", "verbs", "init",      "positions",
-                                           "mixers", "ffn",     "norms", "schedules", "tokenizers"};
+                                           "mixers", "ffn",     "norms", "blocks", "schedules", "tokenizers"};
     (void)state;
     json_t *all = expect_json(run("list", "--json", NULL));
     for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
@@ -415,7 +415,7 @@ static void list(void **state) {
     }
     json_decref(all);
     json_t *parts = expect_json(run("list", "parts", "--json", NULL));
-    assert_int_equal(json_object_size(parts), 5);
+    assert_int_equal(json_object_size(parts), QP_PART_KIND_COUNT);
     json_decref(parts);
 }
 

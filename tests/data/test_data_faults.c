@@ -102,7 +102,7 @@ static bool read_data(qp_ctx *ctx) {
     }
     const char *text = d ? qp_data_state(d) : NULL;
     if (text && qp_data_restore(d, text) != QP_OK) return false;
-    qp_batch b = {0};
+    qp_record b = {0};
     if (d) b = qp_data_next(d); /* still out when the context closes */
     return b.count > 0 && !qp_failed(ctx);
 }
@@ -135,7 +135,7 @@ static void no_calls_in_the_loop(void **state) {
         for (int i = 0; i < 200; i++) {
             if (i == 20) faults_begin(INT64_MAX);
             qp_scope s = qp_enter(ctx);
-            qp_batch b = qp_data_next(d);
+            qp_record b = qp_data_next(d);
             if (!b.count) break;
             qp_leave(s);
         }

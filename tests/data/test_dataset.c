@@ -19,12 +19,12 @@ static qp_data *open_one(qp_ctx *ctx, const char *path, qp_data_options options)
 /* The next batch's inputs and labels, [rows, length] each. */
 static void take(qp_ctx *ctx, qp_data *d, int64_t n, int64_t *inputs, int64_t *labels) {
     qp_scope s = qp_enter(ctx);
-    qp_batch b = qp_data_next(d);
+    qp_record b = qp_data_next(d);
     expect_ok(ctx);
     assert_int_equal(b.count, 2);
-    assert_int_equal(qp_read(qp_batch_get(&b, "input_ids"), QP_I64, inputs, n), QP_OK);
-    assert_int_equal(qp_read(qp_batch_get(&b, "labels"), QP_I64, labels, n), QP_OK);
-    assert_true(qp_is_none(qp_batch_get(&b, "pixels")));
+    assert_int_equal(qp_read(qp_record_get(&b, "input_ids"), QP_I64, inputs, n), QP_OK);
+    assert_int_equal(qp_read(qp_record_get(&b, "labels"), QP_I64, labels, n), QP_OK);
+    assert_true(qp_is_none(qp_record_get(&b, "pixels")));
     qp_leave(s);
 }
 
@@ -445,13 +445,13 @@ static void own_kind(void **state) {
         int32_t  labels[4];
         float    pixels[24];
         qp_scope s = qp_enter(ctx);
-        qp_batch batch = qp_data_next(d);
+        qp_record batch = qp_data_next(d);
         assert_int_equal(batch.count, 3);
-        qp_tensor x = qp_batch_get(&batch, "pixels"), m = qp_batch_get(&batch, "mask");
+        qp_tensor x = qp_record_get(&batch, "pixels"), m = qp_record_get(&batch, "mask");
         assert_true(qp_ndim(x) == 3 && qp_size(x, 0) == 4 && qp_size(x, 1) == 2 && qp_size(x, 2) == 3);
         assert_true(qp_ndim(m) == 2 && qp_size(m, 0) == 4 && qp_size(m, 1) == 0);
         assert_int_equal(qp_read(x, QP_F32, pixels, 24), QP_OK);
-        assert_int_equal(qp_read(qp_batch_get(&batch, "label"), QP_I32, labels, 4), QP_OK);
+        assert_int_equal(qp_read(qp_record_get(&batch, "label"), QP_I32, labels, 4), QP_OK);
         for (int i = 0; i < 4; i++)
             assert_int_equal(labels[i], b == 3 ? 10 + i : b * 4 + i < 10 ? b * 4 + i : -1);
         if (b == 1) assert_true(pixels[23] == 47);
@@ -495,10 +495,10 @@ static void kept_batches(void **state) {
                                   (qp_data_options){.batch = 2, .order = QP_SEQUENTIAL, .ahead = ahead});
         qp_tensor kept[20];
         for (int i = 0; i < 20; i++) {
-            qp_batch b = qp_data_next(d);
-            kept[i] = qp_keep(qp_batch_get(&b, "label"));
-            qp_drop(qp_batch_get(&b, "pixels"));
-            qp_drop(qp_batch_get(&b, "mask"));
+            qp_record b = qp_data_next(d);
+            kept[i] = qp_keep(qp_record_get(&b, "label"));
+            qp_drop(qp_record_get(&b, "pixels"));
+            qp_drop(qp_record_get(&b, "mask"));
         }
         for (int i = 0; i < 10; i++) qp_drop(kept[2 * i]);
         qp_data_close(d);

@@ -205,8 +205,9 @@ for (B, T, S, H, KV, K), bias, causal, window, scale in [
          randn(B, S, KV, K), *([randn(*bias, scale=2)] if bias else []), **settings)
 
 # ---- feed-forward and loss ----
-for shape in [(3, 8), (2, 3, 14), (1, 2)]:              # gate in the first half of the last axis
-    case("swiglu", lambda x: F.silu(x.chunk(2, dim=-1)[0]) * x.chunk(2, dim=-1)[1], randn(*shape, scale=2))
+for shape in [(3, 8), (2, 3, 14), (1, 2)]:
+    case("swiglu", lambda gate, up: F.silu(gate) * up,
+         *(half.contiguous() for half in randn(*shape, scale=2).chunk(2, dim=-1)))
 for rows, classes, skipped, how in [(5, 7, 0, "mean"), (7, 13, 3, "mean"), (4, 5, 1, "sum"), (6, 3, 2, "none"),
                                     (1, 2, 0, "mean")]:
     target = ints(classes, rows)                        # logits [N, V], targets [N]

@@ -56,7 +56,7 @@ static void expect_error(qp_ctx *ctx, qp_code code) {
 static qp_model *golden(qp_ctx *ctx, const char *name) {
     char path[512];
     snprintf(path, sizeof path, "%s/tests/golden/models/%s", SOURCE_DIR, name);
-    qp_model *m = qp_model_load(ctx, path);
+    qp_model *m = qp_model_load(ctx, path, (qp_model_options){0});
     expect_ok(ctx);
     qp_set_training(qp_model_module(m), false);
     return m;

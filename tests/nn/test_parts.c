@@ -124,8 +124,9 @@ static void check_steps(qp_model *m, const char *what) {
 
 static void check_state(qp_model *m, const char *what) {
     for (int64_t positions = 4; positions <= 8; positions += 4) {
-        qp_state state = {.reserved = positions};
-        m->blocks[0].mixer_type->reserve(m->blocks[0].mixer, m->ctx, B, positions, &state);
+        qp_state         state = {.reserved = positions};
+        const qp_branch *mixer = &m->blocks[0].block.mixer;
+        mixer->type->reserve(mixer->self, m->ctx, B, positions, &state);
         for (int i = 0; i < state.count; i++) {
             assert_int_equal(qp_size(state.tensors[i], 0), B);
             if (state.grows[i] >= 0 && qp_size(state.tensors[i], state.grows[i]) != positions)
@@ -143,7 +144,7 @@ static qp_model *build(qp_ctx *ctx, json_t *config) {
 }
 
 static void check_stack(json_t *config, const char *what) {
-    qp_ctx *ctx = qp_open((qp_options){.threads = 1, .seed = 3});
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1, .seed = 4});
     ctx->param_dtype = QP_F64;
     qp_model *m = build(ctx, config);
     if (!m) fail_msg("%s: %s", what, qp_error(ctx));
@@ -151,15 +152,14 @@ static void check_stack(json_t *config, const char *what) {
     if (qp_failed(ctx)) fail_msg("%s: %s", what, qp_error(ctx));
     qp_close(ctx);
 
-    ctx = qp_open((qp_options){.threads = 2, .seed = 3});
+    ctx = qp_open((qp_options){.threads = 2, .seed = 4});
     m = build(ctx, config);
     qp_no_grad(ctx, true);
-    const json_t *causal = json_object_get(json_object_get(config, "mixer"), "causal");
-    const qp_mixer_type *mixer = m->blocks[0].mixer_type;
-    bool claimed = mixer->causal && !json_is_false(causal);
+    const qp_branch *mixer = &m->blocks[0].block.mixer;
+    bool             claimed = mixer->type->causal && mixer->type->causal(mixer->self);
     if (claimed) check_causality(m, what);
-    if (claimed && mixer->step) check_steps(m, what);
-    if (mixer->reserve) check_state(m, what);
+    if (claimed && mixer->type->step) check_steps(m, what);
+    if (mixer->type->reserve) check_state(m, what);
     if (qp_failed(ctx)) fail_msg("%s: %s", what, qp_error(ctx));
     qp_close(ctx);
 }
@@ -167,7 +167,8 @@ static void check_stack(json_t *config, const char *what) {
 /* The options that the base config gives, or none may do without. */
 static json_t *start_of(const char *role, const char *name) {
     json_t *base = base_config(), *part = json_object_get(base, role);
-    json_t *start = !strcmp(json_string_value(json_object_get(part, "type")), name) ? json_incref(part) : json_object();
+    const char *type = json_string_value(json_object_get(part, "type"));
+    json_t     *start = type && !strcmp(type, name) ? json_incref(part) : json_object();
     json_object_set_new(start, "type", json_string(name));
     json_decref(base);
     return start;
@@ -205,32 +206,42 @@ static void check_part(const char *role, const qp_part *part) {
     json_decref(start);
 }
 
+static void check_kind(qp_part_kind kind, const char *role) {
+    const qp_part *part;
+    for (int i = 0; (part = qp_part_at(NULL, kind, i)); i++) check_part(role, part);
+}
+
 static void norms(void **state) {
     (void)state;
-    for (int i = 0; qp_norm_at(i); i++) check_part("norm", &qp_norm_at(i)->part);
+    check_kind(QP_PART_NORM, "norm");
 }
 static void positions(void **state) {
     (void)state;
-    for (int i = 0; qp_position_at(i); i++) check_part("position", &qp_position_at(i)->part);
+    check_kind(QP_PART_POSITION, "position");
 }
 static void mixers(void **state) {
     (void)state;
-    for (int i = 0; qp_mixer_at(i); i++) check_part("mixer", &qp_mixer_at(i)->part);
+    check_kind(QP_PART_MIXER, "mixer");
 }
 static void ffns(void **state) {
     (void)state;
-    for (int i = 0; qp_ffn_at(i); i++) check_part("ffn", &qp_ffn_at(i)->part);
+    check_kind(QP_PART_FFN, "ffn");
+}
+static void blocks(void **state) {
+    (void)state;
+    check_kind(QP_PART_BLOCK, "block");
 }
 
 /* Every initialisation leaves finite values, and those that claim a spread have it. */
 static void inits(void **state) {
     (void)state;
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-    for (int i = 0; qp_init_at(i); i++, checked++) {
+    const qp_part *init;
+    for (int i = 0; (init = qp_part_at(NULL, QP_PART_INIT, i)); i++, checked++) {
         static float x[64 * 48];
         char         spec[64];
         qp_tensor    t = qp_full(ctx, QP_F32, 2, (int64_t[]){64, 48}, NAN);
-        snprintf(spec, sizeof spec, "%s:0.5", qp_init_at(i)->name);
+        snprintf(spec, sizeof spec, "%s:0.5", init->name);
         qp_init(t, spec);
         assert_int_equal(qp_read(t, QP_F32, x, 64 * 48), QP_OK);
         for (int j = 0; j < 64 * 48; j++) assert_true(isfinite(x[j]));
@@ -242,6 +253,6 @@ static void inits(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(norms), cmocka_unit_test(positions), cmocka_unit_test(mixers),
-                                       cmocka_unit_test(ffns), cmocka_unit_test(inits)};
+                                       cmocka_unit_test(ffns), cmocka_unit_test(blocks), cmocka_unit_test(inits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

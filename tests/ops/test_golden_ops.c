@@ -44,9 +44,9 @@ static int axis_of(const call *c) { return (int)integer(c, "axis"); }
 #define ALONG(op) \
     static void run_##op(call *c) { c->out[0] = qp_##op(c->in[0], axis_of(c)); }
 UNARY(exp) UNARY(tanh) UNARY(sigmoid) UNARY(relu) UNARY(gelu) UNARY(gelu_tanh) UNARY(silu) UNARY(softplus)
-UNARY(abs) UNARY(neg) UNARY(square) UNARY(log) UNARY(sqrt) UNARY(rsqrt) UNARY(swiglu)
+UNARY(abs) UNARY(neg) UNARY(square) UNARY(log) UNARY(sqrt) UNARY(rsqrt)
 BINARY(add) BINARY(sub) BINARY(mul) BINARY(div) BINARY(maximum) BINARY(minimum) BINARY(pow)
-BINARY(eq) BINARY(ne) BINARY(lt) BINARY(le) BINARY(gt) BINARY(ge) BINARY(matmul) BINARY(embedding)
+BINARY(eq) BINARY(ne) BINARY(lt) BINARY(le) BINARY(gt) BINARY(ge) BINARY(matmul) BINARY(embedding) BINARY(swiglu)
 ALONG(cumsum) ALONG(softmax) ALONG(log_softmax)
 
 static void run_where(call *c) { c->out[0] = qp_where(qp_cast(c->in[0], QP_BOOL), c->in[1], c->in[2]); }

@@ -51,7 +51,7 @@ static bool train_and_save(qp_ctx *ctx) {
 static bool load_and_run(qp_ctx *ctx) {
     char path[128];
     snprintf(path, sizeof path, "%s/latest", out_path);
-    qp_model     *m = qp_model_load(ctx, path);
+    qp_model     *m = qp_model_load(ctx, path, (qp_model_options){0});
     qp_tokenizer *t = m ? qp_tokenizer_load(ctx, path) : NULL;
     qp_session   *s = t ? qp_session_new(m, 1, 16) : NULL;
     qp_generation result;

@@ -54,7 +54,7 @@ static replay open_replay(const char *file, const char *model_folder, int thread
         snprintf(folder, sizeof folder, GOLDEN "models/%s", json_string_value(json_object_get(attrs, "model")));
         model_folder = folder;
     }
-    r.model = qp_model_load(r.ctx, model_folder);
+    r.model = qp_model_load(r.ctx, model_folder, (qp_model_options){0});
     if (!r.model) fail_msg("%s", qp_error(r.ctx));
     r.optim = make_optim(r.model, attrs);
     json_decref(attrs);
@@ -104,9 +104,10 @@ static double tolerance(const char *name) {
 }
 
 static void check_final(replay *r) {
-    char      name[256], key[264];
-    qp_tensor piece;
-    for (int64_t i = 0; qp_model_piece(r->model, i, false, name, &piece); i++) {
+    const char *name;
+    char        key[300];
+    qp_tensor   piece;
+    for (int64_t i = 0; qp_model_weight(r->model, i, false, &name, &piece); i++) {
         int64_t n, m;
         double  difference = 0, scale = 0;
         snprintf(key, sizeof key, "final.%s", name);

@@ -3,8 +3,8 @@
 #include "nn/part.h"
 
 typedef struct {
-    qp_nn_linear up, down;
-    qp_act       act;
+    qp_nn_linear *up, *down;
+    qp_act        act;
 } mlp;
 
 static const qp_option options[] = {
@@ -23,10 +23,10 @@ static void init(void *self, qp_build *b) {
     m->down = qp_nn_linear_new(b->module, "down", inner, b->width, (qp_linear_options){.bias = bias, .init = b->init_residual});
 }
 
-static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s) {
+static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     mlp *m = self;
     (void)s;
-    return qp_nn_linear_forward(&m->down, qp_nn_linear_forward(&m->up, x, m->act, QP_NONE), QP_ACT_NONE, residual);
+    return qp_nn_linear_forward(m->down, qp_nn_linear_forward(m->up, x, m->act, QP_NONE), QP_ACT_NONE, residual);
 }
 
 QP_FFN(mlp) = {.part = {.name = "mlp",
@@ -35,4 +35,5 @@ QP_FFN(mlp) = {.part = {.name = "mlp",
                         .options = options,
                         .bytes = sizeof(mlp)},
                .init = init,
-               .forward = forward};
+               .forward = forward,
+               .pointwise = true};

@@ -1,9 +1,8 @@
-/* SwiGLU (Shazeer 2020, arXiv:2002.05202): (silu(x w_gate^T) * x w_up^T) w_down^T; gate and up
- * are one product. */
+/* SwiGLU (Shazeer 2020, arXiv:2002.05202): (silu(x w_gate^T) * x w_up^T) w_down^T. */
 #include "nn/part.h"
 
 typedef struct {
-    qp_nn_linear gate_up, down;
+    qp_nn_linear *gate, *up, *down;
 } swiglu;
 
 static const qp_option options[] = {
@@ -12,20 +11,22 @@ static const qp_option options[] = {
     {0}};
 
 static void init(void *self, qp_build *b) {
-    swiglu *f = self;
-    int64_t inner = qp_setting_int(b, "width");
-    bool    bias = qp_setting(b, "bias") != 0;
+    swiglu           *f = self;
+    int64_t           inner = qp_setting_int(b, "width");
+    qp_linear_options into = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, out = into;
+    out.init = b->init_residual;
     if (!inner) inner = (8 * b->width / 3 + 31) / 32 * 32;
-    f->gate_up = qp_nn_linear_new(b->module, "gate_up", b->width, 2 * inner,
-                                  (qp_linear_options){.bias = bias, .init = b->init, .segments = 2, .rows = {inner, inner}});
-    f->down = qp_nn_linear_new(b->module, "down", inner, b->width, (qp_linear_options){.bias = bias, .init = b->init_residual});
+    f->gate = qp_nn_linear_new(b->module, "gate", b->width, inner, into);
+    f->up = qp_nn_linear_new(b->module, "up", b->width, inner, into);
+    f->down = qp_nn_linear_new(b->module, "down", inner, b->width, out);
 }
 
-static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s) {
+static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     swiglu *f = self;
     (void)s;
-    qp_tensor h = qp_swiglu(qp_nn_linear_forward(&f->gate_up, x, QP_ACT_NONE, QP_NONE));
-    return qp_nn_linear_forward(&f->down, h, QP_ACT_NONE, residual);
+    qp_tensor gate = qp_nn_linear_forward(f->gate, x, QP_ACT_NONE, QP_NONE);
+    qp_tensor up = qp_nn_linear_forward(f->up, x, QP_ACT_NONE, QP_NONE);
+    return qp_nn_linear_forward(f->down, qp_swiglu(gate, up), QP_ACT_NONE, residual);
 }
 
 QP_FFN(swiglu) = {.part = {.name = "swiglu",
@@ -34,4 +35,5 @@ QP_FFN(swiglu) = {.part = {.name = "swiglu",
                            .options = options,
                            .bytes = sizeof(swiglu)},
                   .init = init,
-                  .forward = forward};
+                  .forward = forward,
+                  .pointwise = true};

@@ -35,6 +35,6 @@ static void kaiming(qp_tensor t, double argument) {
     if (fans(t, "kaiming_uniform", &in, &out)) fill(t, sqrt(6 / in));
 }
 
-QP_INIT(uniform) = {.name = "uniform", .source = "torch.nn.init.uniform_", .help = "uniform:BOUND, from -BOUND to BOUND", .fill = fill};
-QP_INIT(xavier_uniform) = {.name = "xavier_uniform", .source = "Glorot & Bengio 2010", .help = "bound sqrt(6 / (in + out))", .fill = xavier};
-QP_INIT(kaiming_uniform) = {.name = "kaiming_uniform", .source = "arXiv:1502.01852", .help = "bound sqrt(6 / in)", .fill = kaiming};
+QP_INIT(uniform) = {.part = {.name = "uniform", .source = "torch.nn.init.uniform_", .help = "uniform:BOUND, from -BOUND to BOUND"}, .fill = fill};
+QP_INIT(xavier_uniform) = {.part = {.name = "xavier_uniform", .source = "Glorot & Bengio 2010", .help = "bound sqrt(6 / (in + out))"}, .fill = xavier};
+QP_INIT(kaiming_uniform) = {.part = {.name = "kaiming_uniform", .source = "arXiv:1502.01852", .help = "bound sqrt(6 / in)"}, .fill = kaiming};

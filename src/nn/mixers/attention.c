@@ -1,8 +1,7 @@
 /* Multi-head attention with grouped queries (Vaswani et al. 2017, arXiv:1706.03762; Ainslie et
- * al. 2023, arXiv:2305.13245). One product makes queries, keys and values, which attention
- * reads as strided views:
+ * al. 2023, arXiv:2305.13245).
  *
- *   x [B, T, D] -> qkv [B, T, (H + 2G) K] -> q [B, T, H, K], k and v [B, T, G, K]
+ *   x [B, T, D] -> q [B, T, H, K], k and v [B, T, G, K]
  *   o = attention(rotate(q), rotate(k), v) [B, T, H K] -> o w_o^T + residual
  *
  * State: keys (rotated) and values of all positions so far.
@@ -18,7 +17,7 @@ typedef struct {
     bool               causal;
     int64_t            window;
     const qp_position *position;
-    qp_nn_linear       qkv, out;
+    qp_nn_linear      *q, *k, *v, *out;
 } attention;
 
 #define INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
@@ -56,29 +55,28 @@ static void init(void *self, qp_build *b) {
     a->scale = qp_setting(b, "unscaled") ? 1 : 1 / sqrt((double)a->width);
     if (qp_setting(b, "scale_by_layer")) a->scale /= b->layer + 1;
     int64_t q = a->heads * a->width, kv = a->groups * a->width;
-    a->qkv = qp_nn_linear_new(b->module, "qkv", b->width, q + 2 * kv,
-                              (qp_linear_options){.bias = qp_setting(b, "bias") != 0,
-                                                  .init = b->init,
-                                                  .segments = 3,
-                                                  .rows = {q, kv, kv}});
-    a->out = qp_nn_linear_new(b->module, "out", q, b->width,
-                              (qp_linear_options){.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual});
+    qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init};
+    qp_linear_options out = {.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual};
+    a->q = qp_nn_linear_new(b->module, "q", b->width, q, in);
+    a->k = qp_nn_linear_new(b->module, "k", b->width, kv, in);
+    a->v = qp_nn_linear_new(b->module, "v", b->width, kv, in);
+    a->out = qp_nn_linear_new(b->module, "out", q, b->width, out);
 }
 
-/* Columns start .. start + heads * K of qkv as [B, T, heads, K], a view. */
-static qp_tensor heads_of(const attention *a, qp_tensor qkv, int64_t start, int64_t heads) {
-    qp_tensor x = qp_slice(qkv, 2, start, start + heads * a->width, 1);
-    return qp_reshape(x, 4, (int64_t[]){qp_size(qkv, 0), qp_size(qkv, 1), heads, a->width});
-}
+static bool causal(const void *self) { return ((const attention *)self)->causal; }
 
 typedef struct {
     qp_tensor q, k, v;
 } triple;
 
-static triple project(const attention *a, qp_tensor x, const qp_stream *s) {
-    qp_tensor qkv = qp_nn_linear_forward(&a->qkv, x, QP_ACT_NONE, QP_NONE);
-    int64_t   q = a->heads * a->width, kv = a->groups * a->width;
-    triple    t = {heads_of(a, qkv, 0, a->heads), heads_of(a, qkv, q, a->groups), heads_of(a, qkv, q + kv, a->groups)};
+/* x w^T as [B, T, heads, K]. */
+static qp_tensor project(const attention *a, const qp_nn_linear *w, qp_tensor x, int64_t heads) {
+    qp_tensor y = qp_nn_linear_forward(w, x, QP_ACT_NONE, QP_NONE);
+    return qp_reshape(y, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), heads, a->width});
+}
+
+static triple project_all(const attention *a, qp_tensor x, const qp_sequence *s) {
+    triple t = {project(a, a->q, x, a->heads), project(a, a->k, x, a->groups), project(a, a->v, x, a->groups)};
     if (a->position && a->position->type->rotate) {
         t.q = a->position->type->rotate(a->position->self, t.q, s);
         t.k = a->position->type->rotate(a->position->self, t.k, s);
@@ -86,40 +84,39 @@ static triple project(const attention *a, qp_tensor x, const qp_stream *s) {
     return t;
 }
 
-static qp_tensor attend(const attention *a, triple t, qp_tensor residual, const qp_stream *s) {
+static qp_tensor attend(const attention *a, triple t, qp_tensor residual, const qp_sequence *s) {
     qp_mask mask = s->mask;
     mask.causal = a->causal;
     mask.window = a->window;
     if (a->position && a->position->type->bias)
-        mask.bias = a->position->type->bias(a->position->self, s, qp_size(t.k, 1));
+        mask.bias = a->position->type->bias(a->position->self, t.q, t.k, s);
     qp_tensor o = qp_attention(t.q, t.k, t.v, mask, a->scale);
     o = qp_reshape(o, 3, (int64_t[]){qp_size(t.q, 0), qp_size(t.q, 1), a->heads * a->width});
-    return qp_nn_linear_forward(&a->out, o, QP_ACT_NONE, residual);
+    return qp_nn_linear_forward(a->out, o, QP_ACT_NONE, residual);
 }
 
-static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s) {
+static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     attention *a = self;
-    return attend(a, project(a, x, s), residual, s);
+    return attend(a, project_all(a, x, s), residual, s);
 }
 
 static void reserve(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state) {
     attention *a = self;
     state->count = 2;
     for (int i = 0; i < 2; i++) {
-        state->tensors[i] = qp_keep(qp_zeros(ctx, qp_dtype_of(a->qkv.weight), 4, (int64_t[]){batch, positions, a->groups, a->width}));
+        state->tensors[i] = qp_keep(qp_zeros(ctx, ctx->param_dtype, 4, (int64_t[]){batch, positions, a->groups, a->width}));
         state->grows[i] = 1;
     }
 }
 
-static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_stream *s, qp_state *state) {
+static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
     attention *a = self;
-    triple     t = project(a, x, s);
+    triple     t = project_all(a, x, s);
     int64_t    from = state->length, to = from + qp_size(x, 1);
     qp_copy_to(qp_slice(state->tensors[0], 1, from, to, 1), t.k);
     qp_copy_to(qp_slice(state->tensors[1], 1, from, to, 1), t.v);
     t.k = qp_slice(state->tensors[0], 1, 0, to, 1);
     t.v = qp_slice(state->tensors[1], 1, 0, to, 1);
-    if (!qp_failed(x.ctx)) state->length = to;
     return attend(a, t, residual, s);
 }
 
@@ -128,7 +125,7 @@ QP_MIXER(attention) = {.part = {.name = "attention",
                                 .help = "multi-head attention, grouped queries, window",
                                 .options = options,
                                 .bytes = sizeof(attention)},
-                       .causal = true,
+                       .causal = causal,
                        .init = init,
                        .forward = forward,
                        .reserve = reserve,

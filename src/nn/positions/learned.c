@@ -12,7 +12,7 @@ static void init(void *self, qp_build *b) {
     p->table = qp_param(b->module, "weight", b->init, 2, (int64_t[]){b->max_positions, b->width});
 }
 
-static qp_tensor embed(void *self, qp_tensor x, const qp_stream *s) {
+static qp_tensor embed(void *self, qp_tensor x, const qp_sequence *s) {
     learned *p = self;
     if (s->length > qp_size(p->table, 0)) {
         qp_fail(x.ctx, QP_ERR_ARGUMENT, "positions: %lld positions, the model has %lld", (long long)s->length,
@@ -26,5 +26,6 @@ QP_POSITION(learned) = {.part = {.name = "learned",
                                  .source = "arXiv:1705.03122",
                                  .help = "a learned vector for each position, added to the input",
                                  .bytes = sizeof(learned)},
+                        .shared = true,
                         .init = init,
                         .embed = embed};

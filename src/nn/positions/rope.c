@@ -26,7 +26,6 @@ typedef struct {
 #define NUMBER(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .low = lo, .high = hi, .help = h}
 
 static const qp_option options[] = {
-    {.name = "head_width", .kind = QP_OPTION_INT, .fallback = 0, .high = 65536, .help = "K, set by the stack"},
     {.name = "scaling", .kind = QP_OPTION_CHOICE, .high = 4, .choices = "default|linear|dynamic|yarn|llama3", .help = "how it reaches beyond the trained length"},
     {.name = "layout", .kind = QP_OPTION_CHOICE, .high = 1, .choices = "half|interleaved", .help = "which features form a pair"},
     NUMBER("theta", 10000, 1e-3, 1e12, "base of the frequencies"),
@@ -83,11 +82,10 @@ static void llama3(const rope *r, const qp_build *b, float *f) {
 }
 
 static void init(void *self, qp_build *b) {
-    rope   *r = self;
-    int64_t head_width = qp_setting_int(b, "head_width");
+    rope *r = self;
     r->type = (int)qp_setting_int(b, "scaling");
     r->layout = qp_setting_int(b, "layout") ? QP_ROPE_INTERLEAVED : QP_ROPE_HALF;
-    r->rotated = (int64_t)((double)head_width * qp_setting(b, "fraction"));
+    r->rotated = (int64_t)((double)b->head_width * qp_setting(b, "fraction"));
     r->theta = qp_setting(b, "theta");
     r->factor = qp_setting(b, "factor");
     r->trained = qp_setting(b, "trained_positions");
@@ -95,7 +93,7 @@ static void init(void *self, qp_build *b) {
     r->scale = 1;
     if (r->rotated < 2 || r->rotated % 2) {
         qp_fail(b->ctx, QP_ERR_ARGUMENT, "rope: %lld of %lld features of a head turn, expected an even number from 2",
-                (long long)r->rotated, (long long)head_width);
+                (long long)r->rotated, (long long)b->head_width);
         return;
     }
     int64_t pairs = r->rotated / 2;
@@ -108,7 +106,7 @@ static void init(void *self, qp_build *b) {
     if (r->type == LLAMA3) llama3(r, b, f);
 }
 
-static qp_tensor frequencies(const rope *r, const qp_stream *s) {
+static qp_tensor frequencies(const rope *r, const qp_sequence *s) {
     if (r->type != DYNAMIC || (double)s->length <= r->trained) return r->frequencies;
     double    growth = r->factor * (double)s->length / r->trained - (r->factor - 1);
     double    theta = r->theta * pow(growth, (double)r->rotated / ((double)r->rotated - 2));
@@ -119,7 +117,7 @@ static qp_tensor frequencies(const rope *r, const qp_stream *s) {
     return t;
 }
 
-static qp_tensor rotate(void *self, qp_tensor x, const qp_stream *s) {
+static qp_tensor rotate(void *self, qp_tensor x, const qp_sequence *s) {
     rope *r = self;
     return qp_rope(x, s->positions, frequencies(r, s), r->layout, r->scale);
 }

@@ -1,0 +1,43 @@
+/* What module.c, state_dict.c and linear.c share. */
+#ifndef QUIPU_NN_MODULE_H
+#define QUIPU_NN_MODULE_H
+
+#include "core/core.h"
+#include "quipu/nn.h"
+
+typedef struct {
+    char     *name, *init; /* init NULL: not drawn */
+    qp_tensor tensor;
+    bool      buffer, tied;
+} qpi_own_entry;
+
+struct qp_module {
+    qp_ctx          *ctx;
+    qpi_owned       *owned; /* of a root */
+    qp_module       *parent, **children;
+    char            *name;
+    qpi_own_entry   *entries;
+    int              child_count, entry_count;
+    bool             training;
+    qp_nn_linear    *linear; /* if it is that of one */
+    qp_nn_embedding *embedding;
+    qp_entry        *state, *params; /* lists, made when asked for */
+    int              state_count;
+    bool             stale;
+    char           **names; /* full names of state */
+};
+
+/* Longest full name, its end included. */
+#define QPI_MAX_NAME 256
+
+/* Has the parameter elements yet? */
+bool qpi_has_elements(qp_tensor p);
+
+/* p's elements become those of value, converted to p's type: in place, or in fresh memory where p
+ * has none yet. */
+qp_status qpi_param_copy(qp_tensor p, qp_tensor value);
+
+void qpi_module_free_lists(qp_module *m);
+void qpi_linear_free(qp_nn_linear *l);
+
+#endif
