@@ -1,10 +1,11 @@
 /* The thread pool. A job is published by one store of `ticket`; whoever takes a piece off
  * it may read the job, because the caller leaves only when every taken piece is done. A
  * worker that wakes late finds nothing left and delays nobody. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* sched_getcpu and affinity */
 #include "core/threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -30,6 +31,10 @@ typedef struct {
     int       index;
 } worker;
 
+typedef struct {
+    _Alignas(LINE) _Atomic int processor; /* that the thread was last seen on; -1: none yet */
+} place;
+
 struct qp_pool {
     _Alignas(LINE) _Atomic uint64_t ticket;
     _Alignas(LINE) _Atomic int64_t pending; /* pieces not yet done */
@@ -42,6 +47,8 @@ struct qp_pool {
     pthread_mutex_t lock;
     pthread_cond_t  wake, done;
     worker         *workers; /* 1..threads-1 */
+    place          *places;  /* 0..asked-1 */
+    int             asked;   /* threads wanted; there may be fewer */
 };
 
 static _Thread_local bool inside; /* running a piece: nested calls run inline */
@@ -55,6 +62,36 @@ static void pause_briefly(void)
     __asm__ volatile("yield");
 #endif
 }
+
+#if defined(__linux__)
+/* Notes where this thread is. Where no processor is free, because others compute too, the system
+ * wakes a worker on that of the caller, and there it runs only while the caller waits: both have
+ * one processor and the stranger the other. Such a worker leaves for one that no thread of the
+ * pool was seen on. What it may use stays the same. */
+static void take_place(qp_pool *pool, int index)
+{
+    int  cpu = sched_getcpu();
+    bool alone = true;
+    if (atomic_load_explicit(&pool->places[index].processor, memory_order_relaxed) != cpu)
+        atomic_store_explicit(&pool->places[index].processor, cpu, memory_order_relaxed);
+    for (int i = 0; i < index; i++)
+        alone = alone && atomic_load_explicit(&pool->places[i].processor, memory_order_relaxed) != cpu;
+    cpu_set_t allowed, rest;
+    if (alone || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    rest = allowed;
+    for (int i = 0; i < pool->asked; i++) {
+        int taken = atomic_load_explicit(&pool->places[i].processor, memory_order_relaxed);
+        if (taken >= 0 && taken < CPU_SETSIZE) CPU_CLR(taken, &rest);
+    }
+    if (CPU_COUNT(&rest) > 0 && sched_setaffinity(0, sizeof rest, &rest) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed);
+}
+#else
+static void take_place(qp_pool *pool, int index)
+{
+    (void)pool, (void)index;
+}
+#endif
 
 static bool has_work(uint64_t ticket, int index)
 {
@@ -117,6 +154,7 @@ static void *worker_main(void *arg)
             spin++;
         }
         if (spin == pool->spins && !sleep_until_work(pool, w->index)) return NULL;
+        if (pool->spins > 0) take_place(pool, w->index);
         work(pool, w->index);
     }
 }
@@ -152,6 +190,7 @@ void qp_parallel(const qp_exec *exec, int64_t n, int64_t grain, piece_fn *fn, vo
         run_inline(&j, exec->threads);
         return;
     }
+    if (pool->spins > 0) take_place(pool, 0);
     pool->job = j;
     atomic_store(&pool->pending, j.pieces);
     atomic_store(&pool->ticket, (uint64_t)threads << LEFT_BITS | (uint64_t)j.pieces);
@@ -186,12 +225,15 @@ qp_pool *qpi_pool_new(int threads)
     if (threads > MAX_THREADS) threads = MAX_THREADS;
     qp_pool *pool = aligned_alloc(LINE, sizeof *pool);
     worker  *workers = calloc((size_t)threads, sizeof *workers);
-    if (!pool || !workers) {
+    place   *places = aligned_alloc(LINE, (size_t)threads * sizeof *places);
+    if (!pool || !workers || !places) {
         free(pool);
         free(workers);
+        free(places);
         return NULL;
     }
-    *pool = (qp_pool){.threads = 1, .workers = workers};
+    for (int i = 0; i < threads; i++) atomic_init(&places[i].processor, -1);
+    *pool = (qp_pool){.threads = 1, .workers = workers, .places = places, .asked = threads};
     /* With more workers than processors a spinning one keeps another from working. */
     pool->spins = threads <= sysconf(_SC_NPROCESSORS_ONLN) ? SPINS : 0;
     pthread_mutex_init(&pool->lock, NULL);
@@ -213,6 +255,7 @@ void qpi_pool_free(qp_pool *pool)
     pthread_cond_destroy(&pool->wake);
     pthread_cond_destroy(&pool->done);
     free(pool->workers);
+    free(pool->places);
     free(pool);
 }
 

@@ -1,5 +1,5 @@
 /* The pool: every index once, the same cuts with any number of threads, cancel from outside. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
 
@@ -104,6 +104,45 @@ static void naps(void **state) {
         }
         qpi_pool_free(pool);
     }
+}
+
+/* ---- Processors taken by others: workers move, what threads may use stays ---- */
+
+static _Atomic bool enough;
+
+static void *stranger(void *arg) {
+    while (!enough) {}
+    return arg;
+}
+
+typedef struct {
+    cpu_set_t    before;
+    _Atomic long sums[2];
+    _Atomic int  changed;
+} neighbours;
+
+static void look(void *arg, int64_t begin, int64_t end, int worker) {
+    neighbours *n = arg;
+    cpu_set_t   now;
+    if (sched_getaffinity(0, sizeof now, &now) != 0 || !CPU_EQUAL(&now, &n->before)) n->changed++;
+    for (volatile int spin = 0; spin < 3000; spin++) {}
+    for (int64_t i = begin; i < end; i++) n->sums[worker] += i;
+}
+
+static void busy_processors(void **state) {
+    (void)state;
+    pthread_t  others[2];
+    qp_pool   *pool = qpi_pool_new(2);
+    qp_exec    exec = {.pool = pool, .threads = qpi_pool_threads(pool)};
+    neighbours n = {.changed = 0};
+    assert_int_equal(sched_getaffinity(0, sizeof n.before, &n.before), 0);
+    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&others[i], NULL, stranger, NULL), 0);
+    for (int round = 0; round < 1000; round++) qp_parallel(&exec, 20, 1, look, &n);
+    enough = true;
+    for (int i = 0; i < 2; i++) pthread_join(others[i], NULL);
+    assert_int_equal(n.sums[0] + n.sums[1], 1000 * 190);
+    assert_int_equal(n.changed, 0);
+    qpi_pool_free(pool);
 }
 
 static void shared_pool(void **state) {
@@ -216,7 +255,8 @@ static void cancel_from_outside(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_index_once),  cmocka_unit_test(nested_calls),
-        cmocka_unit_test(naps),              cmocka_unit_test(shared_pool),
+        cmocka_unit_test(naps),              cmocka_unit_test(busy_processors),
+        cmocka_unit_test(shared_pool),
         cmocka_unit_test(shared_pool_at_once),
         cmocka_unit_test(contexts_in_parallel), cmocka_unit_test(storage_in_common),
         cmocka_unit_test(cancel_from_outside),
