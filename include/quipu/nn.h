@@ -39,6 +39,10 @@ QP_API QP_MUST_CHECK qp_status qp_param_set(qp_tensor p, qp_tensor value);
 /* A tensor that is saved but not trained. Taken out of its scope. */
 QP_API void qp_buffer(qp_module *m, const char *name, qp_tensor t);
 
+/* A tensor that lives as long as m and is not saved (torch: a buffer that is not persistent). Taken
+ * out of its scope. Returns t. */
+QP_API qp_tensor qp_module_keep(qp_module *m, qp_tensor t);
+
 /* The same parameter under a second name; saved once, trained once. */
 QP_API void qp_tie(qp_module *m, const char *name, qp_tensor t);
 

@@ -131,7 +131,7 @@ qp_model_info qp_model_info_of(qp_model *m) {
                            .layers = m->layers,
                            .positions = m->positions,
                            .parameters = qp_param_count(m->module, false),
-                           .position = first ? first->position.type->part.name : "none",
+                           .position = first && first->position.type ? first->position.type->part.name : "none",
                            .block = first ? first->type->part.name : "none",
                            .mixer = first && first->block.mixer.type ? first->block.mixer.type->part.name : "none",
                            .ffn = first && first->block.ffn.type ? first->block.ffn.type->part.name : "none",

@@ -96,7 +96,7 @@ static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp
                       .layers = (int)m->layers,
                       .init = b->init,
                       .init_residual = b->init_residual,
-                      .position = position,
+                      .position = position && position->type ? position : NULL,
                       .settings = &settings};
     if (build.module && init_of(kind, part)) init_of(kind, part)(self, &build);
     return qp_failed(m->ctx) ? NULL : self;
@@ -202,11 +202,15 @@ static bool read_heads(builder *b) {
     qp_build build = {.ctx = b->m->ctx, .settings = &settings};
     b->heads = qp_setting_int(&build, "heads");
     if (qpi_settings_has(&settings, "head_width")) b->head_width = qp_setting_int(&build, "head_width");
-    if (!b->head_width) b->head_width = b->m->width / b->heads;
-    return true;
+    if (b->head_width) return true;
+    b->head_width = b->m->width / b->heads;
+    return b->m->width % b->heads == 0 ||
+           !qp_fail(b->m->ctx, QP_ERR_ARGUMENT, "%s: mixer: heads %lld do not divide the width %lld (give head_width)",
+                    b->where, (long long)b->heads, (long long)b->m->width);
 }
 
-/* The layer's encoding: the one that all share, or its own. */
+/* The layer's encoding: the one that all share, or its own; a mixer without heads has no use for
+ * the stack's. */
 static bool build_position(builder *b, qp_module *module, qp_position *position) {
     qp_model   *m = b->m;
     const void *type = m->position.type;
@@ -214,6 +218,7 @@ static bool build_position(builder *b, qp_module *module, qp_position *position)
         *position = m->position;
         return true;
     }
+    if (!b->heads && !json_object_get(b->spec, "position")) return true;
     position->self = make_part(b, "position", QP_PART_POSITION, module, "position", NULL, &type);
     position->type = type;
     return position->self;

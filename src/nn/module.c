@@ -76,7 +76,7 @@ qp_ctx *qp_module_ctx(const qp_module *m) { return m->ctx; }
 
 static qpi_own_entry *add_entry(qp_module *m, const char *name, qp_tensor t) {
     for (int i = 0; i < m->entry_count; i++)
-        if (!strcmp(m->entries[i].name, name)) {
+        if (*name && !strcmp(m->entries[i].name, name)) {
             qp_fail(m->ctx, QP_ERR_ARGUMENT, "module %s has two entries named %s", m->name, name);
             return NULL;
         }
@@ -110,6 +110,12 @@ qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, c
 void qp_buffer(qp_module *m, const char *name, qp_tensor t) {
     qpi_own_entry *e = m && !qp_failed(m->ctx) ? add_entry(m, name, qp_keep(t)) : NULL;
     if (e) e->buffer = true;
+}
+
+qp_tensor qp_module_keep(qp_module *m, qp_tensor t) {
+    qpi_own_entry *e = m && !qp_failed(m->ctx) ? add_entry(m, "", qp_keep(t)) : NULL;
+    if (e) e->unsaved = true;
+    return t;
 }
 
 void qp_tie(qp_module *m, const char *name, qp_tensor t) {

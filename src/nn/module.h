@@ -8,7 +8,7 @@
 typedef struct {
     char     *name, *init; /* init NULL: not drawn */
     qp_tensor tensor;
-    bool      buffer, tied;
+    bool      buffer, tied, unsaved; /* unsaved: has no name and is in no list */
 } qpi_own_entry;
 
 struct qp_module {

@@ -26,6 +26,7 @@ static bool collect(qp_module *root, const qp_module *m, const char *prefix) {
     char full[QPI_MAX_NAME];
     for (int i = 0; i < m->entry_count; i++) {
         const qpi_own_entry *e = &m->entries[i];
+        if (e->unsaved) continue;
         snprintf(full, sizeof full, "%s%s", prefix, e->name);
         char *name = strdup(full);
         if (!name) return false;

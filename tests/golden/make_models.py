@@ -12,7 +12,7 @@ computed by transformers' eager code in float64. Weights are drawn so that atten
 far from uniform. Some folders wear older clothes: "old" config keys as written before transformers
 5, or the tensor names of the published GPT-2.
 
-    python make_models.py            write all folders, then check them
+    python make_models.py [NAME..]   write all folders, or those, then check them
     python make_models.py --check    only load each with plain transformers in float32 and compare
 
 Needs torch, transformers and safetensors.
@@ -77,6 +77,11 @@ FOLDERS = {
     "mistral": (MistralConfig(**SIZE | dict(num_key_value_heads=2, sliding_window=None)), 18, ""),
     "qwen2": (Qwen2Config(**SIZE | dict(num_key_value_heads=2, rope_parameters=rope("default", 1e6))), 18, ""),
     "qwen2-tied": (Qwen2Config(**SIZE | dict(vocab_size=61, tie_word_embeddings=True)), 9, "old"),
+    "mistral-window": (MistralConfig(**SIZE | dict(num_key_value_heads=2, sliding_window=5)), 18, ""),
+    "qwen2-window": (Qwen2Config(**SIZE | dict(num_hidden_layers=3, use_sliding_window=True, sliding_window=4,
+                                               max_window_layers=1)), 15, ""),
+    "qwen2-window-old": (Qwen2Config(**SIZE | dict(num_hidden_layers=3, use_sliding_window=True, sliding_window=6,
+                                                   max_window_layers=2)), 14, "old"),
 }
 
 
@@ -98,6 +103,7 @@ def as_before_5(path):
     scaling = {"type" if kind == "linear" else "rope_type": kind, **values}
     config["rope_scaling"] = None if kind == "default" else scaling
     config["torch_dtype"] = config.pop("dtype")
+    config.pop("layer_types", None)
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -167,8 +173,9 @@ def check(name):
 
 if __name__ == "__main__":
     if "--check" not in sys.argv:
-        shutil.rmtree(MODELS, ignore_errors=True)
         for seed, name in enumerate(FOLDERS):
-            make(name, 100 * seed)
+            if name in sys.argv[1:] or len(sys.argv) == 1:
+                shutil.rmtree(MODELS / name, ignore_errors=True)
+                make(name, 100 * seed)
     for name in FOLDERS:
         check(name)

@@ -57,8 +57,11 @@ static void qwen2_windows(void **state) {
     assert_true(equal("\"qwen2\", \"sliding_window\": null, \"use_sliding_window\": true, "
                       "\"max_window_layers\": 0", "\"qwen2\""));
     assert_false(equal(WINDOW "\"max_window_layers\": 0", "\"qwen2\""));
-    refused(WINDOW "\"max_window_layers\": 1", "max_window_layers");
-    refused(WINDOW "\"layer_types\": [\"full_attention\", \"sliding_attention\"]", "layer_types");
+    assert_true(equal(WINDOW "\"max_window_layers\": 1",
+                      WINDOW "\"layer_types\": [\"full_attention\", \"sliding_attention\"]"));
+    assert_false(equal(WINDOW "\"max_window_layers\": 1", WINDOW "\"max_window_layers\": 0"));
+    assert_false(equal(WINDOW "\"max_window_layers\": 1", "\"qwen2\""));
+    refused(WINDOW "\"layer_types\": [\"full_attention\", \"chunked_attention\"]", "layer_types[1]");
 }
 
 static void dropouts(void **state) {

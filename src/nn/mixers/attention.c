@@ -37,21 +37,18 @@ static const qp_option options[] = {
 
 static void init(void *self, qp_build *b) {
     attention *a = self;
-    a->heads = qp_setting_int(b, "heads");
+    a->heads = b->heads;
     a->groups = qp_setting_int(b, "kv_heads");
-    a->width = qp_setting_int(b, "head_width");
+    a->width = b->head_width;
     a->causal = qp_setting(b, "causal") != 0;
     a->window = qp_setting_int(b, "window");
     a->position = b->position;
     if (!a->groups) a->groups = a->heads;
-    if (a->heads % a->groups || (!a->width && b->width % a->heads)) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT,
-                "attention: width %lld, heads %lld, kv_heads %lld: heads must divide the width (or head_width be given) "
-                "and kv_heads must divide heads",
-                (long long)b->width, (long long)a->heads, (long long)a->groups);
+    if (a->heads % a->groups) {
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "attention: kv_heads %lld do not divide heads %lld", (long long)a->groups,
+                (long long)a->heads);
         return;
     }
-    if (!a->width) a->width = b->width / a->heads;
     a->scale = qp_setting(b, "unscaled") ? 1 : 1 / sqrt((double)a->width);
     if (qp_setting(b, "scale_by_layer")) a->scale /= b->layer + 1;
     int64_t q = a->heads * a->width, kv = a->groups * a->width;

@@ -97,7 +97,7 @@ static void init(void *self, qp_build *b) {
         return;
     }
     int64_t pairs = r->rotated / 2;
-    r->frequencies = qp_keep(qp_empty(b->ctx, QP_F32, 1, &pairs));
+    r->frequencies = qp_module_keep(b->module, qp_empty(b->ctx, QP_F32, 1, &pairs));
     float *f = qp_data_of(r->frequencies);
     if (!f) return;
     for (int64_t i = 0; i < pairs; i++)

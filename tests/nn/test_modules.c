@@ -1,0 +1,403 @@
+/* Modules, host parts and models through the public headers alone: what a program builds on. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "quipu/quipu.h"
+
+enum { B = 2, T = 5, V = 11 };
+
+static qp_ctx *open_ctx(void) { return qp_open((qp_options){.threads = 1, .seed = 7}); }
+
+static void expect_error(qp_ctx *ctx, qp_code code, const char *text) {
+    if (qp_error_code(ctx) != code || !strstr(qp_error(ctx), text))
+        fail_msg("error %d \"%s\", expected %d \"..%s..\"", qp_error_code(ctx), qp_error(ctx), code, text);
+    qp_clear(ctx);
+}
+
+static void expect_well(qp_ctx *ctx) {
+    if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
+}
+
+/* ---- Parameters ----------------------------------------------------------------------------------- */
+
+static void elements_come_later(void **state) {
+    (void)state;
+    qp_ctx    *ctx = open_ctx();
+    size_t     before = qp_stats_of(ctx).bytes;
+    qp_module *m = qp_module_new(ctx, NULL, "");
+    qp_tensor  huge = qp_param(m, "huge", "normal:1", 2, (int64_t[]){1 << 30, 1 << 20});
+    qp_tensor  small = qp_param(m, "small", "constant:3", 1, (int64_t[]){4});
+    expect_well(ctx);
+    assert_true(qp_stats_of(ctx).bytes - before < 4096);
+    assert_int_equal(qp_param_count(m, true), ((int64_t)1 << 50) + 4);
+    qp_neg(small);
+    expect_error(ctx, QP_ERR_STATE, "neg: input 0 has no elements");
+    qp_module_fill(m);
+    expect_error(ctx, QP_ERR_MEMORY, "");
+    (void)huge;
+    qp_close(ctx);
+}
+
+static void elements_are_set(void **state) {
+    (void)state;
+    qp_ctx    *ctx = open_ctx();
+    qp_module *m = qp_module_new(ctx, NULL, "");
+    qp_tensor  p = qp_param(m, "p", "zeros", 2, (int64_t[]){2, 3}), q = qp_param(m, "q", "ones", 1, (int64_t[]){3});
+    float      x[6] = {1, 2, 3, 4, 5, 6};
+    qp_tensor  value = qp_attach(ctx, QP_F32, 2, (int64_t[]){2, 3}, x, true, NULL, NULL);
+    assert_int_equal(qp_param_set(p, value), QP_OK);
+    assert_ptr_equal(qp_data_of(p), x);
+    qp_module_fill(m); /* what has elements keeps them */
+    assert_true(qp_item(qp_sum(p, 0, NULL, false)) == 21 && qp_item(qp_sum(q, 0, NULL, false)) == 3);
+    assert_int_equal(qp_param_set(p, qp_cast(value, QP_BF16)), QP_OK);
+    assert_int_equal(qp_dtype_of(p), QP_BF16);
+    expect_well(ctx);
+    assert_int_equal(qp_param_set(p, q), QP_ERR_SHAPE);
+    expect_error(ctx, QP_ERR_SHAPE, "");
+    assert_int_equal(qp_param_set(q, qp_arange(ctx, QP_I64, 3)), QP_ERR_TYPE);
+    expect_error(ctx, QP_ERR_TYPE, "i64");
+    qp_module_new(ctx, m, "a");
+    assert_null(qp_module_new(ctx, m, "a"));
+    expect_error(ctx, QP_ERR_ARGUMENT, "two children named a");
+    char name[200] = {0};
+    memset(name, 'n', sizeof name - 1);
+    assert_null(qp_module_new(ctx, m, name));
+    expect_error(ctx, QP_ERR_ARGUMENT, "too long");
+    qp_close(ctx);
+}
+
+/* ---- Linears ---------------------------------------------------------------------------------------- */
+
+static qp_tensor doubled(void *self, const qp_nn_linear *inner, qp_tensor x, qp_act act, qp_tensor residual) {
+    ++*(int *)self;
+    qp_tensor y = qp_affine(qp_nn_linear_forward(inner, x, act, QP_NONE), 2, 0);
+    return qp_is_none(residual) ? y : qp_add(y, residual);
+}
+
+static void wrap_one(void *user, qp_nn_linear *l, const char *name) {
+    assert_true(strstr(name, ".up") || strstr(name, ".down"));
+    qp_nn_linear_wrap(l, doubled, user);
+}
+
+static const char *const stack_config =
+    "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": 8, \"num_hidden_layers\": 3,"
+    " \"max_position_embeddings\": 16, \"tie_word_embeddings\": true, \"initializer_range\": 0.4,"
+    " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2},"
+    " \"ffn\": {\"type\": \"mlp\", \"width\": 5, \"act\": \"relu\", \"bias\": false}, \"norm\": {\"type\": \"rms_norm\"}%s}";
+
+static qp_model *make_model(qp_ctx *ctx, const char *more) {
+    char text[2048];
+    snprintf(text, sizeof text, stack_config, more);
+    return qp_model_new(ctx, "test", text);
+}
+
+static qp_tensor some_ids(qp_ctx *ctx, int from, int to) {
+    int64_t ids[B * T];
+    for (int b = 0; b < B; b++)
+        for (int t = from; t < to; t++) ids[b * (to - from) + t - from] = (b * 5 + t * t * 3 + t) % V;
+    return qp_from(ctx, QP_I64, 2, (int64_t[]){B, to - from}, ids);
+}
+
+static void read_f32(qp_tensor t, float *out, int64_t n) {
+    if (qp_read(t, QP_F32, out, n) != QP_OK) fail_msg("%s", qp_error(t.ctx));
+}
+
+/* relu(2 up x) = 2 relu(up x), and down doubles again. */
+static void linears_are_wrapped(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_ctx();
+    qp_model *m = make_model(ctx, "");
+    int       calls = 0;
+    expect_well(ctx);
+    assert_int_equal(qp_nn_linear_each(qp_model_module(m), "*", NULL, NULL), 3 * 6 + 1);
+    assert_int_equal(qp_nn_linear_each(qp_model_module(m), "blocks.1.mixer.[qkv]", NULL, NULL), 3);
+    assert_int_equal(qp_nn_linear_each(qp_model_module(m), "blocks.*.ffn.*", wrap_one, &calls), 6);
+    float wrapped[B * T * V], plain[B * T * V];
+    qp_no_grad(ctx, true);
+    read_f32(qp_logits(m, some_ids(ctx, 0, T)), wrapped, B * T * V);
+    assert_int_equal(calls, 6);
+    for (int i = 0; i < 3; i++) { /* the same by weights four times as large */
+        char             name[64];
+        qp_state_dict    dict = qp_module_state(qp_model_module(m));
+        snprintf(name, sizeof name, "blocks.%d.ffn.down.weight", i);
+        for (int k = 0; k < dict.count; k++)
+            if (!strcmp(dict.entries[k].name, name))
+                assert_int_equal(qp_copy_to(dict.entries[k].tensor, qp_affine(dict.entries[k].tensor, 0.25, 0)), QP_OK);
+    }
+    read_f32(qp_logits(m, some_ids(ctx, 0, T)), plain, B * T * V);
+    bool differs = false;
+    for (int i = 0; i < B * T * V; i++) differs |= wrapped[i] != plain[i];
+    assert_true(differs);
+    qp_ctx   *other = open_ctx();
+    qp_model *same = make_model(other, "");
+    qp_no_grad(other, true);
+    read_f32(qp_logits(same, some_ids(other, 0, T)), wrapped, B * T * V);
+    for (int i = 0; i < B * T * V; i++) assert_float_equal(wrapped[i], plain[i], 1e-5);
+    qp_close(other);
+    qp_close(ctx);
+}
+
+/* A model that is closed gives all its memory back. */
+static void models_are_closed(void **state) {
+    (void)state;
+    qp_ctx *ctx = open_ctx();
+    size_t  bytes = 0;
+    for (int i = 0; i < 4; i++) {
+        qp_scope    scope = qp_enter(ctx);
+        qp_model   *m = make_model(ctx, "");
+        qp_session *s = qp_session_new(m, B, T);
+        qp_session_feed(s, some_ids(ctx, 0, 2));
+        qp_backward(qp_model_loss(m, some_ids(ctx, 0, T), some_ids(ctx, 0, T)));
+        expect_well(ctx);
+        qp_leave(scope);
+        qp_session_close(s);
+        qp_model_close(m);
+        if (i == 1) bytes = qp_stats_of(ctx).bytes;
+    }
+    assert_int_equal(qp_stats_of(ctx).bytes, bytes);
+    qp_session_close(NULL);
+    qp_model_close(NULL);
+    qp_module_close(NULL);
+    qp_close(ctx);
+}
+
+/* ---- A host program's mixer: a running mean, its state of fixed size ----------------------------------- */
+
+typedef struct {
+    qp_nn_linear *out;
+} mean;
+
+static bool mean_fails; /* in the last layer */
+
+static void mean_init(void *self, qp_build *b) {
+    mean *m = self;
+    m->out = qp_nn_linear_new(b->module, "out", b->width, b->width, (qp_linear_options){.init = b->init_residual});
+}
+
+/* h_t = (h_{t-1} + x_t) / 2, from h [B, 1, D]; the last one goes to *end. */
+static qp_tensor mean_over(const mean *m, qp_tensor x, qp_tensor residual, qp_tensor h, qp_tensor *end) {
+    qp_tensor hs[T];
+    int       n = (int)qp_size(x, 1);
+    for (int t = 0; t < n && t < T; t++) hs[t] = h = qp_affine(qp_add(h, qp_slice(x, 1, t, t + 1, 1)), 0.5, 0);
+    *end = h;
+    return qp_nn_linear_forward(m->out, qp_concat(n, hs, 1), QP_ACT_NONE, residual);
+}
+
+static qp_tensor mean_forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
+    qp_tensor end, zero = qp_zeros(x.ctx, qp_dtype_of(x), 3, (int64_t[]){qp_size(x, 0), 1, qp_size(x, 2)});
+    qp_tensor y = mean_over(self, x, residual, zero, &end);
+    qp_sequence_add(s, "aux.mean", qp_mean(qp_square(end), 0, NULL, false));
+    qp_sequence_add(s, "stat.mean", end);
+    return y;
+}
+
+static void mean_reserve(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state) {
+    (void)self;
+    (void)positions;
+    state->count = 1;
+    state->grows[0] = -1;
+    state->tensors[0] = qp_keep(qp_zeros(ctx, QP_F32, 3, (int64_t[]){batch, 1, 8}));
+}
+
+static qp_tensor mean_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
+    qp_tensor end, y = mean_over(self, x, residual, state->tensors[0], &end);
+    qp_state_set(state, 0, end);
+    if (mean_fails && s->layer == 2) qp_fail(x.ctx, QP_ERR_ARGUMENT, "mean: as asked");
+    return y;
+}
+
+static bool mean_causal(const void *self) {
+    (void)self;
+    return true;
+}
+
+static const qp_branch_type mean_type = {.part = {.name = "mean", .source = "a test", .bytes = sizeof(mean)},
+                                         .causal = mean_causal,
+                                         .init = mean_init,
+                                         .forward = mean_forward,
+                                         .reserve = mean_reserve,
+                                         .step = mean_step};
+
+static const char hybrid[] = ", \"layers\": [{\"mixer\": {\"type\": \"mean\"}},"
+                             " {\"position\": {\"type\": \"none\"}, \"block\": {\"type\": \"parallel\"}},"
+                             " {\"mixer\": {\"type\": \"mean\"}, \"ffn\": {\"type\": \"none\"}}]";
+
+static qp_model *make_hybrid(qp_ctx *ctx) {
+    assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &mean_type.part), QP_OK);
+    qp_model *m = make_model(ctx, hybrid);
+    expect_well(ctx);
+    return m;
+}
+
+static void parts_are_registered(void **state) {
+    (void)state;
+    static const qp_branch_type nothing = {.part = {.name = "nothing"}};
+    qp_ctx                     *ctx = open_ctx();
+    assert_null(make_model(ctx, hybrid));
+    expect_error(ctx, QP_ERR_UNSUPPORTED, "no part named \"mean\"");
+    make_hybrid(ctx);
+    assert_ptr_equal(qp_part_find(ctx, QP_PART_MIXER, "mean"), &mean_type.part);
+    assert_null(qp_part_find(NULL, QP_PART_MIXER, "mean"));
+    assert_null(qp_part_find(ctx, QP_PART_FFN, "mean"));
+    assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &mean_type.part), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "there is a mean already");
+    assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &nothing.part), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "lacks a function");
+    qp_close(ctx);
+}
+
+static void records_go_through(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_ctx();
+    qp_model *m = make_hybrid(ctx);
+    qp_record in = {0}, out;
+    qp_record_set(&in, "input_ids", some_ids(ctx, 0, T));
+    out = qp_forward(m, in);
+    expect_well(ctx);
+    assert_int_equal(qp_size(qp_record_get(&out, "logits"), 2), V);
+    assert_int_equal(qp_size(qp_record_get(&out, "hidden"), 2), 8);
+    assert_int_equal(qp_size(qp_record_get(&out, "stat.mean"), 0), B);
+    assert_true(qp_is_none(qp_record_get(&out, "loss")));
+    double aux = qp_item(qp_record_get(&out, "aux.mean"));
+    assert_true(aux > 0);
+    qp_record_set(&in, "labels", some_ids(ctx, 0, T));
+    qp_record with = qp_forward(m, in);
+    double    plain = qp_item(qp_cross_entropy(qp_record_get(&out, "logits"), some_ids(ctx, 0, T), (qp_loss_options){0}));
+    assert_float_equal(qp_item(qp_record_get(&with, "loss")), plain + aux, 1e-4);
+    qp_backward(qp_record_get(&with, "loss"));
+    /* positions and segments reach the parts */
+    qp_record_set(&in, "labels", QP_NONE);
+    qp_record_set(&in, "segments", qp_zeros(ctx, QP_I64, 2, (int64_t[]){B, T}));
+    qp_record_set(&in, "positions", qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T}));
+    out = qp_forward(m, in);
+    expect_well(ctx);
+    qp_record_set(&in, "input_ids", qp_arange(ctx, QP_I64, T));
+    assert_int_equal(qp_forward(m, in).count, 0);
+    expect_error(ctx, QP_ERR_SHAPE, "expected [B, T]");
+    qp_close(ctx);
+}
+
+/* Steps give what the whole sequence gives; a call that fails in the last layer changes nothing;
+ * a state of fixed size goes back to its beginning only. */
+static void states_are_kept(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_ctx();
+    qp_model *m = make_hybrid(ctx);
+    float     whole[B * T * V], last[B * V];
+    qp_no_grad(ctx, true);
+    read_f32(qp_logits(m, some_ids(ctx, 0, T)), whole, B * T * V);
+    qp_session *s = qp_session_new(m, B, T);
+    for (int round = 0; round < 2; round++) {
+        for (int t = 0; t < T; t++) {
+            mean_fails = t == 2;
+            if (mean_fails) {
+                qp_session_feed(s, some_ids(ctx, t, t + 1));
+                expect_error(ctx, QP_ERR_ARGUMENT, "as asked");
+                mean_fails = false;
+            }
+            read_f32(qp_session_feed(s, some_ids(ctx, t, t + 1)), last, B * V);
+            for (int i = 0; i < B * V; i++) assert_float_equal(last[i], whole[(i / V * T + t) * V + i % V], 1e-4);
+        }
+        assert_int_equal(qp_session_truncate(s, 2), QP_ERR_UNSUPPORTED);
+        expect_error(ctx, QP_ERR_UNSUPPORTED, "mean has a fixed size");
+        assert_int_equal(qp_session_truncate(s, 0), QP_OK);
+    }
+    qp_tensor hidden = qp_session_hidden(s, some_ids(ctx, 0, T));
+    float     all[B * T * V];
+    read_f32(qp_model_head(m, hidden), all, B * T * V);
+    for (int i = 0; i < B * T * V; i++) assert_float_equal(all[i], whole[i], 1e-4);
+    qp_close(ctx);
+}
+
+static void layers_are_checked(void **state) {
+    static const char *const bad[][2] = {
+        {", \"layers\": 3", "layers: expected a list"},
+        {", \"layers\": [{}, {}]", "layers: 2 of them, num_hidden_layers is 3"},
+        {", \"layers\": [{\"repeat\": 4}]", "layers[0]"},
+        {", \"layers\": [{\"repeat\": -1}, {\"repeat\": 4}]", "layers[0]"},
+        {", \"layers\": [3, {\"repeat\": 2}]", "layers[0]"},
+        {", \"layers\": [{\"repeat\": 2}, {\"mixers\": {}}]", "layers[1].mixers"},
+        {", \"layers\": [{\"repeat\": 2}, {\"mixer\": {}}]", "mixer: expected an object with a \"type\""},
+        {", \"block\": {\"type\": \"round\"}", "no part named \"round\""},
+        {", \"layers\": [{\"repeat\": 3, \"mixer\": {\"type\": \"attention\", \"heads\": 3}}]", "heads 3 do not divide the width 8"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        qp_ctx *ctx = open_ctx();
+        assert_null(make_model(ctx, bad[i][0]));
+        if (!strstr(qp_error(ctx), bad[i][1])) fail_msg("\"%s\" does not say %s", qp_error(ctx), bad[i][1]);
+        qp_close(ctx);
+    }
+}
+
+/* Loaded as stored, weights keep their type and a model computes the same. */
+static void weights_stay_as_stored(void **state) {
+    static const char *const names[] = {"llama-bf16", "llama-sharded", "gpt2", "gpt2-published", "qwen2-tied"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char    path[512];
+        float   logits[2][B * T * 131];
+        int64_t n = 0;
+        snprintf(path, sizeof path, SOURCE_DIR "/tests/golden/models/%s", names[i]);
+        for (int stored = 0; stored < 2; stored++) {
+            qp_ctx   *ctx = open_ctx();
+            qp_model *m = qp_model_load(ctx, path, (qp_model_options){.as_stored = stored});
+            expect_well(ctx);
+            assert_int_equal(qp_model_params(m).count > 0, !stored);
+            qp_dtype type = qp_dtype_of(qp_module_state(qp_model_module(m)).entries[0].tensor);
+            assert_int_equal(type, stored && i == 0 ? QP_BF16 : QP_F32);
+            qp_no_grad(ctx, true);
+            qp_tensor y = qp_logits(m, some_ids(ctx, 0, T));
+            n = qp_count(y);
+            read_f32(y, logits[stored], n);
+            qp_close(ctx);
+        }
+        for (int64_t k = 0; k < n; k++) assert_float_equal(logits[0][k], logits[1][k], 1e-5);
+    }
+}
+
+/* A config cannot make the library allocate what its weights do not hold. */
+static void configs_are_bounded(void **state) {
+    (void)state;
+    char    folder[512], text[8192], path[600];
+    qp_ctx *ctx = open_ctx();
+    snprintf(folder, sizeof folder, "/tmp/quipu-bounded-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(qp_model_save(make_model(ctx, ""), folder), QP_OK);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    FILE *f = fopen(path, "w");
+    snprintf(text, sizeof text, stack_config, "");
+    char *layers = strstr(text, "_layers\": 3"), *width = strstr(text, "\"hidden_size\": 8");
+    assert_true(layers && width);
+    fprintf(f, "%.*s_layers\": 60000%s", (int)(layers - text), text, layers + 11);
+    fclose(f);
+    size_t before = qp_stats_of(ctx).bytes;
+    assert_null(qp_model_load(ctx, folder, (qp_model_options){0}));
+    expect_error(ctx, QP_ERR_FORMAT, "60000 layers, but its weights are");
+    f = fopen(path, "w");
+    fprintf(f, "%.*s\"hidden_size\": 8000000%s", (int)(width - text), text, width + 16);
+    fclose(f);
+    assert_null(qp_model_load(ctx, folder, (qp_model_options){0}));
+    expect_error(ctx, QP_ERR_SHAPE, "embed.weight is f32 [11, 8], the model has f32 [11, 8000000]");
+    assert_true(qp_stats_of(ctx).bytes - before < 65536);
+    qp_close(ctx);
+    remove(path);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    remove(path);
+    remove(folder);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(elements_come_later), cmocka_unit_test(elements_are_set),  cmocka_unit_test(linears_are_wrapped),
+        cmocka_unit_test(models_are_closed),   cmocka_unit_test(parts_are_registered), cmocka_unit_test(records_go_through),
+        cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked),
+        cmocka_unit_test(weights_stay_as_stored), cmocka_unit_test(configs_are_bounded)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
