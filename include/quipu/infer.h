@@ -26,6 +26,8 @@ typedef struct qp_sampler qp_sampler;
 /* For vocabularies of n tokens. Draws depend on seed and on how many were drawn before. The
  * context's; NULL after an error: ARGUMENT (an option outside its range), MEMORY. */
 QP_API qp_sampler *qp_sampler_new(qp_ctx *ctx, int64_t n, qp_sampling sampling, uint64_t seed);
+/* Frees it early. NULL is allowed. */
+QP_API void        qp_sampler_close(qp_sampler *s);
 QP_API void        qp_sampler_seen(qp_sampler *s, int32_t id); /* counts for the repetition penalty */
 /* Draws from n logits, which it overwrites; what it draws counts as seen. Allocates nothing. */
 QP_API int32_t qp_sampler_draw(qp_sampler *s, float *logits);

@@ -57,7 +57,7 @@ QP_API qp_state_dict qp_model_params(qp_model *m); /* what an optimiser takes */
 typedef struct {
     const char *model_type;
     int64_t     vocabulary, width, layers, positions;
-    int64_t     parameters;
+    int64_t     parameters, bytes; /* bytes: of the parameters, as they are held */
     const char *position, *block, *mixer, *ffn, *norm; /* names of the first layer's parts */
 } qp_model_info;
 QP_API qp_model_info qp_model_info_of(qp_model *m);

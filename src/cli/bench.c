@@ -175,7 +175,7 @@ static const cli_option options[] = {
      false},
     {"shape", 0, CLI_LIST, "MxNxK", NULL, "gemm: these products [typical ones]", 0, 0, false},
     {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, generate: a preset's model with fresh weights", 0, 0, false},
-    {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate: that of a config.json instead", 0, 0, false},
+    {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate: that of a model folder or a config.json", 0, 0, false},
     {"batch", 'b', CLI_INT, "B", "4", "step: rows of a batch", 1, 65536, false},
     {"length", 'l', CLI_INT, "T", "64", "step: positions of a row; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},

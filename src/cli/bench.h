@@ -47,8 +47,8 @@ void           bench_profile_phase(bench_profile *p, bench_phase phase); /* NULL
 void bench_profile_report(bench *b, bench_profile *p, int steps, const double seconds[BENCH_PHASES]);
 void bench_profile_free(bench *b, bench_profile *p); /* NULL is allowed */
 
-/* The model of --preset or --config, NULL after an error. */
-qp_model *bench_model(bench *b);
+/* The model of --preset or --config, NULL after an error; as_stored: qp_model_options. */
+qp_model *bench_model(bench *b, bool as_stored);
 
 /* A finished figure; takes over row. The text is printed unless --json. */
 void bench_row(bench *b, json_t *row, const char *format, ...) QP_PRINTF(3, 4);

@@ -43,7 +43,7 @@ static void write_tokens(writer *w, int64_t length, int steps, int32_t *prompt, 
     }
     if (qp_failed(b->ctx)) return;
     qp_model_info info = qp_model_info_of(w->m);
-    double        seconds = bench_median(times, steps), bytes = 4 * (double)info.parameters;
+    double        seconds = bench_median(times, steps), bytes = (double)info.bytes;
     calls = qp_stats_of(b->ctx).system_calls - calls;
     bench_row(b,
               json_pack("{s:s, s:I, s:I, s:f, s:i, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type,
@@ -61,7 +61,7 @@ static void write_tokens(writer *w, int64_t length, int steps, int32_t *prompt, 
 static void run(bench *b) {
     int64_t length = cli_int(b->c, "length");
     int     steps = (int)cli_int(b->c, "steps");
-    writer  w = {.b = b, .m = bench_model(b)};
+    writer  w = {.b = b, .m = bench_model(b, true)};
     if (!w.m) return;
     bench_roofline(b);
     qp_set_training(qp_model_module(w.m), false);

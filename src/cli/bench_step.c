@@ -87,10 +87,10 @@ static void report(step_bench *s, double *times[PARTS], int steps) {
         cli_bytes((double)stats.peak_bytes, memory));
 }
 
-qp_model *bench_model(bench *b) {
+qp_model *bench_model(bench *b, bool as_stored) {
     const char *path = cli_text(b->c, "config"), *preset = cli_text(b->c, "preset"),
                *config = qp_preset_config(preset);
-    if (path) return qp_model_load(b->ctx, path, (qp_model_options){0});
+    if (path) return qp_model_load(b->ctx, path, (qp_model_options){.as_stored = as_stored});
     if (config) return qp_model_new(b->ctx, preset, config);
     qp_fail(b->ctx, QP_ERR_ARGUMENT, "no preset \"%s\" (see `quipu list presets`)", preset);
     return NULL;
@@ -115,7 +115,7 @@ static void run(bench *b) {
     int64_t    B = cli_int(b->c, "batch"), T = cli_int(b->c, "length");
     int        steps = (int)cli_int(b->c, "steps");
     double    *times[PARTS], unused[PARTS];
-    step_bench s = {.b = b, .m = bench_model(b)};
+    step_bench s = {.b = b, .m = bench_model(b, false)};
     if (!s.m) return;
     bench_roofline(b);
     s.optim = qp_adamw(qp_model_params(s.m), (qp_adamw_options){.lr = 1e-4, .weight_decay = 0.1, .clip = 1});

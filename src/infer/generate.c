@@ -131,6 +131,7 @@ qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t 
         result->seconds = now() - start - result->prompt_seconds;
         result->reason = w.reason;
     }
+    qp_sampler_close(w.sampler);
     free(w.logits);
     qp_text_free(&w.pending);
     return qp_error_code(ctx);

@@ -10,6 +10,7 @@ typedef struct {
 } candidate;
 
 struct qp_sampler {
+    qpi_owned  *owned;
     int64_t     n;
     qp_sampling options;
     uint64_t    seed, draws;
@@ -22,6 +23,12 @@ static void destroy(void *thing) {
     free(s->seen);
     free(s->heap);
     free(s);
+}
+
+void qp_sampler_close(qp_sampler *s) {
+    if (!s) return;
+    qpi_disown(s->owned);
+    destroy(s);
 }
 
 static bool check(qp_ctx *ctx, int64_t n, const qp_sampling *o) {
@@ -43,7 +50,7 @@ qp_sampler *qp_sampler_new(qp_ctx *ctx, int64_t n, qp_sampling sampling, uint64_
         s->seen = calloc((size_t)n, sizeof *s->seen);
         s->heap = malloc((size_t)n * sizeof *s->heap);
     }
-    if (!s || !s->seen || !s->heap || !qpi_own(ctx, s, destroy)) {
+    if (!s || !s->seen || !s->heap || !(s->owned = qpi_own(ctx, s, destroy))) {
         if (s) destroy(s);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: sampler");
         return NULL;

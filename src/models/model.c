@@ -125,12 +125,18 @@ const char *qp_model_config(qp_model *m) {
 
 qp_model_info qp_model_info_of(qp_model *m) {
     const qpi_layer *first = m->layers ? &m->blocks[0] : NULL;
+    qp_state_dict    dict = qp_module_state(m->module);
+    int64_t          bytes = 0;
+    for (int i = 0; i < dict.count; i++)
+        if (!dict.entries[i].tied && !dict.entries[i].buffer)
+            bytes += qp_count(dict.entries[i].tensor) * (int64_t)qp_dtype_bytes(qp_dtype_of(dict.entries[i].tensor));
     return (qp_model_info){.model_type = m->preset->name,
                            .vocabulary = m->vocabulary,
                            .width = m->width,
                            .layers = m->layers,
                            .positions = m->positions,
                            .parameters = qp_param_count(m->module, false),
+                           .bytes = bytes,
                            .position = first && first->position.type ? first->position.type->part.name : "none",
                            .block = first ? first->type->part.name : "none",
                            .mixer = first && first->block.mixer.type ? first->block.mixer.type->part.name : "none",
