@@ -12,7 +12,7 @@
 #define BURST 0.02           /* seconds, at least, of one measurement */
 #define FAR_FLOATS (1 << 25) /* 128 MiB: beyond every cache */
 
-static const bench_kind *const kinds[] = {&bench_gemm, &bench_memory, &bench_ops, &bench_step, &bench_generate};
+static const bench_kind *const kinds[] = {&bench_gemm, &bench_memory, &bench_ops, &bench_step, &bench_generate, &bench_tokenize};
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
 /* ---- Time --------------------------------------------------------------------------------------- */
@@ -159,7 +159,7 @@ static int run(cli *c) {
     for (size_t i = 0; i < KINDS; i++)
         if (!strcmp(kinds[i]->name, cli_argument(c, 0))) kind = kinds[i];
     if (!kind)
-        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step or generate", cli_argument(c, 0));
+        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step, generate or tokenize", cli_argument(c, 0));
     if (!(b.ctx = cli_open(c))) return 1;
     b.rows = json_array();
     b.progress = cli_progress_start(c, 0);
@@ -180,16 +180,20 @@ static const cli_option options[] = {
     {"length", 'l', CLI_INT, "T", "64", "step: positions of a row; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
     {"profile", 0, CLI_FLAG, NULL, NULL, "step: what each op takes of it", 0, 0, false},
+    {"data", 0, CLI_LIST, "FILE", NULL, "tokenize: texts", 0, 0, false},
+    {"model", 'm', CLI_TEXT, "MODEL", NULL, "tokenize: model folder or tokenizer.json [one learnt from the texts]", 0, 0, false},
+    {"size", 0, CLI_INT, "N", "32768", "tokenize: tokens to learn", 257, 1e7, false},
     {0}};
 
 QP_VERB(bench) = {.name = "bench",
                   .summary = "the engine's speed beside what the machine can do",
-                  .arguments = "gemm|memory|ops|step|generate",
+                  .arguments = "gemm|memory|ops|step|generate|tokenize",
                   .min_arguments = 1,
                   .max_arguments = 1,
                   .options = options,
                   .examples = "  quipu bench gemm -t 2\n"
                               "  quipu bench ops --json\n"
                               "  quipu bench step --preset gpt2 --batch 4 --length 64 --steps 10 --profile\n"
-                              "  quipu bench generate --preset gpt2 --length 16 --steps 64\n",
+                              "  quipu bench generate --preset gpt2 --length 16 --steps 64\n"
+                              "  quipu bench tokenize --data book.txt -t 1\n",
                   .run = run};
