@@ -4,15 +4,16 @@
  *
  * The _n forms touch the first n lanes only (0 <= n <= VF_LANES; loads fill with 0), so a
  * tail runs the same vector code as the rest and bits do not depend on where work is cut.
+ *
+ * Instructions that no C operator gives are the compilers' own builtins: immintrin.h is
+ * 60,000 lines, half of what compiling an op would cost. Where gcc and clang name one
+ * differently it has a macro below.
  */
 #ifndef QUIPU_CORE_SIMD_H
 #define QUIPU_CORE_SIMD_H
 
 #include <stdint.h>
 #include <string.h>
-#ifdef __SSE2__
-#include <immintrin.h>
-#endif
 
 #if defined(__AVX512F__)
 #define VF_LANES 16
@@ -27,9 +28,55 @@ typedef int32_t  vi __attribute__((vector_size(4 * VF_LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * VF_LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * VF_LANES))); /* bits of bf16 or f16 */
 #ifdef __AVX512F__
-typedef __mmask16 vm;
+typedef uint16_t vm;
 #else
 typedef vi vm;
+#endif
+
+#ifdef __SSE2__
+typedef float    simd_f4 __attribute__((vector_size(16)));
+typedef int32_t  simd_i4 __attribute__((vector_size(16)));
+typedef float    simd_f8 __attribute__((vector_size(32)));
+typedef int16_t  simd_h __attribute__((vector_size(2 * VF_LANES)));
+typedef long long simd_q __attribute__((vector_size(4 * VF_LANES)));
+typedef uint64_t simd_u __attribute__((vector_size(4 * VF_LANES)));
+#endif
+#ifdef __AVX2__
+#define SIMD_PART4(v, i) __builtin_ia32_vextractf128_ps256(v, i)
+#endif
+#ifdef __AVX512F__
+#define SIMD_PART8(v, i) __builtin_ia32_extractf32x8_mask(v, i, (simd_f8){0}, 0xff)
+#define SIMD_ALL ((vm)0xffff)
+#define SIMD_DIRECTION 4 /* the rounding direction that is set */
+#ifdef __clang__
+#define SIMD_SELECT(m, a, b) __builtin_ia32_selectps_512(m, a, b)
+#define SIMD_MAX(a, b) __builtin_ia32_maxps512(a, b, SIMD_DIRECTION)
+#define SIMD_MIN(a, b) __builtin_ia32_minps512(a, b, SIMD_DIRECTION)
+#define SIMD_SQRT(x) __builtin_ia32_sqrtps512(x, SIMD_DIRECTION)
+#define SIMD_MUL_EVEN(a, b) __builtin_ia32_pmuludq512(a, b)
+#define SIMD_WIDEN(h) __builtin_convertvector(h, vu)
+#else
+#define SIMD_SELECT(m, a, b) __builtin_ia32_blendmps_512_mask(b, a, m)
+#define SIMD_MAX(a, b) __builtin_ia32_maxps512_mask(a, b, a, SIMD_ALL, SIMD_DIRECTION)
+#define SIMD_MIN(a, b) __builtin_ia32_minps512_mask(a, b, a, SIMD_ALL, SIMD_DIRECTION)
+#define SIMD_SQRT(x) __builtin_ia32_sqrtps512_mask(x, x, SIMD_ALL, SIMD_DIRECTION)
+#define SIMD_MUL_EVEN(a, b) __builtin_ia32_pmuludq512_mask(a, b, (simd_q){0}, 0xff)
+#define SIMD_WIDEN(h) __builtin_ia32_pmovzxwd512_mask((simd_h)(h), (vi){0}, SIMD_ALL)
+#endif
+#elif defined(__AVX2__)
+#define SIMD_MAX(a, b) __builtin_ia32_maxps256(a, b)
+#define SIMD_MIN(a, b) __builtin_ia32_minps256(a, b)
+#define SIMD_SQRT(x) __builtin_ia32_sqrtps256(x)
+#define SIMD_MUL_EVEN(a, b) __builtin_ia32_pmuludq256(a, b)
+#ifdef __clang__
+#define SIMD_WIDEN(h) __builtin_convertvector(h, vu)
+#else
+#define SIMD_WIDEN(h) __builtin_ia32_pmovzxwd256((simd_h)(h))
+#endif
+#elif defined(__SSE2__)
+#define SIMD_MAX(a, b) __builtin_ia32_maxps(a, b)
+#define SIMD_MIN(a, b) __builtin_ia32_minps(a, b)
+#define SIMD_SQRT(x) __builtin_ia32_sqrtps(x)
 #endif
 
 /* ---- Memory ------------------------------------------------------------------------- */
@@ -77,9 +124,9 @@ static inline vm vm_first(int n)
 static inline vf vf_load_n(const float *p, int n)
 {
 #if defined(__AVX512F__)
-    return _mm512_maskz_loadu_ps(vm_first(n), p);
+    return __builtin_ia32_loadups512_mask(p, (vf){0}, vm_first(n));
 #elif defined(__AVX2__)
-    return _mm256_maskload_ps(p, (__m256i)vm_first(n));
+    return __builtin_ia32_maskloadps256((const vf *)p, vm_first(n));
 #else
     vf v = {0};
     memcpy(&v, p, (size_t)n * sizeof *p);
@@ -89,9 +136,9 @@ static inline vf vf_load_n(const float *p, int n)
 static inline void vf_store_n(float *p, vf v, int n)
 {
 #if defined(__AVX512F__)
-    _mm512_mask_storeu_ps(p, vm_first(n), v);
+    __builtin_ia32_storeups512_mask(p, v, vm_first(n));
 #elif defined(__AVX2__)
-    _mm256_maskstore_ps(p, (__m256i)vm_first(n), v);
+    __builtin_ia32_maskstoreps256((vf *)p, vm_first(n), v);
 #else
     memcpy(p, &v, (size_t)n * sizeof *p);
 #endif
@@ -107,7 +154,7 @@ static inline void vh_store(uint16_t *p, vh v) { memcpy(p, &v, sizeof v); }
 static inline vh vh_load_n(const uint16_t *p, int n)
 {
 #ifdef __AVX512F__
-    return (vh)_mm256_maskz_loadu_epi16(vm_first(n), p);
+    return (vh)__builtin_ia32_loaddquhi256_mask((const void *)p, (simd_h){0}, vm_first(n));
 #else
     vh v = {0};
     memcpy(&v, p, (size_t)n * sizeof *p);
@@ -117,7 +164,7 @@ static inline vh vh_load_n(const uint16_t *p, int n)
 static inline void vh_store_n(uint16_t *p, vh v, int n)
 {
 #ifdef __AVX512F__
-    _mm256_mask_storeu_epi16(p, vm_first(n), (__m256i)v);
+    __builtin_ia32_storedquhi256_mask((void *)p, (simd_h)v, vm_first(n));
 #else
     memcpy(p, &v, (size_t)n * sizeof *p);
 #endif
@@ -127,22 +174,23 @@ static inline void vh_store_n(uint16_t *p, vh v, int n)
 
 #ifdef __AVX512F__
 #define VF_COMPARE(name, op, code) \
-    static inline vm name(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, code); }
+    static inline vm name(vf a, vf b) { return __builtin_ia32_cmpps512_mask(a, b, code, SIMD_ALL, SIMD_DIRECTION); }
 #define VI_COMPARE(name, op, code) \
-    static inline vm name(vi a, vi b) { return _mm512_cmp_epi32_mask((__m512i)a, (__m512i)b, code); }
+    static inline vm name(vi a, vi b) { return __builtin_ia32_cmpd512_mask(a, b, code, SIMD_ALL); }
 #else
 #define VF_COMPARE(name, op, code) \
     static inline vm name(vf a, vf b) { return (vm)(a op b); }
 #define VI_COMPARE(name, op, code) \
     static inline vm name(vi a, vi b) { return (vm)(a op b); }
 #endif
-VF_COMPARE(vf_lt, <, _CMP_LT_OQ)
-VF_COMPARE(vf_le, <=, _CMP_LE_OQ)
-VF_COMPARE(vf_gt, >, _CMP_GT_OQ)
-VF_COMPARE(vf_ge, >=, _CMP_GE_OQ)
-VF_COMPARE(vf_eq, ==, _CMP_EQ_OQ)
-VI_COMPARE(vi_eq, ==, _MM_CMPINT_EQ)
-VI_COMPARE(vi_lt, <, _MM_CMPINT_LT)
+/* codes: ordered and quiet */
+VF_COMPARE(vf_lt, <, 0x11)
+VF_COMPARE(vf_le, <=, 0x12)
+VF_COMPARE(vf_gt, >, 0x1e)
+VF_COMPARE(vf_ge, >=, 0x1d)
+VF_COMPARE(vf_eq, ==, 0x00)
+VI_COMPARE(vi_eq, ==, 0)
+VI_COMPARE(vi_lt, <, 1)
 #undef VF_COMPARE
 #undef VI_COMPARE
 
@@ -150,9 +198,9 @@ VI_COMPARE(vi_lt, <, _MM_CMPINT_LT)
 static inline vf vf_select(vm m, vf a, vf b)
 {
 #if defined(__AVX512F__)
-    return _mm512_mask_blend_ps(m, b, a);
+    return SIMD_SELECT(m, a, b);
 #elif defined(__AVX2__)
-    return _mm256_blendv_ps(b, a, (__m256)m);
+    return __builtin_ia32_blendvps256(b, a, (vf)m);
 #else
     return (vf)((m & (vi)a) | (~m & (vi)b));
 #endif
@@ -166,9 +214,9 @@ static inline vu vu_select(vm m, vu a, vu b) { return (vu)vf_select(m, (vf)a, (v
 static inline vf vf_fma(vf a, vf b, vf c)
 {
 #if defined(__AVX512F__)
-    return _mm512_fmadd_ps(a, b, c);
+    return __builtin_ia32_vfmaddps512_mask(a, b, c, SIMD_ALL, SIMD_DIRECTION);
 #elif defined(__FMA__)
-    return _mm256_fmadd_ps(a, b, c);
+    return __builtin_ia32_vfmaddps256(a, b, c);
 #else
     return a * b + c;
 #endif
@@ -177,24 +225,16 @@ static inline vf vf_fma(vf a, vf b, vf c)
 /* a > b ? a : b and a < b ? a : b: the second one if either is NaN. */
 static inline vf vf_max(vf a, vf b)
 {
-#if defined(__AVX512F__)
-    return _mm512_max_ps(a, b);
-#elif defined(__AVX2__)
-    return _mm256_max_ps(a, b);
-#elif defined(__SSE2__)
-    return _mm_max_ps(a, b);
+#ifdef SIMD_MAX
+    return SIMD_MAX(a, b);
 #else
     return vf_select(vf_gt(a, b), a, b);
 #endif
 }
 static inline vf vf_min(vf a, vf b)
 {
-#if defined(__AVX512F__)
-    return _mm512_min_ps(a, b);
-#elif defined(__AVX2__)
-    return _mm256_min_ps(a, b);
-#elif defined(__SSE2__)
-    return _mm_min_ps(a, b);
+#ifdef SIMD_MIN
+    return SIMD_MIN(a, b);
 #else
     return vf_select(vf_lt(a, b), a, b);
 #endif
@@ -203,16 +243,12 @@ static inline vf vf_min(vf a, vf b)
 /* a * b of each lane as 64 bits: high and low halves. */
 static inline void vu_mul_wide(vu a, uint32_t b, vu *high, vu *low)
 {
-#if defined(__AVX512F__)
-    __m512i w = _mm512_set1_epi32((int)b);
-    __m512i even = _mm512_mul_epu32((__m512i)a, w), odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), w);
-    *high = (vu)_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
-    *low = (vu)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
-#elif defined(__AVX2__)
-    __m256i w = _mm256_set1_epi32((int)b);
-    __m256i even = _mm256_mul_epu32((__m256i)a, w), odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), w);
-    *high = (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
-    *low = (vu)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+#ifdef SIMD_MUL_EVEN
+    vi     w = vi_set1((int32_t)b);
+    simd_u even = (simd_u)SIMD_MUL_EVEN((vi)a, w), odd = (simd_u)SIMD_MUL_EVEN((vi)((simd_u)a >> 32), w);
+    simd_u lower = (simd_u){0} + 0xffffffffu;
+    *high = (vu)((even >> 32) | (odd & ~lower));
+    *low = (vu)((even & lower) | (odd << 32));
 #else
     for (int i = 0; i < VF_LANES; i++) {
         uint64_t p = (uint64_t)a[i] * b;
@@ -224,12 +260,8 @@ static inline void vu_mul_wide(vu a, uint32_t b, vu *high, vu *low)
 
 static inline vf vf_sqrt(vf x)
 {
-#if defined(__AVX512F__)
-    return _mm512_sqrt_ps(x);
-#elif defined(__AVX2__)
-    return _mm256_sqrt_ps(x);
-#elif defined(__SSE2__)
-    return _mm_sqrt_ps(x);
+#ifdef SIMD_SQRT
+    return SIMD_SQRT(x);
 #else
     for (int i = 0; i < VF_LANES; i++) x[i] = __builtin_sqrtf(x[i]);
     return x;
@@ -248,9 +280,9 @@ static inline vf vf_copysign(vf x, vf s)
 static inline vf vf_round(vf x)
 {
 #if defined(__AVX512F__)
-    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return __builtin_ia32_rndscaleps_mask(x, 8, x, SIMD_ALL, SIMD_DIRECTION);
 #elif defined(__AVX2__)
-    return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return __builtin_ia32_roundps256(x, 8);
 #else
     vf big = vf_copysign(vf_set1(0x1p23f), x);
     return vf_select(vf_lt(vf_abs(x), vf_set1(0x1p23f)), vf_copysign((x + big) - big, x), x);
@@ -263,61 +295,42 @@ static inline vf vf_from_int(vi x) { return __builtin_convertvector(x, vf); }
 static inline vi vf_to_int(vf x)
 {
 #if defined(__AVX512F__)
-    return (vi)_mm512_cvtps_epi32(x);
+    return __builtin_ia32_cvtps2dq512_mask(x, (vi){0}, SIMD_ALL, SIMD_DIRECTION);
 #elif defined(__AVX2__)
-    return (vi)_mm256_cvtps_epi32(x);
+    return __builtin_ia32_cvtps2dq256(x);
 #elif defined(__SSE2__)
-    return (vi)_mm_cvtps_epi32(x);
+    return __builtin_ia32_cvtps2dq(x);
 #else
     return __builtin_convertvector(vf_round(x), vi);
 #endif
 }
 
 /* Over all lanes, halves first: ((0+8)+(4+12)) + .. for 16 lanes. */
-#define VF_FOLD(name, op) \
+#if VF_LANES == 16
+#define SIMD_TO_8(op) simd_f8 w = op(SIMD_PART8(v, 0), SIMD_PART8(v, 1));
+#elif VF_LANES == 8
+#define SIMD_TO_8(op) simd_f8 w = v;
+#endif
+#if VF_LANES > 4
+#define SIMD_TO_4(op8, op4) SIMD_TO_8(op8) simd_f4 x = op4(SIMD_PART4(w, 0), SIMD_PART4(w, 1));
+#else
+#define SIMD_TO_4(op8, op4) vf x = v;
+#endif
+#define VF_FOLD(name, op8, op4, op) \
     static inline float name(vf v) \
     { \
-        float t[VF_LANES]; \
-        vf_store(t, v); \
-        for (int h = VF_LANES / 2; h > 0; h /= 2) \
-            for (int i = 0; i < h; i++) t[i] = op(t[i], t[i + h]); \
-        return t[0]; \
+        SIMD_TO_4(op8, op4) \
+        float even = op(x[0], x[2]), odd = op(x[1], x[3]); \
+        return op(even, odd); \
     }
-#ifdef __SSE2__
-#undef VF_FOLD
-#ifdef __AVX512F__
-#define VF_TO_8(op) __m256 w = _mm256_##op(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-#elif defined(__AVX2__)
-#define VF_TO_8(op) __m256 w = v;
-#endif
-#ifdef __AVX2__
-#define VF_TO_4(op) VF_TO_8(op) __m128 x = _mm_##op(_mm256_castps256_ps128(w), _mm256_extractf128_ps(w, 1));
-#else
-#define VF_TO_4(op) __m128 x = v;
-#endif
-#define VF_FOLD(name, op) \
-    static inline float name(vf v) \
-    { \
-        VF_TO_4(op) \
-        x = _mm_##op(x, _mm_movehl_ps(x, x)); \
-        return _mm_cvtss_f32(_mm_##op(x, _mm_shuffle_ps(x, x, 1))); \
-    }
-VF_FOLD(vf_sum, add_ps)
-VF_FOLD(vf_hmax, max_ps)
-VF_FOLD(vf_hmin, min_ps)
-#undef VF_TO_4
-#undef VF_TO_8
-#else
-#define VF_ADD(a, b) ((a) + (b))
-#define VF_MAX(a, b) ((a) > (b) ? (a) : (b))
-#define VF_MIN(a, b) ((a) < (b) ? (a) : (b))
-VF_FOLD(vf_sum, VF_ADD)
-VF_FOLD(vf_hmax, VF_MAX)
-VF_FOLD(vf_hmin, VF_MIN)
-#undef VF_ADD
-#undef VF_MAX
-#undef VF_MIN
-#endif
+#define SIMD_ADD(a, b) ((a) + (b))
+#define SIMD_MAX1(a, b) ((a) > (b) ? (a) : (b))
+#define SIMD_MIN1(a, b) ((a) < (b) ? (a) : (b))
+VF_FOLD(vf_sum, SIMD_ADD, SIMD_ADD, SIMD_ADD)
+VF_FOLD(vf_hmax, __builtin_ia32_maxps256, __builtin_ia32_maxps, SIMD_MAX1)
+VF_FOLD(vf_hmin, __builtin_ia32_minps256, __builtin_ia32_minps, SIMD_MIN1)
+#undef SIMD_TO_8
+#undef SIMD_TO_4
 #undef VF_FOLD
 
 /* ---- Half precision: rounded to nearest even, NaN stays NaN --------------------------- */
@@ -325,10 +338,8 @@ VF_FOLD(vf_hmin, VF_MIN)
 /* Compilers split these conversions in halves when they are left to them. */
 static inline vu vu_from_vh(vh h)
 {
-#if defined(__AVX512F__)
-    return (vu)_mm512_cvtepu16_epi32((__m256i)h);
-#elif defined(__AVX2__)
-    return (vu)_mm256_cvtepu16_epi32((__m128i)h);
+#ifdef SIMD_WIDEN
+    return (vu)SIMD_WIDEN(h);
 #else
     return __builtin_convertvector(h, vu);
 #endif
@@ -336,10 +347,9 @@ static inline vu vu_from_vh(vh h)
 static inline vh vh_from_vu(vu x) /* each below 2^16 */
 {
 #if defined(__AVX512F__)
-    return (vh)_mm512_cvtepi32_epi16((__m512i)x);
+    return (vh)__builtin_ia32_pmovdw512_mask((vi)x, (simd_h){0}, SIMD_ALL);
 #elif defined(__AVX2__)
-    __m256i v = (__m256i)x;
-    return (vh)_mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    return (vh)__builtin_ia32_packusdw128((simd_i4)SIMD_PART4((vf)x, 0), (simd_i4)SIMD_PART4((vf)x, 1));
 #else
     return __builtin_convertvector(x, vh);
 #endif
@@ -357,9 +367,9 @@ static inline vh vf_to_bf16(vf x)
 static inline vf vf_from_f16(vh h)
 {
 #if defined(__AVX512F__)
-    return _mm512_cvtph_ps((__m256i)h);
+    return __builtin_ia32_vcvtph2ps512_mask((simd_h)h, (vf){0}, SIMD_ALL, SIMD_DIRECTION);
 #elif defined(__F16C__)
-    return _mm256_cvtph_ps((__m128i)h);
+    return __builtin_ia32_vcvtph2ps256((simd_h)h);
 #else
     vu b = vu_from_vh(h);
     vu special = vu_select(vi_lt((vi)(b & 0x7c00u), vi_set1(0x7c00)), (vu){0}, vu_set1(0x7f800000u));
@@ -371,9 +381,9 @@ static inline vf vf_from_f16(vh h)
 static inline vh vf_to_f16(vf x)
 {
 #if defined(__AVX512F__)
-    return (vh)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    return (vh)__builtin_ia32_vcvtps2ph512_mask(x, 0, (simd_h){0}, SIMD_ALL);
 #elif defined(__F16C__)
-    return (vh)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    return (vh)__builtin_ia32_vcvtps2ph256(x, 0);
 #else
     vu b = (vu)vf_abs(x);
     vu normal = (b - (112u << 23) + 0xfffu + ((b >> 13) & 1u)) >> 13;
@@ -411,7 +421,7 @@ static inline __attribute__((always_inline)) vf vf_poly(vf x, const float *c, in
 static inline vf vf_scale2(vf x, vf n)
 {
 #ifdef __AVX512F__
-    return _mm512_scalef_ps(x, n);
+    return __builtin_ia32_scalefps512_mask(x, n, x, SIMD_ALL, SIMD_DIRECTION);
 #else
     vi i = vf_to_int(n), half = i >> 1;
     vf a = (vf)(((vu)half + 127u) << 23), b = (vf)((vu)(i - half + 127) << 23);

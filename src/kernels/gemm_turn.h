@@ -5,6 +5,10 @@
 
 #include "kernels/gemm_parts.h"
 
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
 #if VF_LANES == 16
 #define TURN_STEP 8
 #define TURN_PART __m256

@@ -7,6 +7,7 @@
 #define TURN static inline __attribute__((always_inline)) void
 
 #ifdef __SSE2__
+#include <immintrin.h>
 #if VF_LANES == 16
 #define TURN_OP(op) _mm512_##op
 #elif VF_LANES == 8
