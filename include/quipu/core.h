@@ -34,6 +34,11 @@ extern "C" {
 
 #define QP_MAX_DIMS 8
 
+/* Of these headers, and of the library that runs. Until 1.0 every second number is an interface of
+ * its own (libquipu.so.0.1), and a program is built for one. */
+#define QP_VERSION "0.1.0"
+QP_API const char *qp_version(void);
+
 /* ---- Errors ------------------------------------------------------------------------- */
 
 #define QP_ERRORS(X) \
@@ -137,7 +142,11 @@ typedef struct {
     uint32_t slot, generation;
 } qp_tensor;
 
+#ifdef __cplusplus
+#define QP_NONE (qp_tensor{})
+#else
 #define QP_NONE ((qp_tensor){0})
+#endif
 
 /* Shapes are given as arrays: qp_zeros(ctx, QP_F32, 2, (int64_t[]){B, T}). The value of
  * qp_empty's elements is undefined. Errors: ARGUMENT (axes, negative or overflowing

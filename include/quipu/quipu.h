@@ -2,8 +2,6 @@
 #ifndef QUIPU_H
 #define QUIPU_H
 
-#define QP_VERSION "0.1.0"
-
 #include "core.h"
 #include "record.h"
 #include "op.h"

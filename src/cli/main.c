@@ -274,7 +274,7 @@ static void print_verb_help(const cli_verb *v) {
 
 static void print_help(FILE *out) {
     fprintf(out, "quipu %s: train, run and compare sequence models\n\nusage: quipu VERB [options]\n\n",
-            QP_VERSION);
+            qp_version());
     for (int i = 0; cli_verbs[i]; i++) fprintf(out, "  %-10s %s\n", cli_verbs[i]->name, cli_verbs[i]->summary);
     fprintf(out, "\n`quipu VERB --help` shows the options of a verb and examples.\n");
 }
@@ -344,7 +344,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     if (!strcmp(word, "--version")) {
-        printf("quipu %s\n", QP_VERSION);
+        printf("quipu %s\n", qp_version());
         return flushed(0);
     }
     bool help = !strcmp(word, "help");

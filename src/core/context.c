@@ -22,6 +22,8 @@ static int processors(void) {
     return 1;
 }
 
+const char *qp_version(void) { return QP_VERSION; }
+
 qp_ctx *qp_open(qp_options options) {
     qp_ctx *ctx = calloc(1, sizeof *ctx);
     if (!ctx) return NULL;
