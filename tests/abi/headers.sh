@@ -16,4 +16,8 @@ for compiler in "$@"; do
                 "$compiler" -std=$standard -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I. -x $language -
         done
     done
+    [ $language = c ] || for standard in c++17 c++20; do
+        echo '#include "include/quipu/quipu.hpp"' |
+            "$compiler" -std=$standard -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I. -x c++ -
+    done
 done
