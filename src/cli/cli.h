@@ -34,6 +34,10 @@ typedef struct {
 #define QP_VERB(name) extern const cli_verb cli_verb_##name; const cli_verb cli_verb_##name
 extern const cli_verb *const cli_verbs[];
 
+extern const cli_option cli_common[]; /* the options of every verb */
+/* The verb's options, then the common ones; NULL past the end. */
+const cli_option *cli_option_at(const cli_verb *v, int i);
+
 /* Values: as given, or the fallback. */
 bool         cli_flag(const cli *c, const char *name);
 bool         cli_given(const cli *c, const char *name);

@@ -12,7 +12,7 @@
 
 struct cli {
     const cli_verb *verb;
-    const char    **given; /* of each option, as option_at counts them */
+    const char    **given; /* of each option, as cli_option_at counts them */
     const char    **list;  /* values of repeatable options, those of one option together */
     int            *list_option, list_count;
     const char    **arguments;
@@ -20,7 +20,7 @@ struct cli {
     qp_ctx         *ctx;
 };
 
-static const cli_option common[] = {
+const cli_option cli_common[] = {
     {"threads", 't', CLI_INT, "N", "0", "worker threads (0: one per processor)", 0, 1024, false},
     {"seed", 's', CLI_INT, "N", "0", "seed of all random draws", 0, 9e15, false},
     {"json", 0, CLI_FLAG, NULL, NULL, "print one JSON object", 0, 0, false},
@@ -36,23 +36,22 @@ static int own_count(const cli_verb *v) {
     return n;
 }
 
-/* The verb's options, then the common ones; NULL past the end. */
-static const cli_option *option_at(const cli_verb *v, int i) {
+const cli_option *cli_option_at(const cli_verb *v, int i) {
     int n = own_count(v);
     if (i < n) return &v->options[i];
-    return i - n < (int)(sizeof common / sizeof common[0]) - 1 ? &common[i - n] : NULL;
+    return i - n < (int)(sizeof cli_common / sizeof cli_common[0]) - 1 ? &cli_common[i - n] : NULL;
 }
 
 static int option_index(const cli_verb *v, const char *name, size_t length, char letter) {
     const cli_option *o;
-    for (int i = 0; (o = option_at(v, i)); i++)
+    for (int i = 0; (o = cli_option_at(v, i)); i++)
         if (name ? strlen(o->name) == length && !memcmp(o->name, name, length) : o->letter == letter) return i;
     return -1;
 }
 
 static const char *value_of(const cli *c, const char *name) {
     int i = option_index(c->verb, name, strlen(name), 0);
-    return i < 0 ? NULL : c->given[i] ? c->given[i] : option_at(c->verb, i)->fallback;
+    return i < 0 ? NULL : c->given[i] ? c->given[i] : cli_option_at(c->verb, i)->fallback;
 }
 
 bool cli_given(const cli *c, const char *name) {
@@ -184,7 +183,7 @@ static int check_number(const cli *c, const cli_option *o, const char *text) {
 }
 
 static int take_value(cli *c, int index, const char *text) {
-    const cli_option *o = option_at(c->verb, index);
+    const cli_option *o = cli_option_at(c->verb, index);
     if (o->kind == CLI_INT || o->kind == CLI_NUMBER) {
         int status = check_number(c, o, text);
         if (status) return status;
@@ -210,7 +209,7 @@ static int take_option(cli *c, int argc, char **argv, int *i) {
         if (word[2]) joined = word + 2;
     }
     if (index < 0) return cli_usage(c, "%s: unknown option %s", c->verb->name, word);
-    const cli_option *o = option_at(c->verb, index);
+    const cli_option *o = cli_option_at(c->verb, index);
     if (o->kind == CLI_FLAG) {
         if (joined) return cli_usage(c, "--%s takes no value", o->name);
         c->given[index] = "1";
@@ -238,7 +237,7 @@ static int parse(cli *c, int argc, char **argv) {
     }
     if (cli_flag(c, "help")) return 0;
     const cli_option *o;
-    for (int i = 0; (o = option_at(c->verb, i)); i++)
+    for (int i = 0; (o = cli_option_at(c->verb, i)); i++)
         if (o->required && !cli_given(c, o->name))
             return cli_usage(c, "%s: --%s is missing", c->verb->name, o->name);
     if (c->argument_count < c->verb->min_arguments)
@@ -268,7 +267,7 @@ static void print_verb_help(const cli_verb *v) {
     const cli_option *o;
     printf("quipu %s: %s\n\nusage: quipu %s%s%s [options]\n\n", v->name, v->summary, v->name,
            v->arguments[0] ? " " : "", v->arguments);
-    for (int i = 0; (o = option_at(v, i)); i++) print_option(o);
+    for (int i = 0; (o = cli_option_at(v, i)); i++) print_option(o);
     if (v->examples) printf("\nexamples:\n%s", v->examples);
 }
 
@@ -356,7 +355,7 @@ int main(int argc, char **argv) {
     cli c = {.verb = find_verb(word)};
     if (!c.verb) return cli_usage(NULL, "no verb \"%s\"", word);
     int options = 0;
-    while (option_at(c.verb, options)) options++;
+    while (cli_option_at(c.verb, options)) options++;
     c.given = calloc((size_t)options, sizeof *c.given);
     c.list = calloc((size_t)argc, sizeof *c.list);
     c.list_option = calloc((size_t)argc, sizeof *c.list_option);
