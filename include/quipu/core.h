@@ -253,12 +253,16 @@ QP_API qp_dtype qp_autocast(qp_ctx *ctx, qp_dtype dtype);
 /* The same value without its history. */
 QP_API qp_tensor qp_detach(qp_tensor t);
 
-/* Runs ys = fn(user, xs) without recording and again during backward, so that what lies
- * between is never stored (Chen et al. 2016, arXiv:1604.06174). The second run sees the
- * same random position. fn sets ys[0..ny-1]; ny at most 8. */
-typedef void (*qp_checkpoint_fn)(void *user, const qp_tensor *xs, qp_tensor *ys);
-QP_API void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const qp_tensor *xs,
-                          int ny, qp_tensor *ys);
+/* Runs ys = fn(data, xs) without recording and again during backward, so that what lies
+ * between is never stored (Chen et al. 2016, arXiv:1604.06174). The second run sees the same
+ * random position and must do the same. xs (at most 24, QP_NONE allowed) are all tensors with a
+ * history that fn may use; leaves it may use as it likes. fn sets ys[0..ny-1], ny at most 8; those
+ * at the end that it leaves alone are QP_NONE. data: `bytes` bytes, at most QP_CHECKPOINT_DATA,
+ * which are copied. */
+#define QP_CHECKPOINT_DATA 32
+typedef void (*qp_checkpoint_fn)(const void *data, const qp_tensor *xs, qp_tensor *ys);
+QP_API void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t bytes, int nx,
+                          const qp_tensor *xs, int ny, qp_tensor *ys);
 
 /* fn(user, grad) is called when the gradient of leaf t is complete in a qp_backward; what it
  * writes into grad counts. */

@@ -156,7 +156,7 @@ typedef struct {
 
 typedef struct {
     qp_part part;
-    int     norms; /* that the block wants */
+    int     norms, ffn_norms; /* that the block wants; ffn_norms: behind those, if it has an ffn */
     void (*init)(void *self, qp_build *b); /* NULL: nothing */
     /* x [B, T, D] -> [B, T, D]; written with the functions below. states: mixer's and ffn's, or
      * NULL for whole sequences */

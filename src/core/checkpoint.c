@@ -7,8 +7,8 @@
 
 typedef struct {
     qp_checkpoint_fn fn;
-    void            *user;
     uint64_t         seed, position;
+    char             data[QP_CHECKPOINT_DATA];
 } attr;
 _Static_assert(sizeof(attr) <= QP_MAX_ATTR, "attributes fit");
 
@@ -24,12 +24,15 @@ static void backward(qp_rule *r) {
         xs[i] = qp_detach(r->in[i]);
         if (r->need[i]) qp_require_grad(xs[i], true);
     }
+    for (int j = 0; j < r->nout; j++) ys[j] = QP_NONE;
     uint64_t seed = ctx->seed, position = ctx->random_position;
     qp_set_random(ctx, a.seed, a.position);
     bool before = qp_no_grad(ctx, false);
-    a.fn(a.user, xs, ys);
+    a.fn(a.data, xs, ys);
     qp_no_grad(ctx, before);
     qp_set_random(ctx, seed, position);
+    for (int j = 0; j < r->nout && !qp_failed(ctx); j++)
+        if (qp_is_none(ys[j])) qp_fail(ctx, QP_ERR_STATE, "checkpoint: run again, fn left result %d alone", j);
     if (qp_failed(ctx)) return;
     qpi_walk(ctx, r->nout, ys, r->dout, 0, NULL, NULL, false, "checkpoint");
     for (int i = 0; i < r->nin; i++)
@@ -43,21 +46,37 @@ static const qp_op op_checkpoint = {.name = "checkpoint",
                                     .saves = QP_SAVE_ALL_IN,
                                     .backward = backward};
 
-void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const qp_tensor *xs, int ny, qp_tensor *ys) {
-    for (int i = 0; i < ny; i++) ys[i] = qpi_poison(ctx);
+/* Results with handles of their own (one may be an input handed through), and how many there are. */
+static int results_of(qp_ctx *ctx, int ny, qp_tensor *ys) {
+    int n = ny;
+    while (n > 0 && qp_is_none(ys[n - 1])) n--;
+    for (int i = 0; i < n; i++)
+        if (qp_is_none(ys[i])) qp_fail(ctx, QP_ERR_ARGUMENT, "checkpoint: fn left result %d of %d alone", i, n);
+    if (qp_failed(ctx)) n = ny;
+    for (int i = 0; i < n; i++) ys[i] = qp_failed(ctx) ? qpi_poison(ctx) : qp_detach(ys[i]);
+    return n;
+}
+
+void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t bytes, int nx, const qp_tensor *xs, int ny,
+                   qp_tensor *ys) {
+    for (int i = 0; i < ny; i++) ys[i] = qp_failed(ctx) ? qpi_poison(ctx) : QP_NONE;
     if (qp_failed(ctx)) return;
-    if (nx > 24 || ny > QP_MAX_OUT) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "checkpoint: %d inputs and %d outputs, at most 24 and %d", nx, ny, QP_MAX_OUT);
+    if (nx > 24 || ny > QP_MAX_OUT || bytes > QP_CHECKPOINT_DATA) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "checkpoint: %d inputs, %d outputs, %zu bytes of data: at most 24, %d and %d", nx,
+                ny, bytes, QP_MAX_OUT, QP_CHECKPOINT_DATA);
+        for (int i = 0; i < ny; i++) ys[i] = qpi_poison(ctx);
         return;
     }
-    attr       a = {fn, user, ctx->seed, ctx->random_position};
+    attr a = {.fn = fn, .seed = ctx->seed, .position = ctx->random_position};
+    if (bytes) memcpy(a.data, data, bytes);
     qpi_leaves leaves = {.outer = ctx->leaves};
     qp_scope   scope = qp_enter(ctx);
     bool       before = qp_no_grad(ctx, true);
     ctx->leaves = &leaves;
-    fn(user, xs, ys);
+    fn(a.data, xs, ys);
     ctx->leaves = leaves.outer;
     qp_no_grad(ctx, before);
+    int results = results_of(ctx, ny, ys);
     if (!qp_failed(ctx)) {
         qpi_value values[QP_MAX_IN];
         qpi_edge  edges[QP_MAX_IN];
@@ -68,9 +87,7 @@ void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const q
             values[i] = s ? s->value : (qpi_value){.view = {.ndim = -1}};
             edges[i] = s ? (qpi_edge){s->node, s->out} : (qpi_edge){0};
         }
-        /* an output may be an input handed through: it gets a handle of its own */
-        for (int i = 0; i < ny; i++) ys[i] = qp_detach(ys[i]);
-        qp_call call = {.ctx = ctx, .op = &op_checkpoint, .attr = attrs, .nin = nx, .nout = ny};
+        qp_call call = {.ctx = ctx, .op = &op_checkpoint, .attr = attrs, .nin = nx, .nout = results};
         if (!qp_failed(ctx)) qpi_record(&call, values, edges, ys, &leaves);
     }
     for (int i = 0; i < leaves.count; i++) {
@@ -78,5 +95,5 @@ void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, void *user, int nx, const q
         qpi_node_release(ctx, leaves.node[i]);
     }
     qpi_free(ctx, leaves.node);
-    qp_return_many(scope, ys, ny);
+    qp_return_many(scope, ys, results);
 }

@@ -106,6 +106,8 @@ qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options)
     return json ? make(ctx, file, json, folder && !options.empty ? path : NULL, options) : NULL;
 }
 
+void qp_set_grad_checkpoint(qp_model *m, bool on) { m->checkpoint = on; }
+
 qp_ctx       *qp_model_ctx(const qp_model *m) { return m->ctx; }
 qp_module    *qp_model_module(qp_model *m) { return m->module; }
 qp_state_dict qp_model_params(qp_model *m) { return qp_module_params(m->module); }

@@ -63,6 +63,7 @@ typedef struct {
     const qp_block_type *type;
     qp_block             block;
     qp_position          position;
+    const char          *fields[QP_MAX_OUT]; /* names of what it gave last (gradient checkpoints) */
 } qpi_layer;
 
 #define QPI_MAX_PARTS 8
@@ -83,6 +84,7 @@ struct qp_model {
     qp_module              *module;
     int64_t                 vocabulary, width, layers, positions;
     double                  dropout;
+    bool                    checkpoint; /* layers are run again in backward */
     qp_nn_embedding        *embed;
     qp_nn_linear           *head;     /* [V, D]; the embedding's weight when tied */
     qp_position             position; /* that all layers share; type NULL: each has its own */

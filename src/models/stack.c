@@ -262,7 +262,9 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
     if (!build_position(b, module, &layer->position)) return false;
     if (layer->type->norms > 0 && !build_norm(b, module, "norm1", &layer->block.norms[0])) return false;
     if (!build_branch(b, "mixer", QP_PART_MIXER, module, &layer->position, &layer->block.mixer)) return false;
-    for (int n = 1; n < layer->type->norms; n++) {
+    const char *ffn = type_of(role_object(b, "ffn"));
+    int         norms = layer->type->norms + (ffn && !strcmp(ffn, "none") ? 0 : layer->type->ffn_norms);
+    for (int n = 1; n < norms; n++) {
         snprintf(name, sizeof name, "norm%d", n + 1);
         if (!build_norm(b, module, name, &layer->block.norms[n])) return false;
     }
@@ -305,16 +307,52 @@ bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
 
 /* ---- Running --------------------------------------------------------------------------------------- */
 
-/* Temporaries that no gradient needs go with the block; its result and what parts gave stay. */
-static qp_tensor run_layer(const qpi_layer *l, qp_tensor x, const qp_sequence *s, qp_state *states) {
+/* Temporaries that no gradient needs go with the block; its result stays, and what parts gave beside
+ * it is in out. */
+static qp_tensor run_layer(const qpi_layer *l, qp_tensor x, const qp_sequence *given, qp_record *out, qp_state *states) {
     qp_scope    scope = qp_enter(x.ctx);
-    qp_record  *out = s->out;
-    qp_tensor   kept[QP_MAX_FIELDS + 1] = {l->type->forward(&l->block, x, s, states)};
-    int         n = out ? out->count : 0;
-    for (int i = 0; i < n; i++) kept[i + 1] = qp_alias(out->tensors[i]);
-    qp_return_many(scope, kept, n + 1);
-    for (int i = 0; i < n; i++) out->tensors[i] = kept[i + 1];
+    qp_sequence s = *given;
+    s.out = out;
+    s.layer = l->block.layer;
+    qp_tensor kept[QP_MAX_FIELDS + 1] = {l->type->forward(&l->block, x, &s, states)};
+    for (int i = 0; i < out->count; i++) kept[i + 1] = out->tensors[i];
+    qp_return_many(scope, kept, out->count + 1);
+    for (int i = 0; i < out->count; i++) out->tensors[i] = kept[i + 1];
     return kept[0];
+}
+
+/* What a layer needs to be run again, beside its tensors. */
+typedef struct {
+    qpi_layer *layer;
+    double     dropout;
+    int64_t    length;
+} rerun;
+enum { X, POSITIONS, SEGMENTS, LENGTHS, TENSORS };
+
+static void run_again(const void *data, const qp_tensor *xs, qp_tensor *ys) {
+    const rerun *r = data;
+    qp_sequence  s = {.positions = xs[POSITIONS], .length = r->length, .dropout = r->dropout,
+                      .mask = {.segments = xs[SEGMENTS], .lengths = xs[LENGTHS]}};
+    qp_record    out = {0};
+    ys[0] = run_layer(r->layer, xs[X], &s, &out, NULL);
+    if (out.count >= QP_MAX_OUT)
+        qp_fail(xs[X].ctx, QP_ERR_UNSUPPORTED, "gradient checkpoint: a layer gives %d fields, at most %d", out.count,
+                QP_MAX_OUT - 1);
+    for (int i = 0; i < out.count && !qp_failed(xs[X].ctx); i++) {
+        r->layer->fields[i] = out.names[i];
+        ys[i + 1] = out.tensors[i];
+    }
+}
+
+/* The same, keeping only what goes in and what comes out. */
+static qp_tensor run_checkpointed(qpi_layer *l, qp_tensor x, const qp_sequence *s, qp_record *out) {
+    rerun     r = {l, s->dropout, s->length};
+    qp_tensor ys[QP_MAX_OUT], xs[TENSORS] = {[X] = x, [POSITIONS] = s->positions, [SEGMENTS] = s->mask.segments,
+                                             [LENGTHS] = s->mask.lengths};
+    qp_checkpoint(x.ctx, run_again, &r, sizeof r, TENSORS, xs, QP_MAX_OUT, ys);
+    for (int i = 1; i < QP_MAX_OUT && !qp_failed(x.ctx) && !qp_is_none(ys[i]); i++)
+        qp_record_set(out, l->fields[i - 1], ys[i]);
+    return ys[0];
 }
 
 qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given, qp_state *states) {
@@ -323,8 +361,11 @@ qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given
     if (m->position.type && m->position.type->embed) x = m->position.type->embed(m->position.self, x, &s);
     if (s.dropout > 0) x = qp_dropout(x, s.dropout);
     for (int64_t i = 0; i < m->layers && !qp_failed(m->ctx); i++) {
-        s.layer = (int)i;
-        qp_tensor y = run_layer(&m->blocks[i], x, &s, states ? &states[2 * i] : NULL);
+        qp_record out = {0};
+        bool      again = m->checkpoint && !m->ctx->mode.no_grad && !states;
+        qp_tensor y = again ? run_checkpointed(&m->blocks[i], x, &s, &out)
+                            : run_layer(&m->blocks[i], x, &s, &out, states ? &states[2 * i] : NULL);
+        for (int k = 0; k < out.count; k++) qp_sequence_add(&s, out.names[k], out.tensors[k]);
         qp_drop(x);
         x = y;
     }

@@ -61,7 +61,7 @@ static bool complete(qp_part_kind kind, const qp_part *part) {
     }
     case QP_PART_BLOCK: {
         const qp_block_type *b = p;
-        return b->forward && b->norms >= 0 && b->norms <= QP_MAX_NORMS;
+        return b->forward && b->norms >= 0 && b->ffn_norms >= 0 && b->norms <= QP_MAX_NORMS - b->ffn_norms;
     }
     default: return false;
     }

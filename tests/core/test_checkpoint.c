@@ -14,8 +14,8 @@ static qp_tensor noise(qp_ctx *ctx) {
     return qp_scalar(ctx, QP_F64, 1 + 0.001 * key[1]);
 }
 
-static void block(void *user, const qp_tensor *xs, qp_tensor *ys) {
-    closure  *c = user;
+static void block(const void *data, const qp_tensor *xs, qp_tensor *ys) {
+    closure  *c = *(closure *const *)data;
     c->runs++;
     qp_tensor h = qp_mul(xs[0], c->w);
     for (int i = 0; i < c->depth; i++) h = qp_exp(qp_affine(qp_mul(h, h), -1, 0));
@@ -34,8 +34,8 @@ static double run(bool checkpoint, int blocks, int depth, double *dx, double *dw
     for (int i = 0; i < blocks; i++) {
         qp_scope  s = qp_enter(ctx);
         qp_tensor y;
-        if (checkpoint) qp_checkpoint(ctx, block, &c, 1, &h, 1, &y);
-        else block(&c, &h, &y);
+        if (checkpoint) qp_checkpoint(ctx, block, &(closure *){&c}, sizeof(closure *), 1, &h, 1, &y);
+        else block(&(closure *){&c}, &h, &y);
         h = qp_return(s, y);
     }
     qp_tensor loss = total(h);
@@ -71,22 +71,22 @@ static void parameters_only(void **state) {
     qp_tensor x = counting(ctx, 2, 1), w = parameter(ctx, 2, 1), y;
     closure   c = {ctx, w, 0, 0};
     qp_set_random(ctx, 1, 0);
-    qp_checkpoint(ctx, block, &c, 1, &x, 1, &y);
+    qp_checkpoint(ctx, block, &(closure *){&c}, sizeof(closure *), 1, &x, 1, &y);
     assert_true(qp_requires_grad(y));
     qp_backward(total(y));
     EXPECT(qp_grad_of(w), 2, 8); /* x w^2 */
     assert_true(qp_random_position(ctx) == 1);
 
     qp_no_grad(ctx, true);
-    qp_checkpoint(ctx, block, &c, 1, &x, 1, &y);
+    qp_checkpoint(ctx, block, &(closure *){&c}, sizeof(closure *), 1, &x, 1, &y);
     qp_no_grad(ctx, false);
     assert_false(qp_requires_grad(y));
     close_context(ctx);
 }
 
 /* ys: an x handed through, a constant, the same tensor twice, one unused. */
-static void odd_block(void *user, const qp_tensor *xs, qp_tensor *ys) {
-    (void)user;
+static void odd_block(const void *data, const qp_tensor *xs, qp_tensor *ys) {
+    (void)data;
     ys[0] = xs[0];
     ys[1] = qp_full(xs[0].ctx, QP_F64, SHAPE(2), 3);
     ys[2] = qp_mul(xs[0], xs[0]);
@@ -99,7 +99,7 @@ static void odd_outputs(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context();
     qp_tensor x = parameter(ctx, 2, 1), ys[5], xs[2] = {x, QP_NONE};
-    qp_checkpoint(ctx, odd_block, NULL, 2, xs, 5, ys);
+    qp_checkpoint(ctx, odd_block, NULL, 0, 2, xs, 5, ys);
     expect_ok(ctx);
     EXPECT(ys[3], 1, 4);
     qp_tensor y = qp_add(qp_add(ys[0], qp_mul(ys[1], ys[2])), ys[3]); /* x + 3x^2 + x^2 */
@@ -109,11 +109,11 @@ static void odd_outputs(void **state) {
     close_context(ctx);
 }
 
-static void nested_block(void *user, const qp_tensor *xs, qp_tensor *ys) {
-    closure  *c = user;
+static void nested_block(const void *data, const qp_tensor *xs, qp_tensor *ys) {
+    closure  *c = *(closure *const *)data;
     qp_tensor h;
-    qp_checkpoint(c->ctx, block, c, 1, xs, 1, &h);
-    qp_checkpoint(c->ctx, block, c, 1, &h, 1, ys);
+    qp_checkpoint(c->ctx, block, &c, sizeof c, 1, xs, 1, &h);
+    qp_checkpoint(c->ctx, block, &c, sizeof c, 1, &h, 1, ys);
 }
 
 static void nested(void **state) {
@@ -124,10 +124,10 @@ static void nested(void **state) {
         qp_tensor x = parameter(ctx, 2, 0.3), w = parameter(ctx, 2, 0.7), y, h;
         closure   c = {ctx, w, 0, 1};
         if (i) {
-            qp_checkpoint(ctx, nested_block, &c, 1, &x, 1, &y);
+            qp_checkpoint(ctx, nested_block, &(closure *){&c}, sizeof(closure *), 1, &x, 1, &y);
         } else {
-            block(&c, &x, &h);
-            block(&c, &h, &y);
+            block(&(closure *){&c}, &x, &h);
+            block(&(closure *){&c}, &h, &y);
         }
         qp_backward(total(y));
         dx[i] = qp_item(qp_slice(qp_grad_of(x), 0, 1, 2, 1));
@@ -144,16 +144,16 @@ static void shared_input(void **state) {
     qp_tensor x = parameter(ctx, 2, 1), h = qp_affine(x, 2, 0), w = qp_full(ctx, QP_F64, SHAPE(2), 1), a, b;
     closure   c = {ctx, w, 0, 0};
     qp_set_random(ctx, 1, 0);
-    qp_checkpoint(ctx, block, &c, 1, &h, 1, &a);
+    qp_checkpoint(ctx, block, &(closure *){&c}, sizeof(closure *), 1, &h, 1, &a);
     qp_set_random(ctx, 1, 1000);
-    qp_checkpoint(ctx, block, &c, 1, &h, 1, &b); /* twice as loud */
+    qp_checkpoint(ctx, block, &(closure *){&c}, sizeof(closure *), 1, &h, 1, &b); /* twice as loud */
     qp_backward(total(qp_add(qp_add(a, b), h)));
     EXPECT(qp_grad_of(x), 8, 8);
     close_context(ctx);
 }
 
-static void failing_block(void *user, const qp_tensor *xs, qp_tensor *ys) {
-    int *runs = user;
+static void failing_block(const void *data, const qp_tensor *xs, qp_tensor *ys) {
+    int *runs = *(int *const *)data;
     ys[0] = ++*runs > 1 ? qp_add(xs[0], qp_zeros(xs[0].ctx, QP_F64, SHAPE(99))) : qp_exp(xs[0]);
 }
 
@@ -163,32 +163,32 @@ static void failures(void **state) {
     qp_tensor x = parameter(ctx, 2, 1), y, many[25], ys[9], h = qp_exp(x);
     int       runs = 0;
     for (int i = 0; i < 25; i++) many[i] = x;
-    qp_checkpoint(ctx, odd_block, NULL, 25, many, 5, ys);
+    qp_checkpoint(ctx, odd_block, NULL, 0, 25, many, 5, ys);
     expect_error(ctx, QP_ERR_ARGUMENT);
     assert_true(qpi_is_poison(ys[0]));
-    qp_checkpoint(ctx, failing_block, &runs, 1, &x, 1, &y);
+    qp_checkpoint(ctx, failing_block, &(int *){&runs}, sizeof(int *), 1, &x, 1, &y);
     expect_ok(ctx);
     qp_backward(total(y)); /* fails when run again */
     expect_error(ctx, QP_ERR_SHAPE);
     runs = 1;
-    qp_checkpoint(ctx, failing_block, &runs, 1, &x, 1, &y);
+    qp_checkpoint(ctx, failing_block, &(int *){&runs}, sizeof(int *), 1, &x, 1, &y);
     expect_error(ctx, QP_ERR_SHAPE);
     assert_true(qpi_is_poison(y));
 
     /* a result with a history of its own must come in through xs */
     closure c = {ctx, h, 0, 0};
-    qp_checkpoint(ctx, block, &c, 1, &h, 1, &y);
+    qp_checkpoint(ctx, block, &(closure *){&c}, sizeof(closure *), 1, &h, 1, &y);
     qp_backward(total(y));
     expect_error(ctx, QP_ERR_STATE);
 
     closure d = {ctx, x, 0, 0};
-    qp_checkpoint(ctx, block, &d, 1, &x, 1, &y);
+    qp_checkpoint(ctx, block, &(closure *){&d}, sizeof(closure *), 1, &x, 1, &y);
     qp_grad(1, &y, 1, &x, ys, (qp_grad_options){.seeds = &x});
     expect_error(ctx, QP_ERR_UNSUPPORTED);
 
     qp_scope s = qp_enter(ctx);
     qp_zero_grad(x);
-    qp_checkpoint(ctx, block, &d, 1, &x, 1, &y);
+    qp_checkpoint(ctx, block, &(closure *){&d}, sizeof(closure *), 1, &x, 1, &y);
     qp_cancel(ctx);
     qp_backward(total(y));
     expect_error(ctx, QP_ERR_CANCELLED);
@@ -211,8 +211,8 @@ static void hooks_fire_once(void **state) {
     closure   c = {ctx, w, 0, 1};
     qp_on_grad(w, count_calls, &calls);
     for (int step = 1; step <= 2; step++) {
-        qp_checkpoint(ctx, block, &c, 1, &x, 1, &h);
-        qp_checkpoint(ctx, block, &c, 1, &h, 1, &y);
+        qp_checkpoint(ctx, block, &(closure *){&c}, sizeof(closure *), 1, &x, 1, &h);
+        qp_checkpoint(ctx, block, &(closure *){&c}, sizeof(closure *), 1, &h, 1, &y);
         qp_backward(total(qp_mul(y, w)));
         assert_int_equal(calls, step);
     }

@@ -63,8 +63,8 @@ static void count_hook(void *user, qp_tensor grad) {
     hooked += qp_count(grad) > 0;
 }
 
-static void block(void *user, const qp_tensor *xs, qp_tensor *ys) {
-    qp_tensor *w = user;
+static void block(const void *data, const qp_tensor *xs, qp_tensor *ys) {
+    qp_tensor *w = *(qp_tensor *const *)data;
     ys[0] = qp_softmax(qp_matmul(xs[0], *w), -1);
     ys[1] = qp_exp(ys[0]);
 }
@@ -80,7 +80,7 @@ static void step(qp_ctx *ctx, qp_tensor w, int depth) {
     qp_tensor h = qp_layer_norm(qp_matmul(x, w), QP_NONE, QP_NONE, 1e-5);
     h = qp_add(h, qp_slice(w, 0, 3, 4, 1));
     h = qp_reshape(qp_transpose(h, 0, 1), SHAPE(8, 8)); /* a copy */
-    qp_checkpoint(ctx, block, &w, 1, &h, 2, y);
+    qp_checkpoint(ctx, block, &(qp_tensor *){&w}, sizeof(qp_tensor *), 1, &h, 2, y);
     qp_tensor parts[2] = {qp_slice(y[0], 1, 0, 3, 1), qp_slice(y[1], 1, 3, 8, 2)};
     qp_tensor all = qp_concat(2, parts, 1), loss = total(qp_mul(all, all));
     qp_grad(1, &loss, 2, (qp_tensor[]){w, h}, d, (qp_grad_options){.retain = true});

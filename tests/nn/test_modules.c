@@ -283,6 +283,44 @@ static void records_go_through(void **state) {
     qp_close(ctx);
 }
 
+/* Running layers again gives the same bits, losses of parts and dropout included. */
+static void checkpoints_change_nothing(void **state) {
+    (void)state;
+    double loss[2];
+    float  grads[2][4096];
+    size_t n = 0;
+    for (int again = 0; again < 2; again++) {
+        char    more[512];
+        qp_ctx *ctx = open_ctx();
+        assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &mean_type.part), QP_OK);
+        snprintf(more, sizeof more, "%s, \"dropout\": 0.2", hybrid);
+        qp_model *m = make_model(ctx, more);
+        expect_well(ctx);
+        qp_set_grad_checkpoint(m, again);
+        qp_scope  s = qp_enter(ctx);
+        qp_record in = {0};
+        qp_record_set(&in, "input_ids", some_ids(ctx, 0, T));
+        qp_record_set(&in, "labels", some_ids(ctx, 0, T));
+        qp_record_set(&in, "segments", qp_zeros(ctx, QP_I64, 2, (int64_t[]){B, T}));
+        qp_record out = qp_forward(m, in);
+        loss[again] = qp_item(qp_record_get(&out, "loss"));
+        assert_false(qp_is_none(qp_record_get(&out, "stat.mean")));
+        qp_backward(qp_record_get(&out, "loss"));
+        qp_leave(s);
+        expect_well(ctx);
+        qp_state_dict params = qp_model_params(m);
+        n = 0;
+        for (int i = 0; i < params.count; i++) {
+            qp_tensor g = qp_grad_of(params.entries[i].tensor);
+            read_f32(g, &grads[again][n], qp_count(g));
+            n += (size_t)qp_count(g);
+        }
+        qp_close(ctx);
+    }
+    assert_true(loss[0] == loss[1]);
+    assert_memory_equal(grads[0], grads[1], n * sizeof(float));
+}
+
 /* Steps give what the whole sequence gives; a call that fails in the last layer changes nothing;
  * a state of fixed size goes back to its beginning only. */
 static void states_are_kept(void **state) {
@@ -397,7 +435,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(elements_come_later), cmocka_unit_test(elements_are_set),  cmocka_unit_test(linears_are_wrapped),
         cmocka_unit_test(models_are_closed),   cmocka_unit_test(parts_are_registered), cmocka_unit_test(records_go_through),
-        cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked),
+        cmocka_unit_test(checkpoints_change_nothing), cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked),
         cmocka_unit_test(weights_stay_as_stored), cmocka_unit_test(configs_are_bounded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,8 +147,8 @@ static void scopes_put_it_back(void **state) {
     qp_close(ctx);
 }
 
-static void in_checkpoint(void *user, const qp_tensor *xs, qp_tensor *ys) {
-    (void)user;
+static void in_checkpoint(const void *data, const qp_tensor *xs, qp_tensor *ys) {
+    (void)data;
     ys[0] = qp_apply(&tell, 1, xs, NULL);
 }
 
@@ -159,7 +159,7 @@ static void rules_compute_as_the_call_did(void **state) {
         qp_tensor x = qp_scalar(ctx, QP_F64, 1), y;
         qp_require_grad(x, true);
         qp_autocast(ctx, QP_BF16);
-        if (checkpoint) qp_checkpoint(ctx, in_checkpoint, NULL, 1, &x, 1, &y);
+        if (checkpoint) qp_checkpoint(ctx, in_checkpoint, NULL, 0, 1, &x, 1, &y);
         else y = qp_apply(&tell, 1, &x, NULL);
         qp_autocast(ctx, QP_F16);
         qp_backward(y);

@@ -11,5 +11,6 @@ static qp_tensor forward(const qp_block *b, qp_tensor x, const qp_sequence *s, q
 }
 
 QP_BLOCK(post_norm) = {.part = {.name = "post_norm", .source = "arXiv:1706.03762", .help = "norm after each residual sum"},
-                       .norms = 2,
+                       .norms = 1,
+                       .ffn_norms = 1,
                        .forward = forward};

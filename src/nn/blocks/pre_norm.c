@@ -11,5 +11,6 @@ static qp_tensor forward(const qp_block *b, qp_tensor x, const qp_sequence *s, q
 }
 
 QP_BLOCK(pre_norm) = {.part = {.name = "pre_norm", .source = "arXiv:2002.04745", .help = "norm before each branch"},
-                      .norms = 2,
+                      .norms = 1,
+                      .ffn_norms = 1,
                       .forward = forward};
