@@ -174,6 +174,7 @@ static const cli_option options[] = {
     {"repeats", 'r', CLI_INT, "N", "7", "measurements, of which the median counts", 1, BENCH_MAX_REPEATS,
      false},
     {"shape", 0, CLI_LIST, "MxNxK", NULL, "gemm: these products [typical ones]", 0, 0, false},
+    {"only", 0, CLI_LIST, "OP", NULL, "ops: these [all]", 0, 0, false},
     {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, generate: a preset's model with fresh weights", 0, 0, false},
     {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate: that of a model folder or a config.json", 0, 0, false},
     {"batch", 'b', CLI_INT, "B", "4", "step: rows of a batch", 1, 65536, false},

@@ -1,6 +1,6 @@
-/* Ops, forward and backward, at the sizes of a small model's activations. The roofline of a
- * call is the longer of its arithmetic at the peak and its bytes (each input and output once) at
- * the speed of copying as many. */
+/* Ops, forward, backward and both as in training, at the sizes of a small model's activations. The
+ * roofline is the longer of the arithmetic at the peak and the bytes at the speed of copying as many,
+ * both as the ops state them. */
 #include <math.h>
 #include <string.h>
 
@@ -10,13 +10,15 @@
 #define MAX_IN 4
 #define MAX_OUT 2
 #define VOCABULARY 8192
+#define GPT2 50257
 
 typedef struct {
-    const char *name; /* of the op, whose cost and saved values count */
-    const char *in;   /* x, y [R, C]; v, u [C]; w [C, C]; q, k, l [4, R/4, C/64, 64];
-                         t targets [R] below C; i ids [R]; e [VOCABULARY, C]; p positions; f frequencies */
+    const char *name; /* of the op */
+    const char *in;   /* x, y [R, C]; v, u [C]; w [C, C]; q, k, l [4, R/4, C/64, 64]; 4 [1, R, C/64, 64];
+                         t targets [R] below C; i ids [R]; e [VOCABULARY, C]; p positions; f frequencies;
+                         h [GPT2, C]; g targets [R] below GPT2 */
     void (*run)(const qp_tensor *in, qp_tensor *out);
-    double backward; /* its arithmetic, of that forward; 0: no gradient */
+    int64_t sizes[2][2]; /* R, C */
 } test;
 
 #define UNARY(op)                                                                                              \
@@ -57,34 +59,48 @@ static void run_add_rms_norm(const qp_tensor *in, qp_tensor *out) {
 static void run_linear(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_linear(in[0], in[1], QP_NONE, QP_ACT_NONE, QP_NONE);
 }
+static void run_causal(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_attention(in[0], in[1], in[2], (qp_mask){.causal = true}, 0);
+}
+static void run_linear_cross_entropy(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_linear_cross_entropy(in[0], in[1], in[2], (qp_loss_options){0});
+}
 static void run_attention(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_attention(in[0], in[1], in[2], (qp_mask){0}, 0);
 }
 
-static const test tests[] = {{"add", "xy", run_add, 1},
-                             {"mul", "xy", run_mul, 2},
-                             {"exp", "x", run_exp, 1},
-                             {"tanh", "x", run_tanh, 1},
-                             {"gelu", "x", run_gelu, 1},
-                             {"gelu_tanh", "x", run_gelu_tanh, 1},
-                             {"silu", "x", run_silu, 1},
-                             {"swiglu", "xy", run_swiglu, 3},
-                             {"sum", "x", run_sum, 1},
-                             {"max", "x", run_max, 1},
-                             {"argmax", "x", run_argmax, 0},
-                             {"cumsum", "x", run_cumsum, 1},
-                             {"softmax", "x", run_softmax, 1},
-                             {"log_softmax", "x", run_log_softmax, 1},
-                             {"layer_norm", "xvu", run_layer_norm, 2},
-                             {"rms_norm", "xv", run_rms_norm, 2},
-                             {"add_rms_norm", "xyv", run_add_rms_norm, 2},
-                             {"cross_entropy", "xt", run_cross_entropy, 1},
-                             {"embedding", "ei", run_embedding, 1},
-                             {"rope", "qpf", run_rope, 1},
-                             {"contiguous", "x", run_transpose, 1},
-                             {"dropout", "x", run_dropout, 1},
-                             {"attention", "qkl", run_attention, 2.5},
-                             {"linear", "xw", run_linear, 2}};
+#define USUAL                                                                                                  \
+    {                                                                                                          \
+        {1024, 768}, { 1024, 3072 }                                                                            \
+    }
+
+static const test tests[] = {{"add", "xy", run_add, USUAL},
+                             {"mul", "xy", run_mul, USUAL},
+                             {"exp", "x", run_exp, USUAL},
+                             {"tanh", "x", run_tanh, USUAL},
+                             {"gelu", "x", run_gelu, USUAL},
+                             {"gelu_tanh", "x", run_gelu_tanh, USUAL},
+                             {"silu", "x", run_silu, USUAL},
+                             {"swiglu", "xy", run_swiglu, USUAL},
+                             {"sum", "x", run_sum, USUAL},
+                             {"max", "x", run_max, USUAL},
+                             {"argmax", "x", run_argmax, USUAL},
+                             {"cumsum", "x", run_cumsum, USUAL},
+                             {"softmax", "x", run_softmax, USUAL},
+                             {"log_softmax", "x", run_log_softmax, USUAL},
+                             {"layer_norm", "xvu", run_layer_norm, USUAL},
+                             {"rms_norm", "xv", run_rms_norm, USUAL},
+                             {"add_rms_norm", "xyv", run_add_rms_norm, USUAL},
+                             {"cross_entropy", "xt", run_cross_entropy, USUAL},
+                             {"embedding", "ei", run_embedding, USUAL},
+                             {"rope", "qpf", run_rope, USUAL},
+                             {"contiguous", "x", run_transpose, USUAL},
+                             {"dropout", "x", run_dropout, USUAL},
+                             {"attention", "qkl", run_attention, USUAL},
+                             {"linear", "xw", run_linear, USUAL},
+                             {"cross_entropy", "xt", run_cross_entropy, {{1024, GPT2}}},
+                             {"linear_cross_entropy", "xhg", run_linear_cross_entropy, {{1024, 768}}},
+                             {"attention", "444", run_causal, {{4096, 512}, {16384, 512}}}};
 
 /* ---- Inputs --------------------------------------------------------------------------------------- */
 
@@ -101,9 +117,11 @@ static qp_tensor input(qp_ctx *ctx, char kind, int64_t R, int64_t C) {
     switch (kind) {
     case 't': return indices(ctx, R, C);
     case 'i': return indices(ctx, R, VOCABULARY);
+    case 'g': return indices(ctx, R, GPT2);
     case 'p': return qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T});
     case 'f': return qp_full(ctx, QP_F32, 1, &half, 0.01);
     case 'e': shape[0] = VOCABULARY; break;
+    case 'h': shape[0] = GPT2; break;
     case 'w': shape[0] = C; break;
     case 'v':
     case 'u':
@@ -114,6 +132,10 @@ static qp_tensor input(qp_ctx *ctx, char kind, int64_t R, int64_t C) {
     case 'k':
     case 'l':
         shape[0] = 4, shape[1] = T, shape[2] = C / 64, shape[3] = 64;
+        ndim = 4;
+        break;
+    case '4':
+        shape[0] = 1, shape[1] = R, shape[2] = C / 64, shape[3] = 64;
         ndim = 4;
         break;
     default: break;
@@ -145,81 +167,95 @@ static void run_backward(void *arg) {
     qp_leave(s);
 }
 
-static double bytes_of(qp_tensor t) { return (double)qp_count(t) * (double)qp_dtype_bytes(qp_dtype_of(t)); }
+/* As in training: the record is made and used up. */
+static void run_both(void *arg) {
+    call     *k = arg;
+    qp_scope  s = qp_enter(k->in[0].ctx);
+    qp_tensor out[MAX_OUT], dx[MAX_IN];
+    k->t->run(k->in, out);
+    qp_grad(k->nout, out, k->nx, k->x, dx, (qp_grad_options){.seeds = k->seeds});
+    qp_leave(s);
+}
 
-static double bytes_of_all(const qp_tensor *t, int n) {
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += bytes_of(t[i]);
+/* What the calls within fn state. */
+typedef struct {
+    double flops, bytes;
+} cost;
+
+static void add_cost(void *user, const qp_call *c, double seconds) {
+    cost *sum = user;
+    (void)seconds;
+    sum->flops += qp_call_flops(c);
+    sum->bytes += qp_call_bytes(c);
+}
+
+static cost cost_of(bench *b, void (*fn)(void *), call *k) {
+    cost sum = {0};
+    qp_observe(b->ctx, add_cost, &sum);
+    fn(k);
+    qp_observe(b->ctx, NULL, NULL);
     return sum;
 }
 
-/* What the op itself states; one operation for each output element where it says nothing. */
-static double flops_of(const call *k, const qp_op *op) {
-    char    attr[QP_MAX_ATTR] = {0};
-    qp_view in[MAX_IN], out[MAX_OUT];
-    if (!op || !op->flops) return (double)qp_count(k->out[0]);
-    qp_call c = {
-        .ctx = k->in[0].ctx, .op = op, .attr = attr, .nin = k->nin, .nout = k->nout, .in = in, .out = out};
-    for (int i = 0; i < k->nin; i++) in[i] = qpi_resolve(k->in[i], "bench")->value.view;
-    for (int i = 0; i < k->nout; i++) out[i] = qpi_resolve(k->out[i], "bench")->value.view;
-    return op->flops(&c);
+static void row(bench *b, call *k, const char *pass, int64_t R, int64_t C, void (*fn)(void *),
+                double bandwidth) {
+    double seconds = bench_seconds(b, fn, k);
+    cost   c = cost_of(b, fn, k);
+    double ideal = fmax(c.bytes / bandwidth, c.flops / b->peak);
+    bench_row(b,
+              json_pack("{s:s, s:s, s:[I, I], s:o, s:o, s:o, s:o}", "op", k->t->name, "pass", pass, "size",
+                        (json_int_t)R, (json_int_t)C, "seconds", cli_json_number(seconds), "gbytes",
+                        cli_json_number(c.bytes / seconds * 1e-9), "gflops",
+                        cli_json_number(c.flops / seconds * 1e-9), "roofline_share",
+                        cli_json_number(ideal / seconds)),
+              "%-20s %-9s %5lldx%-5lld %10.1f %9.1f %9.1f %10.0f%%", k->t->name, pass, (long long)R,
+              (long long)C, seconds * 1e6, c.bytes / seconds * 1e-9, c.flops / seconds * 1e-9,
+              100 * ideal / seconds);
 }
 
-static double saved_bytes(const call *k, const qp_op *op) {
-    double sum = 0;
-    for (int i = 0; op && i < k->nin; i++)
-        if (op->saves & QP_SAVE_IN(i)) sum += bytes_of(k->in[i]);
-    for (int i = 0; op && i < k->nout; i++)
-        if (op->saves & QP_SAVE_OUT(i)) sum += bytes_of(k->out[i]);
-    return sum;
+static void measure_gradient(bench *b, call *k, int64_t R, int64_t C, double bandwidth) {
+    for (int i = 0; i < k->nin; i++)
+        if (qp_dtype_is_float(qp_dtype_of(k->in[i])) && k->t->in[i] != 'f') k->x[k->nx++] = k->in[i];
+    for (int i = 0; i < k->nx; i++) qp_require_grad(k->x[i], true);
+    k->t->run(k->in, k->out);
+    if (!qp_requires_grad(k->out[0])) return;
+    for (int i = 0; i < k->nout; i++) k->seeds[i] = qp_detach(qp_affine(k->out[i], 0, 1));
+    row(b, k, "backward", R, C, run_backward, bandwidth);
+    for (int i = 0; i < k->nout; i++) qp_drop(k->out[i]);
+    row(b, k, "both", R, C, run_both, bandwidth);
 }
 
-static void row(bench *b, const call *k, const char *pass, int64_t R, int64_t C, double seconds, double bytes,
-                double flops, double bandwidth) {
-    double ideal = fmax(bytes / bandwidth, flops / b->peak);
-    bench_row(
-        b,
-        json_pack("{s:s, s:s, s:[I, I], s:o, s:o, s:o, s:o}", "op", k->t->name, "pass", pass, "size",
-                  (json_int_t)R, (json_int_t)C, "seconds", cli_json_number(seconds), "gbytes",
-                  cli_json_number(bytes / seconds * 1e-9), "gflops", cli_json_number(flops / seconds * 1e-9),
-                  "roofline_share", cli_json_number(ideal / seconds)),
-        "%-14s %-9s %5lldx%-5lld %10.1f %9.1f %9.1f %10.0f%%", k->t->name, pass, (long long)R, (long long)C,
-        seconds * 1e6, bytes / seconds * 1e-9, flops / seconds * 1e-9, 100 * ideal / seconds);
-}
-
-static void measure(bench *b, const test *t, int64_t R, int64_t C, double bandwidth) {
+static void measure(bench *b, const test *t, int64_t R, int64_t C) {
     qp_scope     scope = qp_enter(b->ctx);
     const qp_op *op = qp_op_find(t->name);
     call         k = {.t = t};
+    double       bandwidth = bench_copy(b, R * C);
     for (const char *p = t->in; *p; p++) k.in[k.nin++] = input(b->ctx, *p, R, C);
     t->run(k.in, k.out);
     k.nout = op && op->nout > 1 && !qp_is_none(k.out[1]) ? 2 : 1;
     if (!qp_failed(b->ctx)) {
-        double flops = flops_of(&k, op), bytes = bytes_of_all(k.in, k.nin) + bytes_of_all(k.out, k.nout);
-        if (!strcmp(t->name, "embedding")) bytes = 2 * bytes_of(k.out[0]); /* of the table only those rows */
-        row(b, &k, "forward", R, C, bench_seconds(b, run_forward, &k), bytes, flops, bandwidth);
-        for (int i = 0; i < k.nin; i++)
-            if (qp_dtype_is_float(qp_dtype_of(k.in[i])) && t->in[i] != 'f') k.x[k.nx++] = k.in[i];
-        for (int i = 0; i < k.nx; i++) qp_require_grad(k.x[i], true);
-        if (t->backward > 0) t->run(k.in, k.out);
-        for (int i = 0; i < k.nout; i++) k.seeds[i] = qp_detach(qp_affine(k.out[i], 0, 1));
-        bytes = bytes_of_all(k.seeds, k.nout) + saved_bytes(&k, op) + bytes_of_all(k.x, k.nx);
-        if (t->backward > 0)
-            row(b, &k, "backward", R, C, bench_seconds(b, run_backward, &k), bytes, flops * t->backward,
-                bandwidth);
+        row(b, &k, "forward", R, C, run_forward, bandwidth);
+        measure_gradient(b, &k, R, C, bandwidth);
     }
     qp_leave(scope);
 }
 
+static bool wanted(const bench *b, const char *name) {
+    int          n;
+    const char **only = cli_list(b->c, "only", &n);
+    for (int i = 0; i < n; i++)
+        if (!strcmp(only[i], name)) return true;
+    return n == 0;
+}
+
 static void run(bench *b) {
-    static const int64_t sizes[][2] = {{1024, 768}, {1024, 3072}};
     bench_roofline(b);
-    bench_title(b, "%-14s %-9s %11s %10s %9s %9s %11s", "op", "pass", "size", "us", "GB/s", "GFLOP/s",
+    bench_title(b, "%-20s %-9s %11s %10s %9s %9s %11s", "op", "pass", "size", "us", "GB/s", "GFLOP/s",
                 "of roofline");
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        double bandwidth = bench_copy(b, sizes[i][0] * sizes[i][1]);
-        for (size_t k = 0; k < sizeof tests / sizeof tests[0] && !qp_failed(b->ctx); k++)
-            measure(b, &tests[k], sizes[i][0], sizes[i][1], bandwidth);
+    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
+        const int64_t(*sizes)[2] = tests[i].sizes;
+        for (int k = 0; k < 2 && sizes[k][0] && !qp_failed(b->ctx); k++)
+            if (wanted(b, tests[i].name)) measure(b, &tests[i], sizes[k][0], sizes[k][1]);
     }
 }
 
