@@ -4,7 +4,8 @@
     python torch_ops.py --threads 2 --only softmax attention --compile
 
 Every operation is timed forward, and forward with backward (gradients of all float inputs, a ready
-gradient of the output); AdamW is one step. Each sample runs an operation once or for at least 20 ms.
+gradient of the output); AdamW is one step, without and with clipping by the norm. Each sample runs an
+operation once or for at least 20 ms.
 
 How PyTorch is tuned: its fused kernel where it has one (layer_norm, gelu, softmax, cross_entropy,
 scaled_dot_product_attention with is_causal, fused AdamW); swiglu and rope have none and are written
@@ -150,7 +151,9 @@ def main():
             p = torch.randn(38597376, requires_grad=True)      # 50257 x 768
             p.grad = torch.randn_like(p)
             step = torch.optim.AdamW([p], lr=1e-4, weight_decay=0.1, fused=True).step
-            results.append(dict(op=name, size=[p.numel()], step=median(step, o.repeats)))
+            clip = lambda: torch.nn.utils.clip_grad_norm_([p], 1.0, foreach=True)
+            results.append(dict(op=name, size=[p.numel()], step=median(step, o.repeats),
+                                clip_and_step=median(lambda: (clip(), step()), o.repeats)))
             continue
         make, sizes = TIMED[name]
         for size in sizes:

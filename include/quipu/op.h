@@ -127,8 +127,8 @@ struct qp_op {
     double (*bytes)(const qp_call *call); /* moved at least; NULL: each input and output once, what
                                              is written in place twice */
     const qp_sample *samples; /* ends with {0} */
-    uint32_t mutates; /* QP_SAVE_IN bits of the inputs that it writes in place, the first among
-                         them; out[0] is in[0]; never recorded */
+    uint64_t mutates; /* a bit for each input that it writes in place, the first among them; out[0]
+                         is in[0]; never recorded */
     bool autocast;    /* a product: qp_call.compute is what qp_autocast says */
     bool elementwise; /* `plain` wants QP_ELEMENTWISE views */
     bool region;      /* a view whose parts do not overlap: gradients add into the parent's */

@@ -13,25 +13,43 @@ extern "C" {
 
 typedef struct qp_optim qp_optim;
 
+/* Parameters whose name matches the pattern (*, ? and [] as in a shell): lr times the
+ * optimiser's learning rate, and this weight decay. */
+typedef struct {
+    const char *pattern;
+    double      lr, weight_decay;
+} qp_param_group;
+
+/* The first group that matches a parameter holds. A parameter that none matches has the
+ * optimiser's learning rate, and its weight decay if it has two axes or more: biases and the
+ * weights of norms do not decay. {"*", 1, 0.1} as the last group lets everything decay. A
+ * pattern that matches no parameter is an error that names it. Names are those of params. */
+typedef struct {
+    int                   count;
+    const qp_param_group *group;
+} qp_param_groups;
+
 /* Fields that are 0 take the value in brackets. */
 typedef struct {
-    double lr;           /* [1e-3] */
-    double beta1, beta2; /* [0.9, 0.999] */
-    double eps;          /* [1e-8] */
-    double weight_decay; /* decoupled; on parameters of two axes and more only */
-    double clip;         /* largest global norm of the gradients; 0: no clipping */
+    double          lr;           /* [1e-3] */
+    double          beta1, beta2; /* [0.9, 0.999] */
+    double          eps;          /* [1e-8] */
+    double          weight_decay; /* decoupled */
+    double          clip;         /* largest global norm of the gradients; 0: no clipping */
+    qp_param_groups groups;
 } qp_adamw_options;
 
 /* AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101): w -= lr (m^ / (sqrt(v^) + eps) + wd w),
- * one pass over memory for each parameter. The context's. NULL on error. */
+ * one pass over the memory of all parameters. The context's. NULL on error. */
 QP_API qp_optim *qp_adamw(qp_state_dict params, qp_adamw_options options);
 
 typedef struct {
-    double lr; /* [1e-2] */
-    double momentum;
-    double weight_decay; /* added to the gradient, as torch.optim.SGD; two axes and more only */
-    bool   nesterov;
-    double clip;
+    double          lr; /* [1e-2] */
+    double          momentum;
+    double          weight_decay; /* added to the gradient, as torch.optim.SGD */
+    bool            nesterov;
+    double          clip;
+    qp_param_groups groups;
 } qp_sgd_options;
 
 /* b = momentum b + g; w -= lr b. torch.optim.SGD */

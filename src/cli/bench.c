@@ -12,7 +12,8 @@
 #define BURST 0.02           /* seconds, at least, of one measurement */
 #define FAR_FLOATS (1 << 25) /* 128 MiB: beyond every cache */
 
-static const bench_kind *const kinds[] = {&bench_gemm, &bench_memory, &bench_ops, &bench_step, &bench_generate, &bench_tokenize};
+static const bench_kind *const kinds[] = {&bench_gemm,  &bench_memory,   &bench_ops,     &bench_step,
+                                          &bench_optim, &bench_generate, &bench_tokenize};
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
 /* ---- Time --------------------------------------------------------------------------------------- */
@@ -159,7 +160,7 @@ static int run(cli *c) {
     for (size_t i = 0; i < KINDS; i++)
         if (!strcmp(kinds[i]->name, cli_argument(c, 0))) kind = kinds[i];
     if (!kind)
-        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step, generate or tokenize", cli_argument(c, 0));
+        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step, optim, generate or tokenize", cli_argument(c, 0));
     if (!(b.ctx = cli_open(c))) return 1;
     b.rows = json_array();
     b.progress = cli_progress_start(c, 0);
@@ -175,7 +176,7 @@ static const cli_option options[] = {
      false},
     {"shape", 0, CLI_LIST, "MxNxK", NULL, "gemm: these products [typical ones]", 0, 0, false},
     {"only", 0, CLI_LIST, "OP", NULL, "ops: these [all]", 0, 0, false},
-    {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, generate: a preset's model with fresh weights", 0, 0, false},
+    {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, optim, generate: a preset's model with fresh weights", 0, 0, false},
     {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate: that of a model folder or a config.json", 0, 0, false},
     {"batch", 'b', CLI_INT, "B", "4", "step: rows of a batch", 1, 65536, false},
     {"length", 'l', CLI_INT, "T", "64", "step: positions of a row; generate: of the prompt", 1, 1e6, false},
@@ -188,7 +189,7 @@ static const cli_option options[] = {
 
 QP_VERB(bench) = {.name = "bench",
                   .summary = "the engine's speed beside what the machine can do",
-                  .arguments = "gemm|memory|ops|step|generate|tokenize",
+                  .arguments = "gemm|memory|ops|step|optim|generate|tokenize",
                   .min_arguments = 1,
                   .max_arguments = 1,
                   .options = options,

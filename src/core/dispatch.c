@@ -63,7 +63,7 @@ static bool fits(const qp_view *v, qp_layout layout) {
     }
 }
 
-static bool written(const qp_op *op, int i) { return i < 32 && (op->mutates >> i & 1); }
+static bool written(const qp_op *op, int i) { return op->mutates >> i & 1; }
 
 static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qp_view *in, int nout, qp_view *out);
 
@@ -197,6 +197,13 @@ static bool entangled(const qpi_value *a, const qpi_value *b) {
     return !same && first[0] <= last[1] && first[1] <= last[0];
 }
 
+/* Is input i read while one that overlaps it is written? */
+static bool overwritten(const qp_op *op, int nin, const qpi_value *values, int i) {
+    for (int w = 0; w < nin; w++)
+        if (written(op, w) && values[w].storage && entangled(&values[w], &values[i])) return true;
+    return false;
+}
+
 /* Other inputs that overlap what is being written are read from copies. Several written inputs
  * may interleave (the gradients of q, k and v are regions of one buffer): that they share no
  * element is the caller's part. */
@@ -205,7 +212,7 @@ static bool run_mutation(qp_ctx *ctx, const qp_op *op, const void *attr, int nin
     int       count = 0;
     bool      ok = true;
     for (int i = 1; i < nin && ok; i++) {
-        if (!values[i].storage || written(op, i) || !entangled(&values[0], &values[i])) continue;
+        if (!values[i].storage || written(op, i) || !overwritten(op, nin, values, i)) continue;
         copies[count] = contiguous_copy(ctx, &in[i]);
         in[i] = copies[count].view;
         ok = copies[count++].storage != NULL;

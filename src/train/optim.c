@@ -1,15 +1,21 @@
 #include "train/optim.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* ---- Making ---------------------------------------------------------------------------------- */
 
 static void destroy(void *thing) {
     qp_optim *o = thing;
     for (int i = 0; i < o->params.count; i++) free((char *)o->params.entries[i].name);
     free((qp_entry *)o->params.entries);
     free(o->states);
+    free(o->rates);
+    free(o->rate);
+    free(o->numbers);
     free(o);
 }
 
@@ -24,58 +30,129 @@ static bool copy_params(qp_optim *o, qp_state_dict params) {
     return entries != NULL;
 }
 
-qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, double lr, double clip) {
+static int rate_index(qp_optim *o, qpi_rates r) {
+    int i = 0;
+    while (i < o->rate_count && (o->rates[i].lr != r.lr || o->rates[i].weight_decay != r.weight_decay)) i++;
+    if (i == o->rate_count) o->rates[o->rate_count++] = r;
+    return i;
+}
+
+static bool matches(const qp_param_group *g, const qp_entry *e) { return fnmatch(g->pattern, e->name, 0) == 0; }
+
+static void assign_rates(qp_optim *o, qpi_optim_common options) {
+    for (int i = 0; i < o->params.count; i++) {
+        const qp_entry *e = &o->params.entries[i];
+        qpi_rates       r = {1, qp_ndim(e->tensor) >= 2 ? options.weight_decay : 0};
+        for (int g = options.groups.count; g-- > 0;)
+            if (matches(&options.groups.group[g], e))
+                r = (qpi_rates){options.groups.group[g].lr, options.groups.group[g].weight_decay};
+        o->rate[i] = rate_index(o, r);
+    }
+    for (int g = 0; g < options.groups.count; g++) {
+        bool used = false;
+        for (int i = 0; i < o->params.count && !used; i++)
+            used = matches(&options.groups.group[g], &o->params.entries[i]);
+        if (!used)
+            qp_fail(o->ctx, QP_ERR_ARGUMENT, "%s: no parameter matches the group \"%.200s\"", o->type->name,
+                    options.groups.group[g].pattern);
+    }
+}
+
+static void make_tensors(qp_optim *o) {
+    for (int i = 0; i < o->params.count * o->type->state_count; i++) {
+        qp_tensor w = o->params.entries[i / o->type->state_count].tensor;
+        int64_t   shape[QP_MAX_DIMS];
+        for (int axis = 0; axis < qp_ndim(w); axis++) shape[axis] = qp_size(w, axis);
+        o->states[i] = qp_keep(qp_zeros(o->ctx, QP_F32, qp_ndim(w), shape));
+    }
+    for (int i = 0; i < o->rate_count; i++)
+        o->numbers[i] = qp_keep(qp_zeros(o->ctx, QP_F32, 1, (int64_t[]){o->type->number_count}));
+    o->step_tensor = qp_keep(qp_zeros(o->ctx, QP_I64, 1, (int64_t[]){1}));
+    o->square_sum = qp_keep(qp_zeros(o->ctx, QP_F64, 1, (int64_t[]){1}));
+}
+
+qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_optim_common options) {
     qp_ctx *ctx = params.count > 0 ? params.entries[0].tensor.ctx : NULL;
     if (!ctx || qp_failed(ctx)) return NULL;
     qp_optim *o = calloc(1, sizeof *o);
-    if (o) o->states = calloc((size_t)(params.count * type->state_count) + 1, sizeof *o->states);
-    if (!o || !o->states || !copy_params(o, params) || !qpi_own(ctx, o, destroy)) {
+    size_t    n = (size_t)params.count;
+    bool      made = o && (o->states = calloc(n * (size_t)type->state_count, sizeof *o->states)) &&
+                (o->rates = calloc(n, sizeof *o->rates)) && (o->rate = calloc(n, sizeof *o->rate)) &&
+                (o->numbers = calloc(n, sizeof *o->numbers)) && copy_params(o, params) &&
+                qpi_own(ctx, o, destroy);
+    if (!made) {
         if (o) destroy(o);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", type->name);
         return NULL;
     }
     o->ctx = ctx;
     o->type = type;
-    o->lr = lr;
-    o->clip = clip;
-    for (int i = 0; i < params.count * type->state_count; i++) {
-        qp_tensor w = params.entries[i / type->state_count].tensor;
-        int64_t   shape[QP_MAX_DIMS];
-        for (int axis = 0; axis < qp_ndim(w); axis++) shape[axis] = qp_size(w, axis);
-        o->states[i] = qp_keep(qp_zeros(ctx, QP_F32, qp_ndim(w), shape));
-    }
-    o->step_tensor = qp_keep(qp_zeros(ctx, QP_I64, 1, (int64_t[]){1}));
-    o->square_sum = qp_keep(qp_zeros(ctx, QP_F64, 1, (int64_t[]){1}));
+    o->lr = options.lr;
+    o->clip = options.clip;
+    assign_rates(o, options);
+    make_tensors(o);
     return qp_failed(ctx) ? NULL : o;
+}
+
+/* ---- A step ---------------------------------------------------------------------------------- */
+
+/* A call of an op over a list, filled group by group and run whenever it is full. */
+typedef struct {
+    const qp_op *op;
+    qp_tensor    in[QP_MAX_IN];
+    int          first, count; /* inputs before the list; all so far */
+} list_call;
+
+static void list_run(list_call *l) {
+    if (l->count > l->first) qp_apply(l->op, l->count, l->in, NULL);
+    l->count = l->first;
+}
+
+static void list_add(list_call *l, int n, const qp_tensor *group) {
+    if (l->count + n > l->op->max_in) list_run(l);
+    memcpy(l->in + l->count, group, (size_t)n * sizeof *group);
+    l->count += n;
 }
 
 /* None for what was frozen since. */
 static qp_tensor gradient(qp_tensor w) { return qp_requires_grad(w) ? qp_grad_of(w) : QP_NONE; }
 
 static void measure(qp_optim *o) {
+    list_call l = {&qp_op_add_square_sum, {o->square_sum}, 1, 1};
     qp_write(o->square_sum, QP_F64, (double[]){0}, 1);
     for (int i = 0; i < o->params.count; i++) {
         qp_tensor g = gradient(o->params.entries[i].tensor);
-        if (!qp_is_none(g)) qp_apply(&qp_op_add_square_sum, 2, (qp_tensor[]){o->square_sum, g}, NULL);
-        qp_drop(g);
+        if (!qp_is_none(g)) list_add(&l, 1, &g);
     }
+    list_run(&l);
     o->norm = sqrt(qp_item(o->square_sum));
     if (!qp_failed(o->ctx) && !isfinite(o->norm))
-        qp_fail(o->ctx, QP_ERR_STATE, "%s: the gradient's norm is %g at step %lld: nothing was changed", o->type->name,
-                o->norm, (long long)o->steps + 1);
+        qp_fail(o->ctx, QP_ERR_STATE, "%s: the gradient's norm is %g at step %lld: nothing was changed",
+                o->type->name, o->norm, (long long)o->steps + 1);
 }
 
-static void update(qp_optim *o, int index, const qp_tensor numbers[2]) {
-    qp_tensor w = o->params.entries[index].tensor, g = gradient(w);
-    qp_tensor in[5] = {w};
-    int       n = 1;
-    if (qp_is_none(g)) return;
-    for (int i = 0; i < o->type->state_count; i++) in[n++] = o->states[index * o->type->state_count + i];
-    in[n++] = g;
-    in[n++] = numbers[qp_ndim(w) >= 2];
-    qp_apply(o->type->op, n, in, NULL);
-    qp_drop(g);
-    qp_zero_grad(w);
+static void write_numbers(qp_optim *o) {
+    double clip = o->clip > 0 ? fmin(1, o->clip / (o->norm + 1e-6)) : 1;
+    for (int i = 0; i < o->rate_count; i++) {
+        float h[QPI_MAX_NUMBERS];
+        o->type->numbers(o, o->steps + 1, (qpi_rates){o->lr * o->rates[i].lr, o->rates[i].weight_decay}, h);
+        h[o->type->clip_number] = (float)clip;
+        qp_write(o->numbers[i], QP_F32, h, o->type->number_count);
+    }
+}
+
+static void update(qp_optim *o) {
+    list_call l = {.op = o->type->op};
+    for (int i = 0; i < o->params.count; i++) {
+        qp_tensor group[5] = {o->params.entries[i].tensor}, g = gradient(group[0]);
+        int       n = 1;
+        if (qp_is_none(g)) continue;
+        for (int k = 0; k < o->type->state_count; k++) group[n++] = o->states[i * o->type->state_count + k];
+        group[n++] = g;
+        group[n++] = o->numbers[o->rate[i]];
+        list_add(&l, n, group);
+    }
+    list_run(&l);
 }
 
 void qp_step(qp_optim *o) {
@@ -84,19 +161,16 @@ void qp_step(qp_optim *o) {
     qp_scope scope = qp_enter(ctx);
     bool     before = qp_no_grad(ctx, true);
     measure(o);
-    double    clip = o->clip > 0 ? fmin(1, o->clip / (o->norm + 1e-6)) : 1;
-    qp_tensor numbers[2];
-    for (int decays = 0; decays < 2; decays++) {
-        float h[QPI_MAX_NUMBERS];
-        o->type->numbers(o, o->steps + 1, decays, h);
-        h[o->type->clip_number] = (float)clip;
-        numbers[decays] = qp_from(ctx, QP_F32, 1, (int64_t[]){o->type->number_count}, h);
-    }
-    for (int i = 0; i < o->params.count && !qp_failed(ctx); i++) update(o, i, numbers);
+    if (!qp_failed(ctx)) write_numbers(o);
+    if (!qp_failed(ctx)) update(o);
     if (!qp_failed(ctx)) qp_write(o->step_tensor, QP_I64, &(int64_t){++o->steps}, 1);
+    for (int i = 0; i < o->params.count && !qp_failed(ctx); i++)
+        if (qp_requires_grad(o->params.entries[i].tensor)) qp_zero_grad(o->params.entries[i].tensor);
     qp_no_grad(ctx, before);
     qp_leave(scope);
 }
+
+/* ---- The rest --------------------------------------------------------------------------------- */
 
 void   qp_optim_set_lr(qp_optim *o, double lr) { o->lr = lr; }
 double qp_optim_norm(const qp_optim *o) { return o->norm; }
@@ -108,7 +182,8 @@ bool qp_optim_state(qp_optim *o, int index, char name[256], qp_tensor *t) {
         snprintf(name, 256, "step");
         *t = o->step_tensor;
     } else {
-        snprintf(name, 256, "%s.%s", o->type->state_names[index % count], o->params.entries[index / count].name);
+        snprintf(name, 256, "%s.%s", o->type->state_names[index % count],
+                 o->params.entries[index / count].name);
         *t = o->states[index];
     }
     return true;

@@ -8,14 +8,18 @@
 #define QPI_MAX_NUMBERS 8
 
 typedef struct {
-    const char        *name;
-    int                state_count;    /* tensors kept for each parameter, f32, its shape, from 0 */
-    const char        *state_names[2]; /* "m", "v" */
-    int                number_count;
-    int                clip_number; /* which of the numbers is the clip factor */
-    const qp_op       *op;          /* w, states.., g, numbers */
-    /* The numbers of step t (from 1) for a parameter that decays or not. */
-    void (*numbers)(const qp_optim *o, int64_t t, bool decays, float *out);
+    double lr, weight_decay;
+} qpi_rates;
+
+typedef struct {
+    const char  *name;
+    int          state_count;    /* tensors kept for each parameter, f32, its shape, from 0 */
+    const char  *state_names[2]; /* "m", "v" */
+    int          number_count;
+    int          clip_number; /* which of the numbers is the clip factor */
+    const qp_op *op;          /* for each parameter: w, states.., g, numbers */
+    /* The numbers of step t (from 1) at these rates. */
+    void (*numbers)(const qp_optim *o, int64_t t, qpi_rates rates, float *out);
 } qpi_optim_type;
 
 struct qp_optim {
@@ -23,13 +27,23 @@ struct qp_optim {
     const qpi_optim_type *type;
     qp_state_dict         params; /* a copy of the list, ours */
     qp_tensor            *states; /* state_count for each parameter */
+    qpi_rates            *rates;  /* the distinct ones; lr is a factor here */
+    int                  *rate;   /* of each parameter: which of them */
+    int                   rate_count;
+    qp_tensor            *numbers; /* of this step, for each of the rates */
     qp_tensor             step_tensor, square_sum;
     int64_t               steps;
     double                lr, clip, norm;
     double                options[4];
 };
 
-qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, double lr, double clip);
+/* What the options of every optimiser hold. */
+typedef struct {
+    double          lr, weight_decay, clip;
+    qp_param_groups groups;
+} qpi_optim_common;
+
+qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_optim_common options);
 
 extern const qp_op qp_op_adamw, qp_op_sgd, qp_op_add_square_sum;
 

@@ -1,13 +1,13 @@
 /* SGD with momentum; the arithmetic is the op of the same name. */
 #include "train/optim.h"
 
-enum { MOMENTUM, DECAY, NESTEROV };
+enum { MOMENTUM, NESTEROV };
 
-static void numbers(const qp_optim *o, int64_t t, bool decays, float *out) {
+static void numbers(const qp_optim *o, int64_t t, qpi_rates rates, float *out) {
     (void)t;
-    out[0] = (float)o->lr;
+    out[0] = (float)rates.lr;
     out[1] = (float)o->options[MOMENTUM];
-    out[2] = decays ? (float)o->options[DECAY] : 0;
+    out[2] = (float)rates.weight_decay;
     out[3] = (float)o->options[NESTEROV];
 }
 
@@ -20,10 +20,11 @@ static const qpi_optim_type sgd = {.name = "sgd",
                                    .numbers = numbers};
 
 qp_optim *qp_sgd(qp_state_dict params, qp_sgd_options options) {
-    qp_optim *o = qpi_optim_new(&sgd, params, options.lr != 0 ? options.lr : 1e-2, options.clip);
+    qp_optim *o = qpi_optim_new(&sgd, params,
+                                (qpi_optim_common){options.lr != 0 ? options.lr : 1e-2, options.weight_decay,
+                                                   options.clip, options.groups});
     if (!o) return NULL;
     o->options[MOMENTUM] = options.momentum;
-    o->options[DECAY] = options.weight_decay;
     o->options[NESTEROV] = options.nesterov;
     return o;
 }

@@ -86,6 +86,6 @@ void inputs_free(inputs *x) {
 
 bool inputs_intact(const inputs *x, const qp_op *op) {
     bool ok = true;
-    for (int i = 0; i < x->n; i++) ok = guarded_intact(&x->memory[i], i < 32 && (op->mutates >> i & 1)) && ok;
+    for (int i = 0; i < x->n; i++) ok = guarded_intact(&x->memory[i], op->mutates >> i & 1) && ok;
     return ok;
 }

@@ -278,6 +278,33 @@ static void test_frozen_later(void **state) {
     qp_close(s.ctx);
 }
 
+static double distance(qp_tensor a, qp_tensor b) { return qp_item(qp_sum(qp_abs(qp_sub(a, b)), 0, NULL, false)); }
+
+/* The first group that matches holds; without one, what has one axis does not decay. Gradients are
+ * zero here, so that decay is all that moves. */
+static void test_groups(void **state) {
+    (void)state;
+    qp_param_group groups[] = {{"a.*", 0.5, 0}, {"*.bias", 1, 0.5}, {"*", 3, 0.1}};
+    double         expected[][3] = {{0.9, 1, 0.9}, {1, 0.5, 0.7}}; /* a.weight, b.bias, b.weight after a step of 1 */
+    for (int with = 0; with < 2; with++) {
+        qp_ctx    *ctx = qp_open((qp_options){0});
+        qp_module *root = qp_module_new(ctx, NULL, ""), *a = qp_module_new(ctx, root, "a"), *b = qp_module_new(ctx, root, "b");
+        qp_tensor  w[3] = {qp_param(a, "weight", "ones", 2, (int64_t[]){2, 3}), qp_param(b, "bias", "ones", 1, (int64_t[]){3}),
+                           qp_param(b, "weight", "ones", 2, (int64_t[]){3, 2})};
+        qp_module_fill(root);
+        qp_optim *o = qp_adamw(qp_module_params(root), (qp_adamw_options){.lr = 1, .weight_decay = 0.1,
+                                                                          .groups = {with ? 3 : 0, groups}});
+        assert_non_null(o);
+        for (int i = 0; i < 3; i++) qp_backward(qp_sum(qp_affine(w[i], 0, 0), 0, NULL, false));
+        qp_step(o);
+        for (int i = 0; i < 3; i++)
+            assert_true(distance(w[i], qp_full(ctx, QP_F32, 0, NULL, expected[with][i])) < 1e-5);
+        assert_null(qp_sgd(qp_module_params(root), (qp_sgd_options){.groups = {1, &(qp_param_group){"c.*", 1, 0}}}));
+        assert_non_null(strstr(qp_error(ctx), "c.*"));
+        qp_close(ctx);
+    }
+}
+
 static void test_schedules(void **state) {
     (void)state;
     qp_schedule s = {.kind = QP_SCHEDULE_COSINE, .lr = 2, .warmup = 4, .steps = 24, .floor = 0.25};
@@ -314,7 +341,7 @@ static void test_no_heap_calls(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resume), cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals), cmocka_unit_test(test_states_are_kept),
-        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_frozen_later),
+        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_groups), cmocka_unit_test(test_frozen_later),
         cmocka_unit_test(test_schedules), cmocka_unit_test(test_divergence_is_an_error), cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
