@@ -1,6 +1,8 @@
 /* Speed of the matrix product beside OpenBLAS, BLIS and oneDNN, as JSON lines in GFLOP/s.
  *
- *     gemm [-t THREADS] [-i base|avx2|avx512] [-r ROUNDS] [FORM...]
+ *     gemm [-t THREADS] [-i base|avx2|avx512] [-p f32|bf16|mixed] [-r ROUNDS] [FORM...]
+ *
+ * -p: f32; operands of bf16; operands of f32 that are rounded to bf16 on the way.
  *
  * Contestants run in turn, ROUNDS times, and the median of their rounds counts: so a busy
  * moment of the machine hits them alike. "peak" is what FMA instructions alone reach in the
@@ -75,6 +77,7 @@ typedef struct {
     cblas_fn   *blas[CONTESTANTS];
     gemv_fn    *gemv[CONTESTANTS];
     dnnl_fn    *dnnl;
+    qp_dtype    type, compute;
 } bench;
 
 static void load_blas(bench *b, int who, const char *file, const char *set_threads, int threads)
@@ -124,7 +127,7 @@ static void run_quipu(const bench *b, const problem *p)
 {
     const shape *s = p->s;
     qk_gemm_args g = {.batch = s->batch, .m = s->m, .n = s->n, .k = s->k, .a = p->a, .b = p->b,
-                      .a_batch = s->m * s->k, .b_batch = s->k * s->n, .b_type = s->b_type,
+                      .a_batch = s->m * s->k, .b_batch = s->k * s->n, .a_type = b->type, .b_type = b->type == QP_F32 ? s->b_type : b->type, .compute = b->compute,
                       .c = p->c, .c_batch = s->m * s->n, .c_row = s->n, .scale = 1, .accumulate = p->ta};
     g.a_row = p->ta ? 1 : p->lda;
     g.a_col = p->ta ? p->lda : 1;
@@ -162,7 +165,7 @@ static void run(const bench *b, const problem *p, int who)
 static bool takes_part(const bench *b, const shape *s, int who)
 {
     if (who == QUIPU) return true;
-    if (s->b_type != QP_F32) return false;
+    if (s->b_type != QP_F32 || b->type != QP_F32 || b->compute != QP_F32) return false;
     return who == ONEDNN ? b->dnnl != NULL : b->blas[who] && b->gemv[who];
 }
 
@@ -277,11 +280,13 @@ int main(int argc, char **argv)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) b.gemm = qk_gemm_avx2;
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) b.gemm = qk_gemm_avx512;
 #endif
-    while ((option = getopt(argc, argv, "t:i:r:")) != -1) {
+    while ((option = getopt(argc, argv, "t:i:p:r:")) != -1) {
         if (option == 't') threads = atoi(optarg);
         if (option == 'r') rounds = atoi(optarg);
         if (option == 'i')
             b.gemm = !strcmp(optarg, "base") ? qk_gemm_base : !strcmp(optarg, "avx2") ? qk_gemm_avx2 : qk_gemm_avx512;
+        if (option == 'p' && !strcmp(optarg, "bf16")) b.type = QP_BF16;
+        if (option == 'p' && !strcmp(optarg, "mixed")) b.compute = QP_BF16;
         if (option == '?') return 2;
     }
     if (threads < 1 || threads > 64 || rounds < 1 || rounds > 99) return 2;

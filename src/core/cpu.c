@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "core/core.h"
+#include "core/isa.h"
 
 qp_isa qpi_cpu_isa(void) {
 #if defined(__x86_64__)
@@ -12,6 +13,22 @@ qp_isa qpi_cpu_isa(void) {
     if (avx2) return QP_ISA_AVX2;
 #endif
     return QP_ISA_BASE;
+}
+
+bool qpi_cpu_bf16(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
+bool qpi_cpu_vnni(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
 }
 
 const qp_kernel *qpi_kernel_for(const qp_op *op, qp_isa isa) {

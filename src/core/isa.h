@@ -16,8 +16,18 @@
 #ifndef QUIPU_CORE_ISA_H
 #define QUIPU_CORE_ISA_H
 
+#include <stdbool.h>
+
+/* Instructions beyond those of the instruction sets: some processors with AVX-512 have them. */
+bool qpi_cpu_bf16(void);
+bool qpi_cpu_vnni(void);
+
 #ifndef QP_ISA
 #define QP_ISA base
+#endif
+/* The copy of the matrix product for BF16 instructions (kernels/gemm_parts.h). */
+#ifndef QP_PAIRS
+#define QP_PAIRS 0
 #endif
 #ifndef QP_BODY
 #define QP_BODY 0

@@ -4,16 +4,26 @@
 #define BIG_ITEM 5e7  /* flops from which one product is worth all threads */
 #define PIECE 1e6     /* flops worth claiming */
 
+extern qk_gemm_fn qk_gemm_avx512bf16;
+
+/* bf16 in both places is what the instructions for bf16 take; f64 is no type to compute in. */
+static qp_dtype compute_of(const qk_gemm_args *g)
+{
+    if (g->compute == QP_F16 || g->compute == QP_BF16) return g->compute;
+    return g->a_type == QP_BF16 && g->b_type == QP_BF16 ? QP_BF16 : QP_F32;
+}
+
 static gemm_item item_of(const qk_gemm_args *g, int64_t index)
 {
-    gemm_item item = {.g = g, .k = g->k, .from_c = g->accumulate, .ends = true};
-    item.a = (gemm_source){g->a, g->a_type, g->a_col, g->a_row};
-    item.b = (gemm_source){g->b, g->b_type, g->b_row, g->b_col};
-    item.a.data = (const char *)g->a + index * g->a_batch * gemm_bytes(g->a_type);
-    item.b.data = (const char *)g->b + index * g->b_batch * gemm_bytes(g->b_type);
-    item.c = g->c + index * g->c_batch;
-    if (g->pre_act) item.pre_act = g->pre_act + index * g->c_batch;
-    if (g->residual) item.residual = g->residual + index * g->residual_batch;
+    gemm_item item = {.g = g, .k = gemm_parts(g->k, GEMM_PAIR), .from_c = g->accumulate, .ends = true};
+    gemm_kind a = gemm_kind_of(g->a_type, compute_of(g)), b = gemm_kind_of(g->b_type, compute_of(g));
+    item.a = (gemm_source){g->a, a, g->a_col, g->a_row, g->k};
+    item.b = (gemm_source){g->b, b, g->b_row, g->b_col, g->k};
+    item.a.data = (const char *)g->a + index * g->a_batch * gemm_bytes(a);
+    item.b.data = (const char *)g->b + index * g->b_batch * gemm_bytes(b);
+    item.c = gemm_of_c(g, g->c, index * g->c_batch);
+    if (g->pre_act) item.pre_act = gemm_of_c(g, g->pre_act, index * g->c_batch);
+    if (g->residual) item.residual = gemm_of_c(g, g->residual, index * g->residual_batch);
     return item;
 }
 
@@ -45,17 +55,29 @@ static void run_items(void *arg, int64_t begin, int64_t end, int worker)
 size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threads)
 {
     if (batch <= 0 || m <= 0 || n <= 0) return 0;
-    size_t shared = gemm_item_bytes(m, k, threads), alone = gemm_item_bytes(m, k, 1) * (size_t)threads;
-    return batch > 1 && alone > shared ? alone : shared;
+    size_t most = 0;
+    for (int pair = 1; pair <= 2; pair++) {
+        int64_t words = gemm_parts(k, pair);
+        size_t  shared = gemm_item_bytes(m, words, threads), alone = gemm_item_bytes(m, words, 1) * (size_t)threads;
+        if (shared > most) most = shared;
+        if (batch > 1 && alone > most) most = alone;
+    }
+    return most;
 }
 #endif
 
 void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g)
 {
     if (g->batch <= 0 || g->m <= 0 || g->n <= 0) return;
+#if VF_LANES == 16 && !QP_PAIRS
+    if (compute_of(g) == QP_BF16 && qpi_cpu_bf16()) {
+        qk_gemm_avx512bf16(exec, g);
+        return;
+    }
+#endif
     double flops = 2.0 * (double)g->m * (double)g->n * (double)gemm_max(g->k, 1);
     if (g->batch > 1 && flops < BIG_ITEM) {
-        batch_job job = {g, exec->scratch, gemm_item_bytes(g->m, g->k, 1)};
+        batch_job job = {g, exec->scratch, gemm_item_bytes(g->m, gemm_parts(g->k, GEMM_PAIR), 1)};
         qp_parallel(exec, g->batch, gemm_max(1, (int64_t)(PIECE / flops)), run_items, &job);
         return;
     }

@@ -3,10 +3,28 @@
 
 typedef struct {
     float        scale;
-    const float *prev, *bias, *residual; /* or NULL */
-    float       *pre_act, *out;          /* pre_act or NULL */
+    const float *bias;                        /* or NULL */
+    const char  *prev, *residual;             /* or NULL */
+    char        *pre_act, *out;               /* pre_act or NULL */
     int64_t      prev_row, residual_row, pre_act_row, out_row;
+    qp_dtype     prev_type, out_type, c_type; /* totals are f32, what lies in C may not be */
 } ending;
+
+INLINE vf end_load(qp_dtype type, const char *data, int64_t i, int n)
+{
+    if (type == QP_F32) return vf_load_n((const float *)data + i, n);
+    return gemm_load(type, data + 2 * i, n);
+}
+
+INLINE void end_store(qp_dtype type, char *data, int64_t i, vf x, int n)
+{
+    if (type == QP_F32)
+        vf_store_n((float *)data + i, x, n);
+    else if (type == QP_BF16)
+        vf_store_bf16_n((uint16_t *)data + i, x, n);
+    else
+        vf_store_f16_n((uint16_t *)data + i, x, n);
+}
 
 INLINE vf activate(qk_act act, vf x)
 {
@@ -24,12 +42,12 @@ INLINE vf activate(qk_act act, vf x)
 INLINE void finish(qk_act act, const ending *e, vf acc, int64_t i, int64_t j, int n)
 {
     vf scale = vf_set1(e->scale), x = scale * acc;
-    if (e->prev) x = vf_fma(scale, acc, vf_load_n(e->prev + i * e->prev_row + j, n));
+    if (e->prev) x = vf_fma(scale, acc, end_load(e->prev_type, e->prev, i * e->prev_row + j, n));
     if (e->bias) x += vf_load_n(e->bias + j, n);
-    if (e->pre_act) vf_store_n(e->pre_act + i * e->pre_act_row + j, x, n);
+    if (e->pre_act) end_store(e->c_type, e->pre_act, i * e->pre_act_row + j, x, n);
     x = activate(act, x);
-    if (e->residual) x += vf_load_n(e->residual + i * e->residual_row + j, n);
-    vf_store_n(e->out + i * e->out_row + j, x, n);
+    if (e->residual) x += end_load(e->c_type, e->residual, i * e->residual_row + j, n);
+    end_store(e->out_type, e->out, i * e->out_row + j, x, n);
 }
 
 INLINE void finish_all(qk_act act, const ending *e, const gemm_piece *piece)
@@ -48,26 +66,30 @@ static void set_end(ending *e, const gemm_item *item, const gemm_piece *piece)
 {
     const qk_gemm_args *g = item->g;
     if (g->bias) e->bias = g->bias + piece->j;
-    if (item->pre_act) e->pre_act = item->pre_act + piece->i * g->c_row + piece->j;
+    if (item->pre_act) e->pre_act = gemm_of_c(g, item->pre_act, piece->i * g->c_row + piece->j);
     e->pre_act_row = g->c_row;
-    if (item->residual) e->residual = item->residual + piece->i * g->residual_row + piece->j;
+    if (item->residual) 
+        e->residual = gemm_of_c(g, item->residual, piece->i * g->residual_row + piece->j);
     e->residual_row = g->residual_row;
 }
 
 void QK(gemm_add)(const gemm_item *item, const gemm_piece *piece)
 {
     const qk_gemm_args *g = item->g;
-    float  *c = item->c + piece->i * g->c_row + piece->j;
-    ending  e = {.scale = g->scale};
+    char   *c = gemm_of_c(g, item->c, piece->i * g->c_row + piece->j);
+    ending  e = {.scale = g->scale, .c_type = g->c_type};
     bool    ends = piece->last && item->ends;
     if (!piece->first) {
-        e.prev = piece->total;
+        e.prev = (const char *)piece->total;
         e.prev_row = piece->total_row;
+        e.prev_type = QP_F32;
     } else if (item->from_c) {
         e.prev = c;
         e.prev_row = g->c_row;
+        e.prev_type = g->c_type;
     }
-    e.out = piece->last ? c : piece->total;
+    e.out = piece->last ? c : (char *)piece->total;
+    e.out_type = piece->last ? g->c_type : QP_F32;
     e.out_row = piece->last ? g->c_row : piece->total_row;
     if (ends) set_end(&e, item, piece);
     switch (ends ? g->act : QK_ACT_NONE) {

@@ -41,7 +41,7 @@ static gemm_ahead walk_of(const job *w, int64_t j, int64_t block)
     const gemm_source *b = &w->item->b;
     gemm_ahead walk = {.next = gemm_at(b, block * w->block, j), .step = 64};
     walk.run = walk.left = gemm_parts(w->block, 16);
-    walk.wrap = b->j_step * 4 - walk.run * walk.step;
+    walk.wrap = b->j_step * gemm_bytes(b->kind) - walk.run * walk.step;
     walk.rate = w->panels == 1 ? 4 : 2;
     return walk;
 }
@@ -51,7 +51,7 @@ static void run_tile(const job *w, int64_t j, int64_t cols, float *total)
 {
     const gemm_source *b = &w->item->b;
     int64_t            total_row = w->panels * TILE_COLS;
-    gemm_tile          t = {.a_step = b->j_step, .b_step = TILE_COLS, .c_row = total_row,
+    gemm_tile          t = {.a_step = b->j_step / GEMM_PAIR, .b_step = TILE_COLS, .c_row = total_row,
                             .prev_row = total_row, .scale = w->item->g->scale};
     gemm_ahead none = {.rate = 0};
     for (int64_t block = 0; block < w->blocks; block++) {
@@ -82,12 +82,13 @@ static void run_tiles(void *arg, int64_t begin, int64_t end, int worker)
     done.from_c = false;
     for (int64_t j = begin * TILE_ROWS; j < gemm_min(end * TILE_ROWS, g.n); j += TILE_ROWS) {
         int64_t     cols = gemm_min(TILE_ROWS, g.n - j);
-        gemm_source flipped = {total, QP_F32, 1, total_row};
+        gemm_source flipped = {total, GEMM_WORDS, 1, total_row * GEMM_PAIR, g.m * GEMM_PAIR};
         gemm_piece  piece = {.j = j, .rows = g.m, .cols = cols, .first = true, .last = true,
                              .acc = rows, .acc_row = VF_LANES};
         if (w->item->from_c)
             for (int64_t i = 0; i < g.m; i++)
-                for (int64_t c = 0; c < cols; c++) total[c * total_row + i] = done.c[i * g.c_row + j + c];
+                for (int64_t c = 0; c < cols; c++)
+                    total[c * total_row + i] = gemm_load(g.c_type, gemm_of_c(&g, done.c, i * g.c_row + j + c), 1)[0];
         run_tile(w, j, cols, total);
         QK(gemm_pack)(rows, VF_LANES, 1, &flipped, 0, g.m, 0, (int)cols);
         QK(gemm_add)(&done, &piece);
@@ -96,15 +97,15 @@ static void run_tiles(void *arg, int64_t begin, int64_t end, int worker)
 
 bool QK(gemm_flip_takes)(const gemm_item *item)
 {
-    return item->g->m <= FLIP_ROWS && item->g->n >= MANY_COLS && item->b.type == QP_F32 && item->b.p_step == 1;
+    return item->g->m <= FLIP_ROWS && item->g->n >= MANY_COLS && gemm_lines_in_place(&item->b);
 }
 
 void QK(gemm_flip)(const qp_exec *exec, const gemm_item *item)
 {
     const qk_gemm_args *g = item->g;
-    job w = {.item = item, .block = gemm_block_of(g->k), .panels = gemm_parts(g->m, TILE_COLS),
+    job w = {.item = item, .block = gemm_block_of(item->k), .panels = gemm_parts(g->m, TILE_COLS),
              .packed = exec->scratch};
-    w.blocks = gemm_max(1, gemm_parts(g->k, w.block));
+    w.blocks = gemm_max(1, gemm_parts(item->k, w.block));
     pack_panels(&w);
     int64_t tiles = gemm_parts(g->n, TILE_ROWS);
     qp_parallel(exec, tiles, gemm_max(1, tiles / (TASKS * exec->threads)), run_tiles, &w);

@@ -2,12 +2,17 @@
  *
  * The order of summation is the same in every part: k is cut into blocks (gemm_block_of, a
  * function of k alone); within a block acc = a[p] b[p] + acc, p ascending from acc = 0;
- * then total = scale * acc + total, blocks ascending. */
+ * then total = scale * acc + total, blocks ascending.
+ *
+ * These files are compiled once more, with QP_PAIRS, for the instructions that multiply pairs of
+ * bf16. What is packed and multiplied is then no float but a word of two values that follow each
+ * other in k; wherever these files say p or k, they count such words. */
 #ifndef QUIPU_KERNELS_GEMM_PARTS_H
 #define QUIPU_KERNELS_GEMM_PARTS_H
 
 #include "core/simd.h"
 #include "kernels/gemm_sizes.h"
+#include "kernels/gemm_word.h"
 
 /* A register tile is TILE_ROWS x TILE_COLS; packed A has A_STEP floats for each p. */
 #if VF_LANES == 16
@@ -21,27 +26,29 @@
 #define TILE_COLS (TILE_VECS * VF_LANES)
 #define A_STEP VF_LANES
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* A matrix to read: element (p, j) at p * p_step + j * j_step. */
+/* A matrix to read: value (p, j) at p * p_step + j * j_step. */
 typedef struct {
     const void *data;
-    qp_dtype    type;
-    int64_t     p_step, j_step;
+    gemm_kind   kind;
+    int64_t     p_step, j_step, values; /* along p: the last word may lack its second value */
 } gemm_source;
 
-static inline int64_t gemm_bytes(qp_dtype type) { return type == QP_F32 ? 4 : 2; }
+static inline int64_t gemm_bytes(gemm_kind kind) { return GEMM_TYPE(kind) == QP_F32 ? 4 : 2; }
 static inline const void *gemm_at(const gemm_source *s, int64_t p, int64_t j)
 {
-    return (const char *)s->data + (p * s->p_step + j * s->j_step) * gemm_bytes(s->type);
+    return (const char *)s->data + (p * GEMM_PAIR * s->p_step + j * s->j_step) * gemm_bytes(s->kind);
 }
 
-/* n values; n is the constant VF_LANES for whole vectors, so that the mask goes away. */
-INLINE vf gemm_load(qp_dtype type, const void *data, int n)
+/* How many of `count` words from p0 on have all their values. */
+static inline int64_t gemm_whole(const gemm_source *s, int64_t p0, int64_t count)
 {
-    if (type == QP_F32) return n == VF_LANES ? vf_load(data) : vf_load_n(data, n);
-    if (type == QP_BF16) return n == VF_LANES ? vf_load_bf16(data) : vf_load_bf16_n(data, n);
-    return n == VF_LANES ? vf_load_f16(data) : vf_load_f16_n(data, n);
+    return gemm_min(count, s->values / GEMM_PAIR - p0);
+}
+
+/* Can words be read where they lie, a line of them for each j? */
+static inline bool gemm_lines_in_place(const gemm_source *s)
+{
+    return s->kind == GEMM_WORDS && s->p_step == 1 && s->j_step % GEMM_PAIR == 0 && s->values % GEMM_PAIR == 0;
 }
 
 /* out[p * step + j] = source(p0 + p, j0 + j) for p < count and j < cols; the other j of the
@@ -79,12 +86,18 @@ extern gemm_tile_fn *const QK(gemm_tile_by_cols)[TILE_VECS][TILE_ROWS + 1];
 typedef struct {
     const qk_gemm_args *g;
     gemm_source         a, b; /* j counts the rows of A and the columns of B */
-    float              *c, *pre_act;
-    const float        *residual;
+    void               *c, *pre_act;
+    const void         *residual;
     int64_t             k;
     bool                from_c; /* the total starts from C */
     bool                ends;   /* the last block applies the end */
 } gemm_item;
+
+/* The place in C, or what is like it, of an element. */
+static inline void *gemm_of_c(const qk_gemm_args *g, const void *c, int64_t element)
+{
+    return (char *)c + element * (g->c_type == QP_F32 ? 4 : 2);
+}
 
 /* Adds one block's sums (row stride acc_row) to the total of a piece of C at (i, j). The
  * total comes from C or nothing in the first block and goes to C in the last, otherwise it

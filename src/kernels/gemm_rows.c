@@ -12,6 +12,16 @@
 #define FEW_ROWS 8
 #define VECS 2
 #endif
+/* How B may have to be read: what is rounded to be a float is left to the strips. */
+#if QP_PAIRS
+#define KIND_1 GEMM_BF16
+#define KIND_2 GEMM_F32_TO_BF16
+#define KIND_3 GEMM_F16_TO_BF16
+#else
+#define KIND_1 GEMM_F32
+#define KIND_2 GEMM_BF16
+#define KIND_3 GEMM_F16
+#endif
 #define PAIR_ROWS 4 /* rows so few that two groups of columns go together */
 
 typedef struct {
@@ -60,9 +70,9 @@ INLINE void fetch_lines(const char *at, int64_t j_bytes)
 #define ZERO(i) vf s##i = {0}, t##i = {0};
 #define ADD(i) \
     if (i < rows) { \
-        vf z = vf_set1(a[i * TURN_STEP + value]); \
-        s##i = vf_fma(z, x[value], s##i); \
-        if (groups == 2) t##i = vf_fma(z, y[value], t##i); \
+        vf z = word_at(&a[i * TURN_STEP + value]); \
+        s##i = word_fma(z, x[value], s##i); \
+        if (groups == 2) t##i = word_fma(z, y[value], t##i); \
     }
 #define ADD_VALUE(u) \
     { \
@@ -77,11 +87,11 @@ INLINE void fetch_lines(const char *at, int64_t j_bytes)
 
 /* One or two groups of VF_LANES columns; returns how far in p it came. Few rows need two
  * groups, because a sum waits for the one before. acc: rows x groups vectors. */
-INLINE int64_t turned_steps(const int rows, const int groups, qp_dtype type, const job *w, int64_t block,
+INLINE int64_t turned_steps(const int rows, const int groups, gemm_kind kind, const job *w, int64_t block,
                             int64_t j, float *acc)
 {
-    const int64_t bytes = gemm_bytes(type), count = block_count(w, block);
-    const int64_t j_bytes = w->item->b.j_step * bytes, line_bytes = w->item->k * bytes;
+    const int64_t bytes = GEMM_PAIR * gemm_bytes(kind), count = gemm_whole(&w->item->b, block * w->block, block_count(w, block));
+    const int64_t j_bytes = w->item->b.j_step * gemm_bytes(kind), line_bytes = w->item->k * bytes;
     const float  *a = a_at(w, block);
     const char   *in = gemm_at(&w->item->b, block * w->block, j), *in2 = in + VF_LANES * j_bytes;
     int64_t       p = 0, done = block * w->block * bytes, offset[VF_LANES];
@@ -93,10 +103,10 @@ INLINE int64_t turned_steps(const int rows, const int groups, qp_dtype type, con
         const char *ahead = in + AHEAD + (p & TURN_STEP ? VF_LANES / 2 : 0) * j_bytes;
         if (done + AHEAD >= line_bytes) ahead += groups * VF_LANES * j_bytes - line_bytes;
         fetch_lines(ahead, j_bytes);
-        turn(type, x, in, offset);
+        turn(kind, x, in, offset);
         if (groups == 2) {
             fetch_lines(ahead + VF_LANES * j_bytes, j_bytes);
-            turn(type, y, in2, offset);
+            turn(kind, y, in2, offset);
         }
         EACH_VALUE(ADD_VALUE)
         a += rows * TURN_STEP;
@@ -112,10 +122,10 @@ typedef int64_t turned_fn(const job *w, int64_t block, int64_t j, float *acc);
 #define TURNED(n, groups) \
     static int64_t turned_##n##_##groups(const job *w, int64_t block, int64_t j, float *acc) \
     { \
-        switch (w->item->b.type) { \
-        case QP_F32: return turned_steps(n, groups, QP_F32, w, block, j, acc); \
-        case QP_BF16: return turned_steps(n, groups, QP_BF16, w, block, j, acc); \
-        default: return turned_steps(n, groups, QP_F16, w, block, j, acc); \
+        switch (w->item->b.kind) { \
+        case KIND_1: return turned_steps(n, groups, KIND_1, w, block, j, acc); \
+        case KIND_2: return turned_steps(n, groups, KIND_2, w, block, j, acc); \
+        default: return turned_steps(n, groups, KIND_3, w, block, j, acc); \
         } \
     }
 #define ENTRY(n) turned_##n##_1,
@@ -141,9 +151,9 @@ static void turned_rest(const job *w, int64_t block, int64_t p, int64_t j, int64
     for (; p < count; p++)
         for (int64_t c = 0; c < cols; c++) {
             const float *a = a_at(w, block) + p / TURN_STEP * TURN_STEP * m + p % TURN_STEP;
-            vf           y = gemm_load(b->type, gemm_at(b, block * w->block + p, j + c), 1);
+            float        y = turn_word(b->kind, b, block * w->block + p, j + c);
             for (int64_t i = 0; i < m; i++)
-                acc[i * cols + c] = vf_fma(vf_set1(a[i * TURN_STEP]), y, vf_set1(acc[i * cols + c]))[0];
+                acc[i * cols + c] = word_fma(word_at(&a[i * TURN_STEP]), word_at(&y), vf_set1(acc[i * cols + c]))[0];
         }
 }
 
@@ -179,55 +189,62 @@ static void turned(const job *w, int64_t j, int64_t end)
 
 /* ---- columns contiguous in B: whole lines of B are added to rows of sums ------------------ */
 
-/* So many lines of B, and vectors of columns; the last vector has n of them. */
-INLINE void wide_column(const int count, const int vecs, qp_dtype type, const job *w, float *sums, const float *a,
-                        const char *in, int64_t p_bytes, int n)
+/* So many p, and vectors of columns; the last vector has n of them. `whole`: words have all their
+ * values. */
+INLINE void wide_column(const int count, const int vecs, const bool whole, const gemm_source *b, const job *w,
+                        float *sums, const float *a, const char *in, int n)
 {
-    vf y[TURN_STEP][VECS];
+    const gemm_kind kind = b->kind;
+    int64_t         line = b->p_step * gemm_bytes(kind);
+    vf              y[TURN_STEP][VECS];
     for (int u = 0; u < count; u++)
-        for (int v = 0; v < vecs; v++)
-            y[u][v] = gemm_load(type, in + u * p_bytes + v * VF_LANES * gemm_bytes(type), vecs > 1 ? VF_LANES : n);
+        for (int v = 0; v < vecs; v++) {
+            const char *first = in + u * GEMM_PAIR * line + v * VF_LANES * gemm_bytes(kind);
+            y[u][v] = gemm_words(kind, first, whole ? first + line : NULL, vecs > 1 ? VF_LANES : n);
+        }
     for (int64_t i = 0; i < w->item->g->m; i++, a += TURN_STEP, sums += w->sums_row) {
         vf s[VECS];
         for (int v = 0; v < vecs; v++) s[v] = vf_load(sums + v * VF_LANES);
         for (int u = 0; u < count; u++)
-            for (int v = 0; v < vecs; v++) s[v] = vf_fma(vf_set1(a[u]), y[u][v], s[v]);
+            for (int v = 0; v < vecs; v++) s[v] = word_fma(word_at(&a[u]), y[u][v], s[v]);
         for (int v = 0; v < vecs; v++) vf_store(sums + v * VF_LANES, s[v]);
     }
 }
 
-INLINE void wide_lines(const int count, qp_dtype type, const job *w, float *sums, const float *a, const char *in,
-                       int64_t p_bytes, int64_t cols)
+INLINE void wide_lines(const int count, const bool whole, const gemm_source *b, const job *w, float *sums,
+                       const float *a, const char *in, int64_t cols)
 {
-    int64_t j = 0, bytes = gemm_bytes(type);
+    int64_t j = 0, bytes = gemm_bytes(b->kind);
     for (; j + VECS * VF_LANES <= cols; j += VECS * VF_LANES)
-        wide_column(count, VECS, type, w, sums + j, a, in + j * bytes, p_bytes, VF_LANES);
+        wide_column(count, VECS, whole, b, w, sums + j, a, in + j * bytes, VF_LANES);
     for (; j < cols; j += VF_LANES)
-        wide_column(count, 1, type, w, sums + j, a, in + j * bytes, p_bytes, (int)gemm_min(cols - j, VF_LANES));
+        wide_column(count, 1, whole, b, w, sums + j, a, in + j * bytes, (int)gemm_min(cols - j, VF_LANES));
 }
 
-INLINE void wide(qp_dtype type, const job *w, int64_t j, int64_t cols, float *sums)
+INLINE void wide(gemm_kind kind, const job *w, int64_t j, int64_t cols, float *sums)
 {
-    const gemm_source *b = &w->item->b;
-    int64_t            p_bytes = b->p_step * gemm_bytes(type), floats = w->item->g->m * w->sums_row;
+    gemm_source b = w->item->b;
+    b.kind = kind;
+    int64_t line = GEMM_PAIR * b.p_step * gemm_bytes(kind), m = w->item->g->m, floats = m * w->sums_row;
     for (int64_t block = 0; block < w->blocks; block++) {
-        int64_t      count = block_count(w, block), p = 0;
+        int64_t      count = block_count(w, block), whole = gemm_whole(&b, block * w->block, count), p = 0;
         const float *a = a_at(w, block);
-        const char  *in = gemm_at(b, block * w->block, j);
+        const char  *in = gemm_at(&b, block * w->block, j);
         memset(sums, 0, (size_t)floats * sizeof *sums);
-        for (; p + TURN_STEP <= count; p += TURN_STEP, in += TURN_STEP * p_bytes, a += TURN_STEP * w->item->g->m)
-            wide_lines(TURN_STEP, type, w, sums, a, in, p_bytes, cols);
-        for (; p < count; p++, in += p_bytes) wide_lines(1, type, w, sums, a++, in, p_bytes, cols);
+        for (; p + TURN_STEP <= whole; p += TURN_STEP, in += TURN_STEP * line, a += TURN_STEP * m)
+            wide_lines(TURN_STEP, true, &b, w, sums, a, in, cols);
+        for (; p < whole; p++, in += line) wide_lines(1, true, &b, w, sums, a++, in, cols);
+        if (p < count) wide_lines(1, false, &b, w, sums, a, in, cols);
         add_block(w, block, j, cols, sums, w->sums_row, sums + floats);
     }
 }
 
 static void wide_any(const job *w, int64_t j, int64_t cols, float *sums)
 {
-    switch (w->item->b.type) {
-    case QP_F32: wide(QP_F32, w, j, cols, sums); break;
-    case QP_BF16: wide(QP_BF16, w, j, cols, sums); break;
-    default: wide(QP_F16, w, j, cols, sums);
+    switch (w->item->b.kind) {
+    case KIND_1: wide(KIND_1, w, j, cols, sums); break;
+    case KIND_2: wide(KIND_2, w, j, cols, sums); break;
+    default: wide(KIND_3, w, j, cols, sums);
     }
 }
 
@@ -249,35 +266,39 @@ static void pack_rows(void *arg, int64_t begin, int64_t end, int worker)
 {
     const job         *w = arg;
     const gemm_source *a = &w->item->a;
-    int64_t            m = w->item->g->m;
-    bool               floats = a->type == QP_F32 && a->p_step == 1;
+    int64_t            m = w->item->g->m, whole = gemm_whole(a, 0, w->item->k);
     (void)worker;
     for (int64_t i = begin; i < end; i++) {
         float *out = w->a + i * TURN_STEP;
         for (int64_t p = 0; p < w->item->k; p += TURN_STEP, out += m * TURN_STEP) {
             int64_t n = gemm_min(TURN_STEP, w->item->k - p);
-            if (floats && n == TURN_STEP)
-                memcpy(out, gemm_at(a, p, i), TURN_STEP * sizeof *out);
+            if (a->p_step == 1 && p + TURN_STEP <= whole)
+                turn_line(a->kind, out, gemm_at(a, p, i));
             else
-                for (int64_t u = 0; u < n; u++) out[u] = gemm_load(a->type, gemm_at(a, p + u, i), 1)[0];
+                for (int64_t u = 0; u < n; u++) out[u] = turn_word(a->kind, a, p + u, i);
         }
     }
 }
 
+static bool kind_taken(gemm_kind kind) { return kind == KIND_1 || kind == KIND_2 || kind == KIND_3; }
+
 bool QK(gemm_rows_takes)(const gemm_item *item)
 {
-    return (item->b.p_step == 1 && item->g->m <= FEW_ROWS) || (item->b.j_step == 1 && item->g->m <= (item->g->n >= MANY_COLS ? FEW_WIDE_ROWS : 8));
+    const qk_gemm_args *g = item->g;
+    if (!kind_taken(item->b.kind)) return false;
+    if (item->b.p_step == 1 && g->m <= FEW_ROWS) return true;
+    return item->b.j_step == 1 && g->m <= (g->n >= MANY_COLS ? FEW_WIDE_ROWS : 8);
 }
 
 void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item)
 {
     const qk_gemm_args *g = item->g;
-    job w = {.item = item, .block = gemm_block_of(g->k), .sums_row = gemm_wide_cols(g->m),
+    job w = {.item = item, .block = gemm_block_of(item->k), .sums_row = gemm_wide_cols(g->m),
              .workers = exec->scratch};
     w.worker_floats = 2 * g->m * w.sums_row;
-    w.blocks = gemm_max(1, gemm_parts(g->k, w.block));
+    w.blocks = gemm_max(1, gemm_parts(item->k, w.block));
     w.a = w.workers + exec->threads * w.worker_floats;
-    qp_parallel(exec, g->m, gemm_parts(PACK_PIECE, gemm_max(1, g->k)), pack_rows, &w);
+    qp_parallel(exec, g->m, gemm_parts(PACK_PIECE, gemm_max(1, item->k)), pack_rows, &w);
     int64_t cols = gemm_parts(g->n, TASKS * exec->threads);
     w.task_cols = gemm_min(gemm_parts(cols, WIDE_UNIT) * WIDE_UNIT, w.sums_row);
     qp_parallel(exec, gemm_parts(g->n, w.task_cols), 1, run_tasks, &w);

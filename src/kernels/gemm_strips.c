@@ -54,7 +54,7 @@ static void pack_tiles(void *arg, int64_t begin, int64_t end, int worker)
 static bool b_in_place(const job *w, int64_t tiles, int64_t cols)
 {
     const gemm_source *b = &w->item->b;
-    return tiles <= FEW_TILES && b->type == QP_F32 && b->j_step == 1 && cols % VF_LANES == 0;
+    return GEMM_PAIR == 1 && tiles <= FEW_TILES && b->kind == GEMM_WORDS && b->j_step == 1 && cols % VF_LANES == 0;
 }
 
 /* The same for the panels of a strip, from column j to `end`. */
@@ -86,7 +86,7 @@ static void set_a(const job *w, int64_t tile, int64_t block, gemm_tile *t, gemm_
         return;
     }
     t->a = gemm_at(a, block * w->block, w->i0 + tile_start(w, tile));
-    t->a_step = w->by_rows ? a->j_step : a->p_step;
+    t->a_step = w->by_rows ? a->j_step / GEMM_PAIR : a->p_step;
     ahead->next = gemm_at(a, block * w->block, w->i0 + tile_start(w, tile + 1));
     ahead->step = 64;
     ahead->run = ahead->left = w->by_rows ? gemm_parts(t->count, 16) : 2;
@@ -99,8 +99,9 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
 {
     const qk_gemm_args *g = w->item->g;
     bool   bare = !w->item->ends || !(g->bias || g->act || w->item->residual || w->item->pre_act);
-    float *c = w->item->c + piece->i * g->c_row + piece->j;
-    if (piece->cols < TILE_COLS || (piece->last && !bare)) {
+    bool   meets_c = piece->last || (piece->first && w->item->from_c);
+    float *c = gemm_of_c(g, w->item->c, piece->i * g->c_row + piece->j);
+    if (piece->cols < TILE_COLS || (piece->last && !bare) || (meets_c && g->c_type != QP_F32)) {
         float acc[TILE_ROWS * TILE_COLS];
         t->c = acc;
         t->c_row = TILE_COLS;
@@ -124,13 +125,13 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
 static gemm_ahead walk_of(const job *w, int64_t strip, int64_t block, int64_t tiles)
 {
     const gemm_source *b = &w->item->b;
-    int64_t    size = gemm_bytes(b->type), cols = w->panels * TILE_COLS;
+    int64_t    size = gemm_bytes(b->kind), cols = w->panels * TILE_COLS;
     gemm_ahead walk = {.next = gemm_at(b, block * w->block, strip * cols), .step = 64};
     bool       by_cols = b->p_step == 1;
-    walk.run = gemm_parts((by_cols ? w->block : cols) * size, 64);
+    walk.run = gemm_parts((by_cols ? w->block * GEMM_PAIR : cols) * size, 64);
     walk.left = walk.run;
     walk.wrap = (by_cols ? b->j_step : b->p_step) * size - walk.run * walk.step;
-    walk.rate = (int)gemm_parts(2 * size, tiles);
+    walk.rate = (int)gemm_parts(2 * GEMM_PAIR * size, tiles);
     return walk;
 }
 
@@ -197,35 +198,38 @@ static void run_block(const qp_exec *exec, job *w)
 /* Is A best read where it lies? Not if its lines compete for the same places of a cache. */
 static bool a_in_place(const gemm_source *a, int64_t n)
 {
-    if (a->type != QP_F32 || (a->p_step != 1 && a->j_step != 1)) return false;
-    return n <= FEW_COLS || (a->p_step == 1 ? a->j_step : a->p_step) % 1024 != 0;
+    bool lines = gemm_lines_in_place(a), columns = GEMM_PAIR == 1 && a->kind == GEMM_WORDS && a->j_step == 1;
+    if (!lines && !columns) return false;
+    return n <= FEW_COLS || (lines ? a->j_step / GEMM_PAIR : a->p_step) % 1024 != 0;
 }
 
 void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
 {
     const qk_gemm_args *g = whole->g;
     /* Between two stretches of k the total lies in C, where it would overwrite the residual. */
-    gemm_cut  c = gemm_cut_of(g->m, g->k, whole->residual == whole->c);
+    bool      uncut = whole->residual == whole->c || g->c_type != QP_F32;
+    gemm_cut  c = gemm_cut_of(g->m, whole->k, uncut);
     gemm_item item = *whole;
     const gemm_source *a = &item.a;
     bool in_place = a_in_place(a, g->n);
-    job  w = {.item = &item, .block = gemm_block_of(g->k), .by_rows = a->p_step == 1,
+    job  w = {.item = &item, .block = gemm_block_of(whole->k), .by_rows = a->p_step == 1,
               .strips_ahead = exec->threads, .workers = exec->scratch};
     int64_t panels = gemm_parts(g->n, TILE_COLS), tasks = exec->threads > 1 ? TASKS * exec->threads : 1;
     w.panels = gemm_max(1, gemm_min(panels / tasks, MAX_PANELS));
     w.strips = gemm_parts(panels, w.panels);
-    w.worker_floats = gemm_worker_floats(&c, g->k, w.panels * TILE_COLS);
+    w.worker_floats = gemm_worker_floats(&c, whole->k, w.panels * TILE_COLS);
     w.packed_a = in_place ? NULL : w.workers + exec->threads * w.worker_floats;
     for (w.i0 = 0; w.i0 < g->m; w.i0 += c.rows) {
         w.rows = gemm_min(c.rows, g->m - w.i0);
         w.tiles = gemm_parts(w.rows, TILE_ROWS);
         w.groups = gemm_max(1, gemm_min(gemm_parts(tasks, w.strips), w.tiles / 2));
-        for (int64_t p = 0; p < gemm_max(g->k, 1); p += c.depth) {
-            item.k = gemm_min(c.depth, g->k - p);
+        for (int64_t p = 0; p < gemm_max(whole->k, 1); p += c.depth) {
+            item.k = gemm_min(c.depth, whole->k - p);
             item.a.data = gemm_at(&whole->a, p, 0);
             item.b.data = gemm_at(&whole->b, p, 0);
+            item.a.values = item.b.values = g->k - p * GEMM_PAIR;
             item.from_c = whole->from_c || p > 0;
-            item.ends = whole->ends && p + c.depth >= g->k;
+            item.ends = whole->ends && p + c.depth >= whole->k;
             w.blocks = gemm_max(1, gemm_parts(item.k, w.block));
             run_block(exec, &w);
         }

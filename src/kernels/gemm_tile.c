@@ -28,9 +28,9 @@
 #define ZERO(i, g) vf s##i = {0}, r##i = {0};
 #define ADD(i, g) \
     if (i < rows) { \
-        vf x = vf_set1(by_rows ? a##g[(i - 3 * g) * a_step + u] : a0[u * a_step + i]); \
-        s##i = vf_fma(x, y, s##i); \
-        if (vecs == 2) r##i = vf_fma(x, z, r##i); \
+        vf x = word_at(by_rows ? &a##g[(i - 3 * g) * a_step + u] : &a0[u * a_step + i]); \
+        s##i = word_fma(x, y, s##i); \
+        if (vecs == 2) r##i = word_fma(x, z, r##i); \
     }
 #define STEP(number) \
     { \

@@ -1,5 +1,5 @@
-/* Loading a matrix across its lines: VF_LANES lines, TURN_STEP values of each, become
- * TURN_STEP vectors, each with one value of every line. */
+/* Loading a matrix across its lines: VF_LANES lines, TURN_STEP words of each, become
+ * TURN_STEP vectors, each with one word of every line. */
 #ifndef QUIPU_KERNELS_GEMM_TURN_H
 #define QUIPU_KERNELS_GEMM_TURN_H
 
@@ -25,10 +25,15 @@
 
 #ifdef __SSE2__
 
-/* TURN_STEP values of one line. */
-INLINE TURN_PART turn_load_part(qp_dtype type, const char *data)
+/* TURN_STEP words of one line, not rounded yet where they are floats. */
+INLINE TURN_PART turn_load_part(gemm_kind kind, const char *data)
 {
-#if VF_LANES == 16
+    const qp_dtype type = GEMM_TYPE(kind);
+#if QP_PAIRS
+    if (type == QP_BF16) return _mm256_loadu_ps((const float *)data);
+    vf x = gemm_load(type, data, VF_LANES);
+    return (__m256)_mm512_cvtneps_pbh((__m512)x);
+#elif VF_LANES == 16
     if (type == QP_F32) return _mm256_loadu_ps((const float *)data);
     __m128i h = _mm_loadu_si128((const __m128i *)data);
     if (type == QP_F16) return _mm256_cvtph_ps(h);
@@ -46,17 +51,17 @@ INLINE TURN_PART turn_load_part(qp_dtype type, const char *data)
 }
 
 /* Load i holds lines i and i + 4, but lines i + 4 and i + 8 from i = 4 on. */
-INLINE vf turn_load(qp_dtype type, const char *in, const int64_t *offset, int i)
+INLINE vf turn_load(gemm_kind kind, const char *in, const int64_t *offset, int i)
 {
 #if VF_LANES == 16
     int line = i < 4 ? i : i + 4;
-    return _mm512_insertf32x8(_mm512_castps256_ps512(turn_load_part(type, in + offset[line])),
-                              turn_load_part(type, in + offset[line + 4]), 1);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(turn_load_part(kind, in + offset[line])),
+                              turn_load_part(kind, in + offset[line + 4]), 1);
 #elif VF_LANES == 8
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(turn_load_part(type, in + offset[i])),
-                                turn_load_part(type, in + offset[i + 4]), 1);
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(turn_load_part(kind, in + offset[i])),
+                                turn_load_part(kind, in + offset[i + 4]), 1);
 #else
-    return turn_load_part(type, in + offset[i]);
+    return turn_load_part(kind, in + offset[i]);
 #endif
 }
 
@@ -74,18 +79,18 @@ INLINE void turn_parts(vf r[4])
 }
 
 /* offset: bytes from `in` to each line. */
-INLINE void turn(qp_dtype type, vf r[TURN_STEP], const char *in, const int64_t *offset)
+INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t *offset)
 {
-    r[0] = turn_load(type, in, offset, 0);
-    r[1] = turn_load(type, in, offset, 1);
-    r[2] = turn_load(type, in, offset, 2);
-    r[3] = turn_load(type, in, offset, 3);
+    r[0] = turn_load(kind, in, offset, 0);
+    r[1] = turn_load(kind, in, offset, 1);
+    r[2] = turn_load(kind, in, offset, 2);
+    r[3] = turn_load(kind, in, offset, 3);
     turn_parts(r);
 #if VF_LANES == 16
-    r[4] = turn_load(type, in, offset, 4);
-    r[5] = turn_load(type, in, offset, 5);
-    r[6] = turn_load(type, in, offset, 6);
-    r[7] = turn_load(type, in, offset, 7);
+    r[4] = turn_load(kind, in, offset, 4);
+    r[5] = turn_load(kind, in, offset, 5);
+    r[6] = turn_load(kind, in, offset, 6);
+    r[7] = turn_load(kind, in, offset, 7);
     turn_parts(r + 4);
 #define TURN_JOIN(c) \
     { \
@@ -96,17 +101,42 @@ INLINE void turn(qp_dtype type, vf r[TURN_STEP], const char *in, const int64_t *
     TURN_JOIN(0) TURN_JOIN(1) TURN_JOIN(2) TURN_JOIN(3)
 #undef TURN_JOIN
 #endif
+#if !QP_PAIRS
+    for (int u = 0; u < TURN_STEP; u++) r[u] = word_round(kind, r[u]);
+#endif
 }
 
 #undef TURN_PAIRS
 
+/* TURN_STEP words of one line, in memory again. */
+INLINE void turn_line(gemm_kind kind, float *out, const char *in)
+{
+    float parts[VF_LANES] = {0};
+#if VF_LANES == 16
+    _mm256_storeu_ps(parts, turn_load_part(kind, in));
+#else
+    _mm_storeu_ps(parts, turn_load_part(kind, in));
+#endif
+#if QP_PAIRS
+    memcpy(out, parts, TURN_STEP * sizeof *out);
+#else
+    vf x = word_round(kind, vf_load(parts));
+    memcpy(out, &x, TURN_STEP * sizeof *out);
+#endif
+}
+
 #else
 
-INLINE void turn(qp_dtype type, vf r[TURN_STEP], const char *in, const int64_t *offset)
+INLINE void turn_line(gemm_kind kind, float *out, const char *in)
+{
+    for (int u = 0; u < TURN_STEP; u++) out[u] = gemm_words(kind, in + u * gemm_bytes(kind), NULL, 1)[0];
+}
+
+INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t *offset)
 {
     for (int u = 0; u < TURN_STEP; u++)
         for (int i = 0; i < VF_LANES; i++)
-            r[u][i] = gemm_load(type, in + offset[i] + u * gemm_bytes(type), 1)[0];
+            r[u][i] = gemm_words(kind, in + offset[i] + u * gemm_bytes(kind), NULL, 1)[0];
 }
 
 #endif
@@ -118,6 +148,14 @@ INLINE void turn(qp_dtype type, vf r[TURN_STEP], const char *in, const int64_t *
 INLINE void turn_offsets(int64_t offset[VF_LANES], int64_t j_bytes, int lines)
 {
     for (int i = 0; i < VF_LANES; i++) offset[i] = (i < lines ? i : lines - 1) * j_bytes;
+}
+
+/* One word. */
+INLINE float turn_word(gemm_kind kind, const gemm_source *s, int64_t p, int64_t j)
+{
+    const char *first = gemm_at(s, p, j);
+    bool        whole = gemm_whole(s, p, 1) > 0;
+    return gemm_words(kind, first, whole ? first + s->p_step * gemm_bytes(kind) : NULL, 1)[0];
 }
 
 #endif

@@ -93,7 +93,7 @@ size_t QK(qk_product_scratch)(const qk_product *p, int threads) {
 
 void QK(qk_product_run)(const qp_exec *exec, const qk_product *p) {
     int64_t count = 1, a_bytes = (int64_t)qp_dtype_bytes(p->gemm.a_type),
-            b_bytes = (int64_t)qp_dtype_bytes(p->gemm.b_type);
+            b_bytes = (int64_t)qp_dtype_bytes(p->gemm.b_type), c_bytes = (int64_t)qp_dtype_bytes(p->gemm.c_type);
     for (int i = 0; i < p->axes; i++) count *= p->size[i];
     for (int64_t index = 0; index < count; index++) {
         qk_gemm_args g = p->gemm;
@@ -104,9 +104,9 @@ void QK(qk_product_run)(const qp_exec *exec, const qk_product *p) {
         }
         g.a = (const char *)g.a + at[QK_A] * a_bytes;
         g.b = (const char *)g.b + at[QK_B] * b_bytes;
-        g.c += at[QK_C];
-        if (g.residual) g.residual += at[QK_R];
-        if (g.pre_act) g.pre_act += at[QK_C];
+        g.c = (char *)g.c + at[QK_C] * c_bytes;
+        if (g.residual) g.residual = (const char *)g.residual + at[QK_R] * c_bytes;
+        if (g.pre_act) g.pre_act = (char *)g.pre_act + at[QK_C] * c_bytes;
         QK(qk_gemm)(exec, &g);
     }
 }

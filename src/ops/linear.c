@@ -12,11 +12,8 @@ typedef struct {
 
 enum { X, W, BIAS, RESIDUAL };
 
-static bool taken(qp_dtype t) { return t == QP_F32 || t == QP_BF16 || t == QP_F16; }
-
 static bool takes(const qp_call *c) {
-    return c->in[X].dtype == QP_F32 && taken(c->in[W].dtype) &&
-           (c->nin <= BIAS || c->in[BIAS].ndim < 0 || taken(c->in[BIAS].dtype));
+    return qk_gemm_takes(c->in[X].dtype) && qk_gemm_takes(c->in[W].dtype) && qk_gemm_takes(c->out[0].dtype);
 }
 
 static const qp_view *optional(const qp_call *c, int i) {
@@ -41,6 +38,8 @@ static qk_product plan(const qp_call *c, const qp_view *residual) {
                             .c = y->data,
                             .a_type = x->dtype,
                             .b_type = w->dtype,
+                            .c_type = y->dtype,
+                            .compute = c->compute,
                             .a_col = x->stride[last],
                             .b_row = w->stride[1],
                             .b_col = w->stride[0],

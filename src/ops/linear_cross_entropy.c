@@ -57,8 +57,7 @@ static double scale_of(const qp_call *c) {
 }
 
 static bool takes(const qp_call *c) {
-    qp_dtype w = c->in[W].dtype;
-    return c->in[X].dtype == QP_F32 && (w == QP_F32 || w == QP_BF16 || w == QP_F16);
+    return c->in[X].dtype == QP_F32 && qk_gemm_takes(c->in[W].dtype);
 }
 
 static job plan(const qp_call *c) {
@@ -89,8 +88,12 @@ static qk_gemm_args logits_of(const job *j, int64_t rows) {
                           .b_col = w->stride[0],
                           .c = j->logits,
                           .c_row = j->v,
+                          .compute = j->c->compute,
                           .scale = 1};
 }
+
+/* Rounded to f16, g would vanish: its scale is one for all rows, and no loss scale is in it yet. */
+static qp_dtype grad_compute(const job *j) { return j->c->compute == QP_F16 ? QP_F32 : j->c->compute; }
 
 /* dx = g w */
 static qk_gemm_args dx_of(const job *j, int64_t rows) {
@@ -103,6 +106,7 @@ static qk_gemm_args dx_of(const job *j, int64_t rows) {
     g.b_col = j->c->in[W].stride[1];
     g.c = (float *)j->c->out[DX].data + j->first * j->d;
     g.c_row = j->d;
+    g.compute = grad_compute(j);
     return g;
 }
 
@@ -120,6 +124,7 @@ static qk_gemm_args dw_of(const job *j, int64_t rows) {
                           .b_col = 1,
                           .c = j->c->out[DW].data,
                           .c_row = j->d,
+                          .compute = grad_compute(j),
                           .scale = 1,
                           .accumulate = j->first > 0};
 }

@@ -6,10 +6,9 @@
 #include "kernels/product.h"
 #include "ops/op.h"
 
-static bool taken(qp_dtype t) { return t == QP_F32 || t == QP_BF16 || t == QP_F16; }
-
 /* c (+)= a b; c's strides are 0 along axes to sum over. */
-static qk_product plan(const qp_view *a, const qp_view *b, const qp_view *c, bool accumulate) {
+static qk_product plan(const qp_view *a, const qp_view *b, const qp_view *c, qp_dtype compute,
+                       bool accumulate) {
     int        na = a->ndim, nb = b->ndim, nc = c->ndim;
     qk_product p = {.axes = (na > nb ? na : nb) - 2};
     for (int i = 0; i < p.axes; i++) {
@@ -29,7 +28,9 @@ static qk_product plan(const qp_view *a, const qp_view *b, const qp_view *c, boo
                             .a_col = a->stride[na - 1],
                             .b_row = b->stride[nb - 2],
                             .b_col = b->stride[nb - 1],
+                            .c_type = c->dtype,
                             .c_row = c->stride[nc - 2],
+                            .compute = compute,
                             .scale = 1,
                             .accumulate = accumulate};
     qk_product_axes(&p, QK_A, a, na - 2);
@@ -40,22 +41,22 @@ static qk_product plan(const qp_view *a, const qp_view *b, const qp_view *c, boo
 }
 
 static void run(const qp_call *c) {
-    qk_product p = plan(&c->in[0], &c->in[1], &c->out[0], false);
+    qk_product p = plan(&c->in[0], &c->in[1], &c->out[0], c->compute, false);
     QK(qk_product_run)(c->exec, &p);
 }
 
 static bool takes(const qp_call *c) {
-    return c->out[0].dtype == QP_F32 && taken(c->in[0].dtype) && taken(c->in[1].dtype);
+    return qk_gemm_takes(c->out[0].dtype) && qk_gemm_takes(c->in[0].dtype) && qk_gemm_takes(c->in[1].dtype);
 }
 
 static void run_into(const qp_call *c) {
-    qk_product p = plan(&c->in[1], &c->in[2], &c->out[0], true);
+    qk_product p = plan(&c->in[1], &c->in[2], &c->out[0], c->compute, true);
     QK(qk_product_run)(c->exec, &p);
 }
 
 static bool takes_into(const qp_call *c) {
     const qp_view *v = &c->out[0];
-    return v->dtype == QP_F32 && taken(c->in[1].dtype) && taken(c->in[2].dtype) &&
+    return qk_gemm_takes(v->dtype) && qk_gemm_takes(c->in[1].dtype) && qk_gemm_takes(c->in[2].dtype) &&
            (v->shape[v->ndim - 1] <= 1 || v->stride[v->ndim - 1] == 1);
 }
 
@@ -188,11 +189,11 @@ static double flops_into(const qp_call *c) {
 }
 
 static size_t scratch(const qp_call *c, int threads) {
-    qk_product p = plan(&c->in[0], &c->in[1], &c->out[0], false);
+    qk_product p = plan(&c->in[0], &c->in[1], &c->out[0], c->compute, false);
     return QK(qk_product_scratch)(&p, threads);
 }
 static size_t scratch_into(const qp_call *c, int threads) {
-    qk_product p = plan(&c->in[1], &c->in[2], &c->out[0], true);
+    qk_product p = plan(&c->in[1], &c->in[2], &c->out[0], c->compute, true);
     return QK(qk_product_scratch)(&p, threads);
 }
 

@@ -62,7 +62,7 @@ typedef enum { ROWS, COLS, STRIDED } layout; /* contiguous along a row, down a c
 typedef struct {
     int64_t  batch, m, n, k;
     layout   a, b;
-    qp_dtype a_type, b_type;
+    qp_dtype a_type, b_type, c_type, compute;
     float    scale;
     bool     accumulate, bias, residual, residual_is_c, pre_act;
     qk_act   act;
@@ -72,9 +72,11 @@ typedef struct {
     qk_gemm_args args;
     void        *a, *b;
     double      *a_values, *b_values; /* what the elements stand for */
-    float       *bias, *residual, *c0;
+    float       *bias;
+    void        *residual, *c0;
+    double      *residual_values, *c0_values;
     guarded      c, pre_act;
-    size_t       c_count;
+    size_t       c_count, c_bytes;
 } problem;
 
 static float half_to_float(qp_dtype type, uint16_t h)
@@ -90,27 +92,49 @@ static float half_to_float(qp_dtype type, uint16_t h)
     return h & 0x8000 ? -f : f;
 }
 
+/* The nearest value of a type, ties to even, by double arithmetic. */
+static double rounded(qp_dtype type, double x)
+{
+    int exponent, digits = type == QP_BF16 ? 8 : 11, least = type == QP_BF16 ? -133 : -24;
+    if (type == QP_F32 || x == 0 || !isfinite(x)) return x;
+    frexp(x, &exponent);
+    exponent -= digits;
+    return ldexp(nearbyint(ldexp(x, -(exponent > least ? exponent : least))), exponent > least ? exponent : least);
+}
+
+static double value_of(qp_dtype type, const void *data, int64_t i)
+{
+    return type == QP_F32 ? ((const float *)data)[i] : half_to_float(type, ((const uint16_t *)data)[i]);
+}
+
+static size_t bytes_of(qp_dtype type) { return type == QP_F32 ? 4 : 2; }
+
+/* Random elements of a type, and what they stand for. */
+static void *random_values(qp_dtype type, size_t count, double **values)
+{
+    void *data = calloc(count + 1, 4);
+    *values = calloc(count + 1, sizeof(double));
+    for (size_t i = 0; i < count; i++) {
+        float x = next_value();
+        if (type == QP_F32)
+            ((float *)data)[i] = x;
+        else
+            ((uint16_t *)data)[i] = (uint16_t)((state >> 8 & 0x83ff) | (type == QP_BF16 ? 0x3f00 : 0x3400));
+        (*values)[i] = value_of(type, data, (int64_t)i);
+    }
+    return data;
+}
+
 /* Fills rows x cols with random elements of a type and reports the strides. */
-static void *fill(qp_dtype type, layout l, int64_t batch, int64_t rows, int64_t cols, int64_t *row, int64_t *col,
-                  int64_t *step, double **values)
+static void *fill(qp_dtype type, qp_dtype compute, layout l, int64_t batch, int64_t rows, int64_t cols, int64_t *row,
+                  int64_t *col, int64_t *step, double **values)
 {
     *row = l == ROWS ? cols + 3 : l == COLS ? 1 : 2 * cols + 1;
     *col = l == ROWS ? 1 : l == COLS ? rows + 5 : 2;
     *step = l == COLS ? *col * cols + 1 : *row * rows + 1;
     int64_t count = *step * batch + 1;
-    void   *data = calloc((size_t)count, 4);
-    *values = calloc((size_t)count, sizeof(double));
-    for (int64_t i = 0; i < count; i++) {
-        if (type == QP_F32) {
-            ((float *)data)[i] = next_value();
-            (*values)[i] = ((float *)data)[i];
-        } else {
-            uint16_t h = (uint16_t)((state >> 8 & 0x83ff) | (type == QP_BF16 ? 0x3f00 : 0x3400));
-            ((uint16_t *)data)[i] = h;
-            (*values)[i] = half_to_float(type, h);
-            next_value();
-        }
-    }
+    void   *data = random_values(type, (size_t)count, values);
+    for (int64_t i = 0; i < count; i++) (*values)[i] = rounded(compute, (*values)[i]);
     return data;
 }
 
@@ -126,22 +150,26 @@ static problem problem_new(const test_case *t)
     problem       q = {0};
     qk_gemm_args *g = &q.args;
     *g = (qk_gemm_args){.batch = t->batch, .m = t->m, .n = t->n, .k = t->k, .a_type = t->a_type,
-                        .b_type = t->b_type, .scale = t->scale, .accumulate = t->accumulate, .act = t->act};
-    g->a = q.a = fill(t->a_type, t->a, t->batch, t->m, t->k, &g->a_row, &g->a_col, &g->a_batch, &q.a_values);
-    g->b = q.b = fill(t->b_type, t->b, t->batch, t->k, t->n, &g->b_row, &g->b_col, &g->b_batch, &q.b_values);
+                        .b_type = t->b_type, .c_type = t->c_type, .compute = t->compute, .scale = t->scale,
+                        .accumulate = t->accumulate, .act = t->act};
+    g->a = q.a = fill(t->a_type, t->compute, t->a, t->batch, t->m, t->k, &g->a_row, &g->a_col, &g->a_batch,
+                      &q.a_values);
+    g->b = q.b = fill(t->b_type, t->compute, t->b, t->batch, t->k, t->n, &g->b_row, &g->b_col, &g->b_batch,
+                      &q.b_values);
     g->c_row = t->n + 5;
     g->c_batch = g->c_row * t->m;
     q.c_count = (size_t)(g->c_batch * t->batch);
-    q.c0 = random_floats(q.c_count);
-    q.c = guarded_new(q.c_count * sizeof(float));
-    q.pre_act = guarded_new(q.c_count * sizeof(float));
+    q.c_bytes = q.c_count * bytes_of(t->c_type);
+    q.c0 = random_values(t->c_type, q.c_count, &q.c0_values);
+    q.c = guarded_new(q.c_bytes);
+    q.pre_act = guarded_new(q.c_bytes);
     g->c = q.c.data;
     if (t->pre_act) g->pre_act = q.pre_act.data;
     q.bias = random_floats((size_t)t->n);
     if (t->bias) g->bias = q.bias;
     g->residual_row = t->residual_is_c ? g->c_row : t->n + 1;
     g->residual_batch = t->residual_is_c ? g->c_batch : g->residual_row * t->m;
-    q.residual = random_floats((size_t)(g->residual_batch * t->batch));
+    q.residual = random_values(t->c_type, (size_t)(g->residual_batch * t->batch), &q.residual_values);
     if (t->residual) g->residual = t->residual_is_c ? g->c : q.residual;
     return q;
 }
@@ -156,7 +184,9 @@ static void problem_free(problem *q)
     free(q->b_values);
     free(q->bias);
     free(q->residual);
+    free(q->residual_values);
     free(q->c0);
+    free(q->c0_values);
 }
 
 static void run(const problem *q, qk_gemm_fn *gemm, qp_pool *pool, int threads)
@@ -164,7 +194,7 @@ static void run(const problem *q, qk_gemm_fn *gemm, qp_pool *pool, int threads)
     const qk_gemm_args *g = &q->args;
     guarded scratch = guarded_new(qk_gemm_scratch(g->batch, g->m, g->n, g->k, threads));
     qp_exec exec = {pool, threads, scratch.data};
-    memcpy(q->c.data, q->c0, q->c_count * sizeof(float));
+    memcpy(q->c.data, q->c0, q->c_bytes);
     gemm(&exec, g);
     guarded_check_free(&scratch);
 }
@@ -183,29 +213,32 @@ static double activate(qk_act act, double x)
 static void check(const problem *q)
 {
     const qk_gemm_args *g = &q->args;
-    const float        *c = q->c.data, *pre = q->pre_act.data;
     double              tolerance = 8e-7 * (4 + sqrt((double)g->k));
+    if (g->c_type != QP_F32) tolerance += g->c_type == QP_BF16 ? 0x1.01p-8 : 0x1.01p-11;
     for (int64_t t = 0; t < g->batch; t++)
         for (int64_t i = 0; i < g->m; i++)
             for (int64_t j = 0; j < g->c_row; j++) {
                 int64_t at = t * g->c_batch + i * g->c_row + j;
                 if (j >= g->n) {
-                    assert_memory_equal(&c[at], &q->c0[at], sizeof(float));
+                    assert_true(value_of(g->c_type, q->c.data, at) == q->c0_values[at]);
                     continue;
                 }
                 double x = 0;
                 for (int64_t p = 0; p < g->k; p++)
                     x += q->a_values[t * g->a_batch + i * g->a_row + p * g->a_col] *
                          q->b_values[t * g->b_batch + p * g->b_row + j * g->b_col];
-                x = g->scale * x + (g->accumulate ? q->c0[at] : 0) + (g->bias ? g->bias[j] : 0);
-                if (g->pre_act) assert_true(fabs(pre[at] - x) <= tolerance * (1 + fabs(x)));
+                x = g->scale * x + (g->accumulate ? q->c0_values[at] : 0) + (g->bias ? g->bias[j] : 0);
+                if (g->pre_act)
+                    assert_true(fabs(value_of(g->c_type, q->pre_act.data, at) - x) <= tolerance * (1 + fabs(x)));
                 x = activate(g->act, x);
                 if (g->residual)
-                    x += g->residual == g->c ? q->c0[at]
-                                             : g->residual[t * g->residual_batch + i * g->residual_row + j];
-                if (!(fabs(c[at] - x) <= tolerance * (1 + fabs(x))))
+                    x += g->residual == g->c
+                             ? q->c0_values[at]
+                             : q->residual_values[t * g->residual_batch + i * g->residual_row + j];
+                double c = value_of(g->c_type, q->c.data, at);
+                if (!(fabs(c - x) <= tolerance * (1 + fabs(x))))
                     fail_msg("batch %d m %d n %d k %d at (%d, %d): %.9g, not %.9g", (int)g->batch, (int)g->m,
-                             (int)g->n, (int)g->k, (int)i, (int)j, c[at], x);
+                             (int)g->n, (int)g->k, (int)i, (int)j, c, x);
             }
 }
 
@@ -213,15 +246,15 @@ static void check(const problem *q)
 static void check_case(const test_case *t, qp_pool *pool)
 {
     problem q = problem_new(t);
-    float  *first = malloc(q.c_count * sizeof(float) + 1);
+    void   *first = malloc(q.c_bytes + 1);
     for (int s = 0; s < isa_count; s++)
         for (int threads = 1; threads <= 5; threads += threads == 1 ? 1 : 3) {
             run(&q, isas[s], pool, threads);
             if (threads == 1) {
                 check(&q);
-                memcpy(first, q.c.data, q.c_count * sizeof(float));
+                memcpy(first, q.c.data, q.c_bytes);
             } else {
-                assert_memory_equal(first, q.c.data, q.c_count * sizeof(float));
+                assert_memory_equal(first, q.c.data, q.c_bytes);
             }
         }
     free(first);
@@ -229,6 +262,8 @@ static void check_case(const test_case *t, qp_pool *pool)
 }
 
 /* ---- Tests ---------------------------------------------------------------------------------- */
+
+
 
 static const test_case plain = {.batch = 1, .scale = 1};
 
@@ -268,7 +303,52 @@ static void layouts_and_types(void **pool)
                 test_case t = plain;
                 t.m = ms[i], t.n = ns[j], t.k = 53;
                 t.a = c % 3, t.b = c / 3 % 3, t.a_type = types[c / 9 % 3], t.b_type = types[c / 27];
-                check_case(&t, *pool);
+                for (int type = 0; type < 3; type++) {
+                    t.compute = types[type];
+                    t.c_type = types[(c + type) % 3];
+                    check_case(&t, *pool);
+                }
+            }
+}
+
+/* Sizes of every kind for pairs of bf16, in every way to read them. */
+static void sizes_of_bf16(void **pool)
+{
+    static const int64_t ms[] = {1, 4, 9, 17, 64, 100}, ns[] = {1, 33, 64, 300}, ks[] = {0, 1, 2, 3, 15, 16, 17, 32, 401};
+    for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
+        for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
+            for (size_t p = 0; p < sizeof ks / sizeof *ks; p++)
+                for (int l = 0; l < 16; l++) {
+                    test_case t = plain;
+                    t.m = ms[i], t.n = ns[j], t.k = ks[p], t.a = l & 1 ? COLS : ROWS, t.b = l & 2 ? COLS : ROWS;
+                    t.a_type = l & 4 ? QP_BF16 : QP_F32, t.b_type = l & 8 ? QP_BF16 : QP_F32;
+                    t.compute = QP_BF16, t.c_type = ms[i] % 2 ? QP_F32 : QP_BF16;
+                    check_case(&t, *pool);
+                }
+}
+
+/* Values between two of bf16: ties go to the even one, infinities and NaN stay. */
+static void rounding(void **pool)
+{
+    static const float in[] = {0x1.01p0f, 0x1.03p0f, 0x1.010002p0f, -0x1.01p0f, 0x1.ffp0f, 0x1.fep127f, 1e-20f, INFINITY},
+                       out[] = {1, 0x1.04p0f, 0x1.02p0f, -1, 2, 0x1.fep127f, 0, INFINITY};
+    float a[8], b[8] = {1}, c[8];
+    for (int s = 0; s < isa_count; s++)
+        for (int i = 0; i < 9; i++)
+            for (int m = 1; m <= 40; m += 39) { /* rows that repeat: a_row is 0 */
+                guarded scratch = guarded_new(qk_gemm_scratch(1, m, 1, 8, 1));
+                float   rows[40];
+                qp_exec exec = {*pool, 1, scratch.data};
+                for (int p = 0; p < 8; p++) a[p] = p == i % 3 ? (i < 8 ? in[i] : NAN) : 0, b[p] = p == i % 3;
+                qk_gemm_args g = {.batch = 1, .m = m, .n = 1, .k = 8, .a = a, .a_col = 1, .b = b, .b_row = 1, .b_col = 8,
+                                  .c = rows, .c_row = 1, .scale = 1, .compute = QP_BF16};
+                isas[s](&exec, &g);
+                c[0] = rows[m - 1];
+                if (i == 8)
+                    assert_true(isnan(c[0]));
+                else
+                    assert_true(i == 6 ? fabsf(c[0] - in[i]) <= 0x1p-8f * in[i] : c[0] == out[i]);
+                guarded_check_free(&scratch);
             }
 }
 
@@ -279,6 +359,7 @@ static void ends(void **pool)
         for (int c = 0; c < 1 << 5; c++)
             for (qk_act act = QK_ACT_NONE; act <= QK_ACT_SILU; act++) {
                 test_case t = plain;
+                t.compute = (c + act) % 2 ? QP_BF16 : QP_F32, t.c_type = c % 3 == 2 ? QP_BF16 : QP_F32;
                 t.batch = 2, t.m = shapes[s][0], t.n = shapes[s][1], t.k = shapes[s][2];
                 t.b = s % 2 ? COLS : ROWS, t.scale = c & 1 ? 0.25f : 1, t.act = act;
                 t.accumulate = c & 2, t.bias = c & 4, t.residual = c & 8, t.pre_act = c & 16;
@@ -297,6 +378,10 @@ static void long_sums(void **pool)
     check_case(&t, *pool);
     t.accumulate = true;
     check_case(&t, *pool);
+    t.compute = QP_BF16, t.k = 29999;
+    check_case(&t, *pool);
+    t.c_type = QP_BF16;
+    check_case(&t, *pool);
 }
 
 static void large(void **pool)
@@ -304,6 +389,8 @@ static void large(void **pool)
     test_case t = {.batch = 1, .m = 1100, .n = 70, .k = 900, .a = COLS, .scale = 1, .accumulate = true};
     check_case(&t, *pool);
     t = (test_case){.batch = 3, .m = 300, .n = 400, .k = 250, .b = COLS, .scale = 1, .bias = true};
+    check_case(&t, *pool);
+    t.compute = t.a_type = t.b_type = QP_BF16;
     check_case(&t, *pool);
 }
 
@@ -325,45 +412,53 @@ static void check_other_layout(const problem *q, qk_gemm_fn *gemm, qp_pool *pool
     free(copy);
 }
 
-/* The same rows alone, in groups, and as part of a large product. */
+/* The same rows alone and in groups, and some of the columns. */
+static void check_rows(const test_case *t, qk_gemm_fn *gemm, qp_pool *pool)
+{
+    problem q = problem_new(t), part = q;
+    size_t  bytes = bytes_of(t->c_type), row = (size_t)q.args.c_row * bytes;
+    int64_t b_bytes = (int64_t)bytes_of(t->b_type);
+    char   *all = malloc(q.c_bytes);
+    run(&q, gemm, pool, 2);
+    memcpy(all, q.c.data, q.c_bytes);
+    if (t->b_type == QP_F32 && t->c_type == QP_F32) check_other_layout(&q, gemm, pool, (float *)all);
+    for (int64_t m = 1; m <= 65; m += m < 20 ? 1 : 5) {
+        int64_t start = t->m - m - 3;
+        part.args = q.args;
+        part.args.m = m;
+        part.args.a = (const char *)q.args.a + start * q.args.a_row * (int64_t)bytes_of(t->a_type);
+        part.args.residual = (const char *)q.args.residual + start * q.args.residual_row * (int64_t)bytes;
+        run(&part, gemm, pool, 1 + (int)m % 3);
+        for (int64_t i = 0; i < m; i++)
+            assert_memory_equal((char *)q.c.data + (size_t)i * row, all + (size_t)(start + i) * row,
+                                (size_t)t->n * bytes);
+    }
+    part.args = q.args;
+    part.args.n = 9;
+    part.args.b = (const char *)q.args.b + 20 * q.args.b_col * b_bytes;
+    part.args.bias += 20;
+    part.args.residual = (const char *)q.args.residual + 20 * bytes;
+    run(&part, gemm, pool, 2);
+    for (int64_t i = 0; i < t->m; i++)
+        assert_memory_equal((char *)q.c.data + (size_t)i * row, all + (size_t)i * row + 20 * bytes, 9 * bytes);
+    free(all);
+    problem_free(&q);
+}
+
 static void rows_do_not_depend_on_each_other(void **pool)
 {
-    static const int64_t ks[] = {5, 64, 768, 1000};
-    enum { M = 150 };
+    static const int64_t  ks[] = {5, 64, 768, 1000};
+    static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
     for (int c = 0; c < 4 * 2 * 3 * 2; c++)
         for (int s = 0; s < isa_count; s++) {
-            static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
-            const int64_t         n = c < 24 ? 77 : 300;
-            test_case t = {.batch = 1, .m = M, .n = n, .k = ks[c % 4], .b = c / 4 % 2 ? COLS : ROWS,
+            test_case t = {.batch = 1, .m = 150, .n = c < 24 ? 77 : 300, .k = ks[c % 4], .b = c / 4 % 2 ? COLS : ROWS,
                            .b_type = types[c / 8 % 3], .scale = 1, .bias = true, .act = QK_ACT_GELU, .residual = true};
-            problem   q = problem_new(&t), part = q;
-            run(&q, isas[s], *pool, 2);
-            float *all = malloc(q.c_count * sizeof(float));
-            memcpy(all, q.c.data, q.c_count * sizeof(float));
-            if (t.b_type == QP_F32) check_other_layout(&q, isas[s], *pool, all);
-            for (int64_t m = 1; m <= 65; m += m < 20 ? 1 : 5) {
-                int64_t start = M - m - 3;
-                part.args = q.args;
-                part.args.m = m;
-                part.args.a = (const float *)q.args.a + start * q.args.a_row;
-                part.args.residual += start * q.args.residual_row;
-                run(&part, isas[s], *pool, 1 + (int)m % 3);
-                for (int64_t i = 0; i < m; i++)
-                    assert_memory_equal((float *)q.c.data + i * q.args.c_row, all + (start + i) * q.args.c_row,
-                                        (size_t)n * sizeof(float));
-            }
-            /* A column's bits do not depend on the other columns either. */
-            part.args = q.args;
-            part.args.n = 9;
-            part.args.b = (const char *)q.args.b + 20 * q.args.b_col * (t.b_type == QP_F32 ? 4 : 2);
-            part.args.bias += 20;
-            part.args.residual += 20;
-            run(&part, isas[s], *pool, 2);
-            for (int64_t i = 0; i < M; i++)
-                assert_memory_equal((float *)q.c.data + i * q.args.c_row, all + i * q.args.c_row + 20,
-                                    9 * sizeof(float));
-            free(all);
-            problem_free(&q);
+            check_rows(&t, isas[s], *pool);
+            t.compute = QP_BF16, t.a_type = types[c % 2], t.c_type = types[c / 8 % 2], t.k *= 2;
+            check_rows(&t, isas[s], *pool);
+            if (c % 4 == 0) continue;
+            t.compute = QP_F16, t.k = 53;
+            check_rows(&t, isas[s], *pool);
         }
 }
 
@@ -392,6 +487,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(layouts_and_types, setup, teardown),
+        cmocka_unit_test_setup_teardown(sizes_of_bf16, setup, teardown),
+        cmocka_unit_test_setup_teardown(rounding, setup, teardown),
         cmocka_unit_test_setup_teardown(ends, setup, teardown),
         cmocka_unit_test_setup_teardown(long_sums, setup, teardown),
         cmocka_unit_test_setup_teardown(large, setup, teardown),
