@@ -28,7 +28,8 @@ static const char config[] = R"({"model_type": "quipu", "vocab_size": 257, "hidd
     "position": {"type": "rope"}, "mixer": {"type": "attention", "heads": 4},
     "ffn": {"type": "swiglu"}, "norm": {"type": "rms_norm"}})";
 
-static void train(qp_ctx *ctx, const qp::model &model, const qp::tokenizer &tokenizer, const char *file, int steps) {
+static void train(qp_ctx *ctx, const qp::model &model, const qp::tokenizer &tokenizer, const char *file,
+                  int steps) {
     qp_data_options options{};
     options.batch = 8;
     options.length = 128;

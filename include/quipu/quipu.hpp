@@ -236,7 +236,9 @@ class tokenizer : public owned<qp_tokenizer, qp_tokenizer_close> {
   public:
     using owned::owned;
     static tokenizer bytes(qp_ctx *ctx) { return {ctx, qp_tokenizer_bytes(ctx)}; }
-    static tokenizer load(qp_ctx *ctx, const std::string &path) { return {ctx, qp_tokenizer_load(ctx, path.c_str())}; }
+    static tokenizer load(qp_ctx *ctx, const std::string &path) {
+        return {ctx, qp_tokenizer_load(ctx, path.c_str())};
+    }
     static tokenizer train(qp_ctx *ctx, const std::vector<std::string> &files, qp_bpe_options options) {
         std::vector<const char *> paths;
         for (const std::string &f : files) paths.push_back(f.c_str());

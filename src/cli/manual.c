@@ -96,7 +96,9 @@ static void man_page(void) {
         roff_lines(verb->examples);
         fputs(".fi\n", stdout);
     }
-    fputs(".SH \"EXIT STATUS\"\n0: done. 1: failed, with one line on stderr. 2: wrong usage. 130: interrupted.\n", stdout);
+    fputs(
+        ".SH \"EXIT STATUS\"\n0: done. 1: failed, with one line on stderr. 2: wrong usage. 130: interrupted.\n",
+        stdout);
 }
 
 /* ---- Completion -------------------------------------------------------------------------------------- */
@@ -198,7 +200,8 @@ static int run(cli *c) {
     static const struct {
         const char *name;
         void (*print)(void);
-    } forms[] = {{"man", man_page}, {"bash", bash_completion}, {"zsh", zsh_completion}, {"fish", fish_completion}};
+    } forms[] = {
+        {"man", man_page}, {"bash", bash_completion}, {"zsh", zsh_completion}, {"fish", fish_completion}};
     const char *form = cli_argument(c, 0);
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++)
         if (!strcmp(form, forms[i].name)) {
