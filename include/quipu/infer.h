@@ -55,7 +55,8 @@ typedef struct {
     qp_stop_reason reason;
 } qp_generation;
 
-/* Continues the ids: session (batch 1) is fed the prompt, then what is drawn. After the first
+/* Continues the ids: session (batch 1) is fed the prompt, then what is drawn, until something
+ * stops it or the session is full (QP_STOP_LENGTH). After the first
  * token the loop asks the system for no memory. Without a tokenizer (NULL) there is no text and
  * there are no stop texts. */
 QP_API QP_MUST_CHECK qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t *ids, int64_t n,

@@ -33,8 +33,8 @@ QP_API qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options o
 /* Fresh weights from a config text (JSON). `name` stands in error messages. */
 QP_API qp_model *qp_model_new(qp_ctx *ctx, const char *name, const char *config);
 
-/* Frees it before its context, parameters included. Close its sessions and optimisers first. NULL
- * is allowed. */
+/* Frees it before its context, parameters included, at once or when the last of its sessions is
+ * closed. Close its optimisers first. NULL is allowed. */
 QP_API void qp_model_close(qp_model *m);
 
 /* The config text that a preset starts from; NULL if unknown. */
@@ -70,6 +70,7 @@ QP_API const char *qp_model_config(qp_model *m);
  *     positions  i64 [B, T] or [1, T]. Optional: 0, 1, .. T - 1
  *     segments   i64 [B, T]: positions see their own segment only. Optional
  *     lengths    i64 [B]: keys of row b beyond it are not there. Optional
+ *     others     what parts ask for by name (qp_sequence_get)
  * Fields of what comes out:
  *     hidden     [B, T, D], the last norm's output
  *     logits     [B, T, V], without labels
@@ -105,7 +106,8 @@ QP_API qp_tensor qp_session_feed(qp_session *s, qp_tensor ids);
 /* The same, giving the last norm's output at all T of them [B, T, D]: qp_model_head makes logits of
  * the positions that are wanted. */
 QP_API qp_tensor qp_session_hidden(qp_session *s, qp_tensor ids);
-QP_API int64_t   qp_session_length(const qp_session *s);
+QP_API int64_t   qp_session_length(const qp_session *s); /* positions fed */
+QP_API int64_t   qp_session_room(const qp_session *s);   /* at most */
 QP_API qp_ctx   *qp_session_ctx(const qp_session *s);
 /* Back to the first `length` positions (0: empty). ARGUMENT if longer than now; UNSUPPORTED
  * where a part's state has a fixed size and length is not 0. */

@@ -15,11 +15,13 @@ extern "C" {
 typedef struct qp_module qp_module;
 
 /* A child of parent (NULL: a root). NULL on failure: MEMORY, ARGUMENT (the parent has a child of
- * that name, or the full name is longer than 255 bytes). */
+ * that name or another context; the name is empty or has a dot; the full name is too long, about
+ * 120 bytes). */
 QP_API qp_module *qp_module_new(qp_ctx *ctx, qp_module *parent, const char *name);
 QP_API qp_ctx    *qp_module_ctx(const qp_module *m);
 
-/* Frees a root with all below it, parameters and buffers included. NULL is allowed. */
+/* Frees a root with all below it, parameters and buffers included; not that of a model, which
+ * closes it. NULL is allowed. */
 QP_API void qp_module_close(qp_module *root);
 
 /* A parameter: a leaf that requires a gradient. It has a shape but no elements yet; they come
@@ -32,7 +34,8 @@ QP_API void qp_module_fill(qp_module *m);
 
 /* p's elements are value's from now on: the same memory, no copy, any type (16-bit, mapped from a
  * file, shared with other contexts). p stays the same parameter. SHAPE: another shape; TYPE: not
- * floating; STATE: a gradient still has to pass through p's old elements. A parameter whose
+ * floating; STATE: a gradient still has to pass through p's old elements, or value is
+ * a parameter itself (qp_tie). A parameter whose
  * memory is read-only cannot be trained: freeze it. */
 QP_API QP_MUST_CHECK qp_status qp_param_set(qp_tensor p, qp_tensor value);
 
@@ -43,7 +46,10 @@ QP_API void qp_buffer(qp_module *m, const char *name, qp_tensor t);
  * out of its scope. Returns t. */
 QP_API qp_tensor qp_module_keep(qp_module *m, qp_tensor t);
 
-/* The same parameter under a second name; saved once, trained once. */
+/* Calls release(thing) when m is freed; at once if there is no memory to remember it. */
+QP_API QP_MUST_CHECK qp_status qp_module_own(qp_module *m, void *thing, void (*release)(void *thing));
+
+/* A parameter of the same tree under a second name; saved once, trained once. */
 QP_API void qp_tie(qp_module *m, const char *name, qp_tensor t);
 
 typedef struct {
@@ -53,6 +59,7 @@ typedef struct {
 } qp_entry;
 
 typedef struct {
+    qp_ctx         *ctx;
     int             count;
     const qp_entry *entries; /* the module's; valid until an entry is added, frozen or thawed */
 } qp_state_dict;
@@ -105,12 +112,14 @@ QP_API qp_tensor  qp_nn_linear_bias(const qp_nn_linear *l); /* QP_NONE if it has
 QP_API bool       qp_nn_linear_wrapped(const qp_nn_linear *l);
 
 /* From now on l computes forward(self, inner, x, act, residual), where inner is what l was before
- * (call qp_nn_linear_forward on it); wraps nest. self must live as long as l. */
+ * (call qp_nn_linear_forward on it); wraps nest. self must live as long as l (qp_module_own). A record
+ * made before is walked back without it, but gradient checkpoints would run with it. */
 typedef qp_tensor (*qp_linear_fn)(void *self, const qp_nn_linear *inner, qp_tensor x, qp_act act, qp_tensor residual);
 QP_API void qp_nn_linear_wrap(qp_nn_linear *l, qp_linear_fn forward, void *self);
+QP_API void qp_nn_linear_unwrap(qp_nn_linear *l); /* takes the last one off, if there is one */
 
-/* Calls fn for each linear below m whose name matches the pattern, in order of making. Returns
- * how many. fn may be NULL. */
+/* Calls fn for each linear that is below m now and whose name matches the pattern, in order of
+ * making. Returns how many. fn may be NULL. */
 QP_API int qp_nn_linear_each(qp_module *m, const char *pattern,
                              void (*fn)(void *user, qp_nn_linear *l, const char *name), void *user);
 

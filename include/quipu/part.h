@@ -58,12 +58,18 @@ typedef struct {
     qp_mask    mask;      /* without `causal` and `window`, which are the mixer's */
     double     dropout;   /* probability; 0 outside training */
     int        layer;
-    qp_record *out;       /* for what a part gives beside its result: qp_sequence_add */
+    /* behind qp_sequence_get and qp_sequence_add */
+    const qp_record *in, *before; /* what the caller gave; what earlier layers added */
+    qp_record       *out;         /* what this layer adds */
 } qp_sequence;
 
-/* Adds t to the field of that name of what the model gives, where losses and statistics of parts
- * go: "aux.NAME" is a loss (one element), summed over layers and added to the model's loss;
- * "stat.NAME" is kept per layer: the last layer's stays. */
+/* A field by name: what this layer or an earlier one has added, otherwise what the caller of
+ * qp_forward gave (memory, token types, ..). QP_NONE: there is none. */
+QP_API qp_tensor qp_sequence_get(const qp_sequence *s, const char *name);
+
+/* Adds a field, for later layers and, of two kinds, for the model's caller: "aux.NAME" is a loss of
+ * one element, summed over layers and added to the model's loss; "stat.NAME" is a statistic, the
+ * last layer's stays. Errors: ARGUMENT (an aux of another size, more than 7 fields in a layer). */
 QP_API void qp_sequence_add(const qp_sequence *s, const char *name, qp_tensor t);
 
 /* ---- Initialisations (nn/init): fill a tensor ------------------------------------------------ */
@@ -108,14 +114,15 @@ struct qp_position {
  * place behind `length`; those of fixed size only change through qp_state_set, so that a call
  * that fails halfway leaves the state as it was. */
 typedef struct {
-    qp_tensor tensors[QP_MAX_STATE]; /* kept; axis 0 is B */
+    qp_tensor tensors[QP_MAX_STATE]; /* axis 0 is B */
     qp_tensor next[QP_MAX_STATE];    /* what qp_state_set gave, taken over when all layers are done */
     int       count;
     int       grows[QP_MAX_STATE];   /* the axis that `length` counts along, -1: fixed size */
     int64_t   length, reserved;
 } qp_state;
 
-/* Tensor i (of fixed size) after these positions. */
+/* Tensor i (of fixed size) after these positions: the shape and type of tensors[i]; anything else is
+ * an ARGUMENT error. */
 QP_API void qp_state_set(qp_state *state, int i, qp_tensor value);
 
 typedef struct {
@@ -125,8 +132,8 @@ typedef struct {
     void (*init)(void *self, qp_build *b);
     /* x [B, T, D] -> [B, T, D], + residual where given: the whole sequence */
     qp_tensor (*forward)(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s);
-    /* Makes the state for `batch` rows and at most `positions` positions; called again to start
-     * over. NULL: nothing is carried. */
+    /* Makes the state for `batch` rows and at most `positions` positions: count, tensors, grows.
+     * Called again to start over. NULL: nothing is carried. */
     void (*reserve)(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state);
     /* The same for the next T positions, given the state. NULL: no step form, unless pointwise. */
     qp_tensor (*step)(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state);

@@ -12,8 +12,7 @@ extern "C" {
 
 #define QP_MAX_FIELDS 16
 
-/* The names belong to whoever set them and outlive the record; the tensors live in the scope in
- * which they were made. */
+/* Names live as long as the context; tensors in the scope in which they were made. */
 typedef struct {
     int         count;
     const char *names[QP_MAX_FIELDS];
@@ -23,8 +22,8 @@ typedef struct {
 /* The tensor of that name, QP_NONE if there is none. */
 QP_API qp_tensor qp_record_get(const qp_record *r, const char *name);
 
-/* Sets a field, a new one or in place of the one of that name. ARGUMENT (in t's context): more
- * than QP_MAX_FIELDS. */
+/* Sets a field, a new one or in place of the one of that name; QP_NONE takes it out. The name is
+ * copied into t's context. Errors: ARGUMENT (more than QP_MAX_FIELDS), MEMORY. */
 QP_API void qp_record_set(qp_record *r, const char *name, qp_tensor t);
 
 #ifdef __cplusplus

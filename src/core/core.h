@@ -164,6 +164,8 @@ typedef struct {
     qpi_mode mode;
 } qpi_scope_mark;
 
+typedef struct qpi_interned qpi_interned; /* record.c */
+
 struct qp_ctx {
     qpi_error  error;
     qp_options options;
@@ -194,6 +196,7 @@ struct qp_ctx {
     qp_observer *observer; /* told of every call that has run; NULL: nobody */
     void        *observer_user;
 
+    qpi_interned          *names; /* of fields of records */
     struct qpi_registered *parts; /* of the host program (nn/registry.c) */
     struct qpi_owned *owned; /* things with a destructor, freed last made first */
 };

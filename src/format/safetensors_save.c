@@ -60,8 +60,13 @@ static bool take_tensors(job *j, const qp_named *tensors) {
             ok = qpi_fail(j->error, QP_ERR_ARGUMENT, "%s: the name \"%s\" occurs twice", j->path,
                           qpi_shown(shown, name, strlen(name))) == QP_OK;
         if (!ok) break;
-        qp_tensor t = tensors[i].tensor;
-        uint64_t  bytes = (uint64_t)qp_count(t) * qp_dtype_bytes(qp_dtype_of(t));
+        qp_tensor       t = tensors[i].tensor;
+        const qpi_slot *slot = qpi_resolve(t, name);
+        if (!slot || !slot->value.storage) {
+            if (slot) qpi_fail(j->error, QP_ERR_STATE, "%s: %s has no elements yet", j->path, qpi_shown(shown, name, strlen(name)));
+            break;
+        }
+        uint64_t bytes = (uint64_t)qp_count(t) * qp_dtype_bytes(qp_dtype_of(t));
         j->records[i] = (record){.name = name, .tensor = t, .bytes = bytes};
         j->total += bytes;
     }

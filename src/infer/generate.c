@@ -109,6 +109,7 @@ static void write_tokens(writer *w, qp_generation *result) {
             if (qp_decode_next(w->ctx, w->tokenizer, &w->decoding, id, true, &w->pending) != QP_OK) return;
             pass_on(w, false);
         }
+        if (qp_session_length(w->session) == qp_session_room(w->session)) return; /* full: as at max_tokens */
         if (result->tokens < w->options->max_tokens && !w->stopped) feed(w, &id, 1);
     }
 }

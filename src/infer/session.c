@@ -33,9 +33,11 @@ static void destroy(void *thing) {
 
 void qp_session_close(qp_session *s) {
     if (!s) return;
+    qp_model *m = s->m;
     for (int64_t i = 0; i < state_count(s); i++) drop_state(&s->states[i]);
     qpi_disown(s->owned);
     destroy(s);
+    qpi_model_release(m);
 }
 
 /* An empty state for branch i. */
@@ -47,8 +49,16 @@ static bool reserve(qp_session *s, int64_t i) {
         qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s has no step form", b->type->part.name);
         return false;
     }
-    s->states[i].reserved = s->reserved;
-    b->type->reserve(b->self, ctx, s->batch, s->reserved, &s->states[i]);
+    qp_state *state = &s->states[i];
+    qp_scope  scope = qp_enter(ctx);
+    state->reserved = s->reserved;
+    b->type->reserve(b->self, ctx, s->batch, s->reserved, state);
+    if (state->count < 0 || state->count > QP_MAX_STATE)
+        qp_fail(ctx, QP_ERR_ARGUMENT, "session: %s reserves %d tensors, at most %d", b->type->part.name, state->count,
+                QP_MAX_STATE);
+    if (qp_failed(ctx)) *state = (qp_state){0};
+    for (int j = 0; j < state->count; j++) qp_keep(state->tensors[j]);
+    qp_leave(scope);
     return !qp_failed(ctx);
 }
 
@@ -68,6 +78,7 @@ qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions) {
         return NULL;
     }
     s->m = m;
+    qpi_model_use(m);
     s->batch = batch;
     s->reserved = positions;
     for (int64_t i = 0; i < state_count(s); i++)
@@ -115,7 +126,9 @@ qp_tensor qp_session_hidden(qp_session *s, qp_tensor ids) {
     qp_sequence sequence = {.length = s->length + count};
     qp_tensor   positions = qp_affine(qp_arange(ctx, QP_I64, count), 1, (double)s->length);
     sequence.positions = qp_reshape(positions, 2, (int64_t[]){1, count});
-    qp_tensor hidden = qpi_stack_forward(m, ids, &sequence, s->states);
+    qp_record in = {0}, all = {0};
+    sequence.in = &in;
+    qp_tensor hidden = qpi_stack_forward(m, ids, &sequence, &all, s->states);
     qp_no_grad(ctx, before);
     commit(s, count);
     return qp_return(scope, hidden);
@@ -134,6 +147,7 @@ qp_tensor qp_session_feed(qp_session *s, qp_tensor ids) {
 qp_ctx *qp_session_ctx(const qp_session *s) { return s->m->ctx; }
 
 int64_t qp_session_length(const qp_session *s) { return s->length; }
+int64_t qp_session_room(const qp_session *s) { return s->reserved; }
 
 static bool fixed(const qp_state *state) {
     for (int j = 0; j < state->count; j++)

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "models/model.h"
+#include "nn/module.h"
 
 static void destroy(void *thing) {
     qp_model *m = thing;
@@ -19,9 +20,18 @@ static void destroy(void *thing) {
 
 void qp_model_close(qp_model *m) {
     if (!m) return;
+    m->closed = true;
+    if (m->users) return;
+    if (m->module) m->module->model = false;
     qp_module_close(m->module);
     qpi_disown(m->owned);
     destroy(m);
+}
+
+void qpi_model_use(qp_model *m) { m->users++; }
+
+void qpi_model_release(qp_model *m) {
+    if (--m->users == 0 && m->closed) qp_model_close(m);
 }
 
 static const qpi_preset *find_preset(const char *model_type) {
@@ -170,28 +180,36 @@ static qp_tensor loss_of(qp_model *m, qp_tensor hidden, qp_tensor labels, const 
 }
 
 /* What goes into the stack, from the fields of in. */
-static qp_sequence sequence_of(qp_model *m, const qp_record *in, int64_t length, qp_record *out) {
-    qp_sequence s = {.length = length, .dropout = qp_training(m->module) ? m->dropout : 0, .out = out};
+static qp_sequence sequence_of(qp_model *m, const qp_record *in, int64_t length) {
+    qp_sequence s = {.length = length, .dropout = qp_training(m->module) ? m->dropout : 0, .in = in};
     s.positions = qp_record_get(in, "positions");
     s.mask.segments = qp_record_get(in, "segments");
     s.mask.lengths = qp_record_get(in, "lengths");
     if (qp_is_none(s.positions))
         s.positions = qp_reshape(qp_arange(m->ctx, QP_I64, length), 2, (int64_t[]){1, length});
+    else if (qp_count(s.positions)) {
+        qp_tensor flat = qp_reshape(s.positions, 1, (int64_t[]){-1});
+        s.length = (int64_t)qp_item(qp_max(qp_cast(flat, QP_F64), 0, false)) + 1;
+    }
     return s;
 }
 
 typedef enum { HIDDEN, LOGITS, LOSS } wanted;
 
 static qp_record run(qp_model *m, const qp_record *in, wanted what) {
-    qp_record out = {0};
+    qp_record out = {0}, all = {0};
     qp_tensor ids = qp_record_get(in, "input_ids"), labels = qp_record_get(in, "labels");
     if (qp_failed(m->ctx) || !check_ids(m, ids, what == LOSS ? labels : QP_NONE)) return out;
     qp_scope    scope = qp_enter(m->ctx);
-    qp_sequence s = sequence_of(m, in, qp_size(ids, 1), &out);
-    qp_tensor   hidden = qpi_stack_forward(m, ids, &s, NULL);
+    qp_sequence s = sequence_of(m, in, qp_size(ids, 1));
+    qp_tensor   hidden = qpi_stack_forward(m, ids, &s, &all, NULL);
+    for (int i = 0; i < all.count; i++)
+        if (!strncmp(all.names[i], "aux.", 4) || !strncmp(all.names[i], "stat.", 5))
+            qp_record_set(&out, all.names[i], all.tensors[i]);
     if (what == LOGITS) qp_record_set(&out, "logits", qp_model_head(m, hidden));
     else if (what == LOSS) qp_record_set(&out, "loss", loss_of(m, hidden, labels, &out));
     qp_record_set(&out, "hidden", hidden);
+    if (qp_failed(m->ctx)) out.count = 0;
     qp_return_many(scope, out.tensors, out.count);
     return out;
 }
@@ -203,7 +221,9 @@ qp_record qp_forward(qp_model *m, qp_record in) {
 /* One field of what a run gives; the others are let go. */
 static qp_tensor field(qp_model *m, qp_tensor ids, qp_tensor labels, wanted what, const char *name) {
     qp_scope  scope = qp_enter(m->ctx);
-    qp_record in = {2, {"input_ids", "labels"}, {ids, labels}};
+    qp_record in = {0};
+    if (!qp_is_none(ids)) qp_record_set(&in, "input_ids", ids);
+    qp_record_set(&in, "labels", labels);
     qp_record out = run(m, &in, what);
     return qp_return(scope, out.count ? qp_record_get(&out, name) : qpi_poison(m->ctx));
 }

@@ -63,7 +63,8 @@ typedef struct {
     const qp_block_type *type;
     qp_block             block;
     qp_position          position;
-    const char          *fields[QP_MAX_OUT]; /* names of what it gave last (gradient checkpoints) */
+    /* gradient checkpoints: names of the fields that it saw and added */
+    const char          *asked[QP_MAX_IN], *added[QP_MAX_OUT];
 } qpi_layer;
 
 #define QPI_MAX_PARTS 8
@@ -93,6 +94,8 @@ struct qp_model {
     void                  **objects; /* of parts, freed with the model */
     int                     object_count;
     qpi_owned              *owned;
+    int                     users;  /* sessions */
+    bool                    closed; /* as soon as they are */
     qpi_weight             *weights; /* made when asked for */
     int                     weight_count, named; /* named: of how many entries */
 };
@@ -104,8 +107,12 @@ void qpi_weights_free(qp_model *m);
 
 /* Builds the modules from a stack config. False after storing an error. */
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where);
-/* ids [B, T] -> the last norm's output [B, T, D], and what else is made on the way, in the current
- * scope. states: two for each layer, or NULL for whole sequences. */
-qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *s, qp_state *states);
+/* ids [B, T] -> the last norm's output [B, T, D], and in `all` the fields that layers add, in the
+ * current scope. s->in is not NULL. states: two for each layer, or NULL for whole sequences. */
+qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *s, qp_record *all, qp_state *states);
+
+/* A session uses the model, which lives until the last of them is closed. */
+void qpi_model_use(qp_model *m);
+void qpi_model_release(qp_model *m);
 
 #endif

@@ -5,12 +5,15 @@
 #include <string.h>
 
 #include "models/model.h"
+#include "nn/module.h"
 
 typedef struct {
     qp_model     *m;
     const json_t *stack, *spec; /* spec: of the layer being built, NULL: of none */
     const char   *where;        /* file, for messages */
     int           layer;
+    size_t        entry;    /* of "layers", and how many layers it has described */
+    int64_t       repeated;
     int64_t       heads, head_width; /* of the layer's mixer */
     char          init[32], init_residual[32];
 } builder;
@@ -149,16 +152,16 @@ static bool read_head(builder *b) {
     return !qp_failed(m->ctx);
 }
 
-/* The entry of "layers" that describes a layer: each stands for `repeat` of them. NULL: all alike. */
-static const json_t *layer_spec(const builder *b, int64_t layer) {
-    const json_t *list = json_object_get(b->stack, "layers");
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *spec = json_array_get(list, i), *repeat = json_object_get(spec, "repeat");
-        int64_t       n = repeat ? json_integer_value(repeat) : 1;
-        if (layer < n) return spec;
-        layer -= n;
+/* The entry of "layers" that describes the next layer: each stands for `repeat` of them. NULL: all
+ * alike. */
+static const json_t *next_spec(builder *b) {
+    const json_t *list = json_object_get(b->stack, "layers"), *spec = json_array_get(list, b->entry);
+    const json_t *repeat = json_object_get(spec, "repeat");
+    if (spec && ++b->repeated == (repeat ? json_integer_value(repeat) : 1)) {
+        b->entry++;
+        b->repeated = 0;
     }
-    return NULL;
+    return spec;
 }
 
 static bool check_layers(const builder *b) {
@@ -201,6 +204,7 @@ static bool read_heads(builder *b) {
     if (!qpi_settings_has(&settings, "heads")) return true;
     qp_build build = {.ctx = b->m->ctx, .settings = &settings};
     b->heads = qp_setting_int(&build, "heads");
+    if (b->heads < 1) return true;
     if (qpi_settings_has(&settings, "head_width")) b->head_width = qp_setting_int(&build, "head_width");
     if (b->head_width) return true;
     b->head_width = b->m->width / b->heads;
@@ -255,7 +259,7 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
     qpi_layer *layer = &m->blocks[i];
     char       name[16];
     snprintf(name, sizeof name, "%d", i);
-    b->spec = layer_spec(b, i);
+    b->spec = next_spec(b);
     b->layer = layer->block.layer = i;
     qp_module *module = qp_module_new(m->ctx, parent, name);
     if (!module || !read_heads(b) || !build_block_part(b, module, layer)) return false;
@@ -289,6 +293,7 @@ bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
     builder *b = &builder_;
     if (!read_head(b) || !check_layers(b)) return false;
     m->module = qp_module_new(m->ctx, NULL, "");
+    if (m->module) m->module->model = true;
     m->embed = qp_nn_embedding_new(m->module, "embed", m->vocabulary, m->width, b->init);
     m->blocks = calloc((size_t)m->layers + 1, sizeof *m->blocks);
     if (!m->blocks) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
@@ -307,57 +312,81 @@ bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
 
 /* ---- Running --------------------------------------------------------------------------------------- */
 
-/* Temporaries that no gradient needs go with the block; its result stays, and what parts gave beside
- * it is in out. */
+/* Temporaries that no gradient needs go with the block; its result stays, and what it adds is in out. */
 static qp_tensor run_layer(const qpi_layer *l, qp_tensor x, const qp_sequence *given, qp_record *out, qp_state *states) {
     qp_scope    scope = qp_enter(x.ctx);
     qp_sequence s = *given;
     s.out = out;
     s.layer = l->block.layer;
     qp_tensor kept[QP_MAX_FIELDS + 1] = {l->type->forward(&l->block, x, &s, states)};
+    if (qp_is_none(kept[0])) qp_fail(x.ctx, QP_ERR_STATE, "layer %d: %s gave no result", s.layer, l->type->part.name);
     for (int i = 0; i < out->count; i++) kept[i + 1] = out->tensors[i];
     qp_return_many(scope, kept, out->count + 1);
     for (int i = 0; i < out->count; i++) out->tensors[i] = kept[i + 1];
     return kept[0];
 }
 
-/* What a layer needs to be run again, beside its tensors. */
+/* What a layer needs to be run again: x, positions, the mask, and all fields that it may ask for. */
 typedef struct {
     qpi_layer *layer;
     double     dropout;
     int64_t    length;
+    int        in, before; /* how many fields of these there are */
 } rerun;
-enum { X, POSITIONS, SEGMENTS, LENGTHS, TENSORS };
+enum { X, POSITIONS, SEGMENTS, LENGTHS, FIELDS, MAX_TENSORS = 24 };
 
 static void run_again(const void *data, const qp_tensor *xs, qp_tensor *ys) {
     const rerun *r = data;
-    qp_sequence  s = {.positions = xs[POSITIONS], .length = r->length, .dropout = r->dropout,
-                      .mask = {.segments = xs[SEGMENTS], .lengths = xs[LENGTHS]}};
-    qp_record    out = {0};
+    qp_record    in = {.count = r->in}, before = {.count = r->before}, out = {0};
+    qp_sequence  s = {.positions = xs[POSITIONS], .length = r->length, .dropout = r->dropout, .in = &in,
+                      .before = &before, .mask = {.segments = xs[SEGMENTS], .lengths = xs[LENGTHS]}};
+    for (int i = 0; i < r->in + r->before; i++) {
+        qp_record *to = i < r->in ? &in : &before;
+        int        k = i < r->in ? i : i - r->in;
+        to->names[k] = r->layer->asked[i];
+        to->tensors[k] = xs[FIELDS + i];
+    }
     ys[0] = run_layer(r->layer, xs[X], &s, &out, NULL);
-    if (out.count >= QP_MAX_OUT)
-        qp_fail(xs[X].ctx, QP_ERR_UNSUPPORTED, "gradient checkpoint: a layer gives %d fields, at most %d", out.count,
-                QP_MAX_OUT - 1);
     for (int i = 0; i < out.count && !qp_failed(xs[X].ctx); i++) {
-        r->layer->fields[i] = out.names[i];
+        r->layer->added[i] = out.names[i];
         ys[i + 1] = out.tensors[i];
     }
 }
 
 /* The same, keeping only what goes in and what comes out. */
 static qp_tensor run_checkpointed(qpi_layer *l, qp_tensor x, const qp_sequence *s, qp_record *out) {
-    rerun     r = {l, s->dropout, s->length};
-    qp_tensor ys[QP_MAX_OUT], xs[TENSORS] = {[X] = x, [POSITIONS] = s->positions, [SEGMENTS] = s->mask.segments,
-                                             [LENGTHS] = s->mask.lengths};
-    qp_checkpoint(x.ctx, run_again, &r, sizeof r, TENSORS, xs, QP_MAX_OUT, ys);
+    rerun     r = {l, s->dropout, s->length, s->in->count, s->before->count};
+    qp_tensor ys[QP_MAX_OUT], xs[MAX_TENSORS] = {[X] = x, [POSITIONS] = s->positions, [SEGMENTS] = s->mask.segments,
+                                                 [LENGTHS] = s->mask.lengths};
+    int       fields = r.in + r.before;
+    if (FIELDS + fields > MAX_TENSORS) {
+        qp_fail(x.ctx, QP_ERR_UNSUPPORTED, "gradient checkpoint: layers see %d fields, at most %d", fields, MAX_TENSORS - FIELDS);
+        return qpi_poison(x.ctx);
+    }
+    for (int i = 0; i < fields; i++) {
+        const qp_record *from = i < r.in ? s->in : s->before;
+        int              k = i < r.in ? i : i - r.in;
+        l->asked[i] = from->names[k];
+        xs[FIELDS + i] = from->tensors[k];
+    }
+    qp_checkpoint(x.ctx, run_again, &r, sizeof r, FIELDS + fields, xs, QP_MAX_OUT, ys);
     for (int i = 1; i < QP_MAX_OUT && !qp_failed(x.ctx) && !qp_is_none(ys[i]); i++)
-        qp_record_set(out, l->fields[i - 1], ys[i]);
+        qp_record_set(out, l->added[i - 1], ys[i]);
     return ys[0];
 }
 
-qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given, qp_state *states) {
+/* What a layer added joins what earlier ones did; losses are summed. */
+static void join(qp_record *all, const qp_record *out) {
+    for (int i = 0; i < out->count; i++) {
+        qp_tensor before = strncmp(out->names[i], "aux.", 4) ? QP_NONE : qp_record_get(all, out->names[i]);
+        qp_record_set(all, out->names[i], qp_is_none(before) ? out->tensors[i] : qp_add(before, out->tensors[i]));
+    }
+}
+
+qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given, qp_record *all, qp_state *states) {
     qp_sequence s = *given;
     qp_tensor   x = qp_nn_embedding_forward(m->embed, ids);
+    s.before = all;
     if (m->position.type && m->position.type->embed) x = m->position.type->embed(m->position.self, x, &s);
     if (s.dropout > 0) x = qp_dropout(x, s.dropout);
     for (int64_t i = 0; i < m->layers && !qp_failed(m->ctx); i++) {
@@ -365,8 +394,8 @@ qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given
         bool      again = m->checkpoint && !m->ctx->mode.no_grad && !states;
         qp_tensor y = again ? run_checkpointed(&m->blocks[i], x, &s, &out)
                             : run_layer(&m->blocks[i], x, &s, &out, states ? &states[2 * i] : NULL);
-        for (int k = 0; k < out.count; k++) qp_sequence_add(&s, out.names[k], out.tensors[k]);
-        qp_drop(x);
+        join(all, &out);
+        if (y.slot != x.slot || y.generation != x.generation) qp_drop(x);
         x = y;
     }
     return m->norm.type->forward(m->norm.self, x);

@@ -5,7 +5,11 @@
 #include "core/core.h"
 #include "nn/part.h"
 
-qp_tensor qp_block_norm(const qp_block *b, int i, qp_tensor x) { return b->norms[i].type->forward(b->norms[i].self, x); }
+qp_tensor qp_block_norm(const qp_block *b, int i, qp_tensor x) {
+    if (i >= 0 && i < QP_MAX_NORMS && b->norms[i].type) return b->norms[i].type->forward(b->norms[i].self, x);
+    qp_fail(x.ctx, QP_ERR_ARGUMENT, "layer %d: the block asks for norm %d, which it has not declared", b->layer, i);
+    return qpi_poison(x.ctx);
+}
 
 /* A branch adds the residual in its last product, unless dropout comes between. */
 static qp_tensor branch(const qp_branch *b, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
@@ -14,6 +18,10 @@ static qp_tensor branch(const qp_branch *b, qp_tensor x, qp_tensor residual, con
     qp_tensor inside = fused ? residual : QP_NONE;
     qp_tensor y = state && b->type->step ? b->type->step(b->self, x, inside, s, state)
                                          : b->type->forward(b->self, x, inside, s);
+    if (qp_is_none(y)) {
+        qp_fail(x.ctx, QP_ERR_STATE, "layer %d: %s gave no result", s->layer, b->type->part.name);
+        return qpi_poison(x.ctx);
+    }
     if (fused) return y;
     y = qp_dropout(y, s->dropout);
     return qp_is_none(residual) ? y : qp_add(residual, y);
@@ -27,13 +35,43 @@ qp_tensor qp_block_ffn(const qp_block *b, qp_tensor x, qp_tensor residual, const
     return branch(&b->ffn, x, residual, s, states ? &states[1] : NULL);
 }
 
+/* ---- State ------------------------------------------------------------------------------------- */
+
+static bool same(qp_tensor a, qp_tensor b) {
+    bool equal = qp_dtype_of(a) == qp_dtype_of(b) && qp_ndim(a) == qp_ndim(b);
+    for (int i = 0; equal && i < qp_ndim(a); i++) equal = qp_size(a, i) == qp_size(b, i);
+    return equal;
+}
+
 void qp_state_set(qp_state *state, int i, qp_tensor value) {
+    bool known = i >= 0 && i < state->count && i < QP_MAX_STATE && state->grows[i] < 0;
+    if (!value.ctx || qp_failed(value.ctx)) return;
+    if (!known || !same(value, state->tensors[i])) {
+        qp_fail(value.ctx, QP_ERR_ARGUMENT, known ? "state: tensor %d has another shape or type than it was reserved with"
+                                                  : "state: there is no tensor %d of fixed size", i);
+        return;
+    }
     qp_drop(state->next[i]);
-    state->next[i] = qp_failed(value.ctx) ? QP_NONE : qp_keep(qp_alias(value));
+    state->next[i] = qp_keep(qp_alias(value));
+}
+
+/* ---- Fields -------------------------------------------------------------------------------------- */
+
+qp_tensor qp_sequence_get(const qp_sequence *s, const char *name) {
+    const qp_record *places[] = {s->out, s->before, s->in};
+    qp_tensor        t = QP_NONE;
+    for (int i = 0; i < 3 && qp_is_none(t); i++)
+        if (places[i]) t = qp_record_get(places[i], name);
+    return t;
 }
 
 void qp_sequence_add(const qp_sequence *s, const char *name, qp_tensor t) {
-    if (!s->out) return;
-    qp_tensor before = strncmp(name, "aux.", 4) ? QP_NONE : qp_record_get(s->out, name);
-    qp_record_set(s->out, name, qp_is_none(before) ? t : qp_add(before, t));
+    if (!s->out || qp_is_none(t) || qp_failed(t.ctx)) return;
+    if (!strncmp(name, "aux.", 4) && qp_count(t) != 1) {
+        qp_fail(t.ctx, QP_ERR_ARGUMENT, "layer %d: %s has %lld elements, expected one", s->layer, name,
+                (long long)qp_count(t));
+        return;
+    }
+    qp_record_set(s->out, name, t);
+    if (s->out->count >= QP_MAX_OUT) qp_fail(t.ctx, QP_ERR_ARGUMENT, "layer %d adds more than %d fields", s->layer, QP_MAX_OUT - 1);
 }

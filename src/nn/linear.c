@@ -2,6 +2,7 @@
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "nn/module.h"
 
@@ -63,30 +64,53 @@ void qp_nn_linear_wrap(qp_nn_linear *l, qp_linear_fn forward, void *self) {
     l->self = self;
 }
 
-typedef struct {
-    const char *pattern;
-    void (*fn)(void *user, qp_nn_linear *l, const char *name);
-    void *user;
-    int   count;
-} visit;
+void qp_nn_linear_unwrap(qp_nn_linear *l) {
+    qp_nn_linear *inner = l->inner;
+    if (!inner) return;
+    *l = *inner;
+    free(inner);
+}
 
-static void each(qp_module *m, const char *name, visit *v) {
-    if (m->linear && fnmatch(v->pattern, name, 0) == 0) {
-        v->count++;
-        if (v->fn) v->fn(v->user, m->linear, name);
+/* Linears found, and their names. */
+typedef struct {
+    const char    *pattern;
+    qp_nn_linear **found;
+    char         (*names)[QPI_MAX_NAME];
+    int            count, capacity;
+} search;
+
+static bool grow(search *s) {
+    int            capacity = s->capacity ? 2 * s->capacity : 64;
+    qp_nn_linear **found = realloc(s->found, (size_t)capacity * sizeof *found);
+    if (found) s->found = found;
+    void *names = realloc(s->names, (size_t)capacity * sizeof *s->names);
+    if (names) s->names = names;
+    if (found && names) s->capacity = capacity;
+    return found && names;
+}
+
+static bool collect(search *s, qp_module *m, const char *name) {
+    if (m->linear && fnmatch(s->pattern, name, 0) == 0) {
+        if (s->count == s->capacity && !grow(s)) return false;
+        s->found[s->count] = m->linear;
+        strcpy(s->names[s->count++], name);
     }
     for (int i = 0; i < m->child_count; i++) {
         char full[QPI_MAX_NAME];
         snprintf(full, sizeof full, "%s%s%s", name, *name ? "." : "", m->children[i]->name);
-        each(m->children[i], full, v);
+        if (!collect(s, m->children[i], full)) return false;
     }
+    return true;
 }
 
 int qp_nn_linear_each(qp_module *m, const char *pattern, void (*fn)(void *user, qp_nn_linear *l, const char *name),
                       void *user) {
-    visit v = {pattern, fn, user, 0};
-    each(m, "", &v);
-    return v.count;
+    search s = {.pattern = pattern};
+    if (!collect(&s, m, "")) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: linears");
+    for (int i = 0; fn && i < s.count && !qp_failed(m->ctx); i++) fn(user, s.found[i], s.names[i]);
+    free(s.found);
+    free(s.names);
+    return s.count;
 }
 
 qp_nn_embedding *qp_nn_embedding_new(qp_module *parent, const char *name, int64_t count, int64_t width,

@@ -14,7 +14,13 @@ static void destroy(void *thing) {
         free(m->entries[i].init);
     }
     qpi_linear_free(m->linear);
+    for (qpi_held *h = m->held, *next; h; h = next) {
+        next = h->next;
+        h->release(h->thing);
+        free(h);
+    }
     free(m->embedding);
+    free(m->hashes);
     free(m->entries);
     free(m->children);
     free(m->name);
@@ -32,9 +38,28 @@ static size_t full_length(const qp_module *m) {
     return n;
 }
 
+/* Names are joined by dots, so they have none of their own. */
+static bool proper(qp_ctx *ctx, const char *name) {
+    if (name && *name && !strchr(name, '.')) return true;
+    qp_fail(ctx, QP_ERR_ARGUMENT, "module: \"%.40s\" is no name: expected some characters without a dot", name ? name : "");
+    return false;
+}
+
+/* FNV-1a */
+static uint32_t hash_of(const char *name) {
+    uint32_t h = 2166136261u;
+    for (; *name; name++) h = (h ^ (uint8_t)*name) * 16777619u;
+    return h;
+}
+
 static bool adopt(qp_module *parent, qp_module *m) {
+    uint32_t hash = hash_of(m->name);
+    if (parent->ctx != m->ctx) {
+        qp_fail(m->ctx, QP_ERR_ARGUMENT, "module %s: its parent belongs to another context", m->name);
+        return false;
+    }
     for (int i = 0; i < parent->child_count; i++)
-        if (!strcmp(parent->children[i]->name, m->name)) {
+        if (parent->hashes[i] == hash && !strcmp(parent->children[i]->name, m->name)) {
             qp_fail(m->ctx, QP_ERR_ARGUMENT, "module %s has two children named %s", parent->name, m->name);
             return false;
         }
@@ -43,14 +68,17 @@ static bool adopt(qp_module *parent, qp_module *m) {
         return false;
     }
     qp_module **children = realloc(parent->children, ((size_t)parent->child_count + 1) * sizeof *children);
-    if (!children) return no_memory(m->ctx);
-    parent->children = children;
+    if (children) parent->children = children;
+    uint32_t *hashes = realloc(parent->hashes, ((size_t)parent->child_count + 1) * sizeof *hashes);
+    if (hashes) parent->hashes = hashes;
+    if (!children || !hashes) return no_memory(m->ctx);
+    hashes[parent->child_count] = hash;
     children[parent->child_count++] = m;
     return true;
 }
 
 qp_module *qp_module_new(qp_ctx *ctx, qp_module *parent, const char *name) {
-    if (!ctx || qp_failed(ctx)) return NULL;
+    if (!ctx || qp_failed(ctx) || (parent && !proper(ctx, name))) return NULL;
     qp_module *m = calloc(1, sizeof *m);
     bool       ok = m && (m->name = strdup(name ? name : ""));
     if (!ok) no_memory(ctx);
@@ -65,7 +93,7 @@ qp_module *qp_module_new(qp_ctx *ctx, qp_module *parent, const char *name) {
 }
 
 void qp_module_close(qp_module *root) {
-    if (!root || root->parent) return;
+    if (!root || root->parent || root->model) return;
     qpi_disown(root->owned);
     destroy(root);
 }
@@ -75,6 +103,7 @@ qp_ctx *qp_module_ctx(const qp_module *m) { return m->ctx; }
 /* ---- Entries ---------------------------------------------------------------------------------- */
 
 static qpi_own_entry *add_entry(qp_module *m, const char *name, qp_tensor t) {
+    if (qp_failed(m->ctx)) return NULL;
     for (int i = 0; i < m->entry_count; i++)
         if (*name && !strcmp(m->entries[i].name, name)) {
             qp_fail(m->ctx, QP_ERR_ARGUMENT, "module %s has two entries named %s", m->name, name);
@@ -100,6 +129,7 @@ static qpi_own_entry *add_entry(qp_module *m, const char *name, qp_tensor t) {
 
 qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, const int64_t *shape) {
     if (!m) return QP_NONE;
+    if (!proper(m->ctx, name)) return qpi_poison(m->ctx);
     qp_tensor      t = qpi_leaf_empty(m->ctx, m->ctx->param_dtype, ndim, shape);
     qp_require_grad(t, true);
     qpi_own_entry *e = qp_failed(m->ctx) ? NULL : add_entry(m, name, qp_keep(t));
@@ -108,7 +138,7 @@ qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, c
 }
 
 void qp_buffer(qp_module *m, const char *name, qp_tensor t) {
-    qpi_own_entry *e = m && !qp_failed(m->ctx) ? add_entry(m, name, qp_keep(t)) : NULL;
+    qpi_own_entry *e = m && !qp_failed(m->ctx) && proper(m->ctx, name) ? add_entry(m, name, qp_keep(t)) : NULL;
     if (e) e->buffer = true;
 }
 
@@ -118,9 +148,36 @@ qp_tensor qp_module_keep(qp_module *m, qp_tensor t) {
     return t;
 }
 
+static bool holds(const qp_module *m, qp_tensor t) {
+    for (int i = 0; i < m->entry_count; i++)
+        if (m->entries[i].tensor.slot == t.slot && m->entries[i].tensor.generation == t.generation) return true;
+    for (int i = 0; i < m->child_count; i++)
+        if (holds(m->children[i], t)) return true;
+    return false;
+}
+
 void qp_tie(qp_module *m, const char *name, qp_tensor t) {
-    qpi_own_entry *e = m && !qp_failed(m->ctx) ? add_entry(m, name, t) : NULL;
+    if (!m || qp_failed(m->ctx) || !proper(m->ctx, name)) return;
+    const qp_module *root = m;
+    while (root->parent) root = root->parent;
+    if (!holds(root, t)) {
+        qp_fail(m->ctx, QP_ERR_ARGUMENT, "tie: %s is to be a parameter that no module of this tree has", name);
+        return;
+    }
+    qpi_own_entry *e = add_entry(m, name, t);
     if (e) e->tied = true;
+}
+
+qp_status qp_module_own(qp_module *m, void *thing, void (*release)(void *thing)) {
+    qpi_held *h = malloc(sizeof *h);
+    if (!h) {
+        release(thing);
+        no_memory(m->ctx);
+        return QP_ERR_MEMORY;
+    }
+    *h = (qpi_held){m->held, thing, release};
+    m->held = h;
+    return QP_OK;
 }
 
 /* ---- Elements ----------------------------------------------------------------------------------- */
@@ -135,6 +192,8 @@ qp_status qp_param_set(qp_tensor p, qp_tensor value) {
     if (!qp_dtype_is_float(qp_dtype_of(value)))
         return qp_fail(p.ctx, QP_ERR_TYPE, "param set: the elements are %s, expected floating numbers",
                        qp_dtype_name(qp_dtype_of(value)));
+    if (qp_requires_grad(value))
+        return qp_fail(p.ctx, QP_ERR_STATE, "param set: the value takes a gradient itself (qp_tie shares a parameter)");
     return qpi_set_storage(p, value);
 }
 
@@ -146,7 +205,7 @@ static qp_tensor empty_like(qp_tensor t) {
 }
 
 qp_status qpi_param_copy(qp_tensor p, qp_tensor value) {
-    if (qpi_has_elements(p)) return qp_copy_to(p, value);
+    if (qpi_has_elements(p) && !qpi_resolve(p, "module")->value.storage->read_only) return qp_copy_to(p, value);
     qp_scope  s = qp_enter(p.ctx);
     qp_tensor fresh = empty_like(p);
     qp_status status = qp_copy_to(fresh, value);

@@ -11,16 +11,24 @@ typedef struct {
     bool      buffer, tied, unsaved; /* unsaved: has no name and is in no list */
 } qpi_own_entry;
 
+typedef struct qpi_held {
+    struct qpi_held *next;
+    void            *thing;
+    void (*release)(void *thing);
+} qpi_held;
+
 struct qp_module {
     qp_ctx          *ctx;
     qpi_owned       *owned; /* of a root */
     qp_module       *parent, **children;
+    uint32_t        *hashes; /* of the children's names */
     char            *name;
     qpi_own_entry   *entries;
     int              child_count, entry_count;
-    bool             training;
+    bool             training, model; /* model: the root of one, which closes it */
     qp_nn_linear    *linear; /* if it is that of one */
     qp_nn_embedding *embedding;
+    qpi_held        *held; /* by qp_module_own, last first */
     qp_entry        *state, *params; /* lists, made when asked for */
     int              state_count;
     bool             stale;

@@ -42,7 +42,7 @@ static bool collect(qp_module *root, const qp_module *m, const char *prefix) {
 
 qp_state_dict qp_module_state(qp_module *m) {
     if (!m) return (qp_state_dict){0};
-    if (m->state && !m->stale) return (qp_state_dict){m->state_count, m->state};
+    if (m->state && !m->stale) return (qp_state_dict){m->ctx, m->state_count, m->state};
     qpi_module_free_lists(m);
     size_t n = (size_t)count_entries(m) + 1;
     m->names = calloc(n, sizeof *m->names);
@@ -54,7 +54,7 @@ qp_state_dict qp_module_state(qp_module *m) {
         return (qp_state_dict){0};
     }
     m->stale = false;
-    return (qp_state_dict){m->state_count, m->state};
+    return (qp_state_dict){m->ctx, m->state_count, m->state};
 }
 
 qp_state_dict qp_module_params(qp_module *m) {
@@ -64,7 +64,7 @@ qp_state_dict qp_module_params(qp_module *m) {
         const qp_entry *e = &all.entries[i];
         if (!e->buffer && !e->tied && qp_requires_grad(e->tensor)) m->params[n++] = *e;
     }
-    return (qp_state_dict){n, all.count ? m->params : NULL};
+    return (qp_state_dict){all.ctx, n, all.count ? m->params : NULL};
 }
 
 int64_t qp_param_count(qp_module *m, bool trainable_only) {
@@ -127,11 +127,16 @@ qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names, cons
         int j = index_of(dict.entries[i].name, n, names);
         if (j < 0) {
             if (!dict.entries[i].tied) name_list_add(&missing, dict.entries[i].name);
+        } else if (qp_dtype_is_float(qp_dtype_of(tensors[j])) != qp_dtype_is_float(qp_dtype_of(dict.entries[i].tensor))) {
+            return qp_fail(ctx, QP_ERR_TYPE, "load_state_dict: %s is %s, the entry %s", names[j],
+                           qp_dtype_name(qp_dtype_of(tensors[j])), qp_dtype_name(qp_dtype_of(dict.entries[i].tensor)));
         } else if (!shapes_equal(tensors[j], dict.entries[i].tensor)) {
             return qp_fail(ctx, QP_ERR_SHAPE, "load_state_dict: %s has another shape than the parameter", names[j]);
         }
     }
     for (int j = 0; j < n; j++) {
+        if (index_of(names[j], j, names) >= 0)
+            return qp_fail(ctx, QP_ERR_ARGUMENT, "load_state_dict: %s is given twice", names[j]);
         int found = 0;
         for (int i = 0; i < dict.count && !found; i++) found = !strcmp(dict.entries[i].name, names[j]);
         if (!found) name_list_add(&unexpected, names[j]);

@@ -72,8 +72,12 @@ static void make_tensors(qp_optim *o) {
 }
 
 qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_optim_common options) {
-    qp_ctx *ctx = params.count > 0 ? params.entries[0].tensor.ctx : NULL;
+    qp_ctx *ctx = params.ctx;
     if (!ctx || qp_failed(ctx)) return NULL;
+    if (params.count == 0) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "%s: no parameter to train (all frozen, or loaded as stored?)", type->name);
+        return NULL;
+    }
     qp_optim *o = calloc(1, sizeof *o);
     size_t    n = (size_t)params.count;
     bool      made = o && (o->states = calloc(n * (size_t)type->state_count, sizeof *o->states)) &&

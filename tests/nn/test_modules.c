@@ -58,7 +58,7 @@ static void elements_are_set(void **state) {
     assert_int_equal(qp_param_set(p, qp_cast(value, QP_BF16)), QP_OK);
     assert_int_equal(qp_dtype_of(p), QP_BF16);
     expect_well(ctx);
-    assert_int_equal(qp_param_set(p, q), QP_ERR_SHAPE);
+    assert_int_equal(qp_param_set(p, qp_detach(q)), QP_ERR_SHAPE);
     expect_error(ctx, QP_ERR_SHAPE, "");
     assert_int_equal(qp_param_set(q, qp_arange(ctx, QP_I64, 3)), QP_ERR_TYPE);
     expect_error(ctx, QP_ERR_TYPE, "i64");
@@ -374,6 +374,115 @@ static void layers_are_checked(void **state) {
     }
 }
 
+/* A part that asks for what is not there gets an error, and one that does nothing hands x through. */
+static int nonsense;
+
+static qp_tensor odd_forward(const qp_block *b, qp_tensor x, const qp_sequence *s, qp_state *states) {
+    switch (nonsense) {
+    case 1: return qp_block_norm(b, 3, x);
+    case 2: return QP_NONE;
+    case 3: qp_sequence_add(s, "aux.wide", x); return x;
+    case 4:
+        for (int i = 0; i < 20; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "carry%d", i);
+            qp_sequence_add(s, name, x);
+        }
+        return x;
+    case 5: qp_state_set(&states[0], 1, x); return x;
+    case 6: qp_state_set(&states[0], -1, x); return x;
+    case 7: qp_state_set(&states[0], 0, qp_slice(x, 2, 0, 4, 1)); return x;
+    default: return x;
+    }
+}
+static const qp_block_type odd_block = {.part = {.name = "odd"}, .norms = 1, .forward = odd_forward};
+
+static void nonsense_is_refused(void **state) {
+    static const char *const texts[] = {"", "asks for norm 3", "odd gave no result", "aux.wide has", "adds more than 7",
+                                        "no tensor 1 of fixed size", "no tensor -1 of", "another shape or type"};
+    (void)state;
+    for (nonsense = 0; nonsense < 8; nonsense++) {
+        qp_ctx *ctx = open_ctx();
+        qp_no_grad(ctx, true);
+        assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &mean_type.part), QP_OK);
+        assert_int_equal(qp_register_part(ctx, QP_PART_BLOCK, &odd_block.part), QP_OK);
+        qp_model *m = make_model(ctx, ", \"block\": {\"type\": \"odd\"}, \"layers\": [{\"repeat\": 3, \"mixer\":"
+                                      " {\"type\": \"mean\"}}]");
+        qp_session *s = qp_session_new(m, B, T);
+        expect_well(ctx);
+        if (nonsense < 5) qp_logits(m, some_ids(ctx, 0, T));
+        else qp_session_feed(s, some_ids(ctx, 0, 1));
+        if (nonsense) expect_error(ctx, nonsense == 2 ? QP_ERR_STATE : QP_ERR_ARGUMENT, texts[nonsense]);
+        else expect_well(ctx);
+        qp_model_close(m); /* its session goes on */
+        nonsense = nonsense ? -nonsense : 0;
+        qp_session_feed(s, some_ids(ctx, 0, 1));
+        expect_well(ctx);
+        qp_session_close(s);
+        nonsense = nonsense ? -nonsense : 0;
+        qp_close(ctx);
+    }
+}
+
+static void nothing(void *user, qp_tensor x) {
+    (void)user;
+    (void)x;
+}
+
+static void release_one(void *thing) { ++*(int *)thing; }
+
+static void add_inside(void *user, qp_nn_linear *l, const char *name) {
+    (void)user;
+    assert_null(strstr(name, "lora"));
+    qp_nn_linear_new(qp_nn_linear_module(l), "lora", 2, 2, (qp_linear_options){0});
+}
+
+static void misuse_is_refused(void **state) {
+    (void)state;
+    qp_ctx    *ctx = open_ctx(), *other = open_ctx();
+    int        released = 0;
+    qp_module *m = qp_module_new(ctx, NULL, "");
+    qp_tensor  p = qp_param(m, "p", "ones", 1, (int64_t[]){2}), q = qp_param(m, "q", "ones", 1, (int64_t[]){2});
+    qp_on_grad(p, nothing, NULL);
+    assert_null(qp_module_new(other, m, "a"));
+    expect_error(other, QP_ERR_ARGUMENT, "another context");
+    assert_null(qp_module_new(ctx, m, "a.b"));
+    expect_error(ctx, QP_ERR_ARGUMENT, "\"a.b\" is no name");
+    qp_param(m, NULL, "ones", 1, (int64_t[]){2});
+    expect_error(ctx, QP_ERR_ARGUMENT, "\"\" is no name");
+    qp_tie(m, "r", qp_zeros(ctx, QP_F32, 1, (int64_t[]){2}));
+    expect_error(ctx, QP_ERR_ARGUMENT, "tie: r");
+    qp_module_fill(m);
+    assert_int_equal(qp_param_set(p, q), QP_ERR_STATE);
+    expect_error(ctx, QP_ERR_STATE, "qp_tie");
+    const char *twice[] = {"p", "q", "p"};
+    qp_tensor   x[] = {qp_detach(q), qp_detach(q), qp_detach(q)};
+    assert_int_equal(qp_load_state_dict(m, 3, twice, x, true), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "p is given twice");
+    x[0] = qp_arange(ctx, QP_I64, 2);
+    assert_int_equal(qp_load_state_dict(m, 2, twice, x, true), QP_ERR_TYPE);
+    expect_error(ctx, QP_ERR_TYPE, "p is i64");
+    qp_freeze(m, "*", true);
+    assert_null(qp_adamw(qp_module_params(m), (qp_adamw_options){0}));
+    expect_error(ctx, QP_ERR_ARGUMENT, "no parameter to train");
+    qp_model *model = make_model(ctx, "");
+    assert_int_equal(qp_nn_linear_each(qp_model_module(model), "*", add_inside, NULL), 19);
+    assert_int_equal(qp_nn_linear_each(qp_model_module(model), "*", NULL, NULL), 38);
+    qp_module_close(qp_model_module(model)); /* the model's */
+    qp_no_grad(ctx, true);
+    qp_logits(model, some_ids(ctx, 0, T));
+    expect_well(ctx);
+    assert_int_equal(qp_module_own(qp_model_module(model), &released, release_one), QP_OK);
+    qp_model_close(model);
+    assert_int_equal(released, 1);
+    model = qp_model_load(ctx, SOURCE_DIR "/tests/golden/models/gpt2/config.json", (qp_model_options){.empty = true});
+    assert_int_equal(qp_model_save(model, "/tmp"), QP_ERR_STATE);
+    expect_error(ctx, QP_ERR_STATE, "has no elements yet");
+    remove("/tmp/config.json");
+    qp_close(other);
+    qp_close(ctx);
+}
+
 /* Loaded as stored, weights keep their type and a model computes the same. */
 static void weights_stay_as_stored(void **state) {
     static const char *const names[] = {"llama-bf16", "llama-sharded", "gpt2", "gpt2-published", "qwen2-tied"};
@@ -435,7 +544,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(elements_come_later), cmocka_unit_test(elements_are_set),  cmocka_unit_test(linears_are_wrapped),
         cmocka_unit_test(models_are_closed),   cmocka_unit_test(parts_are_registered), cmocka_unit_test(records_go_through),
-        cmocka_unit_test(checkpoints_change_nothing), cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked),
+        cmocka_unit_test(checkpoints_change_nothing), cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked), cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(misuse_is_refused),
         cmocka_unit_test(weights_stay_as_stored), cmocka_unit_test(configs_are_bounded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,7 +101,7 @@ static void reserve(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, q
     attention *a = self;
     state->count = 2;
     for (int i = 0; i < 2; i++) {
-        state->tensors[i] = qp_keep(qp_zeros(ctx, ctx->param_dtype, 4, (int64_t[]){batch, positions, a->groups, a->width}));
+        state->tensors[i] = qp_zeros(ctx, ctx->param_dtype, 4, (int64_t[]){batch, positions, a->groups, a->width});
         state->grows[i] = 1;
     }
 }
