@@ -22,6 +22,7 @@
 #endif
 
 #if FAULTS
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -36,6 +37,20 @@
 
 static atomic_long faults_held, faults_calls, faults_at;
 static atomic_bool faults_hit;
+
+/* The n-th read or write is interrupted instead (EINTR): that is no failure. */
+static atomic_long faults_transfers, faults_interrupted;
+static bool faults_interrupt(void) {
+    if (atomic_load(&faults_interrupted) == 0 ||
+        atomic_fetch_add(&faults_transfers, 1) + 1 != atomic_load(&faults_interrupted))
+        return false;
+    errno = EINTR;
+    return true;
+}
+static inline void faults_interrupt_at(long n) {
+    atomic_store(&faults_transfers, 0);
+    atomic_store(&faults_interrupted, n);
+}
 
 /* Should this call fail? */
 static bool faults_now(int error) {
@@ -90,9 +105,23 @@ int open(const char *path, int flags, ...) {
     va_end(args);
     return faults_now(EIO) ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
-ssize_t read(int fd, void *data, size_t n) { return faults_now(EIO) ? -1 : syscall(SYS_read, fd, data, n); }
+ssize_t read(int fd, void *data, size_t n) {
+    return faults_now(EIO) || faults_interrupt() ? -1 : syscall(SYS_read, fd, data, n);
+}
 ssize_t write(int fd, const void *data, size_t n) {
-    return faults_now(ENOSPC) ? -1 : syscall(SYS_write, fd, data, n);
+    return faults_now(ENOSPC) || faults_interrupt() ? -1 : syscall(SYS_write, fd, data, n);
+}
+int fstat(int fd, struct stat *s) { return faults_now(EIO) ? -1 : (int)syscall(SYS_fstat, fd, s); }
+ssize_t readlink(const char *path, char *to, size_t n) {
+    return faults_now(EIO) ? -1 : syscall(SYS_readlinkat, AT_FDCWD, path, to, n);
+}
+int symlink(const char *target, const char *path) {
+    return faults_now(EIO) ? -1 : (int)syscall(SYS_symlinkat, target, AT_FDCWD, path);
+}
+DIR *opendir(const char *path) {
+    if (faults_now(EIO)) return NULL;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    return fd < 0 ? NULL : fdopendir(fd);
 }
 int fsync(int fd) { return faults_now(EIO) ? -1 : (int)syscall(SYS_fsync, fd); }
 int close(int fd) {

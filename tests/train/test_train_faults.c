@@ -37,14 +37,18 @@ static const char *const config = "{\"model_type\": \"quipu\", \"vocab_size\": 2
                                   " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2},"
                                   " \"ffn\": {\"type\": \"swiglu\", \"width\": 8}, \"norm\": {\"type\": \"rms_norm\"}}";
 
-static bool train_and_save(qp_ctx *ctx) {
-    qp_tokenizer    *t = qp_tokenizer_bytes(ctx);
-    qp_training_set  set = {.model = qp_model_new(ctx, "test", config), .tokenizer = t};
-    const char      *path = text_path;
-    qp_data_options  options = {.batch = 2, .length = 8, .tokenizer = t, .ahead = -1};
-    qp_train_options run = {.schedule = {.lr = 1e-2, .steps = 2}, .out = out_path, .resume = true, .save_every = 1, .keep = 1};
+static qp_training_set small_set(qp_ctx *ctx) {
+    qp_training_set set = {.model = qp_model_new(ctx, "test", config), .tokenizer = qp_tokenizer_bytes(ctx)};
+    const char     *path = text_path;
+    qp_data_options options = {.batch = 2, .length = 8, .tokenizer = set.tokenizer, .ahead = -1};
     if (set.model) set.data = qp_data_open(ctx, 1, &path, options);
     if (set.data) set.optim = qp_adamw(qp_model_params(set.model), (qp_adamw_options){.lr = 1e-2});
+    return set;
+}
+
+static bool train_and_save(qp_ctx *ctx) {
+    qp_training_set  set = small_set(ctx);
+    qp_train_options run = {.schedule = {.lr = 1e-2, .steps = 2}, .out = out_path, .resume = true, .save_every = 1, .keep = 1};
     return set.optim && qp_train(set, run) == QP_OK;
 }
 
@@ -102,8 +106,44 @@ static void running(void **state) {
     warm(load_and_run);
 }
 
+static bool restore(qp_ctx *ctx) {
+    int64_t         step = 0;
+    qp_training_set set = small_set(ctx);
+    return set.optim && qp_state_restore(set, out_path, &step) == QP_OK && step == 2;
+}
+
+/* A state beside the one that is there, which is then too many. */
+static bool restore_and_save(qp_ctx *ctx) {
+    int64_t         step = 0;
+    qp_training_set set = small_set(ctx);
+    return set.optim && qp_state_restore(set, out_path, &step) == QP_OK &&
+           qp_state_save(set, out_path, step + 1, 1) == QP_OK;
+}
+
+static void resuming(void **state) {
+    (void)state;
+    qpi_folder_remove(out_path);
+    warm(train_and_save);
+    in_turn(restore, false);
+    in_turn(restore_and_save, false);
+    warm(restore_and_save);
+}
+
+/* An interrupted read or write goes on. */
+static void interrupted(void **state) {
+    (void)state;
+    for (long n = 1; n < 60; n++) {
+        qpi_folder_remove(out_path);
+        faults_interrupt_at(n);
+        warm(train_and_save);
+        warm(load_and_run);
+    }
+    faults_interrupt_at(0);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(training), cmocka_unit_test(running)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(training), cmocka_unit_test(running), cmocka_unit_test(resuming),
+                                       cmocka_unit_test(interrupted)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
 #else

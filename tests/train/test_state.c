@@ -1,0 +1,278 @@
+/* Training states that are not what they should be: each is refused with a text that names the place,
+ * and a sound one is restored afterwards. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "format/writer.h"
+#include "quipu/quipu.h"
+
+static const char config[] =
+    "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 8, \"num_hidden_layers\": 1,"
+    " \"max_position_embeddings\": 16, \"position\": {\"type\": \"none\"},"
+    " \"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"ffn\": {\"type\": \"mlp\"},"
+    " \"norm\": {\"type\": \"rms_norm\"}}";
+
+static char            folder[64];
+static qp_ctx         *ctx;
+static qp_training_set set;
+
+static const char *at(const char *name) {
+    static char paths[4][256];
+    static int  next;
+    char       *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    return path;
+}
+
+static void write_text(const char *path, const char *text) {
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
+    fclose(f);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(folder, "/tmp/quipu-test-XXXXXX");
+    if (!mkdtemp(folder)) return -1;
+    const char *text = at("text");
+    write_text(text, "A text of some length, from which a few windows can be cut; it says nothing.");
+    ctx = qp_open((qp_options){.threads = 1});
+    set = (qp_training_set){.model = qp_model_new(ctx, "test", config)};
+    set.data = qp_data_open(ctx, 1, &text, (qp_data_options){.length = 8, .ahead = -1});
+    set.optim = qp_adamw(qp_model_params(set.model), (qp_adamw_options){0});
+    return qp_state_save(set, at("out"), 1, 0);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    qp_close(ctx);
+    qpi_folder_remove(folder);
+    return 0;
+}
+
+static void sound(void) {
+    int64_t step = 0;
+    if (qp_state_restore(set, at("out"), &step) != QP_OK) fail_msg("%s", qp_error(ctx));
+    assert_int_equal(step, 1);
+}
+
+static void refused(const char *out, qp_code code, const char *text) {
+    int64_t   step = 7;
+    qp_status status = qp_state_restore(set, out, &step);
+    if (status != code || !strstr(qp_error(ctx), text))
+        fail_msg("%d \"%s\", expected %d \"%s\"", status, qp_error(ctx), code, text);
+    assert_int_equal(step, 0);
+    qp_clear(ctx);
+}
+
+/* ---- The manifest ------------------------------------------------------------------------------- */
+
+static json_t *manifest(void) {
+    json_t *m = json_load_file(at("out/latest/train.json"), 0, NULL);
+    assert_non_null(m);
+    return m;
+}
+
+/* Restores with this manifest in place of the sound one; takes m. */
+static void with_manifest(json_t *m, qp_code code, const char *text) {
+    json_t *before = manifest();
+    assert_int_equal(json_dump_file(m, at("out/latest/train.json"), 0), 0);
+    refused(at("out"), code, text);
+    assert_int_equal(json_dump_file(before, at("out/latest/train.json"), 0), 0);
+    json_decref(m);
+    json_decref(before);
+}
+
+/* Each member missing, and of each other kind. */
+static void members(void **state) {
+    (void)state;
+    static const char *const names[] = {"step", "seed", "random_position", "optimizer", "data", "files"};
+    static const char *const others[] = {"null", "true", "1.5", "[]", "-1e300"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        json_t *m = manifest();
+        json_object_del(m, names[i]);
+        with_manifest(m, QP_ERR_FORMAT, names[i]);
+        for (size_t k = 0; k < sizeof others / sizeof others[0]; k++) {
+            m = manifest();
+            json_object_set_new(m, names[i], json_loads(others[k], JSON_DECODE_ANY, NULL));
+            with_manifest(m, QP_ERR_FORMAT, names[i]);
+        }
+    }
+    json_t *m = manifest();
+    json_object_set_new(m, "optimizer", json_string("sgd"));
+    with_manifest(m, QP_ERR_STATE, "the state is of sgd, this run uses adamw");
+    m = manifest();
+    json_object_set_new(json_object_get(m, "data"), "position", json_string("here"));
+    with_manifest(m, QP_ERR_FORMAT, "position");
+    m = manifest();
+    json_object_set_new(json_object_get(m, "files"), "../text", json_object());
+    with_manifest(m, QP_ERR_FORMAT, "a name with a slash");
+    m = manifest();
+    json_object_set_new(json_object_get(m, "files"), "absent", json_object());
+    with_manifest(m, QP_ERR_IO, "absent");
+    write_text(at("out/latest/empty"), "");
+    m = manifest();
+    json_object_set_new(json_object_get(m, "files"), "empty", json_object());
+    with_manifest(m, QP_ERR_FORMAT, "is damaged");
+    sound();
+}
+
+static void not_json(void **state) {
+    (void)state;
+    json_t *before = manifest();
+    write_text(at("out/latest/train.json"), "{\"step\": 1");
+    refused(at("out"), QP_ERR_FORMAT, "train.json");
+    unlink(at("out/latest/train.json"));
+    refused(at("out"), QP_ERR_IO, "train.json");
+    json_dump_file(before, at("out/latest/train.json"), 0);
+    json_decref(before);
+    sound();
+}
+
+/* ---- Files of the state ------------------------------------------------------------------------------ */
+
+static void config_differs(void **state) {
+    (void)state;
+    json_t *before = json_load_file(at("out/latest/config.json"), 0, NULL), *other = json_deep_copy(before);
+    json_object_set_new(other, "hidden_size", json_integer(16));
+    json_dump_file(other, at("out/latest/config.json"), 0);
+    refused(at("out"), QP_ERR_STATE, "not that of this run");
+    write_text(at("out/latest/config.json"), "]");
+    refused(at("out"), QP_ERR_FORMAT, "config.json");
+    unlink(at("out/latest/config.json"));
+    refused(at("out"), QP_ERR_IO, "config.json");
+    assert_int_equal(qp_model_save(set.model, at("out/latest")), QP_OK);
+    json_decref(before);
+    json_decref(other);
+    sound();
+}
+
+/* An optimiser's file that lacks a tensor, or is none; the manifest does not list it. */
+static void optimizer_lacks(void **state) {
+    (void)state;
+    json_t *m = manifest();
+    rename(at("out/latest/optimizer.safetensors"), at("kept"));
+    json_object_del(json_object_get(m, "files"), "optimizer.safetensors");
+    with_manifest(json_incref(m), QP_ERR_IO, "optimizer.safetensors");
+    assert_int_equal(qp_file_save(ctx, at("out/latest/optimizer.safetensors"), 0, NULL, (qp_save_options){0}),
+                     QP_OK);
+    with_manifest(json_incref(m), QP_ERR_ARGUMENT, "no tensor \"m.");
+    write_text(at("out/latest/optimizer.safetensors"), "no tensors");
+    with_manifest(m, QP_ERR_FORMAT, "optimizer.safetensors");
+    rename(at("kept"), at("out/latest/optimizer.safetensors"));
+    sound();
+}
+
+/* ---- Folders ------------------------------------------------------------------------------------------ */
+
+static void links(void **state) {
+    (void)state;
+    static const char *const targets[] = {"../out", ".", "..", "/tmp"};
+    mkdir(at("other"), 0777);
+    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
+        assert_int_equal(symlink(targets[i], at("other/latest")), 0);
+        refused(at("other"), QP_ERR_FORMAT, "expected a folder beside it");
+        assert_int_equal(qp_state_save(set, at("other"), 1, 0), QP_ERR_FORMAT);
+        qp_clear(ctx);
+        unlink(at("other/latest"));
+    }
+    assert_int_equal(symlink("step-4", at("other/latest")), 0);
+    refused(at("other"), QP_ERR_IO, "train.json");
+    unlink(at("other/latest"));
+    mkdir(at("other/latest"), 0777);
+    refused(at("other"), QP_ERR_IO, "read the link");
+    int64_t step = 7;
+    assert_int_equal(qp_state_restore(set, at("nowhere"), &step), QP_OK); /* there is none: begin */
+    assert_int_equal(step, 0);
+    qpi_folder_remove(at("other"));
+}
+
+static void places(void **state) {
+    (void)state;
+    assert_int_equal(qp_state_save(set, at("text"), 1, 0), QP_ERR_IO);
+    qp_clear(ctx);
+    assert_int_equal(qp_state_save(set, at("no/where"), 1, 0), QP_ERR_IO);
+    assert_non_null(strstr(qp_error(ctx), "no/where"));
+    int64_t step = 7; /* in failure nothing is done */
+    assert_int_equal(qp_state_save(set, at("out"), 2, 0), QP_ERR_IO);
+    assert_int_equal(qp_state_restore(set, at("out"), &step), QP_ERR_IO);
+    qp_clear(ctx);
+    assert_int_equal(access(at("out/step-2"), F_OK), -1);
+}
+
+/* A path of any length is saved to, or refused with a text; whatever step of the way it is too long for. */
+static void long_paths(void **state) {
+    (void)state;
+    static char out[4200];
+    int         saved = 0, too_long = 0;
+    mkdir(at("long"), 0777);
+    for (int length = 3950; length <= 4100; length++) {
+        int64_t step = 0;
+        int     n = snprintf(out, sizeof out, "%s/long", folder);
+        while (n < length) n += snprintf(out + n, sizeof out - (size_t)n, n + 2 > length ? "/" : "/.");
+        bool good = qp_state_save(set, out, length, 1) == QP_OK && qp_state_restore(set, out, &step) == QP_OK;
+        assert_true(good == !qp_failed(ctx) && (good || qp_error(ctx)[0]));
+        if (good) assert_int_equal(step, length);
+        saved += good;
+        too_long += !good;
+        qp_clear(ctx);
+    }
+    assert_true(saved > 10 && too_long > 10);
+    sound();
+}
+
+/* Only states count as states, and none is newer than the one just saved. */
+static void keeping(void **state) {
+    (void)state;
+    static const char *const foreign[] = {"step-", "step-x", "step-3x", "notes", "stepping"};
+    mkdir(at("keep"), 0777);
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "keep/%s", foreign[i]);
+        mkdir(at(name), 0777);
+    }
+    mkdir(at("keep/step-90"), 0777);
+    mkdir(at("keep/step-9.123-4.tmp"), 0777); /* a killed run's */
+    for (int step = 1; step <= 4; step++) assert_int_equal(qp_state_save(set, at("keep"), step, 2), QP_OK);
+    assert_int_equal(qp_state_save(set, at("keep"), 4, 2), QP_OK); /* again: it is there */
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "keep/%s", foreign[i]);
+        assert_int_equal(access(at(name), F_OK), 0);
+    }
+    assert_int_equal(access(at("keep/step-90"), F_OK), 0);
+    assert_int_equal(access(at("keep/step-9.123-4.tmp"), F_OK), -1);
+    for (int step = 1; step <= 4; step++) {
+        char name[40];
+        snprintf(name, sizeof name, "keep/step-%d", step);
+        assert_int_equal(access(at(name), F_OK), step > 2 ? 0 : -1);
+    }
+}
+
+/* A training without data or tokenizer has a state, too. */
+static void model_alone(void **state) {
+    (void)state;
+    qp_training_set alone = {.model = set.model, .optim = set.optim};
+    int64_t         step = 0;
+    assert_int_equal(qp_state_save(alone, at("alone"), 3, 0), QP_OK);
+    assert_int_equal(qp_state_restore(alone, at("alone"), &step), QP_OK);
+    assert_int_equal(step, 3);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(members),         cmocka_unit_test(not_json), cmocka_unit_test(config_differs),
+        cmocka_unit_test(optimizer_lacks), cmocka_unit_test(links),    cmocka_unit_test(places),
+        cmocka_unit_test(long_paths),      cmocka_unit_test(keeping),  cmocka_unit_test(model_alone)};
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
