@@ -1,5 +1,5 @@
 /* Feeds a fuzz target where libFuzzer is not at hand (gcc), with the same command line:
- *   fuzz_NAME [-max_total_time=SECONDS] [-seed=N] CORPUS [FOLDER or FILE]...
+ *   fuzz_NAME [-max_total_time=SECONDS] [-max_len=BYTES] [-seed=N] CORPUS [FOLDER or FILE]...
  * Inputs are mutated at random; those that reach new code (gcc's -fsanitize-coverage=trace-pc) are
  * mutated further and written into CORPUS. The input at hand lies in CORPUS/last, whatever kills the
  * process. One file alone: that input once, to see a failure again. */
@@ -28,6 +28,7 @@ typedef struct {
 static input   *corpus;
 static size_t   corpus_count, corpus_room;
 static uint64_t random_state = 1;
+static size_t   longest = LONGEST; /* mutated inputs; seeds may be longer */
 static uint8_t  edges[EDGES], known[EDGES];
 
 /* Called by the instrumented code at each branch target. */
@@ -141,7 +142,7 @@ static const uint64_t    numbers[] = {0,
 
 /* Puts `size` bytes at `at` in place of `cut` bytes, as far as there is room. */
 static size_t replace(uint8_t *buffer, size_t count, size_t at, size_t cut, const void *bytes, size_t size) {
-    if (count - cut + size > LONGEST) return count;
+    if (size > cut && count - cut + size > longest) return count;
     uint8_t copy[64];
     if (size > sizeof copy) size = sizeof copy;
     memcpy(copy, bytes, size); /* they may lie in the buffer */
@@ -237,7 +238,9 @@ int main(int argc, char **argv) {
     struct stat st;
     if (LLVMFuzzerInitialize) LLVMFuzzerInitialize(&argc, &argv);
     for (int i = 1; i < argc && count < 64; i++) {
-        if (!strncmp(argv[i], "-max_total_time=", 16))
+        if (!strncmp(argv[i], "-max_len=", 9))
+            longest = strtoull(argv[i] + 9, NULL, 10);
+        else if (!strncmp(argv[i], "-max_total_time=", 16))
             seconds = atof(argv[i] + 16);
         else if (!strncmp(argv[i], "-seed=", 6))
             random_state = strtoull(argv[i] + 6, NULL, 10);
@@ -245,7 +248,9 @@ int main(int argc, char **argv) {
             paths[count++] = argv[i];
     }
     if (!count)
-        return fprintf(stderr, "usage: %s [-max_total_time=S] [-seed=N] CORPUS [SEEDS]...\n", argv[0]), 2;
+        return fprintf(stderr, "usage: %s [-max_total_time=S] [-max_len=N] [-seed=N] CORPUS [SEEDS]...\n",
+                       argv[0]),
+               2;
     for (int i = 0; i < count; i++) add_path(paths[i]);
     if (count == 1 && stat(paths[0], &st) == 0 && S_ISREG(st.st_mode))
         return run(corpus[0].data, corpus[0].size), 0;

@@ -18,7 +18,7 @@ static qp_data *open_one(qp_ctx *ctx, const char *path, qp_data_options options)
 
 /* The next batch's inputs and labels, [rows, length] each. */
 static void take(qp_ctx *ctx, qp_data *d, int64_t n, int64_t *inputs, int64_t *labels) {
-    qp_scope s = qp_enter(ctx);
+    qp_scope  s = qp_enter(ctx);
     qp_record b = qp_data_next(d);
     expect_ok(ctx);
     assert_int_equal(b.count, 2);
@@ -442,9 +442,9 @@ static void own_kind(void **state) {
     expect_ok(ctx);
     assert_int_equal(qp_data_batches(d), 3);
     for (int b = 0; b < 4; b++) {
-        int32_t  labels[4];
-        float    pixels[24];
-        qp_scope s = qp_enter(ctx);
+        int32_t   labels[4];
+        float     pixels[24];
+        qp_scope  s = qp_enter(ctx);
         qp_record batch = qp_data_next(d);
         assert_int_equal(batch.count, 3);
         qp_tensor x = qp_record_get(&batch, "pixels"), m = qp_record_get(&batch, "mask");
@@ -467,6 +467,57 @@ static void own_kind(void **state) {
     qp_data_close(NULL);
     qp_close(ctx);
     assert_int_equal(c.closed, 2);
+}
+
+/* Fields of another program that cannot be. */
+static const qp_field *odd_field;
+static int             odd_count;
+static int64_t         odd_samples_count;
+static int             odd_fields(void *source, qp_field *out) {
+                (void)source;
+                out[0] = *odd_field;
+                return odd_count;
+}
+static int64_t odd_samples(void *source) { return (void)source, odd_samples_count; }
+
+static void odd_kinds(void **state) {
+    (void)state;
+    static const qp_field good = {"x", QP_F32, 1, {4}};
+    static const qp_field odd[] = {{NULL, QP_F32, 1, {4}},           {"x", (qp_dtype)99, 1, {4}},
+                                   {"x", QP_F32, -1, {4}},           {"x", QP_F32, QP_MAX_DIMS, {4}},
+                                   {"x", QP_F32, 1, {-4}},           {"x", QP_F32, 3, {INT64_MAX, 3, 1}},
+                                   {"x", QP_F32, 1, {INT64_MAX / 8}}};
+    qp_source             source = counter_source;
+    qp_ctx               *ctx = open_context();
+    counter               c = {.fail_at = -1};
+    source.fields = odd_fields;
+    source.samples = odd_samples;
+    odd_samples_count = 4;
+    odd_count = 1;
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        odd_field = &odd[i];
+        assert_null(qp_data_new(ctx, &source, &c, (qp_data_options){.batch = 4}));
+        expect_error(ctx, QP_ERR_ARGUMENT, "");
+    }
+    odd_field = &good;
+    for (odd_count = 0; odd_count <= QP_MAX_FIELDS + 1; odd_count += QP_MAX_FIELDS + 1) {
+        assert_null(qp_data_new(ctx, &source, &c, (qp_data_options){.batch = 4}));
+        expect_error(ctx, QP_ERR_ARGUMENT, "");
+    }
+    odd_count = 1;
+    odd_samples_count = 0;
+    assert_null(qp_data_new(ctx, &source, &c, (qp_data_options){.batch = 4}));
+    expect_error(ctx, QP_ERR_ARGUMENT, "no samples");
+    odd_samples_count = 4;
+    source.close = NULL;
+    assert_null(qp_data_new(ctx, &source, &c, (qp_data_options){.batch = (int64_t)1 << 40}));
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
+    assert_null(qp_data_new(ctx, &source, &c, (qp_data_options){.process = 2, .processes = 2}));
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
+    qp_data *d = qp_data_new(ctx, &source, &c, (qp_data_options){.batch = 4, .ahead = -1});
+    assert_true(d && qp_data_bytes(d) == 0);
+    qp_data_close(d);
+    qp_close(ctx);
 }
 
 static void failing_kind(void **state) {
@@ -518,7 +569,7 @@ int main(void) {
         cmocka_unit_test(streams),      cmocka_unit_test(processes),         cmocka_unit_test(documents),
         cmocka_unit_test(wrapped),      cmocka_unit_test(validation),        cmocka_unit_test(refused),
         cmocka_unit_test(seeking),      cmocka_unit_test(changes_are_named), cmocka_unit_test(own_kind),
-        cmocka_unit_test(failing_kind), cmocka_unit_test(kept_batches),
+        cmocka_unit_test(odd_kinds),    cmocka_unit_test(failing_kind),      cmocka_unit_test(kept_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

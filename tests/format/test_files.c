@@ -185,6 +185,72 @@ static void folders(void **state) {
     assert_int_equal(access(target, F_OK), -1);
 }
 
+/* What fails on the way leaves the old file, and nothing beside it. */
+static void failing(void **state) {
+    (void)state;
+    qpi_error   e = {0};
+    qpi_writer  w;
+    qpi_folder  f;
+    const char *folder = temporary("failing");
+    char        path[400], target[400];
+    assert_int_equal(mkdir(folder, 0700), 0);
+    snprintf(path, sizeof path, "%s/file", folder);
+    snprintf(target, sizeof target, "%s/made", folder);
+    assert_true(qpi_writer_open(&w, path, &e));
+    close(w.fd); /* what is written now fails, and so does closing */
+    static char block[(size_t)300 << 10];
+    assert_false(qpi_write(&w, block, 1) && qpi_write(&w, block, sizeof block));
+    expect_failure(&e, QP_ERR_IO, "cannot write");
+    assert_false(qpi_write(&w, block, 1));
+    assert_false(qpi_writer_finish(&w));
+    assert_false(qpi_writer_finish(&w));
+    e = (qpi_error){0};
+    assert_true(qpi_writer_open(&w, path, &e));
+    unlink(w.temporary); /* there is nothing to rename */
+    assert_false(qpi_writer_finish(&w));
+    expect_failure(&e, QP_ERR_IO, "cannot rename");
+    assert_true(qpi_folder_open(&f, target, &e));
+    qpi_folder_remove(f.temporary);
+    assert_false(qpi_folder_finish(&f));
+    assert_false(qpi_folder_finish(&f));
+    e = (qpi_error){0};
+    snprintf(target, sizeof target, "%s///", folder); /* beside the folder, not in it */
+    assert_true(qpi_folder_open(&f, target, &e));
+    assert_null(strstr(f.temporary + strlen(folder), "/"));
+    qpi_folder_abort(&f);
+    assert_true(qpi_write_file(path, "x", 1, &e));
+    assert_true(qpi_folder_open(&f, path, &e));
+    assert_false(qpi_folder_finish(&f));
+    expect_failure(&e, QP_ERR_IO, "exists already");
+    unlink(path);
+    assert_int_equal(files_in(folder), 0);
+
+    snprintf(path, sizeof path, "%s/link", folder);
+    assert_true(qpi_write_link(path, "one", &e) && qpi_write_link(path, "two", &e));
+    char text[8] = "";
+    assert_int_equal(readlink(path, text, sizeof text), 3);
+    assert_string_equal(text, "two");
+    unlink(path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_false(qpi_write_link(path, "three", &e));
+    expect_failure(&e, QP_ERR_IO, "cannot replace");
+    assert_false(qpi_write_link("/nowhere/link", "x", &e));
+    expect_failure(&e, QP_ERR_IO, "cannot make the link");
+    assert_int_equal(files_in(folder), 1);
+    qpi_folder_remove(folder);
+}
+
+static void temporary_names(void **state) {
+    (void)state;
+    static const char *const yes[] = {"step-3.12-0.tmp", "a.1-2.tmp"};
+    static const char *const no[] = {"",           "a.tmp",        "step-3.tmp", "12-0.tmp-",
+                                     "x12-0.tmp",  "longname.tmp", "a.1-x.tmp",  "a.b-1.tmp",
+                                     "a.1-2x.tmp", "a-1.1.tmp"};
+    for (size_t i = 0; i < sizeof yes / sizeof *yes; i++) assert_true(qpi_name_is_temporary(yes[i]));
+    for (size_t i = 0; i < sizeof no / sizeof *no; i++)
+        if (qpi_name_is_temporary(no[i])) fail_msg("%s", no[i]);
+}
+
 static void paths_and_names(void **state) {
     (void)state;
     const char *const folders[][2] = {{"a/b", "a"},  {"b", "."},    {"/b", "/"},
@@ -274,9 +340,11 @@ static void utf8(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reading), cmocka_unit_test(opening), cmocka_unit_test(checksums),
-        cmocka_unit_test(writing), cmocka_unit_test(folders), cmocka_unit_test(paths_and_names),
-        cmocka_unit_test(tables),  cmocka_unit_test(utf8),
+        cmocka_unit_test(reading),         cmocka_unit_test(opening),
+        cmocka_unit_test(checksums),       cmocka_unit_test(writing),
+        cmocka_unit_test(folders),         cmocka_unit_test(failing),
+        cmocka_unit_test(temporary_names), cmocka_unit_test(paths_and_names),
+        cmocka_unit_test(tables),          cmocka_unit_test(utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

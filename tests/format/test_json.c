@@ -190,6 +190,37 @@ static void getters(void **state) {
     json_decref(tree);
 }
 
+/* Each getter takes its own kind alone, and numbers from low to high. */
+static void kinds(void **state) {
+    (void)state;
+    static const char *const values[] = {"true", "false", "5", "5.0", "5.5", "\"5\"", "[]",
+                                         "{}",   "3",     "9", "3.0", "9.0", "1e300"};
+    static const char *const takers[] = {"b", "b", "in", "in", "n", "s", "a", "o", "", "", "", "", ""};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        char        text[40];
+        qpi_error   e = {0};
+        qpi_json    out;
+        int64_t     whole;
+        double      number;
+        bool        truth;
+        const char *string;
+        snprintf(text, sizeof text, "{\"k\": %s}", values[i]);
+        json_t  *tree = qpi_json_parse("D", text, strlen(text), &e);
+        qpi_json root = qpi_json_root("D", tree, &e);
+        bool     got[] = {qpi_json_boolean(&root, "k", QPI_REQUIRED, &truth),
+                          qpi_json_integer(&root, "k", QPI_REQUIRED, 4, 6, &whole),
+                          qpi_json_number(&root, "k", QPI_REQUIRED, 4, 6, &number),
+                          qpi_json_string(&root, "k", QPI_REQUIRED, &string),
+                          qpi_json_array(&root, "k", QPI_REQUIRED, &out),
+                          qpi_json_object(&root, "k", QPI_REQUIRED, &out)};
+        for (int k = 0; k < 6; k++)
+            if (got[k] != (strchr(takers[i], "binsao"[k == 0 ? 0 : k]) != NULL))
+                fail_msg("%s: getter %d", text, k);
+        if (got[0]) assert_int_equal(truth, i == 0);
+        json_decref(tree);
+    }
+}
+
 static void printing(void **state) {
     (void)state;
     const char *text = "{\"a\":[1,-2,0.1,1e-05,1e300,0.3333333333333333,100.0],\"b\":{},\"c\":[],"
@@ -226,7 +257,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_readers), cmocka_unit_test(prefixes),  cmocka_unit_test(depth),
         cmocka_unit_test(zero_bytes),   cmocka_unit_test(streaming), cmocka_unit_test(getters),
-        cmocka_unit_test(printing),
+        cmocka_unit_test(kinds),        cmocka_unit_test(printing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
