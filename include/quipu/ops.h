@@ -146,7 +146,7 @@ typedef enum {
 QP_API qp_tensor qp_rope(qp_tensor x, qp_tensor positions, qp_tensor inverse_frequency, qp_rope_layout layout,
                          double scale);
 
-/* Which keys a query may see. Query t of T stands at key position S - T + t. */
+/* Which keys a query may see. Query t of T in row b stands at key position starts[b] + t. */
 typedef struct {
     bool      causal;       /* keys up to the query's own position */
     int64_t   window;       /* 0: all; w: the last w positions, its own included (and, when
@@ -156,6 +156,16 @@ typedef struct {
     qp_tensor lengths;      /* i64 [B] or QP_NONE: keys of row b beyond lengths[b] are not there */
     qp_tensor bias;         /* added to the scores: f32, broadcasts to [B, H, T, S], or QP_NONE;
                                -inf hides; differentiates */
+    qp_tensor starts;       /* i64 [B] or QP_NONE (S - T): rows whose queries begin at places of
+                               their own; 0 to S - T with segments or parents, else within
+                               +-2^30: who stands before key 0 sees nothing where causal */
+    qp_tensor parents;      /* i64 [B, T] or QP_NONE: the queries are a tree, as drafts are verified:
+                               parents[b, t] < t is the query that t continues, -1 what was there
+                               before. Query i has key starts[b] + i and stands at starts[b] + the
+                               number of its ancestors; of the keys from starts[b] on it sees those
+                               of its ancestors and its own. Its result has the bits that its path
+                               alone would give. T at most 64, causal only, no gradient (backward:
+                               UNSUPPORTED) */
 } qp_mask;
 
 /* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G

@@ -41,13 +41,13 @@ static int64_t lanes_of(const qk_attention *a) {
 
 static job plan(const qk_attention *a, int threads) {
     int64_t lanes = lanes_of(a), widths = a->q.shape[3] + value_width(a), heads = a->q.shape[0] * a->k.shape[2];
-    int64_t block = attention_block(a);
+    int64_t block = attention_block(a), room = attention_room(a);
     job     j = {.of = a, .tiles = attention_tiles(a), .blocks = (a->k.shape[1] + block - 1) / block};
     int64_t pieces = (int64_t)PIECES * threads;
     bool    split = j.tiles == 1 && j.blocks > 1 && threads > 1 && heads < pieces;
     j.group = attention_min(GROUP, attention_max(GROUP_FLOATS / (TILE * widths + 1), 1));
     while (j.group > 1 && heads * ((j.tiles + j.group - 1) / j.group) < pieces) j.group--;
-    j.worker_floats = (size_t)(j.group * lanes * widths + block * (lanes + widths));
+    j.worker_floats = (size_t)(j.group * lanes * widths + room * (lanes + widths));
     j.part_floats = split ? (size_t)(lanes * (2 + value_width(a))) : 0;
     return j;
 }
@@ -64,12 +64,12 @@ size_t QK(qk_attention_scratch)(const qk_attention *a, int threads) {
 
 static buffers buffers_of(const job *j, int worker) {
     const qk_attention *a = j->of;
-    int64_t             lanes = lanes_of(a), block = attention_block(a);
+    int64_t             lanes = lanes_of(a), room = attention_room(a);
     buffers             x = {.q = j->workers + (size_t)worker * j->worker_floats};
     x.o = x.q + j->group * lanes * a->q.shape[3];
     x.s = x.o + j->group * lanes * value_width(a);
-    x.k = x.s + block * lanes;
-    x.v = x.k + block * a->q.shape[3];
+    x.k = x.s + room * lanes;
+    x.v = x.k + room * a->q.shape[3];
     return x;
 }
 

@@ -9,6 +9,9 @@
  * ascending. A key that a row may not see adds exact zeros. So a row's bits depend on the
  * query and the visible keys alone, not on how many rows share the call, nor on whether
  * blocks were computed one after the other or in parallel.
+ *
+ * The nodes of a tree of queries belong to the block of the position that their depth gives them,
+ * wherever their keys lie: so a node's bits are those that its path alone would get.
  */
 #ifndef QUIPU_KERNELS_ATTENTION_H
 #define QUIPU_KERNELS_ATTENTION_H
@@ -16,15 +19,26 @@
 #include "core/isa.h"
 #include "quipu/op.h"
 
+#define QK_ATTENTION_TREE 64 /* queries of a tree at most */
+
 /* Views as the op's inputs and outputs, f32 and i64, any strides; absent ones have ndim -1.
  * bias is expanded to [B, H, T, S]. */
 typedef struct {
-    qp_view q, k, v, bias, segments, lengths;
+    qp_view q, k, v, bias, segments, lengths, starts, parents;
     qp_view out, lse; /* contiguous */
     bool    causal;
     int64_t window, prefix;
     float   scale;
 } qk_attention;
+
+static inline int64_t qk_integer(const qp_view *v, int64_t i, int64_t j) {
+    return ((const int64_t *)v->data)[i * v->stride[0] + (v->ndim > 1 ? j * v->stride[1] : 0)];
+}
+
+/* The key position of query 0 of a batch row. */
+static inline int64_t qk_attention_start(const qk_attention *a, int64_t batch) {
+    return a->starts.ndim < 0 ? a->k.shape[1] - a->q.shape[1] : qk_integer(&a->starts, batch, 0);
+}
 
 size_t QK(qk_attention_scratch)(const qk_attention *a, int threads);
 void   QK(qk_attention_run)(const qp_exec *exec, const qk_attention *a);

@@ -187,7 +187,7 @@ typedef struct {
     int64_t k_row, v_row;
 } targets;
 
-static void add_block(const attention_tile *t, const qk_attention_grad *g, buffers *x, int64_t index,
+static void add_block(attention_tile *t, const qk_attention_grad *g, buffers *x, int64_t index,
                       const targets *to) {
     const qk_attention *a = &g->of;
     int64_t             begin, end;

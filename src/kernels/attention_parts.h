@@ -17,6 +17,11 @@ static inline int64_t attention_block(const qk_attention *a) {
     return a->q.shape[3] + a->v.shape[3] <= 256 ? 128 : 64;
 }
 
+/* Keys that are taken at once at most: nodes of a tree may lie behind their block. */
+static inline int64_t attention_room(const qk_attention *a) {
+    return attention_block(a) + (a->parents.ndim < 0 ? 0 : QK_ATTENTION_TREE);
+}
+
 /* Rows of floats that will be wanted next: fetched during a product. */
 typedef struct {
     const float *first;
@@ -66,19 +71,26 @@ typedef struct {
     int64_t             batch, head, group, row0; /* head: of the keys; group: rows per query */
     int                 rows, lanes;              /* lanes: rows padded to LINE */
     int64_t             keys, prefix;             /* that exist; of these, seen by all */
+    int64_t             start;                    /* key position of query 0 */
     const float        *k, *v;                    /* of this batch row and head */
     int32_t             low[TILE], high[TILE];    /* keys that a row sees besides the prefix */
     int64_t             low_first, low_last, high_first, high_last;
     int64_t             segment_low, segment_high;
     int32_t             segment[2][TILE]; /* low and high words */
+
+    /* Trees: the node of query i has key start + i and position start + depth[i]. */
+    bool     tree;
+    uint8_t  depth[QK_ATTENTION_TREE];
+    int32_t  path[2][TILE]; /* nodes that a row sees, a bit each: low and high words */
+    uint64_t nodes;         /* those of the block in hand */
 } attention_tile;
 
 /* Rows of the tile from row0 of (batch, head). */
 void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch, int64_t head, int64_t row0);
 
 /* Keys *begin..*end-1 of a block are those that some row may see; false: there are none.
- * *masked: not every row sees all of them. */
-bool QK(attention_keys)(const attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked);
+ * *masked: not every row sees all of them. The block is in hand from now on. */
+bool QK(attention_keys)(attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked);
 
 /* out[key - begin][feature] = x[key][feature], x from `first` on with v's strides: rows that lie
  * far apart would drive each other out of the caches. */

@@ -3,28 +3,74 @@
 #include "kernels/turn.h"
 
 static int64_t segment_at(const attention_tile *t, int64_t key) {
-    const qp_view *s = &t->of->segments;
-    return ((const int64_t *)s->data)[t->batch * s->stride[0] + key * s->stride[1]];
+    return qk_integer(&t->of->segments, t->batch, key);
 }
 
-static void open_row(attention_tile *t, int r) {
-    const qk_attention *a = t->of;
-    int64_t             place = a->k.shape[1] - a->q.shape[1] + (t->row0 + r) / t->group;
-    int64_t             low = 0, high = t->keys;
-    if (a->causal)
-        high = attention_min(high, place + 1);
-    else if (a->window)
-        high = attention_min(high, place + a->window);
-    if (a->window) low = attention_max(low, place - a->window + 1);
-    high = attention_max(high, 0);
-    t->low[r] = (int32_t)attention_min(low, high);
-    t->high[r] = (int32_t)high;
-    if (a->segments.ndim < 0) return;
-    int64_t segment = segment_at(t, place);
+static void open_segment(attention_tile *t, int r, int64_t key) {
+    int64_t segment = segment_at(t, key);
     t->segment[0][r] = (int32_t)(uint32_t)segment;
     t->segment[1][r] = (int32_t)(uint32_t)((uint64_t)segment >> 32);
     if (r == 0 || segment < t->segment_low) t->segment_low = segment;
     if (r == 0 || segment > t->segment_high) t->segment_high = segment;
+}
+
+/* The query's ancestors and itself, as far back as the window; its place. */
+static int64_t open_path(attention_tile *t, int r, int64_t query) {
+    const qk_attention *a = t->of;
+    uint64_t            path = 0;
+    int64_t             seen = 0;
+    for (int64_t i = query; i >= 0; i = qk_integer(&a->parents, t->batch, i), seen++)
+        if (!a->window || seen < a->window) path |= UINT64_C(1) << i;
+    t->path[0][r] = (int32_t)(uint32_t)path;
+    t->path[1][r] = (int32_t)(uint32_t)(path >> 32);
+    return t->start + seen - 1;
+}
+
+static void open_row(attention_tile *t, int r) {
+    const qk_attention *a = t->of;
+    int64_t             query = (t->row0 + r) / t->group, place = t->start + query;
+    int64_t             low = 0, high = t->keys;
+    if (a->segments.ndim >= 0) open_segment(t, r, place);
+    if (t->tree) {
+        place = open_path(t, r, query);
+        high = attention_min(high, t->start);
+    } else if (a->causal) {
+        high = attention_min(high, place + 1);
+    } else if (a->window) {
+        high = attention_min(high, place + a->window);
+    }
+    if (a->window) low = attention_max(low, place - a->window + 1);
+    high = attention_max(high, 0);
+    t->low[r] = (int32_t)attention_min(low, high);
+    t->high[r] = (int32_t)high;
+}
+
+static void open_tree(attention_tile *t) {
+    int64_t queries = t->of->q.shape[1];
+    for (int64_t i = 0; i < queries; i++) {
+        int64_t parent = qk_integer(&t->of->parents, t->batch, i);
+        t->depth[i] = (uint8_t)(parent < 0 ? 0 : t->depth[parent] + 1);
+    }
+}
+
+/* Lanes beyond the rows are like row 0; rows ascend in what they see, but for trees. */
+static void close_rows(attention_tile *t) {
+    for (int r = t->rows; r < t->lanes; r++) {
+        t->low[r] = t->low[0];
+        t->high[r] = t->high[0];
+        for (int word = 0; word < 2; word++) {
+            t->segment[word][r] = t->segment[word][0];
+            t->path[word][r] = t->path[word][0];
+        }
+    }
+    t->low_first = t->low[0];
+    t->low_last = t->low[t->rows - 1];
+    t->high_first = t->high[0];
+    t->high_last = t->high[t->rows - 1];
+    for (int r = 0; r < t->rows && t->tree; r++) {
+        t->low_first = attention_min(t->low_first, t->low[r]);
+        t->low_last = attention_max(t->low_last, t->low[r]);
+    }
 }
 
 void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch, int64_t head, int64_t row0) {
@@ -36,53 +82,78 @@ void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch,
     t->row0 = row0;
     t->rows = (int)attention_min(a->q.shape[1] * group - row0, TILE);
     t->lanes = (int)attention_padded(t->rows);
-    t->keys = a->lengths.ndim < 0 ? keys : ((const int64_t *)a->lengths.data)[batch * a->lengths.stride[0]];
+    t->keys = a->lengths.ndim < 0 ? keys : qk_integer(&a->lengths, batch, 0);
     t->prefix = attention_min(a->prefix, t->keys);
+    t->start = qk_attention_start(a, batch);
+    t->tree = a->parents.ndim >= 0;
     t->k = (const float *)a->k.data + batch * a->k.stride[0] + head * a->k.stride[2];
     t->v = (const float *)a->v.data + batch * a->v.stride[0] + head * a->v.stride[2];
+    if (t->tree) open_tree(t);
     for (int r = 0; r < t->rows; r++) open_row(t, r);
-    for (int r = t->rows; r < t->lanes; r++) {
-        t->low[r] = t->low[0];
-        t->high[r] = t->high[0];
-        t->segment[0][r] = t->segment[0][0];
-        t->segment[1][r] = t->segment[1][0];
-    }
-    t->low_first = t->low[0];
-    t->low_last = t->low[t->rows - 1];
-    t->high_first = t->high[0];
-    t->high_last = t->high[t->rows - 1];
+    close_rows(t);
 }
 
-bool QK(attention_keys)(const attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked) {
-    int64_t size = attention_block(t->of), start = block * size, stop = attention_min(start + size, t->keys);
-    int64_t from = attention_max(start, t->low_first), to = attention_min(stop, t->high_last);
-    if (start < t->prefix) {
-        from = start;
-        to = attention_max(to, attention_min(stop, t->prefix));
+/* The nodes whose positions lie within start..stop-1 join the keys *from..*to-1. Their keys lie
+ * no earlier, as a node comes after its ancestors. */
+static void add_nodes(attention_tile *t, int64_t start, int64_t stop, int64_t *from, int64_t *to) {
+    int64_t queries = attention_min(t->of->q.shape[1], t->keys - t->start);
+    t->nodes = 0;
+    for (int64_t i = 0; i < queries; i++) {
+        int64_t position = t->start + t->depth[i], key = t->start + i;
+        if (position < start || position >= stop || key < t->prefix) continue;
+        t->nodes |= UINT64_C(1) << i;
+        if (*from >= *to) *from = *to = key;
+        *to = attention_max(*to, key + 1);
     }
-    *begin = from;
-    *end = to;
-    if (from >= to) return false;
-    int64_t seen = from < t->prefix ? attention_max(t->prefix, t->low_last <= t->prefix ? t->high_first : 0)
-                   : from >= t->low_last ? t->high_first
-                                         : 0;
-    *masked = to > seen;
-    if (t->of->segments.ndim < 0) return true;
+}
+
+/* Are all segments of the keys one, that of all rows? False in *some: none is any row's. */
+static bool one_segment(const attention_tile *t, int64_t from, int64_t to, bool *some) {
     int64_t low = segment_at(t, from), high = low;
     for (int64_t j = from + 1; j < to; j++) {
         int64_t s = segment_at(t, j);
         low = attention_min(low, s);
         high = attention_max(high, s);
     }
-    if (high < t->segment_low || low > t->segment_high) return false;
-    if (low != high || low != t->segment_low || low != t->segment_high) *masked = true;
-    return true;
+    *some = high >= t->segment_low && low <= t->segment_high;
+    return low == high && low == t->segment_low && low == t->segment_high;
+}
+
+bool QK(attention_keys)(attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked) {
+    int64_t size = attention_block(t->of), start = block * size, stop = start + size;
+    int64_t last = attention_min(stop, t->keys);
+    int64_t from = attention_max(start, t->low_first), to = attention_min(last, t->high_last);
+    if (start < t->prefix) {
+        from = start;
+        to = attention_max(to, attention_min(last, t->prefix));
+    }
+    int64_t before = to;
+    if (t->tree) add_nodes(t, start, stop, &from, &to);
+    *begin = from;
+    *end = to;
+    if (from >= to) return false;
+    int64_t seen = from < t->prefix ? attention_max(t->prefix, t->low_last <= t->prefix ? t->high_first : 0)
+                   : from >= t->low_last ? t->high_first
+                                         : 0;
+    *masked = to > seen || to > before;
+    if (t->of->segments.ndim < 0) return true;
+    bool some;
+    if (!one_segment(t, from, to, &some)) *masked = true;
+    return some;
+}
+
+/* Which rows see a node's key? Nobody, if its block is another. */
+static vm on_path(const attention_tile *t, int64_t node, int lane) {
+    if (!(t->nodes >> node & 1)) return vm_first(0);
+    vi bit = vi_set1((int32_t)(UINT32_C(1) << node % 32));
+    return vi_eq(vi_load(t->path[node / 32] + lane) & bit, bit);
 }
 
 static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) {
     bool segments = t->of->segments.ndim >= 0;
     for (int64_t j = begin; j < end; j++) {
         bool near = j < t->prefix || (j >= t->low_last && j < t->high_first);
+        bool node = t->tree && !near && j >= t->start;
         if (near && !segments) continue;
         uint64_t segment = segments ? (uint64_t)segment_at(t, j) : 0;
         vi       key = vi_set1((int32_t)j), first = vi_set1((int32_t)(uint32_t)segment);
@@ -90,7 +161,10 @@ static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) 
         for (int lane = 0; lane < t->lanes; lane += VF_LANES) {
             float *p = s + (j - begin) * t->lanes + lane;
             vm     seen = vm_first(VF_LANES);
-            if (!near) seen = vi_lt(vi_load(t->low + lane), key + 1) & vi_lt(key, vi_load(t->high + lane));
+            if (node)
+                seen = on_path(t, j - t->start, lane);
+            else if (!near)
+                seen = vi_lt(vi_load(t->low + lane), key + 1) & vi_lt(key, vi_load(t->high + lane));
             if (segments) {
                 seen &= vi_eq(vi_load(t->segment[0] + lane), first);
                 seen &= vi_eq(vi_load(t->segment[1] + lane), second);

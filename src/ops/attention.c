@@ -2,9 +2,12 @@
  * g = h / (H / G); a query that may see no key gives 0. lse [B, H, T], the logarithm of the
  * softmax's denominator, is a second, hidden output.
  *
- * Query t sees key s if s < prefix, or if with the place S - T + t of the query: s <= place where
- * causal, s > place - window and s < place + window where there is a window. Always: s < lengths[b],
- * segments[b,s] = segments[b,place].
+ * Query t stands at place = start + t, start = starts[b] or S - T. It sees key s if s < prefix, or if
+ * s <= place where causal, s > place - window and s < place + window where there is a window. Always:
+ * s < lengths[b], segments[b,s] = segments[b,place].
+ *
+ * Where queries form a tree, key start + i is query i's and both have place start + depth, the number
+ * of ancestors. Then of the keys from start on only those of ancestors and its own are seen.
  *
  * Backward: P = e^(S - lse), D = rowsum(dout out) - dlse, dS = P (dout v^T - D), dv = P^T dout,
  * dk = scale dS^T q, dq = scale dS k, dbias = dS.   arXiv:2205.14135, 2307.08691 */
@@ -17,7 +20,7 @@ typedef struct {
     double  scale;
 } attr;
 
-enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, INPUTS };
+enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, STARTS, PARENTS, INPUTS };
 enum { DQ, DK, DV, DBIAS, OUT, LSE, DOUT, DLSE, FORWARD }; /* of the gradient; then the inputs above */
 
 static const qp_view absent = {.ndim = -1};
@@ -47,6 +50,8 @@ static qk_attention problem(const qp_call *c, int first) {
                           .bias = expanded(optional(c, first + BIAS), &in[Q], &in[K]),
                           .segments = optional(c, first + SEGMENTS),
                           .lengths = optional(c, first + LENGTHS),
+                          .starts = optional(c, first + STARTS),
+                          .parents = optional(c, first + PARENTS),
                           .causal = a->causal,
                           .window = a->window,
                           .prefix = a->prefix,
@@ -76,26 +81,43 @@ static qk_attention_grad grad_problem(const qp_call *c) {
     return g;
 }
 
-/* Are the lengths such? Stores an error if not. */
-static bool lengths_fit(const qp_call *c, const qk_attention *p) {
-    for (int64_t b = 0; p->lengths.ndim >= 0 && b < p->lengths.shape[0]; b++) {
-        int64_t n = ((const int64_t *)p->lengths.data)[b * p->lengths.stride[0]];
-        if (n >= 0 && n <= p->k.shape[1]) continue;
-        qp_call_fail(c, QP_ERR_ARGUMENT, "length %lld of row %lld, expected 0 to %lld", (long long)n,
-                     (long long)b, (long long)p->k.shape[1]);
-        return false;
+static bool refuse(const qp_call *c, const char *what, int64_t value, int64_t row, int64_t low, int64_t high) {
+    qp_call_fail(c, QP_ERR_ARGUMENT, "%s %lld of row %lld, expected %lld to %lld", what, (long long)value,
+                 (long long)row, (long long)low, (long long)high);
+    return false;
+}
+
+/* Is what the mask says of a batch row within its keys and queries? Stores an error if not. */
+static bool row_fits(const qp_call *c, const qk_attention *p, int64_t b) {
+    int64_t T = p->q.shape[1], S = p->k.shape[1], start = qk_attention_start(p, b), far = INT32_MAX / 2;
+    bool    own = p->segments.ndim >= 0 || p->parents.ndim >= 0; /* queries have keys of their own */
+    if (p->lengths.ndim >= 0) {
+        int64_t n = qk_integer(&p->lengths, b, 0);
+        if (n < 0 || n > S) return refuse(c, "length", n, b, 0, S);
     }
+    if (own && (start < 0 || start > S - T)) return refuse(c, "start", start, b, 0, S - T);
+    if (start < -far || start > far) return refuse(c, "start", start, b, -far, far);
+    for (int64_t t = 0; p->parents.ndim >= 0 && t < T; t++) {
+        int64_t parent = qk_integer(&p->parents, b, t);
+        if (parent < -1 || parent >= t) return refuse(c, "parent", parent, b, -1, t - 1);
+    }
+    return true;
+}
+
+static bool mask_fits(const qp_call *c, const qk_attention *p) {
+    for (int64_t b = 0; b < p->q.shape[0]; b++)
+        if (!row_fits(c, p, b)) return false;
     return true;
 }
 
 static void run(const qp_call *c) {
     qk_attention p = forward_problem(c);
-    if (lengths_fit(c, &p)) QK(qk_attention_run)(c->exec, &p);
+    if (mask_fits(c, &p)) QK(qk_attention_run)(c->exec, &p);
 }
 
 static void run_grad(const qp_call *c) {
     qk_attention_grad g = grad_problem(c);
-    if (lengths_fit(c, &g.of)) QK(qk_attention_grad_run)(c->exec, &g);
+    if (mask_fits(c, &g.of)) QK(qk_attention_grad_run)(c->exec, &g);
 }
 
 QP_KERNEL(attention) = {run, QP_ANY, NULL};
@@ -123,7 +145,8 @@ static bool check_mask(const qp_call *c, int first) {
     const attr    *a = c->attr;
     const qp_view *q = &c->in[first + Q], *k = &c->in[first + K];
     qp_view        bias = optional(c, first + BIAS), segments = optional(c, first + SEGMENTS),
-            lengths = optional(c, first + LENGTHS), full = bias;
+            lengths = optional(c, first + LENGTHS), starts = optional(c, first + STARTS),
+            parents = optional(c, first + PARENTS), full = bias;
     int64_t scores[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
     if (a->window < 0 || a->prefix < 0)
         qp_call_fail(c, QP_ERR_ARGUMENT, "window %lld and prefix %lld, expected 0 or more",
@@ -136,6 +159,14 @@ static bool check_mask(const qp_call *c, int first) {
         misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "no more queries than keys with segments");
     else if (lengths.ndim >= 0 && !same(&lengths, QP_I64, 1, k->shape))
         misfit(c, QP_ERR_SHAPE, "k", k, "lengths", &lengths, "i64 [B]");
+    else if (starts.ndim >= 0 && !same(&starts, QP_I64, 1, q->shape))
+        misfit(c, QP_ERR_SHAPE, "q", q, "starts", &starts, "i64 [B]");
+    else if (parents.ndim >= 0 && !same(&parents, QP_I64, 2, q->shape))
+        misfit(c, QP_ERR_SHAPE, "q", q, "parents", &parents, "i64 [B, T]");
+    else if (parents.ndim >= 0 && (q->shape[1] > QK_ATTENTION_TREE || q->shape[1] > k->shape[1]))
+        misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "at most 64 queries with parents, each with a key");
+    else if (parents.ndim >= 0 && !a->causal)
+        qp_call_fail(c, QP_ERR_ARGUMENT, "parents without causal");
     else
         return true;
     return false;
@@ -189,19 +220,28 @@ static void shape_grad(qp_call *c) {
 
 /* ---- The definition --------------------------------------------------------------------- */
 
-static int64_t integer(const qp_view *v, int64_t offset) { return ((const int64_t *)v->data)[offset]; }
+static int64_t depth(const qk_attention *p, int64_t b, int64_t t) {
+    int64_t ancestors = 0;
+    while ((t = qk_integer(&p->parents, b, t)) >= 0) ancestors++;
+    return ancestors;
+}
 
 static bool sees(const qk_attention *p, int64_t b, int64_t t, int64_t s) {
-    int64_t place = p->k.shape[1] - p->q.shape[1] + t;
-    bool    near = !p->window || (s > place - p->window && (p->causal || s < place + p->window));
-    if (p->lengths.ndim >= 0 && s >= integer(&p->lengths, b * p->lengths.stride[0])) return false;
-    if (p->segments.ndim >= 0) {
-        const int64_t *step = p->segments.stride;
-        if (integer(&p->segments, b * step[0] + s * step[1]) !=
-            integer(&p->segments, b * step[0] + place * step[1]))
-            return false;
+    int64_t start = qk_attention_start(p, b), place = start + t, key = s;
+    if (p->lengths.ndim >= 0 && s >= qk_integer(&p->lengths, b, 0)) return false;
+    if (p->segments.ndim >= 0 && qk_integer(&p->segments, b, s) != qk_integer(&p->segments, b, place))
+        return false;
+    if (s < p->prefix) return true;
+    if (p->parents.ndim >= 0) {
+        place = start + depth(p, b, t);
+        if (s >= start) {
+            while (t >= 0 && t != s - start) t = qk_integer(&p->parents, b, t);
+            if (t < 0) return false;
+            key = start + depth(p, b, t);
+        }
     }
-    return s < p->prefix || ((!p->causal || s <= place) && near);
+    bool near = !p->window || (key > place - p->window && (p->causal || key < place + p->window));
+    return (!p->causal || key <= place) && near;
 }
 
 static int64_t at4(const qp_view *v, int64_t a, int64_t b, int64_t c, int64_t d) {
@@ -242,7 +282,7 @@ static void plain(const qp_call *c) {
     qk_attention p = forward_problem(c);
     double      *score = c->exec->scratch, scale = scale_of(c, &p);
     int64_t      T = p.q.shape[1], H = p.q.shape[2], rows = p.q.shape[0] * T * H;
-    if (!lengths_fit(c, &p)) return;
+    if (!mask_fits(c, &p)) return;
     for (int64_t r = 0; r < rows; r++) {
         int64_t h = r % H, t = r / H % T, b = r / (H * T);
         double  lse = score_row(&p, scale, b, t, h, score);
@@ -284,7 +324,7 @@ static void plain_grad_row(const qk_attention_grad *d, double scale, int64_t b, 
 static void plain_grad(const qp_call *c) {
     qk_attention_grad d = grad_problem(c);
     int64_t           T = d.of.q.shape[1], H = d.of.q.shape[2], rows = d.of.q.shape[0] * T * H;
-    if (!lengths_fit(c, &d.of)) return;
+    if (!mask_fits(c, &d.of)) return;
     for (int64_t r = 0; r < rows; r++)
         plain_grad_row(&d, scale_of(c, &d.of), r / (H * T), r / H % T, r % H, c->exec->scratch);
 }
@@ -295,7 +335,11 @@ extern const qp_op qp_op_attention_grad;
 
 static void backward(qp_rule *r) {
     static const int64_t nothing[] = {0};
-    qp_tensor            in[FORWARD + INPUTS];
+    if (r->nin > PARENTS && !qp_is_none(r->in[PARENTS])) {
+        qp_fail(r->ctx, QP_ERR_UNSUPPORTED, "attention: no gradient where queries have parents");
+        return;
+    }
+    qp_tensor in[FORWARD + INPUTS];
     for (int i = 0; i < INPUTS; i++) in[FORWARD + i] = i < r->nin ? r->in[i] : QP_NONE;
     for (int i = Q; i <= V; i++)
         in[DQ + i] = r->need[i] ? qp_grad_into(r, i) : qp_empty(r->ctx, qp_dtype_of(r->in[i]), 1, nothing);
@@ -313,22 +357,31 @@ static void backward(qp_rule *r) {
         if (r->need[i]) r->din[i] = in[DQ + i];
 }
 
-/* Pairs of a query and a key that the shape of the mask lets meet. */
+/* Pairs of a query and a key of a batch row that the shape of the mask lets meet. */
+static double row_pairs(const qk_attention *p, int64_t start) {
+    int64_t S = p->k.shape[1], T = p->q.shape[1], sum = 0;
+    for (int64_t t = 0; t < T; t++) {
+        int64_t place = start + t, high = S, low = 0;
+        if (p->causal)
+            high = place + 1;
+        else if (p->window)
+            high = place + p->window;
+        if (p->window) low = place - p->window + 1;
+        if (high > S) high = S;
+        if (low < p->prefix) low = p->prefix;
+        sum += (p->prefix < S ? p->prefix : S) + (high > low ? high - low : 0);
+    }
+    return (double)sum;
+}
+
 static double pairs(const qp_call *c, int first) {
     qk_attention p = problem(c, first);
-    int64_t      S = p.k.shape[1], T = p.q.shape[1], sum = 0;
-    for (int64_t t = 0; t < T; t++) {
-        int64_t place = S - T + t, high = S, low = 0;
-        if (p.causal)
-            high = place + 1;
-        else if (p.window)
-            high = place + p.window;
-        if (p.window) low = place - p.window + 1;
-        if (high > S) high = S;
-        if (low < p.prefix) low = p.prefix;
-        sum += (p.prefix < S ? p.prefix : S) + (high > low ? high - low : 0);
-    }
-    return (double)sum * (double)(p.q.shape[0] * p.q.shape[2]);
+    int64_t      B = p.q.shape[0], H = p.q.shape[2];
+    double       sum = 0;
+    if (p.starts.ndim < 0 || !p.starts.data)
+        return row_pairs(&p, p.k.shape[1] - p.q.shape[1]) * (double)(B * H);
+    for (int64_t b = 0; b < B; b++) sum += row_pairs(&p, qk_attention_start(&p, b));
+    return sum * (double)H;
 }
 
 static double flops(const qp_call *c) {
@@ -362,6 +415,19 @@ static const qp_sample samples[] = {
     {.in = "x[2,4,1,3] x[2,4,1,3] x[2,4,1,3] - i2[2,4]", .attr = &(attr){.causal = true}},
     {.in = "x[3,2,1,3] x[3,4,1,3] x[3,4,1,3] - - i5[3]", .attr = &(attr){.causal = true, .prefix = 1}},
     {.in = "x[1,5,1,2] x[1,3,1,2] x[1,3,1,2]", .attr = &(attr){.causal = true}}, /* some see nothing */
+    {.in = "x[3,2,2,3] x[3,7,2,3] x[3,7,2,3] - - - i8[3]", .attr = &(attr){.causal = true}},
+    {.in = "x[3,4,4,3] x[3,9,2,3] x[3,9,2,3] x[4,9] i2[3,9] i10[3] i6[3]",
+     .attr = &(attr){.causal = true, .window = 3, .prefix = 1}},
+    {.in = "x[2,3,1,3] x[2,5,1,3] x[2,5,1,3] - - - i5[2]", .attr = &(attr){.window = 2}},
+    {.in = "x[3,6,2,3] x[3,9,2,3] x[3,9,2,3] - - - i4[3] t[3,6]",
+     .attr = &(attr){.causal = true},
+     .no_grad = true},
+    {.in = "x[2,7,4,3] x[2,12,1,3] x[2,12,1,3] x[12] i2[2,12] i13[2] i6[2] t[2,7]",
+     .attr = &(attr){.causal = true, .window = 2, .prefix = 1},
+     .no_grad = true},
+    {.in = "x[1,60,1,3] x[1,150,1,3] x[1,150,1,3] - - - - t[1,60]",
+     .attr = &(attr){.causal = true, .window = 30},
+     .no_grad = true},
     {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]", .attr = &(attr){.causal = true}},
     {.in = "x[1,70,2,5] x[1,150,1,5] x[1,150,1,3]", .attr = &(attr){.causal = true, .window = 40, .prefix = 3}},
     {.in = "x[0,2,1,3] x[0,2,1,3] x[0,2,1,3]"},
@@ -411,7 +477,7 @@ QP_OP(attention_grad) = {.name = "attention_grad",
 qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
     attr      a = {mask.causal, mask.window, mask.prefix, scale};
     qp_tensor y[2];
-    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths);
+    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents);
     qp_drop(y[1]);
     return y[0];
 }

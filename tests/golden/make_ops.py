@@ -235,6 +235,46 @@ for shape, index, axis in [((3, 7), (3, 4), -1), ((5, 3), (8, 3), 0), ((2, 5, 3)
     case("scatter_add", lambda x, i, s: torch.scatter_add(x, axis, i, s),       # x, index, source
          randn(*shape), ints(shape[axis], *index), randn(*index), axis=axis)
 
+
+
+# ---- attention of rows that begin at places of their own: q, k, v, starts [B], parents [B, T] ----
+def rows_attention(q, k, v, starts, parents=None, window=0, scale=1.0):
+    """Causal; masks are written out. With parents there is no gradient to compare."""
+    B, T, S, group = q.shape[0], q.shape[1], k.shape[1], q.shape[2] // k.shape[2]
+    seen = torch.zeros(B, 1, T, S, dtype=torch.bool)
+    for b in range(B):
+        start = int(starts[b])
+        for t in range(T):
+            path, node = [], t
+            while node >= 0:
+                path.insert(0, start + node)
+                node = node - 1 if parents is None else int(parents[b, node])
+            keys = list(range(start)) + path
+            for key in keys[-window:] if window else keys:
+                if 0 <= key < S:
+                    seen[b, 0, t, key] = True
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(1, 2)
+    return out if parents is None else out.detach()
+
+
+def tree(*parents):
+    return torch.tensor(parents)
+
+
+for (B, T, S, H, KV, K), starts, parents, window in [
+        ((3, 2, 7, 2, 2, 4), (0, 5, 3), None, 0),
+        ((2, 4, 9, 4, 2, 3), (1, 5), None, 3),
+        ((4, 1, 6, 2, 1, 4), (0, 1, 5, 3), None, 0),
+        ((2, 3, 4, 1, 1, 3), (0, 3), None, 0),              # queries behind the last key
+        ((2, 5, 8, 2, 2, 3), (0, 3), tree((-1, 0, 0, 1, -1), (-1, 0, 1, 2, 3)), 0),
+        ((1, 6, 11, 4, 1, 4), (4,), tree((-1, -1, 0, 1, 2, 2)), 3)]:
+    settings = dict(causal=True, window=window, scale=1 / math.sqrt(K), starts=True, parents=parents is not None)
+    case("attention", lambda *x: rows_attention(*x, **{k: settings[k] for k in ("window", "scale")}),
+         randn(B, T, H, K, scale=2), randn(B, S, KV, K), randn(B, S, KV, K), torch.tensor(starts),
+         *([] if parents is None else [parents]), **settings)
+
 if __name__ == "__main__":
     shutil.rmtree(OPS, ignore_errors=True)
     for name, (tensors, settings) in files.items():

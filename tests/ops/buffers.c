@@ -5,7 +5,7 @@
 #define GARBAGE 0xff /* NaN as a float, -1 as an integer */
 
 qp_dtype input_dtype(const input *in, form f) {
-    if (in->kind == 'i' || in->kind == 'o') return f.integers;
+    if (strchr("iot", in->kind)) return f.integers;
     if (in->kind == 'b') return QP_BOOL;
     return in->constant ? QP_F32 : in->wide ? QP_F64 : f.floats;
 }

@@ -31,7 +31,7 @@ static bool read_input(input *in, const char **text) {
     const char *p = *text;
     *in = (input){.count = 1};
     for (; *p == '!' || *p == '^'; p++) *(*p == '!' ? &in->constant : &in->wide) = true;
-    if (!*p || !strchr("xpudiob-", *p)) return false;
+    if (!*p || !strchr("xpudiobt-", *p)) return false;
     in->kind = *p++;
     if (in->kind == '-') {
         in->ndim = -1;
@@ -96,6 +96,10 @@ static void fill(op_case *c) {
         input *in = &c->in[i];
         in->value = in->ndim < 0 ? NULL : malloc((size_t)(in->count + 1) * sizeof *in->value);
         for (int64_t k = 0; k < in->count && in->ndim >= 0 && in->kind != 'd'; k++) in->value[k] = draw(in);
+        for (int64_t k = 0; in->kind == 't' && k < in->count; k++) {
+            int64_t at = k % in->shape[in->ndim - 1]; /* half of them continue the one before */
+            in->value[k] = (double)(uniform() < 0.5 ? at : (int64_t)(uniform() * (double)(at + 1))) - 1;
+        }
         if (in->kind != 'o' || in->count == 0) continue;
         in->value[0] = 0;
         if (in->count > 1) in->value[in->count - 1] = (double)in->limit;

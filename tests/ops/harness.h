@@ -23,7 +23,7 @@
 /* ---- Values on the host -------------------------------------------------------------------- */
 
 typedef struct {
-    char    kind;     /* x p u d i o b -, see quipu/op.h */
+    char    kind;     /* x p u d i o b t -, see quipu/op.h */
     bool    constant; /* ! */
     bool    wide;     /* ^ */
     int64_t limit;    /* N of iN and oN */

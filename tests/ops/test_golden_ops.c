@@ -93,7 +93,9 @@ static void run_rope(call *c) {
 }
 
 static void run_attention(call *c) {
-    qp_mask mask = {.causal = integer(c, "causal"), .window = integer(c, "window"), .bias = c->in[3]};
+    qp_mask mask = {.causal = integer(c, "causal"), .window = integer(c, "window")};
+    *(integer(c, "starts") ? &mask.starts : &mask.bias) = c->in[3];
+    if (integer(c, "parents")) mask.parents = c->in[4];
     c->out[0] = qp_attention(c->in[0], c->in[1], c->in[2], mask, number(c, "scale"));
 }
 

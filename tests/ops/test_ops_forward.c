@@ -206,7 +206,7 @@ static void check_types(const op_case *c, qp_isa isa, const results *expected) {
     bool     integers = false;
     int      floats = 0;
     for (int i = 0; i < c->nin; i++) {
-        integers |= c->in[i].kind == 'i' || c->in[i].kind == 'o';
+        integers |= strchr("iot", c->in[i].kind) != NULL;
         floats += gets_gradient(&c->in[i]);
     }
     if (integers) {
