@@ -62,11 +62,39 @@ QP_API void   qp_step(qp_optim *o);
 QP_API void   qp_optim_set_lr(qp_optim *o, double lr);
 QP_API double qp_optim_norm(const qp_optim *o); /* global gradient norm of the last step, before clipping */
 
-/* The optimiser's state, to be saved: tensors by index and name ("m.NAME", "step"); false past
- * the end. They are the optimiser's; qp_copy_to restores them, and qp_optim_restored then
- * makes the optimiser read its step count again. */
+/* The optimiser's state, to be saved: tensors by index and name ("m.NAME", "step", "scale");
+ * false past the end. They are the optimiser's; qp_copy_to restores them, and
+ * qp_optim_restored then makes the optimiser read its step count and scale again. */
 QP_API bool qp_optim_state(qp_optim *o, int index, char name[256], qp_tensor *t);
 QP_API void qp_optim_restored(qp_optim *o);
+
+/* Frees it before its context. NULL is allowed. */
+QP_API void qp_optim_close(qp_optim *o);
+
+/* Dynamic loss scaling, for gradients in f16 (torch.amp.GradScaler; Micikevicius et al. 2017,
+ * arXiv:1710.03740): what is differentiated is qp_optim_scaled(o, loss), the loss times
+ * qp_optim_scale(o), and qp_step takes the gradients as that loss's. It begins at 65536. A step
+ * whose gradients are not finite changes nothing (qp_optim_skipped) and halves the scale; 2000
+ * steps in a row without one double it. Below 2^-24 the failure STATE is stored. The scale is
+ * part of the state: switch scaling on before that is restored. */
+QP_API void      qp_optim_scale_losses(qp_optim *o, bool on);
+QP_API qp_tensor qp_optim_scaled(qp_optim *o, qp_tensor loss); /* loss itself while off */
+QP_API double    qp_optim_scale(const qp_optim *o);            /* 1 while off */
+QP_API bool      qp_optim_skipped(const qp_optim *o);          /* did the last step change nothing? */
+
+/* ---- A mean of the weights ------------------------------------------------------------------ */
+
+/* After each step e += (1 - d) (w - e) for every trainable weight, d = min(decay, (1 + step) /
+ * (10 + step)): an exponential mean (Polyak & Juditsky 1992), which follows at once while the
+ * training is young. It starts at the weights as they are. The context's; NULL on error. */
+typedef struct qp_ema qp_ema;
+
+QP_API qp_ema *qp_ema_new(qp_model *m, double decay); /* ARGUMENT: decay not between 0 and 1 */
+QP_API void    qp_ema_update(qp_ema *e, int64_t step);
+/* Exchanges the model's weights and their means: to evaluate or save these. Twice is as before. */
+QP_API void   qp_ema_swap(qp_ema *e);
+QP_API double qp_ema_decay(const qp_ema *e);
+QP_API void   qp_ema_close(qp_ema *e); /* NULL is allowed */
 
 /* ---- Schedules ------------------------------------------------------------------------------ */
 
@@ -94,6 +122,22 @@ typedef struct {
 /* The learning rate of a step, counted from 0. */
 QP_API double qp_schedule_at(const qp_schedule *s, int64_t step);
 
+/* ---- TensorBoard ---------------------------------------------------------------------------- */
+
+/* An event file that TensorBoard reads. Each file goes on from the ones that are in its folder:
+ * of what they hold beyond `step` TensorBoard shows nothing any more. A write that fails stores an
+ * error in the context. */
+typedef struct qp_board qp_board;
+
+/* folder: is made. The context's; NULL on error. */
+QP_API qp_board *qp_board_open(qp_ctx *ctx, const char *folder, int64_t step);
+QP_API void      qp_board_scalar(qp_board *b, const char *tag, int64_t step, double value);
+/* Markdown. */
+QP_API void qp_board_text(qp_board *b, const char *tag, int64_t step, const char *text);
+/* The distribution of factor times t's elements, in 64 classes of equal width. */
+QP_API void qp_board_histogram(qp_board *b, const char *tag, int64_t step, qp_tensor t, double factor);
+QP_API void qp_board_close(qp_board *b); /* NULL is allowed */
+
 /* ---- The loop ------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -101,9 +145,11 @@ typedef struct {
     double  loss;       /* mean over the step's tokens, before the update */
     double  lr, norm;   /* of the gradients, before clipping */
     double  validation; /* mean loss per token; NaN where not measured at this step */
+    double  scale;      /* of the loss, at this step; 1: none */
     int64_t tokens;     /* of this step */
     double  seconds;    /* it took */
-    bool    saved;
+    bool    saved, best; /* best: the validation loss is the lowest so far */
+    bool    skipped;     /* gradients were not finite: norm is NaN and the weights are unchanged */
 } qp_train_event;
 
 typedef struct {
@@ -116,6 +162,11 @@ typedef struct {
     const char *out;              /* folder of the states and log.jsonl; NULL: nothing is written */
     bool        resume;           /* go on from the newest state in `out`, if there is one; without
                                      it a folder that holds states is an error */
+    int64_t patience; /* stop after so many validations in a row without a lower loss, and keep the
+                         state of the lowest: out/best links to it. 0: never */
+    qp_dtype  precision;       /* of products and attention (qp_autocast); with F16 losses are scaled */
+    qp_board *board;           /* losses, learning rate, norm and speed go there; may be NULL */
+    int64_t   histogram_every; /* steps; weights and gradients too. 0: none */
     bool (*on_step)(void *user, const qp_train_event *event); /* false: save and stop */
     void *user;
 } qp_train_options;
@@ -125,11 +176,14 @@ typedef struct {
     qp_optim           *optim;
     qp_data            *data, *validation; /* validation may be NULL */
     const qp_tokenizer *tokenizer;         /* saved beside the model; may be NULL */
+    qp_ema             *ema;               /* updated after each step; may be NULL */
 } qp_training_set;
 
 /* Trains until schedule.steps. A state is a folder out/step-N: config.json, model.safetensors
  * and tokenizer.json (what transformers loads), optimizer.safetensors and train.json (step,
- * data position, random position, checksums); out/latest is a link to the newest. A state
+ * data position, random position, checksums); out/latest is a link to the newest. With `ema` the
+ * weights in the folder are those that are trained, step-N/ema is a model folder of their means,
+ * and validation measures the means. A state
  * appears complete or not at all, and a run that goes on from one has the same bits as one
  * that was never stopped. When cancelled (qp_cancel) it saves the last whole step and fails
  * with QP_ERR_CANCELLED. Other errors: IO, FORMAT (a state that is damaged, or whose data,

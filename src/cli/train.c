@@ -1,19 +1,30 @@
 /* quipu train: a model from a preset or config on text, with progress and states to resume. */
+#define _GNU_SOURCE /* readlink, strdup */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/report.h"
+#include "format/utf8.h"
+
+#define MOST_SAMPLES 8
 
 typedef struct {
     cli            *c;
     qp_ctx         *ctx;
+    qp_training_set set;
+    qp_board       *board;
     cli_progress    progress;
     qp_train_event  last;
     double          first_loss, best_validation, started;
-    int64_t         tokens;
+    int64_t         best_step, tokens;
+    report_sample   samples[MOST_SAMPLES]; /* the first and the newest ones */
+    int             sample_count;
     bool            talks;
 } training;
 
@@ -124,6 +135,74 @@ static qp_tokenizer *make_tokenizer(training *t, int count, const char **files) 
     return qp_tokenizer_train(t->ctx, count, files, (qp_bpe_options){.size = cli_int(t->c, "vocab")});
 }
 
+/* ---- Samples of text -------------------------------------------------------------------------------- */
+
+static bool add_text(void *user, const char *text, size_t bytes) {
+    qp_text *all = user;
+    char    *p = realloc(all->data, all->count + bytes + 1);
+    if (!p) return false;
+    memcpy(p + all->count, text, bytes);
+    p[all->count += bytes] = 0;
+    all->data = p;
+    return true;
+}
+
+/* Bytes that are no UTF-8 become U+FFFD: what readers of samples expect. */
+static char *readable(const qp_text *text) {
+    char  *out = malloc(3 * text->count + 1);
+    size_t n = 0;
+    for (size_t i = 0, m; out && i < text->count; i += m) {
+        m = qpi_utf8_valid(text->data + i, text->count - i);
+        memcpy(out + n, m ? text->data + i : "\xEF\xBF\xBD", m ? m : 3);
+        n += m ? m : 3;
+        if (!m) m = 1;
+    }
+    if (out) out[n] = 0;
+    return out;
+}
+
+/* What the model writes on its own, NULL where it has no step form. Random draws of the training
+ * go on as if nothing had been written. */
+static char *write_sample(training *t, int64_t step) {
+    const qp_tokenizer *tokenizer = t->set.tokenizer;
+    int64_t             positions = qp_model_info_of(t->set.model).positions, tokens = positions < 161 ? positions - 1 : 160;
+    int32_t             first = qp_tokenizer_end(tokenizer);
+    uint64_t            random = qp_random_position(t->ctx);
+    qp_text             text = {0};
+    qp_generation       result;
+    if (tokens < 1 || qp_failed(t->ctx)) return NULL;
+    qp_set_training(qp_model_module(t->set.model), false);
+    if (t->set.ema) qp_ema_swap(t->set.ema);
+    qp_session         *session = qp_session_new(t->set.model, 1, tokens + 1);
+    qp_generate_options options = {.max_tokens = tokens,
+                                   .sampling = {.temperature = 0.8, .top_p = 0.95},
+                                   .seed = (uint64_t)step,
+                                   .on_text = add_text,
+                                   .user = &text};
+    if (session && qp_generate(session, tokenizer, (int32_t[]){first >= 0 ? first : 0}, 1, options, &result) != QP_OK)
+        text.count = 0; /* the error is stored */
+    if (!session && qp_error_code(t->ctx) == QP_ERR_UNSUPPORTED) qp_clear(t->ctx);
+    qp_session_close(session);
+    if (t->set.ema) qp_ema_swap(t->set.ema);
+    qp_set_training(qp_model_module(t->set.model), true);
+    qp_set_random(t->ctx, (uint64_t)cli_int(t->c, "seed"), random);
+    char *sample = text.count ? readable(&text) : NULL;
+    free(text.data);
+    return sample;
+}
+
+static void sample(training *t, int64_t step) {
+    char *text = write_sample(t, step);
+    if (!text) return;
+    if (t->board) qp_board_text(t->board, "sample", step, text);
+    if (t->sample_count == MOST_SAMPLES) { /* the second makes room */
+        free(t->samples[1].text);
+        memmove(&t->samples[1], &t->samples[2], (MOST_SAMPLES - 2) * sizeof t->samples[0]);
+        t->sample_count--;
+    }
+    t->samples[t->sample_count++] = (report_sample){step, text};
+}
+
 /* ---- Progress -------------------------------------------------------------------------------------- */
 
 static bool on_step(void *user, const qp_train_event *e) {
@@ -133,7 +212,12 @@ static bool on_step(void *user, const qp_train_event *e) {
     if (t->tokens == 0) t->first_loss = e->loss;
     t->tokens += e->tokens;
     t->last = *e;
-    if (isfinite(e->validation) && !(t->best_validation <= e->validation)) t->best_validation = e->validation;
+    if (isfinite(e->validation) && !(t->best_validation <= e->validation)) {
+        t->best_validation = e->validation;
+        t->best_step = e->step;
+    }
+    if (cli_int(t->c, "sample-every") && e->step % cli_int(t->c, "sample-every") == 0 && e->step < t->progress.total)
+        sample(t, e->step);
     cli_progress_show(&t->progress, e->step, "loss %.4f  %.0f tokens/s  %s ", e->loss, speed,
                       cli_bytes((double)qp_stats_of(t->ctx).peak_bytes, memory));
     bool line = e->step % 100 == 0 || e->step == t->progress.total || isfinite(e->validation);
@@ -155,23 +239,81 @@ static int report(training *t, qp_model *m) {
                                  "parameters", (json_int_t)qp_model_info_of(m).parameters, "seconds", seconds, "peak_bytes",
                                  (json_int_t)qp_stats_of(t->ctx).peak_bytes, "out", cli_text(t->c, "out")));
     } else if (t->talks && t->tokens) {
-        fprintf(stderr, "%s: loss %.4f -> %.4f in %s; the model is in %s\n", qp_model_info_of(m).model_type, t->first_loss,
-                t->last.loss, cli_duration(seconds, duration), cli_text(t->c, "out"));
+        const char *out = cli_text(t->c, "out");
+        if (t->last.step < t->progress.total)
+            fprintf(stderr, "stopped early: no lower validation loss in %lld validations\n", (long long)cli_int(t->c, "patience"));
+        fprintf(stderr, "%s: loss %.4f -> %.4f in %s; the model is in %s, a report in %s/report.html\n",
+                qp_model_info_of(m).model_type, t->first_loss, t->last.loss, cli_duration(seconds, duration), out, out);
+        if (cli_int(t->c, "patience")) fprintf(stderr, "the state of the lowest validation loss is %s/best\n", out);
+        if (t->set.ema) fprintf(stderr, "the means of the weights, which validation measures, are in %s/latest/ema\n", out);
     }
     return 0;
 }
 
 /* ---- The verb ----------------------------------------------------------------------------------------- */
 
-static qp_optim *make_optimizer(training *t, qp_model *m) {
+/* PATTERN:lr=X,decay=Y, either of the two or both, into a group; cuts text up. */
+static bool read_group(training *t, char *text, qp_param_group *group) {
+    char *colon = strrchr(text, ':'), *rest = colon ? colon + 1 : text, *end = rest;
+    *group = (qp_param_group){text, 1, cli_number(t->c, "weight-decay")};
+    for (; colon && colon > text && *rest; rest = end + (*end == ',')) {
+        double *value = !strncmp(rest, "lr=", 3) ? &group->lr : !strncmp(rest, "decay=", 6) ? &group->weight_decay : NULL;
+        char   *number = strchr(rest, '=');
+        if (!value || !number) break;
+        *value = strtod(number + 1, &end);
+        if (end == number + 1 || (*end && *end != ',') || !isfinite(*value) || *value < 0) break;
+    }
+    if (colon && colon > text && colon[1] && !*rest) {
+        *colon = 0;
+        return true;
+    }
+    cli_usage(t->c, "--group %s: expected PATTERN:lr=X,decay=Y", text);
+    return false;
+}
+
+static qp_optim *make_optimizer(training *t, qp_model *m, qp_param_groups groups) {
     double lr = cli_number(t->c, "lr"), clip = cli_number(t->c, "clip"), decay = cli_number(t->c, "weight-decay");
     if (!strcmp(cli_text(t->c, "optimizer"), "sgd"))
-        return qp_sgd(qp_model_params(m), (qp_sgd_options){.lr = lr, .momentum = 0.9, .weight_decay = decay, .clip = clip});
+        return qp_sgd(qp_model_params(m), (qp_sgd_options){
+                                              .lr = lr, .momentum = 0.9, .weight_decay = decay, .clip = clip, .groups = groups});
     return qp_adamw(qp_model_params(m), (qp_adamw_options){.lr = lr,
                                                           .beta1 = cli_number(t->c, "beta1"),
                                                           .beta2 = cli_number(t->c, "beta2"),
                                                           .weight_decay = decay,
-                                                          .clip = clip});
+                                                          .clip = clip,
+                                                          .groups = groups});
+}
+
+/* With the groups that are given. False: wrong usage was reported, or an error is stored. */
+static bool make_optimizer_and_mean(training *t) {
+    int             count;
+    const char    **given = cli_list(t->c, "group", &count);
+    qp_param_group *groups = calloc((size_t)count + 1, sizeof *groups);
+    char          **texts = calloc((size_t)count + 1, sizeof *texts);
+    bool            ok = groups && texts;
+    if (!ok) qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: groups");
+    for (int i = 0; ok && i < count; i++) {
+        if (!(texts[i] = strdup(given[i]))) qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: groups");
+        ok = texts[i] && read_group(t, texts[i], &groups[i]);
+    }
+    if (ok) t->set.optim = make_optimizer(t, t->set.model, (qp_param_groups){count, groups});
+    if (ok && cli_number(t->c, "ema") > 0) t->set.ema = qp_ema_new(t->set.model, cli_number(t->c, "ema"));
+    for (int i = 0; texts && i < count; i++) free(texts[i]);
+    free(texts);
+    free(groups);
+    return ok && !qp_failed(t->ctx);
+}
+
+static bool precision_of(training *t, qp_dtype *precision) {
+    static const char *const names[] = {"fp32", "bf16", "fp16"};
+    static const qp_dtype    types[] = {QP_F32, QP_BF16, QP_F16};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(cli_text(t->c, "precision"), names[i])) {
+            *precision = types[i];
+            return true;
+        }
+    cli_usage(t->c, "--precision is \"%s\", expected fp32, bf16 or fp16", cli_text(t->c, "precision"));
+    return false;
 }
 
 static bool schedule_of(training *t, qp_schedule *s) {
@@ -194,57 +336,96 @@ static bool schedule_of(training *t, qp_schedule *s) {
     return false;
 }
 
-static int train(training *t, qp_training_set set) {
+/* The last step of the newest state of --resume, 0 without one. */
+static int64_t resumed_step(training *t) {
+    char    path[4096], target[64] = "";
+    ssize_t n;
+    snprintf(path, sizeof path, "%s/latest", cli_text(t->c, "out"));
+    if (!cli_flag(t->c, "resume") || (n = readlink(path, target, sizeof target - 1)) < 0) return 0;
+    target[n] = 0;
+    return !strncmp(target, "step-", 5) ? strtoll(target + 5, NULL, 10) : 0;
+}
+
+static void open_board(training *t) {
+    char path[4096];
+    if (!cli_flag(t->c, "tensorboard")) return;
+    const char *out = cli_text(t->c, "out");
+    if (mkdir(out, 0777) != 0 && errno != EEXIST) return; /* the training reports it */
+    snprintf(path, sizeof path, "%s/tensorboard", out);
+    t->board = qp_board_open(t->ctx, path, resumed_step(t));
+    if (!t->board) return;
+    char *text = malloc(strlen(qp_model_config(t->set.model)) + 32);
+    if (!text) return;
+    sprintf(text, "```\n%s\n```", qp_model_config(t->set.model));
+    qp_board_text(t->board, "config", 0, text);
+    free(text);
+}
+
+static int interrupted(training *t) {
+    const char *out = cli_text(t->c, "out");
+    cli_error("interrupted after step %lld of %lld; saved in %s/latest: the same command with --resume goes on",
+              (long long)t->last.step, (long long)t->progress.total, out);
+    return 130;
+}
+
+static int train(training *t) {
     qp_schedule schedule;
-    if (!schedule_of(t, &schedule)) return 2;
+    qp_dtype    precision;
+    if (!schedule_of(t, &schedule) || !precision_of(t, &precision)) return 2;
     t->started = cli_now();
     t->first_loss = t->best_validation = NAN;
     if (t->talks)
-        fprintf(stderr, "%s, %lld parameters, %lld batches an epoch\n", qp_model_info_of(set.model).model_type,
-                (long long)qp_model_info_of(set.model).parameters, (long long)qp_data_batches(set.data));
+        fprintf(stderr, "%s, %lld parameters, %lld batches an epoch\n", qp_model_info_of(t->set.model).model_type,
+                (long long)qp_model_info_of(t->set.model).parameters, (long long)qp_data_batches(t->set.data));
+    open_board(t);
     t->progress = cli_progress_start(t->c, schedule.steps);
-    qp_status status = qp_train(set, (qp_train_options){.schedule = schedule,
-                                                        .accumulate = cli_int(t->c, "accumulate"),
-                                                        .validate_every = cli_int(t->c, "validate-every"),
-                                                        .validate_batches = cli_int(t->c, "validate-batches"),
-                                                        .save_every = cli_int(t->c, "save-every"),
-                                                        .keep = (int)cli_int(t->c, "keep"),
-                                                        .out = cli_text(t->c, "out"),
-                                                        .resume = cli_flag(t->c, "resume"),
-                                                        .on_step = on_step,
-                                                        .user = t});
+    qp_status status = qp_train(t->set, (qp_train_options){.schedule = schedule,
+                                                           .accumulate = cli_int(t->c, "accumulate"),
+                                                           .validate_every = cli_int(t->c, "validate-every"),
+                                                           .validate_batches = cli_int(t->c, "validate-batches"),
+                                                           .save_every = cli_int(t->c, "save-every"),
+                                                           .keep = (int)cli_int(t->c, "keep"),
+                                                           .out = cli_text(t->c, "out"),
+                                                           .resume = cli_flag(t->c, "resume"),
+                                                           .patience = cli_int(t->c, "patience"),
+                                                           .precision = precision,
+                                                           .board = t->board,
+                                                           .histogram_every = cli_int(t->c, "histograms"),
+                                                           .on_step = on_step,
+                                                           .user = t});
     cli_progress_end(&t->progress);
-    if (status == QP_ERR_CANCELLED) {
-        cli_error("interrupted after step %lld; saved: go on with --resume", (long long)t->last.step);
-        return 130;
-    }
-    return status ? cli_failed(t->ctx) : report(t, set.model);
+    if (status == QP_ERR_CANCELLED) return interrupted(t);
+    if (!status && t->tokens) sample(t, t->last.step);
+    if (!status && t->tokens) report_write(t->set.model, cli_text(t->c, "out"), t->sample_count, t->samples);
+    for (int i = 0; i < t->sample_count; i++) free(t->samples[i].text);
+    qp_board_close(t->board);
+    return qp_failed(t->ctx) ? cli_failed(t->ctx) : report(t, t->set.model);
 }
 
 static int run(cli *c) {
     training t = {.c = c, .ctx = cli_open(c), .talks = !cli_flag(c, "quiet") && !cli_flag(c, "json")};
     if (!t.ctx) return 1;
-    int             count, validation_count;
-    const char    **files = cli_list(c, "data", &count), **validation = cli_list(c, "validation", &validation_count);
-    int64_t         length = cli_int(c, "length");
-    qp_training_set set = {0};
-    qp_tokenizer   *tokenizer = make_tokenizer(&t, count, files);
+    int           count, validation_count;
+    const char  **files = cli_list(c, "data", &count), **validation = cli_list(c, "validation", &validation_count);
+    int64_t       length = cli_int(c, "length");
+    qp_tokenizer *tokenizer = make_tokenizer(&t, count, files);
     if (!tokenizer) return cli_failed(t.ctx);
-    set.tokenizer = tokenizer;
-    set.model = make_model(&t, tokenizer, length);
-    if (!set.model) return 1;
-    set.data = qp_data_open(t.ctx, count, files, (qp_data_options){.batch = cli_int(c, "batch"),
-                                                                   .length = length,
-                                                                   .tokenizer = tokenizer,
-                                                                   .seed = (uint64_t)cli_int(c, "seed"),
-                                                                   .field = cli_text(c, "field"),
-                                                                   .validation = validation_count ? 0 : cli_number(c, "holdout"),
-                                                                   .validation_paths = validation,
-                                                                   .validation_count = validation_count});
-    if (set.data) set.validation = qp_data_validation(set.data);
-    if (!qp_failed(t.ctx)) set.optim = make_optimizer(&t, set.model);
-    if (qp_failed(t.ctx)) return cli_failed(t.ctx);
-    return train(&t, set);
+    t.set.tokenizer = tokenizer;
+    t.set.model = make_model(&t, tokenizer, length);
+    if (!t.set.model) return 1;
+    qp_set_grad_checkpoint(t.set.model, cli_flag(c, "grad-checkpoint"));
+    t.set.data = qp_data_open(t.ctx, count, files,
+                              (qp_data_options){.batch = cli_int(c, "batch"),
+                                                .length = length,
+                                                .tokenizer = tokenizer,
+                                                .seed = (uint64_t)cli_int(c, "seed"),
+                                                .field = cli_text(c, "field"),
+                                                .validation = validation_count ? 0 : cli_number(c, "holdout"),
+                                                .validation_paths = validation,
+                                                .validation_count = validation_count});
+    if (t.set.data) t.set.validation = qp_data_validation(t.set.data);
+    if (!qp_failed(t.ctx) && !make_optimizer_and_mean(&t)) return qp_failed(t.ctx) ? cli_failed(t.ctx) : 2;
+    return qp_failed(t.ctx) ? cli_failed(t.ctx) : train(&t);
 }
 
 static const cli_option options[] = {
@@ -267,14 +448,25 @@ static const cli_option options[] = {
     {"schedule", 0, CLI_TEXT, "NAME", "cosine", "constant, linear, cosine or wsd", 0, 0, false},
     {"warmup", 0, CLI_INT, "N", "0", "steps of linear rise", 0, 1e12, false},
     {"lr-floor", 0, CLI_NUMBER, "SHARE", "0.1", "share of the peak at the end", 0, 1, false},
-    {"weight-decay", 0, CLI_NUMBER, "X", "0.1", "of matrices", 0, 1e6, false},
+    {"weight-decay", 0, CLI_NUMBER, "X", "0.1", "of matrices; not of biases and norms", 0, 1e6, false},
+    {"group", 0, CLI_LIST, "PATTERN:lr=X,decay=Y", NULL, "parameters of these names: lr times X, weight decay Y; the first holds",
+     0, 0, false},
     {"beta1", 0, CLI_NUMBER, "X", "0.9", "adamw", 0, 0.999999, false},
     {"beta2", 0, CLI_NUMBER, "X", "0.95", "adamw", 0, 0.999999, false},
     {"clip", 0, CLI_NUMBER, "X", "1", "largest gradient norm; 0: any", 0, 1e9, false},
     {"validate-every", 0, CLI_INT, "N", "0", "steps; 0: at the end only", 0, 1e12, false},
     {"validate-batches", 0, CLI_INT, "N", "20", "at most; 0: all", 0, 1e12, false},
     {"save-every", 0, CLI_INT, "N", "0", "steps; 0: at the end only", 0, 1e12, false},
+    {"patience", 0, CLI_INT, "N", "0", "stop after N validations without a lower loss, keep that state as best; 0: never", 0, 1e6,
+     false},
+    {"ema", 0, CLI_NUMBER, "DECAY", "0", "mean of the weights, validated and saved as latest/ema; 0: none", 0, 0.9999999, false},
+    {"grad-checkpoint", 0, CLI_FLAG, NULL, NULL, "blocks keep only their input and run again in backward: less memory, a third more work",
+     0, 0, false},
+    {"precision", 0, CLI_TEXT, "TYPE", "fp32", "of products and attention: fp32, bf16 or fp16", 0, 0, false},
     {"keep", 0, CLI_INT, "N", "2", "newest states to keep; 0: all", 0, 1e6, false},
+    {"sample-every", 0, CLI_INT, "N", "0", "steps; text that the model writes, for the report; 0: at the end only", 0, 1e12, false},
+    {"tensorboard", 0, CLI_FLAG, NULL, NULL, "event files in DIR/tensorboard", 0, 0, false},
+    {"histograms", 0, CLI_INT, "N", "0", "with --tensorboard: steps; weights and gradients; 0: none", 0, 1e12, false},
     {"resume", 0, CLI_FLAG, NULL, NULL, "go on from the newest state in --out", 0, 0, false},
     {0}};
 

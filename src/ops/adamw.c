@@ -92,6 +92,6 @@ QP_OP(adamw) = {.name = "adamw",
                 .nout = 1,
                 .shape = shape,
                 .plain = plain,
-                .mutates = QK_EACH_GROUP(1u << W | 1u << M | 1u << V, GROUP, MOST),
+                .mutates = QK_EACH_GROUP(UINT64_C(7), GROUP, MOST),
                 .samples = samples};
 #endif

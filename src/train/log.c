@@ -56,12 +56,12 @@ bool qpi_log_open(qpi_log *log, const char *out, int64_t step) {
 
 bool qpi_log_step(qpi_log *log, const qp_train_event *e) {
     qp_stats s = qp_stats_of(log->ctx);
-    fprintf(log->file,
-            "{\"step\": %lld, \"loss\": %.9g, \"lr\": %.9g, \"grad_norm\": %.9g, \"tokens\": %lld, \"seconds\": %.6f, "
-            "\"tokens_per_second\": %.1f, \"peak_bytes\": %zu",
-            (long long)e->step, e->loss, e->lr, e->norm, (long long)e->tokens, e->seconds,
-            e->seconds > 0 ? (double)e->tokens / e->seconds : 0, s.peak_bytes);
+    fprintf(log->file, "{\"step\": %lld, \"loss\": %.9g, \"lr\": %.9g", (long long)e->step, e->loss, e->lr);
+    if (!e->skipped) fprintf(log->file, ", \"grad_norm\": %.9g", e->norm);
+    if (e->scale != 1) fprintf(log->file, ", \"loss_scale\": %g", e->scale);
     if (isfinite(e->validation)) fprintf(log->file, ", \"validation_loss\": %.9g", e->validation);
+    fprintf(log->file, ", \"tokens\": %lld, \"seconds\": %.6f, \"tokens_per_second\": %.1f, \"peak_bytes\": %zu",
+            (long long)e->tokens, e->seconds, e->seconds > 0 ? (double)e->tokens / e->seconds : 0, s.peak_bytes);
     fputs("}\n", log->file);
     if (fflush(log->file) == 0 && !ferror(log->file)) return true;
     qpi_fail_os(&log->ctx->error, log->path, "write");

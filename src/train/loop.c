@@ -58,20 +58,22 @@ static void scale_gradients(qp_model *m, double factor) {
 }
 
 /* Forward and backward of the step's batches; gradients are those of the mean over all of their
- * counted tokens. How many these are is known at the end: until then all batches are taken to
- * count as many as the first, which mostly they do. */
-static void accumulate(const qp_training_set *set, int64_t batches, qp_train_event *event) {
+ * counted tokens, times the loss scale. How many tokens these are is known at the end: until then
+ * all batches are taken to count as many as the first, which mostly they do. */
+static void accumulate(const qp_training_set *set, const qp_train_options *o, qp_train_event *event) {
     qp_ctx *ctx = qp_model_ctx(set->model);
+    int64_t batches = o->accumulate > 0 ? o->accumulate : 1;
     double  sum = 0, expected = 0;
     event->tokens = 0;
     for (int64_t i = 0; i < batches && !qp_failed(ctx); i++) {
-        qp_scope  s = qp_enter(ctx);
-        qp_record  b = qp_data_next(set->data);
+        qp_scope s = qp_enter(ctx);
+        qp_autocast(ctx, o->precision);
+        qp_record b = qp_data_next(set->data);
         qp_tensor labels = qp_record_get(&b, "labels");
         qp_tensor loss = qp_model_loss(set->model, qp_record_get(&b, "input_ids"), labels);
         double    n = (double)counted(labels);
         if (i == 0) expected = fmax(n, 1) * (double)batches;
-        qp_backward(batches > 1 ? qp_affine(loss, n / expected, 0) : loss);
+        qp_backward(qp_optim_scaled(set->optim, batches > 1 ? qp_affine(loss, n / expected, 0) : loss));
         sum += qp_item(loss) * n;
         event->tokens += (int64_t)n;
         qp_leave(s);
@@ -104,46 +106,107 @@ static void undo_step(const qp_training_set *set, beginning b) {
     if (qp_data_seek(set->data, b.data) != QP_OK) return;
 }
 
-static bool save(const qp_training_set *set, const qp_train_options *o, int64_t step) {
-    return !o->out || qp_state_save(*set, o->out, step, o->keep) == QP_OK;
+static bool save(const qp_training_set *set, const qp_train_options *o, int64_t step, const qpi_progress *p) {
+    return !o->out || qpi_state_save(*set, o->out, step, o->keep, p) == QP_OK;
 }
+
+/* ---- TensorBoard ------------------------------------------------------------------------------ */
+
+static void show_histograms(const qp_training_set *set, const qp_train_options *o, int64_t step) {
+    qp_state_dict params = qp_model_params(set->model);
+    char          tag[300];
+    for (int i = 0; i < params.count; i++) {
+        qp_scope  s = qp_enter(qp_model_ctx(set->model));
+        qp_tensor w = params.entries[i].tensor, g = qp_grad_of(w);
+        snprintf(tag, sizeof tag, "weights/%s", params.entries[i].name);
+        qp_board_histogram(o->board, tag, step, w, 1);
+        snprintf(tag, sizeof tag, "gradients/%s", params.entries[i].name);
+        if (!qp_is_none(g)) qp_board_histogram(o->board, tag, step, g, 1 / qp_optim_scale(set->optim));
+        qp_leave(s);
+    }
+}
+
+static void show_scalars(qp_board *b, const qp_train_event *e, bool scales) {
+    qp_board_scalar(b, "train/loss", e->step, e->loss);
+    qp_board_scalar(b, "train/learning_rate", e->step, e->lr);
+    if (!e->skipped) qp_board_scalar(b, "train/grad_norm", e->step, e->norm);
+    if (e->seconds > 0) qp_board_scalar(b, "train/tokens_per_second", e->step, (double)e->tokens / e->seconds);
+    if (scales) qp_board_scalar(b, "train/loss_scale", e->step, e->scale);
+    if (isfinite(e->validation)) qp_board_scalar(b, "validation/loss", e->step, e->validation);
+}
+
+/* ---- Steps ------------------------------------------------------------------------------------ */
 
 /* One step; false: failed, or cancelled before the parameters changed. */
 static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_train_event *e) {
     double start = now();
-    accumulate(set, o->accumulate > 0 ? o->accumulate : 1, e);
+    accumulate(set, o, e);
+    if (o->board && o->histogram_every > 0 && e->step % o->histogram_every == 0 && !qp_failed(qp_model_ctx(set->model)))
+        show_histograms(set, o, e->step);
+    e->scale = qp_optim_scale(set->optim);
     qp_step(set->optim);
-    e->norm = qp_optim_norm(set->optim);
+    e->skipped = qp_optim_skipped(set->optim);
+    e->norm = e->skipped ? NAN : qp_optim_norm(set->optim);
+    if (set->ema && !qp_failed(qp_model_ctx(set->model))) qp_ema_update(set->ema, e->step);
     e->seconds = now() - start;
     return !qp_failed(qp_model_ctx(set->model));
 }
 
-static qp_status run_steps(const qp_training_set *set, const qp_train_options *o, qpi_log *log, int64_t step) {
+/* Of the means where there are any. */
+static double validate(const qp_training_set *set, const qp_train_options *o) {
+    qp_scope s = qp_enter(qp_model_ctx(set->model));
+    qp_autocast(s.ctx, o->precision);
+    if (set->ema) qp_ema_swap(set->ema);
+    double loss = qp_validate(set->model, set->validation, o->validate_batches);
+    if (set->ema) qp_ema_swap(set->ema);
+    qp_leave(s);
+    return loss;
+}
+
+static void note_validation(qpi_progress *p, qp_train_event *e) {
+    e->best = isfinite(e->validation) && (!p->best_step || e->validation < p->best);
+    p->waited = e->best ? 0 : p->waited + 1;
+    if (!e->best) return;
+    p->best = e->validation;
+    p->best_step = e->step;
+}
+
+static qp_status run_steps(const qp_training_set *set, const qp_train_options *o, qpi_log *log, int64_t step,
+                           qpi_progress *p) {
     qp_ctx *ctx = qp_model_ctx(set->model);
     int64_t last = o->schedule.steps;
     bool    stop = false, cancelled = false;
-    while (step < last && !stop) {
+    while (step < last && !stop && !(o->patience > 0 && p->waited >= o->patience)) {
         beginning      b = begin_step(set);
         qp_train_event e = {.step = step + 1, .lr = qp_schedule_at(&o->schedule, step), .validation = NAN};
         qp_optim_set_lr(set->optim, e.lr);
         if (!run_step(set, o, &e)) {
             if (qp_error_code(ctx) != QP_ERR_CANCELLED) break;
             undo_step(set, b);
-            cancelled = save(set, o, step);
+            cancelled = save(set, o, step, p);
             break;
         }
         step++;
-        if (set->validation && due(step, o->validate_every, last))
-            e.validation = qp_validate(set->model, set->validation, o->validate_batches);
-        cancelled = stop = ctx->cancelled;
+        if (set->validation && due(step, o->validate_every, last)) {
+            e.validation = validate(set, o);
+            if (o->patience > 0 && ctx->cancelled && !qp_failed(ctx)) { /* the count needs its result */
+                ctx->cancelled = 0;
+                cancelled = true;
+                e.validation = validate(set, o);
+            }
+            if (o->patience > 0) note_validation(p, &e);
+        }
+        cancelled = stop = cancelled || ctx->cancelled;
         ctx->cancelled = 0; /* saving is not to be cancelled */
-        e.saved = o->out && (stop || due(step, o->save_every, last));
+        bool early = o->patience > 0 && p->waited >= o->patience;
+        e.saved = o->out && (stop || early || e.best || due(step, o->save_every, last));
+        if (o->board) show_scalars(o->board, &e, o->precision == QP_F16);
         /* the line first: one too many is dropped on resume, a missing one would stay missing */
         if (o->out && !qpi_log_step(log, &e)) break;
-        if (e.saved && !save(set, o, step)) break;
+        if (e.saved && !save(set, o, step, p)) break;
         if (o->on_step && !o->on_step(o->user, &e)) {
             stop = true;
-            if (!e.saved && !save(set, o, step)) break;
+            if (!e.saved && !save(set, o, step, p)) break;
         }
     }
     if (cancelled) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled after step %lld", (long long)step);
@@ -151,18 +214,20 @@ static qp_status run_steps(const qp_training_set *set, const qp_train_options *o
 }
 
 qp_status qp_train(qp_training_set set, qp_train_options options) {
-    qp_ctx   *ctx = qp_model_ctx(set.model);
-    int64_t   step = 0;
-    qpi_log   log = {.lock = -1};
-    qp_status status = qp_error_code(ctx);
+    qp_ctx      *ctx = qp_model_ctx(set.model);
+    int64_t      step = 0;
+    qpi_log      log = {.lock = -1};
+    qpi_progress progress = {.precision = options.precision};
+    qp_status    status = qp_error_code(ctx);
     qp_set_training(qp_model_module(set.model), true);
+    if (!status) qp_optim_scale_losses(set.optim, options.precision == QP_F16);
     if (!status && options.out && !qpi_out_lock(&log, options.out, ctx)) status = qp_error_code(ctx);
-    if (!status && options.out && options.resume) status = qp_state_restore(set, options.out, &step);
+    if (!status && options.out && options.resume) status = qpi_state_restore(set, options.out, &step, &progress);
     if (!status && options.out && !options.resume && qpi_state_exists(ctx, options.out))
         qp_fail(ctx, QP_ERR_STATE, "%s: holds the states of a training: resume it, or choose another folder", options.out);
     if (!status) status = qp_error_code(ctx);
     if (!status && options.out && !qpi_log_open(&log, options.out, step)) status = qp_error_code(ctx);
-    if (!status) status = run_steps(&set, &options, &log, step);
+    if (!status) status = run_steps(&set, &options, &log, step, &progress);
     qpi_log_close(&log);
     return status;
 }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/list.h"
+
 /* ---- Making ---------------------------------------------------------------------------------- */
 
 static void destroy(void *thing) {
@@ -69,6 +71,7 @@ static void make_tensors(qp_optim *o) {
         o->numbers[i] = qp_keep(qp_zeros(o->ctx, QP_F32, 1, (int64_t[]){o->type->number_count}));
     o->step_tensor = qp_keep(qp_zeros(o->ctx, QP_I64, 1, (int64_t[]){1}));
     o->square_sum = qp_keep(qp_zeros(o->ctx, QP_F64, 1, (int64_t[]){1}));
+    o->scale_tensor = qp_keep(qp_from(o->ctx, QP_F64, 1, (int64_t[]){2}, (double[]){65536, 0}));
 }
 
 qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_optim_common options) {
@@ -83,7 +86,7 @@ qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_op
     bool      made = o && (o->states = calloc(n * (size_t)type->state_count, sizeof *o->states)) &&
                 (o->rates = calloc(n, sizeof *o->rates)) && (o->rate = calloc(n, sizeof *o->rate)) &&
                 (o->numbers = calloc(n, sizeof *o->numbers)) && copy_params(o, params) &&
-                qpi_own(ctx, o, destroy);
+                (o->owned = qpi_own(ctx, o, destroy));
     if (!made) {
         if (o) destroy(o);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", type->name);
@@ -92,6 +95,7 @@ qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_op
     o->ctx = ctx;
     o->type = type;
     o->lr = options.lr;
+    o->scale = 1;
     o->clip = options.clip;
     assign_rates(o, options);
     make_tensors(o);
@@ -100,39 +104,38 @@ qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_op
 
 /* ---- A step ---------------------------------------------------------------------------------- */
 
-/* A call of an op over a list, filled group by group and run whenever it is full. */
-typedef struct {
-    const qp_op *op;
-    qp_tensor    in[QP_MAX_IN];
-    int          first, count; /* inputs before the list; all so far */
-} list_call;
-
-static void list_run(list_call *l) {
-    if (l->count > l->first) qp_apply(l->op, l->count, l->in, NULL);
-    l->count = l->first;
-}
-
-static void list_add(list_call *l, int n, const qp_tensor *group) {
-    if (l->count + n > l->op->max_in) list_run(l);
-    memcpy(l->in + l->count, group, (size_t)n * sizeof *group);
-    l->count += n;
-}
-
 /* None for what was frozen since. */
 static qp_tensor gradient(qp_tensor w) { return qp_requires_grad(w) ? qp_grad_of(w) : QP_NONE; }
 
 static void measure(qp_optim *o) {
-    list_call l = {&qp_op_add_square_sum, {o->square_sum}, 1, 1};
+    qpi_list l = {&qp_op_add_square_sum, {o->square_sum}, 1, 1};
     qp_write(o->square_sum, QP_F64, (double[]){0}, 1);
     for (int i = 0; i < o->params.count; i++) {
         qp_tensor g = gradient(o->params.entries[i].tensor);
-        if (!qp_is_none(g)) list_add(&l, 1, &g);
+        if (!qp_is_none(g)) qpi_list_add(&l, 1, &g);
     }
-    list_run(&l);
-    o->norm = sqrt(qp_item(o->square_sum));
-    if (!qp_failed(o->ctx) && !isfinite(o->norm))
+    qpi_list_run(&l);
+    o->norm = sqrt(qp_item(o->square_sum)) / o->scale;
+    o->skipped = o->scaling && !isfinite(o->norm);
+    if (!qp_failed(o->ctx) && !isfinite(o->norm) && !o->scaling)
         qp_fail(o->ctx, QP_ERR_STATE, "%s: the gradient's norm is %g at step %lld: nothing was changed",
                 o->type->name, o->norm, (long long)o->steps + 1);
+}
+
+/* torch.amp.GradScaler: half after gradients that are not finite, twice after 2000 good steps. */
+static void adapt_scale(qp_optim *o) {
+    if (!o->scaling) return;
+    o->good = o->skipped ? 0 : o->good + 1;
+    if (o->skipped) o->scale *= 0.5;
+    if (o->good == 2000) {
+        o->scale *= 2;
+        o->good = 0;
+    }
+    qp_write(o->scale_tensor, QP_F64, (double[]){o->scale, (double)o->good}, 2);
+    if (!qp_failed(o->ctx) && o->scale < 0x1p-24)
+        qp_fail(o->ctx, QP_ERR_STATE,
+                "%s: gradients are not finite at step %lld, whatever the loss is scaled by", o->type->name,
+                (long long)o->steps + 1);
 }
 
 static void write_numbers(qp_optim *o) {
@@ -140,13 +143,13 @@ static void write_numbers(qp_optim *o) {
     for (int i = 0; i < o->rate_count; i++) {
         float h[QPI_MAX_NUMBERS];
         o->type->numbers(o, o->steps + 1, (qpi_rates){o->lr * o->rates[i].lr, o->rates[i].weight_decay}, h);
-        h[o->type->clip_number] = (float)clip;
+        h[o->type->clip_number] = (float)(clip / o->scale);
         qp_write(o->numbers[i], QP_F32, h, o->type->number_count);
     }
 }
 
 static void update(qp_optim *o) {
-    list_call l = {.op = o->type->op};
+    qpi_list l = {.op = o->type->op};
     for (int i = 0; i < o->params.count; i++) {
         qp_tensor group[5] = {o->params.entries[i].tensor}, g = gradient(group[0]);
         int       n = 1;
@@ -154,9 +157,9 @@ static void update(qp_optim *o) {
         for (int k = 0; k < o->type->state_count; k++) group[n++] = o->states[i * o->type->state_count + k];
         group[n++] = g;
         group[n++] = o->numbers[o->rate[i]];
-        list_add(&l, n, group);
+        qpi_list_add(&l, n, group);
     }
-    list_run(&l);
+    qpi_list_run(&l);
 }
 
 void qp_step(qp_optim *o) {
@@ -166,8 +169,11 @@ void qp_step(qp_optim *o) {
     bool     before = qp_no_grad(ctx, true);
     measure(o);
     if (!qp_failed(ctx)) write_numbers(o);
-    if (!qp_failed(ctx)) update(o);
-    if (!qp_failed(ctx)) qp_write(o->step_tensor, QP_I64, &(int64_t){++o->steps}, 1);
+    if (!qp_failed(ctx) && !o->skipped) {
+        update(o);
+        if (!qp_failed(ctx)) qp_write(o->step_tensor, QP_I64, &(int64_t){++o->steps}, 1);
+    }
+    if (!qp_failed(ctx)) adapt_scale(o);
     for (int i = 0; i < o->params.count && !qp_failed(ctx); i++)
         if (qp_requires_grad(o->params.entries[i].tensor)) qp_zero_grad(o->params.entries[i].tensor);
     qp_no_grad(ctx, before);
@@ -179,12 +185,36 @@ void qp_step(qp_optim *o) {
 void   qp_optim_set_lr(qp_optim *o, double lr) { o->lr = lr; }
 double qp_optim_norm(const qp_optim *o) { return o->norm; }
 
+bool   qp_optim_skipped(const qp_optim *o) { return o->skipped; }
+double qp_optim_scale(const qp_optim *o) { return o->scale; }
+
+/* What the tensors say, which a restored state has changed. */
+void qp_optim_restored(qp_optim *o) {
+    double scale[2] = {1, 0};
+    o->steps = (int64_t)qp_item(o->step_tensor);
+    if (o->scaling && qp_read(o->scale_tensor, QP_F64, scale, 2) == QP_OK &&
+        !(scale[0] > 0 && isfinite(scale[0])))
+        qp_fail(o->ctx, QP_ERR_FORMAT, "%s: the loss scale is %g", o->type->name, scale[0]);
+    o->scale = scale[0];
+    o->good = (int64_t)scale[1];
+}
+
+void qp_optim_scale_losses(qp_optim *o, bool on) {
+    o->scaling = on;
+    qp_optim_restored(o);
+}
+
+qp_tensor qp_optim_scaled(qp_optim *o, qp_tensor loss) {
+    return o->scale == 1 ? loss : qp_affine(loss, o->scale, 0);
+}
+
+/* Each parameter's tensors, then those of the optimiser as a whole. */
 bool qp_optim_state(qp_optim *o, int index, char name[256], qp_tensor *t) {
     int count = o->type->state_count, all = o->params.count * count;
-    if (index < 0 || index > all) return false;
-    if (index == all) {
-        snprintf(name, 256, "step");
-        *t = o->step_tensor;
+    if (index < 0 || index > all + o->scaling) return false;
+    if (index >= all) {
+        snprintf(name, 256, index == all ? "step" : "scale");
+        *t = index == all ? o->step_tensor : o->scale_tensor;
     } else {
         snprintf(name, 256, "%s.%s", o->type->state_names[index % count],
                  o->params.entries[index / count].name);
@@ -193,4 +223,13 @@ bool qp_optim_state(qp_optim *o, int index, char name[256], qp_tensor *t) {
     return true;
 }
 
-void qp_optim_restored(qp_optim *o) { o->steps = (int64_t)qp_item(o->step_tensor); }
+void qp_optim_close(qp_optim *o) {
+    if (!o) return;
+    for (int i = 0; i < o->params.count * o->type->state_count; i++) qp_drop(o->states[i]);
+    for (int i = 0; i < o->rate_count; i++) qp_drop(o->numbers[i]);
+    qp_drop(o->step_tensor);
+    qp_drop(o->square_sum);
+    qp_drop(o->scale_tensor);
+    qpi_disown(o->owned);
+    destroy(o);
+}

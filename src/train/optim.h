@@ -31,9 +31,11 @@ struct qp_optim {
     int                  *rate;   /* of each parameter: which of them */
     int                   rate_count;
     qp_tensor            *numbers; /* of this step, for each of the rates */
-    qp_tensor             step_tensor, square_sum;
-    int64_t               steps;
-    double                lr, clip, norm;
+    qp_tensor             step_tensor, square_sum, scale_tensor; /* scale, good */
+    int64_t               steps, good;                           /* good: steps since the scale changed */
+    double                lr, clip, norm, scale;                 /* scale: 1 unless scaling */
+    bool                  scaling, skipped;
+    qpi_owned            *owned;
     double                options[4];
 };
 

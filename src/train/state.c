@@ -1,10 +1,12 @@
 /* A training state: a folder that appears complete or not at all.
  *
  *   out/step-120/config.json, model.safetensors, tokenizer.json   what transformers loads
- *   out/step-120/optimizer.safetensors                            moments, step count
+ *   out/step-120/optimizer.safetensors                            moments, step count, loss scale
+ *   out/step-120/ema/                                             the mean weights, a folder as above
  *   out/step-120/train.json      step, data position, random position, and for each file its
  *                                size and checksum
  *   out/latest -> step-120       replaced by a rename once the folder is complete
+ *   out/best -> step-80          the state of the lowest validation loss, where that is watched
  */
 #define _GNU_SOURCE /* readlink */
 #include <dirent.h>
@@ -32,11 +34,11 @@ static bool join(qp_ctx *ctx, char path[PATH], const char *folder, const char *n
     return false;
 }
 
-/* The folder that out/latest names; "" where there is no such link. */
-static bool read_latest(qp_ctx *ctx, const char *out, char name[64]) {
+/* The folder that a link in out names; "" where there is no such link. */
+static bool read_link(qp_ctx *ctx, const char *out, const char *link, char name[64]) {
     char path[PATH];
     name[0] = 0;
-    if (!join(ctx, path, out, "latest")) return false;
+    if (!join(ctx, path, out, link)) return false;
     ssize_t n = readlink(path, name, 63);
     if (n < 0 && errno == ENOENT) return true;
     if (n < 0) return qpi_fail_os(&ctx->error, path, "read the link"), false;
@@ -48,7 +50,7 @@ static bool read_latest(qp_ctx *ctx, const char *out, char name[64]) {
 
 bool qpi_state_exists(qp_ctx *ctx, const char *out) {
     char name[64];
-    return read_latest(ctx, out, name) && name[0];
+    return read_link(ctx, out, "latest", name) && name[0];
 }
 
 /* ---- Saving ---------------------------------------------------------------------------------- */
@@ -84,48 +86,79 @@ static json_t *describe_file(const char *path, qpi_error *e) {
     return entry;
 }
 
-static json_t *describe_files(qp_ctx *ctx, const char *folder) {
-    json_t        *files = json_object();
-    DIR           *dir = opendir(folder);
+/* Adds every file of folder/part ("": folder) to files, named from folder. */
+static void describe_files(qp_ctx *ctx, const char *folder, const char *part, json_t *files) {
+    char           inner[PATH], path[PATH], name[300];
     struct dirent *entry;
-    char           path[PATH];
-    if (!dir || !files) qpi_fail_os(&ctx->error, folder, "read");
-    while (dir && files && !qp_failed(ctx) && (entry = readdir(dir))) {
-        if (entry->d_name[0] == '.' || !join(ctx, path, folder, entry->d_name)) continue;
+    struct stat    st;
+    if (!join(ctx, inner, folder, part)) return;
+    DIR *dir = opendir(inner);
+    if (!dir) qpi_fail_os(&ctx->error, inner, "read");
+    while (dir && !qp_failed(ctx) && (entry = readdir(dir))) {
+        if (entry->d_name[0] == '.') continue;
+        snprintf(name, sizeof name, "%s%s%s", part, *part ? "/" : "", entry->d_name);
+        if (!join(ctx, path, folder, name) || (stat(path, &st) == 0 && S_ISDIR(st.st_mode))) continue;
         json_t *about = describe_file(path, &ctx->error);
-        if (about) json_object_set_new(files, entry->d_name, about);
+        if (about && json_object_set_new(files, name, about) != 0) qpi_fail_memory(&ctx->error, path);
     }
     if (dir) closedir(dir);
-    if (!qp_failed(ctx)) return files;
-    json_decref(files);
-    return NULL;
 }
 
-static qp_status save_manifest(qp_training_set *set, const char *folder, int64_t step) {
+static json_t *describe_best(const qpi_progress *p) {
+    if (!p->best_step) return json_null();
+    return json_pack("{s:I, s:f, s:I}", "step", (json_int_t)p->best_step, "loss", p->best, "waited", (json_int_t)p->waited);
+}
+
+static qp_status save_manifest(qp_training_set *set, const char *folder, int64_t step, const qpi_progress *p) {
     qp_ctx *ctx = qp_model_ctx(set->model);
     char    path[PATH];
-    json_t *files = describe_files(ctx, folder), *data = NULL;
-    if (!files || !join(ctx, path, folder, "train.json")) return qp_error_code(ctx);
+    json_t *files = json_object(), *data = NULL;
+    if (!files) qpi_fail_memory(&ctx->error, folder);
+    if (files) describe_files(ctx, folder, "", files);
+    if (files && set->ema) describe_files(ctx, folder, "ema", files);
+    if (qp_failed(ctx) || !join(ctx, path, folder, "train.json")) {
+        json_decref(files);
+        return qp_error_code(ctx);
+    }
     const char *state = set->data ? qp_data_state(set->data) : "{}";
     if (state) data = json_loads(state, 0, NULL);
-    json_t *all = json_pack("{s:i, s:I, s:I, s:I, s:s, s:o, s:o}", "version", 1, "step", (json_int_t)step, "seed",
-                            (json_int_t)ctx->seed, "random_position", (json_int_t)ctx->random_position, "optimizer",
-                            set->optim->type->name, "data", data, "files", files);
+    json_t *all = json_pack("{s:i, s:I, s:I, s:I, s:s, s:s, s:f, s:o, s:o, s:o}", "version", 2, "step", (json_int_t)step,
+                            "seed", (json_int_t)ctx->seed, "random_position", (json_int_t)ctx->random_position,
+                            "optimizer", set->optim->type->name, "precision", qp_dtype_name(p->precision), "ema",
+                            set->ema ? qp_ema_decay(set->ema) : 0.0, "best", describe_best(p), "data", data, "files",
+                            files);
     if (!all) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", path);
     else qpi_json_save(path, all, 2, &ctx->error);
     json_decref(all);
     return qp_error_code(ctx);
 }
 
-static qp_status fill_folder(qp_training_set *set, const char *folder, int64_t step) {
+/* config.json, weights and tokenizer: a folder that transformers loads. */
+static qp_status save_model(qp_training_set *set, const char *folder) {
     qp_ctx *ctx = qp_model_ctx(set->model);
     char    path[PATH];
-    if (qp_model_save(set->model, folder) != QP_OK) return qp_error_code(ctx);
-    if (set->tokenizer && join(ctx, path, folder, "tokenizer.json") &&
+    if (qp_model_save(set->model, folder) == QP_OK && set->tokenizer && join(ctx, path, folder, "tokenizer.json") &&
         qp_tokenizer_save(ctx, set->tokenizer, path) != QP_OK)
         return qp_error_code(ctx);
+    return qp_error_code(ctx);
+}
+
+static qp_status save_ema(qp_training_set *set, const char *folder) {
+    qp_ctx   *ctx = qp_model_ctx(set->model);
+    char      path[PATH];
+    if (!set->ema || !join(ctx, path, folder, "ema")) return qp_error_code(ctx);
+    qp_ema_swap(set->ema);
+    qp_status status = save_model(set, path);
+    qp_ema_swap(set->ema);
+    return status;
+}
+
+static qp_status fill_folder(qp_training_set *set, const char *folder, int64_t step, const qpi_progress *p) {
+    qp_ctx *ctx = qp_model_ctx(set->model);
+    char    path[PATH];
+    if (save_model(set, folder) != QP_OK || save_ema(set, folder) != QP_OK) return qp_error_code(ctx);
     if (!join(ctx, path, folder, "optimizer.safetensors") || save_optimizer(set, path) != QP_OK) return qp_error_code(ctx);
-    return save_manifest(set, folder, step);
+    return save_manifest(set, folder, step, p);
 }
 
 /* The step of a state folder's name, -1 for other names. */
@@ -142,22 +175,31 @@ static void remove_state(qp_ctx *ctx, const char *out, const char *name) {
     if (join(ctx, folder, out, name)) qpi_folder_remove(folder);
 }
 
-/* Keeps the newest `keep` states, all of them if 0. Failing to remove is no failure. */
-static void remove_old(qp_ctx *ctx, const char *out, int64_t newest, int keep) {
-    while (keep > 0) {
-        DIR           *dir = opendir(out);
-        struct dirent *entry;
-        int64_t        oldest = INT64_MAX, count = 0;
+/* The oldest state other than `best`, if `keep` newer ones are there; -1 if not. */
+static int64_t superfluous(const char *out, int64_t newest, int keep, const char *best) {
+    int64_t        oldest = INT64_MAX, newer = 0;
+    struct dirent *entry;
+    for (int pass = 0; pass < 2; pass++) {
+        DIR *dir = opendir(out);
         while (dir && (entry = readdir(dir))) {
             int64_t step = step_of(entry->d_name);
-            count += step >= 0 && step <= newest;
-            if (step >= 0 && step < oldest) oldest = step;
+            if (pass) newer += step > oldest && step <= newest;
+            else if (step >= 0 && step < oldest && strcmp(entry->d_name, best)) oldest = step;
         }
         if (dir) closedir(dir);
-        char name[48];
-        snprintf(name, sizeof name, "step-%lld", (long long)oldest);
-        if (count <= keep || oldest >= newest) return;
+    }
+    return newer >= keep ? oldest : -1;
+}
+
+/* Keeps the newest `keep` states and the best, all of them if 0. Failing to remove is no failure. */
+static void remove_old(qp_ctx *ctx, const char *out, int64_t newest, int keep) {
+    char    best[64], name[48];
+    int64_t step, before = -1;
+    if (keep <= 0 || !read_link(ctx, out, "best", best)) return;
+    while ((step = superfluous(out, newest, keep, best)) > before) {
+        snprintf(name, sizeof name, "step-%lld", (long long)step);
         remove_state(ctx, out, name);
+        before = step; /* not again where it could not be removed */
     }
 }
 
@@ -170,22 +212,38 @@ static void remove_unfinished(qp_ctx *ctx, const char *out) {
     if (dir) closedir(dir);
 }
 
-qp_status qp_state_save(qp_training_set set, const char *out, int64_t step, int keep) {
+static qp_status link_to(qp_ctx *ctx, const char *out, const char *link, const char *name) {
+    char path[PATH];
+    if (join(ctx, path, out, link)) qpi_write_link(path, name, &ctx->error);
+    return qp_error_code(ctx);
+}
+
+qp_status qpi_state_save(qp_training_set set, const char *out, int64_t step, int keep, const qpi_progress *p) {
     qp_ctx    *ctx = qp_model_ctx(set.model);
     char       name[48], latest[64], path[PATH];
     qpi_folder folder;
     if (qp_failed(ctx)) return qp_error_code(ctx);
     if (mkdir(out, 0777) != 0 && errno != EEXIST) return qpi_fail_os(&ctx->error, out, "make");
     snprintf(name, sizeof name, "step-%lld", (long long)step);
-    if (!join(ctx, path, out, name) || !read_latest(ctx, out, latest)) return qp_error_code(ctx);
+    if (!join(ctx, path, out, name) || !read_link(ctx, out, "latest", latest)) return qp_error_code(ctx);
     if (!strcmp(latest, name)) return QP_OK; /* saved already: what latest names is never touched */
     remove_unfinished(ctx, out);
     remove_state(ctx, out, name); /* of a run that was killed before latest named it */
     if (!qpi_folder_open(&folder, path, &ctx->error)) return qp_error_code(ctx);
-    if (fill_folder(&set, folder.temporary, step) != QP_OK) qpi_folder_abort(&folder);
-    else if (qpi_folder_finish(&folder) && join(ctx, path, out, "latest") && qpi_write_link(path, name, &ctx->error))
-        remove_old(ctx, out, step, keep);
+    if (fill_folder(&set, folder.temporary, step, p) != QP_OK) {
+        qpi_folder_abort(&folder);
+        return qp_error_code(ctx);
+    }
+    /* best first: a run that is killed in between comes to this step again */
+    if (!qpi_folder_finish(&folder) || (p->best_step == step && link_to(ctx, out, "best", name) != QP_OK) ||
+        link_to(ctx, out, "latest", name) != QP_OK)
+        return qp_error_code(ctx);
+    remove_old(ctx, out, step, keep);
     return qp_error_code(ctx);
+}
+
+qp_status qp_state_save(qp_training_set set, const char *out, int64_t step, int keep) {
+    return qpi_state_save(set, out, step, keep, &(qpi_progress){0});
 }
 
 /* ---- Restoring ------------------------------------------------------------------------------------ */
@@ -197,7 +255,7 @@ static bool check_files(qp_ctx *ctx, const char *folder, const qpi_json *manifes
     char        path[PATH];
     if (!qpi_json_object(manifest, "files", QPI_REQUIRED, &files)) return false;
     json_object_foreach(files.value, key, value) {
-        if (!qpi_name_is_plain(key)) return qpi_json_fail(&files, QP_ERR_FORMAT, "a name with a slash"), false;
+        if (!qpi_name_is_plain(strncmp(key, "ema/", 4) ? key : key + 4)) return qpi_json_fail(&files, QP_ERR_FORMAT, "a name with a slash"), false;
         if (!join(ctx, path, folder, key)) return false;
         json_t *found = describe_file(path, &ctx->error);
         bool    same = found && json_equal(found, value);
@@ -227,19 +285,53 @@ static bool restore_optimizer(qp_training_set *set, const char *folder) {
 
 typedef struct {
     int64_t     step, seed, random_position;
-    const char *optimizer;
+    double      ema;
+    const char *optimizer, *precision;
 } numbers;
 
-static bool read_numbers(qp_training_set *set, const qpi_json *manifest, numbers *n) {
+/* A text of the state that must be this run's. */
+static bool same_text(const qpi_json *manifest, const char *key, const char *saved, const char *ours) {
+    if (!strcmp(saved, ours)) return true;
+    qpi_json at = qpi_json_member(manifest, key);
+    qpi_json_fail(&at, QP_ERR_STATE, "the state is of %.40s, this run uses %s", saved, ours);
+    return false;
+}
+
+static bool read_numbers(qp_training_set *set, const qpi_json *manifest, const char *precision, numbers *n) {
     if (!qpi_json_integer(manifest, "step", QPI_REQUIRED, 0, INT64_MAX, &n->step) ||
         !qpi_json_integer(manifest, "seed", QPI_REQUIRED, INT64_MIN, INT64_MAX, &n->seed) ||
         !qpi_json_integer(manifest, "random_position", QPI_REQUIRED, INT64_MIN, INT64_MAX, &n->random_position) ||
+        !qpi_json_number(manifest, "ema", QPI_REQUIRED, 0, 1, &n->ema) ||
+        !qpi_json_string(manifest, "precision", QPI_REQUIRED, &n->precision) ||
         !qpi_json_string(manifest, "optimizer", QPI_REQUIRED, &n->optimizer))
         return false;
-    if (!strcmp(n->optimizer, set->optim->type->name)) return true;
-    qpi_json at = qpi_json_member(manifest, "optimizer");
-    qpi_json_fail(&at, QP_ERR_STATE, "the state is of %.40s, this run uses %s", n->optimizer, set->optim->type->name);
-    return false;
+    double ema = set->ema ? qp_ema_decay(set->ema) : 0;
+    if (n->ema != ema) {
+        qpi_json at = qpi_json_member(manifest, "ema");
+        qpi_json_fail(&at, QP_ERR_STATE, "the state's is %g, this run's %g", n->ema, ema);
+    }
+    return n->ema == ema && same_text(manifest, "optimizer", n->optimizer, set->optim->type->name) &&
+           (!precision || same_text(manifest, "precision", n->precision, precision));
+}
+
+static bool read_best(const qpi_json *manifest, qpi_progress *p) {
+    qpi_json best = qpi_json_member(manifest, "best");
+    if (!best.value || json_is_null(best.value)) return true;
+    return qpi_json_object(manifest, "best", QPI_REQUIRED, &best) &&
+           qpi_json_integer(&best, "step", QPI_REQUIRED, 1, INT64_MAX, &p->best_step) &&
+           qpi_json_integer(&best, "waited", QPI_REQUIRED, 0, INT64_MAX, &p->waited) &&
+           qpi_json_number(&best, "loss", QPI_REQUIRED, -1e300, 1e300, &p->best);
+}
+
+/* The means through the model's weights, which take their own afterwards. */
+static bool restore_weights(qp_training_set *set, const char *folder) {
+    qp_ctx *ctx = qp_model_ctx(set->model);
+    char    path[PATH];
+    if (set->ema) {
+        if (!join(ctx, path, folder, "ema") || qp_model_load_weights(set->model, path) != QP_OK) return false;
+        qp_ema_swap(set->ema);
+    }
+    return !qp_failed(ctx) && qp_model_load_weights(set->model, folder) == QP_OK;
 }
 
 static bool restore_data(qp_training_set *set, const qpi_json *manifest) {
@@ -266,18 +358,18 @@ static bool same_config(qp_training_set *set, const char *folder) {
     return same;
 }
 
-qp_status qp_state_restore(qp_training_set set, const char *out, int64_t *step) {
+static qp_status restore(qp_training_set set, const char *out, int64_t *step, const char *precision, qpi_progress *p) {
     qp_ctx *ctx = qp_model_ctx(set.model);
     char    latest[64], folder[PATH], path[PATH];
     numbers n;
     *step = 0;
-    if (qp_failed(ctx) || !read_latest(ctx, out, latest) || !latest[0]) return qp_error_code(ctx);
+    if (qp_failed(ctx) || !read_link(ctx, out, "latest", latest) || !latest[0]) return qp_error_code(ctx);
     if (!join(ctx, folder, out, latest) || !join(ctx, path, folder, "train.json")) return qp_error_code(ctx);
     json_t *json = qpi_json_load(path, &ctx->error);
     if (!json) return qp_error_code(ctx);
     qpi_json manifest = qpi_json_root(path, json, &ctx->error);
-    bool     ok = read_numbers(&set, &manifest, &n) && same_config(&set, folder) && check_files(ctx, folder, &manifest) &&
-              restore_data(&set, &manifest) && qp_model_load_weights(set.model, folder) == QP_OK &&
+    bool     ok = read_numbers(&set, &manifest, precision, &n) && read_best(&manifest, p) && same_config(&set, folder) &&
+              check_files(ctx, folder, &manifest) && restore_data(&set, &manifest) && restore_weights(&set, folder) &&
               restore_optimizer(&set, folder);
     if (ok) {
         qp_set_random(ctx, (uint64_t)n.seed, (uint64_t)n.random_position);
@@ -285,4 +377,12 @@ qp_status qp_state_restore(qp_training_set set, const char *out, int64_t *step) 
     }
     json_decref(json);
     return qp_error_code(ctx);
+}
+
+qp_status qpi_state_restore(qp_training_set set, const char *out, int64_t *step, qpi_progress *p) {
+    return restore(set, out, step, qp_dtype_name(p->precision), p);
+}
+
+qp_status qp_state_restore(qp_training_set set, const char *out, int64_t *step) {
+    return restore(set, out, step, NULL, &(qpi_progress){0});
 }

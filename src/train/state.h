@@ -2,8 +2,22 @@
 #define QUIPU_TRAIN_STATE_H
 
 #include "core/core.h"
+#include "quipu/train.h"
+
+/* What a state holds of the loop itself. */
+typedef struct {
+    qp_dtype precision;
+    double   best;      /* lowest validation loss */
+    int64_t  best_step; /* where it was measured; 0: best is not watched, or not yet known */
+    int64_t  waited;    /* validations since */
+} qpi_progress;
 
 /* Has a training in this folder left a state? (Also false after storing an error.) */
 bool qpi_state_exists(qp_ctx *ctx, const char *out);
+
+/* As qp_state_save and qp_state_restore, with the loop's part. A state of another precision than
+ * p->precision is refused. */
+qp_status qpi_state_save(qp_training_set set, const char *out, int64_t step, int keep, const qpi_progress *p);
+qp_status qpi_state_restore(qp_training_set set, const char *out, int64_t *step, qpi_progress *p);
 
 #endif

@@ -9,7 +9,8 @@ awk 'BEGIN { srand(7); for (i = 0; i < 6000; i++) printf "%c%s", 97 + int(rand()
 run() { # replaces the (sub)shell, so that a signal reaches the command itself
     exec "$quipu" train --data "$folder/text.txt" --tokenizer byte --set hidden_size=32 --set intermediate_size=64 \
         --set num_hidden_layers=2 --set num_attention_heads=4 --set num_key_value_heads=2 \
-        --out "$folder/$1" --steps "$steps" --batch 2 --length 32 --save-every 3 --validate-every 7 --quiet --resume
+        --out "$folder/$1" --steps "$steps" --batch 2 --length 32 --save-every 3 --validate-every 7 \
+        --patience 100000 --ema 0.9 --precision fp16 --tensorboard --keep 2 --quiet --resume
 }
 steps=$((times * 100))
 (run whole)
@@ -27,9 +28,10 @@ while :; do
     *) echo "run $runs failed after $kills kills"; exit 1 ;;
     esac
 done
-for file in model.safetensors optimizer.safetensors train.json; do
+for file in model.safetensors optimizer.safetensors train.json ema/model.safetensors; do
     cmp "$folder/whole/latest/$file" "$folder/killed/latest/$file" || exit 1
 done
+[ "$(readlink "$folder/whole/best")" = "$(readlink "$folder/killed/best")" ]
 losses() { sed 's/"tokens".*//' "$1"; }
 losses "$folder/whole/log.jsonl" >"$folder/a"
 losses "$folder/killed/log.jsonl" >"$folder/b"

@@ -305,6 +305,103 @@ static void test_groups(void **state) {
     }
 }
 
+/* ---- Early stopping, means, loss scaling --------------------------------------------------------- */
+
+/* A learning rate that is far too high: the loss rises, the best state stays, and a resumed run stops
+ * at once. */
+static void test_patience(void **state) {
+    (void)state;
+    char link[64] = "";
+    for (int turn = 0; turn < 2; turn++) {
+        watch            w = {0};
+        small            s = make_small(config, text_path, 1e-2);
+        qp_train_options o = options_of(path_of("patient"), 60, &w);
+        o.schedule = (qp_schedule){.kind = QP_SCHEDULE_LINEAR, .lr = 1e-3, .steps = 60, .floor = 1000};
+        o.validate_every = 2;
+        o.patience = 3;
+        o.save_every = 0;
+        o.keep = 1;
+        check(&s, qp_train(s.set, o));
+        assert_true(turn ? w.steps == 0 : w.steps < 60);
+        qp_close(s.ctx);
+        if (turn) break;
+        assert_true(readlink(path_of("patient/best"), link, sizeof link - 1) > 0);
+        assert_int_equal(strtol(link + 5, NULL, 10), w.steps - 2 * o.patience);
+        assert_int_equal(access(path_of("patient/best/model.safetensors"), R_OK), 0);
+    }
+}
+
+/* The mean against its definition, and as a model of its own; the weights come back unchanged. */
+static void test_ema(void **state) {
+    (void)state;
+    small         s = make_small(config, text_path, 1e-2);
+    qp_state_dict params = qp_model_params(s.set.model);
+    qp_tensor     w = params.entries[0].tensor;
+    double        expected, first, now, mean;
+    watch         watched = {0};
+    qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &first, 1);
+    s.set.ema = qp_ema_new(s.set.model, 0.25);
+    assert_non_null(s.set.ema);
+    expected = first;
+    for (int step = 1; step <= 4; step++) {
+        check(&s, qp_train(s.set, options_of(path_of("mean"), step, &watched)));
+        qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &now, 1);
+        double decay = fmin(0.25, (1.0 + step) / (10 + step));
+        expected += (1 - decay) * (now - expected);
+    }
+    qp_ctx   *other = qp_open((qp_options){0});
+    qp_model *m = qp_model_load(other, path_of("mean/latest/ema"), (qp_model_options){0});
+    assert_non_null(m);
+    qp_tensor e = qp_model_params(m).entries[0].tensor;
+    qp_read(qp_slice(qp_reshape(e, 1, (int64_t[]){qp_count(e)}), 0, 0, 1, 1), QP_F64, &mean, 1);
+    assert_float_equal(mean, expected, 1e-6);
+    assert_true(mean != now);
+    qp_close(other);
+    qp_close(s.ctx);
+}
+
+static void one_step(small *s, double scale) {
+    qp_scope  scope = qp_enter(s->ctx);
+    qp_record b = qp_data_next(s->set.data);
+    qp_tensor loss = qp_model_loss(s->set.model, qp_record_get(&b, "input_ids"), qp_record_get(&b, "labels"));
+    qp_backward(qp_affine(qp_optim_scaled(s->set.optim, loss), scale, 0));
+    qp_step(s->set.optim);
+    if (qp_failed(s->ctx)) fail_msg("%s", qp_error(s->ctx));
+    qp_leave(scope);
+}
+
+/* Scaled and unscaled steps are equal (powers of two are exact); one that is not finite changes
+ * nothing and halves the scale; so many good ones double it. */
+static void test_loss_scale(void **state) {
+    (void)state;
+    double norms[2], sums[2];
+    for (int scaled = 0; scaled < 2; scaled++) {
+        small s = make_small(config, text_path, 1e-2);
+        qp_optim_scale_losses(s.set.optim, scaled);
+        qp_tensor w = qp_model_params(s.set.model).entries[0].tensor;
+        for (int i = 0; i < 3; i++) one_step(&s, 1);
+        norms[scaled] = qp_optim_norm(s.set.optim);
+        sums[scaled] = qp_item(qp_sum(w, 0, NULL, false));
+        if (scaled) {
+            assert_true(qp_optim_scale(s.set.optim) == 65536);
+            one_step(&s, 1e38);
+            assert_true(qp_optim_skipped(s.set.optim) && qp_optim_scale(s.set.optim) == 32768);
+            assert_true(qp_item(qp_sum(w, 0, NULL, false)) == sums[1]);
+            char      name[256];
+            qp_tensor t, scale = QP_NONE;
+            for (int i = 0; qp_optim_state(s.set.optim, i, name, &t); i++)
+                if (!strcmp(name, "scale")) scale = t;
+            qp_write(scale, QP_F64, (double[]){32768, 1999}, 2);
+            qp_optim_restored(s.set.optim);
+            one_step(&s, 1);
+            assert_true(!qp_optim_skipped(s.set.optim) && qp_optim_scale(s.set.optim) == 65536);
+        }
+        qp_optim_close(s.set.optim);
+        qp_close(s.ctx);
+    }
+    assert_true(norms[0] == norms[1] && sums[0] == sums[1]);
+}
+
 static void test_schedules(void **state) {
     (void)state;
     qp_schedule s = {.kind = QP_SCHEDULE_COSINE, .lr = 2, .warmup = 4, .steps = 24, .floor = 0.25};
@@ -341,7 +438,7 @@ static void test_no_heap_calls(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resume), cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals), cmocka_unit_test(test_states_are_kept),
-        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_groups), cmocka_unit_test(test_frozen_later),
+        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_groups), cmocka_unit_test(test_patience), cmocka_unit_test(test_ema), cmocka_unit_test(test_loss_scale),cmocka_unit_test(test_frozen_later),
         cmocka_unit_test(test_schedules), cmocka_unit_test(test_divergence_is_an_error), cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -1,0 +1,74 @@
+/* What `quipu train` leaves beside the model, and what it says of its options. */
+#include "support.h"
+
+#include <dirent.h>
+
+#define TRAIN(...)                                                                                                   \
+    run("train", "--data", "%/train.txt", "--tokenizer", "byte", "--set", "hidden_size=16", "--set",                  \
+        "intermediate_size=32", "--set", "num_hidden_layers=1", "--set", "num_attention_heads=2", "--set",            \
+        "num_key_value_heads=2", "--batch", "2", "--length", "16", __VA_ARGS__, NULL)
+
+static void write_data(void) {
+    char text[4000];
+    for (int i = 0; i < (int)sizeof text; i++) text[i] = i % 17 == 16 ? '\n' : (char)('a' + i * i % 19);
+    write_file("train.txt", text, sizeof text);
+}
+
+static void test_report(void **state) {
+    (void)state;
+    write_data();
+    expect_success(TRAIN("--out", "%/a<b>&\"c", "--steps", "20", "--validate-every", "5", "--quiet", "--set",
+                         "transformers_version=\"<script>alert(1)</script>\""));
+    size_t bytes;
+    char  *page = read_file(in_folder("a<b>&\"c/report.html"), &bytes);
+    assert_non_null(strstr(page, "<svg"));
+    assert_non_null(strstr(page, "&lt;script&gt;alert(1)"));
+    const char *outside[] = {"<script", "http:", "https:", "src=", "url(", "@import", "nan", "inf\""};
+    for (int i = 0; i < 8; i++)
+        if (strstr(page, outside[i])) fail_msg("the report holds \"%s\"", outside[i]);
+    free(page);
+}
+
+/* Of what the files hold test_events.c speaks. */
+static void test_tensorboard(void **state) {
+    (void)state;
+    write_data();
+    for (int steps = 4; steps <= 8; steps += 4) {
+        char text[8];
+        snprintf(text, sizeof text, "%d", steps);
+        expect_success(TRAIN("--out", "%/board", "--steps", text, "--quiet", "--tensorboard", "--histograms", "2", "--resume"));
+    }
+    DIR           *dir = opendir(in_folder("board/tensorboard"));
+    struct dirent *entry;
+    int            files = 0;
+    assert_non_null(dir);
+    while ((entry = readdir(dir))) files += strncmp(entry->d_name, "events.out.tfevents.", 20) == 0;
+    closedir(dir);
+    assert_int_equal(files, 2);
+}
+
+static void test_usage(void **state) {
+    (void)state;
+    write_data();
+    expect_message(TRAIN("--out", "%/u", "--precision", "fp8"), 2, "--precision is \"fp8\"");
+    expect_message(TRAIN("--out", "%/u", "--group", "embed.*"), 2, "--group embed.*: expected");
+    expect_message(TRAIN("--out", "%/u", "--group", "embed.*:lr=x"), 2, "--group");
+    expect_message(TRAIN("--out", "%/u", "--group", "nothing:lr=1"), 1, "no parameter matches the group \"nothing\"");
+}
+
+/* A state is resumed by the run that it is of. */
+static void test_other_options(void **state) {
+    (void)state;
+    write_data();
+    expect_success(TRAIN("--out", "%/s", "--steps", "2", "--quiet", "--ema", "0.9", "--precision", "bf16"));
+    expect_message(TRAIN("--out", "%/s", "--steps", "4", "--quiet", "--resume", "--precision", "bf16"), 1, "ema");
+    expect_message(TRAIN("--out", "%/s", "--steps", "4", "--quiet", "--resume", "--ema", "0.9"), 1, "the state is of bf16");
+    expect_success(TRAIN("--out", "%/s", "--steps", "4", "--quiet", "--resume", "--ema", "0.9", "--precision", "bf16"));
+    expect_success(run("generate", "-m", "%/s/latest/ema", "-p", "a", "-n", "2", NULL));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_report), cmocka_unit_test(test_tensorboard),
+                                       cmocka_unit_test(test_usage), cmocka_unit_test(test_other_options)};
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
