@@ -125,8 +125,9 @@ typedef struct {
 QP_API qp_stats qp_stats_of(const qp_ctx *ctx);
 QP_API void     qp_reset_peak(qp_ctx *ctx);
 
-/* Long work polls the flag and fails with QP_ERR_CANCELLED. Callable from any thread and
- * from a signal handler. */
+/* Ops, backward and long work poll the flag and fail with QP_ERR_CANCELLED, until qp_clear has
+ * cleared that very failure. What must not be left half done (a step of an optimiser, saving) is
+ * finished first. Callable from any thread and from a signal handler. */
 QP_API void qp_cancel(qp_ctx *ctx);
 
 /* The position in the context's stream of random draws: save it, set it to repeat. */
@@ -221,12 +222,17 @@ QP_API qp_tensor qp_alias(qp_tensor t);
 QP_API void qp_require_grad(qp_tensor t, bool on);
 QP_API bool qp_requires_grad(qp_tensor t); /* a leaf, or computed from one */
 
-/* The accumulated gradient of a leaf, QP_NONE before the first. */
+/* The accumulated gradient of a leaf: QP_NONE before the first, and for what is no leaf. */
 QP_API qp_tensor qp_grad_of(qp_tensor t);
 QP_API void      qp_zero_grad(qp_tensor t); /* back to QP_NONE */
 
+/* t's gradient is now g, of t's shape, in t's type; QP_NONE: none. g's memory is taken over if
+ * nothing but the handle g holds it, otherwise copied. Errors: STATE (no leaf), SHAPE. */
+QP_API void qp_set_grad(qp_tensor t, qp_tensor g);
+
 /* Gradients of loss (one element) for every leaf it came from, added to what they hold.
- * The record is freed on the way: a second call on the same loss is an error. */
+ * The record is freed on the way: a second call on the same loss is an error. After a failure
+ * leaves may hold part of a sum: qp_zero_grad. */
 QP_API void qp_backward(qp_tensor loss);
 
 typedef struct {
@@ -255,18 +261,21 @@ QP_API qp_tensor qp_detach(qp_tensor t);
 
 /* Runs ys = fn(data, xs) without recording and again during backward, so that what lies
  * between is never stored (Chen et al. 2016, arXiv:1604.06174). The second run sees the same
- * random position and must do the same. xs (at most 24, QP_NONE allowed) are all tensors with a
+ * random position and autocast and must do the same. xs (at most 24, QP_NONE allowed) are all tensors with a
  * history that fn may use; leaves it may use as it likes. fn sets ys[0..ny-1], ny at most 8; those
  * at the end that it leaves alone are QP_NONE. data: `bytes` bytes, at most QP_CHECKPOINT_DATA,
- * which are copied. */
+ * which are copied. qp_backward goes through it, qp_grad does not (UNSUPPORTED). */
 #define QP_CHECKPOINT_DATA 32
 typedef void (*qp_checkpoint_fn)(const void *data, const qp_tensor *xs, qp_tensor *ys);
 QP_API void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t bytes, int nx,
                           const qp_tensor *xs, int ny, qp_tensor *ys);
 
-/* fn(user, grad) is called when the gradient of leaf t is complete in a qp_backward; what it
- * writes into grad counts. */
-QP_API void qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor grad), void *user);
+/* fn(user, grad) is called when the gradient of leaf t is complete in a qp_backward: after the
+ * last contribution, or, if the loss did not come from t, at the end, with what t holds or zeros.
+ * What it writes into grad counts. Several hooks of a leaf run in order of making. Returns the
+ * number that takes it off again, 0 on failure. Hooks go with the leaf (qp_require_grad(t, false)). */
+QP_API int  qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor grad), void *user);
+QP_API void qp_off_grad(qp_tensor t, int hook);
 
 #ifdef __cplusplus
 }

@@ -81,6 +81,7 @@ typedef struct {
     const qp_tensor *dout;     /* gradient of each output, QP_NONE where none came */
     const bool      *need;     /* is the gradient of input i wanted? */
     qp_tensor       *din;      /* the rule sets din[i] where need[i]; QP_NONE: zero */
+    bool             ones;     /* dout[0] is all 1, the start of a walk */
     void            *core;     /* for qp_grad_into */
 } qp_rule;
 

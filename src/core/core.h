@@ -7,6 +7,8 @@
 #ifndef QUIPU_CORE_CORE_H
 #define QUIPU_CORE_CORE_H
 
+#include <stdatomic.h>
+
 #include "core/error.h"
 #include "core/threads.h"
 #include "quipu/core.h"
@@ -97,30 +99,45 @@ typedef struct {
 typedef struct {
     qpi_value value;
     bool      in_place; /* made to be added into, also where it is a region of another buffer */
+    bool      ones;     /* the seed of a walk, all 1 */
 } qpi_sum;
+
+typedef struct qpi_hook {
+    struct qpi_hook *next;
+    int              id;
+    void (*fn)(void *user, qp_tensor grad); /* NULL: taken off during a walk */
+    void *user;
+} qpi_hook;
+
+typedef struct {
+    qpi_node *first, *last;
+} qpi_row;
 
 struct qpi_node {
     const qp_op *op; /* NULL: a leaf */
-    uint64_t     order;
     qp_dtype     autocast; /* of the call; its rule runs under the same */
-    qpi_node    *prev, *next; /* the context's row of nodes, in order of making */
+    qpi_node    *prev, *next; /* in ctx->nodes; leaves with hooks in ctx->hooked */
     int32_t      refs;
     int32_t      nin, nout;
     int32_t      edges;    /* nin, and then the leaves that a checkpoint's fn uses by itself */
-    uint32_t     walk;     /* the last walk that reached it */
+    uint64_t     walk;     /* the last walk that reached it */
     uint32_t     pending;  /* contributions still to come in this walk */
     bool         spent;    /* walked: its saved values are gone */
     bool         wanted;   /* within qp_grad: leads to an x */
     qpi_edge    *in;
     qpi_saved   *saved;    /* nin inputs, then nout outputs */
     qpi_sum     *grad;     /* of each output */
-    void (*hook)(void *user, qp_tensor t); /* of a leaf */
-    void        *hook_user;
+    qpi_hook    *hooks;    /* of a leaf, in order of making */
     char         attr[QP_MAX_ATTR];
 };
 
-void qpi_node_retain(qpi_node *n);
-void qpi_node_release(qp_ctx *ctx, qpi_node *n);
+/* op NULL: a leaf. NULL on failure. */
+qpi_node *qpi_node_new(qp_ctx *ctx, const qp_op *op, int nin, int nout, int edges);
+void      qpi_node_retain(qpi_node *n);
+void      qpi_node_release(qp_ctx *ctx, qpi_node *n);
+void      qpi_node_forget(qp_ctx *ctx, qpi_node *n); /* what it has saved */
+void      qpi_row_append(qpi_row *row, qpi_node *n);
+void      qpi_row_remove(qpi_row *row, qpi_node *n);
 
 /* The leaves that ops have used since it was put into ctx->leaves; it holds them. */
 typedef struct qpi_leaves {
@@ -135,7 +152,14 @@ void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf);
 void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs,
                 const qpi_leaves *extra);
 
-/* Walks back from ys. xs NULL: leaves accumulate; otherwise dxs[i] receives d(ys)/d(xs[i])
+/* A handle to v, in the current scope. */
+qp_tensor qpi_borrow(qp_ctx *ctx, const qpi_value *v);
+/* The sum at e grows by g, which is of its shape. */
+void qpi_contribute(qp_ctx *ctx, qpi_edge e, qp_tensor g);
+/* Frees the hooks of a leaf that were taken off. */
+void qpi_hooks_sweep(qp_ctx *ctx, qpi_node *leaf);
+
+/* Walks back from ys; seeds NULL: ones, and each y has one element. xs NULL: leaves accumulate; otherwise dxs[i] receives d(ys)/d(xs[i])
  * and leaves stay as they are. */
 void qpi_walk(qp_ctx *ctx, int ny, const qp_tensor *ys, const qp_tensor *seeds, int nx, const qp_tensor *xs,
               qp_tensor *dxs, bool retain, const char *who);
@@ -156,6 +180,7 @@ typedef struct {
 
 typedef struct { /* what code within a scope may set and the scope's end puts back */
     bool     no_grad;
+    bool     shielded; /* qp_cancel waits */
     qp_dtype autocast;
 } qpi_mode;
 
@@ -182,9 +207,10 @@ struct qp_ctx {
     qpi_scope_mark *scopes;
     uint32_t        scope_count, scope_capacity, scope_serial;
 
-    qpi_node *first_node, *last_node;
-    uint64_t  node_order;
-    uint32_t  walk, walk_depth, first_walk; /* first_walk: the outermost one's number */
+    qpi_row   nodes;  /* recorded calls in order of making */
+    qpi_row   hooked; /* leaves with hooks */
+    int       hook_ids, walk_depth;
+    uint64_t  walk, first_walk; /* first_walk: the outermost one's number */
     bool      walk_selects; /* inside qp_grad */
     qpi_mode  mode;
     qpi_leaves *leaves;
@@ -200,6 +226,14 @@ struct qp_ctx {
     struct qpi_registered *parts; /* of the host program (nn/registry.c) */
     struct qpi_owned *owned; /* things with a destructor, freed last made first */
 };
+
+/* Is the work in hand to stop? Ops and walks ask by themselves. */
+static inline bool qpi_cancelled(const qp_ctx *ctx) {
+    return atomic_load_explicit(&ctx->cancelled, memory_order_relaxed) && !ctx->mode.shielded;
+}
+/* For what must not be left half done (an optimiser's step, saving): until the scope is left,
+ * a qp_cancel waits. */
+static inline void qpi_shield(qp_ctx *ctx) { ctx->mode.shielded = true; }
 
 /* A new handle in the current scope; takes over v's storage reference. Poison on failure. */
 qp_tensor qpi_handle(qp_ctx *ctx, qpi_value v);

@@ -308,6 +308,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     char      attrs[QP_MAX_ATTR] = {0};
     qp_ctx   *ctx = NULL;
     for (int i = 0; i < nin && !ctx; i++) ctx = ins[i].ctx;
+    if (ctx && qpi_cancelled(ctx)) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
     bool ready = ctx && !qp_failed(ctx) && sound(ctx, op) && gather_inputs(ctx, op, nin, ins, values, edges);
     qp_tensor first = nin > 0 ? ins[0] : QP_NONE; /* outs may be ins */
     for (int i = 0; i < op->nout && i < QP_MAX_OUT; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;

@@ -35,8 +35,8 @@ const char *qp_error(const qp_ctx *ctx) { return ctx ? ctx->error.text : "no con
 
 void qp_clear(qp_ctx *ctx) {
     if (!ctx) return;
+    if (ctx->error.code == QP_ERR_CANCELLED) ctx->cancelled = 0;
     ctx->error = (qpi_error){0};
-    ctx->cancelled = 0;
 }
 
 void qp_cancel(qp_ctx *ctx) {

@@ -135,8 +135,8 @@ qp_tensor qp_alias(qp_tensor t) {
 }
 
 /* A scope that could not be entered carries the mode in its depth. */
-static uint32_t mode_number(qpi_mode m) { return (uint32_t)m.autocast << 1 | m.no_grad; }
-static qpi_mode mode_of(uint32_t number) { return (qpi_mode){number & 1, (qp_dtype)(number >> 1)}; }
+static uint32_t mode_number(qpi_mode m) { return (uint32_t)m.autocast << 2 | (uint32_t)m.shielded << 1 | m.no_grad; }
+static qpi_mode mode_of(uint32_t number) { return (qpi_mode){number & 1, number >> 1 & 1, (qp_dtype)(number >> 2)}; }
 
 qp_scope qp_enter(qp_ctx *ctx) {
     if (!ctx) return (qp_scope){0};

@@ -269,9 +269,8 @@ static void backward(qp_rule *r) {
         a.dw = r->need[W];
         QP_CALL_MANY(linear_cross_entropy, &a, y, r->in[X], r->in[W], r->in[TARGETS]);
     }
-    bool one = qp_item(dloss) == 1;
-    if (r->need[X]) r->din[X] = one ? y[DX] : qp_mul(y[DX], dloss);
-    if (r->need[W]) r->din[W] = one ? y[DW] : QP_CALL(add_scaled, NULL, qp_grad_into(r, W), y[DW], dloss);
+    if (r->need[X]) r->din[X] = r->ones ? y[DX] : qp_mul(y[DX], dloss);
+    if (r->need[W]) r->din[W] = r->ones ? y[DW] : QP_CALL(add_scaled, NULL, qp_grad_into(r, W), y[DW], dloss);
 }
 
 static double flops(const qp_call *c) {
