@@ -181,14 +181,28 @@ QP_API double    qp_item(qp_tensor t);
 QP_API qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count);
 QP_API qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count);
 
-/* The elements themselves if t is on the CPU and contiguous, otherwise NULL (an error).
- * Writing through it: call qp_touch afterwards. */
-QP_API void *qp_data_of(qp_tensor t);
-QP_API void  qp_touch(qp_tensor t);
+/* The elements themselves if t is on the CPU and contiguous, otherwise NULL (an error); valid
+ * as long as t. qp_data_write is for writing, counts as a change of t and refuses read-only
+ * memory: ask again for each round of writing. */
+QP_API const void *qp_data_of(qp_tensor t);
+QP_API void       *qp_data_write(qp_tensor t);
 
 /* dst's elements become src's (shape equal up to broadcasting, types converted); in place,
  * no gradient. */
 QP_API qp_status qp_copy_to(qp_tensor dst, qp_tensor src);
+
+/* ---- Devices ------------------------------------------------------------------------ */
+
+/* Where elements live and ops on them run. Tensors are made on the CPU; all inputs of an op
+ * are on one device. qp_item, qp_read and qp_write copy to and from the others. */
+typedef struct qp_device qp_device;
+
+QP_API const qp_device *qp_cpu(void);
+QP_API const qp_device *qp_device_of(qp_tensor t); /* the CPU for QP_NONE and poison */
+
+/* t on a device: another handle to t where it is there already, otherwise a contiguous copy,
+ * whose gradient goes back to t's. */
+QP_API qp_tensor qp_to(qp_tensor t, const qp_device *device);
 
 /* ---- Scopes ------------------------------------------------------------------------- */
 

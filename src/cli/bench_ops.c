@@ -106,7 +106,7 @@ static const test tests[] = {{"add", "xy", run_add, USUAL},
 
 static qp_tensor indices(qp_ctx *ctx, int64_t n, int64_t limit) {
     qp_tensor t = qp_empty(ctx, QP_I64, 1, &n);
-    int64_t  *p = qp_data_of(t);
+    int64_t  *p = qp_data_write(t);
     for (int64_t i = 0; p && i < n; i++) p[i] = i * 7919 % limit;
     return t;
 }

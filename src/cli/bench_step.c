@@ -16,7 +16,7 @@ typedef struct {
 
 static qp_tensor random_ids(qp_ctx *ctx, int64_t B, int64_t T, int64_t vocabulary) {
     qp_tensor t = qp_empty(ctx, QP_I64, 2, (int64_t[]){B, T});
-    int64_t  *p = qp_data_of(t);
+    int64_t  *p = qp_data_write(t);
     uint64_t  x = 1;
     for (int64_t i = 0; p && i < B * T; i++) {
         x = x * 6364136223846793005u + 1442695040888963407u;

@@ -32,6 +32,7 @@ qp_ctx *qp_open(qp_options options) {
     if (options.threads <= 0) options.threads = processors();
     ctx->options = options;
     ctx->seed = options.seed;
+    ctx->device = &qpi_cpu;
     ctx->free_slot = QPI_NO_INDEX;
     ctx->pool_shared = options.share_threads != NULL;
     ctx->pool = options.share_threads ? options.share_threads->pool : qpi_pool_new(options.threads);

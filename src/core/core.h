@@ -18,15 +18,20 @@
 
 /* ---- Devices and memory --------------------------------------------------------------- */
 
-/* The seam for accelerators. Copies are ordered with the kernels of the context. */
-typedef struct qpi_device {
+/* The seam for accelerators. The core reads and writes elements of a device that is not the
+ * host through these alone. Copies are ordered with the kernels of the context; those to the
+ * host wait for them. Pointers to elements are the device's own, but may be counted on from. */
+struct qp_device {
     const char *name;
+    bool        host; /* elements may be touched by the CPU: definitions of ops run, too */
     void *(*alloc)(qp_ctx *ctx, size_t bytes); /* 64-byte aligned; NULL: failure is stored */
     void (*free)(qp_ctx *ctx, void *p);
     void (*to_host)(qp_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*from_host)(qp_ctx *ctx, void *dst, const void *src, size_t bytes);
-} qpi_device;
-extern const qpi_device qpi_cpu;
+    void (*zero)(qp_ctx *ctx, void *dst, size_t bytes);
+    const qp_kernel *(*kernel)(const qp_ctx *ctx, const qp_op *op); /* NULL: none */
+};
+extern const qp_device qpi_cpu;
 
 typedef struct qpi_heap qpi_heap; /* memory.c */
 qpi_heap *qpi_heap_new(size_t cap);
@@ -42,7 +47,7 @@ typedef struct {
     int32_t           count;
     uint32_t          version; /* bumped by every write */
     bool              read_only;
-    const qpi_device *device;
+    const qp_device *device;
     void             *data;
     size_t            bytes;
     void (*release)(void *user); /* of memory that is not ours */
@@ -50,7 +55,7 @@ typedef struct {
     bool  owned;
 } qpi_storage;
 
-qpi_storage *qpi_storage_new(qp_ctx *ctx, const qpi_device *device, size_t bytes);
+qpi_storage *qpi_storage_new(qp_ctx *ctx, const qp_device *device, size_t bytes);
 qpi_storage *qpi_storage_attach(qp_ctx *ctx, void *data, size_t bytes, bool read_only, void (*release)(void *),
                                 void *user);
 static inline qpi_storage *qpi_storage_retain(qpi_storage *s) {
@@ -115,6 +120,7 @@ typedef struct {
 
 struct qpi_node {
     const qp_op *op; /* NULL: a leaf */
+    const qp_device *device; /* of the outputs */
     qp_dtype     autocast; /* of the call; its rule runs under the same */
     qpi_node    *prev, *next; /* in ctx->nodes; leaves with hooks in ctx->hooked */
     int32_t      refs;
@@ -199,6 +205,7 @@ struct qp_ctx {
     bool       pool_shared;
     qp_exec    exec;
     size_t     scratch_bytes;
+    const qp_device *device; /* where new tensors are made: within a rule, where its call ran */
 
     qpi_slot      **chunks;
     uint32_t        chunk_count, free_slot;
@@ -252,7 +259,11 @@ qp_tensor qpi_leaf_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *s
 qp_status qpi_set_storage(qp_tensor t, qp_tensor value);
 
 /* A fresh contiguous value. storage NULL on failure. */
-qpi_value qpi_value_new(qp_ctx *ctx, const qp_view *shape);
+qpi_value qpi_value_new(qp_ctx *ctx, const qp_device *device, const qp_view *shape);
+/* A contiguous copy of v there. storage NULL on failure. */
+qpi_value qpi_value_to(qp_ctx *ctx, const qpi_value *v, const qp_device *device);
+/* One of the core's own in-place ops, on values of one device; false on failure. */
+bool      qpi_update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi_value *src);
 void      qpi_value_release(qp_ctx *ctx, qpi_value *v);
 /* The recorded op that has saved v's elements, NULL if none. */
 const qp_op *qpi_saved_by(const qp_ctx *ctx, const qpi_value *v);
@@ -280,6 +291,7 @@ extern const qpi_op_entry qpi_ops[];
 extern const int          qpi_op_count;
 
 qp_isa qpi_cpu_isa(void); /* the best this machine has */
+/* Of the CPU; NULL: the definition runs. */
 const qp_kernel *qpi_kernel_for(const qp_op *op, qp_isa isa);
 
 /* ---- Random numbers ------------------------------------------------------------------------ */

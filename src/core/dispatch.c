@@ -52,6 +52,8 @@ typedef struct {
     qpi_value copies[QP_MAX_IN];
     int       copy_count;
     qp_call   call;
+    qp_exec   exec;
+    void     *scratch; /* of another device */
 } running;
 
 static bool fits(const qp_view *v, qp_layout layout) {
@@ -65,18 +67,19 @@ static bool fits(const qp_view *v, qp_layout layout) {
 
 static bool written(const qp_op *op, int i) { return op->mutates >> i & 1; }
 
-static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qp_view *in, int nout, qp_view *out);
+static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin, const qp_view *in,
+                   int nout, qp_view *out);
 
 /* A contiguous copy of v; storage NULL on failure. */
-static qpi_value contiguous_copy(qp_ctx *ctx, const qp_view *v) {
-    qpi_value copy = qpi_value_new(ctx, v);
+static qpi_value contiguous_copy(qp_ctx *ctx, const qp_device *device, const qp_view *v) {
+    qpi_value copy = qpi_value_new(ctx, device, v);
     qp_view   both[2] = {copy.view, *v};
-    if (copy.storage && !run_op(ctx, &qp_op_copy, NULL, 2, both, 1, &copy.view)) qpi_value_release(ctx, &copy);
+    if (copy.storage && !run_op(ctx, device, &qp_op_copy, NULL, 2, both, 1, &copy.view)) qpi_value_release(ctx, &copy);
     return copy;
 }
 
-static bool make_contiguous(qp_ctx *ctx, running *r, qp_view *v) {
-    qpi_value copy = contiguous_copy(ctx, v);
+static bool make_contiguous(qp_ctx *ctx, const qp_device *device, running *r, qp_view *v) {
+    qpi_value copy = contiguous_copy(ctx, device, v);
     if (!copy.storage) return false;
     r->copies[r->copy_count++] = copy;
     *v = copy.view;
@@ -112,36 +115,63 @@ static bool elementwise(qp_ctx *ctx, running *r) {
 /* What qp_call.compute says. */
 static qp_dtype compute_type(const qp_ctx *ctx, const qp_op *op) { return op->autocast ? ctx->mode.autocast : QP_F32; }
 
-static bool reserve_scratch(qp_ctx *ctx, const qp_call *c) {
-    size_t want = c->op->scratch ? c->op->scratch(c, ctx->exec.threads) : 0;
-    if (want <= ctx->scratch_bytes) return true;
-    qpi_free(ctx, ctx->exec.scratch);
-    ctx->scratch_bytes = 0;
-    ctx->exec.scratch = qpi_alloc(ctx, want);
-    if (!ctx->exec.scratch) return false;
-    ctx->scratch_bytes = want;
+/* Working memory for the call as it will run: the context's, which grows; another device
+ * lends it for the call. */
+static bool reserve_scratch(qp_ctx *ctx, const qp_device *device, running *r) {
+    const qp_call *c = &r->call;
+    size_t         want = c->op->scratch ? c->op->scratch(c, ctx->exec.threads) : 0;
+    if (device != &qpi_cpu) {
+        r->scratch = want ? device->alloc(ctx, want) : NULL;
+        r->exec = ctx->exec;
+        r->exec.scratch = r->scratch;
+        return !want || r->scratch;
+    }
+    if (want > ctx->scratch_bytes) {
+        qpi_free(ctx, ctx->exec.scratch);
+        ctx->scratch_bytes = 0;
+        ctx->exec.scratch = qpi_alloc(ctx, want);
+        if (!ctx->exec.scratch) return false;
+        ctx->scratch_bytes = want;
+    }
+    r->exec = ctx->exec;
     return true;
 }
 
+/* The kernel for the call. NULL: the definition is to run; or, after an error, nothing. */
+static const qp_kernel *choose(qp_ctx *ctx, const qp_device *device, const running *r) {
+    const qp_op     *op = r->call.op;
+    const qp_kernel *k = device->kernel(ctx, op);
+    bool             exists = k != NULL;
+    if (k && !(k->takes ? k->takes : default_takes)(&r->call)) k = NULL;
+    for (int i = 0; i < r->call.nin && k; i++)
+        if (written(op, i) && !fits(&r->in[i], k->layout)) k = NULL; /* a copy would not do */
+    if (!k && !device->host)
+        qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s has no %s kernel%s", op->name, device->name,
+                exists ? " for these types and layouts" : "");
+    return k;
+}
+
 /* Runs the kernel, or the definition where no kernel takes the call. */
-static bool run_op(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qp_view *in, int nout, qp_view *out) {
+static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin, const qp_view *in,
+                   int nout, qp_view *out) {
     running r;
     r.copy_count = 0;
+    r.scratch = NULL;
     memcpy(r.in, in, (size_t)nin * sizeof *in);
     memcpy(r.out, out, (size_t)nout * sizeof *out);
-    r.call = (qp_call){ctx, op, attr, nin, nout, r.in, r.out, &ctx->exec, compute_type(ctx, op)};
-    const qp_kernel *k = qpi_kernel_for(op, ctx->options.isa);
-    if (k && !(k->takes ? k->takes : default_takes)(&r.call)) k = NULL;
-    for (int i = 0; i < nin && k; i++)
-        if (written(op, i) && !fits(&r.in[i], k->layout)) k = NULL; /* a copy would not do */
+    r.call = (qp_call){ctx, op, attr, nin, nout, r.in, r.out, NULL, compute_type(ctx, op)};
+    const qp_kernel *k = choose(ctx, device, &r);
+    if (!k && !device->host) return false;
     qp_layout layout = k ? k->layout : op->elementwise ? QP_ELEMENTWISE : QP_ANY;
-    bool      ok = reserve_scratch(ctx, &r.call);
-    if (ok && layout == QP_ELEMENTWISE) ok = elementwise(ctx, &r);
+    bool      ok = layout != QP_ELEMENTWISE || elementwise(ctx, &r);
     for (int i = 0; i < nin && ok; i++)
-        if (!written(op, i) && !fits(&r.in[i], layout)) ok = make_contiguous(ctx, &r, &r.in[i]);
+        if (!written(op, i) && !fits(&r.in[i], layout)) ok = make_contiguous(ctx, device, &r, &r.in[i]);
+    ok = ok && reserve_scratch(ctx, device, &r);
+    r.call.exec = &r.exec;
     void (*run)(const qp_call *call) = k ? k->run : op->plain;
     if (ok && ctx->observer) qpi_run_observed(run, &r.call);
     else if (ok) run(&r.call);
+    if (r.scratch) device->free(ctx, r.scratch);
     for (int i = 0; i < r.copy_count; i++) qpi_value_release(ctx, &r.copies[i]);
     return ok;
 }
@@ -207,18 +237,19 @@ static bool overwritten(const qp_op *op, int nin, const qpi_value *values, int i
 /* Other inputs that overlap what is being written are read from copies. Several written inputs
  * may interleave (the gradients of q, k and v are regions of one buffer): that they share no
  * element is the caller's part. */
-static bool run_mutation(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qpi_value *values, qp_view *in) {
+static bool run_mutation(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
+                         const qpi_value *values, qp_view *in) {
     qpi_value copies[QP_MAX_IN];
     int       count = 0;
     bool      ok = true;
     for (int i = 1; i < nin && ok; i++) {
         if (!values[i].storage || written(op, i) || !overwritten(op, nin, values, i)) continue;
-        copies[count] = contiguous_copy(ctx, &in[i]);
+        copies[count] = contiguous_copy(ctx, device, &in[i]);
         in[i] = copies[count].view;
         ok = copies[count++].storage != NULL;
     }
     qp_view out = values[0].view;
-    ok = ok && run_op(ctx, op, attr, nin, in, 1, &out);
+    ok = ok && run_op(ctx, device, op, attr, nin, in, 1, &out);
     for (int i = 0; i < count; i++) qpi_value_release(ctx, &copies[i]);
     return ok;
 }
@@ -243,11 +274,11 @@ static bool may_write(qp_ctx *ctx, const qp_op *op, const qpi_value *value, cons
     return true;
 }
 
-static bool mutate(qp_ctx *ctx, const qp_op *op, const void *attr, int nin, const qpi_value *values,
-                   const qpi_edge *edges, qp_view *in) {
+static bool mutate(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
+                   const qpi_value *values, const qpi_edge *edges, qp_view *in) {
     for (int i = 0; i < nin; i++)
         if (written(op, i) && !may_write(ctx, op, &values[i], edges[i].node)) return false;
-    if (!run_mutation(ctx, op, attr, nin, values, in)) return false;
+    if (!run_mutation(ctx, device, op, attr, nin, values, in)) return false;
     for (int i = 0; i < nin; i++)
         if (written(op, i) && values[i].storage) values[i].storage->version++;
     return !qp_failed(ctx);
@@ -269,7 +300,7 @@ static qpi_value view_output(qp_call *c, const qpi_value *x) {
     if (qp_failed(c->ctx)) return (qpi_value){0};
     if (c->out[0].data || qp_view_count(&x->view) == 0)
         return (qpi_value){qpi_storage_retain(x->storage), c->out[0]};
-    qpi_value copy = contiguous_copy(c->ctx, &x->view);
+    qpi_value copy = contiguous_copy(c->ctx, x->storage->device, &x->view);
     if (!copy.storage) return copy;
     c->in[0] = copy.view;
     c->op->view(c);
@@ -277,10 +308,10 @@ static qpi_value view_output(qp_call *c, const qpi_value *x) {
 }
 
 /* Fresh outputs, or the input's storage again for views. */
-static bool allocate_outputs(qp_ctx *ctx, qp_call *c, const qpi_value *values, qpi_value *outs) {
+static bool allocate_outputs(qp_ctx *ctx, const qp_device *device, qp_call *c, const qpi_value *values, qpi_value *outs) {
     if (!check_outputs(c)) return false;
     for (int i = 0; i < c->nout; i++) {
-        outs[i] = c->op->view ? view_output(c, &values[0]) : qpi_value_new(ctx, &c->out[i]);
+        outs[i] = c->op->view ? view_output(c, &values[0]) : qpi_value_new(ctx, device, &c->out[i]);
         if (!outs[i].storage) {
             while (i-- > 0) qpi_value_release(ctx, &outs[i]);
             return false;
@@ -296,9 +327,26 @@ static bool sound(qp_ctx *ctx, const qp_op *op) {
     if (op->min_in < 0 || op->max_in < op->min_in || op->max_in > QP_MAX_IN) wrong = "min_in or max_in";
     if (op->nout < 1 || op->nout > QP_MAX_OUT || (op->mutates && op->nout != 1)) wrong = "nout";
     if (op->attr_bytes > QP_MAX_ATTR) wrong = "attr_bytes";
+    if (op->elementwise && op->nout != 1) wrong = "elementwise";
     if (!op->plain && !op->view) wrong = "plain";
     if (wrong) qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s of the descriptor is not valid", op->name, wrong);
     return !wrong;
+}
+
+/* Where the call runs; NULL after an error: its inputs are in two places. */
+static const qp_device *device_of_call(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value *values) {
+    const qp_device *device = NULL;
+    int              first = 0;
+    for (int i = 0; i < nin; i++) {
+        if (!values[i].storage) continue;
+        if (!device) first = i;
+        if (!device) device = values[i].storage->device;
+        if (device == values[i].storage->device) continue;
+        qp_fail(ctx, QP_ERR_STATE, "%s: input %d is on %s, input %d on %s", op->name, first, device->name, i,
+                values[i].storage->device->name);
+        return NULL;
+    }
+    return device ? device : ctx->device;
 }
 
 void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs) {
@@ -310,9 +358,10 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     for (int i = 0; i < nin && !ctx; i++) ctx = ins[i].ctx;
     if (ctx && qpi_cancelled(ctx)) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
     bool ready = ctx && !qp_failed(ctx) && sound(ctx, op) && gather_inputs(ctx, op, nin, ins, values, edges);
+    const qp_device *device = ready ? device_of_call(ctx, op, nin, values) : NULL;
     qp_tensor first = nin > 0 ? ins[0] : QP_NONE; /* outs may be ins */
     for (int i = 0; i < op->nout && i < QP_MAX_OUT; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
-    if (!ready) return;
+    if (!device) return;
 
     if (attr) memcpy(attrs, attr, op->attr_bytes);
     for (int i = 0; i < nin; i++) in[i] = values[i].view;
@@ -324,11 +373,11 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     else qpi_broadcast_shape(&call, 0);
     if (qp_failed(ctx)) return;
     if (op->mutates) {
-        if (mutate(ctx, op, attrs, nin, values, edges, in)) outs[0] = first;
+        if (mutate(ctx, device, op, attrs, nin, values, edges, in)) outs[0] = first;
         return;
     }
-    if (!allocate_outputs(ctx, &call, values, results)) return;
-    if (!op->view) run_op(ctx, op, attrs, nin, in, op->nout, out);
+    if (!allocate_outputs(ctx, device, &call, values, results)) return;
+    if (!op->view) run_op(ctx, device, op, attrs, nin, in, op->nout, out);
     for (int i = 0; i < op->nout; i++) {
         if (!qp_failed(ctx)) outs[i] = qpi_handle(ctx, results[i]);
         else qpi_value_release(ctx, &results[i]);
@@ -344,4 +393,36 @@ qp_tensor qp_apply(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     qp_tensor y[QP_MAX_OUT] = {QP_NONE};
     qp_apply_many(op, nin, ins, attr, y);
     return y[0];
+}
+
+bool qpi_update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi_value *src) {
+    qpi_value both[2] = {*dst, *src};
+    qp_view   in[2] = {dst->view, src->view};
+    bool      ok = run_mutation(ctx, dst->storage->device, op, NULL, 2, both, in);
+    dst->storage->version++;
+    return ok && !qp_failed(ctx);
+}
+
+qpi_value qpi_value_to(qp_ctx *ctx, const qpi_value *v, const qp_device *device) {
+    const qp_device *from = v->storage->device;
+    qpi_value        flat = *v, copy;
+    qpi_storage_retain(flat.storage);
+    if (from == device || !qpi_view_contiguous(&v->view)) {
+        qpi_value_release(ctx, &flat);
+        flat = contiguous_copy(ctx, from, &v->view);
+        if (from == device || !flat.storage) return flat;
+    }
+    size_t bytes = (size_t)qp_view_count(&v->view) * qp_dtype_bytes(v->view.dtype);
+    copy = qpi_value_new(ctx, device, &v->view);
+    if (copy.storage && bytes && from->host) {
+        device->from_host(ctx, copy.view.data, flat.view.data, bytes);
+    } else if (copy.storage && bytes && device->host) {
+        from->to_host(ctx, copy.view.data, flat.view.data, bytes);
+    } else if (copy.storage && bytes) {
+        qpi_value between = qpi_value_to(ctx, &flat, &qpi_cpu);
+        if (between.storage) device->from_host(ctx, copy.view.data, between.view.data, bytes);
+        qpi_value_release(ctx, &between);
+    }
+    qpi_value_release(ctx, &flat);
+    return copy;
 }

@@ -196,7 +196,7 @@ void *qpi_alloc(qp_ctx *ctx, size_t bytes) {
     qpi_heap *h = ctx->heap;
     size_t    size = bytes < ALIGN ? ALIGN + ZONE : (bytes + ZONE + ALIGN - 1) & ~(size_t)(ALIGN - 1);
     block    *b = NULL;
-    if (bytes < (size_t)1 << 46) {
+    if ((uint64_t)bytes < UINT64_C(1) << 46) {
         b = find(h, size);
         if (!b && (grow(h, size) || (trim(h) && grow(h, size)))) b = find(h, size);
     }

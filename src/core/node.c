@@ -11,6 +11,7 @@ qpi_node *qpi_node_new(qp_ctx *ctx, const qp_op *op, int nin, int nout, int edge
     if (!n) return NULL;
     memset(n, 0, bytes);
     n->op = op;
+    n->device = &qpi_cpu;
     n->nin = nin;
     n->nout = nout;
     n->edges = edges;
@@ -117,6 +118,7 @@ void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges
         if (!s) continue;
         qpi_saved *saved = &n->saved[call->nin + i];
         saved->value.view = s->value.view;
+        n->device = s->value.storage->device;
         if (op->saves & QP_SAVE_OUT(i)) {
             saved->value.storage = qpi_storage_retain(s->value.storage);
             saved->version = s->value.storage->version;

@@ -7,9 +7,15 @@ static void  cpu_copy(qp_ctx *ctx, void *dst, const void *src, size_t bytes) {
     (void)ctx;
     memcpy(dst, src, bytes);
 }
-const qpi_device qpi_cpu = {"cpu", cpu_alloc, qpi_free, cpu_copy, cpu_copy};
+static void cpu_zero(qp_ctx *ctx, void *dst, size_t bytes) {
+    (void)ctx;
+    memset(dst, 0, bytes);
+}
+static const qp_kernel *cpu_kernel(const qp_ctx *ctx, const qp_op *op) { return qpi_kernel_for(op, ctx->options.isa); }
 
-qpi_storage *qpi_storage_new(qp_ctx *ctx, const qpi_device *device, size_t bytes) {
+const qp_device qpi_cpu = {"cpu", true, cpu_alloc, qpi_free, cpu_copy, cpu_copy, cpu_zero, cpu_kernel};
+
+qpi_storage *qpi_storage_new(qp_ctx *ctx, const qp_device *device, size_t bytes) {
     qpi_storage *s = qpi_alloc(ctx, sizeof *s);
     if (!s) return NULL;
     *s = (qpi_storage){.count = 1, .device = device, .bytes = bytes, .owned = true};
@@ -42,14 +48,14 @@ void qpi_storage_release(qp_ctx *ctx, qpi_storage *s) {
     qpi_free(ctx, s);
 }
 
-qpi_value qpi_value_new(qp_ctx *ctx, const qp_view *shape) {
+qpi_value qpi_value_new(qp_ctx *ctx, const qp_device *device, const qp_view *shape) {
     qpi_value v = {.view = *shape};
     int64_t   n = 1;
     for (int i = shape->ndim - 1; i >= 0; i--) {
         v.view.stride[i] = n;
         n *= shape->shape[i];
     }
-    v.storage = qpi_storage_new(ctx, &qpi_cpu, (size_t)n * qp_dtype_bytes(shape->dtype));
+    v.storage = qpi_storage_new(ctx, device, (size_t)n * qp_dtype_bytes(shape->dtype));
     v.view.data = v.storage ? v.storage->data : NULL;
     return v;
 }

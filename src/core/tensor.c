@@ -15,7 +15,7 @@ static bool check_shape(qp_ctx *ctx, qp_view *v, qp_dtype dtype, int ndim, const
 qp_tensor qp_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) {
     qp_view v;
     if (!check_shape(ctx, &v, dtype, ndim, shape)) return qpi_poison(ctx);
-    qpi_value value = qpi_value_new(ctx, &v);
+    qpi_value value = qpi_value_new(ctx, ctx->device, &v);
     return value.storage ? qpi_handle(ctx, value) : qpi_poison(ctx);
 }
 
@@ -41,10 +41,17 @@ qp_tensor qp_from(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, c
 }
 
 qp_tensor qp_arange(qp_ctx *ctx, qp_dtype dtype, int64_t n) {
-    qp_tensor t = qp_empty(ctx, dtype, 1, &n);
-    qpi_slot *s = t.ctx ? qpi_resolve(t, "arange") : NULL;
-    for (int64_t i = 0; s && i < n; i++) qp_store(&s->value.view, i, (double)i);
-    return t;
+    qp_view v;
+    if (!check_shape(ctx, &v, dtype, 1, &n)) return qpi_poison(ctx);
+    qpi_value value = qpi_value_new(ctx, &qpi_cpu, &v);
+    if (!value.storage) return qpi_poison(ctx);
+    for (int64_t i = 0; i < n; i++) qp_store(&value.view, i, (double)i);
+    if (ctx->device != &qpi_cpu) {
+        qpi_value there = qpi_value_to(ctx, &value, ctx->device);
+        qpi_value_release(ctx, &value);
+        value = there;
+    }
+    return value.storage ? qpi_handle(ctx, value) : qpi_poison(ctx);
 }
 
 qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, void *data, bool read_only,
@@ -105,7 +112,10 @@ qp_status qpi_set_storage(qp_tensor t, qp_tensor value) {
     s->value = v->value;
     qpi_storage_retain(s->value.storage);
     qpi_storage_release(ctx, before);
-    if (s->node) s->node->saved[0].value.view = s->value.view;
+    if (s->node) {
+        s->node->saved[0].value.view = s->value.view;
+        s->node->device = s->value.storage->device;
+    }
     return QP_OK;
 }
 
@@ -149,6 +159,13 @@ static bool filled(qp_ctx *ctx, const qpi_slot *s, const char *who) {
     return s->value.storage;
 }
 
+/* v where the CPU may read it: itself, or a copy. */
+static qpi_value on_host(qp_ctx *ctx, const qpi_value *v) {
+    if (!v->storage->device->host) return qpi_value_to(ctx, v, &qpi_cpu);
+    qpi_storage_retain(v->storage);
+    return *v;
+}
+
 double qp_item(qp_tensor t) {
     qpi_slot *s = t.ctx ? qpi_resolve(t, "item") : NULL;
     if (!s || qp_failed(t.ctx) || !filled(t.ctx, s, "item")) return NAN;
@@ -157,7 +174,10 @@ double qp_item(qp_tensor t) {
                 (long long)qp_view_count(&s->value.view));
         return NAN;
     }
-    return qp_load(&s->value.view, 0);
+    qpi_value v = on_host(t.ctx, &s->value);
+    double    x = v.storage ? qp_load(&v.view, 0) : NAN;
+    qpi_value_release(t.ctx, &v);
+    return x;
 }
 
 /* The slot of a tensor whose elements are to be read or written, and the caller's flat memory
@@ -198,39 +218,68 @@ qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count) {
     qp_view   flat;
     qpi_slot *s = t.ctx ? elements(t, dtype, out, count, "read", &flat) : NULL;
     if (!s) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
-    convert(&flat, &s->value.view);
-    return QP_OK;
+    qpi_value v = on_host(t.ctx, &s->value);
+    if (v.storage) convert(&flat, &v.view);
+    qpi_value_release(t.ctx, &v);
+    return qp_error_code(t.ctx);
 }
 
 static bool writable(qp_tensor t, const qpi_slot *s, const char *who) {
+    const qp_view *v = &s->value.view;
     if (!filled(t.ctx, s, who)) return false;
-    if (!s->value.storage->read_only) return true;
-    qp_fail(t.ctx, QP_ERR_STATE, "%s: the tensor's memory is read-only", who);
-    return false;
+    if (s->value.storage->read_only) {
+        qp_fail(t.ctx, QP_ERR_STATE, "%s: the tensor's memory is read-only", who);
+        return false;
+    }
+    for (int i = 0; i < v->ndim && qp_view_count(v) > 0; i++)
+        if (v->stride[i] == 0 && v->shape[i] > 1) {
+            qp_fail(t.ctx, QP_ERR_ARGUMENT, "%s: the tensor is expanded: its elements share memory", who);
+            return false;
+        }
+    return true;
+}
+
+/* By way of a copy on the host. */
+static void write_to_device(qp_ctx *ctx, const qpi_value *dst, const qp_view *flat) {
+    qpi_value host = qpi_value_new(ctx, &qpi_cpu, &dst->view);
+    if (!host.storage) return;
+    convert(&host.view, flat);
+    qpi_value there = qpi_value_to(ctx, &host, dst->storage->device);
+    if (there.storage) qpi_update(ctx, &qp_op_copy, dst, &there);
+    qpi_value_release(ctx, &there);
+    qpi_value_release(ctx, &host);
 }
 
 qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count) {
     qp_view   flat;
     qpi_slot *s = t.ctx ? elements(t, dtype, data, count, "write", &flat) : NULL;
     if (!s) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
-    if (!writable(t, s, "write")) return QP_ERR_STATE;
-    convert(&s->value.view, &flat);
+    if (!writable(t, s, "write")) return qp_error_code(t.ctx);
+    if (s->value.storage->device->host) convert(&s->value.view, &flat);
+    else write_to_device(t.ctx, &s->value, &flat);
     s->value.storage->version++;
-    return QP_OK;
+    return qp_error_code(t.ctx);
 }
 
-void *qp_data_of(qp_tensor t) {
+/* The slot of a tensor whose memory the caller may see. */
+static qpi_slot *open_memory(qp_tensor t) {
     qpi_slot *s = ask(t, "data");
     if (!s || !filled(t.ctx, s, "data")) return NULL;
-    if (s->value.storage->device == &qpi_cpu && qpi_view_contiguous(&s->value.view))
-        return s->value.view.data;
+    if (s->value.storage->device->host && qpi_view_contiguous(&s->value.view)) return s;
     qp_fail(t.ctx, QP_ERR_STATE, "data: the tensor is not contiguous memory of the CPU");
     return NULL;
 }
 
-void qp_touch(qp_tensor t) {
-    qpi_slot *s = ask(t, "touch");
-    if (s && writable(t, s, "touch")) s->value.storage->version++;
+const void *qp_data_of(qp_tensor t) {
+    qpi_slot *s = open_memory(t);
+    return s ? s->value.view.data : NULL;
+}
+
+void *qp_data_write(qp_tensor t) {
+    qpi_slot *s = open_memory(t);
+    if (!s || !writable(t, s, "data")) return NULL;
+    s->value.storage->version++;
+    return s->value.view.data;
 }
 
 qp_status qp_copy_to(qp_tensor dst, qp_tensor src) {
@@ -248,5 +297,40 @@ qp_tensor qp_detach(qp_tensor t) {
         s->node = NULL;
         qpi_node_release(t.ctx, n);
     }
+    return y;
+}
+
+/* ---- Devices ------------------------------------------------------------------------------- */
+
+const qp_device *qp_cpu(void) { return &qpi_cpu; }
+
+const qp_device *qp_device_of(qp_tensor t) {
+    qpi_slot *s = ask(t, "device");
+    return s && s->value.storage ? s->value.storage->device : &qpi_cpu;
+}
+
+/* The gradient goes back to where the input was. */
+static void to_backward(qp_rule *r) { r->din[0] = qp_to(r->dout[0], *(const qp_device *const *)r->attr); }
+static const qp_op op_to = {.name = "to",
+                            .source = "torch.Tensor.to",
+                            .min_in = 1,
+                            .max_in = 1,
+                            .nout = 1,
+                            .attr_bytes = sizeof(qp_device *),
+                            .backward = to_backward};
+
+qp_tensor qp_to(qp_tensor t, const qp_device *device) {
+    qp_ctx   *ctx = t.ctx;
+    qpi_slot *s = ctx ? qpi_resolve(t, "to") : NULL;
+    if (!s || qp_failed(ctx) || !filled(ctx, s, "to")) return ctx ? qpi_poison(ctx) : QP_NONE;
+    if (s->value.storage->device == device) return qp_alias(t);
+    qpi_value        in = s->value, copy;
+    qpi_edge         edge = {s->node, s->out};
+    const qp_device *from[QP_MAX_ATTR / sizeof(qp_device *)] = {in.storage->device};
+    copy = qpi_value_to(ctx, &in, device);
+    if (!copy.storage) return qpi_poison(ctx);
+    qp_tensor y = qpi_handle(ctx, copy);
+    qp_call   call = {.ctx = ctx, .op = &op_to, .attr = from, .nin = 1, .nout = 1};
+    if (!qp_failed(ctx)) qpi_record(&call, &in, &edge, &y, NULL);
     return y;
 }

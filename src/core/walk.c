@@ -10,20 +10,12 @@ qp_tensor qpi_borrow(qp_ctx *ctx, const qpi_value *v) {
     return qpi_handle(ctx, *v);
 }
 
-/* dst and src through one of the core's own in-place ops. */
-static void update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi_value *src) {
-    qp_tensor t[2] = {qpi_borrow(ctx, dst), qpi_borrow(ctx, src)};
-    qp_apply(op, 2, t, NULL);
-    qp_drop(t[0]);
-    qp_drop(t[1]);
-}
-
 /* A buffer of v's shape and elements, in the given type. */
 static qpi_sum copy_sum(qp_ctx *ctx, const qpi_value *v, qp_dtype dtype) {
     qp_view shape = v->view;
     shape.dtype = dtype;
-    qpi_sum sum = {qpi_value_new(ctx, &shape), true, false};
-    if (sum.value.storage) update(ctx, &qp_op_copy, &sum.value, v);
+    qpi_sum sum = {qpi_value_new(ctx, v->storage->device, &shape), true, false};
+    if (sum.value.storage) qpi_update(ctx, &qp_op_copy, &sum.value, v);
     return sum;
 }
 
@@ -62,9 +54,9 @@ static qpi_sum *sum_target_at(qp_ctx *ctx, qpi_edge e, int depth) {
             return sum;
         }
     }
-    *sum = (qpi_sum){qpi_value_new(ctx, &n->saved[n->nin + e.out].value.view), true, false};
+    *sum = (qpi_sum){qpi_value_new(ctx, n->device, &n->saved[n->nin + e.out].value.view), true, false};
     if (!sum->value.storage) return NULL;
-    memset(sum->value.storage->data, 0, sum->value.storage->bytes);
+    n->device->zero(ctx, sum->value.storage->data, sum->value.storage->bytes);
     return sum;
 }
 
@@ -100,7 +92,7 @@ void qpi_contribute(qp_ctx *ctx, qpi_edge e, qp_tensor g) {
             own_sum(ctx, sum);
     } else if (!(sum->in_place && sum->value.view.data == s->value.view.data)) {
         qpi_value g_value = s->value;
-        if (own_sum(ctx, sum)) update(ctx, &qp_op_accumulate, &sum->value, &g_value);
+        if (own_sum(ctx, sum)) qpi_update(ctx, &qp_op_accumulate, &sum->value, &g_value);
     }
 }
 
@@ -189,6 +181,8 @@ static void run_rule(qp_ctx *ctx, qpi_node *n, bool retain) {
     }
     qp_scope scope = qp_enter(ctx);
     ctx->mode.autocast = n->autocast;
+    const qp_device *device = ctx->device;
+    ctx->device = n->device;
     for (int i = 0; i < n->nin; i++) {
         need[i] = n->in[i].node && (!ctx->walk_selects || n->in[i].node->wanted);
         din[i] = in[i] = QP_NONE;
@@ -201,6 +195,7 @@ static void run_rule(qp_ctx *ctx, qpi_node *n, bool retain) {
     }
     qp_rule rule = {ctx, n->attr, n->nin, n->nout, in, out, dout, need, din, n->grad[0].ones, n};
     if (any && open_saved(ctx, n, in, out) && !qp_failed(ctx)) n->op->backward(&rule);
+    ctx->device = device;
     if (!retain) let_go(ctx, n, &rule);
     hand_on(ctx, n, &rule);
     qp_leave(scope);
@@ -310,6 +305,17 @@ static void select_xs(selection *sel, int nx, const qp_tensor *xs) {
     }
 }
 
+static qp_tensor zeros_like(qp_tensor x) {
+    qp_ctx   *ctx = x.ctx;
+    qpi_slot *s = qpi_resolve(x, "grad");
+    if (!s || qp_failed(ctx)) return qpi_poison(ctx);
+    const qp_device *device = s->value.storage ? s->value.storage->device : ctx->device;
+    qpi_value        v = qpi_value_new(ctx, device, &s->value.view);
+    if (!v.storage) return qpi_poison(ctx);
+    device->zero(ctx, v.view.data, v.storage->bytes);
+    return qpi_handle(ctx, v);
+}
+
 static void deselect_xs(qp_ctx *ctx, selection *sel, int nx, const qp_tensor *xs, qp_tensor *dxs) {
     for (int i = 0; i < nx; i++) {
         qpi_node *n = sel->slot[i] ? sel->slot[i]->node : NULL;
@@ -329,8 +335,7 @@ static void deselect_xs(qp_ctx *ctx, selection *sel, int nx, const qp_tensor *xs
             dxs[i] = qpi_handle(ctx, sel->found[i]);
         } else {
             qpi_value_release(ctx, &sel->found[i]);
-            qpi_slot *s = qpi_resolve(xs[i], "grad");
-            dxs[i] = s ? qp_zeros(ctx, s->value.view.dtype, s->value.view.ndim, s->value.view.shape) : qpi_poison(ctx);
+            dxs[i] = zeros_like(xs[i]);
         }
     }
 }
@@ -344,7 +349,9 @@ static qp_tensor ones_like(qp_tensor y, const char *who) {
         qp_fail(y.ctx, QP_ERR_SHAPE, "%s: the loss is %s, expected one element (or give seeds)", who, text);
         return qpi_poison(y.ctx);
     }
-    return qp_full(y.ctx, s->value.view.dtype, s->value.view.ndim, s->value.view.shape, 1);
+    qp_tensor one = qp_full(y.ctx, s->value.view.dtype, s->value.view.ndim, s->value.view.shape, 1);
+    s = qpi_resolve(y, who);
+    return s && s->value.storage ? qp_to(one, s->value.storage->device) : one;
 }
 
 /* Where the walk begins. */

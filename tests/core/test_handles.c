@@ -441,7 +441,7 @@ static void read_only_memory(void **state) {
     expect_error(a, QP_ERR_STATE);
     assert_int_equal(qp_copy_to(qp_slice(x, 0, 0, 1, 1), qp_scalar(a, QP_F64, 5)), QP_ERR_STATE);
     expect_error(a, QP_ERR_STATE);
-    qp_touch(x);
+    qp_data_write(x);
     expect_error(a, QP_ERR_STATE);
     EXPECT(x, 1, 2, 3);
     close_context(b);
@@ -551,7 +551,7 @@ static void no_elements_yet(void **state) {
     expect_error(ctx, QP_ERR_STATE);
     assert_null(qp_data_of(p));
     expect_error(ctx, QP_ERR_STATE);
-    qp_touch(p);
+    qp_data_write(p);
     expect_error(ctx, QP_ERR_STATE);
     assert_true(isnan(qp_item(qpi_leaf_empty(ctx, QP_F32, 0, NULL))));
     expect_error(ctx, QP_ERR_STATE);

@@ -40,7 +40,7 @@ static void slices_land_in_place(void **state) {
     qp_backward(total(qp_apply(&toy_land, 1, &t, NULL)));
     qp_tensor g = qp_grad_of(x);
     EXPECT(g, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0);
-    assert_ptr_equal(landed, (double *)qp_data_of(g) + 5);
+    assert_ptr_equal(landed, (const double *)qp_data_of(g) + 5);
     close_context(ctx);
 }
 

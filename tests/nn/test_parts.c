@@ -71,7 +71,7 @@ static void check_gradients(qp_model *m, const char *what) {
     for (int pass = 0; pass < 2; pass++) /* first the scale of all, for tensors whose gradient is 0 */
         for (int i = 0; i < params.count; i++) {
             int64_t n = qp_count(params.entries[i].tensor);
-            double *x = qp_data_of(params.entries[i].tensor), *g = calloc((size_t)n, sizeof *g), worst = 0, scale = 0;
+            double *x = qp_data_write(params.entries[i].tensor), *g = calloc((size_t)n, sizeof *g), worst = 0, scale = 0;
             qp_tensor grad = qp_grad_of(params.entries[i].tensor);
             if (!qp_is_none(grad)) qp_read(grad, QP_F64, g, n);
             for (int64_t j = 0; j < n; j++) {

@@ -98,7 +98,7 @@ static void init(void *self, qp_build *b) {
     }
     int64_t pairs = r->rotated / 2;
     r->frequencies = qp_module_keep(b->module, qp_empty(b->ctx, QP_F32, 1, &pairs));
-    float *f = qp_data_of(r->frequencies);
+    const float *f = qp_data_of(r->frequencies);
     if (!f) return;
     for (int64_t i = 0; i < pairs; i++)
         f[i] = (float)(frequency(r, i, r->theta) / (r->type == LINEAR ? r->factor : 1));
@@ -112,7 +112,7 @@ static qp_tensor frequencies(const rope *r, const qp_sequence *s) {
     double    theta = r->theta * pow(growth, (double)r->rotated / ((double)r->rotated - 2));
     int64_t   pairs = r->rotated / 2;
     qp_tensor t = qp_empty(s->positions.ctx, QP_F32, 1, &pairs);
-    float    *f = qp_data_of(t);
+    float    *f = qp_data_write(t);
     for (int64_t i = 0; f && i < pairs; i++) f[i] = (float)frequency(r, i, theta);
     return t;
 }
