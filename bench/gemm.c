@@ -8,7 +8,6 @@
  * moment of the machine hits them alike. "peak" is what FMA instructions alone reach in the
  * same minute. Libraries that are not there are left out. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,8 @@
 
 #include "core/threads.h"
 #include "kernels/gemm.h"
+#include "kernels/peak.h"
+#include "peers/gemm_peers.h"
 
 extern qk_gemm_fn qk_gemm_base, qk_gemm_avx2, qk_gemm_avx512;
 
@@ -58,115 +59,74 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- The peers ------------------------------------------------------------------------------ */
-
-enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
-typedef void cblas_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
-                      const float *b, int ldb, float beta, float *c, int ldc);
-typedef void gemv_fn(int order, int t, int m, int n, float alpha, const float *a, int lda, const float *x, int incx,
-                     float beta, float *y, int incy);
-typedef int  dnnl_fn(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                    const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
-
-enum { QUIPU, OPENBLAS, BLIS, ONEDNN, CONTESTANTS };
-static const char *const names[] = {"quipu", "openblas", "blis", "onednn"};
-
 typedef struct {
     qk_gemm_fn *gemm;
     qp_exec     exec;
-    cblas_fn   *blas[CONTESTANTS];
-    gemv_fn    *gemv[CONTESTANTS];
-    dnnl_fn    *dnnl;
-    qp_dtype    type, compute;
+    qp_dtype    type, compute; /* of A and B */
 } bench;
-
-static void load_blas(bench *b, int who, const char *file, const char *set_threads, int threads)
-{
-    void *lib = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-    if (!lib) return;
-    b->blas[who] = (cblas_fn *)dlsym(lib, "cblas_sgemm");
-    b->gemv[who] = (gemv_fn *)dlsym(lib, "cblas_sgemv");
-    void (*set)(long) = (void (*)(long))dlsym(lib, set_threads);
-    if (set) set(threads);
-}
-
-static void load_peers(bench *b, int threads)
-{
-    char text[16];
-    snprintf(text, sizeof text, "%d", threads);
-    setenv("OMP_NUM_THREADS", text, 1);
-    load_blas(b, OPENBLAS, "libopenblas.so.0", "openblas_set_num_threads", threads);
-    load_blas(b, BLIS, "libblis.so.4", "bli_thread_set_num_threads", threads);
-    void *lib = dlopen("libdnnl.so.2", RTLD_NOW | RTLD_LOCAL);
-    if (!lib) lib = dlopen("libdnnl.so.3", RTLD_NOW | RTLD_LOCAL);
-    if (lib) b->dnnl = (dnnl_fn *)dlsym(lib, "dnnl_sgemm");
-}
 
 /* ---- One product ---------------------------------------------------------------------------- */
 
+enum { QUIPU = PEERS, CONTESTANTS };
+
 typedef struct {
     const shape *s;
-    float       *a, *b, *c;
-    bool         ta, tb;
-    int64_t      lda, ldb;
+    peer_product first; /* of the batch */
+    int64_t      a_step, b_step; /* bytes from one to the next */
 } problem;
 
-static problem problem_of(const shape *s, float *memory)
+static problem problem_of(const bench *b, const shape *s, float *memory)
 {
-    const char *form = s->form + strlen(s->form) - 2;
-    problem     p = {.s = s, .ta = form[0] == 't', .tb = form[1] == 't'};
-    p.lda = p.ta ? s->m : s->k;
-    p.ldb = p.tb ? s->k : s->n;
-    p.a = memory;
-    p.b = p.a + s->batch * s->m * s->k;
-    p.c = p.b + s->batch * s->k * s->n;
+    const char   *form = s->form + strlen(s->form) - 2;
+    problem       p = {.s = s};
+    peer_product *f = &p.first;
+    bool          half = b->type == QP_BF16;
+    *f = (peer_product){.m = s->m, .n = s->n, .k = s->k, .ta = form[0] == 't', .tb = form[1] == 't', .bf16 = half};
+    f->accumulate = f->ta;
+    p.a_step = s->m * s->k * (half ? 2 : 4);
+    p.b_step = s->k * s->n * (half || s->b_type == QP_BF16 ? 2 : 4);
+    f->a = memory;
+    f->b = memory + s->batch * s->m * s->k;
+    f->c = memory + s->batch * (s->m * s->k + s->k * s->n);
     return p;
 }
 
 static void run_quipu(const bench *b, const problem *p)
 {
-    const shape *s = p->s;
-    qk_gemm_args g = {.batch = s->batch, .m = s->m, .n = s->n, .k = s->k, .a = p->a, .b = p->b,
-                      .a_batch = s->m * s->k, .b_batch = s->k * s->n, .a_type = b->type, .b_type = b->type == QP_F32 ? s->b_type : b->type, .compute = b->compute,
-                      .c = p->c, .c_batch = s->m * s->n, .c_row = s->n, .scale = 1, .accumulate = p->ta};
-    g.a_row = p->ta ? 1 : p->lda;
-    g.a_col = p->ta ? p->lda : 1;
-    g.b_row = p->tb ? 1 : p->ldb;
-    g.b_col = p->tb ? p->ldb : 1;
+    const shape        *s = p->s;
+    const peer_product *f = &p->first;
+    qk_gemm_args g = {.batch = s->batch, .m = s->m, .n = s->n, .k = s->k, .a = f->a, .b = f->b,
+                      .a_batch = s->m * s->k, .b_batch = s->k * s->n, .a_type = b->type,
+                      .b_type = b->type == QP_F32 ? s->b_type : b->type, .compute = b->compute,
+                      .c = f->c, .c_batch = s->m * s->n, .c_row = s->n, .scale = 1, .accumulate = f->accumulate};
+    g.a_row = f->ta ? 1 : s->k;
+    g.a_col = f->ta ? s->m : 1;
+    g.b_row = f->tb ? 1 : s->n;
+    g.b_col = f->tb ? s->k : 1;
     b->gemm(&b->exec, &g);
-}
-
-static void run_peer(const bench *b, const problem *p, int who)
-{
-    const shape *s = p->s;
-    for (int64_t i = 0; i < s->batch; i++) {
-        const float *x = p->a + i * s->m * s->k, *y = p->b + i * s->k * s->n;
-        float       *c = p->c + i * s->m * s->n, beta = p->ta;
-        int m = (int)s->m, n = (int)s->n, k = (int)s->k;
-        if (who == ONEDNN)
-            b->dnnl(p->ta ? 'T' : 'N', p->tb ? 'T' : 'N', m, n, k, 1, x, p->lda, y, p->ldb, beta, c, n);
-        else if (m == 1)
-            b->gemv[who](ROW_MAJOR, p->tb ? NO_TRANS : TRANS, p->tb ? n : k, p->tb ? k : n, 1, y, (int)p->ldb, x, 1,
-                         beta, c, 1);
-        else
-            b->blas[who](ROW_MAJOR, p->ta ? TRANS : NO_TRANS, p->tb ? TRANS : NO_TRANS, m, n, k, 1, x, (int)p->lda,
-                         y, (int)p->ldb, beta, c, n);
-    }
 }
 
 static void run(const bench *b, const problem *p, int who)
 {
-    if (who == QUIPU)
+    peer_product one = p->first;
+    if (who == QUIPU) {
         run_quipu(b, p);
-    else
-        run_peer(b, p, who);
+        return;
+    }
+    for (int64_t i = 0; i < p->s->batch; i++) {
+        one.a = (const char *)p->first.a + i * p->a_step;
+        one.b = (const char *)p->first.b + i * p->b_step;
+        one.c = p->first.c + i * one.m * one.n;
+        peer_run(who, &one);
+    }
 }
 
-static bool takes_part(const bench *b, const shape *s, int who)
+/* oneDNN's matmul is made for one place in memory. */
+static bool takes_part(const bench *b, const problem *p, int who)
 {
     if (who == QUIPU) return true;
-    if (s->b_type != QP_F32 || b->type != QP_F32 || b->compute != QP_F32) return false;
-    return who == ONEDNN ? b->dnnl != NULL : b->blas[who] && b->gemv[who];
+    if (p->s->b_type != QP_F32 || b->compute != QP_F32 || (who == ONEDNN_PACKED && p->s->batch > 1)) return false;
+    return peer_takes(who, &p->first) && !(p->first.bf16 && p->s->batch > 1);
 }
 
 /* Seconds of one call: the best of a burst of 20 milliseconds. Peers' threads spin after a
@@ -174,6 +134,7 @@ static bool takes_part(const bench *b, const shape *s, int who)
 static double burst(const bench *b, const problem *p, int who)
 {
     double best = 1e9, end;
+    if (who != QUIPU) peer_prepare(who, &p->first);
     usleep(30000);
     run(b, p, who);
     end = now() + 0.02;
@@ -183,62 +144,44 @@ static double burst(const bench *b, const problem *p, int who)
         t = now() - t;
         if (t < best) best = t;
     } while (now() < end);
+    if (who != QUIPU) peer_finish(who, &p->first);
     return best;
 }
 
 /* ---- What the machine can do ------------------------------------------------------------------ */
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-/* Twelve chains of dependent FMA instructions hide their latency. */
-#define CHAIN(i) __asm__ volatile("vfmadd231ps %0, %0, %0" : "+x"(x##i));
-#define PEAK(name, isa, type, zero, flops) \
-    __attribute__((target(isa))) static double name(int64_t steps) \
-    { \
-        type x0 = zero, x1 = zero, x2 = zero, x3 = zero, x4 = zero, x5 = zero; \
-        type x6 = zero, x7 = zero, x8 = zero, x9 = zero, x10 = zero, x11 = zero; \
-        for (int64_t s = 0; s < steps; s++) { \
-            CHAIN(0) CHAIN(1) CHAIN(2) CHAIN(3) CHAIN(4) CHAIN(5) \
-            CHAIN(6) CHAIN(7) CHAIN(8) CHAIN(9) CHAIN(10) CHAIN(11) \
-        } \
-        return (double)steps * 12 * flops; \
-    }
-PEAK(peak_avx2, "avx2,fma", __m256, _mm256_setzero_ps(), 16)
-PEAK(peak_avx512, "avx512f", __m512, _mm512_setzero_ps(), 32)
+extern qk_peak_fn qk_peak_base, qk_peak_avx2, qk_peak_avx512;
+
+typedef struct {
+    qk_peak_fn *fn;
+    qp_dtype    type;
+    double      operations;
+} peak;
 
 static void peak_piece(void *arg, int64_t begin, int64_t end, int worker)
 {
-    (void)begin, (void)end, (void)worker;
-    if (__builtin_cpu_supports("avx512f"))
-        *(double *)arg = peak_avx512(2000000);
-    else
-        *(double *)arg = peak_avx2(2000000);
+    peak *p = arg;
+    float sink = 0.5f;
+    (void)end, (void)worker;
+    double operations = p->fn(p->type, 500000, &sink);
+    if (begin == 0) p->operations = operations;
 }
 
+/* In the type that the products are computed in. */
 static double peak_of(const bench *b)
 {
+    bool   half = b->type == QP_BF16 || b->compute == QP_BF16;
     double best = 0;
-    for (int i = 0; i < 5; i++) {
-        double flops = 0, t = now();
-        peak_piece(&flops, 0, 1, 0);
-        if (b->exec.threads > 1) {
-            double each[64];
-            t = now();
-            qp_parallel(&b->exec, b->exec.threads, 1, peak_piece, each);
-            flops *= b->exec.threads;
-        }
-        double speed = flops / (now() - t) / 1e9;
+    peak   p = {.fn = b->gemm == qk_gemm_base ? qk_peak_base : qk_peak_avx2, .type = half ? QP_BF16 : QP_F32};
+    if (b->gemm == qk_gemm_avx512) p.fn = qk_peak_avx512;
+    for (int i = 0; i < 8; i++) {
+        double t = now();
+        qp_parallel(&b->exec, b->exec.threads, 1, peak_piece, &p);
+        double speed = p.operations * b->exec.threads / (now() - t) / 1e9;
         if (speed > best) best = speed;
     }
     return best;
 }
-#else
-static double peak_of(const bench *b)
-{
-    (void)b;
-    return 0;
-}
-#endif
 
 static int by_value(const void *a, const void *b)
 {
@@ -248,20 +191,20 @@ static int by_value(const void *a, const void *b)
 
 static void report(const bench *b, const shape *s, float *memory, int rounds)
 {
-    problem p = problem_of(s, memory);
+    problem p = problem_of(b, s, memory);
     double  times[CONTESTANTS][99], flops = 2.0 * (double)s->batch * (double)s->m * (double)s->n * (double)s->k;
     for (int r = 0; r < rounds; r++)
         for (int who = 0; who < CONTESTANTS; who++)
-            if (takes_part(b, s, who)) times[who][r] = burst(b, &p, who);
+            if (takes_part(b, &p, who)) times[who][r] = burst(b, &p, who);
     printf("{\"form\": \"%s\", \"batch\": %d, \"m\": %d, \"n\": %d, \"k\": %d, \"threads\": %d, \"peak\": %.0f", s->form,
            (int)s->batch, (int)s->m, (int)s->n, (int)s->k, b->exec.threads, peak_of(b));
     for (int who = 0; who < CONTESTANTS; who++) {
-        if (!takes_part(b, s, who)) continue;
+        if (!takes_part(b, &p, who)) continue;
         qsort(times[who], (size_t)rounds, sizeof(double), by_value);
-        printf(", \"%s\": %.1f", names[who], flops / times[who][rounds / 2] / 1e9);
+        printf(", \"%s\": %.1f", who == QUIPU ? "quipu" : peer_names[who], flops / times[who][rounds / 2] / 1e9);
         if (who == QUIPU && s->m == 1)
             printf(", \"quipu_GB/s\": %.1f",
-                   (double)(s->n * s->k) * (s->b_type == QP_F32 ? 4 : 2) / times[who][rounds / 2] / 1e9);
+                   (double)(s->n * s->k) * (s->b_type == QP_F32 && b->type == QP_F32 ? 4 : 2) / times[who][rounds / 2] / 1e9);
     }
     printf("}\n");
     fflush(stdout);
@@ -290,7 +233,7 @@ int main(int argc, char **argv)
         if (option == '?') return 2;
     }
     if (threads < 1 || threads > 64 || rounds < 1 || rounds > 99) return 2;
-    load_peers(&b, threads);
+    peers_load(threads);
     size_t floats = 0, scratch = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const shape *s = &shapes[i];

@@ -65,6 +65,7 @@ extern qk_peak_fn qk_peak_base, qk_peak_avx2, qk_peak_avx512;
 typedef struct {
     bench      *b;
     qk_peak_fn *fn;
+    qp_dtype    type;
     double      flops; /* of one thread */
 } peak;
 
@@ -73,7 +74,7 @@ static void peak_piece(void *arg, int64_t begin, int64_t end, int worker) {
     float sink = 0.5f;
     (void)end;
     (void)worker;
-    double flops = p->fn(200000, &sink);
+    double flops = p->fn(p->type, 200000, &sink);
     if (begin == 0) p->flops = sink >= 0 ? flops : 0;
 }
 
@@ -82,8 +83,8 @@ static void peak_all(void *arg) {
     qp_parallel(&p->b->ctx->exec, p->b->ctx->exec.threads, 1, peak_piece, p);
 }
 
-static double measure_peak(bench *b) {
-    peak p = {.b = b, .fn = qk_peak_base};
+double bench_peak(bench *b, qp_dtype type) {
+    peak p = {.b = b, .fn = qk_peak_base, .type = type};
 #if defined(__x86_64__)
     qp_isa isa = qp_stats_of(b->ctx).isa;
     p.fn = isa == QP_ISA_AVX512 ? qk_peak_avx512 : isa == QP_ISA_AVX2 ? qk_peak_avx2 : qk_peak_base;
@@ -107,7 +108,8 @@ double bench_copy(bench *b, int64_t floats) {
 
 void bench_roofline(bench *b) {
     if (b->peak > 0) return;
-    b->peak = measure_peak(b);
+    b->peak = bench_peak(b, QP_F32);
+    b->peak_bf16 = fmax(b->peak, bench_peak(b, QP_BF16));
     b->bandwidth = bench_copy(b, FAR_FLOATS);
     bench_title(b, "%d threads: peak %.1f GFLOP/s, memory %.1f GB/s", b->ctx->exec.threads, b->peak * 1e-9,
                 b->bandwidth * 1e-9);
@@ -148,6 +150,7 @@ static int report(const bench *b, const char *kind) {
                             isas[qp_stats_of(b->ctx).isa], "repeats", b->repeats);
     if (all && b->peak > 0) {
         json_object_set_new(all, "peak_gflops", cli_json_number(b->peak * 1e-9));
+        json_object_set_new(all, "peak_bf16_gflops", cli_json_number(b->peak_bf16 * 1e-9));
         json_object_set_new(all, "memory_gbytes", cli_json_number(b->bandwidth * 1e-9));
     }
     json_object_set(all, "rows", b->rows);

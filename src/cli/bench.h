@@ -14,6 +14,7 @@ typedef struct {
     int          repeats;
     json_t      *rows;      /* one for each figure */
     double       peak;      /* flop/s of multiply-adds in registers, all threads */
+    double       peak_bf16; /* of multiply-adds of bf16, f32's where there are none */
     double       bandwidth; /* bytes/s of copying memory that no cache holds, read and write */
     cli_progress progress;
     int64_t      done;
@@ -31,6 +32,9 @@ extern const bench_kind bench_gemm, bench_memory, bench_ops, bench_step, bench_o
 double bench_seconds(bench *b, void (*fn)(void *arg), void *arg);
 double bench_best(bench *b, void (*fn)(void *arg), void *arg);
 double bench_median(double *values, int n); /* sorts them */
+
+/* Operations/s of multiply-adds in registers, all threads: see kernels/peak.h for the types. */
+double bench_peak(bench *b, qp_dtype type);
 
 /* Measures peak and bandwidth (on first use). */
 void   bench_roofline(bench *b);

@@ -4,9 +4,12 @@
 
 #include <stdint.h>
 
-/* Runs `steps` rounds of multiply-adds in registers alone and returns how many floating point
- * operations that were; *sink receives a value that depends on all of them. One variant for
- * each instruction set: qk_peak_base, qk_peak_avx2, qk_peak_avx512. */
-typedef double qk_peak_fn(int64_t steps, float *sink);
+#include "quipu/core.h"
+
+/* Runs `steps` rounds of multiply-adds in registers alone and returns how many operations that
+ * were; *sink receives a value that depends on all of them. QP_F32; QP_BF16 and QP_U8 are the
+ * instructions that sum products of bf16 into f32 and of bytes into int32: 0 where there are none.
+ * One variant for each instruction set: qk_peak_base, qk_peak_avx2, qk_peak_avx512. */
+typedef double qk_peak_fn(qp_dtype type, int64_t steps, float *sink);
 
 #endif
