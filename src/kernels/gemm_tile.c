@@ -19,6 +19,8 @@
 #define EACH_COUNT(X) X(1) X(2) X(3) X(4)
 #endif
 
+#define LATE 64 /* p that are left when the last row of C is fetched: before, others would displace it */
+
 /* Keeps the compiler from gathering pointers into vectors, whose registers the sums need. */
 #define IN_REGISTER(pointer) __asm__("" : "+r"(pointer))
 
@@ -91,7 +93,7 @@ INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int b
         const int steps = 4;
         fetch(&ahead_a);
         fetch(&ahead_b);
-        if (row < rows) fetch_row(t, vecs, row++);
+        if (row < rows && p <= 4 * (rows - row) + LATE) fetch_row(t, vecs, row++);
         STEP(0) STEP(1) STEP(2) STEP(3)
         EACH_POINTER(ADVANCE)
         b += steps * b_step;
