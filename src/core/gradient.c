@@ -64,12 +64,15 @@ void qp_require_grad(qp_tensor t, bool on) {
         qpi_node *n = qpi_node_new(t.ctx, NULL, 0, 1, 0);
         if (!n) return;
         n->saved[0].value.view = s->value.view;
+        n->device = qp_device_of(t);
         n->refs = 1;
         s->node = n;
         s->out = 0;
     } else if (!on && s->node) {
         qpi_node *n = s->node;
         s->node = NULL;
+        for (qpi_hook *h = n->hooks; h; h = h->next) h->fn = NULL; /* records may still hold the leaf */
+        if (t.ctx->walk_depth == 0) qpi_hooks_sweep(t.ctx, n);
         qpi_node_release(t.ctx, n);
     }
 }

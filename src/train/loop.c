@@ -31,7 +31,7 @@ double qp_validate(qp_model *m, qp_data *data, int64_t batches) {
     if (batches > 0 && batches < count) count = batches;
     qp_set_training(qp_model_module(m), false);
     if (qp_data_seek(data, 0) != QP_OK) count = 0;
-    for (int64_t i = 0; i < count && !qp_failed(ctx) && !ctx->cancelled; i++) {
+    for (int64_t i = 0; i < count && !qp_failed(ctx); i++) {
         qp_scope  s = qp_enter(ctx);
         qp_record  b = qp_data_next(data);
         qp_tensor labels = qp_record_get(&b, "labels");
@@ -107,7 +107,11 @@ static void undo_step(const qp_training_set *set, beginning b) {
 }
 
 static bool save(const qp_training_set *set, const qp_train_options *o, int64_t step, const qpi_progress *p) {
-    return !o->out || qpi_state_save(*set, o->out, step, o->keep, p) == QP_OK;
+    qp_scope s = qp_enter(qp_model_ctx(set->model));
+    qpi_shield(s.ctx);
+    bool saved = !o->out || qpi_state_save(*set, o->out, step, o->keep, p) == QP_OK;
+    qp_leave(s);
+    return saved;
 }
 
 /* ---- TensorBoard ------------------------------------------------------------------------------ */
@@ -140,25 +144,41 @@ static void show_scalars(qp_board *b, const qp_train_event *e, bool scales) {
 /* One step; false: failed, or cancelled before the parameters changed. */
 static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_train_event *e) {
     double start = now();
+    qp_ctx *ctx = qp_model_ctx(set->model);
     accumulate(set, o, e);
-    if (o->board && o->histogram_every > 0 && e->step % o->histogram_every == 0 && !qp_failed(qp_model_ctx(set->model)))
+    qp_scope s = qp_enter(ctx);
+    qpi_shield(ctx); /* from here on parameters, optimiser and means change together */
+    if (o->board && o->histogram_every > 0 && e->step % o->histogram_every == 0 && !qp_failed(ctx))
         show_histograms(set, o, e->step);
     e->scale = qp_optim_scale(set->optim);
     qp_step(set->optim);
     e->skipped = qp_optim_skipped(set->optim);
     e->norm = e->skipped ? NAN : qp_optim_norm(set->optim);
-    if (set->ema && !qp_failed(qp_model_ctx(set->model))) qp_ema_update(set->ema, e->step);
+    if (set->ema && !qp_failed(ctx)) qp_ema_update(set->ema, e->step);
+    qp_leave(s);
     e->seconds = now() - start;
-    return !qp_failed(qp_model_ctx(set->model));
+    return !qp_failed(ctx);
 }
 
-/* Of the means where there are any. */
-static double validate(const qp_training_set *set, const qp_train_options *o) {
+static void swap_means(const qp_training_set *set) {
+    qp_scope s = qp_enter(qp_model_ctx(set->model));
+    qpi_shield(s.ctx);
+    if (set->ema) qp_ema_swap(set->ema);
+    qp_leave(s);
+}
+
+/* Of the means where there are any. Whoever cancels amid it gets a whole step without its loss. */
+static double validate(const qp_training_set *set, const qp_train_options *o, bool *cancelled) {
     qp_scope s = qp_enter(qp_model_ctx(set->model));
     qp_autocast(s.ctx, o->precision);
-    if (set->ema) qp_ema_swap(set->ema);
+    if (o->patience > 0) qpi_shield(s.ctx); /* the count needs its result */
+    swap_means(set);
     double loss = qp_validate(set->model, set->validation, o->validate_batches);
-    if (set->ema) qp_ema_swap(set->ema);
+    if (qp_error_code(s.ctx) == QP_ERR_CANCELLED) {
+        qp_clear(s.ctx);
+        *cancelled = true;
+    }
+    swap_means(set);
     qp_leave(s);
     return loss;
 }
@@ -188,16 +208,11 @@ static qp_status run_steps(const qp_training_set *set, const qp_train_options *o
         }
         step++;
         if (set->validation && due(step, o->validate_every, last)) {
-            e.validation = validate(set, o);
-            if (o->patience > 0 && ctx->cancelled && !qp_failed(ctx)) { /* the count needs its result */
-                ctx->cancelled = 0;
-                cancelled = true;
-                e.validation = validate(set, o);
-            }
+            e.validation = validate(set, o, &cancelled);
             if (o->patience > 0) note_validation(p, &e);
         }
         cancelled = stop = cancelled || ctx->cancelled;
-        ctx->cancelled = 0; /* saving is not to be cancelled */
+        ctx->cancelled = 0;
         bool early = o->patience > 0 && p->waited >= o->patience;
         e.saved = o->out && (stop || early || e.best || due(step, o->save_every, last));
         if (o->board) show_scalars(o->board, &e, o->precision == QP_F16);

@@ -169,6 +169,7 @@ void qp_step(qp_optim *o) {
     bool     before = qp_no_grad(ctx, true);
     measure(o);
     if (!qp_failed(ctx)) write_numbers(o);
+    qpi_shield(ctx); /* all parameters or none */
     if (!qp_failed(ctx) && !o->skipped) {
         update(o);
         if (!qp_failed(ctx)) qp_write(o->step_tensor, QP_I64, &(int64_t){++o->steps}, 1);

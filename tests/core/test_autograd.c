@@ -599,7 +599,8 @@ static void ready_gradients_are_adopted(void **state) {
             qp_grad(1, y, 1, &x, &dx, (qp_grad_options){.retain = true});
             EXPECT(dx, 3);
             assert_true(toy_was_ones);
-            qp_grad(1, y, 1, &x, &dx, (qp_grad_options){.seeds = &(qp_tensor){qp_full(ctx, QP_F64, SHAPE(1), 1)}});
+            qp_tensor seed = qp_full(ctx, QP_F64, SHAPE(1), 1);
+            qp_grad(1, y, 1, &x, &dx, (qp_grad_options){.seeds = &seed});
             assert_false(toy_was_ones); /* nobody has looked */
             EXPECT(dx, 3);
         } else {

@@ -168,6 +168,12 @@ static bool affordable(const op_case *c) {
     return ok && cost < 4e6;
 }
 
+bool case_refill(op_case *c) {
+    if (!affordable(c)) return false;
+    fill(c);
+    return true;
+}
+
 bool case_enlarge(op_case *to, const op_case *from, int which) {
     int64_t size = distinct_size(from, which), total = 0;
     if (!size || from->op->view) return false;
@@ -183,9 +189,7 @@ bool case_enlarge(op_case *to, const op_case *from, int which) {
                 in->count *= in->shape[a];
             }
         }
-        if (!affordable(to)) continue;
-        fill(to);
-        return true;
+        if (case_refill(to)) return true;
     }
     return false;
 }

@@ -44,6 +44,10 @@ typedef struct {
 bool case_make(op_case *c, const qp_op *op, const qp_sample *sample);
 void case_free(op_case *c);
 
+/* New values for the case's shapes; false if the op does not take them, or the definition would
+ * be too slow for it. */
+bool case_refill(op_case *c);
+
 /* The same with the which-th distinct size scaled up, so that work is cut into pieces; false if
  * there is no such size or the op does not take it (or is too slow for it). */
 bool case_enlarge(op_case *to, const op_case *from, int which);

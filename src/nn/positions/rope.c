@@ -98,7 +98,7 @@ static void init(void *self, qp_build *b) {
     }
     int64_t pairs = r->rotated / 2;
     r->frequencies = qp_module_keep(b->module, qp_empty(b->ctx, QP_F32, 1, &pairs));
-    const float *f = qp_data_of(r->frequencies);
+    float *f = qp_data_write(r->frequencies);
     if (!f) return;
     for (int64_t i = 0; i < pairs; i++)
         f[i] = (float)(frequency(r, i, r->theta) / (r->type == LINEAR ? r->factor : 1));
