@@ -275,10 +275,11 @@ QP_API qp_tensor qp_detach(qp_tensor t);
 
 /* Runs ys = fn(data, xs) without recording and again during backward, so that what lies
  * between is never stored (Chen et al. 2016, arXiv:1604.06174). The second run sees the same
- * random position and autocast and must do the same. xs (at most 24, QP_NONE allowed) are all tensors with a
- * history that fn may use; leaves it may use as it likes. fn sets ys[0..ny-1], ny at most 8; those
- * at the end that it leaves alone are QP_NONE. data: `bytes` bytes, at most QP_CHECKPOINT_DATA,
- * which are copied. qp_backward goes through it, qp_grad does not (UNSUPPORTED). */
+ * random position and autocast and must do the same. xs (at most 24, QP_NONE allowed) are all
+ * tensors with a history that fn may use; leaves it may use as it likes. fn sets ys[0..ny-1], ny
+ * at most 8; those at the end that it leaves alone are QP_NONE. data: `bytes` bytes, at most
+ * QP_CHECKPOINT_DATA, which are copied. qp_backward goes through it, qp_grad does not
+ * (UNSUPPORTED). */
 #define QP_CHECKPOINT_DATA 32
 typedef void (*qp_checkpoint_fn)(const void *data, const qp_tensor *xs, qp_tensor *ys);
 QP_API void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t bytes, int nx,
