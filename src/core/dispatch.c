@@ -325,9 +325,8 @@ static bool allocate_outputs(qp_ctx *ctx, const qp_device *device, qp_call *c, c
 static bool sound(qp_ctx *ctx, const qp_op *op) {
     const char *wrong = NULL;
     if (op->min_in < 0 || op->max_in < op->min_in || op->max_in > QP_MAX_IN) wrong = "min_in or max_in";
-    if (op->nout < 1 || op->nout > QP_MAX_OUT || (op->mutates && op->nout != 1)) wrong = "nout";
+    if (op->nout < 1 || op->nout > QP_MAX_OUT || ((op->mutates || op->elementwise) && op->nout != 1)) wrong = "nout";
     if (op->attr_bytes > QP_MAX_ATTR) wrong = "attr_bytes";
-    if (op->elementwise && op->nout != 1) wrong = "elementwise";
     if (!op->plain && !op->view) wrong = "plain";
     if (wrong) qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s of the descriptor is not valid", op->name, wrong);
     return !wrong;
