@@ -8,6 +8,7 @@
 typedef struct {
     qp_checkpoint_fn fn;
     uint64_t         seed, position;
+    uint64_t         stamp; /* of the leaves that fn used */
     char             data[QP_CHECKPOINT_DATA];
 } attr;
 _Static_assert(sizeof(attr) <= QP_MAX_ATTR, "attributes fit");
@@ -27,10 +28,16 @@ static void backward(qp_rule *r) {
     for (int j = 0; j < r->nout; j++) ys[j] = QP_NONE;
     uint64_t seed = ctx->seed, position = ctx->random_position;
     qp_set_random(ctx, a.seed, a.position);
-    bool before = qp_no_grad(ctx, false);
+    qpi_leaves leaves = {.outer = ctx->leaves, .xs = xs, .nx = r->nin};
+    bool       before = qp_no_grad(ctx, false);
+    ctx->leaves = &leaves;
     a.fn(a.data, xs, ys);
+    ctx->leaves = leaves.outer;
     qp_no_grad(ctx, before);
     qp_set_random(ctx, seed, position);
+    if (leaves.stamp != a.stamp)
+        qp_fail(ctx, QP_ERR_STATE, "checkpoint: a parameter that fn uses was changed before backward");
+    qpi_leaves_end(ctx, &leaves);
     for (int j = 0; j < r->nout && !qp_failed(ctx); j++)
         if (qp_is_none(ys[j])) qp_fail(ctx, QP_ERR_STATE, "checkpoint: run again, fn left result %d alone", j);
     if (qp_failed(ctx)) return;
@@ -69,13 +76,14 @@ void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t by
     }
     attr a = {.fn = fn, .seed = ctx->seed, .position = ctx->random_position};
     if (bytes) memcpy(a.data, data, bytes);
-    qpi_leaves leaves = {.outer = ctx->leaves};
+    qpi_leaves leaves = {.outer = ctx->leaves, .xs = xs, .nx = nx};
     qp_scope   scope = qp_enter(ctx);
     bool       before = qp_no_grad(ctx, true);
     ctx->leaves = &leaves;
     fn(a.data, xs, ys);
     ctx->leaves = leaves.outer;
     qp_no_grad(ctx, before);
+    a.stamp = leaves.stamp;
     int results = results_of(ctx, ny, ys);
     if (!qp_failed(ctx)) {
         qpi_value values[QP_MAX_IN];
@@ -90,10 +98,6 @@ void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t by
         qp_call call = {.ctx = ctx, .op = &op_checkpoint, .attr = attrs, .nin = nx, .nout = results};
         if (!qp_failed(ctx)) qpi_record(&call, values, edges, ys, &leaves);
     }
-    for (int i = 0; i < leaves.count; i++) {
-        if (leaves.outer) qpi_leaf_used(ctx, leaves.outer, leaves.node[i]);
-        qpi_node_release(ctx, leaves.node[i]);
-    }
-    qpi_free(ctx, leaves.node);
+    qpi_leaves_end(ctx, &leaves);
     qp_return_many(scope, ys, results);
 }

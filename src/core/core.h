@@ -150,8 +150,13 @@ typedef struct qpi_leaves {
     struct qpi_leaves *outer;
     qpi_node         **node;
     int                count, capacity;
+    uint64_t           stamp;   /* of the memory that they had and its versions */
+    const qp_tensor   *xs;      /* whose leaves do not count for it */
+    int                nx;
 } qpi_leaves;
-void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf);
+void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf, const qpi_value *value);
+/* Lets go of them; what they are counts for the outer ones too. */
+void qpi_leaves_end(qp_ctx *ctx, qpi_leaves *leaves);
 
 /* Records a call if an input (or one of the extra leaves, if any) needs a gradient; sets the
  * node of each floating output. */
@@ -165,8 +170,8 @@ void qpi_contribute(qp_ctx *ctx, qpi_edge e, qp_tensor g);
 /* Frees the hooks of a leaf that were taken off. */
 void qpi_hooks_sweep(qp_ctx *ctx, qpi_node *leaf);
 
-/* Walks back from ys; seeds NULL: ones, and each y has one element. xs NULL: leaves accumulate; otherwise dxs[i] receives d(ys)/d(xs[i])
- * and leaves stay as they are. */
+/* Walks back from ys; seeds NULL: ones, and each y has one element. xs NULL: leaves accumulate;
+ * otherwise dxs[i] receives d(ys)/d(xs[i]) and leaves stay as they are. */
 void qpi_walk(qp_ctx *ctx, int ny, const qp_tensor *ys, const qp_tensor *seeds, int nx, const qp_tensor *xs,
               qp_tensor *dxs, bool retain, const char *who);
 
@@ -177,6 +182,7 @@ typedef struct {
     uint32_t  next_free;
     uint32_t  live_index; /* place in ctx->live, QPI_NO_INDEX: kept */
     int       out;
+    bool      parameter; /* made without elements, which are set later */
     bool      moving; /* on its way to an outer scope */
     qpi_node *node;
     qpi_value value;

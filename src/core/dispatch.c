@@ -203,7 +203,7 @@ static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor
         }
         values[i] = s->value;
         edges[i] = (qpi_edge){s->node, s->out};
-        if (s->node && !s->node->op && ctx->leaves) qpi_leaf_used(ctx, ctx->leaves, s->node);
+        if (s->node && !s->node->op && ctx->leaves) qpi_leaf_used(ctx, ctx->leaves, s->node, &s->value);
     }
     return true;
 }

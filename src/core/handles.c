@@ -70,6 +70,7 @@ qp_tensor qpi_handle(qp_ctx *ctx, qpi_value v) {
     s->value = v;
     s->node = NULL;
     s->out = 0;
+    s->parameter = false;
     return (qp_tensor){ctx, i, s->generation};
 }
 

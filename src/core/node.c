@@ -73,13 +73,14 @@ void qpi_node_release(qp_ctx *ctx, qpi_node *n) {
     }
 }
 
-void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf) {
+/* False: it was there already, or there is no memory. */
+static bool add_leaf(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf) {
     for (int i = 0; i < leaves->count; i++)
-        if (leaves->node[i] == leaf) return;
+        if (leaves->node[i] == leaf) return false;
     if (leaves->count == leaves->capacity) {
         int        capacity = leaves->capacity ? 2 * leaves->capacity : 32;
         qpi_node **node = qpi_alloc(ctx, (size_t)capacity * sizeof *node);
-        if (!node) return;
+        if (!node) return false;
         if (leaves->count) memcpy(node, leaves->node, (size_t)leaves->count * sizeof *node);
         qpi_free(ctx, leaves->node);
         leaves->node = node;
@@ -87,6 +88,26 @@ void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf) {
     }
     qpi_node_retain(leaf);
     leaves->node[leaves->count++] = leaf;
+    return true;
+}
+
+void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf, const qpi_value *value) {
+    if (!add_leaf(ctx, leaves, leaf)) return;
+    for (int i = 0; i < leaves->nx; i++) {
+        const qpi_slot *x = leaves->xs[i].ctx ? qpi_resolve(leaves->xs[i], "checkpoint") : NULL;
+        if (x && x->node == leaf) return;
+    }
+    uint64_t place = (uint64_t)(uintptr_t)value->storage, version = value->storage->version;
+    leaves->stamp += (place ^ version << 40 ^ version) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+void qpi_leaves_end(qp_ctx *ctx, qpi_leaves *leaves) {
+    if (leaves->outer) leaves->outer->stamp += leaves->stamp;
+    for (int i = 0; i < leaves->count; i++) {
+        if (leaves->outer) add_leaf(ctx, leaves->outer, leaves->node[i]);
+        qpi_node_release(ctx, leaves->node[i]);
+    }
+    qpi_free(ctx, leaves->node);
 }
 
 void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs,

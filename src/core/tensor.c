@@ -75,7 +75,10 @@ const char *qpi_no_elements(const qpi_value *v) {
 
 qp_tensor qpi_leaf_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) {
     qpi_value v = {0};
-    return check_shape(ctx, &v.view, dtype, ndim, shape) ? qpi_handle(ctx, v) : qpi_poison(ctx);
+    qp_tensor t = check_shape(ctx, &v.view, dtype, ndim, shape) ? qpi_handle(ctx, v) : qpi_poison(ctx);
+    qpi_slot *s = qp_failed(ctx) ? NULL : qpi_resolve(t, "param");
+    if (s) s->parameter = true;
+    return t;
 }
 
 /* May t's elements become those of v? */
@@ -89,8 +92,8 @@ static bool replaceable(qp_ctx *ctx, const qpi_slot *t, const qpi_value *v) {
         qp_fail(ctx, QP_ERR_SHAPE, "set: the tensor is %s, the value %s", a, b);
     } else if (!v->storage) {
         qp_fail(ctx, QP_ERR_STATE, "set: the value %s", qpi_no_elements(v));
-    } else if (leaf && leaf->op) {
-        qp_fail(ctx, QP_ERR_STATE, "set: the tensor is the result of %s, not a leaf", leaf->op->name);
+    } else if (!t->parameter) {
+        qp_fail(ctx, QP_ERR_STATE, "set: the tensor is no parameter (but an alias, a view or a result)");
     } else if (saver) {
         qp_fail(ctx, QP_ERR_STATE, "set: backward of %s needs the tensor as it is", saver->name);
     } else if (leaf && !qp_dtype_is_float(v->view.dtype)) {

@@ -321,6 +321,35 @@ static void checkpoints_change_nothing(void **state) {
     assert_memory_equal(grads[0], grads[1], n * sizeof(float));
 }
 
+/* Weights that change between a forward pass and its backward are noticed, checkpoints or not; and
+ * only a parameter itself takes new elements. */
+static void changes_are_noticed(void **state) {
+    (void)state;
+    for (int again = 0; again < 2; again++)
+        for (int set = 0; set < 2; set++) {
+            qp_ctx   *ctx = open_ctx();
+            qp_model *m = make_model(ctx, "");
+            qp_set_grad_checkpoint(m, again);
+            qp_state_dict dict = qp_module_state(qp_model_module(m));
+            qp_tensor     w = QP_NONE;
+            for (int i = 0; i < dict.count; i++)
+                if (!strcmp(dict.entries[i].name, "blocks.1.ffn.up.weight")) w = dict.entries[i].tensor;
+            qp_tensor loss = qp_model_loss(m, some_ids(ctx, 0, T), some_ids(ctx, 0, T));
+            bool      before = qp_no_grad(ctx, true);
+            qp_tensor other = qp_affine(w, 2, 0);
+            assert_int_equal(qp_param_set(qp_alias(w), other), QP_ERR_STATE);
+            expect_error(ctx, QP_ERR_STATE, "no parameter");
+            assert_int_equal(qp_param_set(qp_detach(w), other), QP_ERR_STATE);
+            expect_error(ctx, QP_ERR_STATE, "no parameter");
+            qp_status status = set ? qp_param_set(w, other) : qp_copy_to(w, other);
+            assert_int_equal(status, set && !again ? QP_ERR_STATE : QP_OK);
+            qp_no_grad(ctx, before);
+            qp_backward(loss);
+            expect_error(ctx, QP_ERR_STATE, "");
+            qp_close(ctx);
+        }
+}
+
 /* Steps give what the whole sequence gives; a call that fails in the last layer changes nothing;
  * a state of fixed size goes back to its beginning only. */
 static void states_are_kept(void **state) {
@@ -544,7 +573,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(elements_come_later), cmocka_unit_test(elements_are_set),  cmocka_unit_test(linears_are_wrapped),
         cmocka_unit_test(models_are_closed),   cmocka_unit_test(parts_are_registered), cmocka_unit_test(records_go_through),
-        cmocka_unit_test(checkpoints_change_nothing), cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked), cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(checkpoints_change_nothing), cmocka_unit_test(changes_are_noticed), cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked), cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(misuse_is_refused),
         cmocka_unit_test(weights_stay_as_stored), cmocka_unit_test(configs_are_bounded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
