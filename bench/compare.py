@@ -2,6 +2,7 @@
 
     python bench/compare.py step --quipu build/quipu --length 64
     python bench/compare.py step --quipu build/quipu --layers 6 --width 384 --batch 12 --length 256
+    python bench/compare.py step --quipu build/quipu --length 256 --dtype bf16
     python bench/compare.py ops --quipu build/quipu --only softmax rope
 
 step: a training step of GPT-2 (the 124M model if nothing else is said) with the same batch, length
@@ -46,7 +47,8 @@ def step(o):
     with tempfile.TemporaryDirectory() as folder:
         model = ["--config", config_of(o, folder)]
         for _ in range(o.repeats):
-            ours.append(run_json([o.quipu, "bench", "step", "--json", *model, *common, *o.options])["rows"][0])
+            ours.append(run_json([o.quipu, "bench", "step", "--json", "--precision", "bf16" if o.dtype == "bf16" else "fp32",
+                                  *model, *common])["rows"][0])
             theirs.append(run_json([sys.executable, HERE / "peers" / "torch_step.py", "--keep-memory", "--dtype", o.dtype,
                                     "--layers", o.layers, "--width", o.width, *common]))
     a, b = median(ours, "seconds"), median(theirs, "seconds_per_step")
@@ -89,8 +91,7 @@ def main():
     s.add_argument("--steps", type=int, default=5)
     s.add_argument("--layers", type=int, default=12)
     s.add_argument("--width", type=int, default=768)
-    s.add_argument("--dtype", choices=["f32", "bf16"], default="f32", help="of PyTorch; quipu's is said by its options")
-    s.add_argument("options", nargs="*", help="further options of quipu bench step, after --")
+    s.add_argument("--dtype", choices=["f32", "bf16"], default="f32", help="bf16: autocast of either")
     q.add_argument("--only", nargs="+", help="names of operations")
     o = p.parse_args()
     step(o) if o.kind == "step" else ops(o)

@@ -11,6 +11,7 @@ typedef struct {
     qp_model      *m;
     qp_optim      *optim;
     qp_tensor      ids, labels;
+    qp_dtype       compute; /* of products */
     bench_profile *profile; /* NULL: none */
 } step_bench;
 
@@ -28,7 +29,8 @@ static qp_tensor random_ids(qp_ctx *ctx, int64_t B, int64_t T, int64_t vocabular
 static void one_step(step_bench *s, double times[PARTS]) {
     double start = cli_now();
     bench_profile_phase(s->profile, BENCH_FORWARD);
-    qp_scope  scope = qp_enter(s->b->ctx);
+    qp_scope scope = qp_enter(s->b->ctx); /* puts autocast back, too */
+    qp_autocast(s->b->ctx, s->compute);
     qp_tensor loss = qp_model_loss(s->m, s->ids, s->labels);
     double    forward = cli_now();
     bench_profile_phase(s->profile, BENCH_BACKWARD);
@@ -72,11 +74,12 @@ static void report(step_bench *s, double *times[PARTS], int steps) {
     for (int i = 0; i < PARTS; i++) median[i] = bench_median(times[i], steps);
     bench_row(
         b,
-        json_pack("{s:s, s:I, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type,
-                  "parameters", (json_int_t)info.parameters, "batch", (json_int_t)B, "length", (json_int_t)T,
-                  "steps", steps, "seconds", median[WHOLE], "tokens_per_second", tokens / median[WHOLE],
-                  "forward_seconds", median[FORWARD], "backward_seconds", median[BACKWARD], "optimiser_seconds",
-                  median[OPTIMISER], "gflops", flops / median[WHOLE] * 1e-9, "peak_share",
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:I}", "model",
+                  info.model_type, "precision", cli_text(c, "precision"), "parameters",
+                  (json_int_t)info.parameters, "batch", (json_int_t)B, "length", (json_int_t)T, "steps", steps,
+                  "seconds", median[WHOLE], "tokens_per_second", tokens / median[WHOLE], "forward_seconds",
+                  median[FORWARD], "backward_seconds", median[BACKWARD], "optimiser_seconds", median[OPTIMISER],
+                  "gflops", flops / median[WHOLE] * 1e-9, "peak_share",
                   cli_json_number(flops / median[WHOLE] / b->peak), "peak_bytes", (json_int_t)stats.peak_bytes),
         "%s, %.1fM parameters, batch %lld, length %lld: %.3f s a step (forward %.3f, backward %.3f, optimiser "
         "%.3f)\n"
@@ -112,10 +115,16 @@ static void profile(step_bench *s, int steps) {
 }
 
 static void run(bench *b) {
-    int64_t    B = cli_int(b->c, "batch"), T = cli_int(b->c, "length");
-    int        steps = (int)cli_int(b->c, "steps");
-    double    *times[PARTS], unused[PARTS];
-    step_bench s = {.b = b, .m = bench_model(b, false)};
+    int64_t     B = cli_int(b->c, "batch"), T = cli_int(b->c, "length");
+    int         steps = (int)cli_int(b->c, "steps");
+    double     *times[PARTS], unused[PARTS];
+    step_bench  s = {.b = b, .m = bench_model(b, false), .compute = QP_F32};
+    const char *precision = cli_text(b->c, "precision");
+    if (!strcmp(precision, "bf16"))
+        s.compute = QP_BF16;
+    else if (strcmp(precision, "fp32") != 0)
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "--precision is \"%s\", expected fp32 or bf16", precision);
+    if (qp_failed(b->ctx)) return;
     if (!s.m) return;
     bench_roofline(b);
     s.optim = qp_adamw(qp_model_params(s.m), (qp_adamw_options){.lr = 1e-4, .weight_decay = 0.1, .clip = 1});
