@@ -15,8 +15,13 @@ static double now(void) {
 }
 
 /* Labels that count. */
-static int64_t counted(qp_tensor labels) {
-    qp_scope s = qp_enter(labels.ctx);
+static int64_t counted(qp_ctx *ctx, const qp_record *batch) {
+    qp_tensor labels = qp_record_get(batch, "labels");
+    if (qp_is_none(labels) || qp_failed(ctx)) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "train: the batch has no labels");
+        return 0;
+    }
+    qp_scope  s = qp_enter(ctx);
     qp_tensor ignored = qp_full(labels.ctx, qp_dtype_of(labels), 0, NULL, -100);
     double    n = qp_item(qp_sum(qp_cast(qp_ne(labels, ignored), QP_F32), 0, NULL, false));
     qp_leave(s);
@@ -33,10 +38,10 @@ double qp_validate(qp_model *m, qp_data *data, int64_t batches) {
     if (qp_data_seek(data, 0) != QP_OK) count = 0;
     for (int64_t i = 0; i < count && !qp_failed(ctx); i++) {
         qp_scope  s = qp_enter(ctx);
-        qp_record  b = qp_data_next(data);
-        qp_tensor labels = qp_record_get(&b, "labels");
-        double    n = (double)counted(labels);
-        sum += qp_item(qp_model_loss(m, qp_record_get(&b, "input_ids"), labels)) * n;
+        qp_record b = qp_data_next(data);
+        qp_record out = qp_forward(m, b);
+        double    n = (double)counted(ctx, &b);
+        sum += qp_item(qp_record_get(&out, "loss")) * n;
         tokens += n;
         qp_leave(s);
     }
@@ -68,10 +73,9 @@ static void accumulate(const qp_training_set *set, const qp_train_options *o, qp
     for (int64_t i = 0; i < batches && !qp_failed(ctx); i++) {
         qp_scope s = qp_enter(ctx);
         qp_autocast(ctx, o->precision);
-        qp_record b = qp_data_next(set->data);
-        qp_tensor labels = qp_record_get(&b, "labels");
-        qp_tensor loss = qp_model_loss(set->model, qp_record_get(&b, "input_ids"), labels);
-        double    n = (double)counted(labels);
+        qp_record b = qp_data_next(set->data), out = qp_forward(set->model, b);
+        qp_tensor loss = qp_record_get(&out, "loss");
+        double    n = (double)counted(ctx, &b);
         if (i == 0) expected = fmax(n, 1) * (double)batches;
         qp_backward(qp_optim_scaled(set->optim, batches > 1 ? qp_affine(loss, n / expected, 0) : loss));
         sum += qp_item(loss) * n;

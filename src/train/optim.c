@@ -107,6 +107,20 @@ qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_op
 /* None for what was frozen since. */
 static qp_tensor gradient(qp_tensor w) { return qp_requires_grad(w) ? qp_grad_of(w) : QP_NONE; }
 
+/* All are written, or none. */
+static bool writable(qp_optim *o) {
+    for (int i = 0; i < o->params.count && !qp_failed(o->ctx); i++) {
+        qp_tensor       w = o->params.entries[i].tensor;
+        const qpi_slot *s = qp_requires_grad(w) ? qpi_resolve(w, o->type->name) : NULL;
+        bool            ok = !s || (s->value.storage && !s->value.storage->read_only);
+        for (int k = 0; s && ok && k < s->value.view.ndim; k++)
+            ok = s->value.view.stride[k] != 0 || s->value.view.shape[k] < 2;
+        if (!ok) qp_fail(o->ctx, QP_ERR_STATE, "%s: %s cannot be written: read-only or broadcast memory", o->type->name,
+                         o->params.entries[i].name);
+    }
+    return !qp_failed(o->ctx);
+}
+
 static void measure(qp_optim *o) {
     qpi_list l = {&qp_op_add_square_sum, {o->square_sum}, 1, 1};
     qp_write(o->square_sum, QP_F64, (double[]){0}, 1);
@@ -167,7 +181,7 @@ void qp_step(qp_optim *o) {
     if (qp_failed(ctx)) return;
     qp_scope scope = qp_enter(ctx);
     bool     before = qp_no_grad(ctx, true);
-    measure(o);
+    if (writable(o)) measure(o);
     if (!qp_failed(ctx)) write_numbers(o);
     qpi_shield(ctx); /* all parameters or none */
     if (!qp_failed(ctx) && !o->skipped) {

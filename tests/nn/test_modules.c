@@ -512,6 +512,23 @@ static void misuse_is_refused(void **state) {
     qp_close(ctx);
 }
 
+/* A parameter that cannot be written stops a step before any other is. */
+static void steps_are_whole(void **state) {
+    (void)state;
+    static float zeros[2];
+    qp_ctx      *ctx = open_ctx();
+    qp_module   *m = qp_module_new(ctx, NULL, "");
+    qp_tensor    p[2] = {qp_param(m, "p", "ones", 1, (int64_t[]){2}), qp_param(m, "q", "ones", 1, (int64_t[]){2})};
+    qp_module_fill(m);
+    qp_optim *o = qp_sgd(qp_module_params(m), (qp_sgd_options){.lr = 1});
+    assert_int_equal(qp_param_set(p[1], qp_attach(ctx, QP_F32, 1, (int64_t[]){2}, zeros, true, NULL, NULL)), QP_OK);
+    for (int i = 0; i < 2; i++) qp_backward(qp_sum(p[i], 0, NULL, false));
+    qp_step(o);
+    expect_error(ctx, QP_ERR_STATE, "q cannot be written");
+    assert_true(qp_item(qp_sum(p[0], 0, NULL, false)) == 2 && !qp_is_none(qp_grad_of(p[0])));
+    qp_close(ctx);
+}
+
 /* Loaded as stored, weights keep their type and a model computes the same. */
 static void weights_stay_as_stored(void **state) {
     static const char *const names[] = {"llama-bf16", "llama-sharded", "gpt2", "gpt2-published", "qwen2-tied"};
@@ -574,7 +591,7 @@ int main(void) {
         cmocka_unit_test(elements_come_later), cmocka_unit_test(elements_are_set),  cmocka_unit_test(linears_are_wrapped),
         cmocka_unit_test(models_are_closed),   cmocka_unit_test(parts_are_registered), cmocka_unit_test(records_go_through),
         cmocka_unit_test(checkpoints_change_nothing), cmocka_unit_test(changes_are_noticed), cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked), cmocka_unit_test(nonsense_is_refused),
-        cmocka_unit_test(misuse_is_refused),
+        cmocka_unit_test(misuse_is_refused), cmocka_unit_test(steps_are_whole),
         cmocka_unit_test(weights_stay_as_stored), cmocka_unit_test(configs_are_bounded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
