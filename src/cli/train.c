@@ -238,7 +238,10 @@ static int report(training *t, qp_model *m) {
                                  "validation_loss", cli_json_number(t->best_validation), "tokens", (json_int_t)t->tokens,
                                  "parameters", (json_int_t)qp_model_info_of(m).parameters, "seconds", seconds, "peak_bytes",
                                  (json_int_t)qp_stats_of(t->ctx).peak_bytes, "out", cli_text(t->c, "out")));
-    } else if (t->talks && t->tokens) {
+    } else if (t->talks && !t->tokens) {
+        fprintf(stderr, "nothing to do: %s has done its %lld steps (--steps counts from the start)\n", cli_text(t->c, "out"),
+                (long long)cli_int(t->c, "steps"));
+    } else if (t->talks) {
         const char *out = cli_text(t->c, "out");
         if (t->last.step < t->progress.total)
             fprintf(stderr, "stopped early: no lower validation loss in %lld validations\n", (long long)cli_int(t->c, "patience"));
