@@ -47,6 +47,21 @@ static void test_tensorboard(void **state) {
     assert_int_equal(files, 2);
 }
 
+/* --keep: the newest states, and nothing that is half removed. */
+static void test_keep(void **state) {
+    (void)state;
+    write_data();
+    expect_success(TRAIN("--out", "%/k", "--steps", "8", "--quiet", "--save-every", "2", "--keep", "2"));
+    DIR           *dir = opendir(in_folder("k"));
+    struct dirent *entry;
+    int            found = 0;
+    assert_non_null(dir);
+    while ((entry = readdir(dir)))
+        if (!strncmp(entry->d_name, "step-", 5)) found += entry->d_name[5] == '6' || entry->d_name[5] == '8' ? 1 : 100;
+    closedir(dir);
+    assert_int_equal(found, 2);
+}
+
 static void test_usage(void **state) {
     (void)state;
     write_data();
@@ -69,6 +84,6 @@ static void test_other_options(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_report), cmocka_unit_test(test_tensorboard),
-                                       cmocka_unit_test(test_usage), cmocka_unit_test(test_other_options)};
+                                       cmocka_unit_test(test_keep), cmocka_unit_test(test_usage), cmocka_unit_test(test_other_options)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
