@@ -1,4 +1,4 @@
-/* What the norms share: attributes, shapes, definitions and the call of the gradient.
+/* What the norms share: arguments, shapes, definitions and the call of the gradient.
  *
  *   u = x (+ residual)    xh = (u - mean) rstd    y = xh weight + bias
  *   rstd = 1 / sqrt(mean((u - mean)^2) + eps); the root mean square norms have no mean and bias
@@ -6,7 +6,13 @@
  *   g = dy weight    du = rstd (g - mean(g) - xh mean(g xh)) + dsum    dx = dresidual = du
  *   dweight = sum over rows of dy xh    dbias = sum over rows of dy
  *
- * mean(g) falls away without a mean. Mean and rstd of each row are hidden outputs. */
+ * mean(g) falls away without a mean. Mean and rstd of each row are hidden outputs.
+ *
+ * Arguments, P of them parameters (2: weight and bias, and then there is a mean; 1: weight):
+ *
+ *   x, P parameters -> y, [mean], rstd
+ *   x, residual, P parameters -> sum, y, [mean], rstd
+ *   dy, x, [mean], rstd, weight, dsum -> dx, dweight, [dbias] */
 #ifndef QUIPU_OPS_NORM_H
 #define QUIPU_OPS_NORM_H
 
@@ -27,11 +33,45 @@ static inline const qp_view *norm_in(const qp_call *c, int i) {
     return i < c->nin && c->in[i].ndim >= 0 ? &c->in[i] : NULL;
 }
 
-/* Outputs from `first` on: one value for each row. */
-static inline void norm_statistics_shape(qp_call *c, int first) {
-    const qp_view *x = &c->in[0];
-    for (int i = first; i < c->nout; i++)
-        qpi_view_init(&c->out[i], x->dtype == QP_F64 ? QP_F64 : QP_F32, x->ndim - 1, x->shape);
+/* of_sum: 1 for the norm of x + residual, which also gives the sum, 0 for that of x. */
+static inline qk_norm norm_parts(const qp_call *c, int of_sum) {
+    const qp_view *y = &c->out[of_sum];
+    return (qk_norm){.x = &c->in[0],
+                     .residual = of_sum ? &c->in[1] : NULL,
+                     .weight = norm_in(c, 1 + of_sum),
+                     .bias = norm_in(c, 2 + of_sum),
+                     .sum = of_sum ? &c->out[0] : NULL,
+                     .y = y,
+                     .mean = c->nout - of_sum > 2 ? y + 1 : NULL,
+                     .rstd = &c->out[c->nout - 1],
+                     .eps = ((const norm_attr *)c->attr)->eps};
+}
+
+static inline qk_norm_grad norm_grad_parts(const qp_call *c) {
+    const norm_grad_attr *a = c->attr;
+    int                   parameters = c->nout - 1;
+    return (qk_norm_grad){.dy = &c->in[0],
+                          .x = &c->in[1],
+                          .mean = parameters > 1 ? &c->in[2] : NULL,
+                          .rstd = &c->in[1 + parameters],
+                          .weight = norm_in(c, 2 + parameters),
+                          .dsum = norm_in(c, 3 + parameters),
+                          .dx = &c->out[0],
+                          .dweight = a->dweight ? &c->out[1] : NULL,
+                          .dbias = a->dbias ? &c->out[2] : NULL};
+}
+
+static inline void norm_run(const qp_call *c) {
+    qk_norm p = norm_parts(c, 0);
+    QK(qk_norm_run)(c->exec, &p);
+}
+static inline void norm_of_sum_run(const qp_call *c) {
+    qk_norm p = norm_parts(c, 1);
+    QK(qk_norm_run)(c->exec, &p);
+}
+static inline void norm_grad_run(const qp_call *c) {
+    qk_norm_grad p = norm_grad_parts(c);
+    QK(qk_norm_grad_run)(c->exec, &p);
 }
 
 /* x is floating with at least one axis; inputs from..to are absent or [D]. */
@@ -73,7 +113,7 @@ static inline void   norm_store(const qp_view *v, int64_t index, double x) {
 }
 
 /* The definition, one row at a time. */
-static inline void norm_plain(const qk_norm *f) {
+static inline void norm_define(const qk_norm *f) {
     int64_t rows = qp_view_count(f->rstd), n = f->y->shape[f->y->ndim - 1];
     for (int64_t row = 0; row < rows && n; row++) {
         double mean = 0, squares = 0;
@@ -94,7 +134,7 @@ static inline void norm_plain(const qk_norm *f) {
     }
 }
 
-static inline void norm_grad_plain(const qk_norm_grad *g) {
+static inline void norm_grad_define(const qk_norm_grad *g) {
     int64_t rows = qp_view_count(g->rstd), n = g->dx->shape[g->dx->ndim - 1];
 #define DY(row, i) norm_load(g->dy, (row)*n + (i))
 #define G(row, i) (DY(row, i) * (g->weight ? norm_load(g->weight, i) : 1))
@@ -125,6 +165,32 @@ static inline void norm_grad_plain(const qk_norm_grad *g) {
 #undef MEAN
 #undef XH
 }
+
+static inline void norm_plain(const qp_call *c) {
+    qk_norm p = norm_parts(c, 0);
+    norm_define(&p);
+}
+static inline void norm_of_sum_plain(const qp_call *c) {
+    qk_norm p = norm_parts(c, 1);
+    norm_define(&p);
+}
+static inline void norm_grad_plain(const qp_call *c) {
+    qk_norm_grad p = norm_grad_parts(c);
+    norm_grad_define(&p);
+}
+
+static inline void norm_shapes(qp_call *c, int of_sum) {
+    const qp_view *x = &c->in[0];
+    int            parameters = c->nout - 1 - of_sum;
+    if (!norm_check(c, 1 + of_sum, parameters + of_sum) || (of_sum && !norm_check_same(c, 1))) return;
+    for (int i = 0; i < c->nout; i++)
+        if (i <= of_sum)
+            qpi_view_init(&c->out[i], x->dtype, x->ndim, x->shape);
+        else /* one value for each row */
+            qpi_view_init(&c->out[i], x->dtype == QP_F64 ? QP_F64 : QP_F32, x->ndim - 1, x->shape);
+}
+static inline void norm_shape(qp_call *c) { norm_shapes(c, 0); }
+static inline void norm_of_sum_shape(qp_call *c) { norm_shapes(c, 1); }
 
 /* Shapes of dx, dweight and dbias; those not wanted are empty. */
 static inline void norm_grad_shape(qp_call *c) {

@@ -2,61 +2,11 @@
  * and definitions: norm.h. Zhang and Sennrich 2019, arXiv:1910.07467. */
 #include "ops/norm.h"
 
-/* x, weight -> y, rstd */
-static qk_norm parts(const qp_call *c) {
-    return (qk_norm){.x = &c->in[0],
-                     .weight = norm_in(c, 1),
-                     .y = &c->out[0],
-                     .rstd = &c->out[1],
-                     .eps = ((const norm_attr *)c->attr)->eps};
-}
-
-/* x, residual, weight -> sum, normed, rstd */
-static qk_norm add_parts(const qp_call *c) {
-    return (qk_norm){.x = &c->in[0],
-                     .residual = &c->in[1],
-                     .weight = norm_in(c, 2),
-                     .sum = &c->out[0],
-                     .y = &c->out[1],
-                     .rstd = &c->out[2],
-                     .eps = ((const norm_attr *)c->attr)->eps};
-}
-
-/* dy, x, rstd, weight, dsum -> dx, dweight */
-static qk_norm_grad grad_parts(const qp_call *c) {
-    const norm_grad_attr *a = c->attr;
-    return (qk_norm_grad){.dy = &c->in[0],
-                          .x = &c->in[1],
-                          .rstd = &c->in[2],
-                          .weight = norm_in(c, 3),
-                          .dsum = norm_in(c, 4),
-                          .dx = &c->out[0],
-                          .dweight = a->dweight ? &c->out[1] : NULL};
-}
-
-static void run(const qp_call *c) {
-    qk_norm p = parts(c);
-    QK(qk_norm_run)(c->exec, &p);
-}
-static void add_run(const qp_call *c) {
-    qk_norm p = add_parts(c);
-    QK(qk_norm_run)(c->exec, &p);
-}
-static void grad_run(const qp_call *c) {
-    qk_norm_grad p = grad_parts(c);
-    QK(qk_norm_grad_run)(c->exec, &p);
-}
-
-QP_KERNEL(rms_norm) = {run, QP_ROWS, NULL};
-QP_KERNEL(add_rms_norm) = {add_run, QP_ROWS, NULL};
-QP_KERNEL(rms_norm_grad) = {grad_run, QP_ROWS, NULL};
+QP_KERNEL(rms_norm) = {norm_run, QP_ROWS, NULL};
+QP_KERNEL(add_rms_norm) = {norm_of_sum_run, QP_ROWS, NULL};
+QP_KERNEL(rms_norm_grad) = {norm_grad_run, QP_ROWS, NULL};
 
 #if QP_BODY
-static void grad_plain(const qp_call *c) {
-    qk_norm_grad p = grad_parts(c);
-    norm_grad_plain(&p);
-}
-
 static double grad_flops(const qp_call *c) { return 10.0 * (double)qp_view_count(&c->out[0]); }
 
 #define WANTED (QP_F32 + 1)
@@ -76,21 +26,10 @@ QP_OP(rms_norm_grad) = {.name = "rms_norm_grad",
                         .nout = 2,
                         .attr_bytes = sizeof(norm_grad_attr),
                         .shape = norm_grad_shape,
-                        .plain = grad_plain,
+                        .plain = norm_grad_plain,
                         .scratch = norm_grad_scratch,
                         .flops = grad_flops,
                         .samples = grad_samples};
-
-static void shape(qp_call *c) {
-    if (!norm_check(c, 1, 1)) return;
-    qpi_view_init(&c->out[0], c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
-    norm_statistics_shape(c, 1);
-}
-
-static void plain(const qp_call *c) {
-    qk_norm p = parts(c);
-    norm_plain(&p);
-}
 
 static void backward(qp_rule *r) {
     r->din[0] = norm_rule(r, &qp_op_rms_norm_grad, r->in[0], 1, 1, r->dout[0], QP_NONE);
@@ -115,8 +54,8 @@ QP_OP(rms_norm) = {.name = "rms_norm",
                    .attr_bytes = sizeof(norm_attr),
                    .saves = QP_SAVE_IN(0) | QP_SAVE_IN(1) | QP_SAVE_OUT(1),
                    .hidden = QP_SAVE_OUT(1),
-                   .shape = shape,
-                   .plain = plain,
+                   .shape = norm_shape,
+                   .plain = norm_plain,
                    .backward = backward,
                    .flops = flops,
                    .samples = samples};
@@ -128,17 +67,6 @@ qp_tensor qp_rms_norm(qp_tensor x, qp_tensor weight, double epsilon) {
 }
 
 /* ---- Of a sum ------------------------------------------------------------------------------- */
-
-static void add_shape(qp_call *c) {
-    if (!norm_check(c, 2, 2) || !norm_check_same(c, 1)) return;
-    for (int i = 0; i < 2; i++) qpi_view_init(&c->out[i], c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
-    norm_statistics_shape(c, 2);
-}
-
-static void add_plain(const qp_call *c) {
-    qk_norm p = add_parts(c);
-    norm_plain(&p);
-}
 
 static void add_backward(qp_rule *r) {
     r->din[0] = r->din[1] = norm_rule(r, &qp_op_rms_norm_grad, r->out[0], 2, 2, r->dout[1], r->dout[0]);
@@ -158,8 +86,8 @@ QP_OP(add_rms_norm) = {.name = "add_rms_norm",
                        .attr_bytes = sizeof(norm_attr),
                        .saves = QP_SAVE_IN(2) | QP_SAVE_OUT(0) | QP_SAVE_OUT(2),
                        .hidden = QP_SAVE_OUT(2),
-                       .shape = add_shape,
-                       .plain = add_plain,
+                       .shape = norm_of_sum_shape,
+                       .plain = norm_of_sum_plain,
                        .backward = add_backward,
                        .flops = flops,
                        .samples = add_samples};
