@@ -107,7 +107,7 @@ static bool history_read(history *t, const char *path, qp_ctx *ctx) {
 /* ---- Curves ----------------------------------------------------------------------------------------- */
 
 #define MOST_POINTS 600
-enum { WIDTH = 760, HEIGHT = 260, LEFT = 64, RIGHT = 14, TOP = 14, BOTTOM = 34 };
+enum { WIDTH = 760, HEIGHT = 260, LEFT = 64, RIGHT = 24, TOP = 14, BOTTOM = 34 };
 
 typedef struct {
     int    n;
