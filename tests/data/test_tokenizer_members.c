@@ -1,10 +1,12 @@
 /* Every member of every golden tokenizer.json, gone or of another kind: the file is refused with a text,
  * or makes a tokenizer that encodes, can be saved, and is the same when loaded again. */
+#define _GNU_SOURCE /* asprintf */
 #include "support.h"
 
 #include <jansson.h>
 
 #include "data/tokenizer.h"
+#include "data/unicode.h"
 
 static const char *const names[] = {"gpt2",  "llama3", "qwen2", "digits", "dropped",
                                     "fused", "added",  "gaps",  "bytes",  "regex"};
@@ -149,7 +151,61 @@ static void rare(void **state) {
     }
 }
 
+/* \w as the regular expressions of `tokenizers` have it: letters, marks, digits, connectors, joiners,
+ * letters in circles and squares. */
+static void word_characters(void **state) {
+    (void)state;
+    static const uint32_t yes[] = {'a',     'Z',     '0',     '_',     0xE9,    0x301,  0x203F,
+                                   0x200C,  0x200D,  0x2160,  0x24B6,  0x24E9,  0x4E00, 0x1F130,
+                                   0x1F149, 0x1F150, 0x1F169, 0x1F170, 0x1F189, 0x20DD};
+    static const uint32_t no[] = {' ',     '-',     '.',     0x200B,  0x200E,  0x24B5,  0x24EA, 0x1F12F,
+                                  0x1F14A, 0x1F14F, 0x1F16A, 0x1F16F, 0x1F18A, 0x1F600, 0xE000, 0x110000};
+    for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
+        if (!qpi_code_is_word(yes[i])) fail_msg("U+%04X is \\w", yes[i]);
+    for (size_t i = 0; i < sizeof no / sizeof *no; i++)
+        if (qpi_code_is_word(no[i])) fail_msg("U+%04X is no \\w", no[i]);
+    assert_true(qpi_word_at_start((const uint8_t *)"a", 1) && !qpi_word_at_start((const uint8_t *)"\xC3", 1));
+    assert_true(qpi_word_at_end((const uint8_t *)"-\xC3\xA9", 3) && !qpi_word_at_end((const uint8_t *)"a-", 2));
+    assert_false(qpi_word_at_end((const uint8_t *)"", 0) || qpi_word_at_start((const uint8_t *)"", 0));
+}
+
+/* A pattern that gives matches from outside of what was asked, or that goes on for ever, fails; nothing
+ * else does. */
+static void hard_patterns(void **state) {
+    (void)state;
+    static const char *const patterns[] = {"(?=ab\\\\K)", "(a+)+$"};
+    static char              text[4000];
+    memset(text, 'a', sizeof text);
+    text[sizeof text - 1] = 'b';
+    for (int i = 0; i < 2; i++) {
+        char      *json = NULL;
+        qpi_error  e = {0};
+        qp_ids     ids = {0};
+        qpi_piece  piece = {.text = (const uint8_t *)text, .size = sizeof text, .whole = true};
+        qpi_pieces pieces = {&piece, 1, 1};
+        assert_true(
+            asprintf(&json,
+                     "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]},\"pre_"
+                     "tokenizer\":{\"type\":"
+                     "\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},"
+                     "\"behavior\":"
+                     "\"Isolated\"},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}}",
+                     patterns[i]) > 0);
+        qp_tokenizer *t = qpi_tokenizer_parse("x", json, strlen(json), &e);
+        if (t) {
+            bool done = qpi_pieces_encode(t, NULL, &pieces, false, &ids, &e);
+            assert_true(done == (e.code == QP_OK));
+            if (i == 1 && done) fail_msg("%s was matched", patterns[i]);
+        }
+        assert_true(t || e.code == QP_ERR_FORMAT || e.code == QP_ERR_UNSUPPORTED);
+        qp_ids_free(&ids);
+        qpi_tokenizer_free(t);
+        free(json);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(members), cmocka_unit_test(rare)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(members), cmocka_unit_test(rare),
+                                       cmocka_unit_test(word_characters), cmocka_unit_test(hard_patterns)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -228,6 +228,17 @@ static void refused(void **state) {
     assert_int_not_equal(qp_file_save(ctx, path, 1, &one, (qp_save_options){.meta = &bad, .meta_count = 1}),
                          QP_OK);
     expect_error(ctx, QP_ERR_ARGUMENT, "metadata 0");
+    for (int i = 0; i < 3; i++) {
+        bad = (qp_meta[]){{NULL, "v"}, {"k", NULL}, {"\xFF", "v"}}[i];
+        assert_int_not_equal(qp_file_save(ctx, path, 1, &one, (qp_save_options){.meta = &bad, .meta_count = 1}),
+                             QP_OK);
+        expect_error(ctx, QP_ERR_ARGUMENT, "metadata 0");
+    }
+    qp_scope  s = qp_enter(ctx);
+    qp_tensor gone = qp_scalar(ctx, QP_F32, 1);
+    qp_leave(s);
+    assert_int_not_equal(qp_file_save(ctx, path, 1, &(qp_named){"x", gone}, (qp_save_options){0}), QP_OK);
+    qp_clear(ctx);
     qp_fail(ctx, QP_ERR_STATE, "poisoned");
     assert_int_not_equal(qp_file_save(ctx, path, 1, &one, (qp_save_options){0}), QP_OK);
     expect_error(ctx, QP_ERR_STATE, "poisoned");
