@@ -73,7 +73,8 @@ typedef qp_code qp_status;
     X(I64, "i64", int64_t, 8, "I64", 0) \
     X(I32, "i32", int32_t, 4, "I32", 0) \
     X(U8, "u8", uint8_t, 1, "U8", 0) \
-    X(BOOL, "bool", uint8_t, 1, "BOOL", 0)
+    X(BOOL, "bool", uint8_t, 1, "BOOL", 0) \
+    X(I8, "i8", int8_t, 1, "I8", 0)
 
 typedef enum {
 #define X(name, text, type, bytes, st, is_float) QP_##name,

@@ -97,7 +97,7 @@ QP_API qp_tensor qp_grad_into(const qp_rule *rule, int i);
 /* A call for the harness to try. `in` lists inputs: KIND[SIZES] separated by spaces, KIND
  * one of x (normal, not near 0), p (0.5..2.5), u (0..1), d (distinct, well apart), iN (i64
  * below N), oN (i64 offsets: sorted, from 0 to N), t (i64 tree: along the last axis, each -1 or the
- * index of an earlier one), b (bool), - (absent). "x[3,5] i7[3]" is a
+ * index of an earlier one), b (bool), q (i8, -127..127), - (absent). "x[3,5] i7[3]" is a
  * 3x5 float and 3 integers in 0..6. Floats are f32, and f64 where gradients are compared
  * with differences; !KIND is a constant: always f32, no gradient ("x[2,4] !p[4]"); ^KIND is
  * always f64. */

@@ -120,6 +120,12 @@ typedef enum { QP_ACT_NONE, QP_ACT_RELU, QP_ACT_GELU, QP_ACT_GELU_TANH, QP_ACT_S
  * residual [.., O] or QP_NONE. torch.nn.functional.linear with a fused end. */
 QP_API qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual);
 
+/* x w^T + bias with 8-bit weights: x [.., I], w i8 [O, I] with an f32 scale [O] for each row (its
+ * values are w * scale), bias f32 [O] or QP_NONE. x's rows are rounded to 8 bits, each by its
+ * largest magnitude, and the products are summed as whole numbers: the same bits on every
+ * instruction set (VNNI where there is). (no gradient) arXiv:2208.07339 */
+QP_API qp_tensor qp_linear_int8(qp_tensor x, qp_tensor w, qp_tensor scale, qp_tensor bias);
+
 /* ---- Norms: over the last axis ---------------------------------------------------------------------- */
 
 /* (x - mean) / sqrt(var + eps) * weight + bias; weight, bias [D] or QP_NONE. arXiv:1607.06450 */

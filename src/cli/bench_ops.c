@@ -65,6 +65,9 @@ static void run_causal(const qp_tensor *in, qp_tensor *out) {
 static void run_linear_cross_entropy(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_linear_cross_entropy(in[0], in[1], in[2], (qp_loss_options){0});
 }
+static void run_linear_int8(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_linear_int8(in[0], in[1], in[2], QP_NONE);
+}
 static void run_attention(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_attention(in[0], in[1], in[2], (qp_mask){0}, 0);
 }
@@ -98,6 +101,7 @@ static const test tests[] = {{"add", "xy", run_add, USUAL},
                              {"dropout", "x", run_dropout, USUAL},
                              {"attention", "qkl", run_attention, USUAL},
                              {"linear", "xw", run_linear, USUAL},
+                             {"linear_int8", "x8s", run_linear_int8, USUAL},
                              {"cross_entropy", "xt", run_cross_entropy, {{1024, GPT2}}},
                              {"linear_cross_entropy", "xhg", run_linear_cross_entropy, {{1024, 768}}},
                              {"attention", "444", run_causal, {{4096, 512}, {16384, 512}}}};
@@ -123,6 +127,8 @@ static qp_tensor input(qp_ctx *ctx, char kind, int64_t R, int64_t C) {
     case 'e': shape[0] = VOCABULARY; break;
     case 'h': shape[0] = GPT2; break;
     case 'w': shape[0] = C; break;
+    case '8': return qp_cast(qp_affine(qp_randn(ctx, QP_F32, 2, (int64_t[]){C, C}), 40, 0), QP_I8);
+    case 's': return qp_full(ctx, QP_F32, 1, &C, 0.01);
     case 'v':
     case 'u':
         shape[0] = C;

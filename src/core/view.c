@@ -124,6 +124,7 @@ double qp_load(const qp_view *v, int64_t offset) {
     case QP_I64: return (double)((const int64_t *)v->data)[offset];
     case QP_I32: return ((const int32_t *)v->data)[offset];
     case QP_U8: return ((const uint8_t *)v->data)[offset];
+    case QP_I8: return ((const int8_t *)v->data)[offset];
     case QP_BOOL: return ((const uint8_t *)v->data)[offset] != 0;
     default: return 0;
     }
@@ -146,6 +147,7 @@ void qp_store(const qp_view *v, int64_t offset, double x) {
     case QP_I64: ((int64_t *)v->data)[offset] = to_int(x, INT64_MIN, INT64_MAX); break;
     case QP_I32: ((int32_t *)v->data)[offset] = (int32_t)to_int(x, INT32_MIN, INT32_MAX); break;
     case QP_U8: ((uint8_t *)v->data)[offset] = (uint8_t)to_int(x, 0, 255); break;
+    case QP_I8: ((int8_t *)v->data)[offset] = (int8_t)to_int(x, -128, 127); break;
     case QP_BOOL: ((uint8_t *)v->data)[offset] = x != 0; break;
     default: break;
     }

@@ -12,7 +12,6 @@ static const qpi_safetensors_type types[] = {
 #define X(name, text, type, bytes, st, is_float) {st, 8 * bytes, QP_##name},
     QP_DTYPES(X)
 #undef X
-        {"I8", 8, -1},
     {"I16", 16, -1},
     {"U16", 16, -1},
     {"U32", 32, -1},

@@ -38,6 +38,7 @@ static void load(qp_dtype t, const void *p, int64_t stride, int64_t n, float *x)
         CASE(QP_I64, int64_t, )
         CASE(QP_I32, int32_t, )
         CASE(QP_U8, uint8_t, )
+        CASE(QP_I8, int8_t, )
         CASE(QP_BOOL, uint8_t, != 0)
 #undef CASE
     default: break;
@@ -70,6 +71,7 @@ static void store(qp_dtype t, void *p, int64_t stride, int64_t n, const float *x
         CASE(QP_F32, float, x[i])
         CASE(QP_F64, double, x[i])
         CASE(QP_U8, uint8_t, TO_INT(x[i], 0.0f, 255.0f))
+        CASE(QP_I8, int8_t, TO_INT(x[i], -128.0f, 127.0f))
         CASE(QP_BOOL, uint8_t, x[i] != 0)
 #undef CASE
     case QP_I64:
@@ -111,7 +113,7 @@ static void run(const qp_call *c) { qk_elementwise(c, row); }
 static bool small(qp_dtype t) { return t == QP_F32 || t == QP_BF16 || t == QP_F16; }
 static bool takes(const qp_call *c) {
     qp_dtype x = c->in[0].dtype, y = c->out[0].dtype;
-    return small(x) || small(y) || x == QP_U8 || x == QP_BOOL;
+    return small(x) || small(y) || x == QP_U8 || x == QP_I8 || x == QP_BOOL;
 }
 
 QP_KERNEL(cast) = {run, QP_ELEMENTWISE, takes};
@@ -145,6 +147,8 @@ static const qp_sample samples[] = {{.in = "x[3,35]", TO(QP_BF16), .no_grad = tr
                                     {.in = "x[67]", TO(QP_I32), .no_grad = true},
                                     {.in = "p[67]", TO(QP_U8), .no_grad = true},
                                     {.in = "x[9]", TO(QP_BOOL), .no_grad = true},
+                                    {.in = "x[3,37]", TO(QP_I8), .no_grad = true},
+                                    {.in = "q[3,37]", TO(QP_F32), .no_grad = true},
                                     {.in = "i99[3,5]", TO(QP_F32), .no_grad = true},
                                     {.in = "i99[67]", TO(QP_I32), .no_grad = true},
                                     {.in = "b[67]", TO(QP_F32), .no_grad = true},

@@ -275,6 +275,19 @@ for (B, T, S, H, KV, K), starts, parents, window in [
          randn(B, T, H, K, scale=2), randn(B, S, KV, K), randn(B, S, KV, K), torch.tensor(starts),
          *([] if parents is None else [parents]), **settings)
 
+# ---- 8-bit weights: rows of x by their largest magnitude, in single precision ----
+def linear_int8(x, w, scale, bias=None):
+    x = x.detach().float()
+    most = x.abs().amax(-1, keepdim=True)
+    q = torch.round(x * (127.0 / most))
+    y = (q.double() @ w.double().T) * (most / 127.0).double() * scale.detach()
+    return y if bias is None else y + bias.detach()
+
+
+for x, out, bias in [((3, 5), 4, True), ((2, 3, 70), 9, False), ((1, 300), 13, True), ((9, 64), 33, False)]:
+    case("linear_int8", linear_int8, randn(*x, scale=3), ints(128, out, x[-1], low=-127), positive(out),
+         *([randn(out)] if bias else []))
+
 if __name__ == "__main__":
     shutil.rmtree(OPS, ignore_errors=True)
     for name, (tensors, settings) in files.items():

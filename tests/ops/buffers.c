@@ -7,6 +7,7 @@
 qp_dtype input_dtype(const input *in, form f) {
     if (strchr("iot", in->kind)) return f.integers;
     if (in->kind == 'b') return QP_BOOL;
+    if (in->kind == 'q') return QP_I8;
     return in->constant ? QP_F32 : in->wide ? QP_F64 : f.floats;
 }
 

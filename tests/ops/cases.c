@@ -31,7 +31,7 @@ static bool read_input(input *in, const char **text) {
     const char *p = *text;
     *in = (input){.count = 1};
     for (; *p == '!' || *p == '^'; p++) *(*p == '!' ? &in->constant : &in->wide) = true;
-    if (!*p || !strchr("xpudiobt-", *p)) return false;
+    if (!*p || !strchr("xpudiobtq-", *p)) return false;
     in->kind = *p++;
     if (in->kind == '-') {
         in->ndim = -1;
@@ -85,6 +85,7 @@ static double draw(const input *in) {
     case 'p': return (float)(0.5 + 2 * uniform());
     case 'u': return (float)uniform();
     case 'b': return uniform() < 0.5;
+    case 'q': return floor(uniform() * 255) - 127;
     default: return floor(uniform() * (double)(in->limit + (in->kind == 'o')));
     }
 }

@@ -79,6 +79,10 @@ static void run_sort(call *c) {
     qp_sort(c->in[0], axis_of(c), integer(c, "descending"), &c->out[0], &c->out[1]);
     c->nout = 2;
 }
+static void run_linear_int8(call *c) {
+    qp_tensor bias = qp_is_none(c->in[3]) ? QP_NONE : qp_cast(c->in[3], QP_F32);
+    c->out[0] = qp_linear_int8(c->in[0], qp_cast(c->in[1], QP_I8), qp_cast(c->in[2], QP_F32), bias);
+}
 static void run_linear(call *c) { c->out[0] = qp_linear(c->in[0], c->in[1], c->in[2], QP_ACT_NONE, QP_NONE); }
 static void run_layer_norm(call *c) { c->out[0] = qp_layer_norm(c->in[0], c->in[1], c->in[2], number(c, "eps")); }
 static void run_rms_norm(call *c) { c->out[0] = qp_rms_norm(c->in[0], c->in[1], number(c, "eps")); }
@@ -162,7 +166,7 @@ static const struct {
     ROW(square) ROW(log) ROW(sqrt) ROW(rsqrt) ROW(swiglu) ROW(add) ROW(sub) ROW(mul) ROW(div) ROW(maximum)
     ROW(minimum) ROW(pow) ROW(eq) ROW(ne) ROW(lt) ROW(le) ROW(gt) ROW(ge) ROW(matmul) ROW(embedding) ROW(cumsum)
     ROW(softmax) ROW(log_softmax) ROW(where) ROW(sum) ROW(mean) ROW(max) ROW(logsumexp) ROW(argmax) ROW(topk)
-    ROW(sort) ROW(linear) ROW(layer_norm) ROW(rms_norm) ROW(one_hot) ROW(rope) ROW(attention) ROW(cross_entropy)
+    ROW(sort) ROW(linear) ROW(linear_int8) ROW(layer_norm) ROW(rms_norm) ROW(one_hot) ROW(rope) ROW(attention) ROW(cross_entropy)
     ROW(concat) ROW(split) ROW(slice) ROW(permute) ROW(roll) ROW(pad) ROW(gather) ROW(scatter_add)
 };
 
