@@ -244,7 +244,13 @@ int main(int argc, char **argv)
     float *memory = aligned_alloc(64, (floats + 16) / 16 * 64);
     b.exec = (qp_exec){qpi_pool_new(threads), threads, aligned_alloc(64, (scratch + 63) / 64 * 64)};
     if (!memory || !b.exec.pool || !b.exec.scratch) return 1;
-    for (size_t i = 0; i < floats; i++) memory[i] = (float)(i % 13) * 0.01f;
+    for (size_t i = 0; i < floats; i++) { /* in bf16 a pair of such values */
+        uint32_t bits;
+        memory[i] = (float)(i % 13) * 0.01f;
+        memcpy(&bits, &memory[i], 4);
+        bits = bits >> 16 | (bits & 0xffff0000u);
+        if (b.type == QP_BF16) memcpy(&memory[i], &bits, 4);
+    }
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         bool wanted = optind == argc;
         for (int a = optind; a < argc; a++) wanted |= !strcmp(argv[a], shapes[i].form);
