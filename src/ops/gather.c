@@ -172,7 +172,8 @@ static void gather_backward(qp_rule *r) {
 
 /* Of the larger tensor only the elements that are named. */
 static double elements_bytes(const qp_call *c, const qp_view *near, size_t passes) {
-    return (double)qp_view_count(&c->in[1]) * (double)(passes * qp_dtype_bytes(near->dtype) + qp_dtype_bytes(c->in[1].dtype));
+    size_t each = passes * qp_dtype_bytes(near->dtype) + qp_dtype_bytes(c->in[1].dtype);
+    return (double)qp_view_count(&c->in[1]) * (double)each;
 }
 static double gather_bytes(const qp_call *c) { return elements_bytes(c, &c->out[0], 2); }
 
