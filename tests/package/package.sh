@@ -18,8 +18,8 @@ version=$(sed -n 's/^#define QP_VERSION "\(.*\)"/\1/p' "$work/usr/include/quipu/
 for file in "$library" "$quipu"; do
     ! ldd "$file" | grep 'not found' || fail "$file lacks libraries"
     ! readelf -S "$file" | grep -q '\.debug_info\|\.symtab' || fail "$file is not stripped"
-    [ "$(stat -c %s "$file")" -le 3000000 ] || fail "$file is larger than 3 MB"
 done
+[ "$(stat -c %s "$library")" -le 3000000 ] || fail "$library is larger than 3 MB"
 for package in libquipu0.1 quipu; do
     depends=$(dpkg-deb -f "$folder"/"$package"_*.deb Depends)
     for needed in libc6 libjansson4 libpcre2-8-0 libutf8proc; do
