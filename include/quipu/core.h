@@ -264,11 +264,11 @@ QP_API void qp_grad(int ny, const qp_tensor *ys, int nx, const qp_tensor *xs, qp
  * a scope puts it back, too. */
 QP_API bool qp_no_grad(qp_ctx *ctx, bool on);
 
-/* Mixed precision: products and attention on f32 round their operands to QP_BF16 or QP_F16,
- * add up in f32 and give f32; all else computes as it did, and no value is stored in the
- * smaller type. QP_F32: off, as at first. Gradients are formed as the forward call was. Returns
- * what it was before; leaving a scope puts it back. f16 gradients want their loss scaled.
- * Error: ARGUMENT (another type). */
+/* Mixed precision: products of f32 (not those within attention) round their operands to QP_BF16 or
+ * QP_F16, add up in f32 and give f32; all else computes as it did, and no value is stored in the
+ * smaller type. QP_F32: off, as at first. Gradients are formed as the forward call was. Returns what
+ * it was before; leaving a scope puts it back. f16 gradients want their loss scaled. Error: ARGUMENT
+ * (another type). */
 QP_API qp_dtype qp_autocast(qp_ctx *ctx, qp_dtype dtype);
 
 /* The same value without its history. */

@@ -449,7 +449,6 @@ QP_OP(attention) = {.name = "attention",
                     .backward = backward,
                     .scratch = scratch,
                     .flops = flops,
-                    .autocast = true,
                     .samples = samples};
 
 static const qp_sample samples_grad[] = {
@@ -470,7 +469,6 @@ QP_OP(attention_grad) = {.name = "attention_grad",
                          .plain = plain_grad,
                          .scratch = scratch_grad,
                          .flops = flops_grad,
-                         .autocast = true,
                          .samples = samples_grad,
                          .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS)};
 
