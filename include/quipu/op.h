@@ -67,8 +67,8 @@ typedef enum {
 typedef struct {
     void (*run)(const qp_call *call); /* NULL: no kernel, `plain` runs */
     qp_layout layout;
-    bool (*takes)(const qp_call *call); /* types and sizes it can do; NULL: every float, out[0]
-                                           and what it writes is f32 */
+    bool (*takes)(const qp_call *call); /* types and sizes it can do; NULL: every float, out[0] and
+                                           what it writes is f32, other inputs f32, i64 or i32 */
 } qp_kernel;
 
 /* The gradient rule. It is written with ops, so it needs no memory management: the core

@@ -88,9 +88,11 @@ static bool make_contiguous(qp_ctx *ctx, const qp_device *device, running *r, qp
 
 static bool default_takes(const qp_call *c) {
     if (c->out[0].dtype != QP_F32) return false; /* integers in, integers out is the definition's */
-    for (int i = 0; i < c->nin; i++)
-        if (c->in[i].ndim >= 0 && c->in[i].dtype != QP_F32 && (qp_dtype_is_float(c->in[i].dtype) || written(c->op, i)))
-            return false;
+    for (int i = 0; i < c->nin; i++) {
+        qp_dtype t = c->in[i].dtype;
+        bool     index = t == QP_I64 || t == QP_I32;
+        if (c->in[i].ndim >= 0 && t != QP_F32 && (!index || written(c->op, i))) return false;
+    }
     for (int i = 0; i < c->nout; i++)
         if (qp_dtype_is_float(c->out[i].dtype) && c->out[i].dtype != QP_F32) return false;
     return true;

@@ -15,7 +15,11 @@ static void row(const qp_call *c, char *const *p, int64_t n) {
 
 static void run(const qp_call *c) { qk_elementwise(c, row); }
 
-QP_KERNEL(add_scaled) = {run, QP_ELEMENTWISE, NULL};
+static bool takes(const qp_call *c) {
+    return c->out[0].dtype == QP_F32 && c->in[1].dtype == QP_F32 && c->in[2].dtype == QP_F32;
+}
+
+QP_KERNEL(add_scaled) = {run, QP_ELEMENTWISE, takes};
 
 #if QP_BODY
 static double f(const double *x, const void *attr) {

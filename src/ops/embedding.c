@@ -55,7 +55,9 @@ static void grad_run(const qp_call *c) {
     qp_parallel(c->exec, D, share < 64 ? 64 : share, add_columns, (void *)c);
 }
 
-QP_KERNEL(embedding_grad) = {grad_run, QP_ROWS, NULL};
+static bool grad_takes(const qp_call *c) { return c->out[0].dtype == QP_F32 && c->in[1].dtype == QP_F32; }
+
+QP_KERNEL(embedding_grad) = {grad_run, QP_ROWS, grad_takes};
 
 #if QP_BODY
 #include "core/core.h"

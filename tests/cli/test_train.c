@@ -34,7 +34,7 @@ static void test_tensorboard(void **state) {
     (void)state;
     write_data();
     for (int steps = 4; steps <= 8; steps += 4) {
-        char text[8];
+        char text[16];
         snprintf(text, sizeof text, "%d", steps);
         expect_success(TRAIN("--out", "%/board", "--steps", text, "--quiet", "--tensorboard", "--histograms", "2", "--resume"));
     }

@@ -413,7 +413,7 @@ static qp_tensor odd_forward(const qp_block *b, qp_tensor x, const qp_sequence *
     case 3: qp_sequence_add(s, "aux.wide", x); return x;
     case 4:
         for (int i = 0; i < 20; i++) {
-            char name[16];
+            char name[24];
             snprintf(name, sizeof name, "carry%d", i);
             qp_sequence_add(s, name, x);
         }
