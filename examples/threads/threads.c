@@ -31,7 +31,7 @@ static bool share_weights(qp_model *model, qp_model *owner) {
         for (int k = 0; k < qp_ndim(e->tensor); k++) shape[k] = qp_size(e->tensor, k);
         qp_scope  s = qp_enter(ctx);
         qp_tensor view = qp_attach(ctx, qp_dtype_of(e->tensor), qp_ndim(e->tensor), shape,
-                                   qp_data_of(e->tensor), true, NULL, NULL);
+                                   (void *)qp_data_of(e->tensor), true, NULL, NULL);
         qp_status status = qp_param_set(mine.entries[i].tensor, view);
         qp_leave(s);
         if (status != QP_OK) return false;
