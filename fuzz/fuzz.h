@@ -16,7 +16,7 @@ static void fuzz_remove(void) {
 
 /* A folder of this process, removed when it ends. */
 static inline const char *fuzz_folder(void) {
-    snprintf(fuzz_made, sizeof fuzz_made, "/tmp/quipu-fuzz-XXXXXX");
+    snprintf(fuzz_made, sizeof fuzz_made, P_tmpdir "/quipu-fuzz-XXXXXX");
     if (!mkdtemp(fuzz_made)) abort();
     atexit(fuzz_remove);
     return fuzz_made;

@@ -170,7 +170,8 @@ QP_API int64_t qp_view_offset(const qp_view *v, int64_t index);
 /* out[0] = f(x, attr) elementwise, x[i] from input i (elementwise ops: views fit already). */
 QP_API void qp_plain_map(const qp_call *call, double (*f)(const double *x, const void *attr));
 
-/* Samples for elementwise ops of one input. */
+/* Samples for elementwise ops of one input, and of two that broadcast. */
+extern QP_API const qp_sample qp_binary_samples[];
 extern QP_API const qp_sample qp_unary_samples[];
 extern QP_API const qp_sample qp_unary_positive_samples[]; /* p instead of x */
 

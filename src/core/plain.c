@@ -16,3 +16,7 @@ void qp_plain_map(const qp_call *call, double (*f)(const double *x, const void *
 
 const qp_sample qp_unary_samples[] = UNARY_SAMPLES("x");
 const qp_sample qp_unary_positive_samples[] = UNARY_SAMPLES("p");
+
+const qp_sample qp_binary_samples[] = {{.in = "x[3,5] x[3,5]"}, {.in = "x[4,1,5] x[3,1]"}, {.in = "x[] x[2,3]"},
+                                       {.in = "x[0,3] x[3]"},   {.in = "x[67] x[67]"},     {.in = "i9[5] i9[5]", .no_grad = true},
+                                       {0}};

@@ -18,10 +18,6 @@ static void backward(qp_rule *r) {
         if (r->need[i]) r->din[i] = qp_sum_to(r->dout[0], r->in[i]);
 }
 
-static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"}, {.in = "x[4,1,5] x[3,1]"}, {.in = "x[] x[2,3]"},
-                                    {.in = "x[0,3] x[3]"},   {.in = "x[67] x[67]"},     {.in = "i9[5] i9[5]", .no_grad = true},
-                                    {0}};
-
 QP_OP(add) = {.name = "add",
               .source = "torch.add",
               .min_in = 2,
@@ -30,7 +26,7 @@ QP_OP(add) = {.name = "add",
               .plain = plain,
               .backward = backward,
               .elementwise = true,
-              .samples = samples};
+              .samples = qp_binary_samples};
 
 qp_tensor qp_add(qp_tensor x, qp_tensor y) { return QP_CALL(add, NULL, x, y); }
 #endif

@@ -44,14 +44,6 @@ static void backward(qp_rule *r) {
     }
 }
 
-static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"},
-                                    {.in = "x[4,1,5] x[3,1]"},
-                                    {.in = "x[] x[2,3]"},
-                                    {.in = "x[0,3] x[3]"},
-                                    {.in = "x[67] x[67]"},
-                                    {.in = "i9[5] i9[5]", .no_grad = true},
-                                    {0}};
-
 QP_OP(maximum) = {.name = "maximum",
                   .source = "torch.maximum",
                   .min_in = 2,
@@ -61,7 +53,7 @@ QP_OP(maximum) = {.name = "maximum",
                   .plain = plain,
                   .backward = backward,
                   .elementwise = true,
-                  .samples = samples};
+                  .samples = qp_binary_samples};
 
 static const qp_sample grad_samples[] = {
     {.in = "x[3,5] x[3,5] x[3,5]"}, {.in = "i3[40] i3[40] i9[40]"}, {.in = "x[4,1,5] x[3,1] x[4,3,5]"}, {0}};

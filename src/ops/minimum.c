@@ -24,14 +24,6 @@ static void backward(qp_rule *r) {
     }
 }
 
-static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"},
-                                    {.in = "x[4,1,5] x[3,1]"},
-                                    {.in = "x[] x[2,3]"},
-                                    {.in = "x[0,3] x[3]"},
-                                    {.in = "x[67] x[67]"},
-                                    {.in = "i9[5] i9[5]", .no_grad = true},
-                                    {0}};
-
 QP_OP(minimum) = {.name = "minimum",
                   .source = "torch.minimum",
                   .min_in = 2,
@@ -41,7 +33,7 @@ QP_OP(minimum) = {.name = "minimum",
                   .plain = plain,
                   .backward = backward,
                   .elementwise = true,
-                  .samples = samples};
+                  .samples = qp_binary_samples};
 
 qp_tensor qp_minimum(qp_tensor x, qp_tensor y) { return QP_CALL(minimum, NULL, x, y); }
 #endif

@@ -18,14 +18,6 @@ static void backward(qp_rule *r) {
     if (r->need[1]) r->din[1] = qp_neg(qp_sum_to(r->dout[0], r->in[1]));
 }
 
-static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"},
-                                    {.in = "x[4,1,5] x[3,1]"},
-                                    {.in = "x[] x[2,3]"},
-                                    {.in = "x[0,3] x[3]"},
-                                    {.in = "x[67] x[67]"},
-                                    {.in = "i9[5] i9[5]", .no_grad = true},
-                                    {0}};
-
 QP_OP(sub) = {.name = "sub",
               .source = "torch.sub",
               .min_in = 2,
@@ -34,7 +26,7 @@ QP_OP(sub) = {.name = "sub",
               .plain = plain,
               .backward = backward,
               .elementwise = true,
-              .samples = samples};
+              .samples = qp_binary_samples};
 
 qp_tensor qp_sub(qp_tensor x, qp_tensor y) { return QP_CALL(sub, NULL, x, y); }
 #endif

@@ -61,7 +61,7 @@ static int save_model(const char *name) {
 
 int make_folder(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/quipu-test-XXXXXX");
+    strcpy(folder, P_tmpdir "/quipu-test-XXXXXX");
     return mkdtemp(folder) ? save_model("bytes") : -1;
 }
 

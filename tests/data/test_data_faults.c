@@ -2,36 +2,11 @@
  * sets: a clean error or success, and nothing leaks. */
 #include "support.h"
 
-#include "../format/faults.h"
+#include "../format/in_turn.h"
 
 #if FAULTS
 
 static const char *name; /* of the golden tokenizer at hand */
-
-static void in_turn(bool (*job)(qp_ctx *ctx), int threads) {
-    qp_ctx *warm = qp_open((qp_options){.threads = threads});
-    if (!job(warm)) fail_msg("%s", qp_error(warm));
-    qp_close(warm);
-    for (long n = 1;; n += n < 400 ? 1 : 1 + n / 50) {
-        long held = atomic_load(&faults_held);
-        bool succeeded = false, failed = false;
-        char text[600] = "";
-        faults_begin(n);
-        qp_ctx *ctx = qp_open((qp_options){.threads = threads});
-        if (ctx) {
-            succeeded = job(ctx);
-            failed = qp_failed(ctx);
-            snprintf(text, sizeof text, "%s", qp_error(ctx));
-            qp_close(ctx);
-        }
-        bool hit = faults_end();
-        if (ctx && succeeded == failed) fail_msg("call %ld: result and error disagree: \"%s\"", n, text);
-        if (failed && !text[0]) fail_msg("call %ld: no text", n);
-        if (atomic_load(&faults_held) != held)
-            fail_msg("call %ld: %ld blocks leaked (%s)", n, atomic_load(&faults_held) - held, text);
-        if (!hit) break;
-    }
-}
 
 static bool load_and_use(qp_ctx *ctx) {
     static const char text[] =
@@ -55,7 +30,7 @@ static void tokenizers(void **state) {
     const char *const names[] = {"dropped", "fused", "added", "llama3", "qwen2", "gaps", "bytes"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         name = names[i];
-        in_turn(load_and_use, 1);
+        in_turn(load_and_use, 1, NULL, NULL);
     }
     remove(temporary("faults.json"));
 }
@@ -74,7 +49,7 @@ static bool encode_long(qp_ctx *ctx) {
 
 static void encoding_in_threads(void **state) {
     (void)state;
-    in_turn(encode_long, 3);
+    in_turn(encode_long, 3, NULL, NULL);
 }
 
 static bool train(qp_ctx *ctx) {
@@ -85,8 +60,8 @@ static bool train(qp_ctx *ctx) {
 
 static void training(void **state) {
     (void)state;
-    in_turn(train, 1);
-    in_turn(train, 2);
+    in_turn(train, 1, NULL, NULL);
+    in_turn(train, 2, NULL, NULL);
 }
 
 static int ahead;
@@ -109,7 +84,7 @@ static bool read_data(qp_ctx *ctx) {
 
 static void data_sets(void **state) {
     (void)state;
-    for (ahead = -1; ahead < 3; ahead += 3) in_turn(read_data, 1);
+    for (ahead = -1; ahead < 3; ahead += 3) in_turn(read_data, 1, NULL, NULL);
 }
 
 static bool read_lines(qp_ctx *ctx) {
@@ -121,7 +96,7 @@ static bool read_lines(qp_ctx *ctx) {
 static void json_lines(void **state) {
     (void)state;
     write_text(temporary("faults.jsonl"), "{\"text\":\"one \\u00e9\"}\n{\"text\":\"two\"}\n");
-    in_turn(read_lines, 1);
+    in_turn(read_lines, 1, NULL, NULL);
     remove(temporary("faults.jsonl"));
 }
 

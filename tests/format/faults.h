@@ -121,7 +121,9 @@ int symlink(const char *target, const char *path) {
 DIR *opendir(const char *path) {
     if (faults_now(EIO)) return NULL;
     int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    return fd < 0 ? NULL : fdopendir(fd);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d && fd >= 0) syscall(SYS_close, fd); /* fdopendir allocates, which may have been what failed */
+    return d;
 }
 int fsync(int fd) { return faults_now(EIO) ? -1 : (int)syscall(SYS_fsync, fd); }
 int close(int fd) {

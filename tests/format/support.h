@@ -20,7 +20,7 @@ static inline const char *temporary(const char *name) {
     static char path[4][300];
     static int  turn;
     turn = (turn + 1) % 4;
-    snprintf(path[turn], sizeof path[turn], "/tmp/quipu-test-%ld-%s", (long)getpid(), name);
+    snprintf(path[turn], sizeof path[turn], P_tmpdir "/quipu-test-%ld-%s", (long)getpid(), name);
     return path[turn];
 }
 

@@ -60,8 +60,8 @@ static void opening(void **state) {
         assert_non_null(b->data);
         assert_int_equal(b->size, 0);
         qpi_bytes_release(b);
-        assert_null(qpi_bytes_open("/tmp", (qpi_open_mode)mode, &e));
-        expect_failure(&e, QP_ERR_IO, "/tmp: expected a regular file, found a folder");
+        assert_null(qpi_bytes_open(P_tmpdir, (qpi_open_mode)mode, &e));
+        expect_failure(&e, QP_ERR_IO, P_tmpdir ": expected a regular file, found a folder");
         assert_null(qpi_bytes_open(pipe, (qpi_open_mode)mode, &e));
         expect_failure(&e, QP_ERR_IO, "found a device or pipe");
         assert_null(qpi_bytes_open("/nowhere/at/all", (qpi_open_mode)mode, &e));

@@ -2,56 +2,14 @@
  * nothing leaks, no file is left half written. */
 #include "support.h"
 
-#include <dirent.h>
-
-#include "faults.h"
 #include "format/json.h"
 #include "format/reader.h"
 #include "format/writer.h"
+#include "in_turn.h"
 
 #if FAULTS
 
 static char folder[200], path[300];
-
-static int files_in(const char *where) {
-    int  n = 0;
-    DIR *d = opendir(where);
-    for (struct dirent *x; d && (x = readdir(d));) n += x->d_name[0] != '.';
-    if (d) closedir(d);
-    return n;
-}
-
-static int descriptors(void) { return files_in("/proc/self/fd"); }
-
-/* Runs job(ctx) with each call failing in turn. The job returns whether it succeeded. */
-static void in_turn(bool (*job)(qp_ctx *ctx), void (*check)(bool succeeded)) {
-    qp_ctx *warm = qp_open((qp_options){.threads = 1});
-    assert_true(job(warm));
-    qp_close(warm);
-    int open_files = descriptors();
-    for (long n = 1;; n++) {
-        long held = atomic_load(&faults_held);
-        bool succeeded = false, failed = false;
-        char text[600] = "";
-        faults_begin(n);
-        qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-        if (ctx) {
-            succeeded = job(ctx);
-            failed = qp_failed(ctx);
-            snprintf(text, sizeof text, "%s", qp_error(ctx));
-            qp_close(ctx);
-        }
-        bool hit = faults_end();
-        if (ctx && succeeded == failed) fail_msg("call %ld: result and error disagree: \"%s\"", n, text);
-        if (failed && !text[0]) fail_msg("call %ld: no text", n);
-        if (atomic_load(&faults_held) != held)
-            fail_msg("call %ld: %ld blocks leaked (%s)", n, atomic_load(&faults_held) - held, text);
-        if (descriptors() != open_files) fail_msg("call %ld: a descriptor leaked (%s)", n, text);
-        if (check) check(succeeded);
-        if (!hit) break;
-        assert_true(n < 100000);
-    }
-}
 
 static qp_tensor ones(qp_ctx *ctx, int64_t n) { return qp_full(ctx, QP_F32, 1, (int64_t[]){n}, 1); }
 
@@ -74,7 +32,7 @@ static void check_saved(bool succeeded) {
 
 static void saving(void **state) {
     (void)state;
-    in_turn(save_one, check_saved);
+    in_turn(save_one, 1, NULL, check_saved);
 }
 
 static bool save_shards(qp_ctx *ctx) {
@@ -106,18 +64,18 @@ static void loading(void **state) {
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
     assert_true(save_one(ctx));
     qp_close(ctx);
-    in_turn(load_all, NULL);
+    in_turn(load_all, 1, NULL, NULL);
 }
 
 static void sharding(void **state) {
     (void)state;
     qpi_folder_remove(folder);
     assert_int_equal(mkdir(folder, 0700), 0);
-    in_turn(save_shards, check_no_rest);
+    in_turn(save_shards, 1, NULL, check_no_rest);
     char single[300];
     snprintf(single, sizeof single, "%s", path);
     snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
-    in_turn(load_all, NULL);
+    in_turn(load_all, 1, NULL, NULL);
     snprintf(path, sizeof path, "%s", single);
 }
 
@@ -154,7 +112,7 @@ static void folders(void **state) {
     (void)state;
     qpi_folder_remove(folder);
     assert_int_equal(mkdir(folder, 0700), 0);
-    in_turn(whole_folder, check_folder);
+    in_turn(whole_folder, 1, NULL, check_folder);
 }
 
 static bool trees(qp_ctx *ctx) {
@@ -176,7 +134,7 @@ static bool trees(qp_ctx *ctx) {
 
 static void json(void **state) {
     (void)state;
-    in_turn(trees, NULL);
+    in_turn(trees, 1, NULL, NULL);
 }
 
 static int begin(void **state) {

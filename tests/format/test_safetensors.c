@@ -220,7 +220,7 @@ static void refused(void **state) {
         expect_error(ctx, QP_ERR_ARGUMENT, cases[i].words);
     }
     qp_named one = {"x", t};
-    assert_int_not_equal(qp_file_save(ctx, "/tmp/model.bin", 1, &one, (qp_save_options){0}), QP_OK);
+    assert_int_not_equal(qp_file_save(ctx, P_tmpdir "/model.bin", 1, &one, (qp_save_options){0}), QP_OK);
     expect_error(ctx, QP_ERR_ARGUMENT, "must end in .safetensors");
     assert_int_not_equal(qp_file_save(ctx, "/nowhere/model.safetensors", 1, &one, (qp_save_options){0}), QP_OK);
     expect_error(ctx, QP_ERR_IO, "/nowhere/model.safetensors: cannot create");

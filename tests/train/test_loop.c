@@ -11,30 +11,9 @@
 
 #include <cmocka.h>
 
+#include "../heap_calls.h"
 #include "format/writer.h"
 #include "quipu/quipu.h"
-
-/* ---- Heap calls of the process, counted while `counting` (not under sanitizers) ------------- */
-
-static atomic_bool counting;
-static atomic_int  heap_calls;
-
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(__GLIBC__)
-#define COUNTS_HEAP 1
-void *__libc_malloc(size_t);
-void *__libc_calloc(size_t, size_t);
-void *__libc_realloc(void *, size_t);
-void *__libc_memalign(size_t, size_t);
-static void count(void) {
-    if (atomic_load(&counting)) atomic_fetch_add(&heap_calls, 1);
-}
-void *malloc(size_t n) { return count(), __libc_malloc(n); }
-void *calloc(size_t n, size_t size) { return count(), __libc_calloc(n, size); }
-void *realloc(void *p, size_t n) { return count(), __libc_realloc(p, n); }
-void *aligned_alloc(size_t alignment, size_t n) { return count(), __libc_memalign(alignment, n); }
-#else
-#define COUNTS_HEAP 0
-#endif
 
 /* ---- A small training ------------------------------------------------------------------------ */
 
@@ -42,7 +21,7 @@ static char folder[64], text_path[96];
 
 static int make_folder(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/quipu-test-XXXXXX");
+    strcpy(folder, P_tmpdir "/quipu-test-XXXXXX");
     if (!mkdtemp(folder)) return -1;
     snprintf(text_path, sizeof text_path, "%s/text.txt", folder);
     FILE *f = fopen(text_path, "w");

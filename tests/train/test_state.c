@@ -42,7 +42,7 @@ static void write_text(const char *path, const char *text) {
 
 static int set_up(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/quipu-test-XXXXXX");
+    strcpy(folder, P_tmpdir "/quipu-test-XXXXXX");
     if (!mkdtemp(folder)) return -1;
     const char *text = at("text");
     write_text(text, "A text of some length, from which a few windows can be cut; it says nothing.");
@@ -177,7 +177,7 @@ static void optimizer_lacks(void **state) {
 
 static void links(void **state) {
     (void)state;
-    static const char *const targets[] = {"../out", ".", "..", "/tmp"};
+    static const char *const targets[] = {"../out", ".", "..", P_tmpdir};
     mkdir(at("other"), 0777);
     for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
         assert_int_equal(symlink(targets[i], at("other/latest")), 0);

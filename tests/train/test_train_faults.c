@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "../format/faults.h"
+#include "../format/in_turn.h"
 #include "format/writer.h"
 #include "quipu/quipu.h"
 
@@ -17,7 +17,7 @@ static char folder[64], text_path[96], out_path[96];
 
 static int make_folder(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/quipu-test-XXXXXX");
+    strcpy(folder, P_tmpdir "/quipu-test-XXXXXX");
     if (!mkdtemp(folder)) return -1;
     snprintf(text_path, sizeof text_path, "%s/text.txt", folder);
     snprintf(out_path, sizeof out_path, "%s/out", folder);
@@ -62,48 +62,20 @@ static bool load_and_run(qp_ctx *ctx) {
     return s && qp_generate(s, t, (int32_t[]){97, 98}, 2, (qp_generate_options){.max_tokens = 3}, &result) == QP_OK;
 }
 
-static void in_turn(bool (*job)(qp_ctx *ctx), bool fresh) {
-    for (long n = 1;; n += n < 300 ? 1 : 1 + n / 40) {
-        long held = atomic_load(&faults_held);
-        bool succeeded = false, failed = false;
-        char text[600] = "";
-        if (fresh) qpi_folder_remove(out_path);
-        faults_begin(n);
-        qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-        if (ctx) {
-            succeeded = job(ctx);
-            failed = qp_failed(ctx);
-            snprintf(text, sizeof text, "%s", qp_error(ctx));
-            qp_close(ctx);
-        }
-        bool hit = faults_end();
-        if (ctx && succeeded == failed) fail_msg("call %ld: result and error disagree: \"%s\"", n, text);
-        if (failed && !text[0]) fail_msg("call %ld: no text", n);
-        if (atomic_load(&faults_held) != held)
-            fail_msg("call %ld: %ld blocks leaked (%s)", n, atomic_load(&faults_held) - held, text);
-        if (!hit) break;
-    }
-}
-
-static void warm(bool (*job)(qp_ctx *ctx)) {
-    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-    if (!job(ctx)) fail_msg("%s", qp_error(ctx));
-    qp_close(ctx);
-}
+static void start_anew(void) { qpi_folder_remove(out_path); }
 
 static void training(void **state) {
     (void)state;
-    warm(train_and_save);
-    in_turn(train_and_save, true);
+    in_turn(train_and_save, 1, start_anew, NULL);
 }
 
 /* Whatever fails, the state that was there can be loaded afterwards. */
 static void running(void **state) {
     (void)state;
     qpi_folder_remove(out_path);
-    warm(train_and_save);
-    in_turn(load_and_run, false);
-    warm(load_and_run);
+    warm(train_and_save, 1);
+    in_turn(load_and_run, 1, NULL, NULL);
+    warm(load_and_run, 1);
 }
 
 static bool restore(qp_ctx *ctx) {
@@ -123,10 +95,10 @@ static bool restore_and_save(qp_ctx *ctx) {
 static void resuming(void **state) {
     (void)state;
     qpi_folder_remove(out_path);
-    warm(train_and_save);
-    in_turn(restore, false);
-    in_turn(restore_and_save, false);
-    warm(restore_and_save);
+    warm(train_and_save, 1);
+    in_turn(restore, 1, NULL, NULL);
+    in_turn(restore_and_save, 1, NULL, NULL);
+    warm(restore_and_save, 1);
 }
 
 /* An interrupted read or write goes on. */
@@ -135,8 +107,8 @@ static void interrupted(void **state) {
     for (long n = 1; n < 60; n++) {
         qpi_folder_remove(out_path);
         faults_interrupt_at(n);
-        warm(train_and_save);
-        warm(load_and_run);
+        warm(train_and_save, 1);
+        warm(load_and_run, 1);
     }
     faults_interrupt_at(0);
 }
