@@ -88,7 +88,8 @@ QP_API qp_tensor qp_model_head(qp_model *m, qp_tensor hidden);
 
 /* Keep only the inputs of each layer in forward passes that are recorded, and run layers again in
  * backward: memory for one layer's activations instead of all, for a third more arithmetic. Same
- * gradients. arXiv:1604.06174 */
+ * gradients. Forward passes that wait for their backward at the same time must be given the same
+ * fields. arXiv:1604.06174 */
 QP_API void qp_set_grad_checkpoint(qp_model *m, bool on);
 
 /* ---- Step by step, with carried state -------------------------------------------------------- */

@@ -254,7 +254,20 @@ static bool wanted(const bench *b, const char *name) {
     return n == 0;
 }
 
+/* Every op asked for is one of the tests. */
+static bool known(bench *b) {
+    int          n;
+    const char **only = cli_list(b->c, "only", &n);
+    for (int i = 0; i < n; i++) {
+        bool found = false;
+        for (size_t k = 0; k < sizeof tests / sizeof tests[0]; k++) found |= !strcmp(only[i], tests[k].name);
+        if (!found) qp_fail(b->ctx, QP_ERR_ARGUMENT, "bench ops: --only %.60s: there is no such measurement", only[i]);
+    }
+    return !qp_failed(b->ctx);
+}
+
 static void run(bench *b) {
+    if (!known(b)) return;
     bench_roofline(b);
     bench_title(b, "%-20s %-9s %11s %10s %9s %9s %11s", "op", "pass", "size", "us", "GB/s", "GFLOP/s",
                 "of roofline");

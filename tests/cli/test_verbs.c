@@ -447,6 +447,7 @@ static void bench(void **state) {
     assert_int_equal(json_array_size(json_object_get(o, "rows")) % 4, 0); /* for each type; few rows: no backward */
     assert_true(number(o, "peak_gflops") > 0);
     json_decref(o);
+    expect_message(run("bench", "ops", "--only", "nosuch", NULL), 1, "--only nosuch");
     o = expect_json(run("bench", "step", "--config", "%/config.json", "--steps", "3", "--length", "16", "-r",
                         "1", "--json", NULL));
     json_t *row = json_array_get(json_object_get(o, "rows"), 0);
