@@ -73,12 +73,14 @@ QP_API const char *qp_model_config(qp_model *m);
  *     others     what parts ask for by name (qp_sequence_get)
  * Fields of what comes out:
  *     hidden     [B, T, D], the last norm's output
- *     logits     [B, T, V], without labels
- *     loss       with labels: the mean cross-entropy (the logits are never held) and the sum of aux.*
+ *     logits     [B, T, V], without labels, where the model has an output
+ *     others     without labels: further outputs by their names (pooled, ..)
+ *     loss       with labels: the mean cross-entropy (the logits are never held) and the sum of aux.*,
+ *                among these the losses of further outputs
  *     aux.*, stat.*: losses and statistics of parts (qp_sequence_add) */
 QP_API qp_record qp_forward(qp_model *m, qp_record in);
 
-/* One field of that. */
+/* One field of that; UNSUPPORTED: the model has no output. */
 QP_API qp_tensor qp_model_hidden(qp_model *m, qp_tensor ids);
 QP_API qp_tensor qp_logits(qp_model *m, qp_tensor ids);
 QP_API qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels);

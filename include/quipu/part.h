@@ -1,5 +1,5 @@
-/* quipu/part.h: the exchangeable parts of a model: initialisations, norms, position encodings,
- * mixers, feed-forwards, blocks. Each is one file with one descriptor; the options it takes
+/* quipu/part.h: the exchangeable parts of a model: initialisations, norms, inputs, position
+ * encodings, mixers, feed-forwards, blocks, outputs. Each is one file with one descriptor; the options it takes
  * stand in a table from which reading, checking and help derive. Host programs register their
  * own through the same descriptors (qp_register_part), and configs name them like any other.
  */
@@ -40,10 +40,11 @@ typedef struct {
     qp_module         *module; /* where its parameters go */
     int64_t            width;  /* D */
     int64_t            heads, head_width; /* H, K of the layer's mixer; 0 where it has no heads */
-    int64_t            max_positions;
+    int64_t            max_positions, vocabulary; /* V */
     int                layer, layers;
     const char        *init, *init_residual; /* for weights; for those that end a branch */
     const qp_position *position;             /* the layer's position encoding; mixers only */
+    qp_tensor          table;                    /* outputs: the input's [V, D] where weights are tied */
     const qp_settings *settings;
 } qp_build;
 
@@ -179,16 +180,40 @@ QP_API qp_tensor qp_block_mixer(const qp_block *b, qp_tensor x, qp_tensor residu
 QP_API qp_tensor qp_block_ffn(const qp_block *b, qp_tensor x, qp_tensor residual, const qp_sequence *s,
                               qp_state *states);
 
+/* ---- Inputs (nn/inputs) and outputs (nn/outputs): the ends of a stack ------------------------------------ */
+
+typedef struct {
+    qp_part part;
+    void (*init)(void *self, qp_build *b);
+    /* ids [B, T] and further fields (qp_sequence_get) -> x [B, T, D]; the position encoding's `embed`
+     * and the input norm follow */
+    qp_tensor (*forward)(void *self, qp_tensor ids, const qp_sequence *s);
+    qp_tensor (*table)(const void *self); /* [V, D], what an output with tied weights takes; NULL: none */
+} qp_input_type;
+
+typedef struct {
+    qp_part part;
+    bool    whole; /* reads whole sequences [B, T, D]; otherwise each position alone: [.., D] -> [.., V] */
+    void (*init)(void *self, qp_build *b);
+    /* What the last norm gives -> what the output is called for; s is NULL where hidden is positions
+     * picked by hand (qp_model_head) */
+    qp_tensor (*forward)(void *self, qp_tensor hidden, const qp_sequence *s);
+    /* The mean cross-entropy of what forward gives, without holding it; NULL or QP_NONE: from forward */
+    qp_tensor (*loss)(void *self, qp_tensor hidden, qp_tensor labels);
+} qp_output_type;
+
 /* ---- Registries ---------------------------------------------------------------------------------------- */
 
 /* kind, folder, descriptor */
 #define QP_PART_KINDS(X) \
     X(INIT, "init", qp_init_type) \
     X(NORM, "norms", qp_norm_type) \
+    X(INPUT, "inputs", qp_input_type) \
     X(POSITION, "positions", qp_position_type) \
     X(MIXER, "mixers", qp_branch_type) \
     X(FFN, "ffn", qp_branch_type) \
-    X(BLOCK, "blocks", qp_block_type)
+    X(BLOCK, "blocks", qp_block_type) \
+    X(OUTPUT, "outputs", qp_output_type)
 
 typedef enum {
 #define X(kind, folder, type) QP_PART_##kind,

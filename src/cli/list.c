@@ -198,8 +198,8 @@ static int run(cli *c) {
     if (any) return 0;
     return cli_usage(
         c,
-        "list: no section \"%s\": ops, parts, presets, verbs, init, positions, mixers, ffn, norms, "
-        "schedules, tokenizers",
+        "list: no section \"%s\": ops, parts, presets, verbs, init, norms, inputs, positions, mixers, ffn, "
+        "blocks, outputs, schedules, tokenizers",
         wanted);
 }
 
@@ -214,5 +214,6 @@ QP_VERB(list) = {
     .examples =
         "  quipu list\n"
         "  quipu list mixers     with options, their ranges and defaults\n"
-        "  quipu list parts      also: ops presets verbs init positions ffn norms schedules tokenizers\n",
+        "  quipu list parts      also: ops presets verbs init norms inputs positions ffn blocks outputs\n"
+        "                        schedules tokenizers\n",
     .run = run};

@@ -12,6 +12,7 @@ static void destroy(void *thing) {
     for (int i = 0; i < m->object_count; i++) free(m->objects[i]);
     free(m->objects);
     free(m->blocks);
+    free(m->outputs);
     free(m->config_text);
     qpi_weights_free(m);
     json_decref(m->config);
@@ -137,6 +138,7 @@ const char *qp_model_config(qp_model *m) {
 
 qp_model_info qp_model_info_of(qp_model *m) {
     const qpi_layer *first = m->layers ? &m->blocks[0] : NULL;
+    const qp_norm   *norm = m->norm.type ? &m->norm : first ? &first->block.norms[0] : NULL;
     qp_state_dict    dict = qp_module_state(m->module);
     int64_t          bytes = 0;
     for (int i = 0; i < dict.count; i++)
@@ -153,7 +155,7 @@ qp_model_info qp_model_info_of(qp_model *m) {
                            .block = first ? first->type->part.name : "none",
                            .mixer = first && first->block.mixer.type ? first->block.mixer.type->part.name : "none",
                            .ffn = first && first->block.ffn.type ? first->block.ffn.type->part.name : "none",
-                           .norm = m->norm.type->part.name};
+                           .norm = norm && norm->type ? norm->type->part.name : "none"};
 }
 
 /* ---- Whole sequences ------------------------------------------------------------------------- */
@@ -167,16 +169,32 @@ static bool check_ids(qp_model *m, qp_tensor ids, qp_tensor labels) {
     return !qp_failed(m->ctx);
 }
 
-/* The mean cross-entropy and what parts ask for on top. */
-static qp_tensor loss_of(qp_model *m, qp_tensor hidden, qp_tensor labels, const qp_record *out) {
-    qp_tensor loss;
-    if (qp_nn_linear_wrapped(m->head))
-        loss = qp_cross_entropy(qp_model_head(m, hidden), labels, (qp_loss_options){0});
-    else
-        loss = qp_linear_cross_entropy(hidden, qp_nn_linear_weight(m->head), labels, (qp_loss_options){0});
+/* The mean cross-entropy of an output. */
+static qp_tensor loss_of(const qpi_output *o, qp_tensor hidden, qp_tensor labels, const qp_sequence *s) {
+    qp_tensor loss = o->type->loss ? o->type->loss(o->self, hidden, labels) : QP_NONE;
+    return qp_is_none(loss) ? qp_cross_entropy(o->type->forward(o->self, hidden, s), labels, (qp_loss_options){0}) : loss;
+}
+
+/* That of the model's output and what parts ask for on top. Of further outputs those count that have
+ * a loss of their own. */
+static qp_tensor whole_loss(qp_model *m, qp_tensor hidden, qp_tensor labels, const qp_sequence *s, qp_record *out) {
+    for (int i = 0; i < m->output_count; i++) {
+        const qpi_output *o = &m->outputs[i];
+        char              name[80];
+        snprintf(name, sizeof name, "aux.%.70s", o->name);
+        if (o->type->loss) qp_record_set(out, name, o->type->loss(o->self, hidden, labels));
+    }
+    qp_tensor loss = loss_of(&m->output, hidden, labels, s);
     for (int i = 0; i < out->count; i++)
         if (!strncmp(out->names[i], "aux.", 4)) loss = qp_add(loss, out->tensors[i]);
     return loss;
+}
+
+/* What the outputs make of hidden. */
+static void read_outputs(qp_model *m, qp_tensor hidden, const qp_sequence *s, qp_record *out) {
+    if (m->output.type) qp_record_set(out, m->output.name, m->output.type->forward(m->output.self, hidden, s));
+    for (int i = 0; i < m->output_count; i++)
+        qp_record_set(out, m->outputs[i].name, m->outputs[i].type->forward(m->outputs[i].self, hidden, s));
 }
 
 /* What goes into the stack, from the fields of in. */
@@ -194,20 +212,26 @@ static qp_sequence sequence_of(qp_model *m, const qp_record *in, int64_t length)
     return s;
 }
 
-typedef enum { HIDDEN, LOGITS, LOSS } wanted;
+static bool has_logits(qp_model *m) {
+    return m->output.type || !qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "model: %s has no output: it gives hidden states",
+                                      m->preset->name);
+}
+
+typedef enum { HIDDEN, OUTPUTS, LOSS } wanted;
 
 static qp_record run(qp_model *m, const qp_record *in, wanted what) {
     qp_record out = {0}, all = {0};
     qp_tensor ids = qp_record_get(in, "input_ids"), labels = qp_record_get(in, "labels");
     if (qp_failed(m->ctx) || !check_ids(m, ids, what == LOSS ? labels : QP_NONE)) return out;
+    if (what == LOSS && !has_logits(m)) return out;
     qp_scope    scope = qp_enter(m->ctx);
     qp_sequence s = sequence_of(m, in, qp_size(ids, 1));
     qp_tensor   hidden = qpi_stack_forward(m, ids, &s, &all, NULL);
     for (int i = 0; i < all.count; i++)
         if (!strncmp(all.names[i], "aux.", 4) || !strncmp(all.names[i], "stat.", 5))
             qp_record_set(&out, all.names[i], all.tensors[i]);
-    if (what == LOGITS) qp_record_set(&out, "logits", qp_model_head(m, hidden));
-    else if (what == LOSS) qp_record_set(&out, "loss", loss_of(m, hidden, labels, &out));
+    if (what == OUTPUTS) read_outputs(m, hidden, &s, &out);
+    else if (what == LOSS) qp_record_set(&out, "loss", whole_loss(m, hidden, labels, &s, &out));
     qp_record_set(&out, "hidden", hidden);
     if (qp_failed(m->ctx)) out.count = 0;
     qp_return_many(scope, out.tensors, out.count);
@@ -215,7 +239,7 @@ static qp_record run(qp_model *m, const qp_record *in, wanted what) {
 }
 
 qp_record qp_forward(qp_model *m, qp_record in) {
-    return run(m, &in, qp_is_none(qp_record_get(&in, "labels")) ? LOGITS : LOSS);
+    return run(m, &in, qp_is_none(qp_record_get(&in, "labels")) ? OUTPUTS : LOSS);
 }
 
 /* One field of what a run gives; the others are let go. */
@@ -225,13 +249,16 @@ static qp_tensor field(qp_model *m, qp_tensor ids, qp_tensor labels, wanted what
     if (!qp_is_none(ids)) qp_record_set(&in, "input_ids", ids);
     qp_record_set(&in, "labels", labels);
     qp_record out = run(m, &in, what);
-    return qp_return(scope, out.count ? qp_record_get(&out, name) : qpi_poison(m->ctx));
+    qp_tensor found = qp_record_get(&out, name);
+    if (qp_is_none(found)) has_logits(m);
+    return qp_return(scope, qp_is_none(found) ? qpi_poison(m->ctx) : found);
 }
 
 qp_tensor qp_model_hidden(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, HIDDEN, "hidden"); }
-qp_tensor qp_logits(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, LOGITS, "logits"); }
+qp_tensor qp_logits(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, OUTPUTS, "logits"); }
 qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels) { return field(m, ids, labels, LOSS, "loss"); }
 
 qp_tensor qp_model_head(qp_model *m, qp_tensor hidden) {
-    return qp_nn_linear_forward(m->head, hidden, QP_ACT_NONE, QP_NONE);
+    if (qp_failed(m->ctx) || !has_logits(m)) return qpi_poison(m->ctx);
+    return m->output.type->forward(m->output.self, hidden, NULL);
 }

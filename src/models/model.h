@@ -67,6 +67,17 @@ typedef struct {
     const char          *asked[QP_MAX_IN], *added[QP_MAX_OUT];
 } qpi_layer;
 
+/* Parts with their objects. */
+typedef struct {
+    const qp_input_type *type;
+    void                *self;
+} qpi_input;
+typedef struct {
+    const qp_output_type *type;
+    void                 *self;
+    const char           *name; /* of its field */
+} qpi_output;
+
 #define QPI_MAX_PARTS 8
 
 /* A tensor of a checkpoint: one parameter, or several that it holds one after another. */
@@ -86,11 +97,14 @@ struct qp_model {
     int64_t                 vocabulary, width, layers, positions;
     double                  dropout;
     bool                    checkpoint; /* layers are run again in backward */
-    qp_nn_embedding        *embed;
-    qp_nn_linear           *head;     /* [V, D]; the embedding's weight when tied */
+    qpi_input               input;
+    qp_norm                 input_norm; /* behind the positions; type NULL: none */
     qp_position             position; /* that all layers share; type NULL: each has its own */
     qpi_layer              *blocks;
-    qp_norm                 norm;
+    qp_norm                 norm;     /* the last; type NULL: none */
+    qpi_output              output;   /* type NULL: none, the model gives hidden states */
+    qpi_output             *outputs;  /* further ones, by the name of their field */
+    int                     output_count;
     void                  **objects; /* of parts, freed with the model */
     int                     object_count;
     qpi_owned              *owned;

@@ -1,4 +1,4 @@
-/* A stack of blocks from a stack config, and its forward pass: embedding, positions, blocks, norm. */
+/* A stack of blocks from a stack config, and its forward pass: input, positions, blocks, norm. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@ typedef struct {
     size_t        entry;    /* of "layers", and how many layers it has described */
     int64_t       repeated;
     int64_t       heads, head_width; /* of the layer's mixer */
+    qp_tensor     table;             /* for outputs, where weights are tied */
     char          init[32], init_residual[32];
 } builder;
 
@@ -71,6 +72,8 @@ static void *new_object(qp_model *m, size_t bytes) {
 static void (*init_of(qp_part_kind kind, const qp_part *part))(void *, qp_build *) {
     const void *p = part;
     switch (kind) {
+    case QP_PART_INPUT: return ((const qp_input_type *)p)->init;
+    case QP_PART_OUTPUT: return ((const qp_output_type *)p)->init;
     case QP_PART_NORM: return ((const qp_norm_type *)p)->init;
     case QP_PART_POSITION: return ((const qp_position_type *)p)->init;
     case QP_PART_BLOCK: return ((const qp_block_type *)p)->init;
@@ -78,31 +81,39 @@ static void (*init_of(qp_part_kind kind, const qp_part *part))(void *, qp_build 
     }
 }
 
-/* A part of the stack: settings, object, parameters in a module of that name. *type: the part. */
-static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp_module *parent, const char *name,
-                       const qp_position *position, const void **type) {
+/* A part from its object: settings, memory, parameters in a module of that name (NULL: in the parent
+ * itself). *type: the part. */
+static void *make_object(const builder *b, const char *role, const json_t *object, qp_part_kind kind, qp_module *parent,
+                         const char *name, const qp_position *position, const void **type) {
     qp_model      *m = b->m;
     qp_settings    settings;
-    const json_t  *object = role_object(b, role);
     const qp_part *part = qp_failed(m->ctx) ? NULL : find_part(b, role, kind, object);
     if (!part || !read_settings(b, role, object, part, &settings)) return NULL;
     void *self = new_object(m, part->bytes);
     if (!self) return NULL;
     *type = part;
     qp_build build = {.ctx = m->ctx,
-                      .module = qp_module_new(m->ctx, parent, name),
+                      .module = name ? qp_module_new(m->ctx, parent, name) : parent,
                       .width = m->width,
                       .heads = b->heads,
                       .head_width = b->head_width,
                       .max_positions = m->positions,
+                      .vocabulary = m->vocabulary,
                       .layer = b->layer,
                       .layers = (int)m->layers,
                       .init = b->init,
                       .init_residual = b->init_residual,
                       .position = position && position->type ? position : NULL,
+                      .table = b->table,
                       .settings = &settings};
     if (build.module && init_of(kind, part)) init_of(kind, part)(self, &build);
     return qp_failed(m->ctx) ? NULL : self;
+}
+
+/* The same for a role of the layer or the stack. */
+static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp_module *parent, const char *name,
+                       const qp_position *position, const void **type) {
+    return make_object(b, role, role_object(b, role), kind, parent, name, position, type);
 }
 
 /* ---- Building ------------------------------------------------------------------------------------ */
@@ -110,7 +121,7 @@ static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp
 static const char *const known_keys[] = {
     "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings",
     "tie_word_embeddings", "initializer_range", "residual_init", "dropout", "position", "mixer", "ffn", "norm",
-    "block", "layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
+    "input", "input_norm", "final_norm", "output", "outputs", "block", "layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
 
 static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high) {
     const json_t *value = json_object_get(b->stack, key);
@@ -238,9 +249,12 @@ static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_mod
     return branch->self;
 }
 
-static bool build_norm(builder *b, qp_module *module, const char *name, qp_norm *norm) {
+/* role: "norm", or one that stands in for it where it is given. */
+static bool build_norm(builder *b, const char *role, qp_module *module, const char *name, qp_norm *norm) {
     const void *type = NULL;
-    norm->self = make_part(b, "norm", QP_PART_NORM, module, name, NULL, &type);
+    const char *own = type_of(role_object(b, role));
+    if (own && !strcmp(own, "none")) return true;
+    norm->self = make_part(b, own ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
     norm->type = type;
     return norm->self;
 }
@@ -264,13 +278,13 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
     qp_module *module = qp_module_new(m->ctx, parent, name);
     if (!module || !read_heads(b) || !build_block_part(b, module, layer)) return false;
     if (!build_position(b, module, &layer->position)) return false;
-    if (layer->type->norms > 0 && !build_norm(b, module, "norm1", &layer->block.norms[0])) return false;
+    if (layer->type->norms > 0 && !build_norm(b, "norm", module, "norm1", &layer->block.norms[0])) return false;
     if (!build_branch(b, "mixer", QP_PART_MIXER, module, &layer->position, &layer->block.mixer)) return false;
     const char *ffn = type_of(role_object(b, "ffn"));
     int         norms = layer->type->norms + (ffn && !strcmp(ffn, "none") ? 0 : layer->type->ffn_norms);
     for (int n = 1; n < norms; n++) {
         snprintf(name, sizeof name, "norm%d", n + 1);
-        if (!build_norm(b, module, name, &layer->block.norms[n])) return false;
+        if (!build_norm(b, "norm", module, name, &layer->block.norms[n])) return false;
     }
     return build_branch(b, "ffn", QP_PART_FFN, module, &layer->position, &layer->block.ffn);
 }
@@ -288,26 +302,76 @@ static bool build_shared_position(builder *b) {
     return m->position.self;
 }
 
+/* Its parameters stand in the stack itself: embed.weight. "tokens" where the config says nothing. */
+static bool build_input(builder *b) {
+    qp_model     *m = b->m;
+    const void   *type = NULL;
+    json_t       *usual = json_pack("{s:s}", "type", "tokens");
+    const json_t *given = role_object(b, "input");
+    m->input.self = make_object(b, "input", given ? given : usual, QP_PART_INPUT, m->module, NULL, NULL, &type);
+    m->input.type = type;
+    json_decref(usual);
+    return m->input.self;
+}
+
+/* module NULL: in the stack itself. */
+static bool build_output(builder *b, const json_t *object, const char *module, const char *field, qpi_output *out) {
+    qp_model   *m = b->m;
+    const void *type = NULL;
+    out->self = make_object(b, field, object, QP_PART_OUTPUT, m->module, module, NULL, &type);
+    out->type = type;
+    out->name = field;
+    return out->self;
+}
+
+static bool build_further(builder *b) {
+    qp_model   *m = b->m;
+    json_t     *all = json_object_get(b->stack, "outputs"), *object;
+    const char *name;
+    if (!all) return true;
+    if (!json_is_object(all) || json_object_size(all) > QP_MAX_OUT)
+        return qp_fail(m->ctx, QP_ERR_FORMAT, "%s: outputs: expected an object of at most %d", b->where, QP_MAX_OUT), false;
+    m->outputs = calloc(json_object_size(all) + 1, sizeof *m->outputs);
+    if (!m->outputs) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
+    json_object_foreach(all, name, object) {
+        char *kept = new_object(m, strlen(name) + 1);
+        if (!kept || !build_output(b, object, name, strcpy(kept, name), &m->outputs[m->output_count])) return false;
+        m->output_count++;
+    }
+    return true;
+}
+
+/* The logits, "lm" where the config says nothing, then what else is asked for. */
+static bool build_outputs(builder *b) {
+    qp_model     *m = b->m;
+    const json_t *given = role_object(b, "output");
+    const char   *name = type_of(given);
+    if (json_is_true(json_object_get(b->stack, "tie_word_embeddings")) && m->input.type->table)
+        b->table = m->input.type->table(m->input.self);
+    if (!name || strcmp(name, "none")) {
+        json_t *usual = json_pack("{s:s}", "type", "lm");
+        bool    ok = build_output(b, given ? given : usual, NULL, "logits", &m->output);
+        json_decref(usual);
+        if (!ok) return false;
+    }
+    return build_further(b);
+}
+
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
     builder  builder_ = {.m = m, .stack = stack, .where = where};
     builder *b = &builder_;
     if (!read_head(b) || !check_layers(b)) return false;
     m->module = qp_module_new(m->ctx, NULL, "");
     if (m->module) m->module->model = true;
-    m->embed = qp_nn_embedding_new(m->module, "embed", m->vocabulary, m->width, b->init);
     m->blocks = calloc((size_t)m->layers + 1, sizeof *m->blocks);
     if (!m->blocks) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
-    if (!m->embed || !build_shared_position(b)) return false;
+    if (!build_input(b) || !build_shared_position(b)) return false;
+    if (role_object(b, "input_norm") && !build_norm(b, "input_norm", m->module, "input_norm", &m->input_norm)) return false;
     qp_module *blocks = qp_module_new(m->ctx, m->module, "blocks");
     for (int i = 0; i < m->layers; i++)
         if (!build_layer(b, blocks, i)) return false;
     b->spec = NULL;
-    if (!build_norm(b, m->module, "norm", &m->norm)) return false;
-    bool tied = json_is_true(json_object_get(stack, "tie_word_embeddings"));
-    m->head = qp_nn_linear_new(m->module, "head", m->width, m->vocabulary,
-                               (qp_linear_options){.init = b->init,
-                                                   .tied = tied ? qp_nn_embedding_weight(m->embed) : QP_NONE});
-    return m->head && !qp_failed(m->ctx);
+    return build_norm(b, "final_norm", m->module, "norm", &m->norm) && build_outputs(b) && !qp_failed(m->ctx);
 }
 
 /* ---- Running --------------------------------------------------------------------------------------- */
@@ -383,11 +447,14 @@ static void join(qp_record *all, const qp_record *out) {
     }
 }
 
+static qp_tensor norm_of(const qp_norm *n, qp_tensor x) { return n->type ? n->type->forward(n->self, x) : x; }
+
 qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given, qp_record *all, qp_state *states) {
     qp_sequence s = *given;
-    qp_tensor   x = qp_nn_embedding_forward(m->embed, ids);
     s.before = all;
+    qp_tensor x = m->input.type->forward(m->input.self, ids, &s);
     if (m->position.type && m->position.type->embed) x = m->position.type->embed(m->position.self, x, &s);
+    x = norm_of(&m->input_norm, x);
     if (s.dropout > 0) x = qp_dropout(x, s.dropout);
     for (int64_t i = 0; i < m->layers && !qp_failed(m->ctx); i++) {
         qp_record out = {0};
@@ -398,5 +465,5 @@ qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given
         if (y.slot != x.slot || y.generation != x.generation) qp_drop(x);
         x = y;
     }
-    return m->norm.type->forward(m->norm.self, x);
+    return norm_of(&m->norm, x);
 }

@@ -8,10 +8,12 @@
 #define QPI_PART(type, symbol) extern const type symbol; const type symbol
 #define QP_INIT(name) QPI_PART(qp_init_type, qp_init_##name)
 #define QP_NORM(name) QPI_PART(qp_norm_type, qp_norm_##name)
+#define QP_INPUT(name) QPI_PART(qp_input_type, qp_input_##name)
 #define QP_POSITION(name) QPI_PART(qp_position_type, qp_position_##name)
 #define QP_MIXER(name) QPI_PART(qp_branch_type, qp_mixer_##name)
 #define QP_FFN(name) QPI_PART(qp_branch_type, qp_ffn_##name)
 #define QP_BLOCK(name) QPI_PART(qp_block_type, qp_block_##name)
+#define QP_OUTPUT(name) QPI_PART(qp_output_type, qp_output_##name)
 
 #define QPI_MAX_SETTINGS 32
 

@@ -53,6 +53,8 @@ static bool complete(qp_part_kind kind, const qp_part *part) {
     switch (kind) {
     case QP_PART_INIT: return ((const qp_init_type *)p)->fill;
     case QP_PART_NORM: return ((const qp_norm_type *)p)->init && ((const qp_norm_type *)p)->forward;
+    case QP_PART_INPUT: return ((const qp_input_type *)p)->init && ((const qp_input_type *)p)->forward;
+    case QP_PART_OUTPUT: return ((const qp_output_type *)p)->init && ((const qp_output_type *)p)->forward;
     case QP_PART_POSITION: return ((const qp_position_type *)p)->init;
     case QP_PART_MIXER:
     case QP_PART_FFN: {

@@ -1,5 +1,6 @@
-/* The harness of parts: every norm, position encoding, mixer and feed-forward of the registry,
- * with its default options and with each switch and choice in turn, inside a small stack.
+/* The harness of parts: every input, norm, position encoding, mixer, feed-forward, block and output of
+ * the registry, with its default options and with each switch, choice and number in turn, inside a small
+ * stack.
  *
  *   gradients   f64, every parameter, against central differences: relative error below 1e-6
  *   causality   ids from t on do not change logits before t, bit for bit (where claimed)
@@ -40,20 +41,30 @@ static qp_tensor ids_of(qp_ctx *ctx, int from, int to) {
     return qp_from(ctx, QP_I64, 2, (int64_t[]){B, to - from}, ids);
 }
 
+/* The model's loss or, where an output is under test, the squares of what it gives, each weighed. */
 static double loss_of(qp_model *m) {
     qp_scope  s = qp_enter(m->ctx);
     int64_t   labels[B * T];
+    qp_tensor loss;
     for (int i = 0; i < B * T; i++) labels[i] = i % 5 == 4 ? -100 : i * 3 % V;
-    qp_tensor loss = qp_model_loss(m, ids_of(m->ctx, 0, T), qp_from(m->ctx, QP_I64, 2, (int64_t[]){B, T}, labels));
+    if (m->output_count) {
+        qp_record in = {0};
+        qp_record_set(&in, "input_ids", ids_of(m->ctx, 0, T));
+        qp_record out = qp_forward(m, in);
+        qp_tensor y = qp_reshape(qp_record_get(&out, "extra"), 1, (int64_t[]){-1});
+        loss = qp_sum(qp_mul(qp_square(y), qp_cos(qp_cast(qp_arange(m->ctx, QP_I64, qp_count(y)), QP_F64))), 0, NULL, false);
+    } else {
+        loss = qp_model_loss(m, ids_of(m->ctx, 0, T), qp_from(m->ctx, QP_I64, 2, (int64_t[]){B, T}, labels));
+    }
     double    value = qp_item(loss);
     if (!m->ctx->mode.no_grad) qp_backward(loss);
     qp_leave(s);
     return value;
 }
 
-/* Fourth-order central difference. */
+/* Fourth-order central difference, near enough that few kinks (relu) come between. */
 static double difference(qp_model *m, double *x) {
-    double h = 1e-3, at = *x, f[4];
+    double h = 1e-4, at = *x, f[4];
     int    steps[] = {-2, -1, 1, 2};
     for (int i = 0; i < 4; i++) {
         *x = at + steps[i] * h;
@@ -174,25 +185,31 @@ static json_t *start_of(const char *role, const char *name) {
     return start;
 }
 
+/* role "outputs": a further one beside the logits. */
 static void check_with(const char *role, json_t *part, const char *what) {
     json_t *config = base_config();
-    json_object_set(config, role, part);
+    if (strcmp(role, "outputs")) json_object_set(config, role, part);
+    else json_object_set_new(config, role, json_pack("{s:O}", "extra", part));
     check_stack(config, what);
     json_decref(config);
 }
 
 static int checked;
 
-/* Defaults, then each switch turned and each choice chosen. */
+/* What a number is to be instead of its fallback: 2 where that is in its range. */
+static double other_number(const qp_option *o) { return fmin(fmax(2, o->low), o->high); }
+
+/* Defaults, then each switch turned, each choice chosen, each number changed. */
 static void check_part(const char *role, const qp_part *part) {
     char    what[200];
     json_t *start = start_of(role, part->name);
     checked++;
     check_with(role, start, part->name);
     for (const qp_option *o = part->options; o && o->name; o++) {
-        int values = o->kind == QP_OPTION_CHOICE ? (int)o->high + 1 : o->kind == QP_OPTION_BOOL ? 2 : 0;
-        for (int value = 0; value < values; value++) {
-            if (value == (int)o->fallback) continue;
+        bool few = o->kind == QP_OPTION_CHOICE || o->kind == QP_OPTION_BOOL;
+        int  first = few ? 0 : (int)other_number(o), last = few ? (int)o->high : first;
+        for (int value = first; value <= last; value++) {
+            if (value == o->fallback) continue;
             json_t *changed = json_copy(start);
             json_object_set_new(changed, o->name, json_integer(value));
             if (o->kind == QP_OPTION_CHOICE) json_object_set_new(changed, "factor", json_integer(2));
@@ -232,6 +249,19 @@ static void blocks(void **state) {
     check_kind(QP_PART_BLOCK, "block");
 }
 
+static void inputs(void **state) {
+    (void)state;
+    check_kind(QP_PART_INPUT, "input");
+}
+static void outputs(void **state) {
+    (void)state;
+    const qp_part *part;
+    for (int i = 0; (part = qp_part_at(NULL, QP_PART_OUTPUT, i)); i++) {
+        if (!((const qp_output_type *)(const void *)part)->whole) check_part("output", part);
+        check_part("outputs", part);
+    }
+}
+
 /* Every initialisation leaves finite values, and those that claim a spread have it. */
 static void inits(void **state) {
     (void)state;
@@ -253,6 +283,7 @@ static void inits(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(norms), cmocka_unit_test(positions), cmocka_unit_test(mixers),
-                                       cmocka_unit_test(ffns), cmocka_unit_test(blocks), cmocka_unit_test(inits)};
+                                       cmocka_unit_test(ffns), cmocka_unit_test(blocks), cmocka_unit_test(inputs),
+                                       cmocka_unit_test(outputs), cmocka_unit_test(inits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
