@@ -76,16 +76,38 @@ typedef qp_code qp_status;
     X(BOOL, "bool", uint8_t, 1, "BOOL", 0) \
     X(I8, "i8", int8_t, 1, "I8", 0)
 
+/* Block types: numbers that share a scale, as GGUF files hold weights. name, text, elements and bytes
+ * of a block. Shapes and strides count elements all the same; the last axis is contiguous and holds
+ * whole blocks, and so does every view (ARGUMENT otherwise). Elements are read one by one and written
+ * by qp_cast alone; linear and embedding take such weights, ops that do not say so (TYPE). */
+#define QP_BLOCK_DTYPES(X) \
+    X(Q8_0, "q8_0", 32, 34) \
+    X(Q4_0, "q4_0", 32, 18) \
+    X(Q4_1, "q4_1", 32, 20) \
+    X(Q5_0, "q5_0", 32, 22) \
+    X(Q5_1, "q5_1", 32, 24) \
+    X(Q2_K, "q2_k", 256, 84) \
+    X(Q3_K, "q3_k", 256, 110) \
+    X(Q4_K, "q4_k", 256, 144) \
+    X(Q5_K, "q5_k", 256, 176) \
+    X(Q6_K, "q6_k", 256, 210) \
+    X(IQ4_NL, "iq4_nl", 32, 18)
+
 typedef enum {
 #define X(name, text, type, bytes, st, is_float) QP_##name,
     QP_DTYPES(X)
 #undef X
+#define X(name, text, block, bytes) QP_##name,
+    QP_BLOCK_DTYPES(X)
+#undef X
     QP_DTYPE_COUNT
 } qp_dtype;
 
-QP_API const char *qp_dtype_name(qp_dtype t);   /* "f32" */
-QP_API size_t      qp_dtype_bytes(qp_dtype t);  /* of one element */
-QP_API bool        qp_dtype_is_float(qp_dtype t);
+QP_API const char *qp_dtype_name(qp_dtype t);  /* "f32" */
+QP_API int         qp_dtype_block(qp_dtype t); /* elements of a block; 1: no block type */
+QP_API size_t      qp_dtype_bytes(qp_dtype t); /* of one element, or block */
+QP_API size_t      qp_dtype_size(qp_dtype t, int64_t n); /* bytes of n elements, whole blocks */
+QP_API bool        qp_dtype_is_float(qp_dtype t);        /* takes gradients: block types do not */
 
 /* ---- Context ------------------------------------------------------------------------ */
 

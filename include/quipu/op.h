@@ -97,7 +97,7 @@ QP_API qp_tensor qp_grad_into(const qp_rule *rule, int i);
 /* A call for the harness to try. `in` lists inputs: KIND[SIZES] separated by spaces, KIND
  * one of x (normal, not near 0), p (0.5..2.5), u (0..1), d (distinct, well apart), iN (i64
  * below N), oN (i64 offsets: sorted, from 0 to N), t (i64 tree: along the last axis, each -1 or the
- * index of an earlier one), b (bool), q (i8, -127..127), - (absent). "x[3,5] i7[3]" is a
+ * index of an earlier one), b (bool), q (i8, -127..127), wTYPE (normal, in blocks: "wq4_k[7,256]"), - (absent). "x[3,5] i7[3]" is a
  * 3x5 float and 3 integers in 0..6. Floats are f32, and f64 where gradients are compared
  * with differences; !KIND is a constant: always f32, no gradient ("x[2,4] !p[4]"); ^KIND is
  * always f64. */
@@ -131,6 +131,7 @@ struct qp_op {
     const qp_sample *samples; /* ends with {0} */
     uint64_t mutates; /* a bit for each input that it writes in place, the first among them; out[0]
                          is in[0]; never recorded */
+    uint64_t blocks;  /* a bit for each input that may be of a block type; 0: no output is either */
     bool autocast;    /* a product: qp_call.compute is what qp_autocast says */
     bool elementwise; /* `plain` wants QP_ELEMENTWISE views */
     bool region;      /* a view whose parts do not overlap: gradients add into the parent's */

@@ -74,7 +74,9 @@ typedef struct { /* a view that holds its storage */
 /* What is wrong with a value without elements, as the rest of a sentence. */
 const char *qpi_no_elements(const qpi_value *v);
 
-/* Checks axes, sizes and the byte count for overflow. */
+/* Does a block type's view hold whole blocks, contiguous along the last axis? Others always do. */
+bool qpi_view_whole(const qp_view *v);
+/* Checks axes, sizes, whole blocks, and the byte count for overflow. */
 bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape);
 bool qpi_view_contiguous(const qp_view *v);
 bool qpi_view_same_shape(const qp_view *a, const qp_view *b);

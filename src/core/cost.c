@@ -20,7 +20,7 @@ double qp_call_flops(const qp_call *call) {
 /* Elements that lie in memory: those along a broadcast axis are one. */
 static double bytes_of(const qp_view *v) {
     if (v->ndim < 0) return 0;
-    double n = (double)qp_dtype_bytes(v->dtype);
+    double n = (double)qp_dtype_bytes(v->dtype) / qp_dtype_block(v->dtype);
     for (int i = 0; i < v->ndim; i++)
         if (v->stride[i] != 0 || v->shape[i] == 0) n *= (double)v->shape[i];
     return n;

@@ -223,7 +223,7 @@ static bool entangled(const qpi_value *a, const qpi_value *b) {
             same = same && v[0]->shape[i] == v[1]->shape[i] && v[0]->stride[i] == v[1]->stride[i];
         }
         first[k] = v[k]->data;
-        last[k] = first[k] + reach * (int64_t)qp_dtype_bytes(v[k]->dtype);
+        last[k] = first[k] + qp_dtype_size(v[k]->dtype, reach);
         if (qp_view_count(v[k]) == 0) return false;
     }
     return !same && first[0] <= last[1] && first[1] <= last[0];
@@ -290,8 +290,10 @@ static bool mutate(qp_ctx *ctx, const qp_device *device, const qp_op *op, const 
 static bool check_outputs(qp_call *c) {
     for (int i = 0; i < c->nout && !qp_failed(c->ctx); i++) {
         qp_view v;
-        if (!qpi_view_init(&v, c->out[i].dtype, c->out[i].ndim, c->out[i].shape))
-            qp_call_fail(c, QP_ERR_ARGUMENT, "output %d is too large or no valid shape", i);
+        if (qp_dtype_block(c->out[i].dtype) > 1 && !c->op->blocks)
+            qp_call_fail(c, QP_ERR_TYPE, "output %d would be %s: only qp_cast makes blocks", i, qp_dtype_name(c->out[i].dtype));
+        else if (!qpi_view_init(&v, c->out[i].dtype, c->out[i].ndim, c->out[i].shape))
+            qp_call_fail(c, QP_ERR_ARGUMENT, "output %d is too large, no valid shape, or holds no whole blocks", i);
     }
     return !qp_failed(c->ctx);
 }
@@ -299,6 +301,11 @@ static bool check_outputs(qp_call *c) {
 /* A view of x, or of a contiguous copy where x's strides allow none. */
 static qpi_value view_output(qp_call *c, const qpi_value *x) {
     c->op->view(c);
+    if (c->out[0].data && !qpi_view_whole(&c->out[0])) {
+        char text[96];
+        qpi_view_describe(&x->view, text, sizeof text);
+        qp_call_fail(c, QP_ERR_ARGUMENT, "of %s: the view's last axis would not hold whole blocks", text);
+    }
     if (qp_failed(c->ctx)) return (qpi_value){0};
     if (c->out[0].data || qp_view_count(&x->view) == 0)
         return (qpi_value){qpi_storage_retain(x->storage), c->out[0]};
@@ -334,6 +341,17 @@ static bool sound(qp_ctx *ctx, const qp_op *op) {
     return !wrong;
 }
 
+static bool takes_blocks(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value *values) {
+    for (int i = 0; i < nin; i++) {
+        qp_dtype t = values[i].view.dtype;
+        if (!values[i].storage || qp_dtype_block(t) == 1 || op->blocks >> i & 1) continue;
+        qp_fail(ctx, QP_ERR_TYPE, "%s: input %d is %s, which it does not take: qp_cast makes floats of blocks", op->name, i,
+                qp_dtype_name(t));
+        return false;
+    }
+    return true;
+}
+
 /* Where the call runs; NULL after an error: its inputs are in two places. */
 static const qp_device *device_of_call(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value *values) {
     const qp_device *device = NULL;
@@ -358,7 +376,8 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     qp_ctx   *ctx = NULL;
     for (int i = 0; i < nin && !ctx; i++) ctx = ins[i].ctx;
     if (ctx && qpi_cancelled(ctx)) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
-    bool ready = ctx && !qp_failed(ctx) && sound(ctx, op) && gather_inputs(ctx, op, nin, ins, values, edges);
+    bool ready = ctx && !qp_failed(ctx) && sound(ctx, op) && gather_inputs(ctx, op, nin, ins, values, edges) &&
+                 takes_blocks(ctx, op, nin, values);
     const qp_device *device = ready ? device_of_call(ctx, op, nin, values) : NULL;
     qp_tensor first = nin > 0 ? ins[0] : QP_NONE; /* outs may be ins */
     for (int i = 0; i < op->nout && i < QP_MAX_OUT; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
@@ -413,7 +432,7 @@ qpi_value qpi_value_to(qp_ctx *ctx, const qpi_value *v, const qp_device *device)
         flat = contiguous_copy(ctx, from, &v->view);
         if (from == device || !flat.storage) return flat;
     }
-    size_t bytes = (size_t)qp_view_count(&v->view) * qp_dtype_bytes(v->view.dtype);
+    size_t bytes = qp_dtype_size(v->view.dtype, qp_view_count(&v->view));
     copy = qpi_value_new(ctx, device, &v->view);
     if (copy.storage && bytes && from->host) {
         device->from_host(ctx, copy.view.data, flat.view.data, bytes);

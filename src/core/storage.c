@@ -55,7 +55,7 @@ qpi_value qpi_value_new(qp_ctx *ctx, const qp_device *device, const qp_view *sha
         v.view.stride[i] = n;
         n *= shape->shape[i];
     }
-    v.storage = qpi_storage_new(ctx, device, (size_t)n * qp_dtype_bytes(shape->dtype));
+    v.storage = qpi_storage_new(ctx, device, qp_dtype_size(shape->dtype, n));
     v.view.data = v.storage ? v.storage->data : NULL;
     return v;
 }

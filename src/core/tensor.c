@@ -7,8 +7,14 @@
 static bool check_shape(qp_ctx *ctx, qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape) {
     if (!ctx || qp_failed(ctx)) return false;
     if (qpi_view_init(v, dtype, ndim, shape)) return true;
-    qp_fail(ctx, QP_ERR_ARGUMENT, "tensor: %d axes of %s: a size is negative, too large, or there are more than %d axes",
-            ndim, qp_dtype_name(dtype), QP_MAX_DIMS);
+    int block = qp_dtype_block(dtype);
+    if (block > 1 && ndim > 0 && ndim <= QP_MAX_DIMS && shape[ndim - 1] % block)
+        qp_fail(ctx, QP_ERR_ARGUMENT, "tensor: %s has blocks of %d elements, the last axis %lld", qp_dtype_name(dtype), block,
+                (long long)shape[ndim - 1]);
+    else
+        qp_fail(ctx, QP_ERR_ARGUMENT,
+                "tensor: %d axes of %s: a size is negative, too large, or there are more than %d axes", ndim,
+                qp_dtype_name(dtype), QP_MAX_DIMS);
     return false;
 }
 
@@ -34,7 +40,7 @@ qp_tensor qp_from(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, c
     qp_tensor t = qp_empty(ctx, dtype, ndim, shape);
     qpi_slot *s = t.ctx ? qpi_resolve(t, "from") : NULL;
     if (s) {
-        size_t bytes = (size_t)qp_view_count(&s->value.view) * qp_dtype_bytes(dtype);
+        size_t bytes = qp_dtype_size(dtype, qp_view_count(&s->value.view));
         if (bytes) s->value.storage->device->from_host(ctx, s->value.view.data, data, bytes);
     }
     return t;
@@ -43,6 +49,10 @@ qp_tensor qp_from(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, c
 qp_tensor qp_arange(qp_ctx *ctx, qp_dtype dtype, int64_t n) {
     qp_view v;
     if (!check_shape(ctx, &v, dtype, 1, &n)) return qpi_poison(ctx);
+    if (qp_dtype_block(dtype) > 1) {
+        qp_fail(ctx, QP_ERR_TYPE, "arange: of %s: only qp_cast makes blocks", qp_dtype_name(dtype));
+        return qpi_poison(ctx);
+    }
     qpi_value value = qpi_value_new(ctx, &qpi_cpu, &v);
     if (!value.storage) return qpi_poison(ctx);
     for (int64_t i = 0; i < n; i++) qp_store(&value.view, i, (double)i);
@@ -58,7 +68,7 @@ qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape,
                     void (*release)(void *), void *user) {
     qpi_value v = {0};
     if (check_shape(ctx, &v.view, dtype, ndim, shape)) {
-        size_t bytes = (size_t)qp_view_count(&v.view) * qp_dtype_bytes(dtype);
+        size_t bytes = qp_dtype_size(dtype, qp_view_count(&v.view));
         v.view.data = data;
         v.storage = qpi_storage_attach(ctx, data, bytes, read_only, release, user);
     }
@@ -196,31 +206,41 @@ static qpi_slot *elements(qp_tensor t, qp_dtype dtype, const void *data, int64_t
         return NULL;
     }
     if (!qpi_view_init(flat, dtype, s->value.view.ndim, s->value.view.shape)) {
-        qp_fail(t.ctx, QP_ERR_TYPE, "%s: no such type: %d", who, (int)dtype);
+        qp_fail(t.ctx, QP_ERR_TYPE, "%s: no such type, or no whole blocks: %d (%s)", who, (int)dtype, qp_dtype_name(dtype));
         return NULL;
     }
     flat->data = (void *)data;
     return s;
 }
 
+static char *place(const qp_view *v, int64_t index) {
+    return (char *)v->data + qp_dtype_size(v->dtype, qp_view_offset(v, index));
+}
+
 static void convert(const qp_view *dst, const qp_view *src) {
-    int64_t n = qp_view_count(src);
-    if (dst->dtype == src->dtype && qpi_view_contiguous(dst) && qpi_view_contiguous(src)) {
-        if (n) memcpy(dst->data, src->data, (size_t)n * qp_dtype_bytes(src->dtype));
-        return;
+    int64_t n = qp_view_count(src), block = qp_dtype_block(src->dtype);
+    size_t  bytes = qp_dtype_bytes(src->dtype);
+    if (dst->dtype != src->dtype) {
+        for (int64_t i = 0; i < n; i++) qp_store(dst, qp_view_offset(dst, i), qp_load(src, qp_view_offset(src, i)));
+    } else if (qpi_view_contiguous(dst) && qpi_view_contiguous(src)) {
+        if (n) memcpy(dst->data, src->data, qp_dtype_size(src->dtype, n));
+    } else { /* a double would not hold every i64 */
+        for (int64_t i = 0; i < n; i += block) memcpy(place(dst, i), place(src, i), bytes);
     }
-    size_t bytes = dst->dtype == src->dtype ? qp_dtype_bytes(src->dtype) : 0; /* a double would not hold every i64 */
-    for (int64_t i = 0; i < n; i++) {
-        int64_t to = qp_view_offset(dst, i), from = qp_view_offset(src, i);
-        if (bytes) memcpy((char *)dst->data + to * (int64_t)bytes, (const char *)src->data + from * (int64_t)bytes, bytes);
-        else qp_store(dst, to, qp_load(src, from));
-    }
+}
+
+/* Blocks are made from many elements at once. */
+static bool convertible(qp_ctx *ctx, qp_dtype to, qp_dtype from, const char *who) {
+    if (to == from || qp_dtype_block(to) == 1) return true;
+    qp_fail(ctx, QP_ERR_TYPE, "%s: from %s to %s: qp_cast does that", who, qp_dtype_name(from), qp_dtype_name(to));
+    return false;
 }
 
 qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count) {
     qp_view   flat;
     qpi_slot *s = t.ctx ? elements(t, dtype, out, count, "read", &flat) : NULL;
     if (!s) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
+    if (!convertible(t.ctx, dtype, s->value.view.dtype, "read")) return qp_error_code(t.ctx);
     qpi_value v = on_host(t.ctx, &s->value);
     if (v.storage) convert(&flat, &v.view);
     qpi_value_release(t.ctx, &v);
@@ -257,7 +277,7 @@ qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count)
     qp_view   flat;
     qpi_slot *s = t.ctx ? elements(t, dtype, data, count, "write", &flat) : NULL;
     if (!s) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
-    if (!writable(t, s, "write")) return qp_error_code(t.ctx);
+    if (!writable(t, s, "write") || !convertible(t.ctx, s->value.view.dtype, dtype, "write")) return qp_error_code(t.ctx);
     if (s->value.storage->device->host) convert(&s->value.view, &flat);
     else write_to_device(t.ctx, &s->value, &flat);
     s->value.storage->version++;

@@ -2,21 +2,28 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/blocks.h"
 #include "core/core.h"
 #include "core/half.h"
 
 static const struct {
     const char *name;
+    int         block;
     size_t      bytes;
     bool        is_float;
 } dtypes[] = {
-#define X(name, text, type, bytes, st, is_float) {text, bytes, is_float},
+#define X(name, text, type, bytes, st, is_float) {text, 1, bytes, is_float},
     QP_DTYPES(X)
+#undef X
+#define X(name, text, block, bytes) {text, block, bytes, false},
+    QP_BLOCK_DTYPES(X)
 #undef X
 };
 
 const char *qp_dtype_name(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].name : "?"; }
+int         qp_dtype_block(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].block : 1; }
 size_t      qp_dtype_bytes(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].bytes : 0; }
+size_t      qp_dtype_size(qp_dtype t, int64_t n) { return (size_t)(n / qp_dtype_block(t)) * qp_dtype_bytes(t); }
 bool        qp_dtype_is_float(qp_dtype t) { return t < QP_DTYPE_COUNT && dtypes[t].is_float; }
 
 bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape) {
@@ -30,6 +37,17 @@ bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape) {
         /* zero sizes must not hide an overflow of the others */
         if (__builtin_mul_overflow(n, shape[i] ? shape[i] : 1, &n) || n > INT64_MAX / 16) return false;
     }
+    return qpi_view_whole(v);
+}
+
+bool qpi_view_whole(const qp_view *v) {
+    int block = qp_dtype_block(v->dtype), last = v->ndim - 1;
+    if (block == 1) return true;
+    if (last < 0 || v->shape[last] % block) return false;
+    if (qp_view_count(v) == 0) return true;
+    if (v->stride[last] != 1) return false;
+    for (int i = 0; i < last; i++)
+        if (v->shape[i] > 1 && v->stride[i] % block) return false;
     return true;
 }
 
@@ -126,7 +144,7 @@ double qp_load(const qp_view *v, int64_t offset) {
     case QP_U8: return ((const uint8_t *)v->data)[offset];
     case QP_I8: return ((const int8_t *)v->data)[offset];
     case QP_BOOL: return ((const uint8_t *)v->data)[offset] != 0;
-    default: return 0;
+    default: return qpi_blocks_at(v->dtype, v->data, offset);
     }
 }
 

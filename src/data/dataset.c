@@ -73,8 +73,8 @@ static bool lay_out(qp_data *d, size_t *slot_bytes) {
     for (int f = 0; f < d->field_count; f++) {
         const qp_field *x = &d->fields[f];
         size_t          bytes, all;
-        if (!x->name || (unsigned)x->dtype >= QP_DTYPE_COUNT || x->ndim < 0 || x->ndim >= QP_MAX_DIMS)
-            return false;
+        bool whole = (unsigned)x->dtype < QP_DTYPE_COUNT && qp_dtype_block(x->dtype) == 1;
+        if (!x->name || !whole || x->ndim < 0 || x->ndim >= QP_MAX_DIMS) return false;
         bytes = qp_dtype_bytes(x->dtype);
         for (int i = 0; i < x->ndim; i++)
             if (x->shape[i] < 0 || __builtin_mul_overflow(bytes, (size_t)x->shape[i], &bytes)) return false;

@@ -66,7 +66,12 @@ static bool take_tensors(job *j, const qp_named *tensors) {
             if (slot) qpi_fail(j->error, QP_ERR_STATE, "%s: %s has no elements yet", j->path, qpi_shown(shown, name, strlen(name)));
             break;
         }
-        uint64_t bytes = (uint64_t)qp_count(t) * qp_dtype_bytes(qp_dtype_of(t));
+        if (qp_dtype_block(qp_dtype_of(t)) > 1) {
+            ok = qpi_fail(j->error, QP_ERR_TYPE, "%s: %s is %s: safetensors has no block types", j->path,
+                          qpi_shown(shown, name, strlen(name)), qp_dtype_name(qp_dtype_of(t))) == QP_OK;
+            break;
+        }
+        uint64_t bytes = qp_dtype_size(qp_dtype_of(t), qp_count(t));
         j->records[i] = (record){.name = name, .tensor = t, .bytes = bytes};
         j->total += bytes;
     }

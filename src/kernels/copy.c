@@ -44,6 +44,8 @@ static void copy_row(size_t bytes, char *dst, int64_t sd, const char *src, int64
         CASE(4, uint32_t)
         CASE(8, uint64_t)
 #undef CASE
+    default: /* blocks */
+        for (int64_t i = 0; i < n; i++) memcpy(dst + i * sd * (int64_t)bytes, src + i * ss * (int64_t)bytes, bytes);
     }
 }
 
@@ -113,7 +115,17 @@ static void copy_tiles(void *arg, int64_t begin, int64_t end, int worker) {
     }
 }
 
+/* Counts blocks instead of elements. */
+static void count_blocks(qp_view *v) {
+    int block = qp_dtype_block(v->dtype), last = v->ndim - 1;
+    if (block == 1) return;
+    v->shape[last] /= block;
+    for (int i = 0; i < last; i++) v->stride[i] /= block;
+}
+
 void qk_copy(const qp_exec *exec, qp_view dst, qp_view src) {
+    count_blocks(&dst);
+    count_blocks(&src);
     int64_t count = qp_view_count(&dst);
     if (count == 0) return;
     qp_view *both[2] = {&dst, &src};

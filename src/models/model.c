@@ -143,7 +143,7 @@ qp_model_info qp_model_info_of(qp_model *m) {
     int64_t          bytes = 0;
     for (int i = 0; i < dict.count; i++)
         if (!dict.entries[i].tied && !dict.entries[i].buffer)
-            bytes += qp_count(dict.entries[i].tensor) * (int64_t)qp_dtype_bytes(qp_dtype_of(dict.entries[i].tensor));
+            bytes += (int64_t)qp_dtype_size(qp_dtype_of(dict.entries[i].tensor), qp_count(dict.entries[i].tensor));
     return (qp_model_info){.model_type = m->preset->name,
                            .vocabulary = m->vocabulary,
                            .width = m->width,

@@ -125,7 +125,7 @@ QP_KERNEL(cast) = {run, QP_ELEMENTWISE, takes};
 
 static void shape(qp_call *c) {
     int32_t t = ((const cast_attr *)c->attr)->dtype;
-    if (t >= 0 && t < QP_DTYPE_COUNT)
+    if (t >= 0 && t < QP_DTYPE_COUNT && qp_dtype_block((qp_dtype)t) == 1)
         shape_set(c, 0, (qp_dtype)t, c->in[0].ndim, c->in[0].shape);
     else
         qp_call_fail(c, QP_ERR_ARGUMENT, "type %d, expected 0 to %d", (int)t, QP_DTYPE_COUNT - 1);
@@ -168,9 +168,13 @@ QP_OP(cast) = {.name = "cast",
                .elementwise = true,
                .samples = samples};
 
+extern const qp_op qp_op_quantize, qp_op_dequantize;
+
 qp_tensor qp_cast(qp_tensor x, qp_dtype dtype) {
     cast_attr a = {(int32_t)dtype};
     if (x.ctx && !qp_failed(x.ctx) && qp_dtype_of(x) == dtype) return qp_alias(x);
+    if (x.ctx && qp_dtype_block(qp_dtype_of(x)) > 1) return qp_cast(QP_CALL(dequantize, NULL, x), dtype);
+    if (qp_dtype_block(dtype) > 1) return QP_CALL(quantize, &a, x);
     return QP_CALL(cast, &a, x);
 }
 #endif

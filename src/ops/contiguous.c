@@ -33,6 +33,7 @@ QP_OP(contiguous) = {.name = "contiguous",
                      .nout = 1,
                      .plain = plain,
                      .backward = backward,
+                     .blocks = QP_SAVE_IN(0),
                      .elementwise = true,
                      .samples = samples};
 

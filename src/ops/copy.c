@@ -8,6 +8,13 @@ static bool takes(const qp_call *c) { return c->in[0].dtype == c->in[1].dtype; }
 QP_KERNEL(copy) = {run, QP_ELEMENTWISE, takes};
 
 #if QP_BODY
+static void shape(qp_call *c) {
+    qp_dtype to = c->in[0].dtype, from = c->in[1].dtype;
+    c->out[0] = c->in[0];
+    if (to != from && qp_dtype_block(to) > 1)
+        qp_call_fail(c, QP_ERR_TYPE, "from %s to %s: qp_cast does that", qp_dtype_name(from), qp_dtype_name(to));
+}
+
 static double f(const double *x, const void *attr) {
     (void)attr;
     return x[1];
@@ -22,7 +29,9 @@ QP_OP(copy) = {.name = "copy",
                .min_in = 2,
                .max_in = 2,
                .nout = 1,
+               .shape = shape,
                .plain = plain,
+               .blocks = QP_SAVE_IN(0) | QP_SAVE_IN(1),
                .mutates = QP_SAVE_IN(0),
                .elementwise = true,
                .samples = samples};

@@ -1,22 +1,27 @@
-/* y = table[index]: rows of table [V, D].   dtable: each row of dy is added to its row of the
+/* y = table[index]: rows of table [V, D], in its type, f32 of block types.   dtable: each row of dy is added to its row of the
  * table's gradient, in order of the indices; embedding_grad does it in place. */
+#include "core/blocks.h"
 #include "kernels/copy.h"
 #include "ops/index.h"
 #include "ops/op.h"
 
 #define GRAIN 16384 /* elements of one piece of work */
 
-/* ---- Forward: rows are copied, whatever their type ---------------------------------------- */
+/* ---- Forward: rows are copied, whatever their type, or decoded ---------------------------------------- */
 
 static void copy_rows(void *arg, int64_t begin, int64_t end, int worker) {
     const qp_call *c = arg;
     const qp_view *table = &c->in[0], *index = &c->in[1];
-    int64_t        bytes = (int64_t)qp_dtype_bytes(table->dtype), n = table->shape[1] * bytes;
+    int64_t        D = table->shape[1];
     (void)worker;
     for (int64_t i = begin; i < end; i++) {
-        int64_t row = index_at(index, qp_view_offset(index, i));
-        memcpy((char *)c->out[0].data + i * n, (const char *)table->data + row * table->stride[0] * bytes,
-               (size_t)n);
+        int64_t     row = index_at(index, qp_view_offset(index, i));
+        const char *from = (const char *)table->data + qp_dtype_size(table->dtype, row * table->stride[0]);
+        if (qp_dtype_block(table->dtype) > 1)
+            qpi_blocks_decode(table->dtype, from, D, (float *)c->out[0].data + i * D);
+        else
+            memcpy((char *)c->out[0].data + i * (int64_t)qp_dtype_size(table->dtype, D), from,
+                   qp_dtype_size(table->dtype, D));
     }
 }
 
@@ -123,7 +128,8 @@ static void shape(qp_call *c) {
     if (!check_table(c) || !index_check_type(c, 1)) return;
     memcpy(size, index->shape, sizeof index->shape);
     size[index->ndim] = c->in[0].shape[1];
-    if (!qpi_view_init(&c->out[0], c->in[0].dtype, index->ndim + 1, size))
+    qp_dtype dtype = qp_dtype_block(c->in[0].dtype) > 1 ? QP_F32 : c->in[0].dtype;
+    if (!qpi_view_init(&c->out[0], dtype, index->ndim + 1, size))
         qp_call_fail(c, QP_ERR_ARGUMENT, "the index has %d axes, expected at most %d", index->ndim,
                      QP_MAX_DIMS - 1);
 }
@@ -144,7 +150,8 @@ static void backward(qp_rule *r) {
 }
 
 static const qp_sample samples[] = {{.in = "x[7,5] i7[3]"},   {.in = "x[5,67] i5[2,9]"}, {.in = "x[4,3] i4[]"},
-                                    {.in = "x[4,3] i4[0,2]"}, {.in = "x[1,1] i1[40]"},   {0}};
+                                    {.in = "x[4,3] i4[0,2]"}, {.in = "x[1,1] i1[40]"},   {.in = "wq4_k[7,256] i7[3]"},
+                                    {.in = "wq8_0[5,64] i5[2,9]"}, {0}};
 
 QP_OP(embedding) = {.name = "embedding",
                     .source = "torch.nn.functional.embedding",
@@ -156,6 +163,7 @@ QP_OP(embedding) = {.name = "embedding",
                     .plain = plain,
                     .backward = backward,
                     .bytes = bytes,
+                    .blocks = QP_SAVE_IN(0),
                     .samples = samples};
 
 qp_tensor qp_embedding(qp_tensor table, qp_tensor index) { return QP_CALL(embedding, NULL, table, index); }

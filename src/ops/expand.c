@@ -45,6 +45,7 @@ QP_OP(expand) = {.name = "expand",
                  .attr_bytes = sizeof(shape_sizes),
                  .shape = shape,
                  .view = view,
+                 .blocks = QP_SAVE_IN(0),
                  .backward = backward,
                  .samples = samples};
 

@@ -1,6 +1,8 @@
 /* y = act(u) + residual, u = x w^T + bias.   With du = dy act'(u):
  * dx = du w, dw = du^T x, dbias = the column sums of du, dresidual = dy.
- * u is a second, hidden output where backward will want it. */
+ * u is a second, hidden output where backward will want it.
+ * w may be of a block type: its rows are made floats strip by strip. */
+#include "core/blocks.h"
 #include "kernels/copy.h"
 #include "kernels/product.h"
 #include "ops/op.h"
@@ -13,7 +15,9 @@ typedef struct {
 enum { X, W, BIAS, RESIDUAL };
 
 static bool takes(const qp_call *c) {
-    return qk_gemm_takes(c->in[X].dtype) && qk_gemm_takes(c->in[W].dtype) && qk_gemm_takes(c->out[0].dtype);
+    qp_dtype w = c->in[W].dtype;
+    return qk_gemm_takes(c->in[X].dtype) && (qk_gemm_takes(w) || qp_dtype_block(w) > 1) &&
+           qk_gemm_takes(c->out[0].dtype);
 }
 
 static const qp_view *optional(const qp_call *c, int i) {
@@ -37,7 +41,7 @@ static qk_product plan(const qp_call *c, const qp_view *residual) {
                             .b = w->data,
                             .c = y->data,
                             .a_type = x->dtype,
-                            .b_type = w->dtype,
+                            .b_type = qp_dtype_block(w->dtype) > 1 ? QP_F32 : w->dtype,
                             .c_type = y->dtype,
                             .compute = c->compute,
                             .a_col = x->stride[last],
@@ -62,6 +66,53 @@ static const qp_view *residual_at(const qp_call *c) {
     return &c->out[0];
 }
 
+/* ---- Weights of block types --------------------------------------------------------------------- */
+
+#define STRIP 262144 /* floats at once: few enough to stay in a cache */
+
+static int64_t strip_rows(const qp_view *w) {
+    int64_t rows = STRIP / (w->shape[1] + 1) / 16 * 16;
+    rows = rows < 16 ? 16 : rows;
+    return rows < w->shape[0] ? rows : w->shape[0];
+}
+
+typedef struct {
+    const qp_view *w;
+    int64_t        first;
+    float         *rows;
+} strip;
+
+static void decode_rows(void *arg, int64_t begin, int64_t end, int worker) {
+    const strip   *s = arg;
+    const qp_view *w = s->w;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++)
+        qpi_blocks_decode(w->dtype, (char *)w->data + qp_dtype_size(w->dtype, (s->first + i) * w->stride[0]), w->shape[1],
+                          s->rows + i * w->shape[1]);
+}
+
+static void *forward_by(void *p, qp_dtype t, int64_t n) { return p ? (char *)p + qp_dtype_size(t, n) : NULL; }
+
+static void run_strips(const qp_exec *exec, const qk_product *all, const qp_view *w) {
+    int64_t n = strip_rows(w), k = w->shape[1];
+    qp_exec rest = *exec;
+    rest.scratch = (float *)exec->scratch + (n * k + 15) / 16 * 16;
+    for (int64_t first = 0; first < w->shape[0]; first += n) {
+        qk_product    p = *all;
+        qk_gemm_args *g = &p.gemm;
+        strip         s = {w, first, exec->scratch};
+        g->n = w->shape[0] - first < n ? w->shape[0] - first : n;
+        qp_parallel(exec, g->n, 16384 / (k + 1) + 1, decode_rows, &s);
+        g->b = s.rows;
+        g->b_col = k;
+        g->c = forward_by(g->c, g->c_type, first);
+        g->residual = forward_by((void *)g->residual, g->c_type, first);
+        g->pre_act = forward_by(g->pre_act, g->c_type, first);
+        if (g->bias) g->bias += first;
+        QK(qk_product_run)(&rest, &p);
+    }
+}
+
 static void run(const qp_call *c) {
     const qp_view *bias = optional(c, BIAS), *residual = residual_at(c);
     qk_product     p = plan(c, residual);
@@ -73,7 +124,8 @@ static void run(const qp_call *c) {
         p.gemm.bias = row;
         exec.scratch = (char *)exec.scratch + bias_bytes(c);
     }
-    QK(qk_product_run)(&exec, &p);
+    if (qp_dtype_block(c->in[W].dtype) > 1) run_strips(&exec, &p, &c->in[W]);
+    else QK(qk_product_run)(&exec, &p);
 }
 
 QP_KERNEL(linear) = {run, QP_ANY, takes};
@@ -105,7 +157,7 @@ static void shape(qp_call *c) {
     const attr    *a = c->attr;
     const qp_view *x = &c->in[X], *w = &c->in[W], *bias = optional(c, BIAS), *residual = optional(c, RESIDUAL);
     qp_view        y = *x;
-    if (!qp_dtype_is_float(x->dtype) || !qp_dtype_is_float(w->dtype))
+    if (!qp_dtype_is_float(x->dtype) || (!qp_dtype_is_float(w->dtype) && qp_dtype_block(w->dtype) == 1))
         misfit(c, QP_ERR_TYPE, "x", x, "w", w, "floats");
     else if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1])
         misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "[.., I] and [O, I]");
@@ -167,6 +219,7 @@ static void backward(qp_rule *r) {
         qp_tensor u = qp_count(r->out[1]) ? r->out[1] : qp_linear(x, w, r->in[BIAS], QP_ACT_NONE, QP_NONE);
         du = qp_apply(act_grad[a->act], 2, (qp_tensor[]){u, du}, NULL);
     }
+    if (r->need[X] && qp_dtype_block(qp_dtype_of(w)) > 1) w = qp_cast(w, QP_F32);
     if (r->need[X]) r->din[X] = qp_linear(du, qp_transpose(w, 0, 1), QP_NONE, QP_ACT_NONE, QP_NONE);
     if (r->need[W]) {
         if (qp_ndim(x) == 1) {
@@ -184,8 +237,13 @@ static double flops(const qp_call *c) {
 }
 
 static size_t scratch(const qp_call *c, int threads) {
-    qk_product p = plan(c, residual_at(c));
-    return bias_bytes(c) + QK(qk_product_scratch)(&p, threads);
+    const qp_view *w = &c->in[W];
+    qk_product     p = plan(c, residual_at(c)), last = p;
+    if (qp_dtype_block(w->dtype) == 1) return bias_bytes(c) + QK(qk_product_scratch)(&p, threads);
+    p.gemm.n = strip_rows(w);
+    last.gemm.n = p.gemm.n ? w->shape[0] % p.gemm.n : 0;
+    size_t whole = QK(qk_product_scratch)(&p, threads), rest = QK(qk_product_scratch)(&last, threads);
+    return bias_bytes(c) + (size_t)(p.gemm.n * w->shape[1] + 15) / 16 * 64 + (whole > rest ? whole : rest);
 }
 
 static const qp_sample samples[] = {{.in = "x[3,5] x[7,5]"},
@@ -200,6 +258,10 @@ static const qp_sample samples[] = {{.in = "x[3,5] x[7,5]"},
                                     {.in = "x[5,6] x[37,6]", .attr = &(attr){QP_ACT_GELU_TANH, true}},
                                     {.in = "x[2,2,6] x[7,6] x[7] x[2,2,7]", .attr = &(attr){QP_ACT_SILU, true}},
                                     {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){QP_ACT_SILU, false}},
+                                    {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]"},
+                                    {.in = "x[2,3,256] wq4_k[19,256]"},
+                                    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){QP_ACT_SILU, true}},
+                                    {.in = "x[32] wiq4_nl[67,32]"},
                                     {0}};
 
 QP_OP(linear) = {.name = "linear",
@@ -215,6 +277,7 @@ QP_OP(linear) = {.name = "linear",
                  .backward = backward,
                  .scratch = scratch,
                  .flops = flops,
+                 .blocks = QP_SAVE_IN(W),
                  .autocast = true,
                  .samples = samples};
 

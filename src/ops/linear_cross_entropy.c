@@ -332,6 +332,7 @@ QP_OP(linear_cross_entropy) = {.name = "linear_cross_entropy",
 qp_tensor qp_linear_cross_entropy(qp_tensor x, qp_tensor w, qp_tensor targets, qp_loss_options options) {
     attr      a = {options, recording(x.ctx, 1, &x), recording(w.ctx, 1, &w)};
     qp_tensor y[3];
+    if (w.ctx && qp_dtype_block(qp_dtype_of(w)) > 1) w = qp_cast(w, QP_F32);
     QP_CALL_MANY(linear_cross_entropy, &a, y, x, w, targets);
     qp_drop(y[DX]);
     qp_drop(y[DW]);

@@ -56,6 +56,7 @@ QP_OP(permute) = {.name = "permute",
                   .attr_bytes = sizeof(attr),
                   .shape = shape,
                   .view = view,
+                  .blocks = QP_SAVE_IN(0),
                   .backward = backward,
                   .region = true,
                   .samples = samples};

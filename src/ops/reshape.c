@@ -90,6 +90,7 @@ QP_OP(reshape) = {.name = "reshape",
                   .attr_bytes = sizeof(shape_sizes),
                   .shape = shape,
                   .view = view,
+                  .blocks = QP_SAVE_IN(0),
                   .backward = backward,
                   .region = true,
                   .samples = samples};

@@ -22,8 +22,13 @@ static void shape(qp_call *c) {
         qp_call_fail(c, QP_ERR_ARGUMENT, "step %lld, expected at least 1", (long long)a->step);
         return;
     }
-    int     axis = shape_axis(a->axis, c->in[0].ndim);
+    int     axis = shape_axis(a->axis, c->in[0].ndim), block = qp_dtype_block(c->in[0].dtype);
     int64_t size = c->in[0].shape[axis], start = clip(a->start, size), end = clip(a->end, size);
+    if (axis == c->in[0].ndim - 1 && start % block) {
+        qp_call_fail(c, QP_ERR_ARGUMENT, "start %lld of %s: blocks have %d elements", (long long)start,
+                     qp_dtype_name(c->in[0].dtype), block);
+        return;
+    }
     c->out[0] = c->in[0];
     c->out[0].shape[axis] = end > start ? (end - start - 1) / a->step + 1 : 0;
 }
@@ -35,7 +40,7 @@ static void view(qp_call *c) {
     int64_t        offset = c->out[0].shape[axis] ? clip(a->start, x->shape[axis]) * x->stride[axis] : 0;
     for (int i = 0; i < x->ndim; i++) c->out[0].stride[i] = x->stride[i];
     if (c->out[0].shape[axis] > 1) c->out[0].stride[axis] *= a->step;
-    c->out[0].data = (char *)x->data + offset * (int64_t)qp_dtype_bytes(x->dtype);
+    c->out[0].data = (char *)x->data + qp_dtype_size(x->dtype, offset);
 }
 
 static void backward(qp_rule *r) {
@@ -61,6 +66,7 @@ QP_OP(slice) = {.name = "slice",
                 .shape = shape,
                 .view = view,
                 .backward = backward,
+                .blocks = QP_SAVE_IN(0),
                 .region = true,
                 .samples = samples};
 

@@ -1,4 +1,5 @@
 /* Tensors in watched memory. */
+#include "core/blocks.h"
 #include "harness.h"
 
 #define GUARD 256    /* bytes before and behind */
@@ -8,13 +9,20 @@ qp_dtype input_dtype(const input *in, form f) {
     if (strchr("iot", in->kind)) return f.integers;
     if (in->kind == 'b') return QP_BOOL;
     if (in->kind == 'q') return QP_I8;
+    if (in->kind == 'w') return in->type;
     return in->constant ? QP_F32 : in->wide ? QP_F64 : f.floats;
+}
+
+/* Of block types only gaps of whole blocks between rows are layouts. */
+static layout layout_of(qp_dtype dtype, layout wanted) {
+    if (qp_dtype_block(dtype) == 1 || wanted == LAYOUT_OFFSET || wanted == LAYOUT_ROWS) return wanted;
+    return LAYOUT_FLAT;
 }
 
 /* Strides of the layout; returns the elements of memory that it spans. */
 static int64_t lay_out(qp_view *v, layout layout) {
     int     order[QP_MAX_DIMS]; /* axes, outermost in memory first */
-    int64_t gap = layout == LAYOUT_ROWS || layout == LAYOUT_MIXED ? 3 : 0;
+    int64_t gap = layout == LAYOUT_ROWS || layout == LAYOUT_MIXED ? 3 * qp_dtype_block(v->dtype) : 0;
     int64_t stride = layout == LAYOUT_STEPS ? 2 : 1;
     for (int i = 0; i < v->ndim; i++) order[i] = layout == LAYOUT_REVERSED ? v->ndim - 1 - i : i;
     for (int i = 0; i + 1 < v->ndim && layout == LAYOUT_MIXED; i += 2) {
@@ -29,18 +37,29 @@ static int64_t lay_out(qp_view *v, layout layout) {
     return stride;
 }
 
-guarded guarded_make(const input *in, qp_dtype dtype, layout layout) {
+static void set_blocks(const qp_view *v, const double *value, int64_t count) {
+    int64_t block = qp_dtype_block(v->dtype);
+    float   x[256];
+    for (int64_t i = 0; i < count; i += block) {
+        for (int64_t k = 0; k < block; k++) x[k] = (float)value[i + k];
+        qpi_blocks_encode(v->dtype, x, block, (char *)v->data + qp_dtype_size(v->dtype, qp_view_offset(v, i)));
+    }
+}
+
+guarded guarded_make(const input *in, qp_dtype dtype, layout wanted) {
     guarded g = {.view = {.dtype = dtype, .ndim = in->ndim}};
-    size_t  size = qp_dtype_bytes(dtype);
+    layout  layout = layout_of(dtype, wanted);
+    int     block = qp_dtype_block(dtype);
     for (int i = 0; i < in->ndim; i++) g.view.shape[i] = in->shape[i];
-    int64_t span = lay_out(&g.view, layout), offset = layout == LAYOUT_FLAT ? 0 : 1;
-    g.bytes = (2 * GUARD + (size_t)(span + offset) * size + 63) & ~(size_t)63;
+    int64_t span = lay_out(&g.view, layout), offset = layout == LAYOUT_FLAT ? 0 : block;
+    g.bytes = (2 * GUARD + qp_dtype_size(dtype, span + offset + block - 1) + 63) & ~(size_t)63;
     g.buffer = aligned_alloc(64, g.bytes);
     g.before = malloc(g.bytes);
     memset(g.buffer, GARBAGE, g.bytes);
-    g.view.data = g.buffer + GUARD + (size_t)offset * size;
-    for (int64_t i = 0; i < in->count && in->value; i++)
+    g.view.data = g.buffer + GUARD + qp_dtype_size(dtype, offset);
+    for (int64_t i = 0; i < in->count && in->value && block == 1; i++)
         qp_store(&g.view, qp_view_offset(&g.view, i), in->value[i]);
+    if (block > 1 && in->value) set_blocks(&g.view, in->value, in->count);
     memcpy(g.before, g.buffer, g.bytes);
     return g;
 }
@@ -54,8 +73,9 @@ void guarded_free(guarded *g) {
 bool guarded_intact(const guarded *g, bool written) {
     if (!g->buffer) return true;
     size_t size = qp_dtype_bytes(g->view.dtype);
-    for (int64_t i = 0; i < qp_view_count(&g->view) && written; i++) {
-        unsigned char *p = (unsigned char *)g->view.data + (size_t)qp_view_offset(&g->view, i) * size;
+    for (int64_t i = 0; i < qp_view_count(&g->view) && written; i += qp_dtype_block(g->view.dtype)) {
+        unsigned char *p =
+            (unsigned char *)g->view.data + qp_dtype_size(g->view.dtype, qp_view_offset(&g->view, i));
         memcpy(g->before + (p - g->buffer), p, size);
     }
     return memcmp(g->buffer, g->before, g->bytes) == 0;

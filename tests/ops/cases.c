@@ -27,11 +27,22 @@ static bool read_sizes(input *in, const char **text) {
     return true;
 }
 
+static bool read_type(input *in, const char **text) {
+    size_t n = strcspn(*text, "[");
+    for (qp_dtype t = 0; t < QP_DTYPE_COUNT; t++) {
+        if (strlen(qp_dtype_name(t)) != n || strncmp(qp_dtype_name(t), *text, n)) continue;
+        in->type = t;
+        *text += n;
+        return true;
+    }
+    return false;
+}
+
 static bool read_input(input *in, const char **text) {
     const char *p = *text;
     *in = (input){.count = 1};
     for (; *p == '!' || *p == '^'; p++) *(*p == '!' ? &in->constant : &in->wide) = true;
-    if (!*p || !strchr("xpudiobtq-", *p)) return false;
+    if (!*p || !strchr("xpudiobtqw-", *p)) return false;
     in->kind = *p++;
     if (in->kind == '-') {
         in->ndim = -1;
@@ -42,6 +53,7 @@ static bool read_input(input *in, const char **text) {
             if (end == p || in->limit < (in->kind == 'i')) return false;
             p = end;
         }
+        if (in->kind == 'w' && !read_type(in, &p)) return false;
         if (!read_sizes(in, &p)) return false;
     }
     for (int i = 0; i < in->ndim; i++) in->count *= in->shape[i];
@@ -80,6 +92,7 @@ static double draw(const input *in) {
     double x = 0;
     switch (in->kind) {
     case 'x':
+    case 'w':
         while (fabs(x) < 0.05) x = normal();
         return (float)x;
     case 'p': return (float)(0.5 + 2 * uniform());

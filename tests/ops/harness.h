@@ -23,7 +23,8 @@
 /* ---- Values on the host -------------------------------------------------------------------- */
 
 typedef struct {
-    char    kind;     /* x p u d i o b t -, see quipu/op.h */
+    char    kind;     /* x p u d i o b t q w -, see quipu/op.h */
+    qp_dtype type;    /* of w */
     bool    constant; /* ! */
     bool    wide;     /* ^ */
     int64_t limit;    /* N of iN and oN */

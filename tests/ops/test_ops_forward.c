@@ -89,7 +89,7 @@ static array guarded_read(const qp_view *v) {
     a.value = calloc((size_t)n + 1, sizeof *a.value);
     a.bits = calloc((size_t)n + 1, qp_dtype_bytes(v->dtype));
     for (int64_t i = 0; i < n; i++) a.value[i] = qp_load(v, i);
-    if (n) memcpy(a.bits, v->data, (size_t)n * qp_dtype_bytes(v->dtype));
+    if (n) memcpy(a.bits, v->data, qp_dtype_size(v->dtype, n));
     return a;
 }
 
