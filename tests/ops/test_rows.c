@@ -124,7 +124,8 @@ static uint32_t check_size(const op_case *c, int axis, int64_t size, uint32_t am
     static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
     uint32_t candidates = 0;
     for (int i = 0; i < c->nin && i < 8; i++)
-        if (c->in[i].ndim > axis && c->in[i].shape[axis] == size) candidates |= among & 1u << i;
+        if (c->in[i].ndim > axis && c->in[i].shape[axis] == size && !(c->in[i].kind == 'w' && axis == c->in[i].ndim - 1))
+            candidates |= among & 1u << i; /* blocks are not cut */
     for (uint32_t set = candidates; set; set = (set - 1) & candidates) {
         op_case all;
         if (!widen(&all, c, set, axis)) continue;
