@@ -1,11 +1,12 @@
 /* quipu/format.h: files of named tensors.
  *
- * Reading: a safetensors file, a checkpoint cut into several of them with an index, or a
- * folder that holds either. Files come from anywhere, so everything in them is checked, and a
+ * Reading: a safetensors file, a checkpoint cut into several of them with an index, a folder that
+ * holds either, or a GGUF file (versions 2 and 3). Files come from anywhere, so everything in them is checked, and a
  * damaged or hostile file gives one error that names the file and the place.
  *
- * Format: https://huggingface.co/docs/safetensors (8 bytes of header length, a JSON header,
- * data that the header's offsets tile exactly).
+ * Formats: https://huggingface.co/docs/safetensors (8 bytes of header length, a JSON header,
+ * data that the header's offsets tile exactly);
+ * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
  */
 #ifndef QUIPU_FORMAT_H
 #define QUIPU_FORMAT_H
@@ -26,9 +27,9 @@ typedef struct {
                        touching the lost part ends the process. */
 } qp_file_options;
 
-/* path: FILE.safetensors, FILE.safetensors.index.json, or a folder with model.safetensors or
+/* path: FILE.safetensors, FILE.safetensors.index.json, FILE.gguf, or a folder with model.safetensors or
  * model.safetensors.index.json in it. NULL after storing an error: IO (cannot be opened or
- * read), FORMAT (names the file and offset or key), MEMORY. A file belongs to no context: ctx
+ * read), FORMAT (names the file and offset or key), UNSUPPORTED, MEMORY. A file belongs to no context: ctx
  * only receives the error. */
 QP_API qp_file *qp_file_open(qp_ctx *ctx, const char *path, qp_file_options options);
 
@@ -51,7 +52,7 @@ QP_API qp_file_entry qp_file_at(const qp_file *file, int64_t index);      /* zer
 QP_API int64_t       qp_file_find(const qp_file *file, const char *name); /* index, or -1 */
 
 /* The metadata text under a key, NULL if there is none; and all of it by index, false past
- * the end. Of a sharded checkpoint: that of its first shard. */
+ * the end. Of a sharded checkpoint: that of its first shard. Of a GGUF file: what is no array. */
 QP_API const char *qp_file_meta(const qp_file *file, const char *key);
 QP_API bool        qp_file_meta_at(const qp_file *file, int64_t index, const char **key, const char **value);
 

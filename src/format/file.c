@@ -7,7 +7,7 @@
 
 #include "core/core.h"
 
-static const qpi_file_format *const formats[] = {&qpi_safetensors};
+static const qpi_file_format *const formats[] = {&qpi_safetensors, &qpi_gguf};
 #define FORMATS (sizeof formats / sizeof *formats)
 
 /* ---- Building ------------------------------------------------------------------------- */
@@ -45,7 +45,7 @@ bool qpi_file_add_part(qp_file *f, const char *path, qpi_open_mode mode, qpi_err
     f->parts[f->part_count++] = bytes;
     for (size_t i = 0; i < FORMATS; i++)
         if (formats[i]->matches(bytes)) return formats[i]->parse(f, (uint32_t)f->part_count - 1, e);
-    qpi_fail(e, QP_ERR_FORMAT, "%s: offset 0: expected a safetensors file, found something else", path);
+    qpi_fail(e, QP_ERR_FORMAT, "%s: offset 0: expected a safetensors file or GGUF, found something else", path);
     return false;
 }
 
@@ -67,10 +67,16 @@ static bool ends_with(const char *text, const char *end) {
 }
 
 static bool index_names(qp_file *f, qpi_error *e) {
+    char shown[QPI_SHOWN];
     bool ok = qpi_names_reserve(&f->names, f->entry_count);
     for (size_t i = 0; ok && i < f->entry_count; i++) {
-        uint32_t before;
-        ok = qpi_names_add(&f->names, f->entries[i].name, strlen(f->entries[i].name), (uint32_t)i, &before);
+        const char *name = f->entries[i].name;
+        uint32_t    before;
+        ok = qpi_names_add(&f->names, name, strlen(name), (uint32_t)i, &before);
+        if (!ok || before == QPI_NO_NAME) continue;
+        qpi_fail(e, QP_ERR_FORMAT, "%s: expected each tensor once, found \"%s\" twice", f->parts[0]->path,
+                 qpi_shown(shown, name, strlen(name)));
+        return false;
     }
     if (!ok) qpi_fail_memory(e, "list of tensors");
     return ok;
@@ -107,6 +113,8 @@ void qp_file_close(qp_file *f) {
     free(f->parts);
     free(f->entries);
     free(f->meta);
+    free(f->values);
+    qpi_names_free(&f->value_names);
     qpi_names_free(&f->names);
     qpi_arena_free(&f->arena);
     free(f);
@@ -145,7 +153,8 @@ static qp_tensor load(qp_ctx *ctx, const qpi_entry *x, qpi_bytes *bytes, bool co
     const uint8_t *data = bytes->data + x->begin;
     qp_dtype       dtype = (qp_dtype)x->dtype;
     /* A mapping's last page is touched only where data lie, so an empty tensor is copied. */
-    if (copy || x->bytes == 0 || (uintptr_t)data % qp_dtype_bytes(dtype))
+    size_t alignment = qp_dtype_block(dtype) > 1 ? 2 : qp_dtype_bytes(dtype);
+    if (copy || x->bytes == 0 || (uintptr_t)data % alignment)
         return qp_from(ctx, dtype, x->ndim, x->shape, data);
     return qp_attach(ctx, dtype, x->ndim, x->shape, (void *)data, true, qpi_bytes_release,
                      qpi_bytes_retain(bytes));

@@ -26,6 +26,11 @@ struct qp_file {
     qpi_names   names;
     qp_meta    *meta;
     size_t      meta_count, meta_capacity;
+    /* of GGUF files, see gguf.h */
+    bool                   is_gguf;
+    struct qpi_gguf_value *values;
+    size_t                 value_count, value_capacity;
+    qpi_names              value_names;
 };
 
 /* A format of one file. parse adds the entries of parts[part], whose names are its own to
@@ -36,7 +41,7 @@ typedef struct {
     bool (*parse)(qp_file *f, uint32_t part, qpi_error *e);
 } qpi_file_format;
 
-extern const qpi_file_format qpi_safetensors;
+extern const qpi_file_format qpi_safetensors, qpi_gguf;
 
 qpi_entry *qpi_file_add(qp_file *f, qpi_error *e); /* a new entry, zeros */
 bool       qpi_file_add_meta(qp_file *f, const char *key, const char *value, qpi_error *e);

@@ -86,11 +86,11 @@ static void hostile_files(void **state) {
                 expect_ok(ctx);
             qp_file_close(f);
         }
-    const char *const short_files[] = {"", "1234567", "\x02\0\0\0\0\0\0\0", "GGUF....x", "[]......[]"};
+    const char *const short_files[] = {"", "1234567", "\x02\0\0\0\0\0\0\0", "GGML....x", "[]......[]"};
     for (int i = 0; i < 5; i++) {
         write_bytes(path, short_files[i], i == 2 ? 8 : strlen(short_files[i]));
         assert_null(qp_file_open(ctx, path, (qp_file_options){0}));
-        expect_error(ctx, QP_ERR_FORMAT, "expected a safetensors file");
+        expect_error(ctx, QP_ERR_FORMAT, "expected a safetensors file or GGUF");
     }
     remove(path);
     assert_null(qp_file_open(ctx, path, (qp_file_options){0}));

@@ -1,0 +1,294 @@
+/* GGUF: what a file says and holds, and what hostile files get. The kinds of attack are those of
+ * published flaws of other readers: sizes whose product wraps, counts beyond the file, lengths cut to
+ * 32 bits, negative sizes, arrays of arrays, names twice, data outside of the file or of another
+ * tensor. */
+#include "support.h"
+
+#include "format/gguf.h"
+
+/* ---- A file, piece by piece ------------------------------------------------------------------------ */
+
+static uint8_t file[1 << 16];
+static size_t  filled;
+
+static void put(const void *data, size_t n) {
+    assert_true(filled + n <= sizeof file);
+    memcpy(file + filled, data, n);
+    filled += n;
+}
+static void put32(uint32_t x) { put(&x, 4); }
+static void put64(uint64_t x) { put(&x, 8); }
+static void put_text(const char *text) {
+    put64(strlen(text));
+    put(text, strlen(text));
+}
+static void begin(uint32_t version, uint64_t tensors, uint64_t pairs) {
+    filled = 0;
+    put("GGUF", 4);
+    put32(version);
+    put64(tensors);
+    put64(pairs);
+}
+static void pair(const char *key, uint32_t kind) {
+    put_text(key);
+    put32(kind);
+}
+static void pair32(const char *key, uint32_t kind, uint32_t x) {
+    pair(key, kind);
+    put32(x);
+}
+/* Axes innermost first, as stored. */
+static void tensor(const char *name, uint32_t ndim, const uint64_t *sizes, uint32_t type, uint64_t offset) {
+    put_text(name);
+    put32(ndim);
+    for (uint32_t i = 0; i < ndim; i++) put64(sizes[i]);
+    put32(type);
+    put64(offset);
+}
+#define AXES(...) sizeof((uint64_t[]){__VA_ARGS__}) / 8, (uint64_t[]){__VA_ARGS__}
+
+static void data(size_t alignment, size_t bytes) {
+    while (filled % alignment) put("", 1);
+    for (size_t i = 0; i < bytes; i++) put(&(uint8_t){(uint8_t)i}, 1);
+}
+
+static qp_file *open_it(qp_ctx *ctx, bool in_memory) {
+    const char *path = temporary("test.gguf");
+    write_bytes(path, file, filled);
+    qp_file *f = qp_file_open(ctx, path, (qp_file_options){.in_memory = in_memory});
+    remove(path);
+    return f;
+}
+
+/* ---- Sound files ------------------------------------------------------------------------------------- */
+
+static void write_sound(uint32_t version, size_t alignment) {
+    begin(version, 4, 11);
+    pair32("general.alignment", QPI_GGUF_U32, (uint32_t)alignment);
+    pair("text", QPI_GGUF_TEXT), put_text("caf\xC3\xA9\n");
+    pair("a.u8", QPI_GGUF_U8), put("\xFF", 1);
+    pair("a.i8", QPI_GGUF_I8), put("\xFF", 1);
+    pair("a.u64", QPI_GGUF_U64), put64(UINT64_MAX);
+    pair("a.i64", QPI_GGUF_I64), put64((uint64_t)-5);
+    pair("a.f32", QPI_GGUF_F32), put(&(float){0.1f}, 4);
+    pair("a.bool", QPI_GGUF_BOOL), put("\1", 1);
+    pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(3), put_text("a"), put_text(""), put64(3), put("b\0c", 3);
+    pair("numbers", QPI_GGUF_ARRAY), put32(QPI_GGUF_F64), put64(2), put(&(double){2.5}, 8), put(&(double){-1}, 8);
+    pair("integers", QPI_GGUF_ARRAY), put32(QPI_GGUF_I16), put64(3), put("\1\0\xFE\xFF\x03\0", 6);
+    tensor("f", AXES(3, 2), 0, 0);
+    tensor("q", AXES(64, 3), 2, 64);
+    tensor("odd", AXES(5), 99, 64);
+    tensor("none", AXES(32, 0), 8, 0);
+    data(alignment, 64 + 6 * 18);
+}
+
+static void sound_files(void **state) {
+    (void)state;
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    for (uint32_t version = 2; version <= 3; version++)
+        for (int way = 0; way < 4; way++) {
+            size_t alignment = way & 2 ? 64 : 32;
+            write_sound(version, alignment);
+            qp_file *f = open_it(ctx, way & 1);
+            expect_ok(ctx);
+            assert_int_equal(qp_file_count(f), 4);
+            qp_file_entry e = qp_file_at(f, qp_file_find(f, "q"));
+            assert_true(e.loadable && e.dtype == QP_Q4_0 && e.ndim == 2 && e.shape[0] == 3 && e.shape[1] == 64);
+            assert_int_equal(e.bytes, 6 * 18);
+            assert_string_equal(e.type_name, "Q4_0");
+            e = qp_file_at(f, qp_file_find(f, "odd"));
+            assert_true(!e.loadable && !strcmp(e.type_name, "99"));
+            qp_tensor q = qp_file_load(ctx, f, "q", false), x = qp_file_load(ctx, f, "f", false);
+            assert_memory_equal(qp_data_of(q), file + filled - 6 * 18, 6 * 18);
+            assert_int_equal(qp_size(x, 0), 2);
+            assert_int_equal(qp_count(qp_file_load(ctx, f, "none", false)), 0);
+            expect_ok(ctx);
+            qp_file_load(ctx, f, "odd", false);
+            expect_error(ctx, QP_ERR_UNSUPPORTED, "tensor \"odd\": dtype 99");
+            qp_file_close(f);
+            assert_int_equal(((const uint8_t *)qp_data_of(q))[5], 69); /* outlives the file */
+        }
+    qp_close(ctx);
+}
+
+static void values(void **state) {
+    (void)state;
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    write_sound(3, 32);
+    qp_file *f = open_it(ctx, false);
+    expect_ok(ctx);
+    static const char *const as_text[][2] = {{"text", "caf\xC3\xA9\n"}, {"a.u8", "255"},   {"a.i8", "-1"},
+                                             {"a.u64", "18446744073709551615"}, {"a.i64", "-5"}, {"a.f32", "0.100000001"},
+                                             {"a.bool", "true"}, {"general.alignment", "32"}};
+    for (size_t i = 0; i < sizeof as_text / sizeof *as_text; i++)
+        assert_string_equal(qp_file_meta(f, as_text[i][0]), as_text[i][1]);
+    assert_null(qp_file_meta(f, "texts"));
+    int64_t i = 7;
+    double  x = 7;
+    assert_true(qpi_gguf_integer(qpi_gguf_find(f, "a.i8"), 0, &i) && i == -1);
+    assert_false(qpi_gguf_integer(qpi_gguf_find(f, "a.u64"), 0, &i));
+    assert_false(qpi_gguf_integer(qpi_gguf_find(f, "a.f32"), 0, &i));
+    assert_false(qpi_gguf_integer(qpi_gguf_find(f, "a.i8"), 1, &i));
+    assert_false(qpi_gguf_integer(NULL, 0, &i));
+    assert_true(i == -1 && !qpi_gguf_number(qpi_gguf_find(f, "text"), 0, &x) && x == 7);
+    assert_true(qpi_gguf_number(qpi_gguf_find(f, "a.f32"), 0, &x) && x == 0.1f);
+    assert_true(qpi_gguf_number(qpi_gguf_find(f, "numbers"), 1, &x) && x == -1);
+    const qpi_gguf_value *v = qpi_gguf_find(f, "integers");
+    assert_true(v->array && v->count == 3 && qpi_gguf_integer(v, 1, &i) && i == -2);
+    const char    *text;
+    size_t         n;
+    qpi_gguf_texts t = qpi_gguf_texts_of(qpi_gguf_find(f, "texts"));
+    assert_true(qpi_gguf_text(&t, &text, &n) && n == 1 && *text == 'a');
+    assert_true(qpi_gguf_text(&t, &text, &n) && n == 0);
+    assert_true(qpi_gguf_text(&t, &text, &n) && n == 3 && !memcmp(text, "b\0c", 3));
+    assert_false(qpi_gguf_text(&t, &text, &n));
+    t = qpi_gguf_texts_of(v);
+    assert_false(qpi_gguf_text(&t, &text, &n));
+    t = qpi_gguf_texts_of(NULL);
+    assert_false(qpi_gguf_text(&t, &text, &n));
+    qp_file_close(f);
+    qp_close(ctx);
+}
+
+/* Every prefix of a sound file is refused, but what lacks only bytes that nobody names. */
+static void cut_short(void **state) {
+    (void)state;
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    write_sound(3, 32);
+    size_t whole = filled;
+    for (filled = 0; filled < whole; filled++) {
+        assert_null(open_it(ctx, filled & 1));
+        assert_int_equal(qp_error_code(ctx), QP_ERR_FORMAT);
+        qp_clear(ctx);
+    }
+    qp_close(ctx);
+}
+
+/* ---- Hostile files ----------------------------------------------------------------------------------- */
+
+static void no_tensors_many(void) { begin(3, UINT64_MAX, 0); }
+static void many_tensors(void) { begin(3, UINT64_C(1) << 32, 0); } /* 0 in 32 bits */
+static void many_pairs(void) { begin(3, 0, UINT64_C(0x4000000000000000)); }
+static void version_1(void) { begin(1, 0, 0); }
+static void big_endian(void) { begin(0x03000000, 0, 0); }
+static void long_key(void) { begin(3, 0, 1), put64(UINT64_MAX - 3), put("abcd", 4), put32(0), put32(0); }
+static void key_of_2_32(void) { begin(3, 0, 1), put64((UINT64_C(1) << 32) + 1), put("a", 1), put32(0), put("123456789", 9); }
+static void empty_key(void) { begin(3, 0, 1), pair("", 0), put("\0", 1); }
+static void key_with_nul(void) { begin(3, 0, 1), put64(3), put("a\0b", 3), put32(0), put("1234", 4); }
+static void key_twice(void) { begin(3, 0, 2), pair32("k", QPI_GGUF_U32, 1), pair32("k", QPI_GGUF_U32, 2); }
+static void odd_kind(void) { begin(3, 0, 1), pair32("k", 13, 0); }
+static void odd_bool(void) { begin(3, 0, 1), pair32("k", QPI_GGUF_BOOL, 2); }
+static void long_text(void) { begin(3, 0, 1), pair("k", QPI_GGUF_TEXT), put64(UINT64_MAX); }
+static void text_of_2_32(void) { begin(3, 0, 1), pair("k", QPI_GGUF_TEXT), put64(UINT64_C(1) << 32), put("aaaa", 4); }
+static void long_array(void) {
+    begin(3, 0, 1), pair("k", QPI_GGUF_ARRAY), put32(QPI_GGUF_U32), put64((UINT64_C(1) << 62) + 1), put32(0);
+}
+static void long_texts(void) {
+    begin(3, 0, 1), pair("k", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(UINT64_C(1) << 61), put64(0);
+}
+static void nested(void) {
+    begin(3, 0, 1), pair("k", QPI_GGUF_ARRAY);
+    for (int i = 0; i < 1000; i++) put32(QPI_GGUF_ARRAY), put64(1);
+}
+static void odd_elements(void) { begin(3, 0, 1), pair("k", QPI_GGUF_ARRAY), put32(77), put64(0); }
+static void no_alignment(void) { begin(3, 0, 1), pair32("general.alignment", QPI_GGUF_U32, 0); }
+static void odd_alignment(void) { begin(3, 0, 1), pair32("general.alignment", QPI_GGUF_U32, 48); }
+static void text_alignment(void) { begin(3, 0, 1), pair("general.alignment", QPI_GGUF_TEXT), put_text("a"); }
+static void huge_alignment(void) { begin(3, 0, 1), pair32("general.alignment", QPI_GGUF_U32, 0x80000000u); }
+static void parts(void) { begin(3, 0, 1), pair("split.count", QPI_GGUF_U16), put("\2\0", 2); }
+static void many_axes(void) { begin(3, 1, 0), put_text("t"), put32(1000000000), data(32, 64); }
+static void negative(void) { begin(3, 1, 0), tensor("t", AXES((uint64_t)-4), 0, 0), data(32, 64); }
+static void product_wraps(void) {
+    begin(3, 1, 0), tensor("t", AXES(UINT64_C(1) << 32, UINT64_C(1) << 32), 0, 0), data(32, 64);
+}
+static void bytes_wrap(void) { begin(3, 1, 0), tensor("t", AXES(UINT64_C(0x4000000000000000)), 0, 0), data(32, 64); }
+static void bytes_wrap_in_blocks(void) {
+    begin(3, 1, 0), tensor("t", AXES(256, UINT64_C(1) << 55), 14, 0), data(32, 256);
+}
+static void zero_hides(void) {
+    begin(3, 1, 0), tensor("t", AXES(UINT64_C(1) << 40, UINT64_C(1) << 40, 0), 0, 0), data(32, 64);
+}
+static void broken_blocks(void) { begin(3, 1, 0), tensor("t", AXES(33), 2, 0), data(32, 64); }
+static void block_scalar(void) { begin(3, 1, 0), tensor("t", 0, NULL, 2, 0), data(32, 64); }
+static void beyond(void) { begin(3, 1, 0), tensor("t", AXES(17), 0, 0), data(32, 64); }
+static void far_offset(void) { begin(3, 1, 0), tensor("t", AXES(1), 0, UINT64_MAX - 31), data(32, 64); }
+static void offset_beyond(void) { begin(3, 1, 0), tensor("t", AXES(1), 0, 64), data(32, 64); }
+static void unaligned(void) { begin(3, 1, 0), tensor("t", AXES(1), 0, 4), data(32, 64); }
+static void overlap(void) {
+    begin(3, 2, 0), tensor("t", AXES(16), 0, 0), tensor("u", AXES(8), 0, 32), data(32, 64);
+}
+static void same_place(void) { begin(3, 2, 0), tensor("t", AXES(8), 0, 0), tensor("u", AXES(8), 0, 0), data(32, 64); }
+static void same_name(void) { begin(3, 2, 0), tensor("t", AXES(8), 0, 0), tensor("t", AXES(8), 0, 32), data(32, 64); }
+static void long_name(void) { begin(3, 1, 0), put64(UINT64_C(1) << 40), put("t", 1), data(32, 64); }
+static void nameless(void) { begin(3, 1, 0), tensor("", AXES(1), 0, 0), data(32, 64); }
+static void no_data(void) { begin(3, 1, 0), tensor("t", AXES(1), 0, 0); }
+
+static const struct {
+    void (*make)(void);
+    qp_code     code;
+    const char *words;
+} hostile[] = {
+    {no_tensors_many, QP_ERR_FORMAT, "18446744073709551615 tensors do not fit"},
+    {many_tensors, QP_ERR_FORMAT, "4294967296 tensors do not fit"},
+    {many_pairs, QP_ERR_FORMAT, "metadata entries do not fit"},
+    {version_1, QP_ERR_UNSUPPORTED, "GGUF version 1, expected 2 or 3"},
+    {big_endian, QP_ERR_UNSUPPORTED, "(big-endian)"},
+    {long_key, QP_ERR_FORMAT, "offset 24: expected a key of 1 to 65535 bytes"},
+    {key_of_2_32, QP_ERR_FORMAT, "expected a key of 1 to 65535 bytes"},
+    {empty_key, QP_ERR_FORMAT, "expected a key of 1 to 65535 bytes"},
+    {key_with_nul, QP_ERR_FORMAT, "no control bytes"},
+    {key_twice, QP_ERR_FORMAT, "found \"k\" twice"},
+    {odd_kind, QP_ERR_FORMAT, "expected a kind of value of 0 to 12, found 13"},
+    {odd_bool, QP_ERR_FORMAT, "expected 0 or 1 (bool), found 2"},
+    {long_text, QP_ERR_FORMAT, "expected 18446744073709551615 bytes (text), found 0"},
+    {text_of_2_32, QP_ERR_FORMAT, "expected 4294967296 bytes (text)"},
+    {long_array, QP_ERR_FORMAT, "expected 4611686018427387905 elements of u32, found 4 bytes"},
+    {long_texts, QP_ERR_FORMAT, "elements of text, found 8 bytes"},
+    {nested, QP_ERR_UNSUPPORTED, "\"k\" is an array of arrays"},
+    {odd_elements, QP_ERR_FORMAT, "expected a kind of elements of 0 to 12, found 77"},
+    {no_alignment, QP_ERR_FORMAT, "general.alignment to be a power of 2"},
+    {odd_alignment, QP_ERR_FORMAT, "general.alignment to be a power of 2"},
+    {text_alignment, QP_ERR_FORMAT, "general.alignment to be a power of 2"},
+    {huge_alignment, QP_ERR_FORMAT, "general.alignment to be a power of 2"},
+    {parts, QP_ERR_UNSUPPORTED, "one of 2 parts"},
+    {many_axes, QP_ERR_FORMAT, "expected at most 8 axes of \"t\", found 1000000000"},
+    {negative, QP_ERR_FORMAT, "negative or too large"},
+    {product_wraps, QP_ERR_FORMAT, "negative or too large"},
+    {bytes_wrap, QP_ERR_FORMAT, "negative or too large"},
+    {bytes_wrap_in_blocks, QP_ERR_FORMAT, "negative or too large"},
+    {zero_hides, QP_ERR_FORMAT, "negative or too large"},
+    {broken_blocks, QP_ERR_FORMAT, "rows of 33 elements, blocks of Q4_0 have 32"},
+    {block_scalar, QP_ERR_FORMAT, "rows of 1 elements"},
+    {beyond, QP_ERR_FORMAT, "expected 68 bytes of \"t\" at 0 of the data, found 64"},
+    {far_offset, QP_ERR_FORMAT, "at 18446744073709551584 of the data, found 0"},
+    {offset_beyond, QP_ERR_FORMAT, "expected 4 bytes of \"t\" at 64 of the data, found 0"},
+    {unaligned, QP_ERR_FORMAT, "at a multiple of 32, found 4"},
+    {overlap, QP_ERR_FORMAT, "\"t\" and \"u\" lie at the same place"},
+    {same_place, QP_ERR_FORMAT, "lie at the same place"},
+    {same_name, QP_ERR_FORMAT, "found \"t\" twice"},
+    {long_name, QP_ERR_FORMAT, "expected the name of a tensor of 1 to 65535 bytes"},
+    {nameless, QP_ERR_FORMAT, "expected the name of a tensor"},
+    {no_data, QP_ERR_FORMAT, "expected 4 bytes of \"t\""},
+};
+
+static void hostile_files(void **state) {
+    (void)state;
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++)
+        for (int memory = 0; memory < 2; memory++) {
+            hostile[i].make();
+            if (open_it(ctx, memory)) fail_msg("opened: %s", hostile[i].words);
+            expect_error(ctx, hostile[i].code, hostile[i].words);
+        }
+    qp_close(ctx);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sound_files),
+        cmocka_unit_test(values),
+        cmocka_unit_test(cut_short),
+        cmocka_unit_test(hostile_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
