@@ -87,26 +87,23 @@ static void mean_init(void *self, qp_build *b) {
         qp_nn_linear_new(b->module, "out", b->width, b->width, (qp_linear_options){.init = b->init_residual});
 }
 
-/* sums [B, T, D]: of the positions up to each; the first of them is number `first` of the sequence. */
-static qp_tensor mean_of(const mean_mixer *m, qp_tensor sums, int64_t first, qp_tensor residual) {
-    int64_t   length = qp_size(sums, 1);
-    qp_tensor counts = qp_affine(qp_arange(sums.ctx, qp_dtype_of(sums), length), 1, (double)first + 1);
-    qp_tensor mean = qp_div(sums, qp_reshape(counts, 2, (int64_t[]){length, 1}));
+/* sums [B, T, D]: of the positions up to each. */
+static qp_tensor mean_of(const mean_mixer *m, qp_tensor sums, qp_tensor positions, qp_tensor residual) {
+    int64_t   shape[] = {qp_size(positions, 0), qp_size(positions, 1), 1};
+    qp_tensor counts = qp_affine(qp_cast(positions, qp_dtype_of(sums)), 1, 1);
+    qp_tensor mean = qp_div(sums, qp_reshape(counts, 3, shape));
     return qp_nn_linear_forward(m->out, softsign(qp_affine(mean, m->gain, 0)), QP_ACT_NONE, residual);
 }
 
 static qp_tensor mean_forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     mean_mixer *m = self;
-    (void)s;
-    return mean_of(m, qp_cumsum(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), 1), 0, residual);
+    return mean_of(m, qp_cumsum(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), 1), s->positions, residual);
 }
 
 /* Step by step the sum so far is all there is to carry: [B, 1, D], however long the text. */
-static void mean_reserve(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state) {
+static void mean_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     (void)positions;
-    state->count = 1;
-    state->grows[0] = -1;
-    state->tensors[0] = qp_keep(qp_zeros(ctx, QP_F32, 3, (int64_t[]){batch, 1, ((mean_mixer *)self)->width}));
+    qp_state_add(state, ctx, false, 3, (int64_t[]){rows, 1, ((mean_mixer *)self)->width});
 }
 
 static qp_tensor mean_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
@@ -115,7 +112,7 @@ static qp_tensor mean_step(void *self, qp_tensor x, qp_tensor residual, const qp
     qp_tensor   sums = qp_add(qp_cumsum(values, 1), state->tensors[0]);
     int64_t     length = qp_size(x, 1);
     qp_state_set(state, 0, qp_slice(sums, 1, length - 1, length, 1));
-    return mean_of(m, sums, s->length - length, residual);
+    return mean_of(m, sums, s->positions, residual);
 }
 
 static bool mean_causal(const void *self) {
@@ -148,12 +145,12 @@ static double step_error(qp_model *model) {
     static float whole[T * V], one[V];
     double       worst = 0;
     qp_ctx      *ctx = qp_model_ctx(model);
-    qp_session  *session = qp_session_new(model, 1, T);
+    qp_session  *session = qp_session_new(model, 1, T, (qp_session_options){0});
     qp_scope     s = qp_enter(ctx);
     qp_tensor    ids = qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T});
     if (qp_read(qp_logits(model, ids), QP_F32, whole, T * V) != QP_OK) worst = INFINITY;
     for (int t = 0; t < T && isfinite(worst); t++) {
-        if (qp_read(qp_session_feed(session, qp_slice(ids, 1, t, t + 1, 1)), QP_F32, one, V) != QP_OK)
+        if (qp_read(qp_session_feed(session, qp_slice(ids, 1, t, t + 1, 1), (qp_feed){0}), QP_F32, one, V) != QP_OK)
             worst = INFINITY;
         for (int v = 0; v < V; v++) worst = fmax(worst, fabs(one[v] - whole[t * V + v]));
     }

@@ -56,10 +56,10 @@ typedef struct {
 } job;
 
 /* The progress callback: the thread's own, between tokens. */
-static bool on_token(void *user, int32_t id) {
+static bool on_token(void *user, const qp_token *token) {
     job *j = user;
     pthread_mutex_lock(&j->lock);
-    j->ids[j->progress++] = id;
+    j->ids[j->progress++] = token->id;
     if (j->endless && j->progress == POSITIONS - 8) j->progress = 0; /* it is cancelled long before */
     pthread_mutex_unlock(&j->lock);
     return true;
@@ -67,11 +67,11 @@ static bool on_token(void *user, int32_t id) {
 
 static void write_with(job *j, qp_model *model) {
     qp_generation       result;
-    qp_session         *session = qp_session_new(model, 1, POSITIONS);
+    qp_session         *session = qp_session_new(model, 1, POSITIONS, (qp_session_options){0});
     qp_generate_options options = {.max_tokens = j->tokens, .on_token = on_token, .user = j};
     if (!session) return;
     do {
-        if (qp_session_truncate(session, 0) != QP_OK ||
+        if (qp_session_truncate(session, 0, 0) != QP_OK ||
             qp_generate(session, NULL, prompt, 4, options, &result) != QP_OK)
             return;
     } while (j->endless);

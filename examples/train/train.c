@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
         const int32_t       prompt[] = {'T', 'h', 'e', ' '};
         qp_generate_options options = {.max_tokens = 80, .sampling = {.temperature = 0.8}, .on_text = print};
         qp_generation       result;
-        qp_session         *session = qp_session_new(model, 1, 256);
+        qp_session         *session = qp_session_new(model, 1, 256, (qp_session_options){0});
         if (session && qp_generate(session, tokenizer, prompt, 4, options, &result) == QP_OK)
             printf("\n%lld tokens written\n", (long long)result.tokens);
     }

@@ -1,24 +1,39 @@
-/* quipu/infer.h: sampling and text generation. */
+/* quipu/infer.h: text out of sessions: sampling, generation, drafts, and an engine that serves several
+ * requests at once.
+ */
 #ifndef QUIPU_INFER_H
 #define QUIPU_INFER_H
 
 #include "data.h"
-#include "model.h"
+#include "session.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+/* ---- Sampling ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t id;
+    float   bias;
+} qp_logit_bias;
+
 /* How the next token is drawn. Applied in this order; the value in brackets switches off. */
 typedef struct {
-    double  repetition_penalty; /* [0 or 1]; logits of tokens seen are divided by it if positive,
-                                   multiplied otherwise. arXiv:1909.05858 */
+    const qp_logit_bias *bias; /* [NULL]; added to the logits of these tokens */
+    int                  bias_count;
+    double  repetition_penalty; /* [0 or 1]; logits of tokens of prompt and text are divided by it if
+                                   positive, multiplied otherwise. arXiv:1909.05858 */
+    double  frequency_penalty;  /* [0]; taken from a logit for each time that its token was drawn */
+    double  presence_penalty;   /* [0]; taken once if its token was drawn */
     double  temperature;        /* [1]; 0: always the likeliest token */
     int64_t top_k;              /* [0]; only the k likeliest. arXiv:1805.04833 */
     double  top_p;              /* [0 or 1]; only the fewest likeliest that hold this share.
                                    arXiv:1904.09751 */
     double  min_p;              /* [0]; only those at least min_p times the likeliest.
                                    arXiv:2407.01082 */
+    double  typical_p;          /* [0 or 1]; only the fewest that hold this share, those first whose
+                                   surprise is nearest to the mean. arXiv:2202.00666 */
 } qp_sampling;
 
 typedef struct qp_sampler qp_sampler;
@@ -29,10 +44,66 @@ QP_API qp_sampler *qp_sampler_new(qp_ctx *ctx, int64_t n, qp_sampling sampling, 
 /* Frees it early. NULL is allowed. */
 QP_API void        qp_sampler_close(qp_sampler *s);
 QP_API void        qp_sampler_seen(qp_sampler *s, int32_t id); /* counts for the repetition penalty */
-/* Draws from n logits, which it overwrites; what it draws counts as seen. Allocates nothing. */
+/* Draws from n logits, which it overwrites; what it draws counts as seen and as drawn. Allocates
+ * nothing. */
 QP_API int32_t qp_sampler_draw(qp_sampler *s, float *logits);
 
-typedef enum { QP_STOP_LENGTH, QP_STOP_END_TOKEN, QP_STOP_TEXT, QP_STOP_CALLBACK } qp_stop_reason;
+typedef struct {
+    int32_t id;
+    float   logprob;
+} qp_logprob;
+
+/* out[0]: token id; out[1 .. top]: the likeliest of n, descending: logarithms of the softmax of the
+ * logits as they are. top at most n. */
+QP_API void qp_logprobs(const float *logits, int64_t n, int32_t id, int top, qp_logprob *out);
+
+/* ---- Drafters: several tokens for one reading of the weights --------------------------------------- */
+
+/* A drafter guesses how a row goes on, as a tree of tokens; the model verifies all of them in one call,
+ * and what it would have written itself stays. Each token is drawn by the request's own sampler from the
+ * model's own logits, so the text is that without a drafter, token by token, at any temperature. */
+typedef struct qp_drafter qp_drafter;
+
+typedef struct {
+    int64_t depth; /* tokens of one guess at most; 0: what suits the kind */
+    int64_t ngram; /* look-up: longest n-gram to look for; 0: 3 */
+} qp_drafter_options;
+
+/* For all rows of `target`, which must outlive it; the context's. NULL after an error.
+ *   lookup   where the last n-gram stood before, what followed it there. No model: for text that repeats
+ *            itself or its prompt. (Prompt look-up decoding, Saxena 2023)
+ *   model    a smaller model with the same tokens. arXiv:2211.17192, 2302.01318 */
+QP_API qp_drafter *qp_drafter_lookup(qp_session *target, qp_drafter_options options);
+QP_API qp_drafter *qp_drafter_model(qp_session *target, qp_model *draft, qp_drafter_options options);
+QP_API void        qp_drafter_close(qp_drafter *d);
+
+/* ---- One text ---------------------------------------------------------------------------------- */
+
+typedef enum {
+    QP_STOP_LENGTH,
+    QP_STOP_END_TOKEN,
+    QP_STOP_TEXT,
+    QP_STOP_CALLBACK,
+    QP_STOP_CANCELLED, /* by qp_engine_cancel */
+    QP_STOP_ERROR,
+} qp_stop_reason;
+
+typedef struct {
+    int32_t           id;
+    bool              prompt;   /* of the prompt (echo) */
+    float             logprob;  /* where asked for; NaN for the first token of a prompt */
+    const qp_logprob *top;      /* the likeliest at its place */
+    int               top_count;
+} qp_token;
+
+typedef struct {
+    int64_t prompt_tokens, tokens;
+    int64_t reused;                  /* of the prompt, not computed again */
+    int64_t calls, drafted, accepted;/* of the model behind the prompt; tokens guessed, and of these kept */
+    double  prompt_seconds, seconds; /* reading the prompt; writing the rest */
+    qp_stop_reason reason;
+    const char    *error;            /* with QP_STOP_ERROR */
+} qp_generation;
 
 typedef struct {
     int64_t            max_tokens;
@@ -42,25 +113,83 @@ typedef struct {
     int                stop_count;
     const int32_t     *ends; /* tokens that end it; NULL: the tokenizer's */
     int                end_count;
+    bool               logprobs; /* of each token, and of the `top` likeliest at its place */
+    int                top;
+    bool               echo; /* on_token gets the prompt's tokens too (with logprobs, if asked for) */
     /* Text as it comes, whole characters, nothing of a stop text. Return false to stop. */
     bool (*on_text)(void *user, const char *text, size_t bytes);
-    /* Each token as it is drawn, the one that ends it not. Return false to stop. */
-    bool (*on_token)(void *user, int32_t id);
+    /* Each token as it is drawn, before its text, the one that ends it not. Return false to stop. */
+    bool (*on_token)(void *user, const qp_token *token);
     void *user;
+    qp_drafter *drafter; /* of the session; NULL: none. Of qp_generate only */
+    int64_t     chunk;   /* prompts are read in pieces of so many positions; 0: 256 */
 } qp_generate_options;
 
-typedef struct {
-    int64_t        prompt_tokens, tokens;
-    double         prompt_seconds, seconds; /* reading the prompt; writing the rest */
-    qp_stop_reason reason;
-} qp_generation;
-
-/* Continues the ids: session (batch 1) is fed the prompt, then what is drawn, until something
- * stops it or the session is full (QP_STOP_LENGTH). After the first
+/* Continues the ids: row 0 of the session is fed the prompt, then what is drawn, until something
+ * stops it or the row is full (QP_STOP_LENGTH). After the first
  * token the loop asks the system for no memory. Without a tokenizer (NULL) there is no text and
  * there are no stop texts. */
 QP_API QP_MUST_CHECK qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t *ids, int64_t n,
                                            qp_generate_options options, qp_generation *result);
+
+/* ---- Several at once ------------------------------------------------------------------------------ */
+
+/* An engine has a session, and a row of it for each request in hand. Requests join and leave between
+ * steps; a step reads one piece of a prompt and then writes one token (with a drafter: some) of every
+ * text. A request's output is the same, bit for bit, as if it were alone. A row that is free keeps its
+ * positions: a prompt that begins like them (or like those of a row in use) is not computed again.
+ *
+ * One thread, the context's, calls qp_engine_step; any thread may call submit, cancel, wake and
+ * stats. Callbacks come from within the step and must not call the engine but for cancel. */
+typedef struct qp_engine qp_engine;
+
+typedef struct {
+    int64_t     rows;      /* texts at once; 0: 4 */
+    int64_t     positions; /* of a row; 0: the model's */
+    int64_t     queue;     /* requests that wait at most; 0: 1024 */
+    int64_t     chunk;     /* as in qp_generate_options */
+    qp_dtype    kv;
+    bool        no_reuse;  /* prompts are always computed */
+    /* Makes the drafter for the engine's session, NULL: none. */
+    qp_drafter *(*drafter)(void *user, qp_session *session);
+    void       *user;
+} qp_engine_options;
+
+typedef struct {
+    const int32_t      *ids; /* the prompt, copied like all else that options point to */
+    int64_t             count;
+    qp_generate_options options; /* max_tokens 0 with echo: the prompt alone is scored */
+    /* The last call for this request. NULL: nothing. */
+    void (*on_end)(void *user, const qp_generation *result);
+} qp_request;
+
+/* The tokenizer (NULL: none) must outlive it; the context's. NULL after an error. */
+QP_API qp_engine *qp_engine_new(qp_model *m, const qp_tokenizer *t, qp_engine_options options);
+/* Ends what is in hand as QP_STOP_CANCELLED. */
+QP_API void       qp_engine_close(qp_engine *e);
+
+/* Puts a request into the queue and gives it a number from 1. Checks everything about it before: a
+ * request that does not fit is ARGUMENT with its reason in `error` (may be NULL), a full queue STATE.
+ * The context is not touched. */
+QP_API QP_MUST_CHECK qp_status qp_engine_submit(qp_engine *e, const qp_request *r, uint64_t *number, char error[256]);
+/* The request ends at its next token, as QP_STOP_CANCELLED; unknown and ended ones are passed over. */
+QP_API void qp_engine_cancel(qp_engine *e, uint64_t number);
+
+/* One step. False: there was nothing to do. What fails in it ends the requests that it concerns
+ * (QP_STOP_ERROR), and the context is cleared. */
+QP_API bool qp_engine_step(qp_engine *e);
+/* Sleeps until there is something to do, somebody calls qp_engine_wake, or so many seconds (below 0:
+ * any) are over. */
+QP_API void qp_engine_wait(qp_engine *e, double seconds);
+QP_API void qp_engine_wake(qp_engine *e);
+
+typedef struct {
+    int64_t  rows, busy, waiting;    /* rows; of these in use; requests in the queue */
+    int64_t  positions, held;        /* of all rows; of these computed */
+    uint64_t requests, errors;       /* ended; with QP_STOP_ERROR */
+    uint64_t prompt_tokens, reused, tokens, calls, drafted, accepted; /* as in qp_generation, in all */
+} qp_engine_stats;
+QP_API qp_engine_stats qp_engine_stats_of(qp_engine *e);
 
 #ifdef __cplusplus
 }

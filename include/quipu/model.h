@@ -94,28 +94,6 @@ QP_API qp_tensor qp_model_head(qp_model *m, qp_tensor hidden);
  * fields. arXiv:1604.06174 */
 QP_API void qp_set_grad_checkpoint(qp_model *m, bool on);
 
-/* ---- Step by step, with carried state -------------------------------------------------------- */
-
-typedef struct qp_session qp_session;
-
-/* State for `batch` sequences of at most `positions` positions; the context's. NULL on error
- * (also where a part of the model has no step form). */
-QP_API qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions);
-/* Frees it before its context. NULL is allowed. */
-QP_API void qp_session_close(qp_session *s);
-/* ids [B, T], the next T positions -> logits of the last of them [B, V]. A call that fails leaves
- * the session as it was. */
-QP_API qp_tensor qp_session_feed(qp_session *s, qp_tensor ids);
-/* The same, giving the last norm's output at all T of them [B, T, D]: qp_model_head makes logits of
- * the positions that are wanted. */
-QP_API qp_tensor qp_session_hidden(qp_session *s, qp_tensor ids);
-QP_API int64_t   qp_session_length(const qp_session *s); /* positions fed */
-QP_API int64_t   qp_session_room(const qp_session *s);   /* at most */
-QP_API qp_ctx   *qp_session_ctx(const qp_session *s);
-/* Back to the first `length` positions (0: empty). ARGUMENT if longer than now; UNSUPPORTED
- * where a part's state has a fixed size and length is not 0. */
-QP_API QP_MUST_CHECK qp_status qp_session_truncate(qp_session *s, int64_t length);
-
 /* ---- Names and tensors of checkpoints ----------------------------------------------------------- */
 
 /* What checkpoints of this model type call the i-th tensor (the model's text), and that tensor as

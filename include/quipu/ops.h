@@ -163,7 +163,7 @@ typedef struct {
     qp_tensor bias;         /* added to the scores: f32, broadcasts to [B, H, T, S], or QP_NONE;
                                -inf hides; differentiates */
     qp_tensor starts;       /* i64 [B] or QP_NONE (S - T): rows whose queries begin at places of
-                               their own; 0 to S - T with segments or parents, else within
+                               their own; 0 to S - T with segments, 0 to S with parents, else within
                                +-2^30: who stands before key 0 sees nothing where causal */
     qp_tensor parents;      /* i64 [B, T] or QP_NONE: the queries are a tree, as drafts are verified:
                                parents[b, t] < t is the query that t continues, -1 what was there
@@ -172,14 +172,21 @@ typedef struct {
                                of its ancestors and its own. Its result has the bits that its path
                                alone would give. T at most 64, causal only, no gradient (backward:
                                UNSUPPORTED) */
+    qp_tensor rows;         /* i64 [B] or QP_NONE: k and v are [R, S, G, ..], and batch row b reads
+                               theirs rows[b]. Without segments, no gradient */
 } qp_mask;
 
 /* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G
  * dividing H (grouped queries: head h reads h / (H / G)); scale 0 means 1 / sqrt(K). Gives
- * [B, T, H, L]. Tiled with an online softmax: memory is linear in T and S, forward and
+ * [B, T, H, L]. k and v may be bf16 or f16 where q is f32 (no gradient then). Tiled with an online softmax: memory is linear in T and S, forward and
  * backward. A query that may see nothing gives 0. Any strides with contiguous features.
  * arXiv:2205.14135, 2307.08691, 2305.13245 */
 QP_API qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale);
+
+/* In place, no gradient: cache[rows[b], starts[b] + t] = x[b, t] for t < counts[b], converted to the
+ * cache's type. cache [R, S, ..], x [B, T, ..] f32 or of the cache's type; rows, starts, counts i64
+ * [B], no row twice. Nothing else of the cache is touched. */
+QP_API void qp_append(qp_tensor cache, qp_tensor x, qp_tensor rows, qp_tensor starts, qp_tensor counts);
 
 /* ---- Random and loss ------------------------------------------------------------------------------------ */
 

@@ -55,7 +55,9 @@ QP_API int64_t qp_setting_int(const qp_build *b, const char *name);
 /* What surrounds the positions that a part works on. */
 typedef struct {
     qp_tensor  positions; /* i64 [B, T] or [1, T] */
-    int64_t    length;    /* of the whole sequence so far: the largest position + 1 */
+    int64_t    length;    /* of the longest sequence so far: the largest position + 1 */
+    int64_t    keys;      /* step by step: positions that the longest row holds */
+    qp_tensor  counts;    /* step by step: i64 [B], how many of the T positions are there */
     qp_mask    mask;      /* without `causal` and `window`, which are the mixer's */
     double     dropout;   /* probability; 0 outside training */
     int        layer;
@@ -111,16 +113,21 @@ struct qp_position {
 
 #define QP_MAX_STATE 8
 
-/* What a branch carries from position to position, for B rows. Tensors that grow are written in
- * place behind `length`; those of fixed size only change through qp_state_set, so that a call
- * that fails halfway leaves the state as it was. */
+/* What a branch carries from position to position. Tensors that grow hold all rows of the session, and
+ * a call appends to the rows that its sequences have (qp_append; the sequence's mask says which, and
+ * where); those of fixed size hold the B sequences of the call, and only change through qp_state_set.
+ * So a call that fails halfway leaves the state as it was. */
 typedef struct {
-    qp_tensor tensors[QP_MAX_STATE]; /* axis 0 is B */
+    qp_tensor tensors[QP_MAX_STATE]; /* axis 0: rows or sequences */
     qp_tensor next[QP_MAX_STATE];    /* what qp_state_set gave, taken over when all layers are done */
     int       count;
-    int       grows[QP_MAX_STATE];   /* the axis that `length` counts along, -1: fixed size */
-    int64_t   length, reserved;
+    bool      grows[QP_MAX_STATE];   /* along axis 1, positions; false: of fixed size */
+    qp_dtype  type;                  /* that the session asks of those that grow */
 } qp_state;
+
+/* For `reserve`: one tensor more, of zeros. One that grows is of state->type, and its memory is not
+ * there before it is written. */
+QP_API void qp_state_add(qp_state *state, qp_ctx *ctx, bool grows, int ndim, const int64_t *shape);
 
 /* Tensor i (of fixed size) after these positions: the shape and type of tensors[i]; anything else is
  * an ARGUMENT error. */
@@ -133,10 +140,12 @@ typedef struct {
     void (*init)(void *self, qp_build *b);
     /* x [B, T, D] -> [B, T, D], + residual where given: the whole sequence */
     qp_tensor (*forward)(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s);
-    /* Makes the state for `batch` rows and at most `positions` positions: count, tensors, grows.
-     * Called again to start over. NULL: nothing is carried. */
-    void (*reserve)(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state);
-    /* The same for the next T positions, given the state. NULL: no step form, unless pointwise. */
+    /* Makes the state for so many rows of at most `positions` positions, by qp_state_add. NULL:
+     * nothing is carried. */
+    void (*reserve)(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state);
+    /* The same for the next T positions of B sequences, given the state: s->mask has their rows, starts
+     * (positions so far), lengths (with those that are added) and, of drafts, parents. NULL: no step
+     * form, unless pointwise. */
     qp_tensor (*step)(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state);
     bool pointwise; /* works on each position alone: forward serves as step */
 } qp_branch_type;

@@ -11,6 +11,7 @@
 #include "format.h"
 #include "data.h"
 #include "model.h"
+#include "session.h"
 #include "train.h"
 #include "infer.h"
 

@@ -326,13 +326,13 @@ class optimizer {
 class session : public owned<qp_session, qp_session_close> {
   public:
     using owned::owned;
-    session(const model &m, std::int64_t batch, std::int64_t positions)
-        : owned(qp_model_ctx(m), qp_session_new(m, batch, positions)) {}
+    session(const model &m, std::int64_t rows, std::int64_t positions, qp_session_options options = {})
+        : owned(qp_model_ctx(m), qp_session_new(m, rows, positions, options)) {}
 
-    tensor       feed(tensor ids) const { return qp_session_feed(get(), ids); }
-    std::int64_t length() const noexcept { return qp_session_length(get()); }
-    void         truncate(std::int64_t length) const {
-        if (qp_session_truncate(get(), length) != QP_OK) check(qp_session_ctx(get()));
+    tensor       feed(tensor ids, qp_feed how = {}) const { return qp_session_feed(get(), ids, how); }
+    std::int64_t length(std::int64_t row = 0) const noexcept { return qp_session_length(get(), row); }
+    void         truncate(std::int64_t row, std::int64_t length) const {
+        if (qp_session_truncate(get(), row, length) != QP_OK) check(qp_session_ctx(get()));
     }
 
     /* qp_generate. on_text gets the text as it comes and returns false to stop; what it throws comes

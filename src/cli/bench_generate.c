@@ -17,7 +17,7 @@ typedef struct {
 static double feed(writer *w, const int32_t *ids, int64_t n, int32_t *next) {
     double    start = cli_now();
     qp_scope  s = qp_enter(w->b->ctx);
-    qp_tensor logits = qp_session_feed(w->session, qp_from(w->b->ctx, QP_I32, 2, (int64_t[]){1, n}, ids));
+    qp_tensor logits = qp_session_feed(w->session, qp_from(w->b->ctx, QP_I32, 2, (int64_t[]){1, n}, ids), (qp_feed){0});
     bool      ok = !qp_failed(w->b->ctx) && qp_read(logits, QP_F32, w->logits, w->vocabulary) == QP_OK;
     qp_leave(s);
     if (ok) *next = qp_sampler_draw(w->sampler, w->logits);
@@ -31,7 +31,7 @@ static void write_tokens(writer *w, int64_t length, int steps, int32_t *prompt, 
     uint64_t calls = 0;
     for (int64_t i = 0; i < length; i++) prompt[i] = (int32_t)(i * 7919 % w->vocabulary);
     for (int i = 0; i < 2 && !qp_failed(b->ctx); i++) { /* the first time gets memory */
-        if (qp_session_truncate(w->session, 0) != QP_OK) return;
+        if (qp_session_truncate(w->session, 0, 0) != QP_OK) return;
         first[i] = feed(w, prompt, length, &id);
     }
     b->progress = cli_progress_start(b->c, steps);
@@ -66,7 +66,7 @@ static void run(bench *b) {
     bench_roofline(b);
     qp_set_training(qp_model_module(w.m), false);
     w.vocabulary = qp_model_info_of(w.m).vocabulary;
-    w.session = qp_session_new(w.m, 1, length + steps);
+    w.session = qp_session_new(w.m, 1, length + steps, (qp_session_options){0});
     w.sampler = qp_sampler_new(b->ctx, w.vocabulary, (qp_sampling){.temperature = 0}, 0);
     w.logits = calloc((size_t)w.vocabulary, sizeof *w.logits);
     int32_t *prompt = calloc((size_t)length, sizeof *prompt);

@@ -62,8 +62,9 @@ static bool on_text(void *user, const char *text, size_t bytes) {
     return fwrite(text, 1, bytes, stdout) == bytes && fflush(stdout) == 0;
 }
 
-static bool on_token(void *user, int32_t id) {
-    job *j = user;
+static bool on_token(void *user, const qp_token *token) {
+    job    *j = user;
+    int32_t id = token->id;
     if (j->ids) return json_array_append_new(j->ids, json_integer(id)) == 0;
     if (!j->ids_only) return true;
     j->last = '0';
@@ -118,7 +119,7 @@ static int generate(job *j) {
                                    .user = j};
     options.stop = cli_list(c, "stop", &options.stop_count);
     qp_generation result;
-    qp_session   *session = qp_session_new(j->m.model, 1, j->prompt.count + n);
+    qp_session   *session = qp_session_new(j->m.model, 1, j->prompt.count + n, (qp_session_options){0});
     if (!session ||
         qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK) {
         if (j->last && j->last != '\n') putchar('\n');

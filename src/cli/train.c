@@ -173,7 +173,7 @@ static char *write_sample(training *t, int64_t step) {
     if (tokens < 1 || qp_failed(t->ctx)) return NULL;
     qp_set_training(qp_model_module(t->set.model), false);
     if (t->set.ema) qp_ema_swap(t->set.ema);
-    qp_session         *session = qp_session_new(t->set.model, 1, tokens + 1);
+    qp_session         *session = qp_session_new(t->set.model, 1, tokens + 1, (qp_session_options){0});
     qp_generate_options options = {.max_tokens = tokens,
                                    .sampling = {.temperature = 0.8, .top_p = 0.95},
                                    .seed = (uint64_t)step,

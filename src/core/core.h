@@ -42,6 +42,9 @@ void      qpi_heap_reset_peak(qpi_heap *h);
 /* From the context's heap, 64-byte aligned. NULL: ERR_MEMORY is stored. */
 void *qpi_alloc(qp_ctx *ctx, size_t bytes);
 void  qpi_free(qp_ctx *ctx, void *p);
+/* Whole pages straight from the system: zeros, and none is there before it is touched. */
+void *qpi_map(qp_ctx *ctx, size_t bytes);
+void  qpi_unmap(qp_ctx *ctx, void *p, size_t bytes);
 
 typedef struct {
     int32_t           count;
@@ -52,7 +55,7 @@ typedef struct {
     size_t            bytes;
     void (*release)(void *user); /* of memory that is not ours */
     void *user;
-    bool  owned;
+    bool  owned, mapped; /* mapped: by qpi_map */
 } qpi_storage;
 
 qpi_storage *qpi_storage_new(qp_ctx *ctx, const qp_device *device, size_t bytes);
@@ -62,6 +65,7 @@ static inline qpi_storage *qpi_storage_retain(qpi_storage *s) {
     if (s) s->count++;
     return s;
 }
+qpi_storage *qpi_storage_map(qp_ctx *ctx, size_t bytes);
 void qpi_storage_release(qp_ctx *ctx, qpi_storage *s);
 
 /* ---- Views ------------------------------------------------------------------------------ */
@@ -260,6 +264,9 @@ bool      qpi_is_poison(qp_tensor t);
 /* A tensor that has a shape and a type but no elements yet: qp_require_grad, qp_keep and
  * questions of shape take it, all else is a STATE error until qpi_set_storage. */
 qp_tensor qpi_leaf_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
+/* Zeros on the CPU whose pages are not there before they are touched: for what may grow large. */
+qp_tensor qpi_reserve(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
+
 /* t's elements are now value's: memory shared, type and strides taken over; handle, node and
  * gradient of t stay. Other handles to t keep what they had. Errors: SHAPE (they differ), STATE
  * (t is computed, a recorded call has saved it, or it holds a gradient of another type), TYPE

@@ -213,6 +213,55 @@ void *qpi_alloc(qp_ctx *ctx, size_t bytes) {
     return payload(b);
 }
 
+/* Small pages: what is resident is what was used. */
+static void *pages(size_t bytes) {
+#if defined(__linux__)
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+#if defined(MADV_NOHUGEPAGE)
+    madvise(p, bytes, MADV_NOHUGEPAGE);
+#endif
+    return p;
+#else
+    return calloc(1, bytes);
+#endif
+}
+
+static void release_pages(void *p, size_t bytes) {
+#if defined(__linux__)
+    munmap(p, bytes);
+#else
+    (void)bytes;
+    free(p);
+#endif
+}
+
+void *qpi_map(qp_ctx *ctx, size_t bytes) {
+    qpi_heap *h = ctx->heap;
+    size_t    size = bytes ? bytes : 1;
+    bool      fits = (uint64_t)bytes < UINT64_C(1) << 46;
+    if (fits && h->cap && (h->reserved > h->cap || size > h->cap - h->reserved)) trim(h);
+    fits = fits && (!h->cap || (h->reserved <= h->cap && size <= h->cap - h->reserved));
+    void *p = fits ? pages(size) : NULL;
+    if (!p) {
+        qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %zu bytes wanted, %zu in use%s", bytes, h->used,
+                h->cap ? " (the context has a memory cap)" : "");
+        return NULL;
+    }
+    h->used += size;
+    h->reserved += size;
+    h->system_calls++;
+    if (h->used > h->peak) h->peak = h->used;
+    return p;
+}
+
+void qpi_unmap(qp_ctx *ctx, void *p, size_t bytes) {
+    size_t size = bytes ? bytes : 1;
+    ctx->heap->used -= size;
+    ctx->heap->reserved -= size;
+    release_pages(p, size);
+}
+
 void qpi_free(qp_ctx *ctx, void *p) {
     if (!p) return;
     qpi_heap *h = ctx->heap;

@@ -27,6 +27,15 @@ qpi_storage *qpi_storage_new(qp_ctx *ctx, const qp_device *device, size_t bytes)
     return s;
 }
 
+qpi_storage *qpi_storage_map(qp_ctx *ctx, size_t bytes) {
+    qpi_storage *s = qpi_alloc(ctx, sizeof *s);
+    if (!s) return NULL;
+    *s = (qpi_storage){.count = 1, .device = &qpi_cpu, .bytes = bytes, .mapped = true, .data = qpi_map(ctx, bytes)};
+    if (s->data) return s;
+    qpi_free(ctx, s);
+    return NULL;
+}
+
 qpi_storage *qpi_storage_attach(qp_ctx *ctx, void *data, size_t bytes, bool read_only, void (*release)(void *),
                                 void *user) {
     qpi_storage *s = qpi_alloc(ctx, sizeof *s);
@@ -44,6 +53,7 @@ qpi_storage *qpi_storage_attach(qp_ctx *ctx, void *data, size_t bytes, bool read
 void qpi_storage_release(qp_ctx *ctx, qpi_storage *s) {
     if (!s || --s->count) return;
     if (s->owned) s->device->free(ctx, s->data);
+    else if (s->mapped) qpi_unmap(ctx, s->data, s->bytes);
     else if (s->release) s->release(s->user);
     qpi_free(ctx, s);
 }

@@ -25,6 +25,15 @@ qp_tensor qp_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) 
     return value.storage ? qpi_handle(ctx, value) : qpi_poison(ctx);
 }
 
+qp_tensor qpi_reserve(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) {
+    qpi_value value = {0};
+    if (!check_shape(ctx, &value.view, dtype, ndim, shape)) return qpi_poison(ctx);
+    value.storage = qpi_storage_map(ctx, (size_t)qp_view_count(&value.view) * qp_dtype_bytes(dtype));
+    if (!value.storage) return qpi_poison(ctx);
+    value.view.data = value.storage->data;
+    return qpi_handle(ctx, value);
+}
+
 qp_tensor qp_full(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, double value) {
     qp_tensor t = qp_empty(ctx, dtype, ndim, shape);
     return qp_apply(&qp_op_fill, 1, &t, &value);

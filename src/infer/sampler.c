@@ -1,8 +1,8 @@
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "core/core.h"
-#include "quipu/infer.h"
+#include "infer/sampler.h"
 
 typedef struct {
     float   p;
@@ -15,13 +15,17 @@ struct qp_sampler {
     qp_sampling options;
     uint64_t    seed, draws;
     bool       *seen;
-    candidate  *heap;
+    int32_t    *drawn; /* how often; NULL: nobody asks */
+    candidate  *heap, *odd; /* odd: for typical_p, else NULL */
 };
 
 static void destroy(void *thing) {
     qp_sampler *s = thing;
+    free((void *)s->options.bias);
     free(s->seen);
+    free(s->drawn);
     free(s->heap);
+    free(s->odd);
     free(s);
 }
 
@@ -31,33 +35,56 @@ void qp_sampler_close(qp_sampler *s) {
     destroy(s);
 }
 
-static bool check(qp_ctx *ctx, int64_t n, const qp_sampling *o) {
-    const char *wrong = n < 1 || n > INT32_MAX                                         ? "vocabulary"
-                        : !(o->temperature >= 0 && o->temperature < 1e6)               ? "temperature"
-                        : o->top_k < 0                                                 ? "top_k"
-                        : !(o->top_p >= 0 && o->top_p <= 1)                            ? "top_p"
-                        : !(o->min_p >= 0 && o->min_p <= 1)                            ? "min_p"
-                        : !(o->repetition_penalty >= 0 && o->repetition_penalty < 1e6) ? "repetition_penalty"
-                                                                                       : NULL;
-    if (wrong) qp_fail(ctx, QP_ERR_ARGUMENT, "sampling: %s is out of range", wrong);
-    return !wrong;
+static bool share(double x) { return x >= 0 && x <= 1; }
+
+static bool biases_fit(int64_t n, const qp_sampling *o) {
+    if (o->bias_count < 0 || (o->bias_count && !o->bias)) return false;
+    for (int i = 0; i < o->bias_count; i++)
+        if (o->bias[i].id < 0 || o->bias[i].id >= n || isnan(o->bias[i].bias)) return false;
+    return true;
+}
+
+const char *qpi_sampling_wrong(int64_t n, const qp_sampling *o) {
+    if (n < 1 || n > INT32_MAX) return "vocabulary";
+    if (!(o->temperature >= 0 && o->temperature < 1e6)) return "temperature";
+    if (o->top_k < 0) return "top_k";
+    if (!share(o->top_p)) return "top_p";
+    if (!share(o->min_p)) return "min_p";
+    if (!share(o->typical_p)) return "typical_p";
+    if (!(o->repetition_penalty >= 0 && o->repetition_penalty < 1e6)) return "repetition_penalty";
+    if (!(fabs(o->frequency_penalty) < 1e6)) return "frequency_penalty";
+    if (!(fabs(o->presence_penalty) < 1e6)) return "presence_penalty";
+    return biases_fit(n, o) ? NULL : "bias";
+}
+
+static bool allocate(qp_sampler *s) {
+    const qp_sampling *o = &s->options;
+    size_t             n = (size_t)s->n, biases = (size_t)o->bias_count * sizeof *o->bias;
+    qp_logit_bias     *bias = malloc(biases + 1);
+    if (bias && biases) memcpy(bias, o->bias, biases);
+    s->options.bias = bias;
+    s->seen = calloc(n, sizeof *s->seen);
+    s->heap = malloc(n * sizeof *s->heap);
+    bool counts = o->frequency_penalty != 0 || o->presence_penalty != 0, typical = o->typical_p > 0 && o->typical_p < 1;
+    if (counts) s->drawn = calloc(n, sizeof *s->drawn);
+    if (typical) s->odd = malloc(n * sizeof *s->odd);
+    return bias && s->seen && s->heap && (s->drawn || !counts) && (s->odd || !typical);
 }
 
 qp_sampler *qp_sampler_new(qp_ctx *ctx, int64_t n, qp_sampling sampling, uint64_t seed) {
-    if (qp_failed(ctx) || !check(ctx, n, &sampling)) return NULL;
-    qp_sampler *s = calloc(1, sizeof *s);
-    if (s) {
-        s->seen = calloc((size_t)n, sizeof *s->seen);
-        s->heap = malloc((size_t)n * sizeof *s->heap);
+    if (qp_failed(ctx)) return NULL;
+    const char *wrong = qpi_sampling_wrong(n, &sampling);
+    if (wrong) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "sampling: %s is out of range", wrong);
+        return NULL;
     }
-    if (!s || !s->seen || !s->heap || !(s->owned = qpi_own(ctx, s, destroy))) {
+    qp_sampler *s = calloc(1, sizeof *s);
+    if (s) *s = (qp_sampler){.n = n, .options = sampling, .seed = seed};
+    if (!s || !allocate(s) || !(s->owned = qpi_own(ctx, s, destroy))) {
         if (s) destroy(s);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: sampler");
         return NULL;
     }
-    s->n = n;
-    s->options = sampling;
-    s->seed = seed;
     return s;
 }
 
@@ -72,11 +99,15 @@ static int32_t likeliest(const float *logits, int64_t n) {
     return (int32_t)best;
 }
 
-static void penalise(const qp_sampler *s, float *logits) {
-    double penalty = s->options.repetition_penalty;
-    if (penalty == 0 || penalty == 1) return;
-    for (int64_t i = 0; i < s->n; i++)
+/* Biases and penalties. */
+static void adjust(const qp_sampler *s, float *logits) {
+    const qp_sampling *o = &s->options;
+    double             penalty = o->repetition_penalty;
+    for (int i = 0; i < o->bias_count; i++) logits[o->bias[i].id] += o->bias[i].bias;
+    for (int64_t i = 0; i < s->n && penalty != 0 && penalty != 1; i++)
         if (s->seen[i]) logits[i] = (float)(logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty);
+    for (int64_t i = 0; i < s->n && s->drawn; i++)
+        if (s->drawn[i]) logits[i] -= (float)(s->drawn[i] * o->frequency_penalty + o->presence_penalty);
 }
 
 /* ---- A heap with the likeliest on top; ties by id, so that a draw never depends on order ------ */
@@ -128,37 +159,94 @@ static int64_t drop_unlikely(const candidate *heap, int64_t n, int64_t count, fl
     return count;
 }
 
-int32_t qp_sampler_draw(qp_sampler *s, float *logits) {
+/* Of `count` candidates the fewest that hold the share, the least surprising first: to the front. Their
+ * number; their sum in *total. */
+static int64_t take_typical(qp_sampler *s, candidate *from, int64_t count, double *total) {
+    double  sum = 0, mean = 0, kept = 0;
+    int64_t taken = 0;
+    for (int64_t i = 0; i < count; i++) sum += from[i].p;
+    for (int64_t i = 0; i < count; i++) mean -= from[i].p / sum * log(from[i].p / sum);
+    for (int64_t i = 0; i < count; i++)
+        s->odd[i] = (candidate){-(float)fabs(-log(from[i].p / sum) - mean), (int32_t)i};
+    for (int64_t i = count / 2; i-- > 0;) sink(s->odd, count, i);
+    while (taken < count && (taken == 0 || kept < s->options.typical_p * sum)) {
+        candidate best = s->odd[0];
+        int64_t   left = count - ++taken;
+        s->odd[0] = s->odd[left];
+        s->odd[left] = (candidate){from[best.id].p, from[best.id].id};
+        kept += from[best.id].p;
+        sink(s->odd, left, 0);
+    }
+    for (int64_t i = 0; i < taken; i++) from[i] = s->odd[count - 1 - i];
+    *total = kept;
+    return taken;
+}
+
+static double uniform(qp_sampler *s) {
+    uint32_t word[4];
+    qpi_philox(s->seed, 0x73616d706c65u, s->draws++, word);
+    return ((double)word[0] + (double)word[1] * 0x1p-32) * 0x1p-32;
+}
+
+/* The candidates that are left, in the order in which they are counted through: *step is 1 or -1. */
+static const candidate *candidates(qp_sampler *s, const float *logits, int32_t best, int64_t *count, int *step,
+                                   double *total) {
     const qp_sampling *o = &s->options;
-    penalise(s, logits);
+    float              least = (float)o->min_p;
+    bool               cut = o->top_k > 0 || (o->top_p > 0 && o->top_p < 1);
+    int64_t            n = 0;
+    candidate         *first = s->heap;
+    *total = 0;
+    for (int64_t i = 0; i < s->n; i++) {
+        float p = (float)exp((logits[i] - logits[best]) / o->temperature);
+        if (p > 0 && (cut || p >= least)) s->heap[n++] = (candidate){p, (int32_t)i};
+    }
+    *count = n;
+    if (cut) {
+        *count = take_likeliest(s->heap, n, o->top_k, o->top_p, total);
+        *count = drop_unlikely(s->heap, n, *count, least, total);
+        first = s->heap + n - *count;
+    } else {
+        for (int64_t i = 0; i < n; i++) *total += s->heap[i].p;
+    }
+    *step = cut && !s->odd ? -1 : 1;
+    if (s->odd) *count = take_typical(s, first, *count, total);
+    return *step < 0 ? s->heap + n - 1 : first;
+}
+
+int32_t qp_sampler_draw(qp_sampler *s, float *logits) {
+    adjust(s, logits);
     int32_t best = likeliest(logits, s->n), drawn = best;
-    if (o->temperature > 0) {
-        uint32_t word[4];
-        int64_t  n = 0;
-        double   total = 0, u;
-        float    least = (float)o->min_p;
-        bool     cut = o->top_k > 0 || (o->top_p > 0 && o->top_p < 1);
-        for (int64_t i = 0; i < s->n; i++) {
-            float p = (float)exp((logits[i] - logits[best]) / o->temperature);
-            if (p > 0 && (cut || p >= least)) s->heap[n++] = (candidate){p, (int32_t)i};
-        }
-        qpi_philox(s->seed, 0x73616d706c65u, s->draws++, word);
-        u = ((double)word[0] + (double)word[1] * 0x1p-32) * 0x1p-32;
-        int64_t count = n;
-        if (cut) {
-            count = take_likeliest(s->heap, n, o->top_k, o->top_p, &total);
-            count = drop_unlikely(s->heap, n, count, least, &total);
-        } else {
-            for (int64_t i = 0; i < n; i++) total += s->heap[i].p;
-        }
-        double sum = 0;
-        for (int64_t i = 0; i < count; i++) {
-            candidate c = s->heap[cut ? n - 1 - i : i];
-            sum += c.p;
-            drawn = c.id;
+    if (s->options.temperature > 0) {
+        int64_t          count;
+        int              step;
+        double           total, sum = 0, u = uniform(s);
+        const candidate *c = candidates(s, logits, best, &count, &step, &total);
+        for (int64_t i = 0; i < count; i++, c += step) {
+            sum += c->p;
+            drawn = c->id;
             if (sum > u * total) break;
         }
     }
     s->seen[drawn] = true;
+    if (s->drawn) s->drawn[drawn]++;
     return drawn;
+}
+
+/* ---- Logarithms of probabilities ---------------------------------------------------------------- */
+
+void qp_logprobs(const float *logits, int64_t n, int32_t id, int top, qp_logprob *out) {
+    float   max = logits[likeliest(logits, n)];
+    double  sum = 0;
+    int     count = 0;
+    for (int64_t i = 0; i < n; i++) sum += exp((double)(logits[i] - max));
+    double lse = max + log(sum);
+    for (int64_t i = 0; i < n && top > 0; i++) {
+        if (count == top && !(logits[i] > out[top].logprob)) continue;
+        int at = count < top ? ++count : top;
+        for (; at > 1 && logits[i] > out[at - 1].logprob; at--) out[at] = out[at - 1];
+        out[at] = (qp_logprob){(int32_t)i, logits[i]};
+    }
+    for (int i = 1; i <= count; i++) out[i].logprob = (float)(out[i].logprob - lse);
+    out[0] = (qp_logprob){id, (float)(logits[id] - lse)};
 }

@@ -1,21 +1,10 @@
 /* A session: a model with carried state, fed position by position. */
 #include <stdlib.h>
+#include <string.h>
 
-#include "models/model.h"
+#include "infer/session.h"
 
-struct qp_session {
-    qp_model  *m;
-    qpi_owned *owned;
-    int64_t    batch, reserved, length;
-    qp_state  *states; /* of each layer's mixer and feed-forward */
-};
-
-static int64_t state_count(const qp_session *s) { return 2 * s->m->layers; }
-
-static const qp_branch *branch_of(const qp_session *s, int64_t i) {
-    const qp_block *b = &s->m->blocks[i / 2].block;
-    return i % 2 ? &b->ffn : &b->mixer;
-}
+/* ---- Making and closing ------------------------------------------------------------------------- */
 
 static void drop_state(qp_state *state) {
     for (int j = 0; j < QP_MAX_STATE; j++) {
@@ -27,14 +16,19 @@ static void drop_state(qp_state *state) {
 
 static void destroy(void *thing) {
     qp_session *s = thing;
+    free(s->row);
+    free(s->tokens);
     free(s->states);
+    free(s->now);
+    free(s->integers);
+    free(s->ids);
     free(s);
 }
 
 void qp_session_close(qp_session *s) {
     if (!s) return;
     qp_model *m = s->m;
-    for (int64_t i = 0; i < state_count(s); i++) drop_state(&s->states[i]);
+    for (int64_t i = 0; i < qpi_state_count(s); i++) drop_state(&s->states[i]);
     qpi_disown(s->owned);
     destroy(s);
     qpi_model_release(m);
@@ -43,7 +37,7 @@ void qp_session_close(qp_session *s) {
 /* An empty state for branch i. */
 static bool reserve(qp_session *s, int64_t i) {
     qp_ctx          *ctx = s->m->ctx;
-    const qp_branch *b = branch_of(s, i);
+    const qp_branch *b = qpi_state_branch(s, i);
     if (!b->type || b->type->pointwise) return true;
     if (!b->type->step) {
         qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s has no step form", b->type->part.name);
@@ -51,37 +45,47 @@ static bool reserve(qp_session *s, int64_t i) {
     }
     qp_state *state = &s->states[i];
     qp_scope  scope = qp_enter(ctx);
-    state->reserved = s->reserved;
-    b->type->reserve(b->self, ctx, s->batch, s->reserved, state);
-    if (state->count < 0 || state->count > QP_MAX_STATE)
-        qp_fail(ctx, QP_ERR_ARGUMENT, "session: %s reserves %d tensors, at most %d", b->type->part.name, state->count,
-                QP_MAX_STATE);
+    state->type = s->kv;
+    b->type->reserve(b->self, ctx, s->rows, s->reserved, state);
     if (qp_failed(ctx)) *state = (qp_state){0};
-    for (int j = 0; j < state->count; j++) qp_keep(state->tensors[j]);
+    for (int j = 0; j < state->count; j++) {
+        qp_keep(state->tensors[j]);
+        if (!state->grows[j]) s->fixed = true;
+    }
     qp_leave(scope);
     return !qp_failed(ctx);
 }
 
-qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions) {
+static bool allocate(qp_session *s) {
+    size_t states = (size_t)qpi_state_count(s) + 1;
+    s->row = calloc((size_t)s->rows, sizeof *s->row);
+    s->tokens = calloc((size_t)s->rows, (size_t)s->reserved * sizeof *s->tokens);
+    s->states = calloc(states, sizeof *s->states);
+    s->now = calloc(states, sizeof *s->now);
+    return s->row && s->tokens && s->states && s->now;
+}
+
+qp_session *qp_session_new(qp_model *m, int64_t rows, int64_t positions, qp_session_options options) {
     qp_ctx *ctx = m->ctx;
     if (qp_failed(ctx)) return NULL;
-    if (batch < 1 || positions < 1) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "session: batch %lld, positions %lld, expected at least 1", (long long)batch,
-                (long long)positions);
+    if (rows < 1 || rows > 1 << 20 || positions < 1 || positions > INT32_MAX / 2) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "session: %lld rows of %lld positions, expected 1 to 2^20 and 1 to 2^30",
+                (long long)rows, (long long)positions);
+        return NULL;
+    }
+    if (options.kv != QP_F32 && options.kv != QP_BF16 && options.kv != QP_F16) {
+        qp_fail(ctx, QP_ERR_TYPE, "session: keys and values in %s, expected f32, bf16 or f16", qp_dtype_name(options.kv));
         return NULL;
     }
     qp_session *s = calloc(1, sizeof *s);
-    if (s) s->states = calloc(2 * (size_t)m->layers + 1, sizeof *s->states);
-    if (!s || !s->states || !(s->owned = qpi_own(ctx, s, destroy))) {
+    if (s) *s = (qp_session){.m = m, .rows = rows, .reserved = positions, .kv = options.kv};
+    if (!s || !allocate(s) || !(s->owned = qpi_own(ctx, s, destroy))) {
         if (s) destroy(s);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: session");
         return NULL;
     }
-    s->m = m;
     qpi_model_use(m);
-    s->batch = batch;
-    s->reserved = positions;
-    for (int64_t i = 0; i < state_count(s); i++)
+    for (int64_t i = 0; i < qpi_state_count(s); i++)
         if (!reserve(s, i)) {
             qp_session_close(s);
             return NULL;
@@ -89,87 +93,220 @@ qp_session *qp_session_new(qp_model *m, int64_t batch, int64_t positions) {
     return s;
 }
 
-static bool check(const qp_session *s, qp_tensor ids) {
-    qp_ctx *ctx = s->m->ctx;
-    if (qp_failed(ctx)) return false;
-    if (qp_ndim(ids) != 2 || qp_size(ids, 0) != s->batch || qp_size(ids, 1) < 1)
-        return !qp_fail(ctx, QP_ERR_SHAPE, "session: ids must be [%lld, T], T at least 1", (long long)s->batch);
-    if (qp_size(ids, 1) > s->reserved - s->length)
-        return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: %lld positions after %lld, room for %lld",
-                        (long long)qp_size(ids, 1), (long long)s->length, (long long)s->reserved);
+/* ---- A call --------------------------------------------------------------------------------------- */
+
+/* What a call adds: for each of its B sequences. */
+typedef struct {
+    int64_t  B, T;
+    int64_t *rows, *starts, *counts, *lengths; /* [B] */
+    int64_t *positions;                        /* [B, T] */
+    const int64_t *parents;                    /* [B, T] or NULL */
+    bool     all, whole; /* every row in order; every count T */
+} call;
+
+static bool room_for(qp_session *s, int64_t integers, int64_t ids) {
+    if (integers > s->integer_room) {
+        int64_t *grown = realloc(s->integers, (size_t)integers * sizeof *grown);
+        if (!grown) return false;
+        s->integers = grown;
+        s->integer_room = integers;
+    }
+    if (ids > s->id_room) {
+        int32_t *grown = realloc(s->ids, (size_t)ids * sizeof *grown);
+        if (!grown) return false;
+        s->ids = grown;
+        s->id_room = ids;
+    }
     return true;
 }
 
-/* All layers are done: the states are those behind these positions. After a failure they stay. */
-static void commit(qp_session *s, int64_t count) {
-    bool ok = !qp_failed(s->m->ctx);
-    if (ok) s->length += count;
-    for (int64_t i = 0; i < state_count(s); i++) {
-        qp_state *state = &s->states[i];
-        for (int j = 0; j < state->count; j++) {
-            if (qp_is_none(state->next[j])) continue;
-            qp_drop(ok ? state->tensors[j] : state->next[j]);
-            if (ok) state->tensors[j] = state->next[j];
-            state->next[j] = QP_NONE;
+bool qpi_row_ready(const qp_session *s, int64_t row, const char *who) {
+    qp_ctx *ctx = s->m->ctx;
+    if (row < 0 || row >= s->rows)
+        return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: row %lld of %lld", who, (long long)row, (long long)s->rows);
+    if (s->row[row].drafts)
+        return !qp_fail(ctx, QP_ERR_STATE, "%s: row %lld has drafts to be chosen from", who, (long long)row);
+    return true;
+}
+
+/* Sequence b: its row, and whether that has room. */
+static bool open_sequence(qp_session *s, call *c, const qp_feed *how, int64_t b) {
+    qp_ctx *ctx = s->m->ctx;
+    int64_t row = how->rows ? how->rows[b] : b, count = how->counts ? how->counts[b] : c->T;
+    if (!qpi_row_ready(s, row, "session")) return false;
+    for (int64_t i = 0; i < b; i++)
+        if (c->rows[i] == row) return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: row %lld twice", (long long)row);
+    if (count < 0 || count > c->T)
+        return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: count %lld of %lld positions", (long long)count, (long long)c->T);
+    c->rows[b] = row;
+    c->counts[b] = count;
+    c->starts[b] = s->row[row].length;
+    c->lengths[b] = c->starts[b] + count;
+    c->all &= row == b;
+    c->whole &= count == c->T;
+    if (c->lengths[b] <= s->reserved) return true;
+    return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: %lld positions after %lld, room for %lld", (long long)count,
+                    (long long)c->starts[b], (long long)s->reserved);
+}
+
+/* Positions of sequence b: one after another, or by depth. What is not there repeats the last. */
+static bool place(qp_session *s, call *c, int64_t b) {
+    int64_t *at = c->positions + b * c->T;
+    for (int64_t t = 0; t < c->T; t++) {
+        int64_t before = t - 1;
+        if (c->parents) {
+            before = c->parents[b * c->T + t];
+            if (before < -1 || before >= t)
+                return !qp_fail(s->m->ctx, QP_ERR_ARGUMENT, "session: draft %lld continues %lld", (long long)t,
+                                (long long)before);
         }
-        state->length = s->length;
+        at[t] = before < 0 ? c->starts[b] : at[before] + 1;
+        if (t >= c->counts[b]) at[t] = t ? at[t - 1] : c->starts[b] ? c->starts[b] - 1 : 0;
+    }
+    return true;
+}
+
+static bool open_call(qp_session *s, qp_tensor ids, const qp_feed *how, call *c) {
+    qp_ctx *ctx = s->m->ctx;
+    if (qp_failed(ctx)) return false;
+    int64_t B = qp_ndim(ids) == 2 ? qp_size(ids, 0) : 0, T = B ? qp_size(ids, 1) : 0;
+    if (B < 1 || T < 1 || B > s->rows || (!how->rows && B != s->rows))
+        return !qp_fail(ctx, QP_ERR_SHAPE, "session: ids must be [B, T], T at least 1, B %s%lld",
+                        how->rows ? "1 to " : "", (long long)s->rows);
+    if (how->parents && T > QPI_MAX_DRAFTS)
+        return !qp_fail(ctx, QP_ERR_SHAPE, "session: %lld drafts, at most %d", (long long)T, QPI_MAX_DRAFTS);
+    if (T > s->reserved && !how->counts)
+        return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: %lld positions, room for %lld", (long long)T,
+                        (long long)s->reserved);
+    if (!room_for(s, B * (T + 4), B * T)) return !qp_fail(ctx, QP_ERR_MEMORY, "out of memory: session");
+    *c = (call){.B = B, .T = T, .rows = s->integers, .parents = how->parents, .all = B == s->rows, .whole = true};
+    c->starts = c->rows + B;
+    c->counts = c->starts + B;
+    c->lengths = c->counts + B;
+    c->positions = c->lengths + B;
+    for (int64_t b = 0; b < B; b++)
+        if (!open_sequence(s, c, how, b) || !place(s, c, b)) return false;
+    for (int64_t i = 0; i < qpi_state_count(s) && s->fixed && (c->parents || !c->whole); i++)
+        for (int j = 0; j < s->states[i].count; j++)
+            if (!s->states[i].grows[j])
+                return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: the state of %s has a fixed size: no %s",
+                                qpi_state_branch(s, i)->type->part.name, c->parents ? "drafts" : "counts that differ");
+    return true;
+}
+
+/* The states as the call sees them: of those of fixed size, the rows of its sequences. */
+static void gather(qp_session *s, const call *c, qp_tensor rows) {
+    memcpy(s->now, s->states, (size_t)qpi_state_count(s) * sizeof *s->now);
+    for (int64_t i = 0; i < qpi_state_count(s) && s->fixed && !c->all; i++)
+        for (int j = 0; j < s->now[i].count; j++) {
+            qp_tensor *t = &s->now[i].tensors[j];
+            int64_t    shape[QP_MAX_DIMS], n = qp_ndim(*t);
+            if (s->now[i].grows[j]) continue;
+            for (int axis = 0; axis < n; axis++) shape[axis] = axis ? qp_size(*t, axis) : c->B;
+            *t = qp_reshape(qp_embedding(qp_reshape(*t, 2, (int64_t[]){s->rows, -1}), rows), (int)n, shape);
+        }
+}
+
+/* Tensor j of a state of fixed size is now what the call has made of it. */
+static void take_over(const call *c, qp_state *state, int j, qp_tensor next) {
+    if (c->all) {
+        qp_drop(state->tensors[j]);
+        state->tensors[j] = next;
+        return;
+    }
+    for (int64_t b = 0; b < c->B; b++)
+        if (qp_copy_to(qpi_state_part(state, j, c->rows[b], 0, 0), qp_slice(next, 0, b, b + 1, 1)) != QP_OK) break;
+    qp_drop(next);
+}
+
+/* All layers are done: the states are those behind these positions. After a failure they stay. */
+static void commit(qp_session *s, const call *c) {
+    bool ok = !qp_failed(s->m->ctx);
+    for (int64_t i = 0; i < qpi_state_count(s) && s->fixed; i++)
+        for (int j = 0; j < s->now[i].count; j++) {
+            if (qp_is_none(s->now[i].next[j])) continue;
+            if (ok) take_over(c, &s->states[i], j, s->now[i].next[j]);
+            else qp_drop(s->now[i].next[j]);
+            s->now[i].next[j] = QP_NONE;
+        }
+    for (int64_t b = 0; b < c->B && ok; b++) {
+        qpi_session_row *row = &s->row[c->rows[b]];
+        int32_t         *to = qpi_row_tokens(s, c->rows[b]) + row->length;
+        memcpy(to, s->ids + b * c->T, (size_t)c->counts[b] * sizeof *to);
+        row->drafts = c->parents ? (int)c->counts[b] : 0;
+        for (int t = 0; t < row->drafts; t++) row->parents[t] = (int8_t)c->parents[b * c->T + t];
+        if (!c->parents) row->length += c->counts[b];
     }
 }
 
-qp_tensor qp_session_hidden(qp_session *s, qp_tensor ids) {
-    qp_model *m = s->m;
-    qp_ctx   *ctx = m->ctx;
-    if (!check(s, ids)) return qpi_poison(ctx);
-    int64_t     count = qp_size(ids, 1);
-    qp_scope    scope = qp_enter(ctx);
-    bool        before = qp_no_grad(ctx, true);
-    qp_sequence sequence = {.length = s->length + count};
-    qp_tensor   positions = qp_affine(qp_arange(ctx, QP_I64, count), 1, (double)s->length);
-    sequence.positions = qp_reshape(positions, 2, (int64_t[]){1, count});
-    qp_record in = {0}, all = {0};
-    sequence.in = &in;
-    qp_tensor hidden = qpi_stack_forward(m, ids, &sequence, &all, s->states);
-    qp_no_grad(ctx, before);
-    commit(s, count);
+static qp_tensor integers(qp_session *s, int ndim, int64_t B, int64_t T, const int64_t *data) {
+    return qp_from(s->m->ctx, QP_I64, ndim, (int64_t[]){B, T}, data);
+}
+
+static qp_tensor run(qp_session *s, qp_tensor ids, const call *c) {
+    qp_ctx     *ctx = s->m->ctx;
+    qp_record   in = {0}, all = {0};
+    qp_sequence sequence = {.in = &in, .positions = integers(s, 2, c->B, c->T, c->positions)};
+    for (int64_t b = 0; b < c->B; b++) {
+        if (c->lengths[b] > sequence.keys) sequence.keys = c->lengths[b];
+        for (int64_t t = 0; t < c->counts[b]; t++) {
+            int64_t position = c->positions[b * c->T + t];
+            if (position >= sequence.length) sequence.length = position + 1;
+        }
+    }
+    sequence.counts = integers(s, 1, c->B, 0, c->counts);
+    sequence.mask.rows = integers(s, 1, c->B, 0, c->rows);
+    sequence.mask.starts = integers(s, 1, c->B, 0, c->starts);
+    sequence.mask.lengths = integers(s, 1, c->B, 0, c->lengths);
+    if (c->parents) sequence.mask.parents = integers(s, 2, c->B, c->T, c->parents);
+    gather(s, c, sequence.mask.rows);
+    qp_tensor hidden = qpi_stack_forward(s->m, ids, &sequence, &all, s->now);
+    if (!qp_failed(ctx)) qp_read(ids, QP_I32, s->ids, c->B * c->T);
+    return hidden;
+}
+
+/* Adds the positions; c says where they are. */
+static qp_tensor feed(qp_session *s, qp_tensor ids, const qp_feed *how, call *c) {
+    qp_ctx  *ctx = s->m->ctx;
+    qp_scope scope = qp_enter(ctx);
+    qp_no_grad(ctx, true);
+    qp_tensor hidden = open_call(s, ids, how, c) ? run(s, ids, c) : qpi_poison(ctx);
+    if (c->B) {
+        qpi_shield(ctx);
+        commit(s, c);
+    }
     return qp_return(scope, hidden);
 }
 
-qp_tensor qp_session_feed(qp_session *s, qp_tensor ids) {
+qp_tensor qp_session_hidden(qp_session *s, qp_tensor ids, qp_feed how) {
+    call c = {0};
+    return feed(s, ids, &how, &c);
+}
+
+qp_tensor qp_session_feed(qp_session *s, qp_tensor ids, qp_feed how) {
     qp_ctx   *ctx = s->m->ctx;
+    call      c = {0};
     qp_scope  scope = qp_enter(ctx);
-    bool      before = qp_no_grad(ctx, true);
-    qp_tensor hidden = qp_session_hidden(s, ids), last = qp_slice(hidden, 1, -1, INT64_MAX, 1);
-    qp_tensor logits = qp_model_head(s->m, qp_reshape(last, 2, (int64_t[]){s->batch, s->m->width}));
-    qp_no_grad(ctx, before);
-    return qp_return(scope, logits);
+    qp_tensor hidden = feed(s, ids, &how, &c), last;
+    qp_no_grad(ctx, true);
+    if (qp_failed(ctx)) return qp_return(scope, qpi_poison(ctx));
+    for (int64_t b = 0; b < c.B; b++) c.starts[b] = b * c.T + (c.counts[b] ? c.counts[b] - 1 : 0);
+    last = qp_reshape(hidden, 2, (int64_t[]){c.B * c.T, s->m->width});
+    if (c.T > 1) last = qp_embedding(last, integers(s, 1, c.B, 0, c.starts));
+    return qp_return(scope, qp_model_head(s->m, last));
 }
 
-qp_ctx *qp_session_ctx(const qp_session *s) { return s->m->ctx; }
+/* ---- Questions -------------------------------------------------------------------------------------- */
 
-int64_t qp_session_length(const qp_session *s) { return s->length; }
-int64_t qp_session_room(const qp_session *s) { return s->reserved; }
+qp_ctx   *qp_session_ctx(const qp_session *s) { return s->m->ctx; }
+qp_model *qp_session_model(const qp_session *s) { return s->m; }
+int64_t   qp_session_rows(const qp_session *s) { return s->rows; }
+int64_t   qp_session_room(const qp_session *s) { return s->reserved; }
 
-static bool fixed(const qp_state *state) {
-    for (int j = 0; j < state->count; j++)
-        if (state->grows[j] < 0) return true;
-    return false;
+int64_t qp_session_length(const qp_session *s, int64_t row) {
+    return row >= 0 && row < s->rows ? s->row[row].length : -1;
 }
 
-qp_status qp_session_truncate(qp_session *s, int64_t length) {
-    qp_ctx *ctx = s->m->ctx;
-    if (length < 0 || length > s->length)
-        return qp_fail(ctx, QP_ERR_ARGUMENT, "truncate: %lld positions of %lld", (long long)length, (long long)s->length);
-    for (int64_t i = 0; i < state_count(s); i++)
-        if (length && length < s->length && fixed(&s->states[i]))
-            return qp_fail(ctx, QP_ERR_UNSUPPORTED, "truncate: the state of %s has a fixed size",
-                           branch_of(s, i)->type->part.name);
-    for (int64_t i = 0; i < state_count(s); i++) {
-        if (!length && fixed(&s->states[i])) {
-            drop_state(&s->states[i]);
-            if (!reserve(s, i)) return qp_error_code(ctx);
-        }
-        s->states[i].length = length;
-    }
-    s->length = length;
-    return QP_OK;
+const int32_t *qp_session_tokens(const qp_session *s, int64_t row) {
+    return row >= 0 && row < s->rows ? qpi_row_tokens(s, row) : NULL;
 }

@@ -120,12 +120,12 @@ typedef struct {
 } window;
 
 /* Rows low.. of k or v: a few columns read them in place, others want them side by side. */
-static const float *open_rows(const qp_view *v, const float *first, bool few, const window *of, float *packed,
+static const float *open_rows(const qp_view *v, const void *first, bool few, const window *of, float *packed,
                               int64_t *row) {
     *row = v->shape[3];
-    if (few && (v->stride[3] == 1 || v->shape[3] == 1)) {
+    if (few && v->dtype == QP_F32 && (v->stride[3] == 1 || v->shape[3] == 1)) {
         *row = v->stride[1];
-        return first + of->low * v->stride[1];
+        return (const float *)first + of->low * v->stride[1];
     }
     QK(attention_pack)(v, first, of->low, of->high, packed);
     return packed;

@@ -22,9 +22,9 @@
 #define QK_ATTENTION_TREE 64 /* queries of a tree at most */
 
 /* Views as the op's inputs and outputs, f32 and i64, any strides; absent ones have ndim -1.
- * bias is expanded to [B, H, T, S]. */
+ * bias is expanded to [B, H, T, S]. k and v may be of a 16-bit type (not for gradients). */
 typedef struct {
-    qp_view q, k, v, bias, segments, lengths, starts, parents;
+    qp_view q, k, v, bias, segments, lengths, starts, parents, rows;
     qp_view out, lse; /* contiguous */
     bool    causal;
     int64_t window, prefix;
@@ -38,6 +38,11 @@ static inline int64_t qk_integer(const qp_view *v, int64_t i, int64_t j) {
 /* The key position of query 0 of a batch row. */
 static inline int64_t qk_attention_start(const qk_attention *a, int64_t batch) {
     return a->starts.ndim < 0 ? a->k.shape[1] - a->q.shape[1] : qk_integer(&a->starts, batch, 0);
+}
+
+/* Where the keys of a batch row are. */
+static inline int64_t qk_attention_row(const qk_attention *a, int64_t batch) {
+    return a->rows.ndim < 0 ? batch : qk_integer(&a->rows, batch, 0);
 }
 
 size_t QK(qk_attention_scratch)(const qk_attention *a, int threads);

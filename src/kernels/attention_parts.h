@@ -28,10 +28,11 @@ typedef struct {
     int64_t      rows, row, width;
 } attention_ahead;
 
-/* Rows begin..end-1 of a view's [row][feature] from `first`. */
-static inline attention_ahead attention_next(const qp_view *v, const float *first, int64_t begin, int64_t end) {
-    return (attention_ahead){first + begin * v->stride[1], v->stride[3] == 1 ? end - begin : 0, v->stride[1],
-                             v->shape[3]};
+/* Rows begin..end-1 of a view's [row][feature] from `first`; those of 16-bit types are not fetched. */
+static inline attention_ahead attention_next(const qp_view *v, const void *first, int64_t begin, int64_t end) {
+    if (v->dtype != QP_F32) return (attention_ahead){0};
+    return (attention_ahead){(const float *)first + begin * v->stride[1], v->stride[3] == 1 ? end - begin : 0,
+                             v->stride[1], v->shape[3]};
 }
 
 /* C = A B for r < rows, j < cols: A[r,p] = a[r * a_row + p * a_step]; B[p,j] = b[p * b_row + j],
@@ -72,7 +73,7 @@ typedef struct {
     int                 rows, lanes;              /* lanes: rows padded to LINE */
     int64_t             keys, prefix;             /* that exist; of these, seen by all */
     int64_t             start;                    /* key position of query 0 */
-    const float        *k, *v;                    /* of this batch row and head */
+    const void         *k, *v;                    /* of this batch row and head */
     int32_t             low[TILE], high[TILE];    /* keys that a row sees besides the prefix */
     int64_t             low_first, low_last, high_first, high_last;
     int64_t             segment_low, segment_high;
@@ -92,9 +93,9 @@ void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch,
  * *masked: not every row sees all of them. The block is in hand from now on. */
 bool QK(attention_keys)(attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked);
 
-/* out[key - begin][feature] = x[key][feature], x from `first` on with v's strides: rows that lie
- * far apart would drive each other out of the caches. */
-void QK(attention_pack)(const qp_view *v, const float *first, int64_t begin, int64_t end, float *out);
+/* out[key - begin][feature] = x[key][feature], x from `first` on with v's strides and type: rows that
+ * lie far apart would drive each other out of the caches. */
+void QK(attention_pack)(const qp_view *v, const void *first, int64_t begin, int64_t end, float *out);
 
 /* s[key - begin][lane] = q k + bias, -inf where masked; q[feature][lane] is scaled; k: rows of the
  * keys from `begin` on. */

@@ -1,5 +1,6 @@
 /* Tiles of attention: who sees which key, scores, and rows to and from the lanes. */
 #include "kernels/attention_parts.h"
+#include "core/half.h"
 #include "kernels/turn.h"
 
 static int64_t segment_at(const attention_tile *t, int64_t key) {
@@ -73,6 +74,11 @@ static void close_rows(attention_tile *t) {
     }
 }
 
+static const void *keys_of(const qp_view *v, int64_t row, int64_t head) {
+    int64_t at = row * v->stride[0] + head * v->stride[2];
+    return (const char *)v->data + at * (int64_t)qp_dtype_bytes(v->dtype);
+}
+
 void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch, int64_t head, int64_t row0) {
     int64_t group = a->q.shape[2] / a->k.shape[2], keys = a->k.shape[1];
     t->of = a;
@@ -86,8 +92,8 @@ void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch,
     t->prefix = attention_min(a->prefix, t->keys);
     t->start = qk_attention_start(a, batch);
     t->tree = a->parents.ndim >= 0;
-    t->k = (const float *)a->k.data + batch * a->k.stride[0] + head * a->k.stride[2];
-    t->v = (const float *)a->v.data + batch * a->v.stride[0] + head * a->v.stride[2];
+    t->k = keys_of(&a->k, qk_attention_row(a, batch), head);
+    t->v = keys_of(&a->v, qk_attention_row(a, batch), head);
     if (t->tree) open_tree(t);
     for (int r = 0; r < t->rows; r++) open_row(t, r);
     close_rows(t);
@@ -191,13 +197,21 @@ static void add_bias(const attention_tile *t, int64_t begin, int64_t end, float 
     QK(attention_turn)(s, t->lanes, row, t->rows, step, end - begin, 1, true);
 }
 
-void QK(attention_pack)(const qp_view *v, const float *first, int64_t begin, int64_t end, float *out) {
+/* The loop for one type: a vector of it as f32, and one element. */
+#define PACK(type, vector, element)                                                                            \
+    for (int64_t j = begin; j < end; j++, out += width) {                                                      \
+        const type *row = (const type *)first + j * v->stride[1];                                              \
+        int64_t     i = 0;                                                                                     \
+        for (; step == 1 && i + VF_LANES <= width; i += VF_LANES) vf_store(out + i, vector(row + i));          \
+        for (; i < width; i++) out[i] = element(row[i * step]);                                                \
+    }
+
+void QK(attention_pack)(const qp_view *v, const void *first, int64_t begin, int64_t end, float *out) {
     int64_t width = v->shape[3], step = v->stride[3];
-    for (int64_t j = begin; j < end; j++, out += width) {
-        const float *row = first + j * v->stride[1];
-        int64_t      i = 0;
-        for (; step == 1 && i + VF_LANES <= width; i += VF_LANES) vf_store(out + i, vf_load(row + i));
-        for (; i < width; i++) out[i] = row[i * step];
+    switch (v->dtype) {
+    case QP_BF16: PACK(uint16_t, vf_load_bf16, qpi_bf16_to_f32) break;
+    case QP_F16: PACK(uint16_t, vf_load_f16, qpi_f16_to_f32) break;
+    default: PACK(float, vf_load, ) break;
     }
 }
 

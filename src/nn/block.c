@@ -43,8 +43,20 @@ static bool same(qp_tensor a, qp_tensor b) {
     return equal;
 }
 
+void qp_state_add(qp_state *state, qp_ctx *ctx, bool grows, int ndim, const int64_t *shape) {
+    qp_dtype type = ctx->param_dtype;
+    if (qp_failed(ctx)) return;
+    if (state->count >= QP_MAX_STATE || ndim < 1 + grows) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "state: more than %d tensors, or one with too few axes", QP_MAX_STATE);
+        return;
+    }
+    if (grows && state->type != QP_F32) type = state->type;
+    state->grows[state->count] = grows;
+    state->tensors[state->count++] = grows ? qpi_reserve(ctx, type, ndim, shape) : qp_zeros(ctx, type, ndim, shape);
+}
+
 void qp_state_set(qp_state *state, int i, qp_tensor value) {
-    bool known = i >= 0 && i < state->count && i < QP_MAX_STATE && state->grows[i] < 0;
+    bool known = i >= 0 && i < state->count && i < QP_MAX_STATE && !state->grows[i];
     if (!value.ctx || qp_failed(value.ctx)) return;
     if (!known || !same(value, state->tensors[i])) {
         qp_fail(value.ctx, QP_ERR_ARGUMENT, known ? "state: tensor %d has another shape or type than it was reserved with"

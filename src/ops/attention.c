@@ -6,6 +6,9 @@
  * s <= place where causal, s > place - window and s < place + window where there is a window. Always:
  * s < lengths[b], segments[b,s] = segments[b,place].
  *
+ * With rows, the keys and values of batch row b are k[rows[b]] and v[rows[b]]; theirs may be 16-bit
+ * floats where q is f32.
+ *
  * Where queries form a tree, key start + i is query i's and both have place start + depth, the number
  * of ancestors. Then of the keys from start on only those of ancestors and its own are seen.
  *
@@ -20,7 +23,7 @@ typedef struct {
     double  scale;
 } attr;
 
-enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, STARTS, PARENTS, INPUTS };
+enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, STARTS, PARENTS, ROWS, INPUTS };
 enum { DQ, DK, DV, DBIAS, OUT, LSE, DOUT, DLSE, FORWARD }; /* of the gradient; then the inputs above */
 
 static const qp_view absent = {.ndim = -1};
@@ -52,6 +55,7 @@ static qk_attention problem(const qp_call *c, int first) {
                           .lengths = optional(c, first + LENGTHS),
                           .starts = optional(c, first + STARTS),
                           .parents = optional(c, first + PARENTS),
+                          .rows = optional(c, first + ROWS),
                           .causal = a->causal,
                           .window = a->window,
                           .prefix = a->prefix,
@@ -90,12 +94,14 @@ static bool refuse(const qp_call *c, const char *what, int64_t value, int64_t ro
 /* Is what the mask says of a batch row within its keys and queries? Stores an error if not. */
 static bool row_fits(const qp_call *c, const qk_attention *p, int64_t b) {
     int64_t T = p->q.shape[1], S = p->k.shape[1], start = qk_attention_start(p, b), far = INT32_MAX / 2;
-    bool    own = p->segments.ndim >= 0 || p->parents.ndim >= 0; /* queries have keys of their own */
+    int64_t row = qk_attention_row(p, b), rows = p->k.shape[0];
+    if (row < 0 || row >= rows) return refuse(c, "row", row, b, 0, rows - 1);
     if (p->lengths.ndim >= 0) {
         int64_t n = qk_integer(&p->lengths, b, 0);
         if (n < 0 || n > S) return refuse(c, "length", n, b, 0, S);
     }
-    if (own && (start < 0 || start > S - T)) return refuse(c, "start", start, b, 0, S - T);
+    if (p->segments.ndim >= 0 && (start < 0 || start > S - T)) return refuse(c, "start", start, b, 0, S - T);
+    if (p->parents.ndim >= 0 && (start < 0 || start > S)) return refuse(c, "start", start, b, 0, S);
     if (start < -far || start > far) return refuse(c, "start", start, b, -far, far);
     for (int64_t t = 0; p->parents.ndim >= 0 && t < T; t++) {
         int64_t parent = qk_integer(&p->parents, b, t);
@@ -120,7 +126,17 @@ static void run_grad(const qp_call *c) {
     if (mask_fits(c, &g.of)) QK(qk_attention_grad_run)(c->exec, &g);
 }
 
-QP_KERNEL(attention) = {run, QP_ANY, NULL};
+/* f32; k and v also as 16-bit floats. */
+static bool takes(const qp_call *c) {
+    for (int i = 0; i < c->nin; i++) {
+        qp_dtype type = c->in[i].dtype;
+        bool     small = (i == K || i == V) && (type == QP_BF16 || type == QP_F16);
+        if (c->in[i].ndim >= 0 && type != (i >= SEGMENTS ? QP_I64 : QP_F32) && !small) return false;
+    }
+    return true;
+}
+
+QP_KERNEL(attention) = {run, QP_ANY, takes};
 QP_KERNEL(attention_grad) = {run_grad, QP_ANY, NULL};
 
 #if QP_BODY
@@ -146,7 +162,7 @@ static bool check_mask(const qp_call *c, int first) {
     const qp_view *q = &c->in[first + Q], *k = &c->in[first + K];
     qp_view        bias = optional(c, first + BIAS), segments = optional(c, first + SEGMENTS),
             lengths = optional(c, first + LENGTHS), starts = optional(c, first + STARTS),
-            parents = optional(c, first + PARENTS), full = bias;
+            parents = optional(c, first + PARENTS), rows = optional(c, first + ROWS), full = bias;
     int64_t scores[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
     if (a->window < 0 || a->prefix < 0)
         qp_call_fail(c, QP_ERR_ARGUMENT, "window %lld and prefix %lld, expected 0 or more",
@@ -157,8 +173,10 @@ static bool check_mask(const qp_call *c, int first) {
         misfit(c, QP_ERR_SHAPE, "k", k, "segments", &segments, "i64 [B, S]");
     else if (segments.ndim >= 0 && q->shape[1] > k->shape[1])
         misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "no more queries than keys with segments");
-    else if (lengths.ndim >= 0 && !same(&lengths, QP_I64, 1, k->shape))
-        misfit(c, QP_ERR_SHAPE, "k", k, "lengths", &lengths, "i64 [B]");
+    else if (rows.ndim >= 0 && (segments.ndim >= 0 || !same(&rows, QP_I64, 1, q->shape)))
+        misfit(c, QP_ERR_SHAPE, "q", q, "rows", &rows, "i64 [B], without segments");
+    else if (lengths.ndim >= 0 && !same(&lengths, QP_I64, 1, q->shape))
+        misfit(c, QP_ERR_SHAPE, "q", q, "lengths", &lengths, "i64 [B]");
     else if (starts.ndim >= 0 && !same(&starts, QP_I64, 1, q->shape))
         misfit(c, QP_ERR_SHAPE, "q", q, "starts", &starts, "i64 [B]");
     else if (parents.ndim >= 0 && !same(&parents, QP_I64, 2, q->shape))
@@ -175,10 +193,12 @@ static bool check_mask(const qp_call *c, int first) {
 /* q, k, v and the mask from input `first` on; false after storing an error. */
 static bool check(const qp_call *c, int first) {
     const qp_view *q = &c->in[first + Q], *k = &c->in[first + K], *v = &c->in[first + V];
-    if (!qp_dtype_is_float(q->dtype) || q->dtype != k->dtype || q->dtype != v->dtype)
-        qp_call_fail(c, QP_ERR_TYPE, "q is %s, k is %s, v is %s: expected one type of floats",
+    bool small = q->dtype == QP_F32 && (k->dtype == QP_BF16 || k->dtype == QP_F16);
+    if (!qp_dtype_is_float(q->dtype) || (q->dtype != k->dtype && !small) || k->dtype != v->dtype)
+        qp_call_fail(c, QP_ERR_TYPE, "q is %s, k is %s, v is %s: expected one type of floats, or f32 and 16 bits",
                      qp_dtype_name(q->dtype), qp_dtype_name(k->dtype), qp_dtype_name(v->dtype));
-    else if (q->ndim != 4 || k->ndim != 4 || q->shape[0] != k->shape[0] || q->shape[3] != k->shape[3] ||
+    else if (q->ndim != 4 || k->ndim != 4 ||
+             (q->shape[0] != k->shape[0] && optional(c, first + ROWS).ndim < 0) || q->shape[3] != k->shape[3] ||
              (k->shape[2] ? q->shape[2] % k->shape[2] : q->shape[2]) != 0)
         misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "[B, T, H, K] and [B, S, G, K] with G dividing H");
     else if (v->ndim != 4 || v->shape[0] != k->shape[0] || v->shape[1] != k->shape[1] ||
@@ -259,13 +279,13 @@ static void add4(const qp_view *v, int64_t a, int64_t b, int64_t c, int64_t d, d
 
 /* One query's row of scores (-inf where masked) and their log-sum-exp. */
 static double score_row(const qk_attention *p, double scale, int64_t b, int64_t t, int64_t h, double *score) {
-    int64_t g = h / (p->q.shape[2] / p->k.shape[2]);
+    int64_t g = h / (p->q.shape[2] / p->k.shape[2]), row = qk_attention_row(p, b);
     double  max = -INFINITY, sum = 0;
     for (int64_t s = 0; s < p->k.shape[1]; s++) {
         double dot = 0;
-        for (int64_t i = 0; i < p->q.shape[3]; i++) dot += load4(&p->q, b, t, h, i) * load4(&p->k, b, s, g, i);
+        for (int64_t i = 0; i < p->q.shape[3]; i++) dot += load4(&p->q, b, t, h, i) * load4(&p->k, row, s, g, i);
         score[s] = scale * dot + (p->bias.ndim < 0 ? 0 : load4(&p->bias, b, h, t, s));
-        if (!sees(p, b, t, s)) score[s] = -INFINITY;
+        if (!sees(p, b, t, s)) score[s] = -INFINITY; /* whatever its key is */
         max = fmax(max, score[s]);
     }
     if (max == -INFINITY) return max;
@@ -291,7 +311,7 @@ static void plain(const qp_call *c) {
             double sum = 0;
             for (int64_t s = 0; s < p.k.shape[1] && lse != -INFINITY; s++)
                 if (score[s] != -INFINITY)
-                    sum += exp(score[s] - lse) * load4(&p.v, b, s, h / (H / p.k.shape[2]), i);
+                    sum += exp(score[s] - lse) * load4(&p.v, qk_attention_row(&p, b), s, h / (H / p.k.shape[2]), i);
             qp_store(&p.out, r * p.v.shape[3] + i, sum);
         }
     }
@@ -335,10 +355,12 @@ extern const qp_op qp_op_attention_grad;
 
 static void backward(qp_rule *r) {
     static const int64_t nothing[] = {0};
-    if (r->nin > PARENTS && !qp_is_none(r->in[PARENTS])) {
-        qp_fail(r->ctx, QP_ERR_UNSUPPORTED, "attention: no gradient where queries have parents");
-        return;
-    }
+    for (int i = PARENTS; i <= ROWS && i < r->nin; i++)
+        if (!qp_is_none(r->in[i])) {
+            qp_fail(r->ctx, QP_ERR_UNSUPPORTED, "attention: no gradient where queries have %s",
+                    i == ROWS ? "rows" : "parents");
+            return;
+        }
     qp_tensor in[FORWARD + INPUTS];
     for (int i = 0; i < INPUTS; i++) in[FORWARD + i] = i < r->nin ? r->in[i] : QP_NONE;
     for (int i = Q; i <= V; i++)
@@ -430,6 +452,12 @@ static const qp_sample samples[] = {
      .no_grad = true},
     {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]", .attr = &(attr){.causal = true}},
     {.in = "x[1,70,2,5] x[1,150,1,5] x[1,150,1,3]", .attr = &(attr){.causal = true, .window = 40, .prefix = 3}},
+    {.in = "x[3,2,4,3] x[4,9,2,3] x[4,9,2,3] - - i10[3] i6[3] - i4[3]",
+     .attr = &(attr){.causal = true},
+     .no_grad = true},
+    {.in = "x[2,6,2,3] x[3,9,1,3] x[3,9,1,3] - - - i4[2] t[2,6] i3[2]",
+     .attr = &(attr){.causal = true, .window = 4},
+     .no_grad = true},
     {.in = "x[0,2,1,3] x[0,2,1,3] x[0,2,1,3]"},
     {.in = "x[1,0,1,3] x[1,2,1,3] x[1,2,1,3]"},
     {.in = "x[1,2,1,3] x[1,0,1,3] x[1,0,1,3]"},
@@ -475,7 +503,7 @@ QP_OP(attention_grad) = {.name = "attention_grad",
 qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
     attr      a = {mask.causal, mask.window, mask.prefix, scale};
     qp_tensor y[2];
-    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents);
+    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents, mask.rows);
     qp_drop(y[1]);
     return y[0];
 }

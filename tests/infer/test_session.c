@@ -84,7 +84,7 @@ static float *feed(qp_session *session, const int32_t *ids, int64_t B, int64_t T
     qp_scope s = qp_enter(ctx);
     int32_t *part = malloc((size_t)(B * n) * sizeof *part);
     for (int64_t b = 0; b < B; b++) memcpy(part + b * n, ids + b * T + from, (size_t)n * sizeof *part);
-    float *out = read_all(qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){B, n}, part)), B * V);
+    float *out = read_all(qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){B, n}, part), (qp_feed){0}), B * V);
     free(part);
     qp_leave(s);
     expect_ok(ctx);
@@ -107,14 +107,14 @@ static void compare(const float *ours, const float *whole_logits, int64_t B, int
 static void feed_in_pieces(qp_model *m, int64_t B, int64_t T, const int64_t *pieces, double tolerance) {
     int64_t     V = qp_model_info_of(m).vocabulary, at = 0;
     int32_t    *ids = malloc((size_t)(B * T) * sizeof *ids);
-    qp_session *session = qp_session_new(m, B, T);
+    qp_session *session = qp_session_new(m, B, T, (qp_session_options){0});
     make_ids(ids, B * T, V);
     float *expected = whole(m, ids, B, T);
     for (int i = 0; at < T; i++) {
         int64_t n = pieces[i] && pieces[i] < T - at ? pieces[i] : T - at;
         float  *logits = feed(session, ids, B, T, at, n, V);
         at += n;
-        assert_int_equal(qp_session_length(session), at);
+        assert_int_equal(qp_session_length(session, 0), at);
         compare(logits, expected, B, T, at - 1, V, tolerance);
         free(logits);
     }
@@ -182,9 +182,9 @@ static void rows_alone(void **state) {
     int64_t   V = qp_model_info_of(m).vocabulary;
     int32_t   ids[B * T];
     make_ids(ids, B * T, V);
-    qp_session *together = qp_session_new(m, B, T);
+    qp_session *together = qp_session_new(m, B, T, (qp_session_options){0});
     qp_session *alone[B];
-    for (int b = 0; b < B; b++) alone[b] = qp_session_new(m, 1, T);
+    for (int b = 0; b < B; b++) alone[b] = qp_session_new(m, 1, T, (qp_session_options){0});
     for (int64_t t = 0; t < T; t++) {
         float *all = feed(together, ids, B, T, t, 1, V);
         for (int b = 0; b < B; b++) {
@@ -208,23 +208,23 @@ static void truncated(void **state) {
     int32_t   ids[T], others[T];
     make_ids(ids, T, V);
     for (int i = 0; i < T; i++) others[i] = i < 8 ? ids[i] : (ids[i] + 100) % (int32_t)V;
-    qp_session *session = qp_session_new(m, 1, T), *clean = qp_session_new(m, 1, T);
+    qp_session *session = qp_session_new(m, 1, T, (qp_session_options){0}), *clean = qp_session_new(m, 1, T, (qp_session_options){0});
     free(feed(session, ids, 1, T, 0, T, V));
-    assert_int_equal(qp_session_truncate(session, 8), QP_OK);
-    assert_int_equal(qp_session_length(session), 8);
+    assert_int_equal(qp_session_truncate(session, 0, 8), QP_OK);
+    assert_int_equal(qp_session_length(session, 0), 8);
     float *a = feed(session, others, 1, T, 8, T - 8, V), *b = feed(clean, others, 1, T, 0, T, V);
     assert_memory_equal(a, b, (size_t)V * sizeof *a);
     free(a);
-    assert_int_equal(qp_session_truncate(session, 0), QP_OK);
+    assert_int_equal(qp_session_truncate(session, 0, 0), QP_OK);
     a = feed(session, others, 1, T, 0, T, V);
     assert_memory_equal(a, b, (size_t)V * sizeof *a);
     free(a);
     free(b);
-    assert_int_equal(qp_session_truncate(session, T + 1), QP_ERR_ARGUMENT);
+    assert_int_equal(qp_session_truncate(session, 0, T + 1), QP_ERR_ARGUMENT);
     expect_error(ctx, QP_ERR_ARGUMENT);
-    assert_int_equal(qp_session_truncate(session, -1), QP_ERR_ARGUMENT);
+    assert_int_equal(qp_session_truncate(session, 0, -1), QP_ERR_ARGUMENT);
     expect_error(ctx, QP_ERR_ARGUMENT);
-    assert_int_equal(qp_session_length(session), T);
+    assert_int_equal(qp_session_length(session, 0), T);
     qp_close(ctx);
 }
 
@@ -239,7 +239,7 @@ static void failed_feeds(void **state) {
         size_t      cap = held + (peak - held) * (size_t)i / (CAPS + 1);
         qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5, .memory_cap = cap});
         qp_model   *m = fresh(ctx);
-        qp_session *session = qp_session_new(m, 1, T);
+        qp_session *session = qp_session_new(m, 1, T, (qp_session_options){0});
         int64_t     V = qp_model_info_of(m).vocabulary;
         make_ids(ids, T, V);
         if (!i) expected = whole(m, ids, 1, T);
@@ -247,12 +247,12 @@ static void failed_feeds(void **state) {
         if (!i) held = qp_stats_of(ctx).bytes;
         qp_scope s = qp_enter(ctx);
         if (!i) qp_reset_peak(ctx);
-        qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, T - FIRST}, ids + FIRST));
+        qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, T - FIRST}, ids + FIRST), (qp_feed){0});
         qp_leave(s);
         if (!i) peak = qp_stats_of(ctx).peak_bytes;
         for (int64_t at = FIRST; i && at < T; at++) {
             if (at == FIRST) expect_error(ctx, QP_ERR_MEMORY);
-            assert_int_equal(qp_session_length(session), at);
+            assert_int_equal(qp_session_length(session, 0), at);
             float *logits = feed(session, ids, 1, T, at, 1, V);
             compare(logits, expected, 1, T, at, V, 1e-5);
             free(logits);
@@ -267,31 +267,31 @@ static void refusals(void **state) {
     qp_ctx   *ctx = open_context(1);
     qp_model *m = golden(ctx, "gpt2"); /* 40 positions */
     int64_t   V = qp_model_info_of(m).vocabulary;
-    assert_null(qp_session_new(m, 0, 10));
+    assert_null(qp_session_new(m, 0, 10, (qp_session_options){0}));
     expect_error(ctx, QP_ERR_ARGUMENT);
-    assert_null(qp_session_new(m, 1, 0));
+    assert_null(qp_session_new(m, 1, 0, (qp_session_options){0}));
     expect_error(ctx, QP_ERR_ARGUMENT);
-    qp_session *session = qp_session_new(m, 1, 8);
+    qp_session *session = qp_session_new(m, 1, 8, (qp_session_options){0});
     int32_t     ids[50];
     make_ids(ids, 50, V);
     free(feed(session, ids, 1, 50, 0, 6, V));
-    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 3}, ids));
+    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 3}, ids), (qp_feed){0});
     expect_error(ctx, QP_ERR_ARGUMENT);
-    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){2, 1}, ids));
+    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){2, 1}, ids), (qp_feed){0});
     expect_error(ctx, QP_ERR_SHAPE);
-    qp_session_feed(session, qp_from(ctx, QP_I32, 1, (int64_t[]){1}, ids));
+    qp_session_feed(session, qp_from(ctx, QP_I32, 1, (int64_t[]){1}, ids), (qp_feed){0});
     expect_error(ctx, QP_ERR_SHAPE);
-    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 1}, (int32_t[]){(int32_t)V}));
+    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 1}, (int32_t[]){(int32_t)V}), (qp_feed){0});
     if (!qp_failed(ctx)) fail_msg("an id beyond the vocabulary was taken");
     qp_clear(ctx);
     /* a refused feed leaves the session as it was */
-    assert_int_equal(qp_session_length(session), 6);
+    assert_int_equal(qp_session_length(session, 0), 6);
     float *a = feed(session, ids, 1, 50, 6, 2, V), *b = whole(m, ids, 1, 8);
     compare(a, b, 1, 8, 7, V, 0);
     free(a);
     free(b);
-    session = qp_session_new(m, 1, 50); /* beyond GPT-2's table of positions */
-    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 50}, ids));
+    session = qp_session_new(m, 1, 50, (qp_session_options){0}); /* beyond GPT-2's table of positions */
+    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 50}, ids), (qp_feed){0});
     expect_error(ctx, QP_ERR_ARGUMENT);
     qp_close(ctx);
 }
@@ -309,9 +309,9 @@ typedef struct {
     int64_t  stop_after;
 } taken;
 
-static bool on_token(void *user, int32_t id) {
+static bool on_token(void *user, const qp_token *token) {
     taken *t = user;
-    t->ids[t->tokens++] = id;
+    t->ids[t->tokens++] = token->id;
     t->calls_at_end = atomic_load(&heap_calls);
     t->system_at_end = qp_stats_of(t->ctx).system_calls;
     if (t->tokens == 2) { /* the first token's feed has been made */
@@ -341,7 +341,7 @@ static qp_generation run(qp_model *m, const qp_tokenizer *tokenizer, qp_generate
     options.on_text = on_text;
     options.user = t;
     if (!options.ends) options.ends = no_ends;
-    qp_session *session = qp_session_new(m, 1, 10 + options.max_tokens);
+    qp_session *session = qp_session_new(m, 1, 10 + options.max_tokens, (qp_session_options){0});
     assert_int_equal(qp_generate(session, tokenizer, prompt, 10, options, &result), QP_OK);
     expect_ok(ctx);
     assert_int_equal(result.tokens, t->tokens);
@@ -458,7 +458,7 @@ static void reasons(void **state) {
     assert_int_equal(g.reason, QP_STOP_LENGTH);
     assert_int_equal(t.bytes, 0);
     qp_generation none;
-    qp_session   *session = qp_session_new(m, 1, 10);
+    qp_session   *session = qp_session_new(m, 1, 10, (qp_session_options){0});
     assert_int_equal(qp_generate(session, tokenizer, NULL, 0, o, &none), QP_ERR_ARGUMENT);
     expect_error(ctx, QP_ERR_ARGUMENT);
     qp_close(ctx);

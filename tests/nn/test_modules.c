@@ -151,8 +151,8 @@ static void models_are_closed(void **state) {
     for (int i = 0; i < 4; i++) {
         qp_scope    scope = qp_enter(ctx);
         qp_model   *m = make_model(ctx, "");
-        qp_session *s = qp_session_new(m, B, T);
-        qp_session_feed(s, some_ids(ctx, 0, 2));
+        qp_session *s = qp_session_new(m, B, T, (qp_session_options){0});
+        qp_session_feed(s, some_ids(ctx, 0, 2), (qp_feed){0});
         qp_backward(qp_model_loss(m, some_ids(ctx, 0, T), some_ids(ctx, 0, T)));
         expect_well(ctx);
         qp_leave(scope);
@@ -197,12 +197,10 @@ static qp_tensor mean_forward(void *self, qp_tensor x, qp_tensor residual, const
     return y;
 }
 
-static void mean_reserve(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state) {
+static void mean_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     (void)self;
     (void)positions;
-    state->count = 1;
-    state->grows[0] = -1;
-    state->tensors[0] = qp_keep(qp_zeros(ctx, QP_F32, 3, (int64_t[]){batch, 1, 8}));
+    qp_state_add(state, ctx, false, 3, (int64_t[]){rows, 1, 8});
 }
 
 static qp_tensor mean_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
@@ -359,23 +357,23 @@ static void states_are_kept(void **state) {
     float     whole[B * T * V], last[B * V];
     qp_no_grad(ctx, true);
     read_f32(qp_logits(m, some_ids(ctx, 0, T)), whole, B * T * V);
-    qp_session *s = qp_session_new(m, B, T);
+    qp_session *s = qp_session_new(m, B, T, (qp_session_options){0});
     for (int round = 0; round < 2; round++) {
         for (int t = 0; t < T; t++) {
             mean_fails = t == 2;
             if (mean_fails) {
-                qp_session_feed(s, some_ids(ctx, t, t + 1));
+                qp_session_feed(s, some_ids(ctx, t, t + 1), (qp_feed){0});
                 expect_error(ctx, QP_ERR_ARGUMENT, "as asked");
                 mean_fails = false;
             }
-            read_f32(qp_session_feed(s, some_ids(ctx, t, t + 1)), last, B * V);
+            read_f32(qp_session_feed(s, some_ids(ctx, t, t + 1), (qp_feed){0}), last, B * V);
             for (int i = 0; i < B * V; i++) assert_float_equal(last[i], whole[(i / V * T + t) * V + i % V], 1e-4);
         }
-        assert_int_equal(qp_session_truncate(s, 2), QP_ERR_UNSUPPORTED);
+        assert_int_equal(qp_session_truncate(s, 0, 2), QP_ERR_UNSUPPORTED);
         expect_error(ctx, QP_ERR_UNSUPPORTED, "mean has a fixed size");
-        assert_int_equal(qp_session_truncate(s, 0), QP_OK);
+        for (int row = 0; row < B; row++) assert_int_equal(qp_session_truncate(s, row, 0), QP_OK);
     }
-    qp_tensor hidden = qp_session_hidden(s, some_ids(ctx, 0, T));
+    qp_tensor hidden = qp_session_hidden(s, some_ids(ctx, 0, T), (qp_feed){0});
     float     all[B * T * V];
     read_f32(qp_model_head(m, hidden), all, B * T * V);
     for (int i = 0; i < B * T * V; i++) assert_float_equal(all[i], whole[i], 1e-4);
@@ -437,15 +435,15 @@ static void nonsense_is_refused(void **state) {
         assert_int_equal(qp_register_part(ctx, QP_PART_BLOCK, &odd_block.part), QP_OK);
         qp_model *m = make_model(ctx, ", \"block\": {\"type\": \"odd\"}, \"layers\": [{\"repeat\": 3, \"mixer\":"
                                       " {\"type\": \"mean\"}}]");
-        qp_session *s = qp_session_new(m, B, T);
+        qp_session *s = qp_session_new(m, B, T, (qp_session_options){0});
         expect_well(ctx);
         if (nonsense < 5) qp_logits(m, some_ids(ctx, 0, T));
-        else qp_session_feed(s, some_ids(ctx, 0, 1));
+        else qp_session_feed(s, some_ids(ctx, 0, 1), (qp_feed){0});
         if (nonsense) expect_error(ctx, nonsense == 2 ? QP_ERR_STATE : QP_ERR_ARGUMENT, texts[nonsense]);
         else expect_well(ctx);
         qp_model_close(m); /* its session goes on */
         nonsense = nonsense ? -nonsense : 0;
-        qp_session_feed(s, some_ids(ctx, 0, 1));
+        qp_session_feed(s, some_ids(ctx, 0, 1), (qp_feed){0});
         expect_well(ctx);
         qp_session_close(s);
         nonsense = nonsense ? -nonsense : 0;

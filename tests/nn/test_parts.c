@@ -120,11 +120,11 @@ static void check_causality(qp_model *m, const char *what) {
 
 static void check_steps(qp_model *m, const char *what) {
     float       whole[B * T * V], last[B * V];
-    qp_session *s = qp_session_new(m, B, T);
+    qp_session *s = qp_session_new(m, B, T, (qp_session_options){0});
     if (!s) fail_msg("%s: %s", what, qp_error(m->ctx));
     read_logits(qp_logits(m, ids_of(m->ctx, 0, T)), whole);
     for (int t = 0; t < T; t++) {
-        read_logits(qp_session_feed(s, ids_of(m->ctx, t, t + 1)), last);
+        read_logits(qp_session_feed(s, ids_of(m->ctx, t, t + 1), (qp_feed){0}), last);
         for (int i = 0; i < B * V; i++) {
             float expected = whole[(i / V * T + t) * V + i % V];
             if (fabsf(last[i] - expected) > 1e-5f * fmaxf(1, fabsf(expected)))
@@ -135,14 +135,14 @@ static void check_steps(qp_model *m, const char *what) {
 
 static void check_state(qp_model *m, const char *what) {
     for (int64_t positions = 4; positions <= 8; positions += 4) {
-        qp_state         state = {.reserved = positions};
+        qp_state         state = {0};
         const qp_branch *mixer = &m->blocks[0].block.mixer;
         mixer->type->reserve(mixer->self, m->ctx, B, positions, &state);
         for (int i = 0; i < state.count; i++) {
             assert_int_equal(qp_size(state.tensors[i], 0), B);
-            if (state.grows[i] >= 0 && qp_size(state.tensors[i], state.grows[i]) != positions)
+            if (state.grows[i] && qp_size(state.tensors[i], 1) != positions)
                 fail_msg("%s: state %d has %d positions, %d were asked for", what, i,
-                         (int)qp_size(state.tensors[i], state.grows[i]), (int)positions);
+                         (int)qp_size(state.tensors[i], 1), (int)positions);
         }
     }
 }

@@ -117,13 +117,13 @@ static void places_are_checked(void **state) {
     for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++) {
         qp_ctx   *ctx = context_of(isa, 0);
         qp_scope  s = qp_enter(ctx);
-        int64_t   two[] = {2}, tree[] = {2, 3}, late[] = {6, 7}, far[] = {0, INT64_MIN}, good[] = {6, 0};
+        int64_t   two[] = {2}, tree[] = {2, 3}, late[] = {6, 10}, far[] = {0, INT64_MIN}, good[] = {6, 0};
         int64_t   loop[] = {-1, 0, 1, -1, 1, 1}, low[] = {-1, 0, -2, -1, 0, 1}, chain[] = {-1, 0, 1, -1, 0, 1};
         qp_tensor chains = integers(ctx, 2, tree, chain);
         refused(ctx, (qp_mask){.starts = integers(ctx, 1, two, far)}, 3, QP_ERR_ARGUMENT,
                 "start -9223372036854775808");
         refused(ctx, (qp_mask){.causal = true, .starts = integers(ctx, 1, two, late), .parents = chains}, 3,
-                QP_ERR_ARGUMENT, "start 7 of row 1, expected 0 to 6");
+                QP_ERR_ARGUMENT, "start 10 of row 1, expected 0 to 9");
         refused(ctx, (qp_mask){.causal = true, .parents = integers(ctx, 2, tree, loop)}, 3, QP_ERR_ARGUMENT,
                 "parent 1 of row 1, expected -1 to 0");
         refused(ctx, (qp_mask){.causal = true, .parents = integers(ctx, 2, tree, low)}, 3, QP_ERR_ARGUMENT,

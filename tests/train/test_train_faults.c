@@ -57,7 +57,7 @@ static bool load_and_run(qp_ctx *ctx) {
     snprintf(path, sizeof path, "%s/latest", out_path);
     qp_model     *m = qp_model_load(ctx, path, (qp_model_options){0});
     qp_tokenizer *t = m ? qp_tokenizer_load(ctx, path) : NULL;
-    qp_session   *s = t ? qp_session_new(m, 1, 16) : NULL;
+    qp_session   *s = t ? qp_session_new(m, 1, 16, (qp_session_options){0}) : NULL;
     qp_generation result;
     return s && qp_generate(s, t, (int32_t[]){97, 98}, 2, (qp_generate_options){.max_tokens = 3}, &result) == QP_OK;
 }

@@ -97,23 +97,19 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
     return attend(a, project_all(a, x, s), residual, s);
 }
 
-static void reserve(void *self, qp_ctx *ctx, int64_t batch, int64_t positions, qp_state *state) {
+static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     attention *a = self;
-    state->count = 2;
-    for (int i = 0; i < 2; i++) {
-        state->tensors[i] = qp_zeros(ctx, ctx->param_dtype, 4, (int64_t[]){batch, positions, a->groups, a->width});
-        state->grows[i] = 1;
-    }
+    for (int i = 0; i < 2; i++)
+        qp_state_add(state, ctx, true, 4, (int64_t[]){rows, positions, a->groups, a->width});
 }
 
 static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
     attention *a = self;
     triple     t = project_all(a, x, s);
-    int64_t    from = state->length, to = from + qp_size(x, 1);
-    qp_copy_to(qp_slice(state->tensors[0], 1, from, to, 1), t.k);
-    qp_copy_to(qp_slice(state->tensors[1], 1, from, to, 1), t.v);
-    t.k = qp_slice(state->tensors[0], 1, 0, to, 1);
-    t.v = qp_slice(state->tensors[1], 1, 0, to, 1);
+    qp_append(state->tensors[0], t.k, s->mask.rows, s->mask.starts, s->counts);
+    qp_append(state->tensors[1], t.v, s->mask.rows, s->mask.starts, s->counts);
+    t.k = qp_slice(state->tensors[0], 1, 0, s->keys, 1);
+    t.v = qp_slice(state->tensors[1], 1, 0, s->keys, 1);
     return attend(a, t, residual, s);
 }
 

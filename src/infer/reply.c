@@ -1,0 +1,160 @@
+#define _GNU_SOURCE /* memmem, clock_gettime */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "infer/reply.h"
+
+double qpi_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+bool qpi_reply_open(qpi_reply *r, qp_ctx *ctx, const qp_tokenizer *t, const qp_generate_options *options,
+                    int64_t vocabulary, const int32_t *prompt, int64_t n) {
+    *r = (qpi_reply){.ctx = ctx, .tokenizer = t, .options = options, .vocabulary = vocabulary, .mark = qpi_now()};
+    r->result.prompt_tokens = n;
+    if (options->top < 0 || options->top > vocabulary)
+        qp_fail(ctx, QP_ERR_ARGUMENT, "generate: logprobs of the %d likeliest of %lld tokens", options->top,
+                (long long)vocabulary);
+    r->sampler = qp_sampler_new(ctx, vocabulary, options->sampling, options->seed);
+    for (int64_t i = 0; r->sampler && i < n; i++) qp_sampler_seen(r->sampler, prompt[i]);
+    if (!qp_failed(ctx) && options->logprobs) {
+        r->logprobs = malloc((size_t)(options->top + 1) * sizeof *r->logprobs);
+        r->logits = malloc((size_t)vocabulary * sizeof *r->logits);
+        if (!r->logprobs || !r->logits) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: logprobs");
+    }
+    return !qp_failed(ctx);
+}
+
+void qpi_reply_close(qpi_reply *r) {
+    qp_sampler_close(r->sampler);
+    free(r->logprobs);
+    free(r->logits);
+    qp_text_free(&r->pending);
+}
+
+void qpi_reply_stop(qpi_reply *r, qp_stop_reason reason) {
+    if (!r->stopped) r->result.reason = reason;
+    r->stopped = true;
+}
+
+/* ---- Text ----------------------------------------------------------------------------------------- */
+
+static void give(qpi_reply *r, size_t bytes) {
+    if (bytes && r->options->on_text && !r->options->on_text(r->options->user, r->pending.data, bytes))
+        qpi_reply_stop(r, QP_STOP_CALLBACK);
+    memmove(r->pending.data, r->pending.data + bytes, r->pending.count - bytes);
+    r->pending.count -= bytes;
+}
+
+/* How many bytes at the end of the pending text might begin a stop text. */
+static size_t held_back(const qpi_reply *r) {
+    size_t most = 0;
+    for (int i = 0; i < r->options->stop_count; i++) {
+        const char *stop = r->options->stop[i];
+        size_t      n = strlen(stop), longest = n ? n - 1 : 0;
+        if (longest > r->pending.count) longest = r->pending.count;
+        for (size_t k = longest; k > most; k--)
+            if (!memcmp(r->pending.data + r->pending.count - k, stop, k)) most = k;
+    }
+    return most;
+}
+
+static void pass_on(qpi_reply *r, bool last) {
+    char *first = NULL;
+    for (int i = 0; i < r->options->stop_count; i++) {
+        const char *stop = r->options->stop[i];
+        char       *at = *stop && r->pending.count ? memmem(r->pending.data, r->pending.count, stop, strlen(stop)) : NULL;
+        if (at && (!first || at < first)) first = at;
+    }
+    if (first) {
+        qpi_reply_stop(r, QP_STOP_TEXT);
+        give(r, (size_t)(first - r->pending.data));
+        r->pending.count = 0;
+    } else if (r->pending.count) {
+        give(r, r->pending.count - (last ? 0 : held_back(r)));
+    }
+}
+
+/* Models' vocabularies are often larger than their tokenizers'. */
+static bool has_text(const qpi_reply *r, int32_t id) { return r->tokenizer && qp_tokenizer_token(r->tokenizer, id); }
+
+/* ---- Tokens --------------------------------------------------------------------------------------- */
+
+static bool ends(const qpi_reply *r, int32_t id) {
+    if (!r->options->ends) return r->tokenizer && id == qp_tokenizer_end(r->tokenizer);
+    for (int i = 0; i < r->options->end_count; i++)
+        if (r->options->ends[i] == id) return true;
+    return false;
+}
+
+static void hand_on(qpi_reply *r, qp_token token) {
+    if (r->options->on_token && !r->options->on_token(r->options->user, &token)) qpi_reply_stop(r, QP_STOP_CALLBACK);
+}
+
+/* The token with its logprobs, which r->logprobs holds if asked for. */
+static qp_token described(const qpi_reply *r, int32_t id, bool prompt) {
+    qp_token t = {.id = id, .prompt = prompt};
+    if (!r->logprobs) return t;
+    t.logprob = r->logprobs[0].logprob;
+    t.top = r->logprobs + 1;
+    t.top_count = r->options->top;
+    return t;
+}
+
+void qpi_reply_echo(qpi_reply *r, int32_t id, const float *logits) {
+    if (!r->options->echo || r->stopped) return;
+    if (r->logprobs && logits) qp_logprobs(logits, r->vocabulary, id, r->options->top, r->logprobs);
+    qp_token t = described(r, id, true);
+    if (!logits) {
+        t.logprob = NAN;
+        t.top_count = 0;
+    }
+    hand_on(r, t);
+}
+
+/* The drawn token counts; its text goes out. */
+static void take(qpi_reply *r, int32_t id) {
+    r->result.tokens++;
+    hand_on(r, described(r, id, false));
+    if (has_text(r, id)) {
+        if (qp_decode_next(r->ctx, r->tokenizer, &r->decoding, id, true, &r->pending) != QP_OK) return;
+        pass_on(r, false);
+    }
+    if (r->result.tokens >= r->options->max_tokens) qpi_reply_stop(r, QP_STOP_LENGTH);
+}
+
+bool qpi_reply_draw(qpi_reply *r, float *logits, int32_t *id) {
+    if (r->logprobs) memcpy(r->logits, logits, (size_t)r->vocabulary * sizeof *logits);
+    *id = qp_sampler_draw(r->sampler, logits);
+    if (r->ctx->cancelled) qp_fail(r->ctx, QP_ERR_CANCELLED, "cancelled");
+    if (ends(r, *id)) {
+        qpi_reply_stop(r, QP_STOP_END_TOKEN);
+    } else {
+        if (r->logprobs) qp_logprobs(r->logits, r->vocabulary, *id, r->options->top, r->logprobs);
+        take(r, *id);
+    }
+    return !r->stopped && !qp_failed(r->ctx);
+}
+
+/* ---- Beginning and end ------------------------------------------------------------------------------ */
+
+void qpi_reply_begin(qpi_reply *r) {
+    double now = qpi_now();
+    r->result.prompt_seconds = now - r->mark;
+    r->mark = now;
+    if (r->options->max_tokens < 1) qpi_reply_stop(r, QP_STOP_LENGTH);
+}
+
+void qpi_reply_finish(qpi_reply *r) {
+    bool heard = r->result.reason == QP_STOP_LENGTH || r->result.reason == QP_STOP_END_TOKEN;
+    if (r->tokenizer && heard && !qp_failed(r->ctx)) {
+        r->stopped = false; /* there may yet be a stop text in it */
+        if (qp_decode_end(r->ctx, &r->decoding, &r->pending) == QP_OK) pass_on(r, true);
+        r->stopped = true;
+    }
+    r->result.seconds = qpi_now() - r->mark;
+}

@@ -1,0 +1,40 @@
+/* A text being written: tokens are drawn, become text, and something ends it. */
+#ifndef QUIPU_INFER_REPLY_H
+#define QUIPU_INFER_REPLY_H
+
+#include "infer/sampler.h"
+
+typedef struct {
+    qp_ctx                    *ctx;
+    const qp_tokenizer        *tokenizer;
+    const qp_generate_options *options;
+    qp_sampler                *sampler;
+    int64_t                    vocabulary;
+    qp_decoding                decoding;
+    qp_text                    pending; /* decoded, not yet given out: a stop text may begin in it */
+    qp_logprob                *logprobs; /* NULL: nobody asks */
+    float                     *logits;   /* as the model gave them, for these */
+    bool                       stopped;
+    qp_generation              result;
+    double                     mark; /* when the prompt, and then the text, began */
+    char                       error[256];
+} qpi_reply;
+
+double qpi_now(void);
+
+/* options must outlive it. False after storing an error. */
+bool qpi_reply_open(qpi_reply *r, qp_ctx *ctx, const qp_tokenizer *t, const qp_generate_options *options,
+                    int64_t vocabulary, const int32_t *prompt, int64_t n);
+void qpi_reply_close(qpi_reply *r);
+/* The prompt has been read: from here on it is writing. */
+void qpi_reply_begin(qpi_reply *r);
+/* Draws from the logits, which it overwrites, and hands the token on. False: the text has ended, or an
+ * error has been stored. */
+bool qpi_reply_draw(qpi_reply *r, float *logits, int32_t *id);
+/* A token of the prompt; logits: those that it was to be drawn from, NULL: none. */
+void qpi_reply_echo(qpi_reply *r, int32_t id, const float *logits);
+void qpi_reply_stop(qpi_reply *r, qp_stop_reason reason);
+/* What is still held back; times. */
+void qpi_reply_finish(qpi_reply *r);
+
+#endif

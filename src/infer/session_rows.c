@@ -1,0 +1,112 @@
+/* What becomes of rows between calls: drafts chosen, positions taken back, rows copied. */
+#include <string.h>
+
+#include "infer/session.h"
+
+qp_tensor qpi_state_part(const qp_state *state, int j, int64_t row, int64_t from, int64_t to) {
+    qp_tensor t = qp_slice(state->tensors[j], 0, row, row + 1, 1);
+    return state->grows[j] ? qp_slice(t, 1, from, to, 1) : t;
+}
+
+/* ---- Drafts --------------------------------------------------------------------------------------- */
+
+static bool is_path(const qp_session *s, int64_t row, int64_t n, const int64_t *nodes) {
+    const qpi_session_row *r = &s->row[row];
+    bool                   ok = n >= 0 && n <= r->drafts;
+    for (int64_t i = 0; i < n && ok; i++)
+        ok = nodes[i] >= 0 && nodes[i] < r->drafts && r->parents[nodes[i]] == (i ? nodes[i - 1] : -1);
+    return ok;
+}
+
+/* Places of nodes become first, first + 1, ..: those that follow one another at once. */
+static void compact(const qp_state *state, int j, int64_t row, int64_t first, int64_t n, const int64_t *nodes) {
+    for (int64_t i = 0, run; i < n; i += run) {
+        for (run = 1; i + run < n && nodes[i + run] == nodes[i] + run;) run++;
+        if (nodes[i] == i) continue;
+        int64_t from = first + nodes[i], to = first + i;
+        if (qp_copy_to(qpi_state_part(state, j, row, to, to + run), qpi_state_part(state, j, row, from, from + run)) != QP_OK)
+            return;
+    }
+}
+
+qp_status qp_session_choose(qp_session *s, int64_t row, int64_t n, const int64_t *nodes) {
+    qp_ctx *ctx = s->m->ctx;
+    if (qp_failed(ctx)) return qp_error_code(ctx);
+    if (row < 0 || row >= s->rows) return qp_fail(ctx, QP_ERR_ARGUMENT, "choose: row %lld of %lld", (long long)row, (long long)s->rows);
+    qpi_session_row *r = &s->row[row];
+    if (!is_path(s, row, n, nodes))
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "choose: %lld nodes that are no path of row %lld's %d drafts", (long long)n,
+                       (long long)row, r->drafts);
+    qp_scope scope = qp_enter(ctx);
+    qp_no_grad(ctx, true);
+    qpi_shield(ctx);
+    for (int64_t i = 0; i < qpi_state_count(s); i++)
+        for (int j = 0; j < s->states[i].count; j++) compact(&s->states[i], j, row, r->length, n, nodes);
+    qp_leave(scope);
+    int32_t *tokens = qpi_row_tokens(s, row) + r->length;
+    for (int64_t i = 0; i < n; i++) tokens[i] = tokens[nodes[i]];
+    r->drafts = 0;
+    if (!qp_failed(ctx)) r->length += n;
+    return qp_error_code(ctx);
+}
+
+/* ---- Taking back and copying ------------------------------------------------------------------------ */
+
+/* Can a row of `length` positions become its first `wanted`? */
+static bool can_cut(const qp_session *s, int64_t length, int64_t wanted, const char *who) {
+    qp_ctx *ctx = s->m->ctx;
+    if (wanted < 0 || wanted > length)
+        return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %lld positions of %lld", who, (long long)wanted, (long long)length);
+    if (!s->fixed || !wanted || wanted == length) return true;
+    for (int64_t i = 0; i < qpi_state_count(s); i++)
+        for (int j = 0; j < s->states[i].count; j++)
+            if (!s->states[i].grows[j])
+                return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: the state of %s has a fixed size", who,
+                                qpi_state_branch(s, i)->type->part.name);
+    return true;
+}
+
+/* States of fixed size of a row are as at the beginning. */
+static void clear_fixed(qp_session *s, int64_t row) {
+    for (int64_t i = 0; i < qpi_state_count(s) && s->fixed; i++)
+        for (int j = 0; j < s->states[i].count; j++) {
+            if (s->states[i].grows[j]) continue;
+            qp_tensor part = qpi_state_part(&s->states[i], j, row, 0, 0);
+            if (qp_copy_to(part, qp_scalar(part.ctx, qp_dtype_of(part), 0)) != QP_OK) return;
+        }
+}
+
+qp_status qp_session_truncate(qp_session *s, int64_t row, int64_t length) {
+    qp_ctx *ctx = s->m->ctx;
+    if (qp_failed(ctx)) return qp_error_code(ctx);
+    if (!qpi_row_ready(s, row, "truncate") || !can_cut(s, s->row[row].length, length, "truncate"))
+        return qp_error_code(ctx);
+    qp_scope scope = qp_enter(ctx);
+    qp_no_grad(ctx, true);
+    if (!length) clear_fixed(s, row);
+    qp_leave(scope);
+    s->row[row].length = length;
+    return qp_error_code(ctx);
+}
+
+qp_status qp_session_fork(qp_session *s, int64_t from, int64_t to, int64_t length) {
+    qp_ctx *ctx = s->m->ctx;
+    if (qp_failed(ctx)) return qp_error_code(ctx);
+    if (!qpi_row_ready(s, from, "fork") || !qpi_row_ready(s, to, "fork") ||
+        !can_cut(s, s->row[from].length, length, "fork"))
+        return qp_error_code(ctx);
+    if (from == to || !length) return qp_session_truncate(s, to, length);
+    qp_scope scope = qp_enter(ctx);
+    qp_no_grad(ctx, true);
+    s->row[to].length = 0;
+    for (int64_t i = 0; i < qpi_state_count(s); i++)
+        for (int j = 0; j < s->states[i].count; j++)
+            if (qp_copy_to(qpi_state_part(&s->states[i], j, to, 0, length),
+                           qpi_state_part(&s->states[i], j, from, 0, length)) != QP_OK)
+                break;
+    qp_leave(scope);
+    if (qp_failed(ctx)) return qp_error_code(ctx);
+    memcpy(qpi_row_tokens(s, to), qpi_row_tokens(s, from), (size_t)length * sizeof(int32_t));
+    s->row[to].length = length;
+    return QP_OK;
+}
