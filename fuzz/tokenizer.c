@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!t != (e.code != QP_OK)) __builtin_trap();
     if (t) {
         qpi_piece  item = {.text = data, .size = size < 4096 ? size : 4096, .whole = true};
-        qpi_pieces pieces = {&item, 1, 1};
+        qpi_pieces pieces = {.items = &item, .count = 1, .capacity = 1};
         if (qpi_pieces_encode(t, NULL, &pieces, size & 1, &ids, &e))
             for (int64_t i = 0; i < ids.count; i++)
                 if (!qpi_vocab_at(&t->vocab, ids.data[i])) __builtin_trap();

@@ -10,6 +10,7 @@
 #include "part.h"
 #include "format.h"
 #include "data.h"
+#include "chat.h"
 #include "model.h"
 #include "session.h"
 #include "train.h"

@@ -72,14 +72,33 @@ static bool settle(const qpi_added *a, search *s, size_t *begin, size_t *end) {
     return true;
 }
 
-static bool find_added(const qp_tokenizer *t, bool normalized, bool literal, const uint8_t *text, size_t n,
-                       visit_fn *visit, void *arg) {
+/* Does [begin, end) of a text touch what strangers wrote? Text that is not the original's (normalised)
+ * touches nothing. */
+static bool is_foreign(const qpi_foreign *f, const uint8_t *begin, const uint8_t *end) {
+    if (!f || begin < f->text || end > f->text + f->size) return false;
+    size_t low = 0, high = f->count, from = (size_t)(begin - f->text), to = (size_t)(end - f->text);
+    while (low < high) { /* the first span that ends behind `from` */
+        size_t middle = low + (high - low) / 2;
+        if (f->spans[middle].end <= from)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < f->count && f->spans[low].begin < to;
+}
+
+static bool find_added(const qp_tokenizer *t, bool normalized, bool literal, const qpi_foreign *f, const uint8_t *text,
+                       size_t n, visit_fn *visit, void *arg) {
     const qpi_matcher *m = &t->matchers[normalized][literal];
     search             s = {.text = text, .n = n};
     size_t             from = 0, begin, end;
     uint32_t           which;
     while (qpi_matcher_next(m, text, n, from, &begin, &end, &which)) {
         const qpi_added *a = &t->added[which];
+        if (a->special && is_foreign(f, text + begin, text + end)) {
+            from = begin + 1;
+            continue;
+        }
         from = end; /* even when more is stripped, as `tokenizers` does it */
         if (!settle(a, &s, &begin, &end) || begin >= end) continue;
         if (s.done < begin && !visit(arg, text + s.done, begin - s.done, QPI_NO_TOKEN)) return false;
@@ -95,6 +114,7 @@ typedef struct {
     const qp_tokenizer *t;
     qpi_encoder        *w;
     bool                literal;
+    const qpi_foreign  *foreign;
 } job;
 
 static bool fail_memory(qpi_encoder *w) { return qpi_fail_memory(&w->error, "tokenizer") == QP_OK; }
@@ -111,8 +131,10 @@ static bool encode_normal(void *arg, const uint8_t *text, size_t n, int32_t id) 
 }
 
 static bool encode_gap(const job *j, const uint8_t *text, size_t n) {
+    /* behind normalisation nobody knows who wrote what */
+    bool literal = j->literal || is_foreign(j->foreign, text, text + n);
     if (!qpi_normalize(&j->t->normalizer, &text, &n, &j->w->normal)) return fail_memory(j->w);
-    return find_added(j->t, true, j->literal, text, n, encode_normal, (void *)j);
+    return find_added(j->t, true, literal, NULL, text, n, encode_normal, (void *)j);
 }
 
 static bool visit_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
@@ -122,7 +144,7 @@ static bool visit_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
 
 static bool encode_piece(const job *j, const qpi_piece *p) {
     if (!p->text) return put_id(j->w, p->id);
-    if (p->whole) return find_added(j->t, false, j->literal, p->text, p->size, visit_gap, (void *)j);
+    if (p->whole) return find_added(j->t, false, j->literal, j->foreign, p->text, p->size, visit_gap, (void *)j);
     const uint8_t *text = p->text;
     size_t         n = p->size;
     if (!qpi_normalize(&j->t->normalizer, &text, &n, &j->w->normal)) return fail_memory(j->w);
@@ -165,7 +187,7 @@ static bool cut_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
 
 static bool cut_normal(void *arg, const uint8_t *text, size_t n, int32_t id) {
     const cutting *c = arg;
-    return text ? find_added(c->t, true, c->literal, text, n, cut_gap, arg) : cut_gap(arg, text, n, id);
+    return text ? find_added(c->t, true, c->literal, c->pieces->foreign, text, n, cut_gap, arg) : cut_gap(arg, text, n, id);
 }
 
 /* Tokens that are found after normalisation are found here only if there is none. Where words
@@ -176,7 +198,7 @@ bool qpi_pieces_add(const qp_tokenizer *t, qpi_pieces *p, const uint8_t *text, s
     if (n == 0) return true;
     if (t->normalizer.count && t->matchers[1][literal].count)
         return add_piece(p, (qpi_piece){.text = text, .size = n, .whole = true}, e);
-    return find_added(t, false, literal, text, n, cut_normal, &c);
+    return find_added(t, false, literal, p->foreign, text, n, cut_normal, &c);
 }
 
 void qpi_pieces_free(qpi_pieces *p) {
@@ -197,7 +219,7 @@ typedef struct {
 static void encode_group(void *arg, int64_t begin, int64_t end, int worker) {
     const sharing *s = arg;
     qpi_encoder   *w = s->encoders[worker];
-    job            j = {s->t, w, s->literal};
+    job            j = {s->t, w, s->literal, s->pieces->foreign};
     for (int64_t g = begin; g < end && !w->error.code; g++) {
         size_t first = (size_t)g * s->group, last = first + s->group;
         w->out = &s->results[g];
@@ -243,7 +265,7 @@ static bool encode_shared(sharing *s, const qp_exec *exec, int threads, qp_ids *
 /* Straight into out. */
 static bool encode_alone(const qp_tokenizer *t, const qpi_pieces *p, bool literal, qp_ids *out, qpi_error *e) {
     qpi_encoder *w = qpi_encoder_take(t, e);
-    job          j = {t, w, literal};
+    job          j = {t, w, literal, p->foreign};
     bool         ok = w != NULL;
     int64_t      before = out->count;
     if (ok) w->out = out;

@@ -79,7 +79,7 @@ typedef struct {
 static bool encode_all(loading *l) {
     for (size_t at = 0; at < l->pieces.count; at += SLICE_PIECES) {
         size_t     n = l->pieces.count - at < SLICE_PIECES ? l->pieces.count - at : SLICE_PIECES;
-        qpi_pieces slice = {l->pieces.items + at, n, n};
+        qpi_pieces slice = {.items = l->pieces.items + at, .count = n, .capacity = n};
         l->ids.count = 0;
         if (!qpi_pieces_encode(l->t, &l->ctx->exec, &slice, l->literal, &l->ids, l->error)) return false;
         if (!append(l->s, &l->ids)) return qpi_fail_memory(l->error, "data") == QP_OK;

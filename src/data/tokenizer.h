@@ -8,7 +8,7 @@
 #include "data/normalize.h"
 #include "data/pretokenize.h"
 #include "data/vocab.h"
-#include "quipu/data.h"
+#include "quipu/chat.h"
 #include "quipu/op.h"
 
 /* What one thread needs while encoding; taken from the tokenizer and given back. */
@@ -78,9 +78,17 @@ typedef struct {
     int32_t        id;    /* text NULL: this token */
     bool           whole; /* added tokens are still to be found in it */
 } qpi_piece;
+/* What of a text comes from strangers: special tokens there, or partly there, are ordinary text. */
 typedef struct {
-    qpi_piece *items;
-    size_t     count, capacity;
+    const uint8_t *text;
+    size_t         size;
+    const qp_span *spans; /* in order */
+    size_t         count;
+} qpi_foreign;
+typedef struct {
+    qpi_piece         *items;
+    size_t             count, capacity;
+    const qpi_foreign *foreign; /* NULL: none */
 } qpi_pieces;
 
 /* Appends the pieces of a text, which must outlive them. */

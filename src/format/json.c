@@ -251,7 +251,7 @@ bool qpi_json_print_string(qpi_buffer *out, const char *text, size_t n) {
 
 /* The fewest digits that read back the same; like Python, without an exponent from 1e-4 up to
  * 1e16. */
-static bool print_real(qpi_buffer *out, double x) {
+bool qpi_json_print_real(qpi_buffer *out, double x) {
     char text[48];
     if (!isfinite(x)) return false;
     int digits = 0;
@@ -309,7 +309,7 @@ static bool print(qpi_buffer *out, const json_t *value, int indent, int depth) {
     case JSON_INTEGER:
         snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
         return put(out, text);
-    case JSON_REAL: return print_real(out, json_real_value(value));
+    case JSON_REAL: return qpi_json_print_real(out, json_real_value(value));
     case JSON_TRUE: return put(out, "true");
     case JSON_FALSE: return put(out, "false");
     default: return put(out, "null");

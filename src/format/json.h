@@ -52,6 +52,7 @@ const char *qpi_json_kind(const json_t *value);
  * that read back the same. False: no memory (or a number that JSON cannot hold). */
 bool qpi_json_print(qpi_buffer *out, const json_t *value, int indent);
 bool qpi_json_print_string(qpi_buffer *out, const char *text, size_t n);
+bool qpi_json_print_real(qpi_buffer *out, double x); /* the fewest digits that read back the same, as Python writes it */
 bool qpi_json_save(const char *path, const json_t *value, int indent, qpi_error *e);
 
 #endif

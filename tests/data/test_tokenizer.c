@@ -122,7 +122,7 @@ static void threads_change_nothing(void **state) {
             qpi_error     e = {0};
             qp_tokenizer *t = load(ctx, golden[i].name);
             qpi_piece     item = {.text = (uint8_t *)text, .size = n * times, .whole = true};
-            qpi_pieces    whole = {&item, 1, 1};
+            qpi_pieces    whole = {.items = &item, .count = 1, .capacity = 1};
             if (k == 0)
                 assert_true(qpi_pieces_encode(t, NULL, &whole, false, &ids[k], &e));
             else
@@ -176,7 +176,7 @@ static void any_bytes(void **state) {
 static int64_t ids_of(const qp_tokenizer *t, const char *text, size_t n, qp_ids *ids) {
     qpi_error  e = {0};
     qpi_piece  item = {.text = (const uint8_t *)text, .size = n};
-    qpi_pieces piece = {&item, 1, 1};
+    qpi_pieces piece = {.items = &item, .count = 1, .capacity = 1};
     assert_true(qpi_pieces_encode(t, NULL, &piece, true, ids, &e));
     return ids->count;
 }

@@ -21,7 +21,7 @@ static void try_text(const char *text, size_t n) {
     qp_ids            ids = {0}, again_ids = {0};
     qpi_buffer        out = {0};
     qpi_piece         piece = {.text = (const uint8_t *)sample, .size = sizeof sample - 1, .whole = true};
-    qpi_pieces        pieces = {&piece, 1, 1};
+    qpi_pieces        pieces = {.items = &piece, .count = 1, .capacity = 1};
     qp_tokenizer     *t = qpi_tokenizer_parse("x", text, n, &e), *again;
     assert_true((t != NULL) == (e.code == QP_OK) && (t || e.text[0]));
     loaded += t != NULL;
@@ -182,7 +182,7 @@ static void hard_patterns(void **state) {
         qpi_error  e = {0};
         qp_ids     ids = {0};
         qpi_piece  piece = {.text = (const uint8_t *)text, .size = sizeof text, .whole = true};
-        qpi_pieces pieces = {&piece, 1, 1};
+        qpi_pieces pieces = {.items = &piece, .count = 1, .capacity = 1};
         assert_true(
             asprintf(&json,
                      "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]},\"pre_"
