@@ -24,9 +24,9 @@ typedef struct qp_chat_template qp_chat_template;
 QP_API qp_chat_template *qp_chat_template_new(qp_ctx *ctx, const char *name, const char *source, size_t bytes);
 
 /* That of a model: a folder with chat_template.jinja or tokenizer_config.json (whose chat_template
- * may be a text or a list of named ones: "tool_use" serves where tools are given), or the file of a
- * template itself. bos_token, eos_token and the others come from tokenizer_config.json. FORMAT if the
- * folder has none. */
+ * may be a text or a list of named ones: "tool_use" serves where tools are given), a GGUF file, or the
+ * file of a template itself. bos_token, eos_token and the others come from tokenizer_config.json or the
+ * GGUF file. FORMAT if there is no template. */
 QP_API qp_chat_template *qp_chat_template_load(qp_ctx *ctx, const char *path);
 
 /* Frees it early. NULL is allowed. */

@@ -8,6 +8,7 @@
 #include "core/core.h"
 #include "data/template.h"
 #include "data/tokenizer.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "format/os.h"
 #include "format/reader.h"
@@ -137,9 +138,57 @@ static qp_chat_template *from_config(const char *path, json_t *config, qpi_error
     return t;
 }
 
+/* Text number `index` of a list of them. */
+static bool text_at(const qpi_gguf_value *v, int64_t index, const char **text, size_t *n) {
+    qpi_gguf_texts texts = qpi_gguf_texts_of(v);
+    for (int64_t i = 0; i <= index; i++)
+        if (!qpi_gguf_text(&texts, text, n)) return false;
+    return index >= 0;
+}
+
+static bool read_gguf_tokens(qp_chat_template *t, const qp_file *f, qpi_error *e) {
+    static const char *const keys[][2] = {{"bos_token", "tokenizer.ggml.bos_token_id"},
+                                          {"eos_token", "tokenizer.ggml.eos_token_id"},
+                                          {"unk_token", "tokenizer.ggml.unknown_token_id"},
+                                          {"pad_token", "tokenizer.ggml.padding_token_id"}};
+    const qpi_gguf_value    *tokens = qpi_gguf_find(f, "tokenizer.ggml.tokens");
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        int64_t     id = -1;
+        const char *text;
+        size_t      n;
+        if (!qpi_gguf_integer(qpi_gguf_find(f, keys[i][1]), 0, &id) || !text_at(tokens, id, &text, &n))
+            continue;
+        char *copy = copy_text(text, n, e);
+        bool  ok = copy && (!qpi_utf8_text(copy) || set_variable(t, keys[i][0], copy, e));
+        free(copy);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static qp_chat_template *from_gguf(const char *path, qpi_error *e) {
+    qp_file          *f = qpi_file_open(path, QPI_MAP, e);
+    qp_chat_template *t = NULL;
+    const char       *text;
+    size_t            n;
+    if (f && text_at(qpi_gguf_find(f, "tokenizer.chat_template"), 0, &text, &n))
+        t = make(path, text, n, e);
+    else if (f)
+        qpi_fail(e, QP_ERR_FORMAT, "%s: no chat template (tokenizer.chat_template)", path);
+    if (t && text_at(qpi_gguf_find(f, "tokenizer.chat_template.tool_use"), 0, &text, &n))
+        t->with_tools = qpi_template_parse(path, text, n, e);
+    if (t && !e->code) read_gguf_tokens(t, f, e);
+    qp_file_close(f);
+    return t;
+}
+
 static qp_chat_template *from_file(const char *path, qpi_error *e) {
-    qpi_bytes        *bytes = qpi_bytes_open(path, QPI_READ, e);
-    qp_chat_template *t = bytes ? make(path, (const char *)bytes->data, (size_t)bytes->size, e) : NULL;
+    qpi_bytes        *bytes = qpi_bytes_open(path, QPI_MAP, e);
+    qp_chat_template *t = NULL;
+    if (bytes && bytes->size >= 4 && !memcmp(bytes->data, "GGUF", 4))
+        t = from_gguf(path, e);
+    else if (bytes)
+        t = make(path, (const char *)bytes->data, (size_t)bytes->size, e);
     qpi_bytes_release(bytes);
     return t;
 }

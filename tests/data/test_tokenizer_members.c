@@ -30,7 +30,7 @@ static void try_text(const char *text, size_t n) {
         assert_true(qpi_tokenizer_print(t, &out));
         again = qpi_tokenizer_parse("again", out.data, out.count, &e);
         if (!again) fail_msg("%s: %.*s", e.text, (int)out.count, out.data);
-        pieces = (qpi_pieces){&piece, 1, 1}; /* encoding used them up */
+        pieces = (qpi_pieces){.items = &piece, .count = 1, .capacity = 1}; /* encoding used them up */
         assert_true(qpi_pieces_encode(again, NULL, &pieces, true, &again_ids, &e));
         assert_int_equal(again_ids.count, ids.count);
         if (ids.count) assert_memory_equal(again_ids.data, ids.data, (size_t)ids.count * sizeof *ids.data);
