@@ -116,8 +116,9 @@ QP_API qp_tensor qp_matmul(qp_tensor x, qp_tensor y);
 
 typedef enum { QP_ACT_NONE, QP_ACT_RELU, QP_ACT_GELU, QP_ACT_GELU_TANH, QP_ACT_SILU } qp_act;
 
-/* act(x w^T + bias) + residual: x [.., I], w [O, I] (any float type), bias [O] or QP_NONE,
- * residual [.., O] or QP_NONE. torch.nn.functional.linear with a fused end. */
+/* act(x w^T + bias) + residual: x [.., I], w [O, I] (any float or block type), bias [O] or QP_NONE,
+ * residual [.., O] or QP_NONE. torch.nn.functional.linear with a fused end. With w of a block type,
+ * rows of x are rounded to 8 bits, 32 values to a scale, unless a gradient is recorded. */
 QP_API qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual);
 
 /* x w^T + bias with 8-bit weights: x [.., I], w i8 [O, I] with an f32 scale [O] for each row (its

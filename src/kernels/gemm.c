@@ -1,5 +1,5 @@
 /* The matrix product: chooses the family and walks the batch. */
-#include "kernels/gemm_parts.h"
+#include "kernels/block_product.h"
 
 #define BIG_ITEM 5e7  /* flops from which one product is worth all threads */
 #define PIECE 1e6     /* flops worth claiming */
@@ -9,6 +9,7 @@ extern qk_gemm_fn qk_gemm_avx512bf16;
 /* bf16 in both places is what the instructions for bf16 take; f64 is no type to compute in. */
 static qp_dtype compute_of(const qk_gemm_args *g)
 {
+    if (qp_dtype_block(g->b_type) > 1) return QP_F32;
     if (g->compute == QP_F16 || g->compute == QP_BF16) return g->compute;
     return g->a_type == QP_BF16 && g->b_type == QP_BF16 ? QP_BF16 : QP_F32;
 }
@@ -20,7 +21,7 @@ static gemm_item item_of(const qk_gemm_args *g, int64_t index)
     item.a = (gemm_source){g->a, a, g->a_col, g->a_row, g->k};
     item.b = (gemm_source){g->b, b, g->b_row, g->b_col, g->k};
     item.a.data = (const char *)g->a + index * g->a_batch * gemm_bytes(a);
-    item.b.data = (const char *)g->b + index * g->b_batch * gemm_bytes(b);
+    item.b.data = (const char *)g->b + (int64_t)qp_dtype_size(g->b_type, index * g->b_batch);
     item.c = gemm_of_c(g, g->c, index * g->c_batch);
     if (g->pre_act) item.pre_act = gemm_of_c(g, g->pre_act, index * g->c_batch);
     if (g->residual) item.residual = gemm_of_c(g, g->residual, index * g->residual_batch);
@@ -37,6 +38,14 @@ static void run_item(const qp_exec *exec, const qk_gemm_args *g, int64_t index)
     else
         QK(gemm_strips)(exec, &item);
 }
+
+#if !QP_PAIRS
+static void run_blocks(const qp_exec *exec, const qk_gemm_args *g, int64_t index)
+{
+    gemm_item item = item_of(g, index);
+    QK(block_product)(exec, &item);
+}
+#endif
 
 typedef struct {
     const qk_gemm_args *g;
@@ -69,6 +78,12 @@ size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threa
 void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g)
 {
     if (g->batch <= 0 || g->m <= 0 || g->n <= 0) return;
+#if !QP_PAIRS
+    if (qp_dtype_block(g->b_type) > 1) {
+        for (int64_t i = 0; i < g->batch; i++) run_blocks(exec, g, i);
+        return;
+    }
+#endif
 #if VF_LANES == 16 && !QP_PAIRS
     if (compute_of(g) == QP_BF16 && qpi_cpu_bf16()) {
         qk_gemm_avx512bf16(exec, g);

@@ -13,6 +13,9 @@
  * even). Sums are f32 always. bf16 is multiplied by the processor's own instructions where it has
  * them (they take subnormal values for 0), also when A and B are bf16 already; all else in f32.
  *
+ * B may be of a block type (see block_product.h for what is computed then): contiguous along p, and
+ * `compute` is of no effect; scratch as block_product_scratch says.
+ *
  * One order of summation: the bits of C[i,j] depend on the values of row i of A and column j of
  * B, on k, on what `end` adds to them and on the instructions; on nothing else. Not on m or on the
  * rows that share the call, not on n, strides, the batch, the number of threads or the share of

@@ -1,5 +1,7 @@
 #include "kernels/product.h"
 
+#include "kernels/block_product.h"
+
 static void remove_axis(qk_product *p, int axis) {
     p->axes--;
     for (int i = axis; i < p->axes; i++) {
@@ -88,13 +90,12 @@ void QK(qk_product_plan)(qk_product *p) {
 
 size_t QK(qk_product_scratch)(const qk_product *p, int threads) {
     const qk_gemm_args *g = &p->gemm;
+    if (qp_dtype_block(g->b_type) > 1) return block_product_scratch(g->m, g->k, threads);
     return qk_gemm_scratch(g->batch, g->m, g->n, g->k, threads);
 }
 
 void QK(qk_product_run)(const qp_exec *exec, const qk_product *p) {
-    int64_t count = 1, a_bytes = (int64_t)qp_dtype_bytes(p->gemm.a_type),
-            b_bytes = (int64_t)qp_dtype_bytes(p->gemm.b_type),
-            c_bytes = (int64_t)qp_dtype_bytes(p->gemm.c_type);
+    int64_t count = 1, a_bytes = (int64_t)qp_dtype_bytes(p->gemm.a_type), c_bytes = (int64_t)qp_dtype_bytes(p->gemm.c_type);
     for (int i = 0; i < p->axes; i++) count *= p->size[i];
     for (int64_t index = 0; index < count; index++) {
         qk_gemm_args g = p->gemm;
@@ -104,7 +105,7 @@ void QK(qk_product_run)(const qp_exec *exec, const qk_product *p) {
             rest /= p->size[i];
         }
         g.a = (const char *)g.a + at[QK_A] * a_bytes;
-        g.b = (const char *)g.b + at[QK_B] * b_bytes;
+        g.b = (const char *)g.b + (int64_t)qp_dtype_size(g.b_type, at[QK_B]);
         g.c = (char *)g.c + at[QK_C] * c_bytes;
         if (g.residual) g.residual = (const char *)g.residual + at[QK_R] * c_bytes;
         if (g.pre_act) g.pre_act = (char *)g.pre_act + at[QK_C] * c_bytes;

@@ -1,7 +1,8 @@
 /* y = act(u) + residual, u = x w^T + bias.   With du = dy act'(u):
  * dx = du w, dw = du^T x, dbias = the column sums of du, dresidual = dy.
  * u is a second, hidden output where backward will want it.
- * w may be of a block type: its rows are made floats strip by strip. */
+ * w may be of a block type: rows of x are rounded to 8 bits (kernels/block_product.h), or, where a
+ * gradient is recorded, w's rows are made floats strip by strip and x stays as it is. */
 #include "core/blocks.h"
 #include "kernels/copy.h"
 #include "kernels/product.h"
@@ -9,7 +10,8 @@
 
 typedef struct {
     qp_act act;
-    bool   keep; /* u, for backward */
+    bool   keep;  /* u, for backward */
+    bool   exact; /* rows of x are not rounded */
 } attr;
 
 enum { X, W, BIAS, RESIDUAL };
@@ -18,6 +20,11 @@ static bool takes(const qp_call *c) {
     qp_dtype w = c->in[W].dtype;
     return qk_gemm_takes(c->in[X].dtype) && (qk_gemm_takes(w) || qp_dtype_block(w) > 1) &&
            qk_gemm_takes(c->out[0].dtype);
+}
+
+/* Are weights made floats first? */
+static bool in_strips(const qp_call *c) {
+    return qp_dtype_block(c->in[W].dtype) > 1 && ((const attr *)c->attr)->exact;
 }
 
 static const qp_view *optional(const qp_call *c, int i) {
@@ -41,7 +48,7 @@ static qk_product plan(const qp_call *c, const qp_view *residual) {
                             .b = w->data,
                             .c = y->data,
                             .a_type = x->dtype,
-                            .b_type = qp_dtype_block(w->dtype) > 1 ? QP_F32 : w->dtype,
+                            .b_type = in_strips(c) ? QP_F32 : w->dtype,
                             .c_type = y->dtype,
                             .compute = c->compute,
                             .a_col = x->stride[last],
@@ -124,7 +131,7 @@ static void run(const qp_call *c) {
         p.gemm.bias = row;
         exec.scratch = (char *)exec.scratch + bias_bytes(c);
     }
-    if (qp_dtype_block(c->in[W].dtype) > 1) run_strips(&exec, &p, &c->in[W]);
+    if (in_strips(c)) run_strips(&exec, &p, &c->in[W]);
     else QK(qk_product_run)(&exec, &p);
 }
 
@@ -239,12 +246,14 @@ static double flops(const qp_call *c) {
 static size_t scratch(const qp_call *c, int threads) {
     const qp_view *w = &c->in[W];
     qk_product     p = plan(c, residual_at(c)), last = p;
-    if (qp_dtype_block(w->dtype) == 1) return bias_bytes(c) + QK(qk_product_scratch)(&p, threads);
+    if (!in_strips(c)) return bias_bytes(c) + QK(qk_product_scratch)(&p, threads);
     p.gemm.n = strip_rows(w);
     last.gemm.n = p.gemm.n ? w->shape[0] % p.gemm.n : 0;
     size_t whole = QK(qk_product_scratch)(&p, threads), rest = QK(qk_product_scratch)(&last, threads);
     return bias_bytes(c) + (size_t)(p.gemm.n * w->shape[1] + 15) / 16 * 64 + (whole > rest ? whole : rest);
 }
+
+#define ROUNDED 2e-2 /* of 8 bits */
 
 static const qp_sample samples[] = {{.in = "x[3,5] x[7,5]"},
                                     {.in = "x[5] x[7,5] x[7]"},
@@ -253,15 +262,26 @@ static const qp_sample samples[] = {{.in = "x[3,5] x[7,5]"},
                                     {.in = "x[0,4] x[5,4] x[5]"},
                                     {.in = "x[3,0] x[5,0] x[5]"},
                                     {.in = "x[65,37] x[67,37] x[67] x[65,67]"},
-                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){QP_ACT_RELU, true}},
-                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){QP_ACT_GELU, true}},
-                                    {.in = "x[5,6] x[37,6]", .attr = &(attr){QP_ACT_GELU_TANH, true}},
-                                    {.in = "x[2,2,6] x[7,6] x[7] x[2,2,7]", .attr = &(attr){QP_ACT_SILU, true}},
-                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){QP_ACT_SILU, false}},
-                                    {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]"},
-                                    {.in = "x[2,3,256] wq4_k[19,256]"},
-                                    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){QP_ACT_SILU, true}},
-                                    {.in = "x[32] wiq4_nl[67,32]"},
+                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_RELU, .keep = true}},
+                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_GELU, .keep = true}},
+                                    {.in = "x[5,6] x[37,6]", .attr = &(attr){.act = QP_ACT_GELU_TANH, .keep = true}},
+                                    {.in = "x[2,2,6] x[7,6] x[7] x[2,2,7]", .attr = &(attr){.act = QP_ACT_SILU, .keep = true}},
+                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_SILU}},
+                                    {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]", .attr = &(attr){.exact = true}},
+                                    {.in = "x[2,3,256] wq4_k[19,256]", .attr = &(attr){.exact = true}},
+                                    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){.act = QP_ACT_SILU, .keep = true, .exact = true}},
+                                    {.in = "x[32] wiq4_nl[67,32]", .attr = &(attr){.exact = true}},
+                                    {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]", .tolerance = ROUNDED},
+                                    {.in = "x[3,64] wq4_0[40,64]", .tolerance = ROUNDED},
+                                    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){.act = QP_ACT_SILU}, .tolerance = ROUNDED},
+                                    {.in = "x[9,96] wq5_0[33,96]", .tolerance = ROUNDED},
+                                    {.in = "x[2,64] wq5_1[5,64]", .tolerance = ROUNDED},
+                                    {.in = "x[32] wiq4_nl[67,32]", .tolerance = ROUNDED},
+                                    {.in = "x[7,256] wq2_k[19,256]", .tolerance = ROUNDED},
+                                    {.in = "x[1,512] wq3_k[16,512]", .tolerance = ROUNDED},
+                                    {.in = "x[2,3,256] wq4_k[19,256]", .tolerance = ROUNDED},
+                                    {.in = "x[17,256] wq5_k[3,256]", .tolerance = ROUNDED},
+                                    {.in = "x[2,256] wq6_k[35,256]", .tolerance = ROUNDED},
                                     {0}};
 
 QP_OP(linear) = {.name = "linear",
@@ -282,7 +302,8 @@ QP_OP(linear) = {.name = "linear",
                  .samples = samples};
 
 qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual) {
-    attr      a = {act, act != QP_ACT_NONE && recording(x.ctx, 3, (qp_tensor[]){x, w, bias})};
+    bool      records = recording(x.ctx, 3, (qp_tensor[]){x, w, bias});
+    attr      a = {act, act != QP_ACT_NONE && records, records};
     qp_tensor y[2];
     QP_CALL_MANY(linear, &a, y, x, w, bias, residual);
     qp_drop(y[1]);

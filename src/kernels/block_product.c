@@ -1,0 +1,171 @@
+/* The product with block types: rows of A become 8-bit numbers, weights pass in panels. */
+#include "kernels/block_product.h"
+
+#include "kernels/block_parts.h"
+#include "kernels/int8.h"
+
+#define MOST_ROWS 512       /* of A that pass a panel */
+#define FEW 8               /* rows for which memory takes longer than the product: one panel at a time */
+#define TASK_BYTES (1 << 15) /* of W worth claiming */
+#define TASKS 2
+#define ROUND_VALUES 16384  /* of A worth claiming */
+
+/* As large as the widest instruction set's. */
+#define MOST_COLS 32
+#define ROW_BYTES 128 /* of a block_row, at most */
+#define PANEL_BYTES (BLOCK_AT_ONCE * (BLOCK_WORDS + 4) * MOST_COLS * 4)
+
+#if VF_LANES == 16
+void block_product_avx2(const qp_exec *exec, const gemm_item *item);
+#endif
+
+_Static_assert(sizeof(block_row) <= ROW_BYTES, "scratch of rows");
+
+typedef struct {
+    const gemm_item  *item;
+    const block_type *type;
+    int64_t           blocks; /* 32s of k */
+    int64_t           first, rows; /* of A in hand */
+    int64_t           task_cols, cols; /* of a task, and at once */
+    block_row        *a; /* [rows, blocks] */
+    char             *workers;
+    size_t            worker_bytes;
+} job;
+
+static size_t worker_bytes(int64_t rows) { return PANEL_BYTES + (size_t)rows * MOST_COLS * sizeof(float); }
+
+#if QP_BODY
+size_t block_product_scratch(int64_t m, int64_t k, int threads) {
+    int64_t rows = gemm_min(m, MOST_ROWS);
+    return (size_t)(rows * (k / BLOCK_VALUES)) * ROW_BYTES + (size_t)threads * worker_bytes(rows);
+}
+#endif
+
+/* ---- Rows of A as 8-bit numbers ------------------------------------------------------------------- */
+
+#define VECTORS (BLOCK_VALUES / VF_LANES)
+
+INLINE void load_values(const gemm_source *a, int64_t p, int64_t i, vf x[VECTORS]) {
+    float some[BLOCK_VALUES];
+    if (a->p_step == 1) {
+        for (int v = 0; v < VECTORS; v++)
+            x[v] = gemm_load(GEMM_TYPE(a->kind), gemm_at(a, p + v * VF_LANES, i), VF_LANES);
+        return;
+    }
+    for (int u = 0; u < BLOCK_VALUES; u++) some[u] = gemm_load(GEMM_TYPE(a->kind), gemm_at(a, p + u, i), 1)[0];
+    for (int v = 0; v < VECTORS; v++) x[v] = vf_load(some + v * VF_LANES);
+}
+
+#define LEAST 1e-30f /* what is smaller is 0 */
+
+INLINE void round_block(const block_type *type, const vf x[VECTORS], block_row *out) {
+    vf most = vf_abs(x[0]), bad = {0};
+    for (int v = 1; v < VECTORS; v++) most = vf_max(most, vf_abs(x[v]));
+    float   top = vf_hmax(most);
+    vf      inverse = vf_set1(top > LEAST ? qk_int8_inverse(top) : 0);
+    int32_t q[BLOCK_VALUES], sum[2] = {0};
+    for (int v = 0; v < VECTORS; v++) {
+        vf y = x[v] * inverse; /* NaN for what is not finite */
+        bad += y - y;
+        vi_store(q + v * VF_LANES, vf_to_int(vf_round(vf_select(vf_eq(y, y), y, (vf){0}))));
+    }
+    for (int u = 0; u < BLOCK_VALUES; u++) {
+        sum[u / 16] += q[u];
+#if BLOCK_BYTES
+        out->q[u] = (int8_t)q[u];
+#else
+        out->q[u / 4 * 2 + u % 2][u % 4 / 2] = (int16_t)q[u];
+#endif
+    }
+    if (type->parts == 1) sum[0] += sum[1];
+    out->s = qk_int8_scale(top) + vf_sum(bad);
+    for (int part = 0; part < 2; part++) {
+        out->sum[part] = out->s * (float)sum[part];
+        out->start[part] = -type->zero * sum[part];
+    }
+}
+
+static void round_rows(void *arg, int64_t begin, int64_t end, int worker) {
+    const job *w = arg;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t b = 0; b < w->blocks; b++) {
+            vf x[VECTORS];
+            load_values(&w->item->a, b * BLOCK_VALUES, w->first + i, x);
+            round_block(w->type, x, w->a + i * w->blocks + b);
+        }
+}
+
+/* ---- Columns ---------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *data[BLOCK_PANELS];
+    int64_t     offset[VF_LANES]; /* lanes behind the last column repeat it */
+    int64_t     j, cols, next; /* bytes to the columns after these */
+    int         panels;
+} columns;
+
+static void set_columns(columns *c, const job *w, int64_t j, int64_t cols) {
+    const gemm_source *b = &w->item->b;
+    int64_t            line = b->j_step / w->type->values * w->type->bytes;
+    c->j = j, c->cols = cols;
+    c->next = w->cols * line;
+    c->panels = (int)gemm_parts(cols, VF_LANES);
+    for (int i = 0; i < c->panels; i++) c->data[i] = (const char *)b->data + (j + i * VF_LANES) * line;
+    for (int i = 0; i < VF_LANES; i++) c->offset[i] = gemm_min(i, cols - 1) * line;
+}
+
+/* All rows by some columns and count 32s from first on. */
+static void multiply_panels(const job *w, const columns *c, int64_t first, int64_t count, vf *panel, float *acc) {
+    int64_t unit = w->type->values / BLOCK_VALUES, panel_step = BLOCK_AT_ONCE * block_step(w->type);
+    int64_t at = first / unit * w->type->bytes;
+    for (int i = 0; i < c->panels; i++)
+        w->type->unpack(panel + i * panel_step, c->data[i] + at, c->offset, count / unit,
+                        c->data[i] + c->next + VF_LANES * at);
+    for (int64_t i = 0; i < w->rows; i += BLOCK_ROWS) {
+        block_tile t = {.rows = w->a + i * w->blocks + first, .row_step = w->blocks, .panel = panel,
+                        .panel_step = panel_step, .count = count, .acc = acc + i * BLOCK_PANELS * VF_LANES};
+        QK(block_multiply)(w->type, (int)gemm_min(BLOCK_ROWS, w->rows - i), c->panels, &t);
+    }
+}
+
+static void multiply(void *arg, int64_t begin, int64_t end, int worker) {
+    const job *w = arg;
+    vf        *panel = (vf *)(w->workers + (size_t)worker * w->worker_bytes);
+    float     *acc = (float *)((char *)panel + PANEL_BYTES);
+    for (int64_t task = begin; task < end; task++)
+        for (int64_t j = task * w->task_cols, to = gemm_min(j + w->task_cols, w->item->g->n); j < to; j += w->cols) {
+            columns c;
+            set_columns(&c, w, j, gemm_min(w->cols, to - j));
+            memset(acc, 0, (size_t)(w->rows * BLOCK_PANELS * VF_LANES) * sizeof *acc);
+            for (int64_t b = 0; b < w->blocks; b += BLOCK_AT_ONCE)
+                multiply_panels(w, &c, b, gemm_min(BLOCK_AT_ONCE, w->blocks - b), panel, acc);
+            gemm_piece piece = {.i = w->first, .j = j, .rows = w->rows, .cols = c.cols, .first = true, .last = true,
+                                .acc = acc, .acc_row = BLOCK_PANELS * VF_LANES};
+            QK(gemm_add)(w->item, &piece);
+        }
+}
+
+void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
+#if VF_LANES == 16
+    if (!qpi_cpu_vnni()) {
+        block_product_avx2(exec, item);
+        return;
+    }
+#endif
+    const qk_gemm_args *g = item->g;
+    job     w = {.item = item, .type = QK(block_type_of)(g->b_type), .blocks = g->k / BLOCK_VALUES};
+    int64_t most = gemm_min(g->m, MOST_ROWS);
+    w.worker_bytes = worker_bytes(most);
+    w.a = exec->scratch;
+    w.workers = (char *)exec->scratch + (size_t)(most * w.blocks) * ROW_BYTES;
+    int64_t col_bytes = gemm_max(1, g->k / w.type->values * w.type->bytes);
+    int64_t cols = gemm_max(gemm_parts(TASK_BYTES, col_bytes), gemm_parts(g->n, TASKS * exec->threads));
+    w.cols = g->m <= FEW ? VF_LANES : BLOCK_PANELS * VF_LANES;
+    w.task_cols = gemm_parts(cols, w.cols) * w.cols;
+    for (; w.first < g->m; w.first += w.rows) {
+        w.rows = gemm_min(most, g->m - w.first);
+        qp_parallel(exec, w.rows, gemm_parts(ROUND_VALUES, gemm_max(1, g->k)), round_rows, &w);
+        qp_parallel(exec, gemm_parts(g->n, w.task_cols), 1, multiply, &w);
+    }
+}

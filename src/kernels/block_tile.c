@@ -1,0 +1,125 @@
+/* The tile of the product with block types: a few rows of A by one or two panels, sums in
+ * registers. */
+#include "kernels/block_parts.h"
+
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
+#if VF_LANES == 16
+#define TARGET __attribute__((target("avx512vnni")))
+#else
+#define TARGET
+#endif
+#define TILED TARGET static inline __attribute__((always_inline))
+
+/* ---- Four products of whole numbers in every lane, added to acc ------------------------------------- */
+
+#if BLOCK_BYTES
+typedef struct {
+    vi bytes;
+} word;
+TILED word word_of(vf panel) { return (word){(vi)panel}; }
+TILED vi   add_products(vi acc, word w, const block_row *x, int i) {
+    int32_t four;
+    memcpy(&four, x->q + 4 * i, sizeof four);
+    return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w.bytes, _mm512_set1_epi32(four));
+}
+#else
+typedef struct {
+    vi even, odd;
+} word;
+TILED word word_of(vf panel) { return (word){(vi)((vu)panel & 0x00ff00ffu), (vi)((vu)panel >> 8 & 0x00ff00ffu)}; }
+TILED vi   products_of_pairs(vi w, const int16_t pair[2]) {
+#ifdef __SSE2__
+    int32_t both;
+    memcpy(&both, pair, sizeof both);
+#if VF_LANES == 8
+    return (vi)_mm256_madd_epi16((__m256i)w, _mm256_set1_epi32(both));
+#else
+    return (vi)_mm_madd_epi16((__m128i)w, _mm_set1_epi32(both));
+#endif
+#else
+    return (w & 255) * pair[0] + (w >> 16) * pair[1];
+#endif
+}
+TILED vi add_products(vi acc, word w, const block_row *x, int i) {
+    return acc + products_of_pairs(w.even, x->q[2 * i]) + products_of_pairs(w.odd, x->q[2 * i + 1]);
+}
+#endif
+
+/* ---- The tile ------------------------------------------------------------------------------------------ */
+
+#define UNROLL _Pragma("GCC unroll 8")
+
+TILED void tile(const int rows, const int panels, const int parts, const bool zero, const bool low,
+                 const block_tile *t) {
+    const int        step = BLOCK_WORDS + parts * (low ? 2 : 1), words = BLOCK_WORDS / parts;
+    const block_row *x = t->rows;
+    const vf        *w = t->panel;
+    const int64_t    row_step = t->row_step, panel_step = t->panel_step;
+    vf               acc[BLOCK_ROWS][BLOCK_PANELS];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < panels; j++) acc[i][j] = vf_load(t->acc + (i * BLOCK_PANELS + j) * VF_LANES);
+    for (int64_t b = 0; b < t->count; b++, x++, w += step) {
+        vf sum[BLOCK_ROWS][BLOCK_PANELS];
+        UNROLL for (int part = 0; part < parts; part++) {
+            vi whole[BLOCK_ROWS][BLOCK_PANELS];
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < panels; j++)
+                    whole[i][j] = zero ? vi_set1(x[i * row_step].start[part]) : (vi){0};
+            UNROLL for (int u = part * words; u < (part + 1) * words; u++) {
+                word y[BLOCK_PANELS];
+                UNROLL for (int j = 0; j < panels; j++) y[j] = word_of(w[j * panel_step + u]);
+                UNROLL for (int i = 0; i < rows; i++)
+                    UNROLL for (int j = 0; j < panels; j++)
+                        whole[i][j] = add_products(whole[i][j], y[j], &x[i * row_step], u);
+            }
+            UNROLL for (int i = 0; i < rows; i++)
+                UNROLL for (int j = 0; j < panels; j++) {
+                    vf d = w[j * panel_step + BLOCK_WORDS + part], s = vf_from_int(whole[i][j]);
+                    sum[i][j] = part ? vf_fma(s, d, sum[i][j]) : s * d;
+                }
+        }
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int j = 0; j < panels; j++) {
+                acc[i][j] = vf_fma(sum[i][j], vf_set1(x[i * row_step].s), acc[i][j]);
+                UNROLL for (int part = 0; low && part < parts; part++)
+                    acc[i][j] = vf_fma(w[j * panel_step + BLOCK_WORDS + parts + part],
+                                       vf_set1(x[i * row_step].sum[part]), acc[i][j]);
+            }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < panels; j++) vf_store(t->acc + (i * BLOCK_PANELS + j) * VF_LANES, acc[i][j]);
+}
+
+/* Kinds: parts, zero, low. */
+#define EACH_SORT(X, rows, panels) \
+    X(1, true, false, zero1, rows, panels) X(2, true, false, zero2, rows, panels) \
+    X(1, false, true, low1, rows, panels) X(2, false, true, low2, rows, panels)
+#if BLOCK_ROWS == 6
+#define EACH_COUNT(X, panels) X(1, panels) X(2, panels) X(3, panels) X(4, panels) X(5, panels) X(6, panels)
+#else
+#define EACH_COUNT(X, panels) X(1, panels) X(2, panels) X(3, panels) X(4, panels)
+#endif
+#define DEFINE_KIND(parts, zero, low, name, rows, panels) \
+    TARGET static void tile_##name##_##rows##_##panels(const block_tile *t) { tile(rows, panels, parts, zero, low, t); }
+#define DEFINE(rows, panels) EACH_SORT(DEFINE_KIND, rows, panels)
+EACH_COUNT(DEFINE, 1)
+#if BLOCK_PANELS == 2
+EACH_COUNT(DEFINE, 2)
+#endif
+
+typedef void tile_fn(const block_tile *t);
+#define ENTRY_KIND(parts, zero, low, name, rows, panels) tile_##name##_##rows##_##panels,
+#define ENTRY(rows, panels) {EACH_SORT(ENTRY_KIND, rows, panels)},
+
+void QK(block_multiply)(const block_type *type, int rows, int panels, const block_tile *t) {
+    static tile_fn *const all[BLOCK_PANELS][BLOCK_ROWS][4] = {
+        {EACH_COUNT(ENTRY, 1)},
+#if BLOCK_PANELS == 2
+        {EACH_COUNT(ENTRY, 2)},
+#endif
+    };
+    all[panels - 1][rows - 1][(type->low ? 2 : 0) + type->parts - 1](t);
+}
