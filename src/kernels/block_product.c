@@ -100,7 +100,7 @@ static void round_rows(void *arg, int64_t begin, int64_t end, int worker) {
 
 typedef struct {
     const char *data[BLOCK_PANELS];
-    int64_t     offset[VF_LANES]; /* lanes behind the last column repeat it */
+    int64_t     offset[BLOCK_PANELS][VF_LANES]; /* lanes behind the last column repeat it */
     int64_t     j, cols, next; /* bytes to the columns after these */
     int         panels;
 } columns;
@@ -111,8 +111,10 @@ static void set_columns(columns *c, const job *w, int64_t j, int64_t cols) {
     c->j = j, c->cols = cols;
     c->next = w->cols * line;
     c->panels = (int)gemm_parts(cols, VF_LANES);
-    for (int i = 0; i < c->panels; i++) c->data[i] = (const char *)b->data + (j + i * VF_LANES) * line;
-    for (int i = 0; i < VF_LANES; i++) c->offset[i] = gemm_min(i, cols - 1) * line;
+    for (int i = 0; i < c->panels; i++) {
+        c->data[i] = (const char *)b->data + (j + i * VF_LANES) * line;
+        for (int u = 0; u < VF_LANES; u++) c->offset[i][u] = gemm_min(u, cols - 1 - i * VF_LANES) * line;
+    }
 }
 
 /* All rows by some columns and count 32s from first on. */
@@ -120,7 +122,7 @@ static void multiply_panels(const job *w, const columns *c, int64_t first, int64
     int64_t unit = w->type->values / BLOCK_VALUES, panel_step = BLOCK_AT_ONCE * block_step(w->type);
     int64_t at = first / unit * w->type->bytes;
     for (int i = 0; i < c->panels; i++)
-        w->type->unpack(panel + i * panel_step, c->data[i] + at, c->offset, count / unit,
+        w->type->unpack(panel + i * panel_step, c->data[i] + at, c->offset[i], count / unit,
                         c->data[i] + c->next + VF_LANES * at);
     for (int64_t i = 0; i < w->rows; i += BLOCK_ROWS) {
         block_tile t = {.rows = w->a + i * w->blocks + first, .row_step = w->blocks, .panel = panel,
