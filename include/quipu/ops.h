@@ -163,6 +163,8 @@ typedef struct {
     qp_tensor lengths;      /* i64 [B] or QP_NONE: keys of row b beyond lengths[b] are not there */
     qp_tensor bias;         /* added to the scores: f32, broadcasts to [B, H, T, S], or QP_NONE;
                                -inf hides; differentiates */
+    double    softcap;      /* c: scores become c tanh(scale q k / c) before the bias joins; 0: they
+                               stay. arXiv:2408.00118 */
     qp_tensor starts;       /* i64 [B] or QP_NONE (S - T): rows whose queries begin at places of
                                their own; 0 to S - T with segments, 0 to S with parents, else within
                                +-2^30: who stands before key 0 sees nothing where causal */

@@ -39,8 +39,9 @@ static bool reserve(qp_session *s, int64_t i) {
     qp_ctx          *ctx = s->m->ctx;
     const qp_branch *b = qpi_state_branch(s, i);
     if (!b->type || b->type->pointwise) return true;
-    if (!b->type->step) {
-        qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s has no step form", b->type->part.name);
+    if (!b->type->step || (b->type->causal && !b->type->causal(b->self))) {
+        qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s %s", b->type->part.name,
+                b->type->step ? "is not causal here: it sees whole sequences" : "has no step form");
         return false;
     }
     qp_state *state = &s->states[i];

@@ -158,7 +158,7 @@ static attention_product soft_block(const strand *w, const buffers *x, const win
     const qk_attention   *a = t->of;
     QK(attention_scores)
     (t, w->q, of->k + (w->from - of->low) * of->k_row, of->k_row, w->from, w->to, w->masked,
-     attention_next(&a->k, t->k, of->next, of->end), x->s);
+     attention_next(&a->k, t->k, of->next, of->end), x->s, NULL);
     soften(x->s, w->to - w->from, t->lanes, block);
     return (attention_product){.rows = value_width(a),
                                .cols = t->lanes,

@@ -28,7 +28,7 @@ typedef struct {
     qp_view out, lse; /* contiguous */
     bool    causal;
     int64_t window, prefix;
-    float   scale;
+    float   scale, softcap; /* softcap 0: none */
 } qk_attention;
 
 static inline int64_t qk_integer(const qp_view *v, int64_t i, int64_t j) {

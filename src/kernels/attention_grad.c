@@ -1,6 +1,8 @@
 /* Attention, backward. With P = e^(S - lse), D = rowsum(dO O) - dlse:
  *
- *   dV = P^T dO,  dS = P (dO V^T - D),  dK = scale dS^T Q,  dQ = scale dS K,  dbias = dS
+ *   dV = P^T dO,  dS = P (dO V^T - D),  dbias = dS,  dK = scale dS^T Q,  dQ = scale dS K
+ *
+ * where, for dK and dQ, dS is multiplied by the slope of the soft cap, if there is one.
  *
  * One pass: a piece takes tiles of one key head in ascending order, keeps a tile's dQ until
  * it has met all keys and adds to dK and dV as it goes. Where there are few heads, pieces
@@ -23,7 +25,7 @@ typedef struct {
 /* What a tile carries over all blocks of keys; [feature][lane] and, with `rows`, [row][feature]. */
 typedef struct {
     float *q, *dout, *q_rows, *dout_rows, *dq;
-    float *s, *ds, *k, *v; /* of one block */
+    float *s, *ds, *k, *v, *slope; /* of one block; slope: of the soft cap, if there is one */
     float  lse[TILE], d[TILE];
 } buffers;
 
@@ -48,7 +50,7 @@ static job plan(const qk_attention_grad *g) {
     j.own = j.shares > 1 || !unit(&g->dk) || !unit(&g->dv);
     j.worker_floats = TILE * (3 * attention_padded(width) + 2 * attention_padded(values) +
                               attention_max(2 * block, attention_padded(values))) +
-                      block * (width + values);
+                      block * (width + values + (a->softcap > 0 ? TILE : 0));
     j.part_floats = j.own ? keys * (attention_padded(width) + attention_padded(values)) : 0;
     return j;
 }
@@ -195,15 +197,17 @@ static void add_block(attention_tile *t, const qk_attention_grad *g, buffers *x,
     if (!QK(attention_keys)(t, index, &begin, &end, &masked)) return;
     QK(attention_pack)(&a->k, t->k, begin, end, x->k);
     QK(attention_scores)
-    (t, x->q, x->k, a->k.shape[3], begin, end, masked, attention_next(&a->v, t->v, begin, end), x->s);
+    (t, x->q, x->k, a->k.shape[3], begin, end, masked, attention_next(&a->v, t->v, begin, end), x->s, x->slope);
     QK(attention_pack)(&a->v, t->v, begin, end, x->v);
     dout_times_v(t, begin, end, x);
     slopes(t, x, end - begin);
     if (to->v)
         add_to_keys(t, end - begin, x->s, x->dout_rows, a->v.shape[3], to->v + begin * to->v_row, to->v_row);
+    if (wanted(&g->dbias)) add_dbias(t, g, x->ds, begin, end);
+    for (int64_t i = 0; a->softcap > 0 && i < (end - begin) * t->lanes; i += VF_LANES)
+        vf_store(x->ds + i, vf_load(x->ds + i) * vf_load(x->slope + i));
     if (to->k)
         add_to_keys(t, end - begin, x->ds, x->q_rows, a->k.shape[3], to->k + begin * to->k_row, to->k_row);
-    if (wanted(&g->dbias)) add_dbias(t, g, x->ds, begin, end);
     if (wanted(&g->dq)) add_dq(t, end - begin, x);
 }
 
@@ -228,6 +232,7 @@ static buffers buffers_of(const job *j, int worker) {
     x.ds = x.s + TILE * block;
     x.k = x.s + TILE * attention_max(2 * block, attention_padded(a->v.shape[3]));
     x.v = x.k + block * a->k.shape[3];
+    x.slope = x.v + block * a->v.shape[3];
     return x;
 }
 

@@ -197,6 +197,15 @@ static void add_bias(const attention_tile *t, int64_t begin, int64_t end, float 
     QK(attention_turn)(s, t->lanes, row, t->rows, step, end - begin, 1, true);
 }
 
+/* s becomes c tanh(s / c), slope 1 - tanh^2. */
+static void cap(float c, int64_t n, float *s, float *slope) {
+    for (int64_t i = 0; i < n; i += VF_LANES) {
+        vf t = vf_tanh(vf_load(s + i) * (1 / c));
+        vf_store(s + i, t * c);
+        if (slope) vf_store(slope + i, 1.0f - t * t);
+    }
+}
+
 /* The loop for one type: a vector of it as f32, and one element. */
 #define PACK(type, vector, element)                                                                            \
     for (int64_t j = begin; j < end; j++, out += width) {                                                      \
@@ -216,7 +225,7 @@ void QK(attention_pack)(const qp_view *v, const void *first, int64_t begin, int6
 }
 
 void QK(attention_scores)(const attention_tile *t, const float *q, const float *k, int64_t k_row, int64_t begin,
-                          int64_t end, bool masked, attention_ahead ahead, float *s) {
+                          int64_t end, bool masked, attention_ahead ahead, float *s, float *slope) {
     QK(attention_multiply)
     (&(attention_product){.rows = end - begin,
                           .cols = t->lanes,
@@ -230,6 +239,7 @@ void QK(attention_scores)(const attention_tile *t, const float *q, const float *
                           .c = s,
                           .c_row = t->lanes,
                           .ahead = ahead});
+    if (t->of->softcap > 0) cap(t->of->softcap, (end - begin) * t->lanes, s, slope);
     if (t->of->bias.ndim >= 0) add_bias(t, begin, end, s);
     if (masked) mask(t, begin, end, s);
 }

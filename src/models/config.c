@@ -61,8 +61,7 @@ static const char *const rope_names[][2] = {
     {"partial_rotary_factor", "fraction"},
 };
 
-static void read_rope_object(qpi_config *c, const char *object_key, json_t *out) {
-    qpi_json    object = qpi_json_member(&c->root, object_key);
+static void read_rope_object(qpi_json object, json_t *out) {
     const char *key;
     json_t     *value;
     if (!object.value || json_is_null(object.value)) return;
@@ -88,17 +87,10 @@ static void read_rope_object(qpi_config *c, const char *object_key, json_t *out)
     }
 }
 
-json_t *qpi_config_rope(qpi_config *c) {
-    json_t *rope = json_object();
+json_t *qpi_config_rope_of(qpi_config *c, double theta, const qpi_json *objects, int count) {
+    json_t *rope = json_pack("{s:s, s:f}", "type", "rope", "theta", theta);
     if (!rope) return NULL;
-    json_object_set_new(rope, "type", json_string("rope"));
-    double theta = qpi_config_number(c, "rope_theta", 10000), fraction = qpi_config_number(c, "partial_rotary_factor", 1);
-    json_object_set_new(rope, "theta", json_real(theta));
-    if (fraction != 1) json_object_set_new(rope, "fraction", json_real(fraction));
-    qpi_config_use(c, "rope_scaling");
-    qpi_config_use(c, "rope_parameters");
-    read_rope_object(c, "rope_scaling", rope);
-    read_rope_object(c, "rope_parameters", rope);
+    for (int i = 0; i < count; i++) read_rope_object(objects[i], rope);
     /* of these, only yarn and llama3 look at the trained length given here */
     const char *scaling = json_string_value(json_object_get(rope, "scaling"));
     bool        trained = scaling && (!strcmp(scaling, "yarn") || !strcmp(scaling, "llama3"));
@@ -112,13 +104,24 @@ json_t *qpi_config_rope(qpi_config *c) {
     return rope;
 }
 
+json_t *qpi_config_rope(qpi_config *c, double theta) {
+    double fraction = qpi_config_number(c, "partial_rotary_factor", 1);
+    theta = qpi_config_number(c, "rope_theta", theta);
+    qpi_config_use(c, "rope_scaling");
+    qpi_config_use(c, "rope_parameters");
+    qpi_json objects[] = {qpi_json_member(&c->root, "rope_scaling"), qpi_json_member(&c->root, "rope_parameters")};
+    json_t  *rope = qpi_config_rope_of(c, theta, objects, 2);
+    if (rope && fraction != 1 && !json_object_get(rope, "fraction")) json_object_set_new(rope, "fraction", json_real(fraction));
+    return rope;
+}
+
 /* ---- The keys that are left --------------------------------------------------------------------- */
 
 static const char *const harmless[] = {
     "_*", "architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "use_cache", "*_token_id",
     "initializer_range", "initializer_factor", "name_or_path", "output_*", "return_dict*", "id2label", "label2id",
     "num_labels", "problem_type", "task_specific_params", "tokenizer_class", "auto_map", "chunk_size_feed_forward",
-    "gradient_checkpointing", "transformers.js_config", "quipu", NULL};
+    "gradient_checkpointing", "transformers.js_config", "cache_implementation", "quipu", NULL};
 
 bool qpi_config_finish(qpi_config *c) {
     const char *key;

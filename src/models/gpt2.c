@@ -26,9 +26,9 @@ static bool translate(qpi_config *c, json_t *stack) {
                                         "summary_activation", "summary_proj_to_labels"};
     for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) qpi_config_use(c, other[i]);
     qpi_config_only(c, "add_cross_attention", "false");
-    json_t *mixer = json_pack("{s:s, s:I, s:b, s:b, s:b, s:b}", "type", "attention", "heads", (json_int_t)heads, "bias", 1,
+    json_t *mixer = json_pack("{s:s, s:I, s:b, s:b, s:b, s:i}", "type", "attention", "heads", (json_int_t)heads, "bias", 1,
                               "out_bias", 1, "scale_by_layer", qpi_config_bool(c, "scale_attn_by_inverse_layer_idx", false),
-                              "unscaled", !qpi_config_bool(c, "scale_attn_weights", true));
+                              "scale", qpi_config_bool(c, "scale_attn_weights", true) ? 0 : 1);
     json_t *ffn = json_pack("{s:s, s:I, s:s, s:b}", "type", "mlp", "width", (json_int_t)inner, "act", activation(c), "bias", 1);
     return json_object_update_new(
                stack, json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:f, s:{s:s}, s:o, s:o, s:{s:s, s:f}}", "vocab_size",

@@ -23,6 +23,7 @@ typedef struct {
     const char          *defaults; /* config text to start from */
     const char          *prefix;   /* that published checkpoints may leave out */
     const qpi_name_rule *rules;    /* ends with {0}; NULL: names are the stack's own */
+    const qpi_name_rule *own;      /* looked up before them; NULL: none */
     const char *const   *ignored;  /* patterns of tensors to pass over */
     /* Fills the stack config (an empty object); keys that it read are marked with
      * qpi_config_use. False after storing an error. */
@@ -52,8 +53,11 @@ const char *qpi_config_text(qpi_config *c, const char *key, const char *fallback
 void        qpi_config_use(qpi_config *c, const char *key);
 /* Fails unless the key is absent, null, or equal to the one value that quipu can do. */
 void qpi_config_only(qpi_config *c, const char *key, const char *text);
-/* rope_theta, rope_scaling, rope_parameters (old and new forms) -> a position object. */
-json_t *qpi_config_rope(qpi_config *c);
+/* rope_theta, rope_scaling, rope_parameters (old and new forms) -> a position object. theta: where the
+ * config gives none. */
+json_t *qpi_config_rope(qpi_config *c, double theta);
+/* The same from the objects alone, which may be absent; later ones win. */
+json_t *qpi_config_rope_of(qpi_config *c, double theta, const qpi_json *objects, int count);
 /* Fails if a key is neither used, nor known to be harmless, nor off. */
 bool qpi_config_finish(qpi_config *c);
 

@@ -44,14 +44,23 @@ static qpi_weight *find_weight(qp_model *m, const char *name) {
     return NULL;
 }
 
+/* The rule of a parameter; NULL: it has the same name in checkpoints. */
+static const qpi_name_rule *find_rule(const qpi_preset *p, const char *name, int *layer) {
+    const qpi_name_rule *tables[] = {p->own, p->rules};
+    for (int i = 0; i < 2; i++)
+        for (const qpi_name_rule *r = tables[i]; r && r->ours; r++)
+            if (match(r->ours, name, layer)) return r;
+    return NULL;
+}
+
 static bool add_weight(qp_model *m, const qp_entry *e) {
-    static const qpi_name_rule none[] = {{0}};
-    const qpi_name_rule       *r = m->preset->rules ? m->preset->rules : none;
+    static const qpi_name_rule same = {0};
     char                       name[QPI_MAX_NAME];
     int                        layer = -1;
-    while (r->ours && !match(r->ours, e->name, &layer)) r++;
-    if (r->ours) substitute(r->theirs, layer, name);
+    const qpi_name_rule       *r = find_rule(m->preset, e->name, &layer);
+    if (r) substitute(r->theirs, layer, name);
     else snprintf(name, sizeof name, "%s", e->name);
+    if (!r) r = &same;
     qpi_weight *w = r->part > 1 ? find_weight(m, name) : NULL;
     if (!w) {
         w = &m->weights[m->weight_count];

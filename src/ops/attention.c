@@ -1,6 +1,6 @@
 /* out[b,t,h] = sum over s of p[t,s] v[b,s,g], p = softmax over s of scale q[b,t,h] k[b,s,g] + bias[b,h,t,s],
- * g = h / (H / G); a query that may see no key gives 0. lse [B, H, T], the logarithm of the
- * softmax's denominator, is a second, hidden output.
+ * g = h / (H / G); a query that may see no key gives 0. With a soft cap c, c tanh(scale q k / c) stands for
+ * scale q k. lse [B, H, T], the logarithm of the softmax's denominator, is a second, hidden output.
  *
  * Query t stands at place = start + t, start = starts[b] or S - T. It sees key s if s < prefix, or if
  * s <= place where causal, s > place - window and s < place + window where there is a window. Always:
@@ -13,14 +13,15 @@
  * of ancestors. Then of the keys from start on only those of ancestors and its own are seen.
  *
  * Backward: P = e^(S - lse), D = rowsum(dout out) - dlse, dS = P (dout v^T - D), dv = P^T dout,
- * dk = scale dS^T q, dq = scale dS k, dbias = dS.   arXiv:2205.14135, 2307.08691 */
+ * dk = scale dS^T q, dq = scale dS k, dbias = dS; with a soft cap, dS of q and k times 1 - tanh^2.
+ * arXiv:2205.14135, 2307.08691 */
 #include "kernels/attention.h"
 #include "ops/op.h"
 
 typedef struct {
     bool    causal;
     int64_t window, prefix;
-    double  scale;
+    double  scale, softcap;
 } attr;
 
 enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, STARTS, PARENTS, ROWS, INPUTS };
@@ -59,7 +60,8 @@ static qk_attention problem(const qp_call *c, int first) {
                           .causal = a->causal,
                           .window = a->window,
                           .prefix = a->prefix,
-                          .scale = (float)(a->scale != 0 ? a->scale : 1 / sqrt((double)in[Q].shape[3]))};
+                          .scale = (float)(a->scale != 0 ? a->scale : 1 / sqrt((double)in[Q].shape[3])),
+                          .softcap = (float)a->softcap};
 }
 
 static qk_attention forward_problem(const qp_call *c) {
@@ -277,14 +279,19 @@ static void add4(const qp_view *v, int64_t a, int64_t b, int64_t c, int64_t d, d
     if (v->ndim >= 0) qp_store(v, at4(v, a, b, c, d), qp_load(v, at4(v, a, b, c, d)) + x);
 }
 
-/* One query's row of scores (-inf where masked) and their log-sum-exp. */
-static double score_row(const qk_attention *p, double scale, int64_t b, int64_t t, int64_t h, double *score) {
+static double score_of(const qk_attention *p, double scale, double cap, int64_t b, int64_t t, int64_t h, int64_t s) {
+    double  dot = 0;
     int64_t g = h / (p->q.shape[2] / p->k.shape[2]), row = qk_attention_row(p, b);
-    double  max = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < p->q.shape[3]; i++) dot += load4(&p->q, b, t, h, i) * load4(&p->k, row, s, g, i);
+    return cap > 0 ? cap * tanh(scale * dot / cap) : scale * dot;
+}
+
+/* One query's row of scores (-inf where masked) and their log-sum-exp. */
+static double score_row(const qk_attention *p, double scale, double cap, int64_t b, int64_t t, int64_t h,
+                        double *score) {
+    double max = -INFINITY, sum = 0;
     for (int64_t s = 0; s < p->k.shape[1]; s++) {
-        double dot = 0;
-        for (int64_t i = 0; i < p->q.shape[3]; i++) dot += load4(&p->q, b, t, h, i) * load4(&p->k, row, s, g, i);
-        score[s] = scale * dot + (p->bias.ndim < 0 ? 0 : load4(&p->bias, b, h, t, s));
+        score[s] = score_of(p, scale, cap, b, t, h, s) + (p->bias.ndim < 0 ? 0 : load4(&p->bias, b, h, t, s));
         if (!sees(p, b, t, s)) score[s] = -INFINITY; /* whatever its key is */
         max = fmax(max, score[s]);
     }
@@ -297,15 +304,16 @@ static double scale_of(const qp_call *c, const qk_attention *p) {
     double scale = ((const attr *)c->attr)->scale;
     return scale != 0 ? scale : 1 / sqrt((double)p->q.shape[3]);
 }
+static double softcap_of(const qp_call *c) { return ((const attr *)c->attr)->softcap; }
 
 static void plain(const qp_call *c) {
     qk_attention p = forward_problem(c);
-    double      *score = c->exec->scratch, scale = scale_of(c, &p);
+    double      *score = c->exec->scratch, scale = scale_of(c, &p), cap = softcap_of(c);
     int64_t      T = p.q.shape[1], H = p.q.shape[2], rows = p.q.shape[0] * T * H;
     if (!mask_fits(c, &p)) return;
     for (int64_t r = 0; r < rows; r++) {
         int64_t h = r % H, t = r / H % T, b = r / (H * T);
-        double  lse = score_row(&p, scale, b, t, h, score);
+        double  lse = score_row(&p, scale, cap, b, t, h, score);
         qp_store(&p.lse, (b * H + h) * T + t, lse);
         for (int64_t i = 0; i < p.v.shape[3]; i++) {
             double sum = 0;
@@ -317,12 +325,12 @@ static void plain(const qp_call *c) {
     }
 }
 
-static void plain_grad_row(const qk_attention_grad *d, double scale, int64_t b, int64_t t, int64_t h,
+static void plain_grad_row(const qk_attention_grad *d, double scale, double cap, int64_t b, int64_t t, int64_t h,
                            double *score) {
     const qk_attention *p = &d->of;
     int64_t             g = h / (p->q.shape[2] / p->k.shape[2]);
     double              lse = load3(&p->lse, b, h, t), rest = d->dlse.ndim < 0 ? 0 : -load3(&d->dlse, b, h, t);
-    score_row(p, scale, b, t, h, score);
+    score_row(p, scale, cap, b, t, h, score);
     for (int64_t i = 0; i < p->v.shape[3]; i++)
         rest += load4(&d->dout, b, t, h, i) * load4(&p->out, b, t, h, i);
     for (int64_t s = 0; s < p->k.shape[1]; s++) {
@@ -334,6 +342,7 @@ static void plain_grad_row(const qk_attention_grad *d, double scale, int64_t b, 
         }
         slope *= weight;
         add4(&d->dbias, b, h, t, s, slope);
+        if (cap > 0) slope *= 1 - pow(score_of(p, scale, cap, b, t, h, s) / cap, 2);
         for (int64_t i = 0; i < p->q.shape[3]; i++) {
             add4(&d->dq, b, t, h, i, scale * slope * load4(&p->k, b, s, g, i));
             add4(&d->dk, b, s, g, i, scale * slope * load4(&p->q, b, t, h, i));
@@ -346,7 +355,7 @@ static void plain_grad(const qp_call *c) {
     int64_t           T = d.of.q.shape[1], H = d.of.q.shape[2], rows = d.of.q.shape[0] * T * H;
     if (!mask_fits(c, &d.of)) return;
     for (int64_t r = 0; r < rows; r++)
-        plain_grad_row(&d, scale_of(c, &d.of), r / (H * T), r / H % T, r % H, c->exec->scratch);
+        plain_grad_row(&d, scale_of(c, &d.of), softcap_of(c), r / (H * T), r / H % T, r % H, c->exec->scratch);
 }
 
 /* ---- The ops ------------------------------------------------------------------------------ */
@@ -458,6 +467,10 @@ static const qp_sample samples[] = {
     {.in = "x[2,6,2,3] x[3,9,1,3] x[3,9,1,3] - - - i4[2] t[2,6] i3[2]",
      .attr = &(attr){.causal = true, .window = 4},
      .no_grad = true},
+    {.in = "x[2,5,2,4] x[2,6,1,4] x[2,6,1,3]", .attr = &(attr){.causal = true, .softcap = 0.9}},
+    {.in = "x[2,4,4,3] x[2,9,2,3] x[2,9,2,3] x[2,4,4,9] - i10[2]", .attr = &(attr){.window = 3, .scale = 1.1, .softcap = 1.5}},
+    {.in = "x[1,70,2,5] x[1,150,1,5] x[1,150,1,3]", .attr = &(attr){.causal = true, .softcap = 2}},
+    {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]", .attr = &(attr){.causal = true, .softcap = 1}},
     {.in = "x[0,2,1,3] x[0,2,1,3] x[0,2,1,3]"},
     {.in = "x[1,0,1,3] x[1,2,1,3] x[1,2,1,3]"},
     {.in = "x[1,2,1,3] x[1,0,1,3] x[1,0,1,3]"},
@@ -501,7 +514,7 @@ QP_OP(attention_grad) = {.name = "attention_grad",
                          .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS)};
 
 qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
-    attr      a = {mask.causal, mask.window, mask.prefix, scale};
+    attr      a = {mask.causal, mask.window, mask.prefix, scale, mask.softcap};
     qp_tensor y[2];
     QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents, mask.rows);
     qp_drop(y[1]);

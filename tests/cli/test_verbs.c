@@ -43,7 +43,7 @@ static void verify_all(void **state) {
         models++;
     }
     closedir(d);
-    assert_true(models >= 19);
+    assert_true(models >= 32);
 }
 
 static void verify_fails(void **state) {

@@ -12,7 +12,7 @@ computed by transformers' eager code in float64. Weights are drawn so that atten
 far from uniform. Some folders wear older clothes: "old" config keys as written before transformers
 5, or the tensor names of the published GPT-2.
 
-    python make_models.py [NAME..]   write all folders, or those, then check them
+    python make_models.py [NAME..]   write all folders, or those, and check them
     python make_models.py --check    only load each with plain transformers in float32 and compare
 
 Needs torch, transformers and safetensors.
@@ -24,7 +24,8 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GraniteConfig,
+                          LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config)
 from transformers.utils.logging import disable_progress_bar
 
 from common import HERE, build, exact, loss_of, random_ids, write
@@ -40,6 +41,10 @@ def gpt2(**changes):
 
 SIZE = dict(vocab_size=67, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=4, max_position_embeddings=64)
+
+
+NO_IDS = dict(bos_token_id=0, eos_token_id=0, pad_token_id=None)
+CAPS = dict(attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
 
 
 def llama(**changes):
@@ -82,6 +87,25 @@ FOLDERS = {
                                                max_window_layers=1)), 15, ""),
     "qwen2-window-old": (Qwen2Config(**SIZE | dict(num_hidden_layers=3, use_sliding_window=True, sliding_window=6,
                                                    max_window_layers=2)), 14, "old"),
+    "qwen3": (Qwen3Config(**SIZE | dict(num_key_value_heads=2, head_dim=10)), 13, ""),
+    "qwen3-bias-window": (Qwen3Config(**SIZE | dict(head_dim=8, attention_bias=True, tie_word_embeddings=True,
+                                                    use_sliding_window=True, sliding_window=3, max_window_layers=1)), 11, ""),
+    "smollm3": (SmolLM3Config(**SIZE | NO_IDS | dict(num_hidden_layers=3, num_key_value_heads=2, no_rope_layers=[1, 0, 1])), 12, ""),
+    "smollm3-window": (SmolLM3Config(**SIZE | NO_IDS | dict(num_hidden_layers=4, tie_word_embeddings=False, use_sliding_window=True,
+                                                   sliding_window=4, no_rope_layer_interval=2)), 11, ""),
+    "olmo2": (Olmo2Config(**SIZE | NO_IDS | dict(num_key_value_heads=2)), 13, ""),
+    "granite": (GraniteConfig(**SIZE | dict(num_key_value_heads=2, embedding_multiplier=3.0, logits_scaling=2.5,
+                                            residual_multiplier=0.4, attention_multiplier=0.3)), 12, ""),
+    "phi3": (Phi3Config(**SIZE | NO_IDS | dict(num_key_value_heads=2, sliding_window=6)), 14, ""),
+    "gemma": (GemmaConfig(**SIZE | NO_IDS | dict(num_key_value_heads=1, head_dim=10)), 13, ""),
+    "gemma2": (Gemma2Config(**SIZE | NO_IDS | CAPS | dict(num_hidden_layers=3, num_key_value_heads=2, head_dim=10,
+                                                 query_pre_attn_scalar=7, sliding_window=4)), 15, ""),
+    "gemma3": (Gemma3TextConfig(**SIZE | NO_IDS | dict(num_hidden_layers=3, num_key_value_heads=2, head_dim=10,
+                                              query_pre_attn_scalar=9, sliding_window=5, sliding_window_pattern=2)), 16, ""),
+    "gemma3-old": (Gemma3TextConfig(**SIZE | NO_IDS | dict(
+        final_logit_softcapping=3.0, head_dim=8, query_pre_attn_scalar=8, sliding_window=3, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters=dict(full_attention=rope("linear", 5e5, factor=8.0), sliding_attention=rope("default", 2e4)))), 12,
+                   "old"),
 }
 
 
@@ -98,12 +122,17 @@ def as_before_5(path):
     """Rewrite a config with the keys of older checkpoints: rope_theta and rope_scaling, torch_dtype."""
     config = json.loads(path.read_text())
     values = config.pop("rope_parameters")
+    if "full_attention" in values:
+        config["rope_local_base_freq"] = values.pop("sliding_attention")["rope_theta"]
+        values = values["full_attention"]
     config["rope_theta"] = values.pop("rope_theta")
     kind = values.pop("rope_type")
-    scaling = {"type" if kind == "linear" else "rope_type": kind, **values}
+    older = kind == "linear" and "rope_local_base_freq" not in config
+    scaling = {"type" if older else "rope_type": kind, **values}
     config["rope_scaling"] = None if kind == "default" else scaling
     config["torch_dtype"] = config.pop("dtype")
-    config.pop("layer_types", None)
+    if config["model_type"] != "gemma3_text":
+        config.pop("layer_types", None)
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -178,4 +207,5 @@ if __name__ == "__main__":
                 shutil.rmtree(MODELS / name, ignore_errors=True)
                 make(name, 100 * seed)
     for name in FOLDERS:
-        check(name)
+        if name in sys.argv[1:] or not set(sys.argv[1:]) & set(FOLDERS):
+            check(name)

@@ -2,7 +2,10 @@
  * al. 2023, arXiv:2305.13245).
  *
  *   x [B, T, D] -> q [B, T, H, K], k and v [B, T, G, K]
- *   o = attention(rotate(q), rotate(k), v) [B, T, H K] -> o w_o^T + residual
+ *   o = attention(rotate(norm(q)), rotate(norm(k)), v) [B, T, H K] -> o w_o^T + residual
+ *
+ * norm: RMS norm of each head (Qwen3, arXiv:2505.09388) or of all heads together (OLMo 2,
+ * arXiv:2501.00656), where asked for (Henry et al. 2020, arXiv:2010.04245).
  *
  * State: keys (rotated) and values of all positions so far.
  */
@@ -11,16 +14,23 @@
 #include "core/core.h"
 #include "nn/part.h"
 
+typedef enum { NO_NORM, NORM_OF_HEAD, NORM_OF_ALL } qk_norm;
+
 typedef struct {
     int64_t            heads, groups, width; /* H, G, K */
-    double             scale;
+    double             scale, softcap;
     bool               causal;
+    qk_norm            norm;
+    bool               unit_offset;
+    double             norm_eps;
+    qp_tensor          q_norm, k_norm;
     int64_t            window;
     const qp_position *position;
     qp_nn_linear      *q, *k, *v, *out;
 } attention;
 
 #define INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
+#define NUMBER(n, f, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .high = hi, .help = h}
 #define BOOL(n, f, h) {.name = n, .kind = QP_OPTION_BOOL, .fallback = f, .high = 1, .help = h}
 
 static const qp_option options[] = {
@@ -32,11 +42,30 @@ static const qp_option options[] = {
     BOOL("bias", 0, "bias of the query, key and value products"),
     BOOL("out_bias", 0, "bias of the output product"),
     BOOL("scale_by_layer", 0, "scores are also divided by the layer's number, from 1"),
-    BOOL("unscaled", 0, "scores are not divided by sqrt(K)"),
+    NUMBER("scale", 0, 1e9, "of scores; 0: 1 / sqrt(K)"),
+    NUMBER("softcap", 0, 1e9, "c: scores become c tanh(x / c); 0: they stay"),
+    {.name = "qk_norm", .kind = QP_OPTION_CHOICE, .high = 2, .choices = "none|head|all", .help = "RMS norm of queries and keys before they turn, of each head or of all together"},
+    NUMBER("qk_norm_eps", 1e-6, 1, "added to the mean square"),
+    BOOL("qk_norm_unit_offset", 0, "its gains are 1 + weight"),
     {0}};
+
+static qp_tensor norm_weight(const attention *a, qp_build *b, const char *name, int64_t width) {
+    qp_module *m = a->norm ? qp_module_new(b->ctx, b->module, name) : NULL;
+    return m ? qp_param(m, "weight", a->unit_offset ? "zeros" : "ones", 1, &width) : QP_NONE;
+}
+
+static void init_norms(attention *a, qp_build *b) {
+    bool all = a->norm == NORM_OF_ALL;
+    a->norm_eps = qp_setting(b, "qk_norm_eps");
+    a->unit_offset = qp_setting(b, "qk_norm_unit_offset") != 0;
+    a->q_norm = norm_weight(a, b, "q_norm", all ? a->heads * a->width : a->width);
+    a->k_norm = norm_weight(a, b, "k_norm", all ? a->groups * a->width : a->width);
+}
 
 static void init(void *self, qp_build *b) {
     attention *a = self;
+    a->norm = (qk_norm)qp_setting_int(b, "qk_norm");
+    a->softcap = qp_setting(b, "softcap");
     a->heads = b->heads;
     a->groups = qp_setting_int(b, "kv_heads");
     a->width = b->head_width;
@@ -49,7 +78,8 @@ static void init(void *self, qp_build *b) {
                 (long long)a->heads);
         return;
     }
-    a->scale = qp_setting(b, "unscaled") ? 1 : 1 / sqrt((double)a->width);
+    a->scale = qp_setting(b, "scale");
+    if (a->scale == 0) a->scale = 1 / sqrt((double)a->width);
     if (qp_setting(b, "scale_by_layer")) a->scale /= b->layer + 1;
     int64_t q = a->heads * a->width, kv = a->groups * a->width;
     qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init};
@@ -58,6 +88,7 @@ static void init(void *self, qp_build *b) {
     a->k = qp_nn_linear_new(b->module, "k", b->width, kv, in);
     a->v = qp_nn_linear_new(b->module, "v", b->width, kv, in);
     a->out = qp_nn_linear_new(b->module, "out", q, b->width, out);
+    init_norms(a, b);
 }
 
 static bool causal(const void *self) { return ((const attention *)self)->causal; }
@@ -66,14 +97,22 @@ typedef struct {
     qp_tensor q, k, v;
 } triple;
 
-/* x w^T as [B, T, heads, K]. */
-static qp_tensor project(const attention *a, const qp_nn_linear *w, qp_tensor x, int64_t heads) {
+static qp_tensor normed(const attention *a, qp_tensor x, qp_tensor weight) {
+    return qp_rms_norm(x, a->unit_offset ? qp_affine(weight, 1, 1) : weight, a->norm_eps);
+}
+
+/* x w^T as [B, T, heads, K]; norm QP_NONE: none. */
+static qp_tensor project(const attention *a, const qp_nn_linear *w, qp_tensor x, int64_t heads, qp_tensor norm) {
     qp_tensor y = qp_nn_linear_forward(w, x, QP_ACT_NONE, QP_NONE);
-    return qp_reshape(y, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), heads, a->width});
+    bool      some = !qp_is_none(norm);
+    if (some && a->norm == NORM_OF_ALL) y = normed(a, y, norm);
+    y = qp_reshape(y, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), heads, a->width});
+    return some && a->norm == NORM_OF_HEAD ? normed(a, y, norm) : y;
 }
 
 static triple project_all(const attention *a, qp_tensor x, const qp_sequence *s) {
-    triple t = {project(a, a->q, x, a->heads), project(a, a->k, x, a->groups), project(a, a->v, x, a->groups)};
+    triple t = {project(a, a->q, x, a->heads, a->q_norm), project(a, a->k, x, a->groups, a->k_norm),
+                project(a, a->v, x, a->groups, QP_NONE)};
     if (a->position && a->position->type->rotate) {
         t.q = a->position->type->rotate(a->position->self, t.q, s);
         t.k = a->position->type->rotate(a->position->self, t.k, s);
@@ -85,6 +124,7 @@ static qp_tensor attend(const attention *a, triple t, qp_tensor residual, const 
     qp_mask mask = s->mask;
     mask.causal = a->causal;
     mask.window = a->window;
+    mask.softcap = a->softcap;
     if (a->position && a->position->type->bias)
         mask.bias = a->position->type->bias(a->position->self, t.q, t.k, s);
     qp_tensor o = qp_attention(t.q, t.k, t.v, mask, a->scale);

@@ -19,7 +19,7 @@ static qp_tensor embed(void *self, qp_tensor x, const qp_sequence *s) {
                 (long long)qp_size(p->table, 0));
         return x;
     }
-    return qp_add(x, qp_embedding(p->table, s->positions));
+    return qp_add(x, qp_cast(qp_embedding(p->table, s->positions), qp_dtype_of(x))); /* it may be kept in 16 bits */
 }
 
 QP_POSITION(learned) = {.part = {.name = "learned",

@@ -1,0 +1,20 @@
+/* GEGLU (Shazeer 2020, arXiv:2002.05202): (gelu(x w_gate^T) * x w_up^T) w_down^T, with the tanh form of
+ * GELU (arXiv:1606.08415) as in Gemma. */
+#include "nn/ffn/glu.h"
+
+static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
+    glu *f = self;
+    (void)s;
+    qp_tensor gate = qp_nn_linear_forward(f->gate, x, QP_ACT_GELU_TANH, QP_NONE);
+    qp_tensor up = qp_nn_linear_forward(f->up, x, QP_ACT_NONE, QP_NONE);
+    return qp_nn_linear_forward(f->down, qp_mul(gate, up), QP_ACT_NONE, residual);
+}
+
+QP_FFN(geglu) = {.part = {.name = "geglu",
+                          .source = "arXiv:2002.05202",
+                          .help = "gelu(gate) times up, then down",
+                          .options = glu_options,
+                          .bytes = sizeof(glu)},
+                 .init = glu_init,
+                 .forward = forward,
+                 .pointwise = true};
