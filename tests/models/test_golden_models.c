@@ -81,13 +81,13 @@ static void check_steps(const char *name, const char *folder) {
     qp_model   *m = load(ctx, folder, false);
     qp_tensor   ids = reference_ids(ctx, folder), whole = qp_logits(m, ids);
     int64_t     length = qp_size(ids, 1), first = length / 3;
-    qp_session *s = qp_session_new(m, qp_size(ids, 0), length);
+    qp_session *s = qp_session_new(m, qp_size(ids, 0), length, (qp_session_options){0});
     if (!s && qp_error_code(ctx) == QP_ERR_UNSUPPORTED && strstr(qp_error(ctx), "causal")) {
         qp_close(ctx);
         return;
     }
     for (int64_t t = first; t <= length && s; t++) { /* a few at once, then one by one */
-        qp_tensor last = qp_session_feed(s, qp_slice(ids, 1, t == first ? 0 : t - 1, t, 1));
+        qp_tensor last = qp_session_feed(s, qp_slice(ids, 1, t == first ? 0 : t - 1, t, 1), (qp_feed){0});
         double    off = difference(last, qp_slice(whole, 1, t - 1, t, 1));
         if (!(off <= 2e-5)) fail_msg("%s: after %d positions logits are off by %g", name, (int)t, off);
     }
