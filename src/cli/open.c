@@ -68,8 +68,8 @@ static void add_end(cli_model *m, const qpi_json *at) {
         m->ends[m->end_count++] = (int32_t)json_integer_value(at->value);
 }
 
-static void read_ends(qp_ctx *ctx, const char *folder, const char *name, cli_model *m) {
-    json_t *config = load_config(ctx, folder, name);
+/* Takes over config. */
+static void read_ends(qp_ctx *ctx, json_t *config, const char *name, cli_model *m) {
     if (!json_is_object(config)) {
         json_decref(config);
         return;
@@ -92,18 +92,20 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
     char buffer[4096];
     *out = (cli_model){.begin = -1};
     folder = cli_model_path(folder, buffer);
-    if (!qpi_path_is_folder(folder)) {
-        qp_fail(ctx, QP_ERR_IO, "%s: %s", folder,
-                qpi_path_exists(folder) ? "expected a model's folder" : "no such folder");
-        return false;
-    }
+    if (!qpi_path_exists(folder)) return qp_fail(ctx, QP_ERR_IO, "%s: no such folder or file", folder) == QP_OK;
     /* first, because a missing tokenizer is known at once and weights take a while */
     if (with_tokenizer && !(out->tokenizer = cli_tokenizer_open(ctx, folder))) return false;
-    read_ends(ctx, folder, "generation_config.json", out);
-    read_ends(ctx, folder, "config.json", out);
+    if (qpi_path_is_folder(folder)) {
+        read_ends(ctx, load_config(ctx, folder, "generation_config.json"), "generation_config.json", out);
+        read_ends(ctx, load_config(ctx, folder, "config.json"), "config.json", out);
+    }
+    if (qp_failed(ctx) || !(out->model = qp_model_load(ctx, folder, (qp_model_options){.as_stored = true}))) return false;
+    if (!qpi_path_is_folder(folder)) {
+        const char *config = qp_model_config(out->model);
+        read_ends(ctx, qpi_json_parse(folder, config, strlen(config), &ctx->error), folder, out);
+    }
     int32_t end = out->tokenizer ? qp_tokenizer_end(out->tokenizer) : -1;
     if (!out->end_count && end >= 0) out->ends[out->end_count++] = end;
-    if (qp_failed(ctx) || !(out->model = qp_model_load(ctx, folder, (qp_model_options){.as_stored = true}))) return false;
     out->info = qp_model_info_of(out->model);
     qp_set_training(qp_model_module(out->model), false);
     return true;

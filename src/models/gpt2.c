@@ -67,6 +67,40 @@ static const qpi_name_rule rules[] = {
 
 static const char *const ignored[] = {"*h.*.attn.bias", "*h.*.attn.masked_bias", NULL};
 
+static const qpi_name_rule gguf_rules[] = {
+    {"token_embd.weight", "embed.weight", 0, false},
+    {"position_embd.weight", "position.weight", 0, false},
+    {"blk.%d.attn_norm.weight", "blocks.%d.norm1.weight", 0, false},
+    {"blk.%d.attn_norm.bias", "blocks.%d.norm1.bias", 0, false},
+    {"blk.%d.attn_qkv.weight", "blocks.%d.mixer.q.weight", 1, false},
+    {"blk.%d.attn_qkv.weight", "blocks.%d.mixer.k.weight", 2, false},
+    {"blk.%d.attn_qkv.weight", "blocks.%d.mixer.v.weight", 3, false},
+    {"blk.%d.attn_qkv.bias", "blocks.%d.mixer.q.bias", 1, false},
+    {"blk.%d.attn_qkv.bias", "blocks.%d.mixer.k.bias", 2, false},
+    {"blk.%d.attn_qkv.bias", "blocks.%d.mixer.v.bias", 3, false},
+    {"blk.%d.attn_output.weight", "blocks.%d.mixer.out.weight", 0, false},
+    {"blk.%d.attn_output.bias", "blocks.%d.mixer.out.bias", 0, false},
+    {"blk.%d.ffn_norm.weight", "blocks.%d.norm2.weight", 0, false},
+    {"blk.%d.ffn_norm.bias", "blocks.%d.norm2.bias", 0, false},
+    {"blk.%d.ffn_up.weight", "blocks.%d.ffn.up.weight", 0, false},
+    {"blk.%d.ffn_up.bias", "blocks.%d.ffn.up.bias", 0, false},
+    {"blk.%d.ffn_down.weight", "blocks.%d.ffn.down.weight", 0, false},
+    {"blk.%d.ffn_down.bias", "blocks.%d.ffn.down.bias", 0, false},
+    {"output_norm.weight", "norm.weight", 0, false},
+    {"output_norm.bias", "norm.bias", 0, false},
+    {"output.weight", "head.weight", 0, false},
+    {0}};
+
+static const qpi_gguf_key gguf_keys[] = {{"context_length", "n_positions", true},
+                                         {"embedding_length", "n_embd", true},
+                                         {"block_count", "n_layer", true},
+                                         {"feed_forward_length", "n_inner", true},
+                                         {"attention.head_count", "n_head", true},
+                                         {"attention.layer_norm_epsilon", "layer_norm_epsilon", false},
+                                         {0}};
+
+static const qpi_gguf_family gguf = {"gpt2", gguf_rules, gguf_keys, NULL, NULL};
+
 QP_PRESET(gpt2) = {.name = "gpt2",
                    .source = "Radford et al. 2019",
                    .defaults = "{\"architectures\": [\"GPT2LMHeadModel\"], \"model_type\": \"gpt2\", \"vocab_size\": 50257, "
@@ -77,4 +111,5 @@ QP_PRESET(gpt2) = {.name = "gpt2",
                    .prefix = "transformer.",
                    .rules = rules,
                    .ignored = ignored,
+                   .gguf = &gguf,
                    .translate = translate};

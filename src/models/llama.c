@@ -210,14 +210,64 @@ const qpi_name_rule qpi_llama_rules[] = {
 
 const char *const qpi_llama_ignored[] = {"*.rotary_emb.inv_freq", NULL};
 
+/* ---- GGUF ---- */
+
+static const qpi_name_rule gguf_rules[] = {
+    {"token_embd.weight", "embed.weight", 0, false},
+    {"blk.%d.attn_norm.weight", "blocks.%d.norm1.weight", 0, false},
+    {"blk.%d.attn_q.weight", "blocks.%d.mixer.q.weight", 0, false},
+    {"blk.%d.attn_k.weight", "blocks.%d.mixer.k.weight", 0, false},
+    {"blk.%d.attn_v.weight", "blocks.%d.mixer.v.weight", 0, false},
+    {"blk.%d.attn_q.bias", "blocks.%d.mixer.q.bias", 0, false},
+    {"blk.%d.attn_k.bias", "blocks.%d.mixer.k.bias", 0, false},
+    {"blk.%d.attn_v.bias", "blocks.%d.mixer.v.bias", 0, false},
+    {"blk.%d.attn_q_norm.weight", "blocks.%d.mixer.q_norm.weight", 0, false},
+    {"blk.%d.attn_k_norm.weight", "blocks.%d.mixer.k_norm.weight", 0, false},
+    {"blk.%d.attn_output.weight", "blocks.%d.mixer.out.weight", 0, false},
+    {"blk.%d.attn_output.bias", "blocks.%d.mixer.out.bias", 0, false},
+    {"blk.%d.ffn_norm.weight", "blocks.%d.norm2.weight", 0, false},
+    {"blk.%d.ffn_gate.weight", "blocks.%d.ffn.gate.weight", 0, false},
+    {"blk.%d.ffn_up.weight", "blocks.%d.ffn.up.weight", 0, false},
+    {"blk.%d.ffn_gate.bias", "blocks.%d.ffn.gate.bias", 0, false},
+    {"blk.%d.ffn_up.bias", "blocks.%d.ffn.up.bias", 0, false},
+    {"blk.%d.ffn_down.weight", "blocks.%d.ffn.down.weight", 0, false},
+    {"blk.%d.ffn_down.bias", "blocks.%d.ffn.down.bias", 0, false},
+    {"output_norm.weight", "norm.weight", 0, false},
+    {"output.weight", "head.weight", 0, false},
+    {0}};
+
+static const qpi_gguf_key gguf_keys[] = {{"context_length", "max_position_embeddings", true},
+                                         {"embedding_length", "hidden_size", true},
+                                         {"block_count", "num_hidden_layers", true},
+                                         {"feed_forward_length", "intermediate_size", true},
+                                         {"attention.head_count", "num_attention_heads", true},
+                                         {"attention.head_count_kv", "num_key_value_heads", true},
+                                         {"attention.key_length", "head_dim", true},
+                                         {"attention.sliding_window", "sliding_window", true},
+                                         {"attention.layer_norm_rms_epsilon", "rms_norm_eps", false},
+                                         {"rope.freq_base", "rope_theta", false},
+                                         {0}};
+
+static const char *const gguf_flags[][2] = {
+    {"blk.0.attn_q.bias", "attention_bias"}, {"blk.0.ffn_gate.bias", "mlp_bias"}, {NULL, NULL}};
+
+static const qpi_gguf_family gguf_llama = {"llama", gguf_rules, gguf_keys, gguf_flags, "blocks.*.mixer.[qk].*"};
+static const qpi_gguf_family gguf_mistral = {"llama", gguf_rules, gguf_keys, NULL, "blocks.*.mixer.[qk].*"};
+static const qpi_gguf_family gguf_qwen2 = {"qwen2", gguf_rules, gguf_keys, NULL, NULL};
+static const qpi_gguf_family gguf_qwen3 = {"qwen3", gguf_rules, gguf_keys, NULL, NULL};
+
 #define DEFAULTS(type, architecture, more) \
     QPI_LLAMA_DEFAULTS(type, architecture, ", \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-05" more)
 
 QP_PRESET(llama) = QPI_LLAMA_PRESET("llama", "arXiv:2302.13971",
-                 DEFAULTS("llama", "LlamaForCausalLM", ", \"attention_bias\": false, \"mlp_bias\": false"), llama);
-QP_PRESET(mistral) = QPI_LLAMA_PRESET("mistral", "arXiv:2310.06825", DEFAULTS("mistral", "MistralForCausalLM", ", \"sliding_window\": null"), mistral);
-QP_PRESET(qwen2) = QPI_LLAMA_PRESET("qwen2", "arXiv:2407.10671", DEFAULTS("qwen2", "Qwen2ForCausalLM", ", \"use_sliding_window\": false"), qwen2);
-QP_PRESET(qwen3) = QPI_LLAMA_PRESET("qwen3", "arXiv:2505.09388", DEFAULTS("qwen3", "Qwen3ForCausalLM", ", \"head_dim\": 32"), qwen3);
+                 DEFAULTS("llama", "LlamaForCausalLM", ", \"attention_bias\": false, \"mlp_bias\": false"), llama,
+                 .gguf = &gguf_llama);
+QP_PRESET(mistral) = QPI_LLAMA_PRESET("mistral", "arXiv:2310.06825", DEFAULTS("mistral", "MistralForCausalLM", ", \"sliding_window\": null"), mistral,
+                 .gguf = &gguf_mistral);
+QP_PRESET(qwen2) = QPI_LLAMA_PRESET("qwen2", "arXiv:2407.10671", DEFAULTS("qwen2", "Qwen2ForCausalLM", ", \"use_sliding_window\": false"), qwen2,
+                 .gguf = &gguf_qwen2);
+QP_PRESET(qwen3) = QPI_LLAMA_PRESET("qwen3", "arXiv:2505.09388", DEFAULTS("qwen3", "Qwen3ForCausalLM", ", \"head_dim\": 32"), qwen3,
+                 .gguf = &gguf_qwen3);
 QP_PRESET(smollm3) = QPI_LLAMA_PRESET("smollm3", "huggingface.co/blog/smollm3",
                  DEFAULTS("smollm3", "SmolLM3ForCausalLM", ", \"no_rope_layer_interval\": 4"), smollm3);
 QP_PRESET(olmo2) = QPI_LLAMA_PRESET("olmo2", "arXiv:2501.00656", DEFAULTS("olmo2", "Olmo2ForCausalLM", ""), olmo2, .own = olmo2_rules);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "format/gguf.h"
 #include "models/model.h"
 #include "nn/module.h"
 
@@ -65,6 +66,7 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
         qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "no model type \"%.60s\" (see `quipu list presets`)", model_type);
         return false;
     }
+    m->interleaved = m->interleaved && m->preset->gguf && m->preset->gguf->interleaved;
     json_t *stack = json_object();
     bool    ok = stack && m->preset->translate(&c, stack);
     if (!ok) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model config");
@@ -72,27 +74,30 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     if (ok && file && layers > qp_file_count(file))
         ok = !qp_fail(ctx, QP_ERR_FORMAT, "%s: %lld layers, but its weights are %lld tensors", name, (long long)layers,
                       (long long)qp_file_count(file));
+    if (ok && m->interleaved) json_object_set_new(json_object_get(stack, "position"), "layout", json_string("interleaved"));
     ok = ok && qpi_config_finish(&c) && qpi_stack_build(m, stack, name);
     json_decref(stack);
     return ok;
 }
 
-/* Takes over config; weights NULL: fresh ones. */
-static qp_model *make(qp_ctx *ctx, const char *name, json_t *config, const char *weights, qp_model_options options) {
+/* Takes over config and weights, the file at `path` (NULL: fresh ones). */
+static qp_model *make(qp_ctx *ctx, const char *name, json_t *config, const char *path, qp_file *weights,
+                      qp_model_options options) {
     qp_model *m = calloc(1, sizeof *m);
     if (!m || !(m->owned = qpi_own(ctx, m, destroy))) {
         free(m);
         json_decref(config);
+        qp_file_close(weights);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model");
         return NULL;
     }
     m->ctx = ctx;
     m->config = config;
-    qp_file *file = weights ? qp_file_open(ctx, weights, (qp_file_options){.in_memory = options.in_memory}) : NULL;
-    bool     ok = (file || !weights) && build(m, name, file);
-    if (ok && file) ok = qpi_weights_load(m, weights, file, options.as_stored);
+    m->interleaved = options.as_stored && weights && qpi_file_is_gguf(weights);
+    bool ok = build(m, name, weights);
+    if (ok && weights && !options.empty) ok = qpi_weights_load(m, path, weights, options.as_stored);
     else if (ok && !options.empty) qp_module_fill(m->module);
-    qp_file_close(file);
+    qp_file_close(weights);
     if (ok && !qp_failed(ctx)) return m;
     qp_model_close(m);
     return NULL;
@@ -101,20 +106,36 @@ static qp_model *make(qp_ctx *ctx, const char *name, json_t *config, const char 
 qp_model *qp_model_new(qp_ctx *ctx, const char *name, const char *config) {
     if (!ctx || qp_failed(ctx)) return NULL;
     json_t *json = qpi_json_parse(name, config, strlen(config), &ctx->error);
-    return json ? make(ctx, name, json, NULL, (qp_model_options){0}) : NULL;
+    return json ? make(ctx, name, json, NULL, NULL, (qp_model_options){0}) : NULL;
+}
+
+static bool is_gguf(const char *path) {
+    char  magic[4] = {0};
+    FILE *f = fopen(path, "rb");
+    bool  yes = f && fread(magic, 1, 4, f) == 4 && !memcmp(magic, "GGUF", 4);
+    if (f) fclose(f);
+    return yes;
 }
 
 qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options) {
     struct stat st;
-    char        file[4096];
+    char        name[4096];
     if (!ctx || qp_failed(ctx)) return NULL;
-    bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    if (snprintf(file, sizeof file, folder ? "%s/config.json" : "%s", path) >= (int)sizeof file) {
+    bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode), gguf = !folder && S_ISREG(st.st_mode) && is_gguf(path);
+    if (snprintf(name, sizeof name, folder ? "%s/config.json" : "%s", path) >= (int)sizeof name) {
         qp_fail(ctx, QP_ERR_ARGUMENT, "model: the path is too long: %.100s...", path);
         return NULL;
     }
-    json_t *json = qpi_json_load(file, &ctx->error);
-    return json ? make(ctx, file, json, folder && !options.empty ? path : NULL, options) : NULL;
+    bool     wanted = gguf || (folder && !options.empty);
+    json_t  *json = gguf ? NULL : qpi_json_load(name, &ctx->error);
+    qp_file *file = !wanted || qp_failed(ctx)
+                        ? NULL
+                        : qp_file_open(ctx, path, (qp_file_options){.in_memory = options.in_memory});
+    if (gguf && file) json = qpi_gguf_config(ctx, path, file);
+    if (json && (file || !wanted)) return make(ctx, name, json, path, file, options);
+    json_decref(json);
+    qp_file_close(file);
+    return NULL;
 }
 
 void qp_set_grad_checkpoint(qp_model *m, bool on) { m->checkpoint = on; }

@@ -17,6 +17,22 @@ typedef struct {
     bool        transpose; /* stored [in, out] */
 } qpi_name_rule;
 
+/* How GGUF files hold models of a type (gguf.c). */
+typedef struct {
+    const char *gguf, *theirs; /* a key behind "ARCHITECTURE." and one of the Hugging Face config */
+    bool        integer;       /* otherwise a number */
+} qpi_gguf_key;
+
+typedef struct {
+    const char          *architecture;
+    const qpi_name_rule *rules;
+    const qpi_gguf_key  *keys;              /* ends with {0} */
+    const char *const  (*flags)[2];         /* a tensor and the config key that is true where it is there; ends
+                                               with {NULL}; may be NULL */
+    const char          *interleaved;       /* pattern of our names whose rows stand in an order of GGUF's own: of
+                                               the K of a head the pair (i, i + K/2) as (2i, 2i + 1). NULL: none */
+} qpi_gguf_family;
+
 typedef struct {
     const char          *name;     /* model_type */
     const char          *source;
@@ -25,6 +41,7 @@ typedef struct {
     const qpi_name_rule *rules;    /* ends with {0}; NULL: names are the stack's own */
     const qpi_name_rule *own;      /* looked up before them; NULL: none */
     const char *const   *ignored;  /* patterns of tensors to pass over */
+    const qpi_gguf_family *gguf;   /* NULL: GGUF has no such models */
     /* Fills the stack config (an empty object); keys that it read are marked with
      * qpi_config_use. False after storing an error. */
     bool (*translate)(qpi_config *c, json_t *stack);
@@ -90,6 +107,7 @@ typedef struct {
     int       count;
     qp_tensor parts[QPI_MAX_PARTS];
     bool      transpose, tied; /* tied: the same elements as an earlier one; may be absent */
+    bool      interleaved; /* qpi_gguf_family */
 } qpi_weight;
 
 struct qp_model {
@@ -116,12 +134,19 @@ struct qp_model {
     bool                    closed; /* as soon as they are */
     qpi_weight             *weights; /* made when asked for */
     int                     weight_count, named; /* named: of how many entries */
+    bool                    named_gguf;
+    int64_t                 head_width;  /* K of the first layer that has heads */
+    bool                    interleaved; /* the weights are a GGUF file's as it stores them: qpi_gguf_family */
 };
 
 /* Checkpoints (weights.c). Opened before the model is built, so that a config cannot ask for more
  * than its weights hold. */
 bool qpi_weights_load(qp_model *m, const char *path, const qp_file *file, bool as_stored);
 void qpi_weights_free(qp_model *m);
+
+/* GGUF (gguf.c). The Hugging Face config that the file's keys amount to; NULL after storing an error
+ * that begins with `path`. */
+json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file);
 
 /* Builds the modules from a stack config. False after storing an error. */
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where);

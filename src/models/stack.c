@@ -277,6 +277,7 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
     b->layer = layer->block.layer = i;
     qp_module *module = qp_module_new(m->ctx, parent, name);
     if (!module || !read_heads(b) || !build_block_part(b, module, layer)) return false;
+    if (!m->head_width) m->head_width = b->head_width;
     if (!build_position(b, module, &layer->position)) return false;
     if (layer->type->norms > 0 && !build_norm(b, "norm", module, "norm1", &layer->block.norms[0])) return false;
     if (!build_branch(b, "mixer", QP_PART_MIXER, module, &layer->position, &layer->block.mixer)) return false;

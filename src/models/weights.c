@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "format/gguf.h"
 #include "models/model.h"
 #include "nn/module.h"
 
@@ -45,19 +46,20 @@ static qpi_weight *find_weight(qp_model *m, const char *name) {
 }
 
 /* The rule of a parameter; NULL: it has the same name in checkpoints. */
-static const qpi_name_rule *find_rule(const qpi_preset *p, const char *name, int *layer) {
-    const qpi_name_rule *tables[] = {p->own, p->rules};
+static const qpi_name_rule *find_rule(const qpi_preset *p, bool gguf, const char *name, int *layer) {
+    const qpi_name_rule *tables[] = {gguf ? p->gguf->rules : p->own, gguf ? NULL : p->rules};
     for (int i = 0; i < 2; i++)
         for (const qpi_name_rule *r = tables[i]; r && r->ours; r++)
             if (match(r->ours, name, layer)) return r;
     return NULL;
 }
 
-static bool add_weight(qp_model *m, const qp_entry *e) {
+static bool add_weight(qp_model *m, const qp_entry *e, bool gguf) {
     static const qpi_name_rule same = {0};
+    const char                *pattern = m->preset->gguf ? m->preset->gguf->interleaved : NULL;
     char                       name[QPI_MAX_NAME];
     int                        layer = -1;
-    const qpi_name_rule       *r = find_rule(m->preset, e->name, &layer);
+    const qpi_name_rule       *r = find_rule(m->preset, gguf, e->name, &layer);
     if (r) substitute(r->theirs, layer, name);
     else snprintf(name, sizeof name, "%s", e->name);
     if (!r) r = &same;
@@ -65,6 +67,7 @@ static bool add_weight(qp_model *m, const qp_entry *e) {
     if (!w) {
         w = &m->weights[m->weight_count];
         *w = (qpi_weight){.name = strdup(name), .transpose = r->transpose, .tied = e->tied};
+        w->interleaved = pattern && fnmatch(pattern, e->name, 0) == 0;
         if (!w->name) return false;
         m->weight_count++;
     }
@@ -72,30 +75,42 @@ static bool add_weight(qp_model *m, const qp_entry *e) {
     return true;
 }
 
-/* All weights with their names; made again when entries have come or gone. */
-static bool name_weights(qp_model *m) {
+/* All weights with their names, in GGUF files or in those of Hugging Face; made again when entries have
+ * come or gone, or for the other names. */
+static bool name_weights(qp_model *m, bool gguf) {
     qp_state_dict dict = qp_module_state(m->module);
-    if (m->weights && m->named == dict.count) return true;
+    if (m->weights && m->named == dict.count && m->named_gguf == gguf) return true;
     qpi_weights_free(m);
     m->weights = calloc((size_t)dict.count + 1, sizeof *m->weights);
     bool ok = m->weights != NULL;
-    for (int i = 0; i < dict.count && ok; i++) ok = add_weight(m, &dict.entries[i]);
+    for (int i = 0; i < dict.count && ok; i++) ok = add_weight(m, &dict.entries[i], gguf);
     if (!ok) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of weights");
     m->named = ok ? dict.count : -1;
+    m->named_gguf = gguf;
     return ok;
+}
+
+/* Rows of heads in another order: of each head's K rows, the pairs (2i, 2i + 1) become (i, i + K/2). */
+static qp_tensor to_halves(const qp_model *m, qp_tensor t) {
+    int     ndim = qp_ndim(t);
+    int64_t rows = ndim ? qp_size(t, 0) : 0, columns = ndim == 2 ? qp_size(t, 1) : 1, half = m->head_width / 2;
+    if (half < 1) return t;
+    qp_tensor pairs = qp_reshape(t, ndim + 2, (int64_t[]){rows / (2 * half), half, 2, columns});
+    return qp_reshape(qp_transpose(pairs, 1, 2), ndim, (int64_t[]){rows, columns});
 }
 
 /* As the checkpoint stores it. */
 static qp_tensor join(qp_model *m, const qpi_weight *w, const qp_tensor *parts) {
     bool      before = qp_no_grad(m->ctx, true);
     qp_tensor t = w->count > 1 ? qp_concat(w->count, parts, 0) : qp_alias(parts[0]);
+    if (w->interleaved && m->interleaved) t = to_halves(m, t);
     if (w->transpose) t = qp_transpose(t, 0, 1);
     qp_no_grad(m->ctx, before);
     return t;
 }
 
 bool qp_model_weight(qp_model *m, int64_t index, bool gradient, const char **name, qp_tensor *t) {
-    if (!name_weights(m)) return false;
+    if (!name_weights(m, false)) return false;
     for (int i = 0; i < m->weight_count; i++) {
         const qpi_weight *w = &m->weights[i];
         qp_tensor         grads[QPI_MAX_PARTS];
@@ -134,6 +149,7 @@ static int64_t find_entry(const qp_model *m, const qp_file *file, const char *na
 }
 
 static bool ignored(const qp_model *m, const char *name) {
+    if (!strcmp(name, "rope_freqs.weight")) return true; /* part of a GGUF file's config */
     for (int i = 0; m->preset->ignored && m->preset->ignored[i]; i++)
         if (fnmatch(m->preset->ignored[i], name, 0) == 0) return true;
     return false;
@@ -160,7 +176,7 @@ static bool shape_fits(qp_model *m, const char *path, const qp_file_entry *e, co
     int     ndim;
     int64_t shape[QP_MAX_DIMS];
     expected_shape(w, &ndim, shape);
-    bool fits = e->loadable && qp_dtype_is_float(e->dtype) && e->ndim == ndim;
+    bool fits = e->loadable && (qp_dtype_is_float(e->dtype) || qp_dtype_block(e->dtype) > 1) && e->ndim == ndim;
     for (int i = 0; fits && i < ndim; i++) fits = e->shape[i] == shape[i];
     if (!fits) {
         char    found[96], expected[96];
@@ -194,8 +210,8 @@ static bool check(qp_model *m, const char *path, const qp_file *file, bool *seen
 
 /* Matrices stay where they are, in their type, if asked to and if their rows lie side by side. */
 static bool assign(qp_tensor p, qp_tensor value, bool as_stored, bool transposed) {
+    if (as_stored) qp_require_grad(p, false);
     qp_status status = as_stored && qp_ndim(p) >= 2 && !transposed ? qp_param_set(p, value) : qpi_param_copy(p, value);
-    if (as_stored && status == QP_OK) qp_require_grad(p, false);
     return status == QP_OK;
 }
 
@@ -205,6 +221,7 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
     qp_scope  s = qp_enter(m->ctx);
     qp_tensor all = qp_file_load(m->ctx, file, qp_file_at(file, find_entry(m, file, w->name)).name, false);
     if (w->transpose) all = qp_transpose(all, 0, 1);
+    if (w->interleaved && qpi_file_is_gguf(file) && !m->interleaved) all = to_halves(m, all);
     for (int k = 0; k < w->count && ok; k++) {
         int64_t   rows = qp_ndim(w->parts[k]) ? qp_size(w->parts[k], 0) : 0;
         qp_tensor part = w->count > 1 ? qp_slice(all, 0, start, start + rows, 1) : all;
@@ -218,8 +235,11 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
 bool qpi_weights_load(qp_model *m, const char *path, const qp_file *file, bool as_stored) {
     bool *seen = calloc((size_t)qp_file_count(file) + 1, sizeof *seen);
     bool  before = qp_no_grad(m->ctx, true);
+    bool  gguf = qpi_file_is_gguf(file);
     if (!seen) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
-    bool ok = seen && name_weights(m) && check(m, path, file, seen);
+    else if (gguf && !m->preset->gguf)
+        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: quipu knows no names of %s in GGUF files", path, m->preset->name);
+    bool ok = !qp_failed(m->ctx) && name_weights(m, gguf) && check(m, path, file, seen);
     for (int i = 0; i < m->weight_count && ok; i++)
         if (!m->weights[i].tied) ok = load_weight(m, file, &m->weights[i], as_stored);
     qp_no_grad(m->ctx, before);
@@ -241,7 +261,7 @@ static qp_status save_weights(qp_model *m, const char *path) {
     qp_tensor   t;
     int64_t     count = 0;
     qp_scope    scope = qp_enter(m->ctx);
-    qp_named   *named = name_weights(m) ? calloc((size_t)m->weight_count + 1, sizeof *named) : NULL;
+    qp_named   *named = name_weights(m, false) ? calloc((size_t)m->weight_count + 1, sizeof *named) : NULL;
     if (!named) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
     while (named && qp_model_weight(m, count, false, &name, &t)) named[count++] = (qp_named){name, t};
     qp_status status = qp_error_code(m->ctx);

@@ -189,7 +189,7 @@ bool qpi_has_elements(qp_tensor p) {
 
 qp_status qp_param_set(qp_tensor p, qp_tensor value) {
     if (qp_failed(p.ctx)) return qp_error_code(p.ctx);
-    if (!qp_dtype_is_float(qp_dtype_of(value)))
+    if (!qp_dtype_is_float(qp_dtype_of(value)) && qp_dtype_block(qp_dtype_of(value)) == 1)
         return qp_fail(p.ctx, QP_ERR_TYPE, "param set: the elements are %s, expected floating numbers",
                        qp_dtype_name(qp_dtype_of(value)));
     if (qp_requires_grad(value))

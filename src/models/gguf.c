@@ -1,0 +1,280 @@
+/* What a GGUF file says of its model, as the Hugging Face config that amounts to the same. Keys of the
+ * architecture that would change the mathematics and are not known here are errors. */
+#include "format/gguf.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "models/model.h"
+
+typedef struct {
+    qp_ctx                *ctx;
+    const char            *path;
+    const qp_file         *file;
+    const qpi_gguf_family *family;
+    json_t                *config;
+} reading;
+
+static void fail(reading *r, qp_code code, const char *key, const char *what) {
+    qp_fail(r->ctx, code, "%s: %s: %s", r->path, key, what);
+}
+
+/* The value under "ARCHITECTURE.key". */
+static const qpi_gguf_value *value_of(const reading *r, const char *key) {
+    char full[160];
+    snprintf(full, sizeof full, "%s.%s", r->family->architecture, key);
+    return qpi_gguf_find(r->file, full);
+}
+
+static double number_of(const reading *r, const char *key, double fallback) {
+    qpi_gguf_number(value_of(r, key), 0, &fallback);
+    return fallback;
+}
+
+/* The shortest decimal number that is this f32: configs say 1e-05. */
+static double decimal(double x) {
+    char text[40];
+    for (int digits = 1; digits < 10; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, x);
+        if ((float)strtod(text, NULL) == (float)x) return strtod(text, NULL);
+    }
+    return x;
+}
+
+static bool has_tensor(const reading *r, const char *name) { return qp_file_find(r->file, name) >= 0; }
+
+/* One value, or an array of equal ones (of each layer). */
+static void read_key(reading *r, const qpi_gguf_key *key) {
+    const qpi_gguf_value *v = value_of(r, key->gguf);
+    int64_t               first = 0, integer = 0;
+    double                x = 0;
+    if (!v) return;
+    if (!key->integer) {
+        if (qpi_gguf_number(v, 0, &x) && !v->array) json_object_set_new(r->config, key->theirs, json_real(decimal(x)));
+        else fail(r, QP_ERR_FORMAT, v->key, "expected a number");
+        return;
+    }
+    bool ok = qpi_gguf_integer(v, 0, &first);
+    for (uint64_t i = 1; ok && i < v->count; i++) {
+        ok = qpi_gguf_integer(v, i, &integer);
+        if (!ok || integer == first) continue;
+        fail(r, QP_ERR_UNSUPPORTED, v->key, "layers differ");
+        return;
+    }
+    if (ok) json_object_set_new(r->config, key->theirs, json_integer(first));
+    else fail(r, QP_ERR_FORMAT, v->key, "expected a whole number");
+}
+
+/* ---- Every key accounted for -------------------------------------------------------------------------- */
+
+/* Read elsewhere, checked below, or of no effect on what is computed. */
+static const char *const other_keys[] = {"vocab_size", "rope.dimension_count", "attention.value_length",
+                                         "rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor",
+                                         "rope.scaling.original_context_length", "rope.scaling.finetuned",
+                                         "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
+                                         "rope.scaling.yarn_log_multiplier", "rope.scale_linear",
+                                         "tensor_data_layout", NULL};
+
+static bool is_off(const qpi_gguf_value *v) {
+    double x = 1;
+    return !v->array && qpi_gguf_number(v, 0, &x) && x == 0;
+}
+
+static void check_keys(reading *r) {
+    const qpi_gguf_value *v;
+    size_t                n = strlen(r->family->architecture);
+    for (size_t i = 0; (v = qpi_gguf_at(r->file, i)) && !qp_failed(r->ctx); i++) {
+        if (strncmp(v->key, r->family->architecture, n) || v->key[n] != '.') continue;
+        bool known = is_off(v);
+        for (int k = 0; other_keys[k] && !known; k++) known = !strcmp(v->key + n + 1, other_keys[k]);
+        for (int k = 0; r->family->keys[k].gguf && !known; k++) known = !strcmp(v->key + n + 1, r->family->keys[k].gguf);
+        if (!known) fail(r, QP_ERR_UNSUPPORTED, v->key, "unknown key: it may change the mathematics");
+    }
+}
+
+/* Heads are rotated whole, and values are as wide as keys. */
+static void check_widths(reading *r) {
+    double heads = number_of(r, "attention.head_count", 1), width = number_of(r, "embedding_length", 0);
+    double keys = number_of(r, "attention.key_length", heads > 0 ? width / heads : 0);
+    if (number_of(r, "attention.value_length", keys) != keys)
+        fail(r, QP_ERR_UNSUPPORTED, "attention.value_length", "values are not as wide as keys");
+    if (number_of(r, "rope.dimension_count", keys) != keys)
+        fail(r, QP_ERR_UNSUPPORTED, "rope.dimension_count", "only a part of each head turns");
+}
+
+/* ---- Rotation beyond the trained length ------------------------------------------------------------------ */
+
+static bool is_text(const qpi_gguf_value *v, const char *text) {
+    qpi_gguf_texts t = qpi_gguf_texts_of(v);
+    const char    *found;
+    size_t         n;
+    return qpi_gguf_text(&t, &found, &n) && n == strlen(text) && !memcmp(found, text, n);
+}
+
+static void set_number(json_t *object, const char *key, double x) { json_object_set_new(object, key, json_real(decimal(x))); }
+
+/* Llama 3's rule for pair i of n: `low` and `high` are those of every published model. */
+typedef struct {
+    double theta, factor, trained;
+} llama3;
+#define LOW 1.0
+#define HIGH 4.0
+
+static double frequency(const llama3 *x, int64_t i, int64_t n) { return pow(x->theta, -(double)i / (double)n); }
+
+static double divisor(const llama3 *x, int64_t i, int64_t n) {
+    double turns = x->trained * frequency(x, i, n) / (2 * M_PI);
+    double smooth = fmin(fmax((turns - LOW) / (HIGH - LOW), 0), 1);
+    return 1 / ((1 - smooth) / x->factor + smooth);
+}
+
+/* The rule that these divisors follow; false if they follow none. The last pair turns slowest and has
+ * the whole factor; one between the bounds tells the trained length. */
+static bool solve(llama3 *x, const double *d, int64_t n) {
+    x->factor = n ? d[n - 1] : 1;
+    x->trained = 8192;
+    for (int64_t i = 0; i < n; i++) {
+        double smooth = (1 / d[i] - 1 / x->factor) / (1 - 1 / x->factor);
+        if (smooth > 0.01 && smooth < 0.99)
+            x->trained = round((LOW + smooth * (HIGH - LOW)) * 2 * M_PI / frequency(x, i, n));
+    }
+    bool same = x->factor > 1 && x->trained >= 1 && x->trained < 1e9;
+    for (int64_t i = 0; i < n; i++) same = same && fabs(d[i] / divisor(x, i, n) - 1) < 1e-4;
+    return same;
+}
+
+/* rope_freqs.weight divides the frequencies. */
+static void read_divisors(reading *r, json_t *scaling) {
+    llama3    x = {.theta = number_of(r, "rope.freq_base", 10000)};
+    qp_scope  s = qp_enter(r->ctx);
+    qp_tensor t = qp_cast(qp_file_load(r->ctx, r->file, "rope_freqs.weight", false), QP_F64);
+    int64_t   n = qp_count(t);
+    double   *d = n > 0 && n < 65536 ? malloc((size_t)n * sizeof *d) : NULL;
+    bool      same = d && qp_read(t, QP_F64, d, n) == QP_OK && solve(&x, d, n);
+    free(d);
+    qp_leave(s);
+    if (!same) {
+        fail(r, QP_ERR_UNSUPPORTED, "rope_freqs.weight", "not the divisors of Llama 3's scaling");
+        return;
+    }
+    json_object_set_new(scaling, "rope_type", json_string("llama3"));
+    set_number(scaling, "factor", x.factor);
+    set_number(scaling, "low_freq_factor", LOW);
+    set_number(scaling, "high_freq_factor", HIGH);
+    json_object_set_new(scaling, "original_max_position_embeddings", json_integer((json_int_t)x.trained));
+}
+
+static void read_yarn(reading *r, json_t *scaling) {
+    static const char *const keys[][2] = {{"rope.scaling.yarn_beta_fast", "beta_fast"},
+                                          {"rope.scaling.yarn_beta_slow", "beta_slow"}};
+    double                   length = number_of(r, "rope.scaling.original_context_length", 0);
+    if (length > 0) json_object_set_new(scaling, "original_max_position_embeddings", json_integer((json_int_t)length));
+    for (int i = 0; i < 2; i++)
+        if (value_of(r, keys[i][0])) set_number(scaling, keys[i][1], number_of(r, keys[i][0], 0));
+    if (number_of(r, "rope.scaling.attn_factor", 1) != 1)
+        fail(r, QP_ERR_UNSUPPORTED, "rope.scaling.attn_factor", "expected 1");
+    if (number_of(r, "rope.scaling.yarn_log_multiplier", 0) != 0)
+        fail(r, QP_ERR_UNSUPPORTED, "rope.scaling.yarn_log_multiplier", "expected 0");
+}
+
+static void read_scaling(reading *r) {
+    const qpi_gguf_value *type = value_of(r, "rope.scaling.type");
+    double                factor = number_of(r, "rope.scaling.factor", number_of(r, "rope.scale_linear", 0));
+    json_t               *scaling = json_object();
+    if (has_tensor(r, "rope_freqs.weight")) {
+        read_divisors(r, scaling);
+    } else if (is_text(type, "yarn")) {
+        json_object_set_new(scaling, "rope_type", json_string("yarn"));
+        set_number(scaling, "factor", factor);
+        read_yarn(r, scaling);
+    } else if (factor > 0 && factor != 1 && (!type || is_text(type, "linear"))) {
+        json_object_set_new(scaling, "rope_type", json_string("linear"));
+        set_number(scaling, "factor", factor);
+    } else if (type && !is_text(type, "none") && !is_text(type, "linear")) {
+        fail(r, QP_ERR_UNSUPPORTED, type->key, "expected none, linear or yarn");
+    }
+    if (json_object_size(scaling)) json_object_set(r->config, "rope_scaling", scaling);
+    json_decref(scaling);
+}
+
+/* ---- The config ------------------------------------------------------------------------------------------- */
+
+/* The preset of an architecture; where several hold their models alike, the one of that name. */
+static const qpi_preset *preset_of(const qpi_gguf_value *architecture) {
+    const qpi_preset *found = NULL;
+    for (int i = 0; qpi_presets[i]; i++) {
+        const qpi_preset *p = qpi_presets[i];
+        if (!p->gguf || !is_text(architecture, p->gguf->architecture)) continue;
+        if (!found || !strcmp(p->name, p->gguf->architecture)) found = p;
+    }
+    return found;
+}
+
+static const qpi_preset *named(const char *name) {
+    for (int i = 0; qpi_presets[i]; i++)
+        if (!strcmp(qpi_presets[i]->name, name)) return qpi_presets[i];
+    return NULL;
+}
+
+static void read_vocabulary(reading *r) {
+    static const char *const tokens[][2] = {{"tokenizer.ggml.bos_token_id", "bos_token_id"},
+                                            {"tokenizer.ggml.eos_token_id", "eos_token_id"},
+                                            {"tokenizer.ggml.padding_token_id", "pad_token_id"}};
+    int64_t                  at = qp_file_find(r->file, "token_embd.weight"), id;
+    qp_file_entry            e = qp_file_at(r->file, at);
+    if (at < 0 || e.ndim != 2) {
+        fail(r, QP_ERR_FORMAT, "token_embd.weight", "expected a matrix");
+        return;
+    }
+    json_object_set_new(r->config, "vocab_size", json_integer(e.shape[0]));
+    json_object_set_new(r->config, "tie_word_embeddings", json_boolean(!has_tensor(r, "output.weight")));
+    for (int i = 0; i < 3; i++)
+        if (qpi_gguf_integer(qpi_gguf_find(r->file, tokens[i][0]), 0, &id) && id >= 0 && id < e.shape[0])
+            json_object_set_new(r->config, tokens[i][1], json_integer(id));
+}
+
+/* What the preset's own starting text says of the class and of what GGUF takes for granted. */
+static json_t *begin(reading *r, const qpi_preset *preset) {
+    static const char *const kept[] = {"architectures", "model_type", "hidden_act", "activation_function"};
+    json_t                  *defaults = qpi_json_parse(preset->name, preset->defaults, strlen(preset->defaults), &r->ctx->error);
+    json_t                  *config = defaults ? json_object() : NULL;
+    for (size_t i = 0; config && i < sizeof kept / sizeof *kept; i++) {
+        json_t *value = json_object_get(defaults, kept[i]);
+        if (value) json_object_set(config, kept[i], value);
+    }
+    json_decref(defaults);
+    if (!config && !qp_failed(r->ctx)) qp_fail(r->ctx, QP_ERR_MEMORY, "%s: out of memory", r->path);
+    return config;
+}
+
+json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file) {
+    const qpi_gguf_value *architecture = qpi_gguf_find(file, "general.architecture");
+    const qpi_preset     *preset = preset_of(architecture);
+    if (!preset) {
+        char           shown[QPI_SHOWN];
+        qpi_gguf_texts t = qpi_gguf_texts_of(architecture);
+        const char    *text = "";
+        size_t         n = 0;
+        qpi_gguf_text(&t, &text, &n);
+        qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: general.architecture \"%s\" is none that quipu has", path,
+                qpi_shown(shown, text, n));
+        return NULL;
+    }
+    reading r = {.ctx = ctx, .path = path, .file = file, .family = preset->gguf};
+    if (!strcmp(preset->name, "llama") && number_of(&r, "attention.sliding_window", 0) > 0) preset = named("mistral");
+    r.family = preset->gguf;
+    r.config = begin(&r, preset);
+    if (!r.config) return NULL;
+    check_keys(&r);
+    check_widths(&r);
+    for (const qpi_gguf_key *k = r.family->keys; k->gguf && !qp_failed(ctx); k++) read_key(&r, k);
+    for (int i = 0; r.family->flags && r.family->flags[i][0]; i++)
+        json_object_set_new(r.config, r.family->flags[i][1], json_boolean(has_tensor(&r, r.family->flags[i][0])));
+    if (!qp_failed(ctx)) read_vocabulary(&r);
+    if (!qp_failed(ctx)) read_scaling(&r);
+    if (!qp_failed(ctx)) return r.config;
+    json_decref(r.config);
+    return NULL;
+}
