@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/core.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "format/reader.h"
 
@@ -92,7 +93,11 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
     char buffer[4096];
     *out = (cli_model){.begin = -1};
     folder = cli_model_path(folder, buffer);
-    if (!qpi_path_exists(folder)) return qp_fail(ctx, QP_ERR_IO, "%s: no such folder or file", folder) == QP_OK;
+    if (!qpi_path_is_folder(folder) && !qpi_path_is_gguf(folder)) {
+        qp_fail(ctx, QP_ERR_IO, "%s: %s", folder,
+                qpi_path_exists(folder) ? "expected a model's folder or a GGUF file" : "no such folder or file");
+        return false;
+    }
     /* first, because a missing tokenizer is known at once and weights take a while */
     if (with_tokenizer && !(out->tokenizer = cli_tokenizer_open(ctx, folder))) return false;
     if (qpi_path_is_folder(folder)) {

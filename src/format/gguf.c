@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #define VERSION 3
 #define LONGEST_NAME 65535 /* bytes of a key or name */
@@ -319,6 +320,15 @@ static bool place_tensors(qpi_reader *r, qpi_entry *entries, size_t n, uint64_t 
 /* ---- The file -------------------------------------------------------------------------------------------- */
 
 static bool matches(const qpi_bytes *bytes) { return bytes->size >= 4 && memcmp(bytes->data, "GGUF", 4) == 0; }
+
+bool qpi_path_is_gguf(const char *path) {
+    struct stat st;
+    char        magic[4] = {0};
+    FILE       *f = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
+    bool        yes = f && fread(magic, 1, 4, f) == 4 && !memcmp(magic, "GGUF", 4);
+    if (f) fclose(f);
+    return yes;
+}
 
 static bool read_version(qpi_reader *r) {
     uint32_t version;

@@ -26,6 +26,7 @@ typedef struct qpi_gguf_value qpi_gguf_value;
 const qpi_gguf_value *qpi_gguf_find(const qp_file *f, const char *key);
 const qpi_gguf_value *qpi_gguf_at(const qp_file *f, size_t index);
 bool                  qpi_file_is_gguf(const qp_file *f);
+bool                  qpi_path_is_gguf(const char *path); /* a regular file that begins as such */
 
 /* Element i (0 of what is no array); false and *out as it was: v is NULL, i is past the end, or the
  * value is no integer (BOOL counts: 0, 1) that fits, no number. */

@@ -109,19 +109,11 @@ qp_model *qp_model_new(qp_ctx *ctx, const char *name, const char *config) {
     return json ? make(ctx, name, json, NULL, NULL, (qp_model_options){0}) : NULL;
 }
 
-static bool is_gguf(const char *path) {
-    char  magic[4] = {0};
-    FILE *f = fopen(path, "rb");
-    bool  yes = f && fread(magic, 1, 4, f) == 4 && !memcmp(magic, "GGUF", 4);
-    if (f) fclose(f);
-    return yes;
-}
-
 qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options) {
     struct stat st;
     char        name[4096];
     if (!ctx || qp_failed(ctx)) return NULL;
-    bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode), gguf = !folder && S_ISREG(st.st_mode) && is_gguf(path);
+    bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode), gguf = !folder && qpi_path_is_gguf(path);
     if (snprintf(name, sizeof name, folder ? "%s/config.json" : "%s", path) >= (int)sizeof name) {
         qp_fail(ctx, QP_ERR_ARGUMENT, "model: the path is too long: %.100s...", path);
         return NULL;
