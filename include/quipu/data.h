@@ -83,6 +83,7 @@ QP_API bool        qp_tokenizer_is_special(const qp_tokenizer *t, int32_t id);
 /* The token that ends a text, -1 if there is none: "<|endoftext|>", "<|end_of_text|>", "</s>"
  * or "<eos>", whichever comes first, unless set. tokenizer.json does not say; a model's
  * config does. */
+#define QP_MAX_ENDS 16
 QP_API int32_t qp_tokenizer_end(const qp_tokenizer *t);
 QP_API void    qp_tokenizer_set_end(qp_tokenizer *t, int32_t id); /* before any other use */
 
@@ -95,16 +96,29 @@ typedef struct {
 QP_API QP_MUST_CHECK qp_status qp_encode(qp_ctx *ctx, const qp_tokenizer *t, const char *text, size_t bytes,
                                          qp_encode_options options, qp_ids *out);
 
+/* The same for two texts, as encoders of pairs take them, with what the file's template puts around and between them
+ * if options say so; b NULL: for one. types, if not NULL, gets one number for each id: which text it belongs to, as the
+ * template says (0 and 1, as a rule). UNSUPPORTED: the template has no place for a second text. */
+QP_API QP_MUST_CHECK qp_status qp_encode_pair(qp_ctx *ctx, const qp_tokenizer *t, const char *a, size_t a_bytes,
+                                              const char *b, size_t b_bytes, qp_encode_options options, qp_ids *out,
+                                              qp_ids *types);
+
 /* Appends the bytes of n ids; with skip_special without those of special tokens. ARGUMENT: an id
  * is no token. Added tokens yield their text. */
 QP_API QP_MUST_CHECK qp_status qp_decode(qp_ctx *ctx, const qp_tokenizer *t, const int32_t *ids, int64_t n,
                                          bool skip_special, qp_text *out);
 
-/* Decoding id by id: bytes that may yet become a character are held back until it is complete.
- * Start with {0}; qp_decode_end appends what is still held. */
+/* Decoding id by id, to the same text: what the next ids may yet change is held back (bytes that may become a
+ * character; all of the text where a decoder needs all of it). Start with {0}; qp_decode_end appends what is still
+ * held and makes the state fresh again. */
 typedef struct {
-    char held[4];
-    int  count;
+    const qp_tokenizer *tokenizer;
+    char                held[4];
+    int                 count;
+    int32_t             last;     /* a token that waits for the next, plus 1 */
+    int64_t             position; /* tokens so far */
+    int64_t             stripped, trailing;
+    qp_ids              ids;
 } qp_decoding;
 QP_API QP_MUST_CHECK qp_status qp_decode_next(qp_ctx *ctx, const qp_tokenizer *t, qp_decoding *state,
                                               int32_t id, bool skip_special, qp_text *out);

@@ -3,7 +3,7 @@
 #define QUIPU_DATA_ADDED_H
 
 #include "core/error.h"
-#include "format/buffer.h"
+#include "data/trie.h"
 
 typedef struct {
     const char *text;
@@ -14,15 +14,16 @@ typedef struct {
 
 /* Finds the leftmost and there the longest of a set of texts. */
 typedef struct {
-    struct qpi_trie_node *nodes;
-    size_t                count, capacity;
-    bool                  first[256]; /* may a text begin with this byte? */
-    int                   only;       /* the one byte that they begin with, -1: there are several */
+    qpi_trie trie; /* values are places in the list of added tokens */
+    bool     any;
+    int      only; /* the one byte that they begin with, -1: there are several */
 } qpi_matcher;
 
-#define QPI_ADDED_LONGEST 1024 /* bytes of one text: bounds the time at each place */
+#define QPI_ADDED_LONGEST 512 /* bytes of one text: bounds the time at each place */
 
-bool qpi_matcher_add(qpi_matcher *m, const char *text, size_t n, uint32_t value, qpi_error *e);
+/* Of a list's tokens those that are normalized, or those that are not. Where two have the same text the first
+ * counts. */
+bool qpi_matcher_make(qpi_matcher *m, const qpi_added *list, size_t n, bool normalized, qpi_error *e);
 /* The next text at or after `from`; false if there is none. */
 bool qpi_matcher_next(const qpi_matcher *m, const uint8_t *text, size_t n, size_t from, size_t *begin,
                       size_t *end, uint32_t *value);

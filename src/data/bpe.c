@@ -1,12 +1,14 @@
 /* Encoding: within a word, of all adjacent pairs that merge the one of lowest rank (and of
  * those the leftmost) becomes one token, until none is left. Short words are scanned for it,
- * long ones keep a heap, and short words are remembered. */
+ * long ones keep a heap. */
+#define _POSIX_C_SOURCE 200809L
 #include "data/bpe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/characters.h"
 #include "data/tokenizer.h"
 #include "format/json.h"
 #include "format/os.h"
@@ -14,9 +16,6 @@
 
 #define NONE UINT64_MAX
 #define SHORT 48 /* bytes up to which scanning beats the heap */
-#define CACHE_BITS 15
-#define CACHE_WORD 16     /* most bytes of a word that is remembered */
-#define CACHE_IDS 3       /* and most of its tokens */
 #define LONGEST INT32_MAX /* bytes of a word */
 
 typedef struct {
@@ -25,19 +24,20 @@ typedef struct {
 } slot;
 
 struct qpi_bpe {
-    slot         *slots;
-    size_t        slot_count, count;
-    int           shift;
-    uint64_t      multiplier; /* odd, and different each time: no file can make pairs collide */
-    int32_t       byte_id[256];
-    qpi_bpe_flags flags;
+    slot    *slots;
+    size_t   slot_count, count;
+    int      shift;
+    uint64_t multiplier;   /* odd, and different each time: no file can make pairs collide */
+    bool     bytes;        /* words stand for their bytes; otherwise for characters */
+    int32_t  byte_id[256]; /* of bytes; of characters without a token: <0x00> to <0xFF> */
+    bool     ignore_merges, fuse_unknown, byte_fallback;
+    char    *unknown; /* the token of what has none; NULL: that is left out */
+    int32_t  unknown_id;
+    /* Of characters alone. */
+    qpi_characters characters;
+    char          *prefix, *suffix; /* of characters behind the first, of the last; NULL: none */
+    bool           spaced;          /* no pair merges across the beginning of a word that U+2581 marks */
 };
-
-typedef struct {
-    uint64_t head, tail; /* the word's bytes */
-    int32_t  ids[CACHE_IDS];
-    uint8_t  size, count; /* size 0: empty */
-} memory;
 
 typedef struct { /* a symbol of a long word */
     int32_t id;  /* QPI_NO_TOKEN: merged into the one before */
@@ -45,7 +45,6 @@ typedef struct { /* a symbol of a long word */
 } symbol;
 
 struct qpi_bpe_work {
-    memory    cache[1 << CACHE_BITS];
     symbol   *symbols;
     uint64_t *heap; /* rank << 32 | place */
     size_t    symbol_capacity, heap_capacity, heap_count;
@@ -105,25 +104,95 @@ bool qpi_bpe_merge(qpi_bpe *m, int32_t a, int32_t b, uint32_t rank, int32_t id, 
     return true;
 }
 
-void qpi_bpe_finish(qpi_bpe *m, const qp_tokenizer *t, qpi_bpe_flags flags) {
-    m->flags = flags;
-    for (int i = 0; i < 256; i++) {
-        char             text[4];
-        size_t           n = qpi_utf8_encode(qpi_byte_to_code((uint8_t)i), text);
-        const qpi_token *token = qpi_vocab_at(&t->vocab, qpi_vocab_find(&t->vocab, text, n));
-        m->byte_id[i] =
-            token && (token->flags & QPI_TOKEN_MODEL) ? (int32_t)(token - t->vocab.tokens) : QPI_NO_TOKEN;
-    }
+/* ---- Making the model ----------------------------------------------------------------- */
+
+#define LONGEST_AFFIX 64 /* bytes of prefix and suffix: bounds what a character may become */
+
+static bool copy(char **to, const char *from) {
+    free(*to);
+    *to = from && *from ? strdup(from) : NULL;
+    return *to || !from || !*from;
 }
 
-bool qpi_bpe_is_bytes(const qpi_bpe *m) {
+static bool is_space_mark(const char *p, size_t n) { return n >= 3 && memcmp(p, "\xE2\x96\x81", 3) == 0; }
+
+/* U+2581 stands behind another character. */
+static bool holds_word_start(const qpi_token *t) {
+    bool other = false;
+    for (size_t i = 0, step; i < t->text_size; i += step) {
+        bool mark = is_space_mark(t->text + i, t->text_size - i);
+        step = mark ? 3 : 1;
+        if (mark && other) return true;
+        other = !mark;
+    }
+    return false;
+}
+
+/* The byte-level characters' tokens; false if one is missing. */
+static bool find_bytes(qpi_bpe *m, const qp_tokenizer *t) {
+    bool all = true;
+    for (int i = 0; i < 256; i++) {
+        char text[4];
+        m->byte_id[i] = qpi_model_token(t, text, qpi_utf8_encode(qpi_byte_to_code((uint8_t)i), text));
+        all &= m->byte_id[i] >= 0;
+    }
+    return all;
+}
+
+static bool is_identity(const qpi_bpe *m) {
     for (int i = 0; i < 256; i++)
         if (m->byte_id[i] != i) return false;
     return true;
 }
 
+static bool find_characters(qpi_bpe *m, const qp_tokenizer *t) {
+    m->spaced = !m->prefix && !m->suffix;
+    for (size_t i = 0; i < m->slot_count && m->spaced; i++)
+        if (m->slots[i].value != NONE)
+            m->spaced = !holds_word_start(&t->vocab.tokens[(uint32_t)m->slots[i].value]);
+    qpi_byte_tokens(t, m->byte_id);
+    for (size_t id = 0; id < t->vocab.size; id++) {
+        const qpi_token *token = &t->vocab.tokens[id];
+        uint32_t         code;
+        if ((token->flags & QPI_TOKEN_MODEL) && token->text_size &&
+            qpi_utf8_decode(token->text, token->text_size, &code) == token->text_size &&
+            !qpi_characters_set(&m->characters, code, (int32_t)id))
+            return false;
+    }
+    return true;
+}
+
+static bool build(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
+    qpi_bpe *m = t->model;
+    if (!copy(&m->unknown, o->unknown) || !copy(&m->prefix, o->prefix) || !copy(&m->suffix, o->suffix))
+        return qpi_fail_memory(e, "tokenizer") == QP_OK;
+    m->ignore_merges = o->ignore_merges;
+    m->fuse_unknown = o->fuse_unknown;
+    m->byte_fallback = o->byte_fallback;
+    m->unknown_id = m->unknown ? qpi_model_token(t, m->unknown, strlen(m->unknown)) : QPI_NO_TOKEN;
+    if ((m->prefix && strlen(m->prefix) > LONGEST_AFFIX) || (m->suffix && strlen(m->suffix) > LONGEST_AFFIX))
+        return qpi_fail(e, QP_ERR_UNSUPPORTED, "model: a prefix or suffix of more than %d bytes is not supported",
+                        LONGEST_AFFIX) == QP_OK;
+    bool all = find_bytes(m, t);
+    m->bytes = t->pretokenizer.byte_level && !m->prefix && !m->suffix && (all || !m->byte_fallback);
+    if (m->bytes && m->count == 0 && t->pretokenizer.count == 0 && is_identity(m)) {
+        t->kind->free(m);
+        t->model = NULL;
+        t->kind = &qpi_tokenizer_byte;
+        return true;
+    }
+    if (m->bytes) return true;
+    qpi_json at = qpi_json_root("pre_tokenizer", NULL, e);
+    return qpi_pretokenizer_unfold(&t->pretokenizer, &at) &&
+           (find_characters(m, t) || qpi_fail_memory(e, "tokenizer") == QP_OK);
+}
+
 static void free_model(void *model) {
     qpi_bpe *m = model;
+    qpi_characters_free(&m->characters);
+    free(m->unknown);
+    free(m->prefix);
+    free(m->suffix);
     free(m->slots);
     free(m);
 }
@@ -135,21 +204,80 @@ void qpi_bpe_work_free(struct qpi_bpe_work *w) {
     free(w);
 }
 
-/* ---- Merging -------------------------------------------------------------------------- */
+/* ---- Symbols -------------------------------------------------------------------------- */
 
 /* The symbols of n bytes, before any merge. */
-static size_t start(const qpi_bpe *m, const uint8_t *text, size_t n, int32_t *ids) {
-    size_t count = 0;
-    bool   unknown = false;
+static bool start_bytes(const qpi_bpe *m, qpi_encoder *w, const uint8_t *text, size_t n, size_t *count) {
+    if (!qpi_ids_reserve(w->out, n)) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
+    int32_t *ids = w->out->data + w->out->count;
+    bool     unknown = false;
     for (size_t i = 0; i < n; i++) {
         int32_t id = m->byte_id[text[i]];
         bool    known = id != QPI_NO_TOKEN;
-        if (!known) id = unknown && m->flags.fuse_unknown ? QPI_NO_TOKEN : m->flags.unknown;
-        if (id != QPI_NO_TOKEN) ids[count++] = id;
+        if (!known && m->unknown) {
+            if (m->unknown_id < 0) return qpi_no_unknown(w, m->unknown);
+            id = unknown && m->fuse_unknown ? QPI_NO_TOKEN : m->unknown_id;
+        }
+        if (id != QPI_NO_TOKEN) ids[(*count)++] = id;
         unknown = !known;
     }
-    return count;
+    return true;
 }
+
+/* A character with what its place in the word adds to it; the size. */
+static size_t with_affixes(const qpi_bpe *m, const uint8_t *text, size_t n, bool first, bool last, char *out) {
+    size_t size = 0, k;
+    if (!first && m->prefix) memcpy(out, m->prefix, size = strlen(m->prefix));
+    memcpy(out + size, text, n);
+    size += n;
+    if (last && m->suffix) memcpy(out + size, m->suffix, k = strlen(m->suffix)), size += k;
+    return size;
+}
+
+/* The symbols of n bytes' characters. An unknown one waits for the next that has a token, as in `tokenizers`: bytes
+ * that stand for a character come before it. */
+static bool start_characters(const qpi_bpe *m, const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n,
+                             size_t *count) {
+    size_t most = n * (1 + (m->prefix ? strlen(m->prefix) : 0)) + LONGEST_AFFIX + 1;
+    char   whole[2 * LONGEST_AFFIX + 4];
+    bool   waits = false;
+    if (!qpi_ids_reserve(w->out, most)) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
+    int32_t *ids = w->out->data + w->out->count;
+    for (size_t at = 0, step; at < n; at += step) {
+        uint32_t    code = UINT32_MAX;
+        int32_t     id;
+        const char *s = (const char *)text + at;
+        step = qpi_utf8_decode(s, n - at, &code);
+        if (!step) step = 1;
+        size_t size = step;
+        if (m->prefix || m->suffix) {
+            size = with_affixes(m, text + at, step, at == 0, at + step == n, whole);
+            s = whole;
+            id = qpi_model_token(t, s, size);
+        } else {
+            id = qpi_characters_get(&m->characters, code);
+        }
+        if (id >= 0) {
+            if (waits) ids[(*count)++] = m->unknown_id;
+            waits = false;
+            ids[(*count)++] = id;
+            continue;
+        }
+        bool bytes = m->byte_fallback;
+        for (size_t i = 0; bytes && i < size; i++) bytes = m->byte_id[(uint8_t)s[i]] >= 0;
+        if (bytes) {
+            for (size_t i = 0; i < size; i++) ids[(*count)++] = m->byte_id[(uint8_t)s[i]];
+        } else if (m->unknown) {
+            if (m->unknown_id < 0) return qpi_no_unknown(w, m->unknown);
+            if (waits && !m->fuse_unknown) ids[(*count)++] = m->unknown_id;
+            waits = true;
+        }
+    }
+    if (waits) ids[(*count)++] = m->unknown_id;
+    return true;
+}
+
+/* ---- Merging -------------------------------------------------------------------------- */
 
 static size_t merge_short(const qpi_bpe *m, int32_t *ids, size_t n) {
     uint64_t pairs[SHORT];
@@ -227,109 +355,83 @@ static bool merge_long(const qpi_bpe *m, struct qpi_bpe_work *w, int32_t *ids, s
 
 /* ---- Words ---------------------------------------------------------------------------- */
 
-typedef struct {
-    const qp_tokenizer *t;
-    qpi_encoder        *w;
-} job;
-
-static inline uint64_t load(const uint8_t *p, size_t bytes) {
-    uint64_t x = 0;
-    memcpy(&x, p, bytes);
-    return x;
+/* Appends the ids of a word, or of a part of one that nothing merges across. */
+static bool encode_part(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
+    const qpi_bpe *m = t->model;
+    size_t         count = 0;
+    if (n > LONGEST)
+        return qpi_fail(&w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long", n) == QP_OK;
+    if (!(m->bytes ? start_bytes(m, w, text, n, &count) : start_characters(m, t, w, text, n, &count))) return false;
+    int32_t *ids = w->out->data + w->out->count;
+    if (count <= SHORT)
+        count = merge_short(m, ids, count);
+    else if (count > LONGEST || !merge_long(m, w->bpe, ids, &count))
+        return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
+    w->out->count += (int64_t)count;
+    return true;
 }
 
-/* The bytes of a word of 1 to 16, as two numbers that with its size determine it. */
-static inline void pack(const uint8_t *p, size_t n, uint64_t *head, uint64_t *tail) {
-    if (n >= 8)
-        *head = load(p, 8), *tail = load(p + n - 8, 8);
-    else if (n >= 4)
-        *head = load(p, 4), *tail = load(p + n - 4, 4);
-    else
-        *head = (uint64_t)p[0] | (uint64_t)p[n / 2] << 8, *tail = p[n - 1];
+/* The end of the part that starts with the text: where a word begins behind something else. */
+static size_t part_end(const uint8_t *text, size_t n) {
+    size_t at = 0;
+    while (is_space_mark((const char *)text + at, n - at)) at += 3;
+    while (at < n) {
+        const uint8_t *p = memchr(text + at, 0xE2, n - at);
+        if (!p) return n;
+        at = (size_t)(p - text);
+        if (is_space_mark((const char *)p, n - at)) return at;
+        at++;
+    }
+    return n;
 }
 
-static inline memory *remembered(struct qpi_bpe_work *b, uint64_t head, uint64_t tail, size_t n) {
-    uint64_t hash = (head ^ (tail << 29 | tail >> 35) ^ (uint64_t)n << 59) * UINT64_C(0x9E3779B97F4A7C15);
-    hash = (hash ^ hash >> 29) * UINT64_C(0xBF58476D1CE4E5B9);
-    return &b->cache[hash >> (64 - CACHE_BITS)];
-}
-
-static bool put_ids(qpi_encoder *w, const int32_t *ids, size_t n) {
-    if (w->out->capacity - w->out->count < (int64_t)n && !qpi_ids_reserve(w->out, n)) return false;
-    if (n) memcpy(w->out->data + w->out->count, ids, n * sizeof *ids);
-    w->out->count += (int64_t)n;
+static bool encode_parts(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
+    for (size_t size; n; text += size, n -= size) {
+        size = part_end(text, n);
+        uint64_t        head, tail;
+        qpi_known_word *known = size <= QPI_CACHE_WORD ? qpi_cached(w->cache, text, size, &head, &tail) : NULL;
+        if (known && known->size == size && known->head == head && known->tail == tail) {
+            if (!qpi_put_ids(w, known->ids, known->count)) return false;
+            continue;
+        }
+        int64_t before = w->out->count;
+        if (!encode_part(t, w, text, size)) return false;
+        int64_t count = w->out->count - before;
+        if (!known || count > QPI_CACHE_IDS) continue;
+        *known = (qpi_known_word){.head = head, .tail = tail, .size = (uint8_t)size, .count = (uint8_t)count};
+        if (count) memcpy(known->ids, w->out->data + before, (size_t)count * sizeof *known->ids);
+    }
     return true;
 }
 
 /* The token that the whole word is, with ignore_merges. */
-static bool whole_word(const job *j, const uint8_t *text, size_t n, int32_t *id) {
-    qpi_buffer *b = &j->w->scratch;
-    b->count = 0;
-    if (!qpi_byte_level(b, text, n)) return false;
-    int32_t found = qpi_vocab_find(&j->t->vocab, b->data, b->count);
-    *id = found >= 0 && (j->t->vocab.tokens[found].flags & QPI_TOKEN_MODEL) ? found : QPI_NO_TOKEN;
+static bool whole_word(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, int32_t *id) {
+    const qpi_bpe *m = t->model;
+    w->scratch.count = 0;
+    if (m->bytes && !qpi_byte_level(&w->scratch, text, n)) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
+    *id = m->bytes ? qpi_model_token(t, w->scratch.data, w->scratch.count)
+                   : qpi_model_token(t, (const char *)text, n);
     return true;
 }
 
-/* A word that was not remembered: appends its ids. */
-static bool encode_new(const job *j, const uint8_t *text, size_t n) {
-    const qpi_bpe *m = j->t->model;
+static bool encode_word(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
+    const qpi_bpe *m = t->model;
     int32_t        id;
-    if (m->flags.ignore_merges) {
-        if (!whole_word(j, text, n, &id)) return false;
-        if (id != QPI_NO_TOKEN) return put_ids(j->w, &id, 1);
+    if (m->ignore_merges) {
+        if (!whole_word(t, w, text, n, &id)) return false;
+        if (id != QPI_NO_TOKEN) return qpi_put_ids(w, &id, 1);
+        return encode_part(t, w, text, n);
     }
-    if (!qpi_ids_reserve(j->w->out, n)) return false;
-    int32_t *ids = j->w->out->data + j->w->out->count;
-    size_t   count = start(m, text, n, ids);
-    if (count <= SHORT)
-        count = merge_short(m, ids, count);
-    else if (!merge_long(m, j->w->bpe, ids, &count))
-        return false;
-    j->w->out->count += (int64_t)count;
-    return true;
+    return m->spaced ? encode_parts(t, w, text, n) : encode_part(t, w, text, n);
 }
 
-static bool encode_word(void *arg, const uint8_t *text, size_t n) {
-    const job *j = arg;
-    uint64_t   head, tail;
-    if (n > CACHE_WORD) {
-        if (n > LONGEST)
-            return qpi_fail(&j->w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long",
-                            n) == QP_OK;
-        return encode_new(j, text, n) || qpi_fail_memory(&j->w->error, "tokenizer") == QP_OK;
-    }
-    pack(text, n, &head, &tail);
-    memory *known = remembered(j->w->bpe, head, tail, n);
-    bool    ok;
-    if (known->size == n && known->head == head && known->tail == tail) {
-        ok = put_ids(j->w, known->ids, known->count);
-    } else {
-        int64_t before = j->w->out->count;
-        ok = encode_new(j, text, n);
-        int64_t count = j->w->out->count - before;
-        if (ok && count <= CACHE_IDS) {
-            *known = (memory){.head = head, .tail = tail, .size = (uint8_t)n, .count = (uint8_t)count};
-            if (count) memcpy(known->ids, j->w->out->data + before, (size_t)count * sizeof *known->ids);
-        }
-    }
-    return ok || qpi_fail_memory(&j->w->error, "tokenizer") == QP_OK;
-}
-
-static bool encode(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
-    job j = {t, w};
+static bool encode(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, bool first) {
     if (!w->bpe && !(w->bpe = calloc(1, sizeof *w->bpe)))
         return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
-    return qpi_pretokenize(&t->pretokenizer, &w->split, text, n, encode_word, &j);
-}
-
-static size_t cut(const qp_tokenizer *t, const uint8_t *text, size_t n, size_t from) {
-    return qpi_pretokenizer_cut(&t->pretokenizer, text, n, from);
+    return qpi_encode_words(t, w, text, n, first, encode_word);
 }
 
 /* ---- Writing -------------------------------------------------------------------------- */
-
-static bool put(qpi_buffer *out, const char *text) { return qpi_buffer_put(out, text, strlen(text)); }
 
 static int by_value(const void *a, const void *b) {
     const slot *x = a, *y = b;
@@ -342,10 +444,10 @@ static bool has_space(const qpi_token *t) { return memchr(t->text, ' ', t->text_
  * space. */
 static bool print_merge(const qpi_token *a, const qpi_token *b, qpi_buffer *scratch, qpi_buffer *out) {
     if (has_space(a) || has_space(b))
-        return put(out, "[") && qpi_json_print_string(out, a->text, a->text_size) && put(out, ",") &&
-               qpi_json_print_string(out, b->text, b->text_size) && put(out, "]");
+        return qpi_put_text(out, "[") && qpi_json_print_string(out, a->text, a->text_size) && qpi_put_text(out, ",") &&
+               qpi_json_print_string(out, b->text, b->text_size) && qpi_put_text(out, "]");
     scratch->count = 0;
-    return qpi_buffer_put(scratch, a->text, a->text_size) && put(scratch, " ") &&
+    return qpi_buffer_put(scratch, a->text, a->text_size) && qpi_put_text(scratch, " ") &&
            qpi_buffer_put(scratch, b->text, b->text_size) &&
            qpi_json_print_string(out, scratch->data, scratch->count);
 }
@@ -362,33 +464,36 @@ static bool print_merges(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *ou
     for (size_t i = 0; ok && i < n; i++) {
         const qpi_token *a = &t->vocab.tokens[sorted[i].key >> 32],
                         *b = &t->vocab.tokens[(uint32_t)sorted[i].key];
-        ok = put(out, i ? ",\n" : "\n") && print_merge(a, b, &scratch, out);
+        ok = qpi_put_text(out, i ? ",\n" : "\n") && print_merge(a, b, &scratch, out);
     }
     qpi_buffer_free(&scratch);
     free(sorted);
     return ok;
 }
 
+static bool print_option(qpi_buffer *out, const char *key, const char *text) {
+    return qpi_put_text(out, key) &&
+           (text ? qpi_json_print_string(out, text, strlen(text)) : qpi_put_text(out, "null"));
+}
+
+static bool print_flag(qpi_buffer *out, const char *key, bool value) {
+    return qpi_put_text(out, key) && qpi_put_text(out, value ? "true" : "false");
+}
+
 bool qpi_bpe_print(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *out) {
-    const qpi_token *unknown = m ? qpi_vocab_at(&t->vocab, m->flags.unknown) : NULL;
-    bool             ok = put(out, "{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":"), first = true;
-    ok = ok && (unknown ? qpi_json_print_string(out, unknown->text, unknown->text_size) : put(out, "null")) &&
-         put(out, ",\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":") &&
-         put(out, m && m->flags.fuse_unknown ? "true" : "false") &&
-         put(out, ",\"byte_fallback\":false,\"ignore_merges\":") &&
-         put(out, m && m->flags.ignore_merges ? "true" : "false") && put(out, ",\"vocab\":{");
-    for (size_t i = 0; ok && i < t->vocab.size; i++) {
-        const qpi_token *token = &t->vocab.tokens[i];
-        char             number[24];
-        if (!token->text || !(token->flags & QPI_TOKEN_MODEL)) continue;
-        snprintf(number, sizeof number, ":%zu", i);
-        ok = put(out, first ? "\n" : ",\n") && qpi_json_print_string(out, token->text, token->text_size) &&
-             put(out, number);
-        first = false;
-    }
-    return ok && put(out, "},\"merges\":[") && (!m || print_merges(t, m, out)) && put(out, "]}");
+    static const qpi_bpe none;
+    const qpi_bpe       *o = m ? m : &none;
+    return qpi_put_text(out, "{\"type\":\"BPE\",\"dropout\":null") &&
+           print_option(out, ",\"unk_token\":", o->unknown) &&
+           print_option(out, ",\"continuing_subword_prefix\":", o->prefix) &&
+           print_option(out, ",\"end_of_word_suffix\":", o->suffix) &&
+           print_flag(out, ",\"fuse_unk\":", o->fuse_unknown) &&
+           print_flag(out, ",\"byte_fallback\":", o->byte_fallback) &&
+           print_flag(out, ",\"ignore_merges\":", o->ignore_merges) && qpi_put_text(out, ",") &&
+           qpi_print_vocab(t, out) && qpi_put_text(out, ",\"merges\":[") && (!m || print_merges(t, m, out)) &&
+           qpi_put_text(out, "]}");
 }
 
 static bool save(const qp_tokenizer *t, qpi_buffer *out) { return qpi_bpe_print(t, t->model, out); }
 
-const qpi_tokenizer_kind qpi_tokenizer_bpe = {"bpe", encode, cut, save, free_model};
+const qpi_tokenizer_kind qpi_tokenizer_bpe = {"bpe", "BPE", build, encode, save, free_model};

@@ -346,32 +346,26 @@ static bool start_words(trainer *r) {
     return end_step(r);
 }
 
+#define BYTE_LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":"
+
+static bool set_part(trainer *r, qpi_part part, const char *json) {
+    return qpi_tokenizer_part(r->t, part, "tokenizer", json, strlen(json), r->error);
+}
+
 static bool start_pattern(trainer *r, const char *pattern) {
-    static const struct {
-        const char    *name;
-        qpi_split_kind kind;
-    } names[] = {{"gpt2", QPI_SPLIT_GPT2}, {"llama3", QPI_SPLIT_LLAMA3}, {"qwen2", QPI_SPLIT_QWEN2}};
-    qpi_split split = {.kind = pattern ? qpi_split_of(pattern) : QPI_SPLIT_GPT2};
-    for (size_t i = 0; pattern && i < sizeof names / sizeof *names; i++)
-        if (strcmp(names[i].name, pattern) == 0) split.kind = names[i].kind;
-    if (split.kind == QPI_SPLIT_REGEX && !(split.regex = qpi_regex_new(pattern, r->error))) return false;
-    r->t->pretokenizer.stages[r->t->pretokenizer.count++] = split;
-    if (split.kind == QPI_SPLIT_GPT2)
-        return qpi_tokenizer_describe(
-            r->t,
-            "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}",
-            r->error);
-    const char *text = split.regex ? pattern : qpi_split_pattern(split.kind);
+    const char *named = pattern ? qpi_pattern_named(pattern) : NULL;
+    if (!set_part(r, QPI_PART_DECODER,
+                  "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true}"))
+        return false;
+    if (!pattern || strcmp(pattern, "gpt2") == 0) return set_part(r, QPI_PART_PRETOKENIZER, BYTE_LEVEL "true}");
+    if (named) pattern = named;
     r->text.count = 0;
     static const char head[] =
         "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":";
-    static const char tail[] =
-        "},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":"
-        "false,\"trim_offsets\":true,\"use_regex\":false}]}";
-    bool ok = qpi_buffer_put(&r->text, head, sizeof head - 1) &&
-              qpi_json_print_string(&r->text, text, strlen(text)) &&
+    static const char tail[] = "},\"behavior\":\"Isolated\",\"invert\":false}," BYTE_LEVEL "false}]}";
+    bool              ok = qpi_put_text(&r->text, head) && qpi_json_print_string(&r->text, pattern, strlen(pattern)) &&
               qpi_buffer_put(&r->text, tail, sizeof tail); /* with the final 0 */
-    return ok ? qpi_tokenizer_describe(r->t, r->text.data, r->error) : out_of_memory(r);
+    return ok ? set_part(r, QPI_PART_PRETOKENIZER, r->text.data) : out_of_memory(r);
 }
 
 /* ---- Public --------------------------------------------------------------------------- */
@@ -397,15 +391,7 @@ static bool begin(trainer *r, const qp_bpe_options *o) {
 
 static bool learn(trainer *r) {
     if (!start_words(r) || !merge_all(r)) return false;
-    for (size_t id = 0; id < r->t->vocab.size; id++) {
-        if (r->t->vocab.tokens[id].flags & QPI_TOKEN_ADDED)
-            qpi_vocab_set_plain(&r->t->vocab, (int32_t)id);
-        else if (!qpi_vocab_set_byte_level(&r->t->vocab, (int32_t)id, r->error))
-            return false;
-    }
-    qpi_bpe_finish(r->t->model, r->t, (qpi_bpe_flags){.unknown = QPI_NO_TOKEN});
-    qpi_tokenizer_finish(r->t);
-    return true;
+    return qpi_tokenizer_finish(r->t, &(qpi_model_options){0}, r->error);
 }
 
 static qp_tokenizer *end(trainer *r, bool ok) {

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "core/core.h"
-#include "data/bpe.h"
 #include "data/tokenizer.h"
 #include "data/unicode.h"
 #include "format/os.h"
@@ -31,7 +30,7 @@ qpi_encoder *qpi_encoder_take(const qp_tokenizer *shared, qpi_error *e) {
         return NULL;
     }
     w->error = (qpi_error){0};
-    w->split.error = &w->error;
+    w->split.error = w->normal.error = &w->error;
     return w;
 }
 
@@ -89,7 +88,7 @@ static bool is_foreign(const qpi_foreign *f, const uint8_t *begin, const uint8_t
 
 static bool find_added(const qp_tokenizer *t, bool normalized, bool literal, const qpi_foreign *f, const uint8_t *text,
                        size_t n, visit_fn *visit, void *arg) {
-    const qpi_matcher *m = &t->matchers[normalized][literal];
+    const qpi_matcher *m = &t->matchers[normalized];
     search             s = {.text = text, .n = n};
     size_t             from = 0, begin, end;
     uint32_t           which;
@@ -100,7 +99,7 @@ static bool find_added(const qp_tokenizer *t, bool normalized, bool literal, con
             continue;
         }
         from = end; /* even when more is stripped, as `tokenizers` does it */
-        if (!settle(a, &s, &begin, &end) || begin >= end) continue;
+        if ((literal && a->special) || !settle(a, &s, &begin, &end) || begin >= end) continue;
         if (s.done < begin && !visit(arg, text + s.done, begin - s.done, QPI_NO_TOKEN)) return false;
         if (!visit(arg, NULL, 0, a->id)) return false;
         s.done = end;
@@ -115,40 +114,40 @@ typedef struct {
     qpi_encoder        *w;
     bool                literal;
     const qpi_foreign  *foreign;
+    const uint8_t      *begin; /* where what is encoded now begins, if that is the beginning of all; or NULL */
 } job;
 
-static bool fail_memory(qpi_encoder *w) { return qpi_fail_memory(&w->error, "tokenizer") == QP_OK; }
-
-static bool put_id(qpi_encoder *w, int32_t id) {
-    if (!qpi_ids_reserve(w->out, 1)) return fail_memory(w);
-    w->out->data[w->out->count++] = id;
-    return true;
-}
+static bool put_id(qpi_encoder *w, int32_t id) { return qpi_put_ids(w, &id, 1); }
 
 static bool encode_normal(void *arg, const uint8_t *text, size_t n, int32_t id) {
     const job *j = arg;
-    return text ? j->t->kind->encode(j->t, j->w, text, n) : put_id(j->w, id);
+    return text ? j->t->kind->encode(j->t, j->w, text, n, text == j->begin) : put_id(j->w, id);
 }
 
-static bool encode_gap(const job *j, const uint8_t *text, size_t n) {
+static bool encode_gap(job *j, const uint8_t *text, size_t n) {
+    bool first = text == j->begin;
     /* behind normalisation nobody knows who wrote what */
     bool literal = j->literal || is_foreign(j->foreign, text, text + n);
-    if (!qpi_normalize(&j->t->normalizer, &text, &n, &j->w->normal)) return fail_memory(j->w);
-    return find_added(j->t, true, literal, NULL, text, n, encode_normal, (void *)j);
+    if (!qpi_normalize(&j->t->normalizer, &j->w->normal, &text, &n, &first)) return false;
+    job inner = *j;
+    inner.begin = first ? text : NULL;
+    return find_added(j->t, true, literal, NULL, text, n, encode_normal, &inner);
 }
 
 static bool visit_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
-    const job *j = arg;
+    job *j = arg;
     return text ? encode_gap(j, text, n) : put_id(j->w, id);
 }
 
-static bool encode_piece(const job *j, const qpi_piece *p) {
+static bool encode_piece(job *j, const qpi_piece *p) {
     if (!p->text) return put_id(j->w, p->id);
-    if (p->whole) return find_added(j->t, false, j->literal, j->foreign, p->text, p->size, visit_gap, (void *)j);
+    j->begin = p->first ? p->text : NULL;
+    if (p->whole) return find_added(j->t, false, j->literal, j->foreign, p->text, p->size, visit_gap, j);
     const uint8_t *text = p->text;
     size_t         n = p->size;
-    if (!qpi_normalize(&j->t->normalizer, &text, &n, &j->w->normal)) return fail_memory(j->w);
-    return j->t->kind->encode(j->t, j->w, text, n);
+    bool           first = p->first;
+    if (!qpi_normalize(&j->t->normalizer, &j->w->normal, &text, &n, &first)) return false;
+    return j->t->kind->encode(j->t, j->w, text, n, first);
 }
 
 /* ---- Pieces --------------------------------------------------------------------------- */
@@ -157,8 +156,14 @@ typedef struct {
     const qp_tokenizer *t;
     qpi_pieces         *pieces;
     bool                literal;
+    const uint8_t      *begin;
     qpi_error          *error;
 } cutting;
+
+size_t qpi_tokenizer_cut(const qp_tokenizer *t, const uint8_t *text, size_t n, size_t from) {
+    if (t->kind == &qpi_tokenizer_byte) return from < n ? from : n;
+    return t->normalizer.count && !t->normalizer.local ? n : qpi_pretokenizer_cut(&t->pretokenizer, text, n, from);
+}
 
 static bool add_piece(qpi_pieces *p, qpi_piece piece, qpi_error *e) {
     qpi_piece *items = qpi_grown(p->items, &p->capacity, p->count + 1, sizeof *items);
@@ -177,8 +182,8 @@ static bool cut_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
     const cutting *c = arg;
     if (!text) return qpi_pieces_add_token(c->pieces, id, c->error);
     while (n) {
-        size_t size = n <= PIECE_BYTES + PIECE_BYTES / 2 ? n : c->t->kind->cut(c->t, text, n, PIECE_BYTES);
-        if (!add_piece(c->pieces, (qpi_piece){.text = text, .size = size}, c->error)) return false;
+        size_t size = n <= PIECE_BYTES + PIECE_BYTES / 2 ? n : qpi_tokenizer_cut(c->t, text, n, PIECE_BYTES);
+        if (!add_piece(c->pieces, (qpi_piece){.text = text, .size = size, .first = text == c->begin}, c->error)) return false;
         text += size;
         n -= size;
     }
@@ -194,10 +199,10 @@ static bool cut_normal(void *arg, const uint8_t *text, size_t n, int32_t id) {
  * are cut, before a space, normalisation does not look across either. */
 bool qpi_pieces_add(const qp_tokenizer *t, qpi_pieces *p, const uint8_t *text, size_t n, bool literal,
                     qpi_error *e) {
-    cutting c = {t, p, literal, e};
+    cutting c = {t, p, literal, text, e};
     if (n == 0) return true;
-    if (t->normalizer.count && t->matchers[1][literal].count)
-        return add_piece(p, (qpi_piece){.text = text, .size = n, .whole = true}, e);
+    if (t->normalizer.count && t->matchers[1].any)
+        return add_piece(p, (qpi_piece){.text = text, .size = n, .whole = true, .first = true}, e);
     return find_added(t, false, literal, p->foreign, text, n, cut_normal, &c);
 }
 
@@ -219,7 +224,7 @@ typedef struct {
 static void encode_group(void *arg, int64_t begin, int64_t end, int worker) {
     const sharing *s = arg;
     qpi_encoder   *w = s->encoders[worker];
-    job            j = {s->t, w, s->literal, s->pieces->foreign};
+    job            j = {.t = s->t, .w = w, .literal = s->literal, .foreign = s->pieces->foreign};
     for (int64_t g = begin; g < end && !w->error.code; g++) {
         size_t first = (size_t)g * s->group, last = first + s->group;
         w->out = &s->results[g];
@@ -265,7 +270,7 @@ static bool encode_shared(sharing *s, const qp_exec *exec, int threads, qp_ids *
 /* Straight into out. */
 static bool encode_alone(const qp_tokenizer *t, const qpi_pieces *p, bool literal, qp_ids *out, qpi_error *e) {
     qpi_encoder *w = qpi_encoder_take(t, e);
-    job          j = {t, w, literal, p->foreign};
+    job          j = {.t = t, .w = w, .literal = literal, .foreign = p->foreign};
     bool         ok = w != NULL;
     int64_t      before = out->count;
     if (ok) w->out = out;
@@ -288,27 +293,62 @@ bool qpi_pieces_encode(const qp_tokenizer *t, const qp_exec *exec, qpi_pieces *p
 
 /* ---- Public --------------------------------------------------------------------------- */
 
-static bool put_wrap(qp_ids *out, const int32_t *ids, size_t n) {
-    if (!n) return true;
-    if (!qpi_ids_reserve(out, n)) return false;
-    memcpy(out->data + out->count, ids, n * sizeof *ids);
-    out->count += (int64_t)n;
-    return true;
+typedef struct {
+    const char *text;
+    size_t      size;
+} text_of;
+
+/* A template filled in. types may be NULL. */
+static bool encode_items(qp_ctx *ctx, const qp_tokenizer *t, const qpi_around *items, const text_of texts[2],
+                         qp_encode_options options, qp_ids *out, qp_ids *types, qpi_error *e) {
+    qpi_pieces pieces = {0};
+    bool       ok = true;
+    for (size_t i = 0; ok && i < items->count; i++) {
+        const qpi_around_item *item = &items->items[i];
+        const text_of           *text = &texts[item->text == 2];
+        if (!item->text && !options.wrap) continue;
+        ok = item->text ? qpi_pieces_add(t, &pieces, (const uint8_t *)text->text, text->size, options.literal, e)
+                        : qpi_pieces_add_token(&pieces, item->id, e);
+        if (!types && i + 1 < items->count) continue; /* all at once */
+        ok = ok && qpi_pieces_encode(t, &ctx->exec, &pieces, options.literal, out, e);
+        if (!ok || !types) continue;
+        if (!qpi_ids_reserve(types, (size_t)(out->count - types->count)))
+            ok = qpi_fail_memory(e, "tokenizer") == QP_OK;
+        while (ok && types->count < out->count) types->data[types->count++] = item->type;
+    }
+    if (ok && pieces.count) ok = qpi_pieces_encode(t, &ctx->exec, &pieces, options.literal, out, e);
+    qpi_pieces_free(&pieces);
+    return ok;
 }
 
 qp_status qp_encode(qp_ctx *ctx, const qp_tokenizer *t, const char *text, size_t bytes,
                     qp_encode_options options, qp_ids *out) {
-    qpi_error  e = {0};
-    qpi_pieces pieces = {0};
-    int64_t    before = out->count;
-    bool       ok = !options.wrap || put_wrap(out, t->wrap_before, t->wrap_before_count);
-    if (!ok) qpi_fail_memory(&e, "tokenizer");
-    ok = ok && qpi_pieces_add(t, &pieces, (const uint8_t *)text, bytes, options.literal, &e) &&
-         qpi_pieces_encode(t, &ctx->exec, &pieces, options.literal, out, &e);
-    if (ok && options.wrap && !put_wrap(out, t->wrap_after, t->wrap_after_count))
-        ok = qpi_fail_memory(&e, "tokenizer") == QP_OK;
-    qpi_pieces_free(&pieces);
-    if (ok) return QP_OK;
+    qpi_error e = {0};
+    text_of   texts[2] = {{text, bytes}, {0}};
+    int64_t   before = out->count;
+    if (encode_items(ctx, t, &t->single, texts, options, out, NULL, &e)) return QP_OK;
     out->count = before;
     return qp_fail(ctx, e.code, "%s", e.text);
+}
+
+qp_status qp_encode_pair(qp_ctx *ctx, const qp_tokenizer *t, const char *a, size_t a_bytes, const char *b,
+                         size_t b_bytes, qp_encode_options options, qp_ids *out, qp_ids *types) {
+    qpi_error           e = {0};
+    qp_ids              ids = {0}, kinds = {0};
+    text_of             texts[2] = {{a, a_bytes}, {b, b_bytes}};
+    const qpi_around *items = b ? &t->pair : &t->single;
+    if (!items->count)
+        return qp_fail(ctx, QP_ERR_UNSUPPORTED, "tokenizer: its template has no place for a second text");
+    bool ok = encode_items(ctx, t, items, texts, options, &ids, &kinds, &e);
+    if (ok && (!qpi_ids_reserve(out, (size_t)ids.count) || (types && !qpi_ids_reserve(types, (size_t)ids.count))))
+        ok = qpi_fail_memory(&e, "tokenizer") == QP_OK;
+    if (ok && ids.count) {
+        memcpy(out->data + out->count, ids.data, (size_t)ids.count * sizeof *ids.data);
+        out->count += ids.count;
+        if (types) memcpy(types->data + types->count, kinds.data, (size_t)ids.count * sizeof *ids.data);
+        if (types) types->count += ids.count;
+    }
+    qp_ids_free(&ids);
+    qp_ids_free(&kinds);
+    return ok ? QP_OK : qp_fail(ctx, e.code, "%s", e.text);
 }

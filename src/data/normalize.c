@@ -2,68 +2,72 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
-#include "format/utf8.h"
+#include "format/os.h"
 
-/* No form changes code points below this: all are composed, starters, without compatibility
- * forms. (NFC alone would allow U+0300, but the tables agree on this one.) */
-#define UNCHANGED 0x80
+/* A chain may make a text this much longer and no more: files do not decide how much memory a text takes. */
+#define MOST_GROWTH 64
+#define FREE_GROWTH 65536
 
-static utf8proc_option_t options_of(qpi_normal_form form) {
-    switch (form) {
-    case QPI_NFC: return UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-    case QPI_NFD: return UTF8PROC_STABLE | UTF8PROC_DECOMPOSE;
-    case QPI_NFKC: return UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT;
-    default: return UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT;
+bool qpi_is_ascii(const uint8_t *text, size_t n) {
+    size_t i = 0;
+    for (uint64_t x; i + 8 <= n; i += 8) {
+        memcpy(&x, text + i, 8);
+        if (x & UINT64_C(0x8080808080808080)) return false;
     }
-}
-
-/* Appends one valid run of UTF-8, normalised. */
-static bool put_run(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buffer *out) {
-    utf8proc_uint8_t *result = NULL;
-    if (n == 0) return true;
-    utf8proc_ssize_t size = utf8proc_map(text, (utf8proc_ssize_t)n, &result, options_of(form));
-    bool             ok = size >= 0 && qpi_buffer_put(out, result, (size_t)size);
-    free(result);
-    return ok;
-}
-
-static bool apply(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buffer *out) {
-    size_t run = 0, at = 0;
-    while (at < n) {
-        size_t bytes = qpi_utf8_valid(text + at, n - at);
-        if (bytes) {
-            at += bytes;
-            continue;
-        }
-        if (!put_run(form, text + run, at - run, out) || !qpi_buffer_put(out, text + at, 1)) return false;
-        run = ++at;
-    }
-    return put_run(form, text + run, at - run, out);
-}
-
-static bool is_unchanged(const uint8_t *text, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (text[i] >= UNCHANGED) return false;
+    for (; i < n; i++)
+        if (text[i] >= 0x80) return false;
     return true;
 }
 
-bool qpi_normalize(const qpi_normalizer *z, const uint8_t **text, size_t *n, qpi_buffer *out) {
-    if (!z->count || is_unchanged(*text, *n)) return true;
-    qpi_buffer now = {0};
-    for (int i = 0; i < z->count; i++) {
-        now.count = 0;
-        if (!apply(z->forms[i], *text, *n, &now)) {
-            qpi_buffer_free(&now);
-            return false;
-        }
-        qpi_buffer swap = *out;
-        *out = now;
-        now = swap;
+static bool make_room(const qpi_normalizer *z, qpi_normal_state *s) {
+    if (s->regex_count == z->count) return true;
+    s->regex = calloc(z->count, sizeof *s->regex);
+    if (!s->regex) return qpi_fail_memory(s->error, "tokenizer") == QP_OK;
+    s->regex_count = z->count;
+    return true;
+}
+
+bool qpi_normalize(const qpi_normalizer *z, qpi_normal_state *s, const uint8_t **text, size_t *n, bool *first) {
+    if (!z->count) return true;
+    if (!make_room(z, s)) return false;
+    size_t most = *n < SIZE_MAX / (2 * MOST_GROWTH) ? *n * MOST_GROWTH + FREE_GROWTH : SIZE_MAX;
+    bool   ascii = qpi_is_ascii(*text, *n);
+    for (size_t i = 0, turn = 0; i < z->count && *n; i++) {
+        const qpi_normal_step *step = &z->steps[i];
+        if (ascii && step->type->ascii) continue;
+        qpi_buffer *out = &s->texts[turn];
+        size_t      lead = 0;
+        out->count = 0;
+        if (!step->type->apply(step, s, i, *text, *n, out, &lead))
+            return s->error->code ? false : qpi_fail_memory(s->error, "tokenizer") == QP_OK;
+        if (out->count > most)
+            return qpi_fail(s->error, QP_ERR_UNSUPPORTED,
+                            "tokenizer: its normalizer makes a text of %zu bytes out of %zu", out->count, *n) ==
+                   QP_OK;
         *text = (const uint8_t *)out->data;
         *n = out->count;
+        if (lead) *first = false;
+        ascii = ascii && qpi_is_ascii(*text, *n);
+        turn = !turn;
     }
-    qpi_buffer_free(&now);
     return true;
+}
+
+void qpi_normal_state_free(qpi_normal_state *s) {
+    for (int i = 0; i < 4; i++) qpi_buffer_free(&s->texts[i]);
+    for (size_t i = 0; i < s->regex_count; i++) qpi_regex_state_free(s->regex[i]);
+    free(s->regex);
+    *s = (qpi_normal_state){0};
+}
+
+void qpi_normalizer_free(qpi_normalizer *z) {
+    for (size_t i = 0; i < z->count; i++) {
+        free(z->steps[i].pattern);
+        free(z->steps[i].content);
+        qpi_regex_free(z->steps[i].regex);
+        qpi_charsmap_free(&z->steps[i].map);
+    }
+    free(z->steps);
+    *z = (qpi_normalizer){0};
 }

@@ -1,266 +1,138 @@
-/* The patterns, as alternatives tried in order at each place:
- *
- *   GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
- *   Llama 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}
- *            | ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
- *   Qwen 2   the same with \p{N} for \p{N}{1,3}
- */
 #include "data/pretokenize.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "data/unicode.h"
+#include "data/vocab.h"
+#include "format/os.h"
 #include "format/utf8.h"
-
-static const struct {
-    qpi_split_kind kind;
-    const char    *pattern;
-} known[] = {
-    {QPI_SPLIT_GPT2, "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
-    {QPI_SPLIT_LLAMA3, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
-                       "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
-    {QPI_SPLIT_QWEN2, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-                      "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
-};
-#define KNOWN (sizeof known / sizeof *known)
-
-qpi_split_kind qpi_split_of(const char *pattern) {
-    for (size_t i = 0; i < KNOWN; i++)
-        if (strcmp(known[i].pattern, pattern) == 0) return known[i].kind;
-    return QPI_SPLIT_REGEX;
-}
-
-const char *qpi_split_pattern(qpi_split_kind kind) {
-    for (size_t i = 0; i < KNOWN; i++)
-        if (known[i].kind == kind) return known[i].pattern;
-    return NULL;
-}
-
-/* ---- By hand -------------------------------------------------------------------------- */
 
 typedef const uint8_t *place;
 
-/* The end of the run of one class that starts at p. */
-static inline place run_of(qpi_class class, place p, place end) {
-    size_t n;
-    while (p < end && qpi_class_at(p, end, &n) == class) p += n;
-    return p;
+static bool out_of_memory(const qpi_splitting *j) {
+    return qpi_fail_memory(j->state->error, "tokenizer") == QP_OK;
 }
 
-/* Bytes of 's 't 'm 'd 're 've 'll at p, which holds an apostrophe; 0 if none. */
-static size_t contraction(place p, place end) {
-    if (end - p < 2) return 0;
-    uint8_t a = p[1], b = end - p > 2 ? p[2] : 0;
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+/* ---- Pieces --------------------------------------------------------------------------- */
+
+bool qpi_pass_on(const qpi_splitting *j, int stage, qpi_stretch s, place begin, place end) {
+    if (begin == end) return true;
+    if (stage + 1 == j->p->count) return j->word(j->arg, begin, (size_t)(end - begin));
+    return j->p->stages[stage + 1].split(j, stage + 1,
+                                         (qpi_stretch){begin, end, s.first && begin == s.text});
 }
 
-/* The same in any case; the long s (U+017F) is a case of s. */
-static size_t contraction_any_case(place p, place end) {
-    if (end - p < 2) return 0;
-    uint8_t folded[3] = {'\'', p[1] | 0x20, end - p > 2 ? p[2] | 0x20 : 0};
-    if (end - p > 2 && p[1] == 0xC5 && p[2] == 0xBF) return 3;
-    return contraction(folded, folded + 3);
+static bool let_go(qpi_pieces_of *p) {
+    bool ok = !p->waits || qpi_pass_on(p->j, p->stage, p->s, p->begin, p->end);
+    p->waits = false;
+    return ok;
 }
 
-/* A run of white space, of which the last goes to the word behind it: \s+(?!\S)|\s+ */
-static place spaces(place p, place end) {
-    place  q = p, last = p;
-    size_t n;
-    while (q < end && qpi_class_at(q, end, &n) == QPI_SPACE) last = q, q += n;
-    return q < end && last > p ? last : q;
-}
-
-static place next_gpt2(place p, place end) {
-    size_t n, m;
-    if (*p == '\'' && (n = contraction(p, end))) return p + n;
-    qpi_class class = qpi_class_at(p, end, &n);
-    if (class != QPI_SPACE) return run_of(class, p + n, end);
-    if (*p == ' ' && p + 1 < end && (class = qpi_class_at(p + 1, end, &m)) != QPI_SPACE)
-        return run_of(class, p + 1 + m, end);
-    return spaces(p, end);
-}
-
-static bool is_line_end(uint8_t c) { return c == '\n' || c == '\r'; }
-
-static place numbers(place p, place end, int most) {
-    size_t n;
-    for (; most && p < end && qpi_class_at(p, end, &n) == QPI_NUMBER; most--) p += n;
-    return p;
-}
-
-/* White space up to its last line end: \s*[\r\n]+, or p if it has none. */
-static place lines(place p, place end) {
-    place  last = p;
-    size_t n;
-    while (p < end && qpi_class_at(p, end, &n) == QPI_SPACE) {
-        p += n;
-        if (is_line_end(p[-1])) last = p;
+bool qpi_put_piece(qpi_pieces_of *p, place begin, place end, bool match) {
+    const qpi_split *split = &p->j->p->stages[p->stage];
+    bool             joins = false, was = p->was_match;
+    match = match != split->invert;
+    p->was_match = match;
+    switch (split->behavior) {
+    case QPI_ISOLATED: return qpi_pass_on(p->j, p->stage, p->s, begin, end);
+    case QPI_REMOVED: return match || qpi_pass_on(p->j, p->stage, p->s, begin, end);
+    case QPI_CONTIGUOUS: joins = match == was; break;
+    case QPI_WITH_BEFORE: joins = match && !was; break;
+    case QPI_WITH_NEXT: joins = !match && was; break;
     }
-    return last;
-}
-
-static inline place next_modern(place p, place end, int digits) {
-    size_t n, m;
-    if (*p == '\'' && (n = contraction_any_case(p, end))) return p + n;
-    qpi_class class = qpi_class_at(p, end, &n);
-    if (class == QPI_LETTER) return run_of(QPI_LETTER, p + n, end);
-    if (class == QPI_NUMBER) return numbers(p, end, digits);
-    qpi_class behind = p + n < end ? qpi_class_at(p + n, end, &m) : QPI_SPACE;
-    if (behind == QPI_LETTER && !is_line_end(*p)) return run_of(QPI_LETTER, p + n + m, end);
-    if (class == QPI_OTHER || (*p == ' ' && behind == QPI_OTHER)) {
-        p = run_of(QPI_OTHER, p + n, end);
-        while (p < end && is_line_end(*p)) p++;
-        return p;
+    if (p->waits && joins) {
+        p->end = end;
+        return true;
     }
-    place q = lines(p, end);
-    return q > p ? q : spaces(p, end);
+    bool ok = let_go(p);
+    p->begin = begin;
+    p->end = end;
+    p->waits = true;
+    return ok;
 }
 
-static place next_llama3(place p, place end) { return next_modern(p, end, 3); }
-static place next_qwen2(place p, place end) { return next_modern(p, end, 1); }
-
-static place next_digits(place p, place end, bool each) {
-    size_t n;
-    bool   number = qpi_class_at(p, end, &n) == QPI_NUMBER;
-    p += n;
-    while (!(number && each) && p < end && (qpi_class_at(p, end, &n) == QPI_NUMBER) == number) p += n;
-    return p;
-}
+bool qpi_end_pieces(qpi_pieces_of *p) { return let_go(p); }
 
 /* ---- Stages --------------------------------------------------------------------------- */
 
-typedef struct {
-    const qpi_pretokenizer *p;
-    qpi_split_state        *state;
-    qpi_word_fn            *word;
-    void                   *arg;
-} job;
-
-static bool cut(const job *j, int stage, place text, size_t n);
-
-static bool pass_on(const job *j, int stage, place text, place end) {
-    size_t n = (size_t)(end - text);
-    if (n == 0) return true;
-    return stage + 1 == j->p->count ? j->word(j->arg, text, n) : cut(j, stage + 1, text, n);
-}
-
-static bool cut_by_hand(const job *j, int stage, place p, place end, place (*next)(place, place)) {
-    while (p < end) {
-        place q = next(p, end);
-        if (!pass_on(j, stage, p, q)) return false;
-        p = q;
-    }
+bool qpi_split_by_next(const qpi_splitting *j, int stage, qpi_stretch s) {
+    qpi_next_fn *next = j->p->stages[stage].next;
+    for (place p = s.text, q; p < s.end; p = q)
+        if (!qpi_pass_on(j, stage, s, p, q = next(p, s.end))) return false;
     return true;
 }
 
-/* The text, with a symbol of one byte in place of each byte that is not UTF-8. NULL without
- * memory. */
-static place as_valid(qpi_buffer *b, place text, size_t n) {
-    bool copied = false;
-    for (size_t at = 0, step; at < n; at += step) {
-        step = qpi_utf8_valid((copied ? (place)b->data : text) + at, n - at);
-        if (step) continue;
-        b->count = copied ? n : 0;
-        if (!copied && !qpi_buffer_put(b, text, n)) return NULL;
-        copied = true;
-        b->data[at] = '~';
-        step = 1;
-    }
-    return copied ? (place)b->data : text;
-}
-
-static bool cut_by_regex(const job *j, int stage, place text, size_t n) {
-    const qpi_split         *s = &j->p->stages[stage];
-    struct qpi_regex_state **r = &j->state->regex[stage];
-    if (!*r && !(*r = qpi_regex_state_new(s->regex, j->state->error))) return false;
-    place valid = as_valid(&j->state->valid[stage], text, n);
-    if (!valid) return qpi_fail(j->state->error, QP_ERR_MEMORY, "tokenizer: out of memory") == QP_OK;
-    size_t at = 0, done = 0;
-    bool   first = true;
-    while (at <= n) {
-        size_t begin, end;
-        int    found = qpi_regex_next(s->regex, *r, valid, n, at, &begin, &end, j->state->error);
-        if (found < 0) return false;
-        if (!found) break;
-        at = end;
-        if (begin == end) {
-            size_t step = qpi_utf8_valid(valid + end, n - end);
-            at += step ? step : 1;
-            if (end == done && !first) continue;
-        }
-        if (!s->drop_gaps && !pass_on(j, stage, text + done, text + begin)) return false;
-        if (!pass_on(j, stage, text + begin, text + end)) return false;
+bool qpi_split_by_pattern(const qpi_splitting *j, int stage, qpi_stretch s) {
+    const qpi_split *split = &j->p->stages[stage];
+    qpi_pieces_of    pieces = {j, stage, s, NULL, NULL, false, false};
+    qpi_finder       f;
+    size_t           done = 0, begin, end, n = (size_t)(s.end - s.text);
+    int              found;
+    if (!qpi_find_in(&f, split->regex, &j->state->regex[stage], s.text, n, j->state->error)) return false;
+    while ((found = qpi_find_next(&f, &begin, &end)) > 0) {
+        if (done != begin && !qpi_put_piece(&pieces, s.text + done, s.text + begin, false)) return false;
+        if (!qpi_put_piece(&pieces, s.text + begin, s.text + end, true)) return false;
         done = end;
-        first = false;
     }
-    return s->drop_gaps || pass_on(j, stage, text + done, text + n);
+    return found == 0 && (done == n || qpi_put_piece(&pieces, s.text + done, s.end, false)) &&
+           qpi_end_pieces(&pieces);
 }
 
-static bool cut(const job *j, int stage, place text, size_t n) {
-    const qpi_split *s = &j->p->stages[stage];
-    if (s->prefix_space && *text != ' ') {
-        qpi_buffer *b = &j->state->prefixed[stage];
+bool qpi_split_byte_level(const qpi_splitting *j, int stage, qpi_stretch s) {
+    const qpi_split *split = &j->p->stages[stage];
+    if (split->prefix_space && *s.text != ' ') {
+        qpi_buffer *b = &j->state->texts[stage];
         b->count = 0;
-        if (!qpi_buffer_put(b, " ", 1) || !qpi_buffer_put(b, text, n))
-            return qpi_fail(j->state->error, QP_ERR_MEMORY, "tokenizer: out of memory") == QP_OK;
-        text = (place)b->data;
-        n = b->count;
+        if (!qpi_buffer_put(b, " ", 1) || !qpi_buffer_put(b, s.text, (size_t)(s.end - s.text)))
+            return out_of_memory(j);
+        s = (qpi_stretch){(place)b->data, (place)b->data + b->count, s.first};
     }
-    place end = text + n;
-    switch (s->kind) {
-    case QPI_SPLIT_GPT2: return cut_by_hand(j, stage, text, end, next_gpt2);
-    case QPI_SPLIT_LLAMA3: return cut_by_hand(j, stage, text, end, next_llama3);
-    case QPI_SPLIT_QWEN2: return cut_by_hand(j, stage, text, end, next_qwen2);
-    case QPI_SPLIT_REGEX: return cut_by_regex(j, stage, text, n);
-    case QPI_SPLIT_DIGITS:
-        for (place p = text, q; p < end; p = q)
-            if (!pass_on(j, stage, p, q = next_digits(p, end, s->each_digit))) return false;
-        return true;
-    default: return pass_on(j, stage, text, end);
-    }
+    return split->next ? qpi_split_by_next(j, stage, s) : qpi_pass_on(j, stage, s, s.text, s.end);
 }
 
-bool qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const uint8_t *text, size_t n,
+bool qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const uint8_t *text, size_t n, bool first,
                      qpi_word_fn *word, void *arg) {
-    job j = {p, state, word, arg};
+    qpi_splitting j = {p, state, word, arg};
     if (n == 0) return true;
-    return p->count ? cut(&j, 0, text, n) : word(arg, text, n);
+    return p->count ? p->stages[0].split(&j, 0, (qpi_stretch){text, text + n, first}) : word(arg, text, n);
 }
+
+/* ---- Where a text may be cut ------------------------------------------------------------ */
 
 /* No word of GPT-2's pattern holds white space behind something else. In the newer ones line
  * ends may follow signs, but nothing follows a line end except white space. None looks behind
  * itself, and it makes no difference when numbers were cut apart before. */
-static bool cuts_at(qpi_split_kind kind, place text, size_t n, size_t i) {
+static bool cuts_at(qpi_split_cut cut, place text, size_t n, size_t i) {
     size_t bytes;
-    if (text[i] == ' ' || (kind == QPI_SPLIT_GPT2 && text[i] == '\n')) return qpi_spaces_at_end(text, i) == 0;
-    return kind != QPI_SPLIT_GPT2 && text[i - 1] == '\n' &&
-           qpi_class_at(text + i, text + n, &bytes) != QPI_SPACE;
+    if (cut == QPI_CUT_SPACE) return text[i] == ' ' && text[i - 1] > ' ' && text[i - 1] < 0x7F;
+    if (text[i] == ' ' || (cut == QPI_CUT_GPT2 && text[i] == '\n')) return qpi_spaces_at_end(text, i) == 0;
+    return cut != QPI_CUT_GPT2 && text[i - 1] == '\n' && qpi_class_at(text + i, text + n, &bytes) != QPI_SPACE;
 }
 
 size_t qpi_pretokenizer_cut(const qpi_pretokenizer *p, const uint8_t *text, size_t n, size_t from) {
-    qpi_split_kind kind = QPI_SPLIT_NONE;
-    for (int i = 0; i < p->count; i++) {
-        const qpi_split *s = &p->stages[i];
-        if (s->kind == QPI_SPLIT_REGEX || s->prefix_space) return n;
-        if (kind == QPI_SPLIT_NONE && s->kind != QPI_SPLIT_DIGITS) kind = s->kind;
-    }
-    if (kind == QPI_SPLIT_NONE) return n;
-    for (size_t i = from ? from : 1; i < n; i++)
-        if (cuts_at(kind, text, n, i)) return i;
+    int i = 0;
+    while (i < p->count && p->stages[i].cut == QPI_CUT_PASSES) i++;
+    if (i == p->count || p->stages[i].cut == QPI_CUT_NEVER) return n;
+    for (size_t at = from ? from : 1; at < n; at++)
+        if (cuts_at(p->stages[i].cut, text, n, at)) return at;
     return n;
 }
 
+/* ---- Life ------------------------------------------------------------------------------- */
+
 void qpi_split_state_free(qpi_split_state *s) {
-    for (int i = 0; i < QPI_MAX_SPLITS; i++) {
-        qpi_buffer_free(&s->prefixed[i]);
-        qpi_buffer_free(&s->valid[i]);
+    for (int i = 0; i < QPI_MAX_PARTS; i++) {
+        qpi_buffer_free(&s->texts[i]);
         qpi_regex_state_free(s->regex[i]);
     }
     *s = (qpi_split_state){0};
 }
 
 void qpi_pretokenizer_free(qpi_pretokenizer *p) {
-    for (int i = 0; i < p->count; i++) qpi_regex_free(p->stages[i].regex);
+    for (int i = 0; i < p->count; i++) {
+        qpi_regex_free(p->stages[i].regex);
+        free(p->stages[i].pattern);
+    }
     *p = (qpi_pretokenizer){0};
 }

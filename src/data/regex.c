@@ -4,8 +4,9 @@
 #include <pcre2.h>
 #include <stdlib.h>
 
-#include "data/pretokenize.h"
+#include "data/regex.h"
 #include "format/os.h"
+#include "format/utf8.h"
 
 #define MATCH_LIMIT 1000000 /* steps of one match */
 #define HEAP_LIMIT 65536    /* KiB of backtracking */
@@ -19,6 +20,7 @@ struct qpi_regex_state {
     pcre2_match_data    *match;
     pcre2_match_context *context;
     pcre2_jit_stack     *stack; /* NULL: no compiled form here */
+    qpi_buffer           valid; /* a text made UTF-8 */
 };
 
 static const char *message(int code, char *text, size_t size) {
@@ -26,7 +28,9 @@ static const char *message(int code, char *text, size_t size) {
     return text;
 }
 
-struct qpi_regex *qpi_regex_new(const char *pattern, qpi_error *e) {
+/* `tokenizers` takes patterns as Ruby does: ^ and $ stand at every line. */
+struct qpi_regex *qpi_regex_new(const char *pattern, bool literal, qpi_error *e) {
+    uint32_t          options = literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE;
     int               code;
     PCRE2_SIZE        at;
     char              text[120];
@@ -36,7 +40,7 @@ struct qpi_regex *qpi_regex_new(const char *pattern, qpi_error *e) {
         return NULL;
     }
     r->code =
-        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
+        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | options, &code, &at, NULL);
     if (!r->code) {
         if (code == PCRE2_ERROR_HEAP_FAILED)
             qpi_fail_memory(e, "tokenizer");
@@ -79,24 +83,68 @@ void qpi_regex_state_free(struct qpi_regex_state *s) {
     pcre2_match_data_free(s->match);
     pcre2_match_context_free(s->context);
     pcre2_jit_stack_free(s->stack);
+    qpi_buffer_free(&s->valid);
     free(s);
 }
 
-int qpi_regex_next(const struct qpi_regex *r, struct qpi_regex_state *s, const uint8_t *text, size_t n,
-                   size_t from, size_t *begin, size_t *end, qpi_error *e) {
+/* The text, with a symbol of one byte in place of each byte that is not UTF-8. NULL without
+ * memory. */
+static const uint8_t *as_valid(qpi_buffer *b, const uint8_t *text, size_t n) {
+    bool copied = false;
+    for (size_t at = 0, step; at < n; at += step) {
+        step = qpi_utf8_valid(text + at, n - at);
+        if (step) continue;
+        b->count = copied ? n : 0;
+        if (!copied && !qpi_buffer_put(b, text, n)) return NULL;
+        copied = true;
+        b->data[at] = '~';
+        step = 1;
+    }
+    return copied ? (const uint8_t *)b->data : text;
+}
+
+static int match_at(qpi_finder *f, size_t *begin, size_t *end) {
     char reason[120];
-    int  code = pcre2_match(r->code, text, n, from, PCRE2_NO_UTF_CHECK, s->match, s->context);
+    int  code = pcre2_match(f->regex->code, f->text, f->n, f->at, PCRE2_NO_UTF_CHECK, f->state->match,
+                            f->state->context);
     if (code == PCRE2_ERROR_NOMATCH) return 0;
     if (code < 0) {
         qp_code kind = code == PCRE2_ERROR_NOMEMORY ? QP_ERR_MEMORY : QP_ERR_UNSUPPORTED;
-        qpi_fail(e, kind, "tokenizer: its pattern fails at byte %zu of the text: %s", from,
+        qpi_fail(f->error, kind, "tokenizer: its pattern fails at byte %zu of the text: %s", f->at,
                  message(code, reason, sizeof reason));
         return -1;
     }
-    const PCRE2_SIZE *places = pcre2_get_ovector_pointer(s->match);
+    const PCRE2_SIZE *places = pcre2_get_ovector_pointer(f->state->match);
     *begin = places[0];
     *end = places[1];
-    if (*begin >= from && *begin <= *end && *end <= n) return 1;
-    qpi_fail(e, QP_ERR_UNSUPPORTED, "tokenizer: its pattern matches outside the text (\\K is not supported)");
+    if (*begin >= f->at && *begin <= *end && *end <= f->n) return 1;
+    qpi_fail(f->error, QP_ERR_UNSUPPORTED,
+             "tokenizer: its pattern matches outside the text (\\K is not supported)");
     return -1;
+}
+
+bool qpi_find_in(qpi_finder *f, const struct qpi_regex *r, struct qpi_regex_state **s, const uint8_t *text,
+                 size_t n, qpi_error *e) {
+    if (!*s && !(*s = qpi_regex_state_new(r, e))) return false;
+    *f = (qpi_finder){.regex = r, .state = *s, .n = n, .error = e};
+    f->text = as_valid(&(*s)->valid, text, n);
+    return f->text || qpi_fail_memory(e, "tokenizer") == QP_OK;
+}
+
+int qpi_find_next(qpi_finder *f, size_t *begin, size_t *end) {
+    while (f->at <= f->n) {
+        int found = match_at(f, begin, end);
+        if (found <= 0) return found;
+        bool again = *begin == *end && f->matched && *end == f->last;
+        f->at = *end;
+        if (*begin == *end) {
+            size_t step = qpi_utf8_valid(f->text + *end, f->n - *end);
+            f->at += step ? step : 1;
+        }
+        if (again) continue;
+        f->last = *end;
+        f->matched = true;
+        return 1;
+    }
+    return 0;
 }

@@ -89,21 +89,19 @@ static bool encode_all(loading *l) {
     return true;
 }
 
-static bool add_tokens(loading *l, const int32_t *ids, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (!qpi_pieces_add_token(&l->pieces, ids[i], l->error)) return false;
-    return true;
-}
-
 static bool load_documents(void *arg, const qpi_document *documents, size_t n) {
     loading *l = arg;
     for (size_t i = 0; i < n; i++) {
-        if (l->between && l->t->end >= 0 && !add_tokens(l, &l->t->end, 1)) return false;
+        if (l->between && l->t->end >= 0 && !qpi_pieces_add_token(&l->pieces, l->t->end, l->error)) return false;
         l->between = true;
-        if (l->wrap && !add_tokens(l, l->t->wrap_before, l->t->wrap_before_count)) return false;
-        if (!qpi_pieces_add(l->t, &l->pieces, documents[i].text, documents[i].size, l->literal, l->error))
-            return false;
-        if (l->wrap && !add_tokens(l, l->t->wrap_after, l->t->wrap_after_count)) return false;
+        const qpi_around *around = &l->t->single;
+        for (size_t k = 0; k < around->count; k++) {
+            const qpi_around_item *item = &around->items[k];
+            if (!item->text && l->wrap && !qpi_pieces_add_token(&l->pieces, item->id, l->error)) return false;
+            if (item->text && !qpi_pieces_add(l->t, &l->pieces, documents[i].text, documents[i].size, l->literal,
+                                              l->error))
+                return false;
+        }
     }
     return encode_all(l);
 }

@@ -21,16 +21,17 @@ qp_tokenizer *qpi_tokenizer_new(const qpi_tokenizer_kind *kind, int64_t id_limit
     }
     t->kind = kind;
     t->vocab.id_limit = id_limit;
-    t->end = QPI_NO_TOKEN;
+    t->begin = t->end = QPI_NO_TOKEN;
     pthread_mutex_init(&t->lock, NULL);
     return t;
 }
 
 static void free_encoder(qpi_encoder *w) {
     qpi_split_state_free(&w->split);
-    qpi_buffer_free(&w->normal);
+    qpi_normal_state_free(&w->normal);
     qpi_buffer_free(&w->scratch);
     qpi_bpe_work_free(w->bpe);
+    free(w->cache);
     free(w);
 }
 
@@ -43,15 +44,14 @@ void qpi_tokenizer_free(void *tokenizer) {
     }
     if (t->model) t->kind->free(t->model);
     qpi_vocab_free(&t->vocab);
-    for (int i = 0; i < 4; i++) qpi_matcher_free(&t->matchers[i / 2][i % 2]);
+    for (int i = 0; i < 2; i++) qpi_matcher_free(&t->matchers[i]);
+    qpi_normalizer_free(&t->normalizer);
     qpi_pretokenizer_free(&t->pretokenizer);
+    qpi_around_free(&t->single);
+    qpi_around_free(&t->pair);
+    qpi_decoder_free(&t->decoder);
     free(t->added);
-    free(t->wrap_before);
-    free(t->wrap_after);
-    free(t->normalizer_json);
-    free(t->pretokenizer_json);
-    free(t->post_json);
-    free(t->decoder_json);
+    for (int i = 0; i < QPI_PARTS; i++) free(t->parts[i]);
     pthread_mutex_destroy(&t->lock);
     free(t);
 }
@@ -61,27 +61,40 @@ bool qpi_tokenizer_add(qp_tokenizer *t, qpi_added token, qpi_error *e) {
     if (!p) return qpi_fail_memory(e, "added tokens") == QP_OK;
     t->added = p;
     p[t->added_count] = token;
-    for (int literal = 0; literal < 2; literal++)
-        if (!(literal && token.special) && !qpi_matcher_add(&t->matchers[token.normalized][literal], token.text,
-                                                            token.size, (uint32_t)t->added_count, e))
-            return false;
     qpi_token *entry = &t->vocab.tokens[token.id];
     entry->flags |= QPI_TOKEN_ADDED | (token.special ? QPI_TOKEN_SPECIAL : 0);
     t->added_count++;
     return true;
 }
 
-bool qpi_tokenizer_describe(qp_tokenizer *t, const char *pretokenizer_json, qpi_error *e) {
-    t->pretokenizer_json = strdup(pretokenizer_json);
-    t->decoder_json =
-        strdup("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true}");
-    return (t->pretokenizer_json && t->decoder_json) || qpi_fail_memory(e, "tokenizer") == QP_OK;
+/* What the decoder gets of each token. */
+static bool set_bytes(qp_tokenizer *t, qpi_error *e) {
+    for (size_t id = 0; id < t->vocab.size; id++) {
+        const qpi_token *token = &t->vocab.tokens[id];
+        if (!token->text) continue;
+        qpi_vocab_set_plain(&t->vocab, (int32_t)id);
+        if (t->decoder.bytes && !(token->flags & QPI_TOKEN_ADDED) &&
+            !qpi_vocab_set_byte_level(&t->vocab, (int32_t)id, e))
+            return false;
+    }
+    for (size_t i = 0; i < t->added_count; i++) {
+        qpi_token *token = &t->vocab.tokens[t->added[i].id];
+        token->bytes = t->added[i].text;
+        token->bytes_size = (uint32_t)t->added[i].size;
+    }
+    return true;
 }
 
-void qpi_tokenizer_finish(qp_tokenizer *t) {
+bool qpi_tokenizer_finish(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
     static const char *const names[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
+    if (!t->kind->build(t, o, e)) return false;
+    if (!t->single.count && !qpi_around_default(&t->single, &t->pair, e)) return false;
+    qpi_decoder_finish(&t->decoder);
+    for (int i = 0; i < 2; i++)
+        if (!qpi_matcher_make(&t->matchers[i], t->added, t->added_count, i, e)) return false;
     for (size_t i = 0; i < sizeof names / sizeof *names && t->end < 0; i++)
         t->end = qp_tokenizer_id(t, names[i]);
+    return set_bytes(t, e);
 }
 
 qp_tokenizer *qpi_tokenizer_give(qp_ctx *ctx, qp_tokenizer *t, const qpi_error *e) {
@@ -150,62 +163,4 @@ void qp_ids_free(qp_ids *ids) {
 void qp_text_free(qp_text *text) {
     free(text->data);
     *text = (qp_text){0};
-}
-
-/* ---- Decoding ------------------------------------------------------------------------- */
-
-static bool put_text(qp_ctx *ctx, qp_text *out, const char *data, size_t n) {
-    char *p = qpi_grown(out->data, &out->capacity, out->count + n, 1);
-    if (!p) {
-        qp_fail(ctx, QP_ERR_MEMORY, "decode: out of memory");
-        return false;
-    }
-    out->data = p;
-    if (n) memcpy(p + out->count, data, n);
-    out->count += n;
-    return true;
-}
-
-static const qpi_token *token_of(qp_ctx *ctx, const qp_tokenizer *t, int32_t id) {
-    const qpi_token *token = qpi_vocab_at(&t->vocab, id);
-    if (!token) qp_fail(ctx, QP_ERR_ARGUMENT, "decode: the tokenizer has no token %d", (int)id);
-    return token;
-}
-
-qp_status qp_decode(qp_ctx *ctx, const qp_tokenizer *t, const int32_t *ids, int64_t n, bool skip_special,
-                    qp_text *out) {
-    size_t before = out->count;
-    for (int64_t i = 0; i < n; i++) {
-        const qpi_token *token = token_of(ctx, t, ids[i]);
-        if (token && skip_special && (token->flags & QPI_TOKEN_SPECIAL)) continue;
-        if (token && put_text(ctx, out, token->bytes, token->bytes_size)) continue;
-        out->count = before;
-        return qp_error_code(ctx);
-    }
-    return QP_OK;
-}
-
-/* What was held and what is new, less the unfinished character at the end, which is held. */
-qp_status qp_decode_next(qp_ctx *ctx, const qp_tokenizer *t, qp_decoding *state, int32_t id, bool skip_special,
-                         qp_text *out) {
-    const qpi_token *token = token_of(ctx, t, id);
-    if (!token) return QP_ERR_ARGUMENT;
-    if (skip_special && (token->flags & QPI_TOKEN_SPECIAL)) return QP_OK;
-    size_t before = out->count;
-    if (!put_text(ctx, out, state->held, (size_t)state->count) ||
-        !put_text(ctx, out, token->bytes, token->bytes_size)) {
-        out->count = before;
-        return QP_ERR_MEMORY;
-    }
-    size_t cut = qpi_utf8_cut(out->data + before, out->count - before);
-    out->count -= cut;
-    if (cut) memcpy(state->held, out->data + out->count, cut);
-    state->count = (int)cut;
-    return QP_OK;
-}
-
-qp_status qp_decode_end(qp_ctx *ctx, qp_decoding *state, qp_text *out) {
-    if (!put_text(ctx, out, state->held, (size_t)state->count)) return QP_ERR_MEMORY;
-    state->count = 0;
-    return QP_OK;
 }

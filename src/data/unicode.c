@@ -1,7 +1,5 @@
 #include "data/unicode.h"
 
-#include <utf8proc.h>
-
 #include "data/unicode_table.h"
 #include "format/utf8.h"
 
@@ -23,24 +21,29 @@ qpi_class qpi_code_class(uint32_t code) {
     return (qpi_class)(unicode_blocks[unicode_index[code >> 8]][code >> 5 & 7] >> 2 * (code & 31) & 3);
 }
 
-/* Alphabetic, marks, decimal digits, connectors, joiners (UTS 18, as Rust's regex has it). */
-bool qpi_code_is_word(uint32_t c) {
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC: return true;
-    default: break;
+uint8_t qpi_code_flags(uint32_t code) {
+    if (code >= 0xF0000) return code <= 0x10FFFF && (code & 0xFFFF) < 0xFFFE ? QPI_CONTROL : 0;
+    if (code >= 0xE0000)
+        code = code < 0xE0200 ? UNICODE_LIMIT + (code - 0xE0000) : UNICODE_LIMIT - 1;
+    else if (code >= UNICODE_LIMIT)
+        return 0;
+    return unicode_flags_blocks[unicode_flags_index[code >> 6]][code & 63];
+}
+
+uint32_t qpi_code_lower(uint32_t code, uint32_t *second) {
+    size_t low = 0, high = sizeof unicode_lower / sizeof *unicode_lower;
+    *second = code == 0x130 ? 0x307 : 0; /* the only one that becomes two */
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (unicode_lower[middle].last < code)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    return c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
-           (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
+    if (low == sizeof unicode_lower / sizeof *unicode_lower || code < unicode_lower[low].first ||
+        (code - unicode_lower[low].first) % (uint32_t)unicode_lower[low].step)
+        return code;
+    return code + (uint32_t)unicode_lower[low].by;
 }
 
 qpi_class qpi_class_beyond_ascii(const uint8_t *p, const uint8_t *end, size_t *bytes) {
@@ -76,10 +79,10 @@ size_t qpi_spaces_at_start(const uint8_t *text, size_t n) {
 bool qpi_word_at_end(const uint8_t *text, size_t n) {
     uint32_t code;
     size_t   bytes;
-    return code_before(text, n, &code, &bytes) && qpi_code_is_word(code);
+    return code_before(text, n, &code, &bytes) && (qpi_code_flags(code) & QPI_WORD);
 }
 
 bool qpi_word_at_start(const uint8_t *text, size_t n) {
     uint32_t code;
-    return qpi_utf8_decode(text, n, &code) && qpi_code_is_word(code);
+    return qpi_utf8_decode(text, n, &code) && (qpi_code_flags(code) & QPI_WORD);
 }

@@ -10,7 +10,22 @@ typedef enum { QPI_OTHER, QPI_LETTER, QPI_NUMBER, QPI_SPACE } qpi_class; /* \p{L
 
 extern const uint8_t qpi_ascii_class[128];
 qpi_class            qpi_code_class(uint32_t code);
-bool                 qpi_code_is_word(uint32_t code); /* \w */
+
+/* What `tokenizers` asks of a code point; each comes from another of its parts, and they know different
+ * versions of Unicode. */
+enum {
+    QPI_WORD = 1,         /* \w */
+    QPI_NUMERIC = 2,      /* pre-tokenizer Digits */
+    QPI_PUNCTUATION = 4,  /* pre-tokenizers Punctuation and BertPreTokenizer */
+    QPI_CONTROL = 8,      /* dropped by BertNormalizer's clean_text */
+    QPI_NONSPACING = 16,  /* dropped by its strip_accents */
+    QPI_MARK = 32,        /* dropped by StripAccents */
+    QPI_OPAQUE = 64,      /* later than its normal forms, which pass it by */
+};
+uint8_t qpi_code_flags(uint32_t code);
+
+/* Its lower case; *second is the code point that follows, 0 if there is but one. */
+uint32_t qpi_code_lower(uint32_t code, uint32_t *second);
 
 /* The class of what starts at p (before end), and its bytes. A byte that is not part of
  * UTF-8 is one code point of class OTHER. */

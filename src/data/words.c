@@ -98,7 +98,7 @@ static void count_pieces(void *arg, int64_t begin, int64_t end, int worker) {
     const sharing *s = arg;
     counter       *c = &s->counters[worker];
     for (int64_t i = begin; i < end && !c->error.code; i++)
-        qpi_pretokenize(s->p, &c->split, s->pieces[i].text, s->pieces[i].size, count_word, c);
+        qpi_pretokenize(s->p, &c->split, s->pieces[i].text, s->pieces[i].size, false, count_word, c);
 }
 
 static bool take(qpi_words *w, counter *c, qpi_error *e) {

@@ -3,14 +3,17 @@ package, and NAME.cases.json with texts and the ids that the package gives them.
 
     python make_tokenizers.py
 """
+import base64
 import json
 import pathlib
-import random
+import struct
+import unicodedata
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from texts import corpus, texts
+
 here = pathlib.Path(__file__).parent
-corpus = (here / "corpus.txt").read_bytes().decode()
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -125,21 +128,150 @@ t.decoder = decoders.ByteLevel()
 t.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
 tokenizers["bytes"] = t
 
-texts = [
-    "", " ", "  ", "\n", " \n ", "\r\n\r\n", "\t\t x", "a", " a", "a ", "  a  b   c    ", "hello world",
-    "It's they're we've I'm he'd I'll don't IT'S THEY'RE We'Ve i'M 'LL 'ſ '' 's's 'x 'r 'l",
-    "1 12 123 1234 12345 123456 1,234.5 a1b22c333 ½²٣٤Ⅷ", "x=1;\r\n\r\n  y = 2;\r\n\t return;\n\n\n", " \u00a0 \u3000x\u2028y\u2029\u0085z",
-    "Größe für Schnüre, nœuds à l'été; ¿Cuántos años?", "Кипу — это верёвка", "κιπού", "結び目の数は1204です。", "绳结表示数字,颜色",
-    "매듭은 수를", "गाँठें गिनती", "العقد تعد الناس", "קשרים", "👍🏽❤️🙂 👩‍👩‍👧‍👦", "e\u0301 o\u0308 cafe\u0301 ﬁ Å ℌ ㍿ ｱ",
-    "knot knots knot, aknot knot\u0301 the knot's", "a <l> b <r>  c <b> d  <l><r>  <l>", "<|a|> <|a|>b <|a|>bc <|a", "ﬁnal é final é finale",
-    "<s>text</s><mask> <|endoftext|><|im_start|>user\nhi<|im_end|>\n<|begin|><|end_of_text|>", "<|endoftext|", "<unk>",
-    "def count(knots):\n    total = 0\n    for place, n in enumerate(knots):\n        total += n * 10 ** place\n",
-    "a" * 70, "ab" * 40 + " " + "knots" * 30, "=" * 100, " " * 70 + "x", "\n" * 9 + "x", "0" * 50, "結" * 60, "'" * 9,
-    "abc abd xyz abe", "aaaa\u0000bbbb"[:4], "\u200b\u200d\ufeff\u00ad", "\U00010400\U0001d518\U00013000\U000e0001\U0010ffff", "A\u0300\u0301B\u20dd",
-]
-random.seed(7)
-alphabet = list("etaoin shrdlu   \n'\"1239.,!?-_<|>()") + list("éßœжλ結의ग👍½\u0301\u00a0\u2003\r\t") + ["'s", "'LL", " the", "\r\n", "<|endoftext|>"]
-texts += ["".join(random.choice(alphabet) for _ in range(random.randint(5, 80))) for _ in range(40)]
+# ---- Models over characters -------------------------------------------------------------------------
+
+
+def charsmap(pairs):
+    """A table of replacements as SentencePiece writes it: a double array and the texts."""
+    blob, trie = b"", {}
+    for source, to in sorted(pairs.items()):
+        node = trie
+        for byte in source.encode():
+            node = node.setdefault(byte, {})
+        node[0] = len(blob)
+        blob += to.encode() + b"\0"
+    units, used = {0: 0}, {0}
+
+    def place(node, at):
+        base = 1
+        while any(base ^ label in used for label in node):
+            base += 1
+        used.update(base ^ label for label in node)
+        offset = at ^ base
+        assert offset < 1 << 21
+        units[at] = units.get(at, 0) | offset << 10 | (1 << 8 if 0 in node else 0)
+        for label, child in node.items():
+            if label:
+                units[base ^ label] = label
+                place(child, base ^ label)
+            else:
+                units[base] = 1 << 31 | child
+
+    place(trie, 0)
+    size = max(units) + 1
+    return base64.b64encode(
+        struct.pack("<I", 4 * size) + b"".join(struct.pack("<I", units.get(i, 0)) for i in range(size)) + blob
+    ).decode()
+
+
+replacements = {chr(c): "" for c in (*range(1, 9), 0xB, *range(0xE, 0x20), 0x7F, 0xAD)}
+replacements |= {c: " " for c in "\t\n\f\r\xa0\u1680\u200b\u200e\u2028\u3000\ufeff"} | {"\r\n": " "}
+replacements |= {c: unicodedata.normalize("NFKC", c) for c in {*"ﬁﬃﷺ½㎏Ⅳ①ÅℌⅧ㍿ｱｶﾞ²", *(chr(c) for c in range(0xFF01, 0xFF5F))}}
+replacements |= {c: unicodedata.normalize("NFC", c) for c in ("e\u0301", "o\u0308", "A\u0300", "は\u309a", "か\u3099", "ｶﾞ", "\u1100\u1161")}
+
+
+def precompiled():
+    return normalizers.Precompiled(base64.b64decode(charsmap(replacements)))
+
+
+def trained(model, trainer, normalizer, pre, decoder, post=None, added=()):
+    t = Tokenizer(model)
+    if normalizer:
+        t.normalizer = normalizer
+    if pre:
+        t.pre_tokenizer = pre
+    t.train_from_iterator(corpus.splitlines(keepends=True), trainer)
+    t.decoder = decoder
+    if post:
+        t.post_processor = post
+    t.add_special_tokens(list(added))
+    return t
+
+
+quiet = {"show_progress": False}
+byte_tokens = [f"<0x{b:02X}>" for b in range(256)]
+
+t = trained(
+    models.WordPiece(unk_token="[UNK]"),
+    trainers.WordPieceTrainer(vocab_size=300, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], **quiet),
+    normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer(), decoders.WordPiece(), None, ["[MASK]"],
+)
+t.post_processor = processors.TemplateProcessing(
+    single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+)
+tokenizers["wordpiece"] = t
+t = trained(
+    models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=12, continuing_subword_prefix="@"),
+    trainers.WordPieceTrainer(vocab_size=300, continuing_subword_prefix="@", special_tokens=["[UNK]", "[CLS]", "[SEP]"], **quiet),
+    normalizers.BertNormalizer(lowercase=False, handle_chinese_chars=False),
+    pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(True)]),
+    decoders.WordPiece("@", False), processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1)), [],
+)
+tokenizers["wordpiece-cased"] = t
+
+tokenizers["unigram"] = trained(
+    models.Unigram(), trainers.UnigramTrainer(vocab_size=500, unk_token="<unk>", special_tokens=["<s>", "</s>", "<unk>"], **quiet),
+    normalizers.Sequence([precompiled(), normalizers.Replace(Regex(" {2,}"), " ")]),
+    pre_tokenizers.Metaspace(), decoders.Metaspace(),
+    processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 1)]),
+    [AddedToken("<mask>", lstrip=True)],
+)
+t = trained(
+    models.Unigram(), trainers.UnigramTrainer(vocab_size=760, unk_token="<unk>", special_tokens=["<unk>", *byte_tokens], **quiet),
+    normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()]),
+    pre_tokenizers.Metaspace(prepend_scheme="first", split=False),
+    decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")]),
+)
+tokenizers["unigram-bytes"] = edited(t, byte_fallback=True)
+
+llama = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+
+
+def spm(normalizer, pre, decoder, **changes):
+    """Byte fallback as converted from SentencePiece; learnt on words, used on whole texts."""
+    t = trained(
+        models.BPE(), trainers.BpeTrainer(vocab_size=520, special_tokens=["<unk>", "<s>", "</s>", *byte_tokens], limit_alphabet=70, **quiet),
+        None, pre_tokenizers.Metaspace(), decoder,
+        processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)]),
+    )
+    j = json.loads(t.to_str())
+    j["pre_tokenizer"] = pre and json.loads(pre.__getstate__())
+    j["normalizer"] = normalizer and json.loads(normalizer.__getstate__())
+    j["added_tokens"] = [x for x in j["added_tokens"] if x["id"] < 3]
+    j["model"] |= {"byte_fallback": True, "fuse_unk": True, "unk_token": "<unk>"} | changes
+    return Tokenizer.from_str(json.dumps(j))
+
+
+tokenizers["llama"] = spm(normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]), None, llama)
+tokenizers["llama-new"] = spm(None, pre_tokenizers.Metaspace(prepend_scheme="first", split=False), llama)
+tokenizers["gemma"] = spm(
+    normalizers.Replace(" ", "▁"), pre_tokenizers.Split(" ", "merged_with_previous"),
+    decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]), ignore_merges=True,
+)
+
+tokenizers["clip"] = trained(
+    models.BPE(unk_token="<unk>", end_of_word_suffix="</w>", fuse_unk=True),
+    trainers.BpeTrainer(vocab_size=330, end_of_word_suffix="</w>", special_tokens=["<unk>", "<|endoftext|>"], limit_alphabet=80, **quiet),
+    normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]),
+    pre_tokenizers.Split(Regex(r"<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True),
+    decoders.BPEDecoder(),
+)
+tokenizers["prefixed"] = trained(
+    models.BPE(unk_token="<unk>", continuing_subword_prefix="##"),
+    trainers.BpeTrainer(vocab_size=330, continuing_subword_prefix="##", special_tokens=["<unk>"], limit_alphabet=80, **quiet),
+    normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Strip()]), pre_tokenizers.WhitespaceSplit(), decoders.WordPiece(),
+)
+tokenizers["wordlevel"] = trained(
+    models.WordLevel(unk_token="[UNK]"), trainers.WordLevelTrainer(vocab_size=150, special_tokens=["[UNK]"], **quiet),
+    normalizers.Sequence([normalizers.NFKD(), normalizers.Lowercase()]),
+    pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("contiguous")]), None,
+)
+tokenizers["deepseek"] = train(
+    pre_tokenizers.Sequence(
+        [split(r"[\r\n]"), split(r"\s?[A-Za-zµÀ-ÖØ-öø-ƺ]+"), split(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"), split(r"\s+$"), split("[一-龥ࠀ-一가-퟿]+"),
+         pre_tokenizers.Digits(True), byte_level()]
+    )
+)
 
 for name, t in tokenizers.items():
     (here / f"{name}.json").write_text(t.to_str(), encoding="utf-8")
@@ -149,6 +281,12 @@ for name, t in tokenizers.items():
         t.encode_special_tokens = True
         case["literal"] = t.encode(text, add_special_tokens=False).ids
         t.encode_special_tokens = False
+        case["decoded"] = t.decode(case["ids"], skip_special_tokens=False)
+        if case["decoded"] == text:
+            del case["decoded"]
+        if len(cases) % 9 == 4:
+            pair = t.encode(text, texts[7])
+            case["pair"] = {"ids": pair.ids, "types": pair.type_ids}
         for key in ("wrapped", "literal"):
             if case[key] == case["ids"]:
                 del case[key]

@@ -1,0 +1,275 @@
+/* The decoders of tokenizer.json. Each has a reader and a function that turns a token's text into another; the table
+ * at the end names them. */
+#define _GNU_SOURCE /* memmem */
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/decoder.h"
+#include "data/vocab.h"
+#include "format/os.h"
+#include "format/utf8.h"
+
+#define APPLY(name) static bool name(const qpi_decode_stage *s, qpi_spoken token, qpi_buffer *out, qpi_error *e)
+#define UNUSED (void)s, (void)e
+
+static bool read_nothing(qpi_decode_stage *s, const qpi_json *at) {
+    (void)s, (void)at;
+    return true;
+}
+
+static bool put(qpi_buffer *out, const char *text, size_t n) { return qpi_buffer_put(out, text, n); }
+
+/* Appends a text with `to` for every `from`, which is not empty. */
+static bool put_replaced(qpi_buffer *out, const char *text, size_t n, const char *from, size_t from_size,
+                         const char *to, size_t to_size) {
+    const char *end = text + n, *p;
+    while (from_size && (p = memmem(text, (size_t)(end - text), from, from_size))) {
+        if (!put(out, text, (size_t)(p - text)) || !put(out, to, to_size)) return false;
+        text = p + from_size;
+    }
+    return put(out, text, (size_t)(end - text));
+}
+
+/* ---- ByteLevel, ByteFallback, Fuse --------------------------------------------------------- */
+
+APPLY(apply_byte_level) {
+    UNUSED;
+    size_t   before = out->count;
+    uint32_t code;
+    if (!qpi_buffer_reserve(out, token.size)) return false;
+    for (size_t at = 0, step; at < token.size; at += step) {
+        step = qpi_utf8_decode(token.text + at, token.size - at, &code);
+        int byte = step ? qpi_code_to_byte(code) : -1;
+        if (byte < 0) { /* a token that is no such text stands for itself */
+            out->count = before;
+            return put(out, token.text, token.size);
+        }
+        out->data[out->count++] = (char)byte;
+    }
+    return true;
+}
+
+static int hex(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+APPLY(apply_byte_fallback) {
+    UNUSED;
+    const char *t = token.text;
+    if (token.size == 6 && memcmp(t, "<0x", 3) == 0 && t[5] == '>' && hex(t[3]) >= 0 && hex(t[4]) >= 0)
+        return put(out, &(char){(char)(hex(t[3]) << 4 | hex(t[4]))}, 1);
+    return put(out, t, token.size);
+}
+
+APPLY(apply_fuse) {
+    UNUSED;
+    return put(out, token.text, token.size);
+}
+
+/* ---- Replace, Strip -------------------------------------------------------------------------- */
+
+static bool read_replace(qpi_decode_stage *s, const qpi_json *at) {
+    bool literal;
+    if (!qpi_json_copy(at, "content", &s->text, &s->text_size) ||
+        !qpi_json_pattern(at, &s->pattern, &s->pattern_size, &literal))
+        return false;
+    if (literal && s->pattern_size) return true;
+    s->regex = qpi_json_compile(at, s->pattern, literal);
+    return s->regex != NULL;
+}
+
+APPLY(apply_replace) {
+    if (!s->regex)
+        return put_replaced(out, token.text, token.size, s->pattern, s->pattern_size, s->text, s->text_size);
+    struct qpi_regex_state *state = NULL;
+    qpi_finder              f;
+    size_t                  done = 0, begin, end;
+    int                     found = token.size ? 1 : 0;
+    bool ok = qpi_find_in(&f, s->regex, &state, (const uint8_t *)token.text, token.size, e);
+    while (ok && found > 0 && (found = qpi_find_next(&f, &begin, &end)) > 0) {
+        ok = put(out, token.text + done, begin - done) && put(out, s->text, s->text_size);
+        done = end;
+    }
+    ok = ok && found == 0 && put(out, token.text + done, token.size - done);
+    qpi_regex_state_free(state);
+    return ok;
+}
+
+static bool read_strip(qpi_decode_stage *s, const qpi_json *at) {
+    uint32_t code;
+    if (!qpi_json_character(at, "content", &code) ||
+        !qpi_json_integer(at, "start", QPI_REQUIRED, 0, INT32_MAX, &s->start) ||
+        !qpi_json_integer(at, "stop", QPI_REQUIRED, 0, INT32_MAX, &s->stop))
+        return false;
+    return qpi_json_copy(at, "content", &s->text, &s->text_size);
+}
+
+APPLY(apply_strip) {
+    (void)e;
+    const char *p = token.text, *end = p + token.size;
+    size_t      n = s->text_size;
+    for (int64_t i = 0; i < s->start && (size_t)(end - p) >= n && memcmp(p, s->text, n) == 0; i++) p += n;
+    for (int64_t i = 0; i < s->stop && (size_t)(end - p) >= n && memcmp(end - n, s->text, n) == 0; i++) end -= n;
+    return put(out, p, (size_t)(end - p));
+}
+
+/* ---- Metaspace, WordPiece, BPEDecoder ---------------------------------------------------------- */
+
+static bool read_metaspace(qpi_decode_stage *s, const qpi_json *at) {
+    const char *scheme = "always";
+    uint32_t    code;
+    bool        prefix = true;
+    if (!qpi_json_character(at, "replacement", &code) ||
+        !qpi_json_string(at, "prepend_scheme", QPI_OPTIONAL, &scheme) ||
+        !qpi_json_boolean(at, "add_prefix_space", QPI_OPTIONAL, &prefix))
+        return false;
+    s->keep = !prefix || strcmp(scheme, "never") == 0;
+    return qpi_json_copy(at, "replacement", &s->pattern, &s->pattern_size);
+}
+
+APPLY(apply_metaspace) {
+    (void)e;
+    return put_replaced(out, token.text, token.size, s->pattern, s->pattern_size, " ",
+                        token.index == 0 && !s->keep ? 0 : 1);
+}
+
+static bool read_wordpiece(qpi_decode_stage *s, const qpi_json *at) {
+    s->cleanup = true;
+    return qpi_json_copy(at, "prefix", &s->text, &s->text_size) &&
+           qpi_json_boolean(at, "cleanup", QPI_OPTIONAL, &s->cleanup);
+}
+
+/* Spaces before signs, and English contractions, as they are written: each in turn. */
+static bool clean_up(const char *text, size_t n, qpi_buffer *out) {
+    static const char *const pairs[][2] = {
+        {" .", "."},    {" ?", "?"},            {" !", "!"},   {" ,", ","},     {" ' ", "'"},  {" n't", "n't"},
+        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    if (!memchr(text, ' ', n)) return put(out, text, n);
+    qpi_buffer a = {0}, b = {0};
+    bool       ok = put(&a, text, n);
+    for (size_t i = 0; ok && i < sizeof pairs / sizeof *pairs; i++) {
+        b.count = 0;
+        ok = put_replaced(&b, a.data, a.count, pairs[i][0], strlen(pairs[i][0]), pairs[i][1], strlen(pairs[i][1]));
+        qpi_buffer swap = a;
+        a = b;
+        b = swap;
+    }
+    ok = ok && put(out, a.data, a.count);
+    qpi_buffer_free(&a);
+    qpi_buffer_free(&b);
+    return ok;
+}
+
+APPLY(apply_wordpiece) {
+    (void)e;
+    qpi_buffer spaced = {0};
+    if (token.index) {
+        if (token.size >= s->text_size && memcmp(token.text, s->text, s->text_size) == 0) {
+            token.text += s->text_size;
+            token.size -= s->text_size;
+        } else if (!s->cleanup || !token.size || !strchr(".?!,'nd", token.text[0])) {
+            if (!put(out, " ", 1)) return false;
+        } else {
+            bool ok = put(&spaced, " ", 1) && put(&spaced, token.text, token.size) &&
+                      clean_up(spaced.data, spaced.count, out);
+            qpi_buffer_free(&spaced);
+            return ok;
+        }
+    }
+    return s->cleanup ? clean_up(token.text, token.size, out) : put(out, token.text, token.size);
+}
+
+static bool read_bpe(qpi_decode_stage *s, const qpi_json *at) {
+    return qpi_json_copy(at, "suffix", &s->text, &s->text_size);
+}
+
+APPLY(apply_bpe) {
+    (void)e;
+    return put_replaced(out, token.text, token.size, s->text, s->text_size, " ", token.last ? 0 : 1);
+}
+
+/* ---- CTC ------------------------------------------------------------------------------------------ */
+
+static bool read_ctc(qpi_decode_stage *s, const qpi_json *at) {
+    return qpi_json_copy(at, "pad_token", &s->pad, &s->pad_size) &&
+           qpi_json_copy(at, "word_delimiter_token", &s->delimiter, &s->delimiter_size) &&
+           qpi_json_boolean(at, "cleanup", QPI_REQUIRED, &s->cleanup);
+}
+
+APPLY(apply_ctc) {
+    (void)e;
+    qpi_buffer a = {0}, b = {0};
+    bool       ok = put_replaced(&a, token.text, token.size, s->pad, s->pad_size, "", 0);
+    if (ok && s->cleanup)
+        ok = clean_up(a.data, a.count, &b) &&
+             put_replaced(out, b.data, b.count, s->delimiter, s->delimiter_size, " ", 1);
+    else
+        ok = ok && put(out, a.data, a.count);
+    qpi_buffer_free(&a);
+    qpi_buffer_free(&b);
+    return ok;
+}
+
+/* ---- The table -------------------------------------------------------------------------------------- */
+
+/* name, joins all tokens, asks for the last one, reader, apply */
+static const qpi_decode_type types[] = {
+    {"ByteLevel", true, false, read_nothing, apply_byte_level},
+    {"ByteFallback", false, false, read_nothing, apply_byte_fallback},
+    {"Fuse", true, false, read_nothing, apply_fuse},
+    {"Replace", false, false, read_replace, apply_replace},
+    {"Strip", false, false, read_strip, apply_strip},
+    {"Metaspace", false, false, read_metaspace, apply_metaspace},
+    {"WordPiece", false, false, read_wordpiece, apply_wordpiece},
+    {"BPEDecoder", false, true, read_bpe, apply_bpe},
+    {"CTC", false, false, read_ctc, apply_ctc},
+};
+
+static bool read_member(void *to, const qpi_json *at) { return qpi_decoder_read(to, at); }
+
+bool qpi_decoder_read(qpi_decoder *d, const qpi_json *at) {
+    const char *name;
+    if (!qpi_json_string(at, "type", QPI_REQUIRED, &name)) return false;
+    if (strcmp(name, "Sequence") == 0) return qpi_json_each(at, "decoders", d, read_member);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (strcmp(types[i].name, name) != 0) continue;
+        if (d->count == QPI_MAX_PARTS) return qpi_unsupported(at, "so long a sequence");
+        qpi_decode_stage *s = &d->stages[d->count++];
+        s->type = &types[i];
+        return types[i].read(s, at);
+    }
+    return qpi_unsupported(at, name);
+}
+
+void qpi_decoder_finish(qpi_decoder *d) {
+    d->none = d->count == 0;
+    d->bytes = d->count == 1 && d->stages[0].type->apply == apply_byte_level;
+    d->strip = -1;
+    d->joined = 0;
+    while (d->joined < d->count && !d->stages[d->joined].type->joins) d->joined++;
+    if (d->joined < d->count) d->joined++;
+    for (int i = 0; i < d->count; i++) {
+        const qpi_decode_type *type = d->stages[i].type;
+        d->distinct |= type->apply == apply_ctc;
+        if (i < d->joined)
+            d->needs_last |= type->needs_last;
+        else if (type->apply == apply_strip && d->strip < 0)
+            d->strip = i;
+        else if (type->apply != apply_fuse)
+            d->whole = true;
+    }
+}
+
+void qpi_decoder_free(qpi_decoder *d) {
+    for (int i = 0; i < d->count; i++) {
+        qpi_decode_stage *s = &d->stages[i];
+        free(s->text);
+        free(s->pattern);
+        free(s->pad);
+        free(s->delimiter);
+        qpi_regex_free(s->regex);
+    }
+    *d = (qpi_decoder){0};
+}
