@@ -76,7 +76,27 @@ static bool gradient_key(const verification *v, const qp_model *m, const char *n
     return qp_file_find(v->reference, key) >= 0;
 }
 
-static void compare_gradients(verification *v, qp_model *m, qp_tensor ids) {
+/* What the model takes, as far as the reference has it. */
+static qp_record inputs_of(const verification *v) {
+    static const char *const names[] = {"input_ids", "token_type_ids", "lengths", "positions"};
+    qp_record                in = {0};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!i || qp_file_find(v->reference, names[i]) >= 0)
+            qp_record_set(&in, names[i], qp_file_load(v->ctx, v->reference, names[i], false));
+    return in;
+}
+
+/* What it gives: logits and whatever else the reference has. */
+static void compare_outputs(verification *v, qp_model *m, qp_record in) {
+    qp_record out = qp_forward(m, in);
+    int       before = v->compared;
+    for (int i = 0; i < out.count; i++)
+        if (qp_file_find(v->reference, out.names[i]) >= 0) compare(v, out.names[i], out.tensors[i]);
+    if (v->compared == before)
+        qp_fail(v->ctx, QP_ERR_FORMAT, "%s: nothing that the model gives (logits, hidden, ..)", cli_text(v->c, "reference"));
+}
+
+static void compare_gradients(verification *v, qp_model *m, qp_record in) {
     const char *name;
     char        key[264];
     qp_tensor   gradient;
@@ -84,7 +104,9 @@ static void compare_gradients(verification *v, qp_model *m, qp_tensor ids) {
     for (int64_t i = 0; i < qp_file_count(v->reference); i++)
         given += !strncmp(qp_file_at(v->reference, i).name, "grad.", 5);
     if (!given) return;
-    qp_backward(qp_model_loss(m, ids, next_tokens(ids)));
+    qp_record_set(&in, "labels", next_tokens(qp_record_get(&in, "input_ids")));
+    qp_record out = qp_forward(m, in);
+    if (out.count) qp_backward(qp_record_get(&out, "loss"));
     for (int64_t i = 0; !qp_failed(v->ctx); i++) {
         qp_scope s = qp_enter(v->ctx);
         bool     more = qp_model_weight(m, i, true, &name, &gradient);
@@ -126,11 +148,11 @@ static int run(cli *c) {
     if (!v.reference) return cli_failed(v.ctx);
     v.rows = json_object();
     qp_set_training(qp_model_module(m), false);
-    qp_tensor ids = qp_file_load(v.ctx, v.reference, "input_ids", false);
+    qp_record in = inputs_of(&v);
     bool      before = qp_no_grad(v.ctx, true);
-    compare(&v, "logits", qp_logits(m, ids));
+    compare_outputs(&v, m, in);
     qp_no_grad(v.ctx, before);
-    compare_gradients(&v, m, ids);
+    compare_gradients(&v, m, in);
     int status = qp_failed(v.ctx) ? cli_failed(v.ctx) : report(&v);
     json_decref(v.rows);
     qp_file_close(v.reference);
@@ -138,14 +160,14 @@ static int run(cli *c) {
 }
 
 static const cli_option options[] = {{"reference", 0, CLI_TEXT, "FILE", NULL,
-                                      "safetensors with input_ids, logits and, optionally, grad.NAME", 0, 0,
+                                      "safetensors with input_ids and logits; optionally token_type_ids, lengths, hidden, grad.NAME", 0, 0,
                                       true},
                                      {"tolerance", 0, CLI_NUMBER, "X", "1e-4",
                                       "largest relative error (max|a-b| / max|b| of a tensor)", 0, 1e9, false},
                                      {0}};
 
 QP_VERB(verify) = {.name = "verify",
-                   .summary = "compare a model's logits and gradients with reference numbers",
+                   .summary = "compare what a model gives and its gradients with reference numbers",
                    .arguments = "MODEL",
                    .min_arguments = 1,
                    .max_arguments = 1,

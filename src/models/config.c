@@ -43,6 +43,18 @@ void qpi_config_only(qpi_config *c, const char *key, const char *text) {
     free(found);
 }
 
+const char *qpi_config_activation(qpi_config *c, const char *key, const char *fallback) {
+    static const char *const names[][2] = {{"gelu_new", "gelu_tanh"}, {"gelu_pytorch_tanh", "gelu_tanh"},
+                                           {"gelu", "gelu"},          {"relu", "relu"},
+                                           {"silu", "silu"},          {"swish", "silu"}};
+    const char *text = qpi_config_text(c, key, fallback);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!strcmp(text, names[i][0])) return names[i][1];
+    qpi_json at = qpi_json_member(&c->root, key);
+    qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found \"%.40s\", expected gelu, gelu_new, gelu_pytorch_tanh, relu or silu", text);
+    return "gelu";
+}
+
 /* ---- RoPE ------------------------------------------------------------------------------------ */
 
 /* Hugging Face's names of options and ours. */

@@ -1,20 +1,6 @@
 /* GPT-2 (Radford et al. 2019): layer norm before each branch, learned positions, GELU. Its
  * checkpoints store products as [in, out]. */
-#include <string.h>
-
 #include "models/model.h"
-
-static const char *activation(qpi_config *c) {
-    static const char *const names[][2] = {{"gelu_new", "gelu_tanh"}, {"gelu_pytorch_tanh", "gelu_tanh"},
-                                           {"gelu", "gelu"},          {"relu", "relu"},
-                                           {"silu", "silu"},          {"swish", "silu"}};
-    const char *text = qpi_config_text(c, "activation_function", "gelu_new");
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (!strcmp(text, names[i][0])) return names[i][1];
-    qpi_json at = qpi_json_member(&c->root, "activation_function");
-    qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found \"%s\", expected gelu_new, gelu_pytorch_tanh, gelu, relu or silu", text);
-    return "gelu_tanh";
-}
 
 static bool translate(qpi_config *c, json_t *stack) {
     int64_t width = qpi_config_int(c, "n_embd", 768), heads = qpi_config_int(c, "n_head", 12);
@@ -29,7 +15,7 @@ static bool translate(qpi_config *c, json_t *stack) {
     json_t *mixer = json_pack("{s:s, s:I, s:b, s:b, s:b, s:i}", "type", "attention", "heads", (json_int_t)heads, "bias", 1,
                               "out_bias", 1, "scale_by_layer", qpi_config_bool(c, "scale_attn_by_inverse_layer_idx", false),
                               "scale", qpi_config_bool(c, "scale_attn_weights", true) ? 0 : 1);
-    json_t *ffn = json_pack("{s:s, s:I, s:s, s:b}", "type", "mlp", "width", (json_int_t)inner, "act", activation(c), "bias", 1);
+    json_t *ffn = json_pack("{s:s, s:I, s:s, s:b}", "type", "mlp", "width", (json_int_t)inner, "act", qpi_config_activation(c, "activation_function", "gelu_new"), "bias", 1);
     return json_object_update_new(
                stack, json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:f, s:{s:s}, s:o, s:o, s:{s:s, s:f}}", "vocab_size",
                                 (json_int_t)qpi_config_int(c, "vocab_size", 50257), "hidden_size", (json_int_t)width,

@@ -67,6 +67,8 @@ int64_t     qpi_config_int(qpi_config *c, const char *key, int64_t fallback);
 double      qpi_config_number(qpi_config *c, const char *key, double fallback);
 bool        qpi_config_bool(qpi_config *c, const char *key, bool fallback);
 const char *qpi_config_text(qpi_config *c, const char *key, const char *fallback);
+/* The name of an activation, ours for theirs. */
+const char *qpi_config_activation(qpi_config *c, const char *key, const char *fallback);
 void        qpi_config_use(qpi_config *c, const char *key);
 /* Fails unless the key is absent, null, or equal to the one value that quipu can do. */
 void qpi_config_only(qpi_config *c, const char *key, const char *text);

@@ -141,11 +141,28 @@ static void add_name(name_list *l, const char *name) {
 }
 
 /* Published checkpoints may lack the prefix ("transformer."). */
-static int64_t find_entry(const qp_model *m, const qp_file *file, const char *name) {
+static int64_t find_prefixed(const qp_model *m, const qp_file *file, const char *name) {
     int64_t i = qp_file_find(file, name);
     size_t  n = strlen(m->preset->prefix);
     if (i < 0 && n && !strncmp(name, m->preset->prefix, n)) i = qp_file_find(file, name + n);
     return i;
+}
+
+/* BERT's oldest call gain and bias of a layer norm gamma and beta; a bias that is tied has either name. */
+static int64_t find_entry(const qp_model *m, const qp_file *file, const char *name) {
+    static const char *const older[][2] = {{"LayerNorm.weight", "LayerNorm.gamma"},
+                                           {"LayerNorm.bias", "LayerNorm.beta"},
+                                           {"predictions.decoder.bias", "predictions.bias"}};
+    int64_t                  at = find_prefixed(m, file, name);
+    size_t                   n = strlen(name);
+    for (int i = 0; i < 3 && at < 0; i++) {
+        size_t end = strlen(older[i][0]);
+        char   other[QPI_MAX_NAME];
+        if (n < end || strcmp(name + n - end, older[i][0])) continue;
+        snprintf(other, sizeof other, "%.*s%s", (int)(n - end), name, older[i][1]);
+        at = find_prefixed(m, file, other);
+    }
+    return at;
 }
 
 static bool ignored(const qp_model *m, const char *name) {

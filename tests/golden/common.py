@@ -46,9 +46,9 @@ def exact():
         torch.set_default_dtype(single)
 
 
-def build(config, weights):
+def build(config, weights, kind=AutoModelForCausalLM):
     """A float64 model of `config` holding `weights`; call inside exact()."""
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float64, attn_implementation="eager")
+    model = kind.from_config(config, dtype=torch.float64, attn_implementation="eager")
     missing, unexpected = model.load_state_dict({k: v.double() for k, v in weights.items()}, strict=False)
     assert not unexpected and set(missing) <= set(model._tied_weights_keys or ()), (missing, unexpected)
     return model.eval()

@@ -1,10 +1,11 @@
-"""Make tests/golden/models/NAME: tiny random language models with their logits and gradients.
+"""Make tests/golden/models/NAME: tiny random models with what they give and their gradients.
 
 Each folder holds what transformers' save_pretrained writes (config.json and model.safetensors, or
 shards with their index) and reference.safetensors:
 
     input_ids    [B, T] int64
-    logits       [B, T, V] float32
+    logits       [B, T, V] float32; of encoders without a head hidden [B, T, D] and pooled [B, D]
+    token_type_ids [B, T], lengths [B] int64: of encoders
     grad.PARAM   like PARAM, float32, for each PARAM of model.safetensors: the gradient of the mean
                  cross-entropy of logits[:, :-1] against input_ids[:, 1:]
 
@@ -24,8 +25,10 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GraniteConfig,
-                          LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config)
+from transformers import (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GraniteConfig,
+                          LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RoFormerConfig,
+                          SmolLM3Config)
+from transformers.models.roformer.modeling_roformer import RoFormerSinusoidalPositionalEmbedding
 from transformers.utils.logging import disable_progress_bar
 
 from common import HERE, build, exact, loss_of, random_ids, write
@@ -49,6 +52,19 @@ CAPS = dict(attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
 
 def llama(**changes):
     return LlamaConfig(**SIZE | changes)
+
+
+ENCODER = dict(vocab_size=67, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+               max_position_embeddings=32, type_vocab_size=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+               pad_token_id=None)
+
+
+def bert(**changes):
+    return BertConfig(**ENCODER | changes)
+
+
+def roformer(**changes):
+    return RoFormerConfig(**ENCODER | changes)
 
 
 def rope(kind, theta=10000.0, **values):
@@ -106,13 +122,36 @@ FOLDERS = {
         final_logit_softcapping=3.0, head_dim=8, query_pre_attn_scalar=8, sliding_window=3, layer_types=["sliding_attention", "full_attention"],
         rope_parameters=dict(full_attention=rope("linear", 5e5, factor=8.0), sliding_attention=rope("default", 2e4)))), 12,
                    "old"),
+    "bert": (bert(), 13, ""),
+    "bert-model": (bert(vocab_size=41, hidden_size=30, num_attention_heads=3, hidden_act="gelu_new"), 9, "headless"),
+    "bert-published": (bert(hidden_act="relu"), 11, "gamma"),
+    "roformer": (roformer(), 12, ""),
+    "roformer-values": (roformer(rotary_value=True, tie_word_embeddings=False), 10, ""),
+    "roformer-model": (roformer(num_attention_heads=2), 14, "headless"),
 }
+
+
+def class_of(config, form):
+    encoder = config.model_type in ("bert", "roformer")
+    return AutoModel if form == "headless" else AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+
+
+def sines(table):
+    """RoFormer's table of positions; its own is made in float32."""
+    count, width = table.weight.shape
+    angle = torch.arange(count)[:, None].double() / 10000 ** (torch.arange(0, width, 2).double() / width)
+    return torch.cat([angle.sin(), angle.cos()], 1).to(table.weight.dtype)
+
+
+RoFormerSinusoidalPositionalEmbedding.create_weight = sines
 
 
 def randomise(model, seed):
     """Norm gains near one, biases small, matrices large enough to matter."""
     draw = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
+        if not p.requires_grad:  # RoFormer's table of sines
+            continue
         noise = torch.randn(p.shape, generator=draw)
         norm = p.ndim == 1 and name.endswith("weight")
         p.data = 1 + 0.1 * noise if norm else (0.3 if p.ndim > 1 else 0.1) * noise
@@ -145,6 +184,33 @@ def as_published(folder):
     save_file(weights, path, metadata={"format": "pt"})
 
 
+def with_gamma(folder):
+    """Rewrite BERT's tensors as in its first files: gamma and beta of norms, a pooler, a second head."""
+    path = folder / "model.safetensors"
+    weights = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): w
+               for name, w in load_file(path).items()}
+    weights |= {"bert.pooler.dense.weight": torch.ones(24, 24), "bert.pooler.dense.bias": torch.ones(24),
+                "cls.seq_relationship.weight": torch.ones(2, 24), "cls.seq_relationship.bias": torch.ones(2)}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def inputs_of(config, ids, seed):
+    """Encoders also take types of tokens, and rows of different lengths."""
+    if config.model_type not in ("bert", "roformer"):
+        return dict(input_ids=ids), {}
+    lengths = torch.tensor([ids.shape[1], ids.shape[1] - 4])
+    types = random_ids(config.type_vocab_size, *ids.shape, seed=seed)
+    mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
+    return dict(input_ids=ids, token_type_ids=types, attention_mask=mask), dict(token_type_ids=types, lengths=lengths)
+
+
+def outputs_of(model, inputs):
+    """Logits, or hidden states and the pooled vector."""
+    out = model(**inputs) if model.config.model_type in ("bert", "roformer") else model(**inputs, use_cache=False)
+    names = {"logits": "logits", "last_hidden_state": "hidden", "pooler_output": "pooled"}
+    return {ours: out[theirs] for theirs, ours in names.items() if theirs in out}
+
+
 def stored(folder):
     """All tensors of a folder, from one file or from shards."""
     return {k: v for path in sorted(folder.glob("model*.safetensors")) for k, v in load_file(path).items()}
@@ -153,22 +219,31 @@ def stored(folder):
 def make(name, seed):
     config, length, form = FOLDERS[name]
     folder = MODELS / name
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    kind = class_of(config, form)
+    model = kind.from_config(config, attn_implementation="eager")
     randomise(model, seed)
     model.to(torch.bfloat16 if form == "bf16" else torch.float32)
     model.save_pretrained(folder, max_shard_size="24KB" if form == "sharded" else "1GB")
-    (folder / "generation_config.json").unlink()
+    (folder / "generation_config.json").unlink(missing_ok=True)
     weights = stored(folder)
 
     ids = random_ids(config.vocab_size, 2, length, seed=seed + 1)
     with exact():
-        model = build(config, weights)
-        logits = model(ids, use_cache=False).logits
-        loss_of(logits, ids).backward()
-    tensors = {"input_ids": ids, "logits": logits.to(torch.float32)}
+        model = build(config, weights, kind)
+        for table in model.modules():
+            if isinstance(table, RoFormerSinusoidalPositionalEmbedding):
+                table.weight.data = sines(table)
+        inputs, fields = inputs_of(config, ids, seed + 2)
+        outputs = outputs_of(model, inputs)
+        if "logits" in outputs:
+            loss_of(outputs["logits"], ids).backward()
+    tensors = {"input_ids": ids} | fields | {k: v.to(torch.float32) for k, v in outputs.items()}
     for key, p in model.named_parameters():
+        if p.grad is None or p.grad.abs().max() < 1e-9:  # a bias of keys alone changes nothing
+            continue
         assert key in weights
         key = key.removeprefix("transformer.") if form == "published" else key
+        key = key.replace("predictions.bias", "predictions.decoder.bias")  # tied: the same
         tensors[f"grad.{key}"] = p.grad.to(torch.float32)
     write(folder / "reference.safetensors", tensors)
 
@@ -176,28 +251,35 @@ def make(name, seed):
         as_before_5(folder / "config.json")
     if form == "published":
         as_published(folder)
+    if form == "gamma":
+        with_gamma(folder)
 
 
 def check(name):
     """The folder as anyone would load it, in float32, against its reference."""
     folder = MODELS / name
     reference = load_file(folder / "reference.safetensors")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    config, _, form = FOLDERS[name]
+    model = class_of(config, form).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     ids = reference["input_ids"]
-    logits = model(ids, use_cache=False).logits
-    loss_of(logits, ids).backward()
-    found = {"logits": logits.detach()}
+    found = outputs_of(model, inputs_of(config, ids, 0)[0] | {k: v for k, v in reference.items() if k == "token_type_ids"})
+    logits = found.get("logits")
+    if logits is not None:
+        loss_of(logits, ids).backward()
+    found = {k: v.detach() for k, v in found.items()}
     for key, p in model.named_parameters():
-        key = f"grad.{key}"
+        if p.grad is None or p.grad.abs().max() < 1e-6:
+            continue
+        key = f"grad.{key}".replace("predictions.bias", "predictions.decoder.bias")
         found[key if key in reference else key.replace("transformer.", "")] = p.grad
-    assert found.keys() == reference.keys() - {"input_ids"}
+    assert found.keys() == reference.keys() - {"input_ids", "token_type_ids", "lengths"}
     off = {k: ((found[k] - reference[k]).norm() / reference[k].norm()).item() for k in found}
-    off_logits = off.pop("logits")
-    worst = max(off, key=off.get)
+    grads = {k: v for k, v in off.items() if k.startswith("grad.")}
+    worst = max(grads or off, key=off.get)
+    off_outputs = max(v for k, v in off.items() if k not in grads)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{name:20} {size / 1024:5.0f} KiB  loss {loss_of(logits, ids):7.4f}  logits std {logits.std():6.3f}  "
-          f"off by {off_logits:.1e}, gradients {off[worst]:.1e} ({worst})")
-    assert off_logits < 1e-5 and off[worst] < 1e-4
+    print(f"{name:20} {size / 1024:5.0f} KiB  off by {off_outputs:.1e}, gradients {off[worst]:.1e} ({worst})")
+    assert off_outputs < 1e-5 and off[worst] < 1e-4
 
 
 if __name__ == "__main__":

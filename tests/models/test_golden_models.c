@@ -34,7 +34,7 @@ static void each(void (*check)(const char *name, const char *folder)) {
         count++;
     }
     closedir(d);
-    assert_true(count >= 32);
+    assert_true(count >= 38);
 }
 
 static qp_ctx *open_ctx(void) {
@@ -60,6 +60,15 @@ static qp_tensor reference_ids(qp_ctx *ctx, const char *folder) {
     return ids;
 }
 
+/* The logits or, of a model without an output, what the last block gives. */
+static qp_tensor given_by(qp_model *m, qp_tensor ids) {
+    qp_record in = {0};
+    qp_record_set(&in, "input_ids", ids);
+    qp_record out = qp_forward(m, in);
+    qp_tensor y = qp_record_get(&out, "logits");
+    return qp_is_none(y) ? qp_record_get(&out, "hidden") : y;
+}
+
 /* max|a - b| / max|b| */
 static double difference(qp_tensor a, qp_tensor b) {
     int64_t n = qp_count(a);
@@ -79,7 +88,7 @@ static void check_steps(const char *name, const char *folder) {
     if (strstr(name, "dynamic")) return; /* its angles depend on how long the sequence has become */
     qp_ctx     *ctx = open_ctx();
     qp_model   *m = load(ctx, folder, false);
-    qp_tensor   ids = reference_ids(ctx, folder), whole = qp_logits(m, ids);
+    qp_tensor   ids = reference_ids(ctx, folder), whole = given_by(m, ids);
     int64_t     length = qp_size(ids, 1), first = length / 3;
     qp_session *s = qp_session_new(m, qp_size(ids, 0), length, (qp_session_options){0});
     if (!s && qp_error_code(ctx) == QP_ERR_UNSUPPORTED && strstr(qp_error(ctx), "causal")) {
@@ -127,7 +136,7 @@ static void check_bf16(const char *name, const char *folder) {
     write_rounded(folder, folders);
     qp_ctx   *ctx = open_ctx();
     qp_tensor ids = reference_ids(ctx, folder);
-    qp_tensor stored = qp_logits(load(ctx, folders[0], true), ids), exact = qp_logits(load(ctx, folders[1], false), ids);
+    qp_tensor stored = given_by(load(ctx, folders[0], true), ids), exact = given_by(load(ctx, folders[1], false), ids);
     double    off = difference(stored, exact);
     if (!(off <= 1e-2)) fail_msg("%s: bf16 logits are off by %g", name, off);
     qp_close(ctx);
@@ -157,7 +166,7 @@ static void check_saved(const char *name, const char *folder) {
     qp_file_close(before);
     qp_file_close(after);
     qp_tensor ids = reference_ids(ctx, folder);
-    assert_true(difference(qp_logits(load(ctx, again, true), ids), qp_logits(m, ids)) == 0);
+    assert_true(difference(given_by(load(ctx, again, true), ids), given_by(m, ids)) == 0);
     qp_close(ctx);
 }
 

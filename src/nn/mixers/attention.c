@@ -21,7 +21,7 @@ typedef struct {
     double             scale, softcap;
     bool               causal;
     qk_norm            norm;
-    bool               unit_offset;
+    bool               unit_offset, rotate_values;
     double             norm_eps;
     qp_tensor          q_norm, k_norm;
     int64_t            window;
@@ -47,6 +47,7 @@ static const qp_option options[] = {
     {.name = "qk_norm", .kind = QP_OPTION_CHOICE, .high = 2, .choices = "none|head|all", .help = "RMS norm of queries and keys before they turn, of each head or of all together"},
     NUMBER("qk_norm_eps", 1e-6, 1, "added to the mean square"),
     BOOL("qk_norm_unit_offset", 0, "its gains are 1 + weight"),
+    BOOL("rotate_values", 0, "values turn by their position, too"),
     {0}};
 
 static qp_tensor norm_weight(const attention *a, qp_build *b, const char *name, int64_t width) {
@@ -66,6 +67,7 @@ static void init(void *self, qp_build *b) {
     attention *a = self;
     a->norm = (qk_norm)qp_setting_int(b, "qk_norm");
     a->softcap = qp_setting(b, "softcap");
+    a->rotate_values = qp_setting(b, "rotate_values") != 0;
     a->heads = b->heads;
     a->groups = qp_setting_int(b, "kv_heads");
     a->width = b->head_width;
@@ -116,6 +118,7 @@ static triple project_all(const attention *a, qp_tensor x, const qp_sequence *s)
     if (a->position && a->position->type->rotate) {
         t.q = a->position->type->rotate(a->position->self, t.q, s);
         t.k = a->position->type->rotate(a->position->self, t.k, s);
+        if (a->rotate_values) t.v = a->position->type->rotate(a->position->self, t.v, s);
     }
     return t;
 }
