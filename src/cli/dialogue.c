@@ -1,0 +1,48 @@
+#include "cli/dialogue.h"
+
+#include <string.h>
+
+#define USUAL_POSITIONS 8192
+
+/* Tokens that end a turn, whatever a model's configs say. */
+static void add_turn_ends(cli_model *m) {
+    static const char *const names[] = {"<|im_end|>",    "<|eot_id|>", "<|eom_id|>",
+                                        "<end_of_turn>", "<|end|>",    "<|END_OF_TURN_TOKEN|>"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int32_t id = qp_tokenizer_id(m->tokenizer, names[i]);
+        bool    known = id < 0 || !qp_tokenizer_is_special(m->tokenizer, id) || m->end_count == CLI_MAX_ENDS;
+        for (int k = 0; k < m->end_count && !known; k++) known = m->ends[k] == id;
+        if (!known) m->ends[m->end_count++] = id;
+    }
+}
+
+static bool read_kv(cli *c, qp_ctx *ctx, qp_dtype *out) {
+    static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (!strcmp(cli_text(c, "kv"), qp_dtype_name(types[i]))) return *out = types[i], true;
+    return qp_fail(ctx, QP_ERR_ARGUMENT, "--kv is \"%s\", expected f32, bf16 or f16", cli_text(c, "kv")) ==
+           QP_OK;
+}
+
+bool cli_dialogue_open(cli *c, qp_ctx *ctx, int64_t rows, int64_t queue, bool chat, cli_dialogue *out) {
+    char        buffer[4096];
+    const char *path = cli_text(c, "model"), *file = cli_text(c, "chat-template");
+    qp_dtype    kv = QP_F32;
+    *out = (cli_dialogue){0};
+    if (!read_kv(c, ctx, &kv)) return false;
+    /* the template first: weights take a while */
+    out->template = qp_chat_template_load(ctx, file ? file : cli_model_path(path, buffer));
+    if (!out->template && !chat && !file && qp_error_code(ctx) == QP_ERR_FORMAT &&
+        strstr(qp_error(ctx), "no chat template"))
+        qp_clear(ctx);
+    if (qp_failed(ctx) || !cli_model_open(ctx, path, true, &out->m)) return false;
+    add_turn_ends(&out->m);
+    int64_t most = out->m.info.positions > 0 ? out->m.info.positions : USUAL_POSITIONS;
+    out->positions = cli_int(c, "context");
+    if (!out->positions || out->positions > most)
+        out->positions = most < USUAL_POSITIONS || out->positions ? most : USUAL_POSITIONS;
+    out->engine =
+        qp_engine_new(out->m.model, out->m.tokenizer,
+                      (qp_engine_options){.rows = rows, .positions = out->positions, .queue = queue, .kv = kv});
+    return out->engine != NULL;
+}

@@ -1,0 +1,129 @@
+#define _GNU_SOURCE
+#include "cli/line.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <wchar.h>
+
+#ifdef QUIPU_EDITLINE
+#include <histedit.h>
+#endif
+
+struct cli_lines {
+    bool                terminal;
+    const char         *prompt;
+    const volatile int *interrupted;
+    char               *text;
+    size_t              capacity;
+#ifdef QUIPU_EDITLINE
+    EditLine *editor;
+    History  *history;
+#endif
+};
+
+#ifdef QUIPU_EDITLINE
+
+static char *show_prompt(EditLine *e) {
+    cli_lines *l = NULL;
+    el_get(e, EL_CLIENTDATA, &l);
+    return (char *)(l && l->prompt ? l->prompt : "");
+}
+
+/* libedit's own reader goes on after a signal; this one gives up. */
+static int read_character(EditLine *e, wchar_t *out) {
+    cli_lines *l = NULL;
+    mbstate_t  state = {0};
+    char       c;
+    el_get(e, EL_CLIENTDATA, &l);
+    for (int bytes = 0; bytes < 8; bytes++) {
+        ssize_t n = read(0, &c, 1);
+        while (n < 0 && errno == EINTR && !*l->interrupted) n = read(0, &c, 1);
+        if (n <= 0) return (int)n;
+        size_t used = mbrtowc(out, &c, 1, &state);
+        if (used == 0 || used == 1) return 1;
+        if (used != (size_t)-2) state = (mbstate_t){0}, bytes = 0; /* not of this character set: passed over */
+    }
+    return -1;
+}
+
+static void open_editor(cli_lines *l) {
+    HistEvent event;
+    setlocale(LC_CTYPE, "");
+    l->editor = el_init("quipu", stdin, stdout, stderr);
+    l->history = history_init();
+    if (l->history) history(l->history, &event, H_SETSIZE, 1000);
+    if (!l->editor) return;
+    el_set(l->editor, EL_CLIENTDATA, l);
+    el_set(l->editor, EL_PROMPT, show_prompt);
+    el_set(l->editor, EL_EDITOR, "emacs");
+    el_set(l->editor, EL_GETCFN, read_character);
+    if (l->history) el_set(l->editor, EL_HIST, history, l->history);
+}
+
+static bool edit(cli_lines *l, const char *start, ssize_t *n) {
+    HistEvent event;
+    int       count = 0;
+    if (!l->editor) return false;
+    if (start) el_push(l->editor, start);
+    const char *text = el_gets(l->editor, &count);
+    *n = -1;
+    if (!text || count <= 0) {
+        el_set(l->editor, EL_PREP_TERM, 0); /* the terminal as it was */
+        return true;
+    }
+    if (l->history && text[0] != '\n') history(l->history, &event, H_ENTER, text);
+    free(l->text);
+    l->text = strdup(text);
+    if (l->text) *n = count, l->capacity = (size_t)count + 1;
+    return true;
+}
+
+static void close_editor(cli_lines *l) {
+    if (l->history) history_end(l->history);
+    if (l->editor) el_end(l->editor);
+}
+
+bool cli_lines_can_start(const cli_lines *l) { return l->terminal && l->editor; }
+
+#else
+static void open_editor(cli_lines *l) { (void)l; }
+static void close_editor(cli_lines *l) { (void)l; }
+static bool edit(cli_lines *l, const char *start, ssize_t *n) { return (void)l, (void)start, (void)n, false; }
+bool        cli_lines_can_start(const cli_lines *l) { return (void)l, false; }
+#endif
+
+cli_lines *cli_lines_open(void) {
+    cli_lines *l = calloc(1, sizeof *l);
+    if (!l) return NULL;
+    l->terminal = isatty(0) && isatty(1);
+    if (l->terminal) open_editor(l);
+    return l;
+}
+
+void cli_lines_close(cli_lines *l) {
+    if (!l) return;
+    close_editor(l);
+    free(l->text);
+    free(l);
+}
+
+cli_line_result cli_lines_next(cli_lines *l, const char *prompt, const char *start,
+                               const volatile int *interrupted, char **line) {
+    ssize_t n;
+    l->prompt = prompt;
+    l->interrupted = interrupted;
+    if (!l->terminal || !edit(l, start, &n)) {
+        if (l->terminal) printf("%s", prompt), fflush(stdout);
+        n = getline(&l->text, &l->capacity, stdin);
+        if (n < 0) clearerr(stdin);
+    }
+    if (*interrupted) return CLI_LINE_INTERRUPTED;
+    if (n < 0) return CLI_LINE_END;
+    while (n > 0 && (l->text[n - 1] == '\n' || l->text[n - 1] == '\r')) l->text[--n] = 0;
+    *line = l->text;
+    return CLI_LINE;
+}
