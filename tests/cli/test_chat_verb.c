@@ -143,6 +143,10 @@ static void test_terminal(void **state) {
     await(&t, "> ");
     type(&t, "Hello\n");
     await(&t, "Hello\r\n");
+    if (!t.count) { /* the reply has begun */
+        struct pollfd p = {.fd = t.fd, .events = POLLIN};
+        assert_int_equal(poll(&p, 1, 20000), 1);
+    }
     type(&t, "\x03");
     await(&t, "(stopped;");
     await(&t, "> ");
