@@ -181,14 +181,14 @@ typedef struct {
 
 /* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G
  * dividing H (grouped queries: head h reads h / (H / G)); scale 0 means 1 / sqrt(K). Gives
- * [B, T, H, L]. k and v may be bf16 or f16 where q is f32 (no gradient then). Tiled with an online softmax: memory is linear in T and S, forward and
- * backward. A query that may see nothing gives 0. Any strides with contiguous features.
+ * [B, T, H, L]. k and v may be bf16, f16 or q8_0 whatever q is (no gradient
+ * then). Tiled with an online softmax: memory is linear in T and S, forward and backward. A query that may see nothing gives 0. Any strides with contiguous features.
  * arXiv:2205.14135, 2307.08691, 2305.13245 */
 QP_API qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale);
 
 /* In place, no gradient: cache[rows[b], starts[b] + t] = x[b, t] for t < counts[b], converted to the
- * cache's type. cache [R, S, ..], x [B, T, ..] f32 or of the cache's type; rows, starts, counts i64
- * [B], no row twice. Nothing else of the cache is touched. */
+ * cache's type. cache [R, S, ..] floats or q8_0, x [B, T, ..] f32 or of the cache's type; rows, starts,
+ * counts i64 [B], no row twice. Nothing else of the cache is touched. */
 QP_API void qp_append(qp_tensor cache, qp_tensor x, qp_tensor rows, qp_tensor starts, qp_tensor counts);
 
 /* ---- Random and loss ------------------------------------------------------------------------------------ */

@@ -17,7 +17,8 @@ extern "C" {
 typedef struct qp_session qp_session;
 
 typedef struct {
-    qp_dtype kv; /* what keys and values are kept in: f32, bf16 or f16 */
+    qp_dtype kv; /* what keys and values are kept in: f32, bf16, f16, or q8_0 (heads of a multiple of
+                    32 features) */
 } qp_session_options;
 
 /* `rows` empty sequences of at most `positions` positions; the context's. NULL on error (also where a

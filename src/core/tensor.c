@@ -28,7 +28,7 @@ qp_tensor qp_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) 
 qp_tensor qpi_reserve(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape) {
     qpi_value value = {0};
     if (!check_shape(ctx, &value.view, dtype, ndim, shape)) return qpi_poison(ctx);
-    value.storage = qpi_storage_map(ctx, (size_t)qp_view_count(&value.view) * qp_dtype_bytes(dtype));
+    value.storage = qpi_storage_map(ctx, qp_dtype_size(dtype, qp_view_count(&value.view)));
     if (!value.storage) return qpi_poison(ctx);
     value.view.data = value.storage->data;
     return qpi_handle(ctx, value);

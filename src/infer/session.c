@@ -74,8 +74,9 @@ qp_session *qp_session_new(qp_model *m, int64_t rows, int64_t positions, qp_sess
                 (long long)rows, (long long)positions);
         return NULL;
     }
-    if (options.kv != QP_F32 && options.kv != QP_BF16 && options.kv != QP_F16) {
-        qp_fail(ctx, QP_ERR_TYPE, "session: keys and values in %s, expected f32, bf16 or f16", qp_dtype_name(options.kv));
+    if (options.kv != QP_F32 && options.kv != QP_BF16 && options.kv != QP_F16 && options.kv != QP_Q8_0) {
+        qp_fail(ctx, QP_ERR_TYPE, "session: keys and values in %s, expected f32, bf16, f16 or q8_0",
+                qp_dtype_name(options.kv));
         return NULL;
     }
     qp_session *s = calloc(1, sizeof *s);

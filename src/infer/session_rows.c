@@ -18,15 +18,21 @@ static bool is_path(const qp_session *s, int64_t row, int64_t n, const int64_t *
     return ok;
 }
 
-/* Places of nodes become first, first + 1, ..: those that follow one another at once. */
+/* Position `at` of a row of a tensor that grows, as bytes; *bytes: of one position. */
+static char *bytes_at(const qp_state *state, int j, int64_t row, int64_t at, size_t *bytes) {
+    qp_tensor t = state->tensors[j];
+    int64_t   positions = qp_size(t, 0) * qp_size(t, 1);
+    char     *data = qp_data_write(t);
+    *bytes = qp_dtype_size(qp_dtype_of(t), qp_count(t) / positions);
+    return data ? data + (size_t)(row * qp_size(t, 1) + at) * *bytes : NULL;
+}
+
+/* Places of nodes become first, first + 1, ... */
 static void compact(const qp_state *state, int j, int64_t row, int64_t first, int64_t n, const int64_t *nodes) {
-    for (int64_t i = 0, run; i < n; i += run) {
-        for (run = 1; i + run < n && nodes[i + run] == nodes[i] + run;) run++;
-        if (nodes[i] == i) continue;
-        int64_t from = first + nodes[i], to = first + i;
-        if (qp_copy_to(qpi_state_part(state, j, row, to, to + run), qpi_state_part(state, j, row, from, from + run)) != QP_OK)
-            return;
-    }
+    size_t bytes;
+    char  *to = bytes_at(state, j, row, first, &bytes);
+    for (int64_t i = 0; i < n && to; i++)
+        if (nodes[i] != i) memcpy(to + (size_t)i * bytes, to + (size_t)nodes[i] * bytes, bytes);
 }
 
 qp_status qp_session_choose(qp_session *s, int64_t row, int64_t n, const int64_t *nodes) {
@@ -37,12 +43,8 @@ qp_status qp_session_choose(qp_session *s, int64_t row, int64_t n, const int64_t
     if (!is_path(s, row, n, nodes))
         return qp_fail(ctx, QP_ERR_ARGUMENT, "choose: %lld nodes that are no path of row %lld's %d drafts", (long long)n,
                        (long long)row, r->drafts);
-    qp_scope scope = qp_enter(ctx);
-    qp_no_grad(ctx, true);
-    qpi_shield(ctx);
-    for (int64_t i = 0; i < qpi_state_count(s); i++)
+    for (int64_t i = 0; i < qpi_state_count(s) && n && nodes[n - 1] >= n; i++)
         for (int j = 0; j < s->states[i].count; j++) compact(&s->states[i], j, row, r->length, n, nodes);
-    qp_leave(scope);
     int32_t *tokens = qpi_row_tokens(s, row) + r->length;
     for (int64_t i = 0; i < n; i++) tokens[i] = tokens[nodes[i]];
     r->drafts = 0;
@@ -89,6 +91,17 @@ qp_status qp_session_truncate(qp_session *s, int64_t row, int64_t length) {
     return qp_error_code(ctx);
 }
 
+static void copy_row(const qp_state *state, int j, int64_t from, int64_t to, int64_t length) {
+    size_t bytes;
+    if (!state->grows[j]) {
+        if (qp_copy_to(qpi_state_part(state, j, to, 0, 0), qpi_state_part(state, j, from, 0, 0)) != QP_OK) return;
+    } else {
+        const char *source = bytes_at(state, j, from, 0, &bytes);
+        char       *target = bytes_at(state, j, to, 0, &bytes);
+        if (source && target) memcpy(target, source, (size_t)length * bytes);
+    }
+}
+
 qp_status qp_session_fork(qp_session *s, int64_t from, int64_t to, int64_t length) {
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx)) return qp_error_code(ctx);
@@ -100,10 +113,7 @@ qp_status qp_session_fork(qp_session *s, int64_t from, int64_t to, int64_t lengt
     qp_no_grad(ctx, true);
     s->row[to].length = 0;
     for (int64_t i = 0; i < qpi_state_count(s); i++)
-        for (int j = 0; j < s->states[i].count; j++)
-            if (qp_copy_to(qpi_state_part(&s->states[i], j, to, 0, length),
-                           qpi_state_part(&s->states[i], j, from, 0, length)) != QP_OK)
-                break;
+        for (int j = 0; j < s->states[i].count && !qp_failed(ctx); j++) copy_row(&s->states[i], j, from, to, length);
     qp_leave(scope);
     if (qp_failed(ctx)) return qp_error_code(ctx);
     memcpy(qpi_row_tokens(s, to), qpi_row_tokens(s, from), (size_t)length * sizeof(int32_t));

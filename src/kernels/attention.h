@@ -22,7 +22,7 @@
 #define QK_ATTENTION_TREE 64 /* queries of a tree at most */
 
 /* Views as the op's inputs and outputs, f32 and i64, any strides; absent ones have ndim -1.
- * bias is expanded to [B, H, T, S]. k and v may be of a 16-bit type (not for gradients). */
+ * bias is expanded to [B, H, T, S]. k and v may be bf16, f16 or q8_0 (not for gradients). */
 typedef struct {
     qp_view q, k, v, bias, segments, lengths, starts, parents, rows;
     qp_view out, lse; /* contiguous */

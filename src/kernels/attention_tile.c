@@ -1,6 +1,6 @@
 /* Tiles of attention: who sees which key, scores, and rows to and from the lanes. */
 #include "kernels/attention_parts.h"
-#include "core/half.h"
+#include "core/blocks.h"
 #include "kernels/turn.h"
 
 static int64_t segment_at(const attention_tile *t, int64_t key) {
@@ -76,7 +76,7 @@ static void close_rows(attention_tile *t) {
 
 static const void *keys_of(const qp_view *v, int64_t row, int64_t head) {
     int64_t at = row * v->stride[0] + head * v->stride[2];
-    return (const char *)v->data + at * (int64_t)qp_dtype_bytes(v->dtype);
+    return (const char *)v->data + qp_dtype_size(v->dtype, at);
 }
 
 void QK(attention_open)(attention_tile *t, const qk_attention *a, int64_t batch, int64_t head, int64_t row0) {
@@ -215,9 +215,21 @@ static void cap(float c, int64_t n, float *s, float *slope) {
         for (; i < width; i++) out[i] = element(row[i * step]);                                                \
     }
 
+/* n blocks from `at` on, 32 elements each. */
+static void unpack_q8(const void *first, int64_t at, int64_t n, float *out) {
+    const qpi_q8_0 *block = (const qpi_q8_0 *)first + at;
+    for (int64_t i = 0; i < n; i++, out += 32) {
+        float d = qpi_f16_to_f32(block[i].d);
+        for (int k = 0; k < 32; k++) out[k] = d * (float)block[i].q[k];
+    }
+}
+
 void QK(attention_pack)(const qp_view *v, const void *first, int64_t begin, int64_t end, float *out) {
     int64_t width = v->shape[3], step = v->stride[3];
     switch (v->dtype) {
+    case QP_Q8_0:
+        for (int64_t j = begin; j < end; j++, out += width) unpack_q8(first, j * v->stride[1] / 32, width / 32, out);
+        break;
     case QP_BF16: PACK(uint16_t, vf_load_bf16, qpi_bf16_to_f32) break;
     case QP_F16: PACK(uint16_t, vf_load_f16, qpi_f16_to_f32) break;
     default: PACK(float, vf_load, ) break;

@@ -51,6 +51,12 @@ void qp_state_add(qp_state *state, qp_ctx *ctx, bool grows, int ndim, const int6
         return;
     }
     if (grows && state->type != QP_F32) type = state->type;
+    int64_t block = qp_dtype_block(type);
+    if (shape[ndim - 1] % block) {
+        qp_fail(ctx, QP_ERR_ARGUMENT, "state: %lld features are no whole blocks of %s", (long long)shape[ndim - 1],
+                qp_dtype_name(type));
+        return;
+    }
     state->grows[state->count] = grows;
     state->tensors[state->count++] = grows ? qpi_reserve(ctx, type, ndim, shape) : qp_zeros(ctx, type, ndim, shape);
 }

@@ -6,8 +6,8 @@
  * s <= place where causal, s > place - window and s < place + window where there is a window. Always:
  * s < lengths[b], segments[b,s] = segments[b,place].
  *
- * With rows, the keys and values of batch row b are k[rows[b]] and v[rows[b]]; theirs may be 16-bit
- * floats where q is f32.
+ * With rows, the keys and values of batch row b are k[rows[b]] and v[rows[b]]. They may be 16-bit floats
+ * or q8_0 whatever q is.
  *
  * Where queries form a tree, key start + i is query i's and both have place start + depth, the number
  * of ancestors. Then of the keys from start on only those of ancestors and its own are seen.
@@ -128,11 +128,11 @@ static void run_grad(const qp_call *c) {
     if (mask_fits(c, &g.of)) QK(qk_attention_grad_run)(c->exec, &g);
 }
 
-/* f32; k and v also as 16-bit floats. */
+/* f32; k and v also as 16-bit floats and blocks. */
 static bool takes(const qp_call *c) {
     for (int i = 0; i < c->nin; i++) {
         qp_dtype type = c->in[i].dtype;
-        bool     small = (i == K || i == V) && (type == QP_BF16 || type == QP_F16);
+        bool     small = (i == K || i == V) && (type == QP_BF16 || type == QP_F16 || type == QP_Q8_0);
         if (c->in[i].ndim >= 0 && type != (i >= SEGMENTS ? QP_I64 : QP_F32) && !small) return false;
     }
     return true;
@@ -195,9 +195,9 @@ static bool check_mask(const qp_call *c, int first) {
 /* q, k, v and the mask from input `first` on; false after storing an error. */
 static bool check(const qp_call *c, int first) {
     const qp_view *q = &c->in[first + Q], *k = &c->in[first + K], *v = &c->in[first + V];
-    bool small = q->dtype == QP_F32 && (k->dtype == QP_BF16 || k->dtype == QP_F16);
+    bool small = q->dtype != k->dtype && (k->dtype == QP_BF16 || k->dtype == QP_F16 || k->dtype == QP_Q8_0);
     if (!qp_dtype_is_float(q->dtype) || (q->dtype != k->dtype && !small) || k->dtype != v->dtype)
-        qp_call_fail(c, QP_ERR_TYPE, "q is %s, k is %s, v is %s: expected one type of floats, or f32 and 16 bits",
+        qp_call_fail(c, QP_ERR_TYPE, "q is %s, k is %s, v is %s: expected one type of floats, or k and v bf16, f16 or q8_0",
                      qp_dtype_name(q->dtype), qp_dtype_name(k->dtype), qp_dtype_name(v->dtype));
     else if (q->ndim != 4 || k->ndim != 4 ||
              (q->shape[0] != k->shape[0] && optional(c, first + ROWS).ndim < 0) || q->shape[3] != k->shape[3] ||
@@ -464,6 +464,9 @@ static const qp_sample samples[] = {
     {.in = "x[3,2,4,3] x[4,9,2,3] x[4,9,2,3] - - i10[3] i6[3] - i4[3]",
      .attr = &(attr){.causal = true},
      .no_grad = true},
+    {.in = "x[3,2,4,32] wq8_0[4,9,2,32] wq8_0[4,9,2,64] - - i10[3] i6[3] - i4[3]",
+     .attr = &(attr){.causal = true},
+     .no_grad = true},
     {.in = "x[2,6,2,3] x[3,9,1,3] x[3,9,1,3] - - - i4[2] t[2,6] i3[2]",
      .attr = &(attr){.causal = true, .window = 4},
      .no_grad = true},
@@ -482,6 +485,7 @@ QP_OP(attention) = {.name = "attention",
                     .min_in = 3,
                     .max_in = INPUTS,
                     .nout = 2,
+                    .blocks = QP_SAVE_IN(K) | QP_SAVE_IN(V),
                     .attr_bytes = sizeof(attr),
                     .saves = QP_SAVE_ALL_IN | QP_SAVE_OUT(0) | QP_SAVE_OUT(1),
                     .hidden = QP_SAVE_OUT(1),

@@ -1,0 +1,351 @@
+/* Rows of a session: each by itself, whatever the others do and however it was fed. */
+#define _GNU_SOURCE /* mkstemps */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "infer/session.h"
+#include "quipu/quipu.h"
+
+enum { T = 40, R = 4 };
+
+static qp_model *golden(qp_ctx *ctx, const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/tests/golden/models/%s", SOURCE_DIR, name);
+    qp_model *m = qp_model_load(ctx, path, (qp_model_options){0});
+    assert_non_null(m);
+    qp_set_training(qp_model_module(m), false);
+    return m;
+}
+
+static const char config[] =
+    "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 128, \"intermediate_size\": 160, "
+    "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+    "\"max_position_embeddings\": 512, \"tie_word_embeddings\": true, \"initializer_range\": 0.1}";
+
+static qp_model *fresh(qp_ctx *ctx) {
+    qp_model *m = qp_model_new(ctx, "test", config);
+    assert_non_null(m);
+    qp_set_training(qp_model_module(m), false);
+    return m;
+}
+
+static void expect_error(qp_ctx *ctx, qp_code code, const char *text) {
+    if (qp_error_code(ctx) != code || !strstr(qp_error(ctx), text))
+        fail_msg("code %d, \"%s\" does not say \"%s\"", qp_error_code(ctx), qp_error(ctx), text);
+    qp_clear(ctx);
+}
+
+static uint32_t next_random(uint32_t *x) { return *x = *x * 1664525u + 1013904223u; }
+static int64_t  below(uint32_t *x, int64_t n) { return (int64_t)(next_random(x) >> 8) % n; }
+
+/* hidden [n, D] of ids fed to one row; what a session of one row gives. */
+static float *hidden_of(qp_session *s, int64_t row, const int32_t *ids, int64_t n) {
+    qp_ctx  *ctx = qp_session_ctx(s);
+    int64_t  D = qp_model_info_of(qp_session_model(s)).width;
+    float   *out = malloc((size_t)(n * D) * sizeof *out);
+    qp_scope scope = qp_enter(ctx);
+    qp_tensor h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, n}, ids), (qp_feed){.rows = &row});
+    if (qp_read(h, QP_F32, out, n * D) != QP_OK) fail_msg("%s", qp_error(ctx));
+    qp_leave(scope);
+    return out;
+}
+
+static float *alone(qp_model *m, qp_dtype kv, const int32_t *ids, int64_t n) {
+    qp_session *s = qp_session_new(m, 1, T, (qp_session_options){kv});
+    if (!s) fail_msg("%s", qp_error(qp_model_ctx(m)));
+    float *out = hidden_of(s, 0, ids, n);
+    qp_session_close(s);
+    return out;
+}
+
+static void same_bits(const char *what, int64_t at, const float *got, const float *expected, int64_t n) {
+    if (memcmp(got, expected, (size_t)n * sizeof *got)) fail_msg("%s %d: other bits", what, (int)at);
+}
+
+/* ---- Any schedule ------------------------------------------------------------------------------------ */
+
+static void fill_nan(qp_session *s) {
+    for (int64_t i = 0; i < qpi_state_count(s); i++)
+        for (int j = 0; j < s->states[i].count; j++) {
+            qp_tensor t = s->states[i].tensors[j];
+            memset(qp_data_write(t), 0xff, qp_dtype_size(qp_dtype_of(t), qp_count(t))); /* NaN in each type */
+        }
+}
+
+/* Calls with any rows and counts, rows cut and copied between; each position's hidden state has the bits of
+ * the row's text alone. What stands behind a row's length is never looked at. */
+static void check_schedule(qp_model *m, qp_dtype kv, uint32_t seed) {
+    qp_ctx     *ctx = qp_model_ctx(m);
+    int64_t     V = qp_model_info_of(m).vocabulary, D = qp_model_info_of(m).width;
+    qp_session *s = qp_session_new(m, R, T, (qp_session_options){kv});
+    if (!s) fail_msg("%s", qp_error(ctx));
+    fill_nan(s);
+    for (int call = 0; call < 40; call++) {
+        int64_t rows[R], counts[R], B = 1 + below(&seed, R), n = 1 + below(&seed, 6), total = 0;
+        int32_t ids[R * 6] = {0};
+        for (int64_t b = 0; b < B; b++) {
+            rows[b] = (b * 3 + call) % R;
+            int64_t room = T - qp_session_length(s, rows[b]);
+            counts[b] = below(&seed, n + 1);
+            if (counts[b] > room) counts[b] = room;
+            total += counts[b];
+            for (int64_t t = 0; t < n; t++) ids[b * n + t] = (int32_t)below(&seed, V);
+        }
+        if (!total) continue;
+        qp_scope  scope = qp_enter(ctx);
+        qp_tensor h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){B, n}, ids), (qp_feed){rows, counts, NULL});
+        static float all[R * 6 * 512];
+        if (qp_read(h, QP_F32, all, B * n * D) != QP_OK) fail_msg("%s", qp_error(ctx));
+        qp_leave(scope);
+        for (int64_t b = 0; b < B; b++) {
+            int64_t length = qp_session_length(s, rows[b]);
+            if (!counts[b]) continue;
+            float *one = alone(m, kv, qp_session_tokens(s, rows[b]), length);
+            same_bits("call", call, all + b * n * D, one + (length - counts[b]) * D, counts[b] * D);
+            free(one);
+        }
+        int64_t row = below(&seed, R), other = below(&seed, R), length = qp_session_length(s, row);
+        if (call % 7 == 6) assert_int_equal(qp_session_truncate(s, row, below(&seed, length + 1)), QP_OK);
+        if (call % 5 == 4) assert_int_equal(qp_session_fork(s, row, other, below(&seed, qp_session_length(s, row) + 1)), QP_OK);
+    }
+    qp_session_close(s);
+}
+
+static void any_schedule(void **state) {
+    static const char *const names[] = {"gpt2", "llama-gqa-tied", "mistral-window", "qwen2-window"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        for (qp_isa isa = QP_ISA_BASE; isa <= QP_ISA_AVX512; isa++) {
+            qp_ctx *ctx = qp_open((qp_options){.threads = 2, .isa = isa});
+            check_schedule(golden(ctx, names[i]), (qp_dtype[]){QP_F32, QP_BF16, QP_F16}[isa % 3], (uint32_t)i);
+            qp_close(ctx);
+        }
+    qp_ctx *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    check_schedule(fresh(ctx), QP_Q8_0, 9);
+    qp_close(ctx);
+}
+
+/* ---- Drafts --------------------------------------------------------------------------------------------- */
+
+/* A tree behind a prefix, in two rows at once with different counts: each node has the bits of its path
+ * alone; a chosen path goes on like plain text. */
+static void check_tree(qp_model *m, qp_dtype kv, uint32_t seed) {
+    enum { N = 12 };
+    qp_ctx     *ctx = qp_model_ctx(m);
+    int64_t     V = qp_model_info_of(m).vocabulary, D = qp_model_info_of(m).width;
+    qp_session *s = qp_session_new(m, 2, T, (qp_session_options){kv});
+    for (int round = 0; round < 3; round++) {
+        int32_t  prefix[2][4], ids[2 * N];
+        int64_t  parents[2 * N], counts[2] = {N, 7}, rows[2] = {1, 0};
+        for (int b = 0; b < 2; b++) {
+            for (int t = 0; t < 4; t++) prefix[b][t] = (int32_t)below(&seed, V);
+            free(hidden_of(s, rows[b], prefix[b], 4));
+            for (int t = 0; t < N; t++) {
+                ids[b * N + t] = (int32_t)below(&seed, V);
+                parents[b * N + t] = below(&seed, t + 1) - 1;
+            }
+        }
+        qp_scope  scope = qp_enter(ctx);
+        qp_tensor h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){2, N}, ids), (qp_feed){rows, counts, parents});
+        static float all[2 * N * 512];
+        if (qp_read(h, QP_F32, all, 2 * N * D) != QP_OK) fail_msg("%s", qp_error(ctx));
+        qp_leave(scope);
+        for (int b = 0; b < 2; b++) {
+            int64_t row = rows[b], length = qp_session_length(s, row), path[N], n = 0;
+            int32_t text[T];
+            memcpy(text, qp_session_tokens(s, row), (size_t)length * sizeof *text);
+            for (int64_t node = 0; node < counts[b]; node++) {
+                n = 0;
+                for (int64_t k = node; k >= 0; k = parents[b * N + k]) n++;
+                for (int64_t k = node, i = n; k >= 0; k = parents[b * N + k]) path[--i] = k;
+                for (int64_t i = 0; i < n; i++) text[length + i] = ids[b * N + path[i]];
+                float *one = alone(m, kv, text, length + n);
+                same_bits("node", node, all + (b * N + node) * D, one + (length + n - 1) * D, D);
+                free(one);
+            }
+            qp_session_feed(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 1}, ids), (qp_feed){.rows = &row});
+            expect_error(ctx, QP_ERR_STATE, "has drafts to be chosen from");
+            assert_int_equal(qp_session_choose(s, row, 1, (int64_t[]){counts[b]}), QP_ERR_ARGUMENT);
+            expect_error(ctx, QP_ERR_ARGUMENT, "no path");
+            if (round == 2) n = 0;
+            assert_int_equal(qp_session_choose(s, row, n, path), QP_OK);
+            assert_int_equal(qp_session_length(s, row), length + n);
+            assert_memory_equal(qp_session_tokens(s, row), text, (size_t)(length + n) * sizeof *text);
+            text[length + n] = 3;
+            float *got = hidden_of(s, row, text + length + n, 1), *one = alone(m, kv, text, length + n + 1);
+            same_bits("behind", n, got, one + (length + n) * D, D);
+            free(got);
+            free(one);
+        }
+    }
+    qp_session_close(s);
+}
+
+static void trees(void **state) {
+    static const char *const names[] = {"gpt2", "llama-mqa-headdim", "mistral-window"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        for (qp_isa isa = QP_ISA_BASE; isa <= QP_ISA_AVX512; isa++) {
+            qp_ctx *ctx = qp_open((qp_options){.threads = 2, .isa = isa});
+            check_tree(golden(ctx, names[i]), (qp_dtype[]){QP_F16, QP_F32, QP_BF16}[isa % 3], 77);
+            qp_close(ctx);
+        }
+    qp_ctx *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    check_tree(fresh(ctx), QP_Q8_0, 9);
+    qp_close(ctx);
+}
+
+/* ---- Types, memory, errors ---------------------------------------------------------------------------------- */
+
+/* How far each type is from f32, and that it is not f32 itself. */
+static void types(void **state) {
+    static const qp_dtype kinds[] = {QP_BF16, QP_F16, QP_Q8_0};
+    static const double   most[] = {2e-2, 2e-3, 2e-2};
+    (void)state;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_model *m = fresh(ctx);
+    int32_t   ids[T];
+    for (int i = 0; i < T; i++) ids[i] = i * 37 % 257;
+    float *exact = alone(m, QP_F32, ids, T);
+    for (int k = 0; k < 3; k++) {
+        float *x = alone(m, kinds[k], ids, T);
+        double worst = 0, scale = 0;
+        for (int i = 0; i < T * 128; i++) {
+            worst = fmax(worst, fabs(x[i] - exact[i]));
+            scale = fmax(scale, fabs(exact[i]));
+        }
+        if (!(worst > 0 && worst < most[k] * scale)) fail_msg("%s: error %g", qp_dtype_name(kinds[k]), worst / scale);
+        free(x);
+    }
+    free(exact);
+    assert_null(qp_session_new(m, 1, 8, (qp_session_options){QP_Q4_0}));
+    expect_error(ctx, QP_ERR_TYPE, "q4_0");
+    assert_null(qp_session_new(golden(ctx, "llama-mqa-headdim"), 1, 8, (qp_session_options){QP_Q8_0}));
+    expect_error(ctx, QP_ERR_ARGUMENT, "no whole blocks of q8_0");
+    qp_close(ctx);
+}
+
+static int64_t resident(void) {
+    long long size = 0, pages = 0;
+    FILE     *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%lld %lld", &size, &pages) != 2) pages = -1;
+    if (f) fclose(f);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+/* 8 GB reserved, and next to none of it there. */
+static void memory_grows_with_use(void **state) {
+    (void)state;
+    qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
+    qp_model   *m = fresh(ctx);
+    int64_t     before = resident();
+    qp_session *s = qp_session_new(m, 32, 1 << 18, (qp_session_options){0});
+    int32_t     ids[20] = {1, 2, 3};
+    assert_non_null(s);
+    assert_true(qp_stats_of(ctx).bytes > (size_t)8 << 30);
+    for (int64_t row = 0; row < 32; row++) free(hidden_of(s, row, ids, 20));
+    if (before >= 0) assert_true(resident() - before < 32 << 20);
+    qp_session_close(s);
+    assert_true(qp_stats_of(ctx).bytes < (size_t)1 << 28);
+    qp_close(ctx);
+    ctx = qp_open((qp_options){.threads = 1, .seed = 5, .memory_cap = 64 << 20});
+    assert_null(qp_session_new(fresh(ctx), 32, 1 << 18, (qp_session_options){0}));
+    expect_error(ctx, QP_ERR_MEMORY, "cap");
+    qp_close(ctx);
+}
+
+static void wrong_calls(void **state) {
+    (void)state;
+    qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
+    qp_session *s = qp_session_new(fresh(ctx), 3, 8, (qp_session_options){0});
+    int32_t     ids[30] = {0};
+    qp_tensor   two = qp_from(ctx, QP_I32, 2, (int64_t[]){2, 3}, ids);
+    static const struct {
+        int64_t     rows[2], counts[2], parents[6];
+        qp_code     code;
+        const char *text;
+    } bad[] = {
+        {{0, 3}, {3, 3}, {-1, 0, 1, -1, 0, 1}, QP_ERR_ARGUMENT, "row 3 of 3"},
+        {{-1, 0}, {3, 3}, {-1, 0, 1, -1, 0, 1}, QP_ERR_ARGUMENT, "row -1"},
+        {{1, 1}, {3, 3}, {-1, 0, 1, -1, 0, 1}, QP_ERR_ARGUMENT, "row 1 twice"},
+        {{0, 1}, {4, 3}, {-1, 0, 1, -1, 0, 1}, QP_ERR_ARGUMENT, "count 4 of 3"},
+        {{0, 1}, {-1, 3}, {-1, 0, 1, -1, 0, 1}, QP_ERR_ARGUMENT, "count -1 of 3"},
+        {{0, 1}, {3, 3}, {-1, 0, 2, -1, 0, 1}, QP_ERR_ARGUMENT, "draft 2 continues 2"},
+        {{0, 1}, {3, 3}, {-1, 0, 1, -2, 0, 1}, QP_ERR_ARGUMENT, "draft 0 continues -2"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        qp_session_feed(s, two, (qp_feed){bad[i].rows, bad[i].counts, bad[i].parents});
+        expect_error(ctx, bad[i].code, bad[i].text);
+    }
+    qp_session_feed(s, two, (qp_feed){0});
+    expect_error(ctx, QP_ERR_SHAPE, "B 3");
+    qp_session_feed(s, qp_zeros(ctx, QP_I32, 2, (int64_t[]){3, 9}), (qp_feed){0});
+    expect_error(ctx, QP_ERR_ARGUMENT, "room for 8");
+    assert_int_equal(qp_session_fork(s, 0, 3, 0), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "row 3 of 3");
+    assert_int_equal(qp_session_fork(s, 0, 1, 1), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "1 positions of 0");
+    assert_int_equal(qp_session_length(s, 3), -1);
+    assert_null(qp_session_tokens(s, -1));
+    assert_int_equal(qp_session_choose(s, 0, 0, NULL), QP_OK);
+    for (int64_t row = 0; row < 3; row++) assert_int_equal(qp_session_length(s, row), 0);
+    qp_close(ctx);
+}
+
+/* ---- Files -------------------------------------------------------------------------------------------------- */
+
+static void files(void **state) {
+    (void)state;
+    char path[] = P_tmpdir "/quipu-row-XXXXXX.safetensors";
+    int  fd = mkstemps(path, 12);
+    assert_true(fd >= 0);
+    close(fd);
+    static const qp_dtype kinds[] = {QP_F32, QP_BF16, QP_F16, QP_Q8_0};
+    for (int k = 0; k < 4; k++) {
+        qp_ctx     *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+        qp_model   *m = fresh(ctx);
+        qp_session *s = qp_session_new(m, 2, T, (qp_session_options){kinds[k]});
+        int32_t     ids[T];
+        for (int i = 0; i < T; i++) ids[i] = i * 37 % 257;
+        free(hidden_of(s, 1, ids, 25));
+        if (qp_session_save(s, 1, path) != QP_OK) fail_msg("%s", qp_error(ctx));
+        qp_session *other = qp_session_new(m, 3, T, (qp_session_options){kinds[k]});
+        if (qp_session_load(other, 2, path) != QP_OK) fail_msg("%s", qp_error(ctx));
+        assert_int_equal(qp_session_length(other, 2), 25);
+        float *a = hidden_of(s, 1, ids + 25, 15), *b = hidden_of(other, 2, ids + 25, 15);
+        same_bits("type", k, b, a, 15 * 128);
+        free(a);
+        free(b);
+        assert_int_equal(qp_session_load(other, 2, path), QP_ERR_STATE);
+        expect_error(ctx, QP_ERR_STATE, "not empty");
+        qp_session *small = qp_session_new(m, 1, 24, (qp_session_options){kinds[k]});
+        assert_int_equal(qp_session_load(small, 0, path), QP_ERR_ARGUMENT);
+        expect_error(ctx, QP_ERR_ARGUMENT, "25 positions, the session has room for 24");
+        qp_session *odd = qp_session_new(m, 1, T, (qp_session_options){kinds[(k + 1) % 4]});
+        assert_int_equal(qp_session_load(odd, 0, path), QP_ERR_STATE);
+        expect_error(ctx, QP_ERR_STATE, "keys and values");
+        qp_close(ctx);
+        ctx = qp_open((qp_options){.threads = 2, .seed = 6});
+        s = qp_session_new(fresh(ctx), 1, T, (qp_session_options){kinds[k]});
+        assert_int_equal(qp_session_load(s, 0, path), QP_ERR_STATE);
+        expect_error(ctx, QP_ERR_STATE, "another model");
+        qp_close(ctx);
+    }
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_schedule), cmocka_unit_test(trees), cmocka_unit_test(types),
+        cmocka_unit_test(memory_grows_with_use), cmocka_unit_test(wrong_calls), cmocka_unit_test(files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
