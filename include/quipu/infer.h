@@ -72,10 +72,32 @@ typedef struct {
 /* For all rows of `target`, which must outlive it; the context's. NULL after an error.
  *   lookup   where the last n-gram stood before, what followed it there. No model: for text that repeats
  *            itself or its prompt. (Prompt look-up decoding, Saxena 2023)
- *   model    a smaller model with the same tokens. arXiv:2211.17192, 2302.01318 */
+ *   model    a smaller model with the same tokens. arXiv:2211.17192, 2302.01318
+ *   medusa   heads on the model's last hidden state: qp_medusa below. arXiv:2401.10774
+ *   mtp      the model's own module for multi-token prediction (num_nextn_predict_layers in its config).
+ *            arXiv:2412.19437 */
 QP_API qp_drafter *qp_drafter_lookup(qp_session *target, qp_drafter_options options);
 QP_API qp_drafter *qp_drafter_model(qp_session *target, qp_model *draft, qp_drafter_options options);
+QP_API qp_drafter *qp_drafter_mtp(qp_session *target, qp_drafter_options options);
 QP_API void        qp_drafter_close(qp_drafter *d);
+
+/* Medusa's heads: further heads on a model that stays as it is. Head h guesses the token h + 1 places
+ * behind the next one. */
+typedef struct qp_medusa qp_medusa;
+
+/* Fresh ones, which guess as the model's own head does, or those of a safetensors file with the published
+ * names (0.0.linear.weight, ..). The context's. NULL after an error. */
+QP_API qp_medusa *qp_medusa_new(qp_model *base, int heads, int layers);
+QP_API qp_medusa *qp_medusa_load(qp_model *base, const char *path);
+QP_API QP_MUST_CHECK qp_status qp_medusa_save(qp_medusa *m, const char *path);
+QP_API void          qp_medusa_close(qp_medusa *m); /* behind its drafters. NULL is allowed */
+QP_API int           qp_medusa_heads(const qp_medusa *m);
+QP_API qp_state_dict qp_medusa_params(qp_medusa *m); /* what an optimiser takes */
+/* hidden [B, T, D] (qp_model_hidden of the ids), labels [B, T] (the id behind each position) -> the sum of
+ * the heads' mean cross-entropies, head h times 0.8^h. */
+QP_API qp_tensor qp_medusa_loss(qp_medusa *m, qp_tensor hidden, qp_tensor labels);
+
+QP_API qp_drafter *qp_drafter_medusa(qp_session *target, qp_medusa *m, qp_drafter_options options);
 
 /* ---- One text ---------------------------------------------------------------------------------- */
 

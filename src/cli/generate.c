@@ -16,7 +16,7 @@ typedef struct {
     bool      ids_only, json;
     qp_ids    prompt;
     qp_text   text; /* of --json */
-    json_t   *ids;
+    json_t   *ids, *logprobs;
     int64_t   tokens;
     char      last; /* byte written */
 } job;
@@ -62,9 +62,19 @@ static bool on_text(void *user, const char *text, size_t bytes) {
     return fwrite(text, 1, bytes, stdout) == bytes && fflush(stdout) == 0;
 }
 
+/* {"id": .., "logprob": .., "top": [{"id": .., "logprob": ..}, ..]} */
+static bool note_logprobs(job *j, const qp_token *token) {
+    json_t *top = json_array();
+    for (int i = 0; i < token->top_count; i++)
+        json_array_append_new(top, json_pack("{s:i, s:f}", "id", token->top[i].id, "logprob", token->top[i].logprob));
+    return json_array_append_new(j->logprobs, json_pack("{s:i, s:f, s:o}", "id", token->id, "logprob",
+                                                        token->logprob, "top", top)) == 0;
+}
+
 static bool on_token(void *user, const qp_token *token) {
     job    *j = user;
     int32_t id = token->id;
+    if (j->logprobs && !note_logprobs(j, token)) return false;
     if (j->ids) return json_array_append_new(j->ids, json_integer(id)) == 0;
     if (!j->ids_only) return true;
     j->last = '0';
@@ -72,6 +82,11 @@ static bool on_token(void *user, const qp_token *token) {
 }
 
 static double rate(double tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0; }
+
+/* Tokens that one reading of the weights gave: 1 without drafts. */
+static double per_call(const qp_generation *g) {
+    return g->calls ? (double)(g->calls + g->accepted) / (double)g->calls : 0;
+}
 
 static int report(job *j, const qp_generation *g) {
     static const char *const reasons[] = {[QP_STOP_LENGTH] = "length",
@@ -84,6 +99,12 @@ static int report(job *j, const qp_generation *g) {
                                 "tokens", (json_int_t)g->tokens, "prompt_seconds", g->prompt_seconds, "seconds",
                                 g->seconds, "tokens_per_second", speed, "reason", reasons[g->reason]);
         if (all) json_object_set(all, "ids", j->ids);
+        if (all && j->logprobs) json_object_set(all, "logprobs", j->logprobs);
+        if (all && cli_given(j->c, "draft"))
+            json_object_set_new(all, "draft",
+                                json_pack("{s:I, s:I, s:I, s:f}", "calls", (json_int_t)g->calls, "drafted",
+                                          (json_int_t)g->drafted, "accepted", (json_int_t)g->accepted,
+                                          "tokens_per_call", per_call(g)));
         if (all && !j->ids_only) json_object_set_new(all, "text", cli_json_text(j->text.data, j->text.count));
         return cli_json_print(all);
     }
@@ -91,7 +112,51 @@ static int report(job *j, const qp_generation *g) {
     if (j->last && j->last != '\n' && (j->ids_only || isatty(1))) putchar('\n');
     cli_remark(j->c, "%" PRId64 " tokens, %.1f tokens/s (prompt: %" PRId64 ", %.1f tokens/s)", g->tokens, speed,
                g->prompt_tokens, rate((double)g->prompt_tokens, g->prompt_seconds));
+    if (cli_given(j->c, "draft"))
+        cli_remark(j->c, "drafts: %" PRId64 " of %" PRId64 " tokens kept, %.2f tokens for each reading of the weights",
+                   g->accepted, g->drafted, per_call(g));
     return 0;
+}
+
+static const char *const kv_types[] = {"f32", "bf16", "f16", "q8_0"};
+static const qp_dtype    kv_dtypes[] = {QP_F32, QP_BF16, QP_F16, QP_Q8_0};
+
+static qp_session *open_session(job *j, int64_t positions) {
+    const char *kv = cli_text(j->c, "kv");
+    for (size_t i = 0; i < sizeof kv_types / sizeof kv_types[0]; i++)
+        if (!strcmp(kv, kv_types[i]))
+            return qp_session_new(j->m.model, 1, positions, (qp_session_options){kv_dtypes[i]});
+    qp_fail(j->ctx, QP_ERR_ARGUMENT, "--kv %s: expected f32, bf16, f16 or q8_0", kv);
+    return NULL;
+}
+
+/* Medusa's heads: beside the model, in a folder of their own, or a file. */
+static bool find_heads(const job *j, const char *name, char path[4096]) {
+    char        buffer[4096];
+    const char *folder = strcmp(name, "medusa") ? name : cli_model_path(cli_text(j->c, "model"), buffer);
+    size_t      n = strlen(name), suffix = strlen(".safetensors");
+    if (n > suffix && n < 4096 && !strcmp(name + n - suffix, ".safetensors")) return strcpy(path, name);
+    bool fits = snprintf(path, 4096, "%s/medusa_lm_head.safetensors", folder) < 4096;
+    return fits && (!strcmp(name, "medusa") || access(path, R_OK) == 0);
+}
+
+static qp_drafter *open_medusa(job *j, qp_session *session, const char *path, qp_drafter_options options) {
+    qp_medusa *m = qp_medusa_load(j->m.model, path);
+    return m ? qp_drafter_medusa(session, m, options) : NULL;
+}
+
+/* What --draft asks for, in *drafter. */
+static bool open_drafter(job *j, qp_session *session, qp_drafter **drafter) {
+    const char        *name = cli_text(j->c, "draft");
+    qp_drafter_options options = {.depth = cli_int(j->c, "draft-depth")};
+    cli_model          draft;
+    char               heads[4096];
+    if (!name) return true;
+    if (!strcmp(name, "lookup")) *drafter = qp_drafter_lookup(session, options);
+    else if (!strcmp(name, "mtp")) *drafter = qp_drafter_mtp(session, options);
+    else if (find_heads(j, name, heads)) *drafter = open_medusa(j, session, heads, options);
+    else if (cli_model_open(j->ctx, name, false, &draft)) *drafter = qp_drafter_model(session, draft.model, options);
+    return *drafter != NULL;
 }
 
 static int generate(job *j) {
@@ -101,6 +166,9 @@ static int generate(job *j) {
                             .top_k = cli_int(c, "top-k"),
                             .top_p = cli_number(c, "top-p"),
                             .min_p = cli_number(c, "min-p"),
+                            .typical_p = cli_number(c, "typical-p"),
+                            .frequency_penalty = cli_number(c, "frequency-penalty"),
+                            .presence_penalty = cli_number(c, "presence-penalty"),
                             .repetition_penalty = cli_number(c, "repeat-penalty")};
     if (n > room) {
         cli_remark(c, "the model has %" PRId64 " positions: at most %" PRId64 " tokens", j->m.info.positions,
@@ -116,11 +184,13 @@ static int generate(job *j) {
                                    .end_count = cli_flag(c, "no-end") ? 0 : j->m.end_count,
                                    .on_text = on_text,
                                    .on_token = on_token,
+                                   .logprobs = cli_given(c, "logprobs"),
+                                   .top = (int)cli_int(c, "logprobs"),
                                    .user = j};
     options.stop = cli_list(c, "stop", &options.stop_count);
     qp_generation result;
-    qp_session   *session = qp_session_new(j->m.model, 1, j->prompt.count + n, (qp_session_options){0});
-    if (!session ||
+    qp_session   *session = open_session(j, j->prompt.count + n);
+    if (!session || !open_drafter(j, session, &options.drafter) ||
         qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK) {
         if (j->last && j->last != '\n') putchar('\n');
         return cli_failed(j->ctx);
@@ -134,11 +204,13 @@ static int run(cli *c) {
         return cli_usage(c, "generate: --stop is a text and does not go with --ids");
     if (!(j.ctx = cli_open(c))) return 1;
     if (j.json) j.ids = json_array();
+    if (j.json && cli_given(c, "logprobs")) j.logprobs = json_array();
     bool ok = cli_model_open(j.ctx, cli_text(c, "model"), !j.ids_only, &j.m) && read_prompt(&j);
     int  status = ok ? generate(&j) : cli_failed(j.ctx);
     qp_ids_free(&j.prompt);
     qp_text_free(&j.text);
     json_decref(j.ids);
+    json_decref(j.logprobs);
     return status;
 }
 
@@ -152,6 +224,13 @@ static const cli_option options[] = {
     {"min-p", 0, CLI_NUMBER, "P", "0", "of those at least P times the likeliest only; 0: all", 0, 1, false},
     {"repeat-penalty", 0, CLI_NUMBER, "X", "1", "above 1: what has occurred gets less likely", 0, 1e5, false},
     {"stop", 0, CLI_LIST, "TEXT", NULL, "end before any of these texts", 0, 0, false},
+    {"typical-p", 0, CLI_NUMBER, "P", "1", "of the least surprising that hold this share only; 1: all", 0, 1, false},
+    {"frequency-penalty", 0, CLI_NUMBER, "X", "0", "taken from a logit for each time that its token was written", -1e5, 1e5, false},
+    {"presence-penalty", 0, CLI_NUMBER, "X", "0", "taken once if its token was written", -1e5, 1e5, false},
+    {"kv", 0, CLI_TEXT, "TYPE", "f32", "keys and values in f32, bf16, f16 or q8_0", 0, 0, false},
+    {"draft", 0, CLI_TEXT, "KIND", NULL, "guess ahead, same text: lookup, mtp, medusa, heads of finetune, or a smaller MODEL", 0, 0, false},
+    {"draft-depth", 0, CLI_INT, "N", "0", "tokens of a guess at most; 0: what suits the kind", 0, 63, false},
+    {"logprobs", 0, CLI_INT, "N", "0", "with --json: of each token and the N likeliest", 0, 1000, false},
     {"no-end", 0, CLI_FLAG, NULL, NULL, "go on behind the model's end token", 0, 0, false},
     {"ids", 0, CLI_FLAG, NULL, NULL, "prompt and output are token ids", 0, 0, false},
     {0}};
@@ -162,5 +241,6 @@ QP_VERB(generate) = {.name = "generate",
                      .options = options,
                      .examples = "  quipu generate -m my-model -p \"In the beginning\" -n 200\n"
                                  "  quipu generate -m my-model -p \"The answer is\" -n 20 --temp 0\n"
+                                 "  quipu generate -m my-model -p \"To be\" --draft lookup --kv bf16\n"
                                  "  quipu generate -m my-model --stop \"Q:\" < prompt.txt\n",
                      .run = run};

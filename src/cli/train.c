@@ -92,6 +92,7 @@ static json_t *read_config(training *t, const qp_tokenizer *tokenizer, int64_t l
             json_object_set_new(config, "eos_token_id", json_integer(end));
         }
     }
+    if (cli_int(t->c, "mtp")) json_object_set_new(config, "num_nextn_predict_layers", json_integer(cli_int(t->c, "mtp")));
     int          count;
     const char **pairs = cli_list(t->c, "set", &count);
     for (int i = 0; i < count; i++)
@@ -465,6 +466,7 @@ static const cli_option options[] = {
     {"ema", 0, CLI_NUMBER, "DECAY", "0", "mean of the weights, validated and saved as latest/ema; 0: none", 0, 0.9999999, false},
     {"grad-checkpoint", 0, CLI_FLAG, NULL, NULL, "blocks keep only their input and run again in backward: less memory, a third more work",
      0, 0, false},
+    {"mtp", 0, CLI_INT, "N", "0", "modules that learn to predict so many tokens further, for generate --draft mtp", 0, 8, false},
     {"precision", 0, CLI_TEXT, "TYPE", "fp32", "of products and attention: fp32, bf16 or fp16", 0, 0, false},
     {"keep", 0, CLI_INT, "N", "2", "newest states to keep; 0: all", 0, 1e6, false},
     {"sample-every", 0, CLI_INT, "N", "0", "steps; text that the model writes, for the report; 0: at the end only", 0, 1e12, false},

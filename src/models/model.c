@@ -70,6 +70,9 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     json_t *stack = json_object();
     bool    ok = stack && m->preset->translate(&c, stack);
     if (!ok) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model config");
+    if (ok && json_object_get(c.root.value, "num_nextn_predict_layers")) /* of any model type */
+        json_object_set_new(stack, "num_nextn_predict_layers",
+                            json_integer(qpi_config_int(&c, "num_nextn_predict_layers", 0)));
     json_int_t layers = json_integer_value(json_object_get(stack, "num_hidden_layers"));
     if (ok && file && layers > qp_file_count(file))
         ok = !qp_fail(ctx, QP_ERR_FORMAT, "%s: %lld layers, but its weights are %lld tensors", name, (long long)layers,
@@ -182,8 +185,7 @@ static bool check_ids(qp_model *m, qp_tensor ids, qp_tensor labels) {
     return !qp_failed(m->ctx);
 }
 
-/* The mean cross-entropy of an output. */
-static qp_tensor loss_of(const qpi_output *o, qp_tensor hidden, qp_tensor labels, const qp_sequence *s) {
+qp_tensor qpi_output_loss(const qpi_output *o, qp_tensor hidden, qp_tensor labels, const qp_sequence *s) {
     qp_tensor loss = o->type->loss ? o->type->loss(o->self, hidden, labels) : QP_NONE;
     return qp_is_none(loss) ? qp_cross_entropy(o->type->forward(o->self, hidden, s), labels, (qp_loss_options){0}) : loss;
 }
@@ -197,7 +199,9 @@ static qp_tensor whole_loss(qp_model *m, qp_tensor hidden, qp_tensor labels, con
         snprintf(name, sizeof name, "aux.%.70s", o->name);
         if (o->type->loss) qp_record_set(out, name, o->type->loss(o->self, hidden, labels));
     }
-    qp_tensor loss = loss_of(&m->output, hidden, labels, s);
+    if (m->mtp_count && qp_training(m->module))
+        qp_record_set(out, "aux.mtp", qpi_mtp_loss(m, hidden, qp_record_get(s->in, "input_ids"), labels, s));
+    qp_tensor loss = qpi_output_loss(&m->output, hidden, labels, s);
     for (int i = 0; i < out->count; i++)
         if (!strncmp(out->names[i], "aux.", 4)) loss = qp_add(loss, out->tensors[i]);
     return loss;

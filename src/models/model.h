@@ -86,6 +86,7 @@ typedef struct {
     const qp_block_type *type;
     qp_block             block;
     qp_position          position;
+    qp_module           *module;
     /* gradient checkpoints: names of the fields that it saw and added */
     const char          *asked[QP_MAX_IN], *added[QP_MAX_OUT];
 } qpi_layer;
@@ -101,6 +102,13 @@ typedef struct {
     const char           *name; /* of its field */
 } qpi_output;
 
+/* A module that predicts a token further ahead (mtp.c); its block is blocks[layers + k]. */
+typedef struct {
+    qp_norm       embedded, hidden, last;
+    qp_nn_linear *project;
+} qpi_mtp;
+
+#define QPI_MAX_MTP 8
 #define QPI_MAX_PARTS 8
 
 /* A tensor of a checkpoint: one parameter, or several that it holds one after another. */
@@ -124,7 +132,9 @@ struct qp_model {
     qpi_input               input;
     qp_norm                 input_norm; /* behind the positions; type NULL: none */
     qp_position             position; /* that all layers share; type NULL: each has its own */
-    qpi_layer              *blocks;
+    qpi_layer              *blocks; /* layers of them, then those of mtp */
+    qpi_mtp                 mtp[QPI_MAX_MTP];
+    int                     mtp_count;
     qp_norm                 norm;     /* the last; type NULL: none */
     qpi_output              output;   /* type NULL: none, the model gives hidden states */
     qpi_output             *outputs;  /* further ones, by the name of their field */
@@ -155,6 +165,17 @@ bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where);
 /* ids [B, T] -> the last norm's output [B, T, D], and in `all` the fields that layers add, in the
  * current scope. s->in is not NULL. states: two for each layer, or NULL for whole sequences. */
 qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *s, qp_record *all, qp_state *states);
+
+/* Runs one of the blocks; what it adds goes to out. states: its two, or NULL. */
+qp_tensor qpi_stack_layer(qp_model *m, int64_t i, qp_tensor x, const qp_sequence *s, qp_record *out, qp_state *states);
+
+/* Module k: hidden [B, T, D] of positions and, for each, the id that stands k + 1 places behind [B, T] ->
+ * what the module has for hidden there. states: as of qpi_stack_layer. */
+qp_tensor qpi_mtp_forward(qp_model *m, int k, qp_tensor hidden, qp_tensor ids, const qp_sequence *s, qp_state *states);
+/* Their part of the loss, of whole sequences; hidden: the last norm's output. */
+qp_tensor qpi_mtp_loss(qp_model *m, qp_tensor hidden, qp_tensor ids, qp_tensor labels, const qp_sequence *s);
+/* The mean cross-entropy of an output. */
+qp_tensor qpi_output_loss(const qpi_output *o, qp_tensor hidden, qp_tensor labels, const qp_sequence *s);
 
 /* A session uses the model, which lives until the last of them is closed. */
 void qpi_model_use(qp_model *m);

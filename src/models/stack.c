@@ -121,7 +121,7 @@ static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp
 static const char *const known_keys[] = {
     "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings",
     "tie_word_embeddings", "initializer_range", "residual_init", "dropout", "position", "mixer", "ffn", "norm",
-    "input", "input_norm", "final_norm", "output", "outputs", "block", "layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
+    "input", "input_norm", "final_norm", "output", "outputs", "block", "layers", "num_nextn_predict_layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
 
 static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high) {
     const json_t *value = json_object_get(b->stack, key);
@@ -152,6 +152,8 @@ static bool read_head(builder *b) {
     m->vocabulary = read_size(b, "vocab_size", 1, 1 << 28);
     m->width = read_size(b, "hidden_size", 1, 1 << 24);
     m->layers = read_size(b, "num_hidden_layers", 0, 1 << 16);
+    if (json_object_get(b->stack, "num_nextn_predict_layers"))
+        m->mtp_count = (int)read_size(b, "num_nextn_predict_layers", 0, QPI_MAX_MTP);
     m->positions = read_size(b, "max_position_embeddings", 1, (int64_t)1 << 40);
     m->dropout = read_number(b, "dropout", 0, 0, 0.99);
     double      std = read_number(b, "initializer_range", 0.02, 0, 1e3);
@@ -275,7 +277,7 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
     snprintf(name, sizeof name, "%d", i);
     b->spec = next_spec(b);
     b->layer = layer->block.layer = i;
-    qp_module *module = qp_module_new(m->ctx, parent, name);
+    qp_module *module = layer->module = qp_module_new(m->ctx, parent, name);
     if (!module || !read_heads(b) || !build_block_part(b, module, layer)) return false;
     if (!m->head_width) m->head_width = b->head_width;
     if (!build_position(b, module, &layer->position)) return false;
@@ -288,6 +290,18 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
         if (!build_norm(b, "norm", module, name, &layer->block.norms[n])) return false;
     }
     return build_branch(b, "ffn", QP_PART_FFN, module, &layer->position, &layer->block.ffn);
+}
+
+/* What stands around the block of module k: the block itself is the stack's next. */
+static bool build_mtp(builder *b, qp_module *blocks, int k) {
+    qp_model  *m = b->m;
+    qpi_mtp   *p = &m->mtp[k];
+    int        i = (int)m->layers + k;
+    if (!build_layer(b, blocks, i)) return false;
+    qp_module *module = m->blocks[i].module;
+    p->project = qp_nn_linear_new(module, "eh_proj", 2 * m->width, m->width, (qp_linear_options){.init = b->init});
+    return build_norm(b, "norm", module, "enorm", &p->embedded) && build_norm(b, "norm", module, "hnorm", &p->hidden) &&
+           build_norm(b, "norm", module, "shared_head_norm", &p->last) && p->project;
 }
 
 /* The stack's encoding, if one object serves all layers. */
@@ -364,13 +378,16 @@ bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
     if (!read_head(b) || !check_layers(b)) return false;
     m->module = qp_module_new(m->ctx, NULL, "");
     if (m->module) m->module->model = true;
-    m->blocks = calloc((size_t)m->layers + 1, sizeof *m->blocks);
+    m->blocks = calloc((size_t)(m->layers + m->mtp_count) + 1, sizeof *m->blocks);
     if (!m->blocks) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
     if (!build_input(b) || !build_shared_position(b)) return false;
     if (role_object(b, "input_norm") && !build_norm(b, "input_norm", m->module, "input_norm", &m->input_norm)) return false;
     qp_module *blocks = qp_module_new(m->ctx, m->module, "blocks");
     for (int i = 0; i < m->layers; i++)
         if (!build_layer(b, blocks, i)) return false;
+    b->spec = NULL;
+    for (int k = 0; k < m->mtp_count; k++)
+        if (!build_mtp(b, blocks, k)) return false;
     b->spec = NULL;
     return build_norm(b, "final_norm", m->module, "norm", &m->norm) && build_outputs(b) && !qp_failed(m->ctx);
 }
@@ -446,6 +463,10 @@ static void join(qp_record *all, const qp_record *out) {
         qp_tensor before = strncmp(out->names[i], "aux.", 4) ? QP_NONE : qp_record_get(all, out->names[i]);
         qp_record_set(all, out->names[i], qp_is_none(before) ? out->tensors[i] : qp_add(before, out->tensors[i]));
     }
+}
+
+qp_tensor qpi_stack_layer(qp_model *m, int64_t i, qp_tensor x, const qp_sequence *s, qp_record *out, qp_state *states) {
+    return run_layer(&m->blocks[i], x, s, out, states);
 }
 
 static qp_tensor norm_of(const qp_norm *n, qp_tensor x) { return n->type ? n->type->forward(n->self, x) : x; }

@@ -1,0 +1,157 @@
+/* quipu finetune: something learnt on top of a model that exists. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli/json.h"
+#include "cli/open.h"
+
+typedef struct {
+    cli       *c;
+    qp_ctx    *ctx;
+    cli_model  m;
+    qp_data   *data, *validation;
+    qp_medusa *medusa;
+    double     first, last;
+} job;
+
+/* ---- Medusa: heads on a frozen model -------------------------------------------------------------- */
+
+static qp_tensor loss_of(job *j, const qp_record *batch) {
+    qp_ctx   *ctx = j->ctx;
+    qp_tensor ids = qp_record_get(batch, "input_ids"), labels = qp_record_get(batch, "labels");
+    bool      before = qp_no_grad(ctx, true);
+    qp_tensor hidden = qp_model_hidden(j->m.model, ids);
+    qp_no_grad(ctx, before);
+    return qp_medusa_loss(j->medusa, hidden, labels);
+}
+
+static double validate(job *j) {
+    double sum = 0;
+    int    n = 0;
+    for (; j->validation && n < 10 && !qp_failed(j->ctx); n++) {
+        qp_scope s = qp_enter(j->ctx);
+        qp_no_grad(j->ctx, true);
+        qp_record batch = qp_data_next(j->validation);
+        sum += qp_item(loss_of(j, &batch));
+        qp_leave(s);
+    }
+    return n ? sum / n : NAN;
+}
+
+static void train(job *j, qp_optim *optim) {
+    cli         *c = j->c;
+    qp_schedule  schedule = {.kind = QP_SCHEDULE_COSINE, .lr = cli_number(c, "lr"), .steps = cli_int(c, "steps"),
+                             .warmup = cli_int(c, "steps") / 20, .floor = 0.1};
+    cli_progress progress = cli_progress_start(c, schedule.steps);
+    if (!strcmp(cli_text(c, "precision"), "bf16")) qp_autocast(j->ctx, QP_BF16);
+    for (int64_t step = 0; step < schedule.steps && !qp_failed(j->ctx); step++) {
+        if (cli_interrupted()) qp_fail(j->ctx, QP_ERR_CANCELLED, "cancelled");
+        qp_scope  s = qp_enter(j->ctx);
+        qp_record batch = qp_data_next(j->data);
+        qp_tensor loss = loss_of(j, &batch);
+        qp_backward(loss);
+        qp_optim_set_lr(optim, qp_schedule_at(&schedule, step));
+        qp_step(optim);
+        j->last = qp_item(loss);
+        if (!step) j->first = j->last;
+        cli_progress_show(&progress, step + 1, "loss %.4f ", j->last);
+        qp_leave(s);
+    }
+}
+
+/* The folder's config names the base and the heads, as published ones do. */
+static bool save(job *j, int layers) {
+    const char *out = cli_text(j->c, "out");
+    char        path[4096];
+    json_t     *config = json_pack("{s:i, s:i, s:s}", "medusa_num_heads", qp_medusa_heads(j->medusa), "medusa_num_layers",
+                                   layers, "base_model_name_or_path", cli_text(j->c, "model"));
+    bool        ok = mkdir(out, 0777) == 0 || errno == EEXIST;
+    if (!ok) qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be made: %s", out, strerror(errno));
+    if (ok && snprintf(path, sizeof path, "%s/medusa_lm_head.safetensors", out) >= (int)sizeof path)
+        ok = qp_fail(j->ctx, QP_ERR_ARGUMENT, "--out: the path is too long") == QP_OK;
+    ok = ok && qp_medusa_save(j->medusa, path) == QP_OK;
+    if (ok) {
+        snprintf(path, sizeof path, "%s/config.json", out);
+        if (json_dump_file(config, path, JSON_INDENT(2)) != 0) qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be written", path);
+    }
+    json_decref(config);
+    return !qp_failed(j->ctx);
+}
+
+static int medusa(job *j) {
+    cli *c = j->c;
+    int  layers = (int)cli_int(c, "head-layers");
+    j->medusa = qp_medusa_new(j->m.model, (int)cli_int(c, "heads"), layers);
+    if (!j->medusa) return cli_failed(j->ctx);
+    qp_optim *optim = qp_adamw(qp_medusa_params(j->medusa), (qp_adamw_options){.beta2 = 0.95, .clip = 1});
+    double    before = validate(j);
+    if (optim) train(j, optim);
+    qp_autocast(j->ctx, QP_F32);
+    double after = validate(j);
+    if (qp_failed(j->ctx) || !save(j, layers)) return cli_failed(j->ctx);
+    if (cli_flag(c, "json"))
+        return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:s}", "first_loss", j->first, "loss", j->last,
+                                        "validation_before", cli_json_number(before), "validation",
+                                        cli_json_number(after), "out", cli_text(c, "out")));
+    cli_remark(c, "%d heads: loss %.4f -> %.4f, validation %.4f -> %.4f; they are in %s (quipu generate --draft %s)",
+               qp_medusa_heads(j->medusa), j->first, j->last, before, after, cli_text(c, "out"), cli_text(c, "out"));
+    return 0;
+}
+
+/* ---- The verb --------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    int (*run)(job *j);
+} methods[] = {{"medusa", medusa}};
+
+static bool open_data(job *j) {
+    cli         *c = j->c;
+    int          count;
+    const char **files = cli_list(c, "data", &count);
+    j->data = qp_data_open(j->ctx, count, files,
+                           (qp_data_options){.batch = cli_int(c, "batch"), .length = cli_int(c, "length"),
+                                             .tokenizer = j->m.tokenizer, .seed = (uint64_t)cli_int(c, "seed"),
+                                             .field = cli_text(c, "field"), .validation = cli_number(c, "holdout")});
+    if (j->data) j->validation = qp_data_validation(j->data);
+    return j->data;
+}
+
+static int run(cli *c) {
+    job         j = {.c = c};
+    const char *name = cli_text(c, "method");
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        if (strcmp(name, methods[i].name)) continue;
+        if (!(j.ctx = cli_open(c))) return 1;
+        if (!cli_model_open(j.ctx, cli_text(c, "model"), true, &j.m) || !open_data(&j)) return cli_failed(j.ctx);
+        return methods[i].run(&j);
+    }
+    return cli_usage(c, "finetune: no method \"%s\" (medusa)", name);
+}
+
+static const cli_option options[] = {
+    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model to start from, which stays as it is", 0, 0, true},
+    {"method", 0, CLI_TEXT, "NAME", NULL, "medusa: heads that guess ahead, for quipu generate --draft", 0, 0, true},
+    {"data", 0, CLI_LIST, "FILE", NULL, "text, or .jsonl with a text field", 0, 0, true},
+    {"field", 0, CLI_TEXT, "NAME", "text", "field of JSON lines", 0, 0, false},
+    {"holdout", 0, CLI_NUMBER, "SHARE", "0.02", "this share of the data is for validation", 0, 0.5, false},
+    {"out", 0, CLI_TEXT, "DIR", NULL, "folder of what was learnt", 0, 0, true},
+    {"steps", 'n', CLI_INT, "N", "500", "length of the training", 1, 1e12, false},
+    {"batch", 'b', CLI_INT, "B", "8", "sequences in a batch", 1, 1e6, false},
+    {"length", 0, CLI_INT, "T", "256", "tokens in a sequence", 2, 1e9, false},
+    {"lr", 0, CLI_NUMBER, "X", "1e-3", "peak learning rate", 0, 1e3, false},
+    {"precision", 0, CLI_TEXT, "TYPE", "fp32", "of products: fp32 or bf16", 0, 0, false},
+    {"heads", 0, CLI_INT, "N", "3", "medusa: heads, each a token further ahead", 1, 16, false},
+    {"head-layers", 0, CLI_INT, "N", "1", "medusa: layers of a head", 1, 8, false},
+    {0}};
+
+QP_VERB(finetune) = {.name = "finetune",
+                     .summary = "learn something on top of a model",
+                     .arguments = "",
+                     .options = options,
+                     .examples = "  quipu finetune -m my-model --method medusa --data book.txt --out my-heads\n"
+                                 "  quipu generate -m my-model --draft my-heads -p \"To be\"\n",
+                     .run = run};

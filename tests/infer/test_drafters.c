@@ -1,0 +1,257 @@
+/* Drafts change how fast a text comes, never the text: with each drafter, at any temperature, the tokens and
+ * their logprobs are those of plain decoding. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "quipu/quipu.h"
+
+enum { N = 300, V = 257 };
+
+static const char config[] =
+    "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 64, \"intermediate_size\": 160, "
+    "\"num_hidden_layers\": %d, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, "
+    "\"max_position_embeddings\": 512, \"tie_word_embeddings\": true, \"initializer_range\": %s%s}";
+
+static qp_model *fresh(qp_ctx *ctx, int layers, const char *deviation, const char *more) {
+    char text[1000];
+    snprintf(text, sizeof text, config, layers, deviation, more);
+    qp_model *m = qp_model_new(ctx, "test", text);
+    if (!m) fail_msg("%s", qp_error(ctx));
+    qp_set_training(qp_model_module(m), false);
+    return m;
+}
+
+typedef struct {
+    int32_t       ids[N];
+    float         logprobs[N];
+    int           count;
+    qp_generation result;
+} text;
+
+static bool on_token(void *user, const qp_token *t) {
+    text *x = user;
+    x->logprobs[x->count] = t->logprob;
+    x->ids[x->count++] = t->id;
+    return true;
+}
+
+static void write_text(qp_session *s, qp_drafter *d, double temperature, text *out) {
+    static const int32_t no_end = -1;
+    int32_t              prompt[40];
+    for (int i = 0; i < 40; i++) prompt[i] = i * i % 11 * 13;
+    memset(out, 0, sizeof *out);
+    qp_generate_options o = {.max_tokens = N, .ends = &no_end, .end_count = 1, .seed = 7, .logprobs = true,
+                             .sampling = {.temperature = temperature, .top_p = temperature > 1 ? 0.9 : 0},
+                             .on_token = on_token, .user = out, .drafter = d};
+    if (qp_generate(s, NULL, prompt, 40, o, &out->result) != QP_OK) fail_msg("%s", qp_error(qp_session_ctx(s)));
+    assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
+}
+
+typedef enum { LOOKUP, MODEL, MEDUSA, MTP, KINDS } kind;
+static const char *const names[] = {"lookup", "model", "medusa", "mtp"};
+
+static qp_drafter *drafter_of(kind k, qp_session *s, qp_drafter_options o) {
+    qp_model *m = qp_session_model(s);
+    switch (k) {
+    case LOOKUP: return qp_drafter_lookup(s, o);
+    case MODEL: return qp_drafter_model(s, m, o); /* itself: all that it guesses is right, at temperature 0 */
+    case MEDUSA: {
+        qp_medusa *heads = qp_medusa_new(m, 4, 2);
+        return heads ? qp_drafter_medusa(s, heads, o) : NULL;
+    }
+    default: return qp_drafter_mtp(s, o);
+    }
+}
+
+static void same_text(void **state) {
+    (void)state;
+    static text plain, drafted;
+    for (qp_isa isa = QP_ISA_BASE; isa <= QP_ISA_AVX512; isa++) {
+        qp_ctx     *ctx = qp_open((qp_options){.threads = 2, .seed = 5, .isa = isa});
+        qp_model   *m = fresh(ctx, 3, "0.12", ", \"num_nextn_predict_layers\": 2");
+        qp_session *s = qp_session_new(m, 1, 400, (qp_session_options){.kv = isa % 2 ? QP_F32 : QP_BF16});
+        for (int t = 0; t < 3; t++) {
+            double temperature = (double[]){0, 0.7, 1.3}[t];
+            write_text(s, NULL, temperature, &plain);
+            assert_int_equal(plain.count, N);
+            assert_int_equal(plain.result.calls, N - 1);
+            for (kind k = LOOKUP; k < KINDS; k++)
+                for (int64_t depth = 0; depth < 3; depth += 2) {
+                    qp_drafter *d = drafter_of(k, s, (qp_drafter_options){.depth = depth});
+                    if (!d) fail_msg("%s: %s", names[k], qp_error(ctx));
+                    write_text(s, d, temperature, &drafted);
+                    if (memcmp(plain.ids, drafted.ids, sizeof plain.ids)) fail_msg("%s: another text", names[k]);
+                    if (memcmp(plain.logprobs, drafted.logprobs, sizeof plain.logprobs))
+                        fail_msg("%s: other logprobs", names[k]);
+                    const qp_generation *g = &drafted.result;
+                    assert_int_equal(g->calls + g->accepted, N - 1);
+                    assert_true(g->accepted <= g->drafted);
+                    if (k == MODEL && temperature == 0) assert_true(g->accepted > N / 2);
+                    if (k == LOOKUP && temperature == 0) assert_true(g->accepted > 0);
+                    qp_drafter_close(d);
+                }
+        }
+        qp_close(ctx);
+    }
+}
+
+/* A path that is chosen may end anywhere: what follows a stopped text is the same as well. */
+static void texts_that_stop(void **state) {
+    (void)state;
+    static text        plain, drafted;
+    qp_ctx            *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_session        *s = qp_session_new(fresh(ctx, 2, "0.12", ""), 1, 100, (qp_session_options){0});
+    write_text(s, NULL, 0, &plain); /* until the row is full */
+    write_text(s, drafter_of(MODEL, s, (qp_drafter_options){.depth = 20}), 0, &drafted);
+    assert_int_equal(plain.count, 61);
+    assert_int_equal(drafted.count, 61);
+    assert_memory_equal(plain.ids, drafted.ids, sizeof plain.ids);
+    for (int n = 1; n < 30; n++) {
+        qp_drafter *d = qp_drafter_model(s, qp_session_model(s), (qp_drafter_options){0});
+        text        x = {0};
+        int32_t     prompt[] = {1, 2, 3};
+        qp_generate_options o = {.max_tokens = n, .on_token = on_token, .user = &x, .drafter = d};
+        assert_int_equal(qp_generate(s, NULL, prompt, 3, o, &x.result), QP_OK);
+        assert_int_equal(x.count, n);
+        assert_int_equal(qp_session_length(s, 0), 3 + n - 1); /* the last is not read */
+        assert_memory_equal(qp_session_tokens(s, 0) + 3, x.ids, (size_t)(n - 1) * sizeof *x.ids);
+        assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
+        qp_drafter_close(d);
+    }
+    qp_close(ctx);
+}
+
+/* Fresh heads guess what the model's own head says; trained ones learn; files keep them. */
+static void heads(void **state) {
+    (void)state;
+    char path[] = P_tmpdir "/quipu-heads-XXXXXX";
+    assert_non_null(mkdtemp(path));
+    char file[200];
+    snprintf(file, sizeof file, "%s/medusa_lm_head.safetensors", path);
+    qp_ctx    *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_model  *m = fresh(ctx, 2, "0.12", "");
+    qp_medusa *h = qp_medusa_new(m, 3, 2);
+    qp_optim  *optim = qp_adamw(qp_medusa_params(h), (qp_adamw_options){.lr = 3e-3});
+    double     first = 0, last = 0;
+    for (int step = 0; step < 30; step++) {
+        int64_t ids[4 * 33];
+        for (int i = 0; i < 4 * 33; i++) ids[i] = (i % 33 + i / 33 * 5 + step) % 50; /* counting */
+        qp_scope  s = qp_enter(ctx);
+        qp_tensor all = qp_from(ctx, QP_I64, 2, (int64_t[]){4, 33}, ids);
+        bool      before = qp_no_grad(ctx, true);
+        qp_tensor hidden = qp_model_hidden(m, qp_slice(all, 1, 0, 32, 1));
+        qp_no_grad(ctx, before);
+        qp_tensor loss = qp_medusa_loss(h, hidden, qp_contiguous(qp_slice(all, 1, 1, 33, 1)));
+        qp_backward(loss);
+        qp_step(optim);
+        last = qp_item(loss);
+        if (!step) first = last;
+        qp_leave(s);
+    }
+    assert_false(qp_failed(ctx));
+    if (!(last < 0.5 * first)) fail_msg("loss %g -> %g", first, last);
+    assert_int_equal(qp_medusa_save(h, file), QP_OK);
+    qp_medusa *again = qp_medusa_load(m, file);
+    assert_non_null(again);
+    assert_int_equal(qp_medusa_heads(again), 3);
+    qp_state_dict a = qp_medusa_params(h), b = qp_medusa_params(again);
+    assert_int_equal(a.count, b.count);
+    for (int i = 0; i < a.count; i++) {
+        assert_string_equal(a.entries[i].name, b.entries[i].name);
+        int64_t n = qp_count(a.entries[i].tensor);
+        assert_memory_equal(qp_data_of(a.entries[i].tensor), qp_data_of(b.entries[i].tensor), (size_t)n * sizeof(float));
+    }
+    qp_model *other = qp_model_new(ctx, "test", "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, "
+                                                "\"intermediate_size\": 32, \"num_hidden_layers\": 1, "
+                                                "\"num_attention_heads\": 4, \"max_position_embeddings\": 64}");
+    assert_null(qp_medusa_load(other, file));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_FORMAT);
+    qp_clear(ctx);
+    unlink(file);
+    rmdir(path);
+    qp_close(ctx);
+}
+
+/* The modules' loss goes through the model, and their names are DeepSeek's. */
+static void modules(void **state) {
+    (void)state;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_model *m = fresh(ctx, 2, "0.05", ", \"num_nextn_predict_layers\": 2");
+    qp_set_training(qp_model_module(m), true);
+    const char *name;
+    qp_tensor   t;
+    bool        found[4] = {0};
+    static const char *const expected[] = {"model.layers.2.enorm.weight", "model.layers.3.eh_proj.weight",
+                                           "model.layers.2.self_attn.q_proj.weight", "model.layers.3.shared_head.norm.weight"};
+    for (int64_t i = 0; qp_model_weight(m, i, false, &name, &t); i++)
+        for (int k = 0; k < 4; k++) found[k] |= !strcmp(name, expected[k]);
+    for (int k = 0; k < 4; k++)
+        if (!found[k]) fail_msg("no weight %s", expected[k]);
+    qp_optim *optim = qp_adamw(qp_model_params(m), (qp_adamw_options){.lr = 3e-3});
+    double    first = 0, last = 0, loss_alone = 0;
+    for (int step = 0; step < 40; step++) {
+        int64_t ids[4 * 33];
+        for (int i = 0; i < 4 * 33; i++) ids[i] = (i % 33 * (1 + i / 33) + step) % 50;
+        qp_scope  s = qp_enter(ctx);
+        qp_tensor all = qp_from(ctx, QP_I64, 2, (int64_t[]){4, 33}, ids);
+        qp_record in = {0};
+        qp_record_set(&in, "input_ids", qp_slice(all, 1, 0, 32, 1));
+        qp_record_set(&in, "labels", qp_contiguous(qp_slice(all, 1, 1, 33, 1)));
+        qp_record out = qp_forward(m, in);
+        if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
+        last = qp_item(qp_record_get(&out, "aux.mtp"));
+        loss_alone = qp_item(qp_record_get(&out, "loss"));
+        if (!step) first = last;
+        qp_backward(qp_record_get(&out, "loss"));
+        qp_step(optim);
+        qp_leave(s);
+    }
+    assert_false(qp_failed(ctx));
+    assert_true(fabs(first - 0.3 * log(V)) < 0.1);
+    assert_true(loss_alone > last);
+    if (!(last < 0.6 * first)) fail_msg("loss %g -> %g", first, last);
+    qp_set_training(qp_model_module(m), false); /* what validation measures is the model's own loss */
+    qp_record in = {0};
+    qp_record_set(&in, "input_ids", qp_zeros(ctx, QP_I64, 2, (int64_t[]){1, 5}));
+    qp_record_set(&in, "labels", qp_zeros(ctx, QP_I64, 2, (int64_t[]){1, 5}));
+    qp_record out = qp_forward(m, in);
+    assert_true(qp_is_none(qp_record_get(&out, "aux.mtp")));
+    qp_close(ctx);
+}
+
+static void refusals(void **state) {
+    (void)state;
+    qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
+    qp_model   *m = fresh(ctx, 1, "0.1", "");
+    qp_session *s = qp_session_new(m, 1, 50, (qp_session_options){0}), *other = qp_session_new(m, 1, 50, (qp_session_options){0});
+    assert_null(qp_drafter_mtp(s, (qp_drafter_options){0}));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_UNSUPPORTED);
+    qp_clear(ctx);
+    assert_null(qp_drafter_lookup(s, (qp_drafter_options){.depth = 64}));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
+    qp_clear(ctx);
+    assert_null(qp_medusa_new(m, 17, 1));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
+    qp_clear(ctx);
+    qp_generation g;
+    qp_generate_options o = {.max_tokens = 3, .drafter = qp_drafter_lookup(other, (qp_drafter_options){0})};
+    assert_int_equal(qp_generate(s, NULL, (int32_t[]){1}, 1, o, &g), QP_ERR_ARGUMENT);
+    assert_non_null(strstr(qp_error(ctx), "another session"));
+    qp_close(ctx);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_text), cmocka_unit_test(texts_that_stop), cmocka_unit_test(heads),
+        cmocka_unit_test(modules),   cmocka_unit_test(refusals),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
