@@ -27,12 +27,10 @@ static int panel_vecs(const job *w, int64_t panel)
 
 static void pack_panels(const job *w)
 {
+    gemm_panels rows = {w->panels, TILE_COLS, 0, w->item->g->m, w->block * TILE_COLS};
     for (int64_t block = 0; block < w->blocks; block++)
-        for (int64_t panel = 0; panel < w->panels; panel++) {
-            int64_t i = panel * TILE_COLS, rows = gemm_min(w->item->g->m - i, TILE_COLS);
-            QK(gemm_pack)(packed_panel(w, panel, block), TILE_COLS, panel_vecs(w, panel), &w->item->a,
-                          block * w->block, block_count(w, block), i, (int)rows);
-        }
+        QK(gemm_pack)(packed_panel(w, 0, block), TILE_COLS, &rows, 0, w->panels, &w->item->a, block * w->block,
+                      block_count(w, block), 0);
 }
 
 /* The lines of B for TILE_ROWS columns in one block of k. */
@@ -90,7 +88,7 @@ static void run_tiles(void *arg, int64_t begin, int64_t end, int worker)
                 for (int64_t c = 0; c < cols; c++)
                     total[c * total_row + i] = gemm_load(g.c_type, gemm_of_c(&g, done.c, i * g.c_row + j + c), 1)[0];
         run_tile(w, j, cols, total);
-        QK(gemm_pack)(rows, VF_LANES, 1, &flipped, 0, g.m, 0, (int)cols);
+        QK(gemm_pack)(rows, VF_LANES, &(gemm_panels){1, cols, 0, cols, 0}, 0, 1, &flipped, 0, g.m, 0);
         QK(gemm_add)(&done, &piece);
     }
 }

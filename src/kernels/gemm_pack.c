@@ -3,32 +3,51 @@
 #include "kernels/gemm_parts.h"
 #include "kernels/gemm_turn.h"
 
-/* j contiguous: one p */
-INLINE void pack_row(gemm_kind kind, float *out, const char *first, const char *second, int cols)
+#define LINES (8 / GEMM_PAIR) /* of which all panels take their part before the next ones */
+
+/* j contiguous: `lines` words of a panel. n is the constant VF_LANES for whole vectors. */
+INLINE void pack_vector(gemm_kind kind, float *out, int64_t step, const char *in, int64_t line, int64_t lines, int n)
 {
-    int64_t bytes = gemm_bytes(kind), v = 0;
-    for (; v + VF_LANES <= cols; v += VF_LANES)
-        vf_store(out + v, gemm_words(kind, first + v * bytes, second ? second + v * bytes : NULL, VF_LANES));
-    int rest = (int)(cols - v);
-    if (rest)
-        vf_store(out + v, gemm_words(kind, first + v * bytes, second ? second + v * bytes : NULL, rest));
+    for (int64_t p = 0; p < lines; p++, in += GEMM_PAIR * line, out += step) {
+        for (int i = 0; i < GEMM_PAIR; i++) __builtin_prefetch(in + (LINES * GEMM_PAIR + i) * line, 0, 2);
+        vf_store(out, gemm_words(kind, in, in + line, n));
+    }
 }
 
-INLINE void pack_rows(gemm_kind kind, float *out, int64_t step, const gemm_source *s, int64_t p0,
-                      int64_t count, int64_t j0, int cols)
+INLINE void pack_lines(gemm_kind kind, float *out, int64_t step, const char *in, int64_t line, int64_t lines,
+                       int64_t cols)
 {
-    int64_t     line = s->p_step * gemm_bytes(kind), whole = gemm_whole(s, p0, count), p = 0;
-    const char *in = gemm_at(s, p0, j0);
-    for (; p < whole; p++, in += GEMM_PAIR * line, out += step) pack_row(kind, out, in, in + line, cols);
-    if (p < count) pack_row(kind, out, in, NULL, cols);
+    int64_t j = 0, bytes = gemm_bytes(kind);
+    for (; j + VF_LANES <= cols; j += VF_LANES)
+        pack_vector(kind, out + j, step, in + j * bytes, line, lines, VF_LANES);
+    if (j < cols) pack_vector(kind, out + j, step, in + j * bytes, line, lines, (int)(cols - j));
+}
+
+/* Memory is read in its own order: all panels take their part of some lines before the next lines. */
+INLINE void pack_across(gemm_kind kind, float *out, int64_t step, const gemm_panels *c, int64_t begin, int64_t end,
+                        const gemm_source *s, int64_t p0, int64_t count, int64_t j0)
+{
+    int64_t line = s->p_step * gemm_bytes(kind), whole = gemm_whole(s, p0, count);
+    for (int64_t p = 0; p < whole; p += LINES)
+        for (int64_t t = begin; t < end; t++)
+            pack_lines(kind, out + (t - begin) * c->step + p * step, step,
+                       gemm_at(s, p0 + p, j0 + gemm_panel_start(c, t)), line, gemm_min(LINES, whole - p),
+                       gemm_panel_cols(c, t));
+    if (whole == count) return;
+    for (int64_t t = begin; t < end; t++, out += c->step) { /* the last word has one value */
+        const char *in = gemm_at(s, p0 + whole, j0 + gemm_panel_start(c, t));
+        int64_t     cols = gemm_panel_cols(c, t);
+        for (int64_t j = 0; j < cols; j += VF_LANES)
+            vf_store(out + whole * step + j, gemm_words(kind, in + j * gemm_bytes(kind), NULL, (int)gemm_min(cols - j, VF_LANES)));
+    }
 }
 
 /* any strides */
-INLINE void pack_gather(gemm_kind kind, float *out, int64_t step, int vecs, const gemm_source *s, int64_t p0,
+INLINE void pack_gather(gemm_kind kind, float *out, int64_t step, const gemm_source *s, int64_t p0,
                         int64_t count, int64_t j0, int cols)
 {
     for (int64_t p = 0; p < count; p++, out += step)
-        for (int j = 0; j < vecs * VF_LANES; j++) out[j] = j < cols ? turn_word(kind, s, p0 + p, j0 + j) : 0.0f;
+        for (int j = 0; j < VF_LANES; j++) out[j] = j < cols ? turn_word(kind, s, p0 + p, j0 + j) : 0.0f;
 }
 
 /* p contiguous; one vector of lines */
@@ -43,28 +62,31 @@ INLINE void pack_turned(gemm_kind kind, float *out, int64_t step, const gemm_sou
         turn(kind, r, in, offset);
         for (int u = 0; u < TURN_STEP; u++) vf_store(out + u * step, r[u]);
     }
-    pack_gather(kind, out, step, 1, s, p0 + p, count - p, j0, lines);
+    pack_gather(kind, out, step, s, p0 + p, count - p, j0, lines);
 }
 
-INLINE void pack(gemm_kind kind, float *out, int64_t step, int vecs, const gemm_source *s, int64_t p0,
-                 int64_t count, int64_t j0, int cols)
+INLINE void pack(gemm_kind kind, float *out, int64_t step, const gemm_panels *c, int64_t begin, int64_t end,
+                 const gemm_source *s, int64_t p0, int64_t count, int64_t j0)
 {
     if (s->j_step == 1) {
-        pack_rows(kind, out, step, s, p0, count, j0, cols);
-    } else if (s->p_step == 1) {
-        for (int v = 0; v < vecs; v++)
-            pack_turned(kind, out + v * VF_LANES, step, s, p0, count, j0 + v * VF_LANES,
-                        (int)gemm_min(cols - v * VF_LANES, VF_LANES));
-    } else {
-        pack_gather(kind, out, step, vecs, s, p0, count, j0, cols);
+        pack_across(kind, out, step, c, begin, end, s, p0, count, j0);
+        return;
+    }
+    for (int64_t t = begin; t < end; t++, out += c->step) {
+        int64_t j = j0 + gemm_panel_start(c, t), cols = gemm_panel_cols(c, t);
+        for (int64_t v = 0; v < cols; v += VF_LANES)
+            if (s->p_step == 1)
+                pack_turned(kind, out + v, step, s, p0, count, j + v, (int)gemm_min(cols - v, VF_LANES));
+            else
+                pack_gather(kind, out + v, step, s, p0, count, j + v, (int)gemm_min(cols - v, VF_LANES));
     }
 }
 
-void QK(gemm_pack)(float *out, int64_t step, int vecs, const gemm_source *s, int64_t p0, int64_t count,
-                   int64_t j0, int cols)
+void QK(gemm_pack)(float *out, int64_t step, const gemm_panels *c, int64_t begin, int64_t end,
+                   const gemm_source *s, int64_t p0, int64_t count, int64_t j0)
 {
 #define CASE(kind) \
-    case kind: pack(kind, out, step, vecs, s, p0, count, j0, cols); break;
+    case kind: pack(kind, out, step, c, begin, end, s, p0, count, j0); break;
     switch (s->kind) {
         EACH_KIND(CASE)
     default: break;

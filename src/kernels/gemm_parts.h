@@ -51,10 +51,26 @@ static inline bool gemm_lines_in_place(const gemm_source *s)
     return s->kind == GEMM_WORDS && s->p_step == 1 && s->j_step % GEMM_PAIR == 0 && s->values % GEMM_PAIR == 0;
 }
 
-/* out[p * step + j] = source(p0 + p, j0 + j) for p < count and j < cols; the other j of the
- * vecs vectors get anything. vecs is just enough for cols. */
-void QK(gemm_pack)(float *out, int64_t step, int vecs, const gemm_source *source, int64_t p0,
-                   int64_t count, int64_t j0, int cols);
+/* Columns side by side, cut into panels: the first `wider` of `count` have width + 1 columns, the
+ * others `width`, the last what is left of `total`. Packed panels lie `step` words apart. */
+typedef struct {
+    int64_t count, width, wider, total, step;
+} gemm_panels;
+
+static inline int64_t gemm_panel_start(const gemm_panels *c, int64_t panel)
+{
+    return gemm_min(panel * c->width + gemm_min(panel, c->wider), c->total);
+}
+
+static inline int64_t gemm_panel_cols(const gemm_panels *c, int64_t panel)
+{
+    return gemm_min(c->width + (panel < c->wider), c->total - gemm_panel_start(c, panel));
+}
+
+/* out[p * step + j] = source(p0 + p, j0 + j) for p < count and the columns j of panel `begin`, and so
+ * on for the panels before `end`; what fills up the last vector of a panel may be anything. */
+void QK(gemm_pack)(float *out, int64_t step, const gemm_panels *panels, int64_t begin, int64_t end,
+                   const gemm_source *source, int64_t p0, int64_t count, int64_t j0);
 
 /* A walk over memory that will be needed soon: the kernels fetch its lines into the second
  * cache on the way, `rate` of them every four p. `run` lines lie `step` bytes apart, then

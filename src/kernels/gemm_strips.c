@@ -7,11 +7,11 @@
 #define FEW_COLS (4 * TILE_COLS) /* too few columns to pay for packing A */
 #define FEW_TILES 5              /* too few tiles of rows to pay for packing B */
 #define TASKS 4                  /* wanted for each thread */
-#define LINES 16                 /* packed at a time where lines hold one p */
 
 typedef struct {
     const gemm_item *item;
     int64_t i0, rows, tiles;        /* the block of A, and its tiles of rows */
+    gemm_panels cut;                /* them */
     int64_t block, blocks;          /* length of the blocks of k and how many */
     int64_t panels, strips, groups; /* panels of a strip; tasks: strips x groups of tiles */
     int64_t strips_ahead;           /* of a worker's next strip, most likely */
@@ -20,7 +20,7 @@ typedef struct {
     bool    by_rows;
 } job;
 
-static int64_t tile_start(const job *w, int64_t tile) { return w->rows * tile / w->tiles; }
+static int64_t tile_start(const job *w, int64_t tile) { return gemm_panel_start(&w->cut, tile); }
 
 static float *packed_tile(const job *w, int64_t tile, int64_t block)
 {
@@ -32,22 +32,13 @@ static int64_t block_count(const job *w, int64_t block)
     return gemm_min(w->block, w->item->k - block * w->block);
 }
 
-/* Memory is read in its own order: where a line holds one p, all tiles take their part of
- * some lines before the next lines. */
 static void pack_tiles(void *arg, int64_t begin, int64_t end, int worker)
 {
-    const job         *w = arg;
-    const gemm_source *a = &w->item->a;
+    const job *w = arg;
     (void)worker;
-    for (int64_t b = 0; b < w->blocks; b++) {
-        int64_t count = block_count(w, b), lines = a->j_step == 1 ? LINES : w->block;
-        for (int64_t p = 0; p < count; p += lines)
-            for (int64_t t = begin; t < end; t++) {
-                int64_t row = tile_start(w, t), rows = tile_start(w, t + 1) - row;
-                QK(gemm_pack)(packed_tile(w, t, b) + p * A_STEP, A_STEP, 1, a, b * w->block + p,
-                              gemm_min(lines, count - p), w->i0 + row, (int)rows);
-            }
-    }
+    for (int64_t b = 0; b < w->blocks; b++)
+        QK(gemm_pack)(packed_tile(w, begin, b), A_STEP, &w->cut, begin, end, &w->item->a, b * w->block,
+                      block_count(w, b), w->i0);
 }
 
 /* Is B read where it lies? Not in a panel with part of a vector. */
@@ -57,20 +48,14 @@ static bool b_in_place(const job *w, int64_t tiles, int64_t cols)
     return GEMM_PAIR == 1 && tiles <= FEW_TILES && b->kind == GEMM_WORDS && b->j_step == 1 && cols % VF_LANES == 0;
 }
 
-/* The same for the panels of a strip, from column j to `end`. */
+/* The panels of a strip, from column j to `end`, but for those read in place. */
 static void pack_strip(const job *w, int64_t block, int64_t tiles, int64_t j, int64_t end, float *panels)
 {
-    const gemm_source *b = &w->item->b;
-    int64_t            count = block_count(w, block), lines = b->j_step == 1 ? LINES : w->block;
-    for (int64_t p = 0; p < count; p += lines) {
-        float *panel = panels + p * TILE_COLS;
-        for (int64_t c = j; c < end; c += TILE_COLS, panel += w->block * TILE_COLS) {
-            int cols = (int)gemm_min(TILE_COLS, end - c);
-            if (b_in_place(w, tiles, cols)) continue;
-            QK(gemm_pack)(panel, TILE_COLS, cols > VF_LANES ? 2 : 1, b, block * w->block + p,
-                          gemm_min(lines, count - p), c, cols);
-        }
-    }
+    gemm_panels cut = {gemm_parts(end - j, TILE_COLS), TILE_COLS, 0, end - j, w->block * TILE_COLS};
+    int64_t     first = 0;
+    while (first < cut.count && b_in_place(w, tiles, gemm_panel_cols(&cut, first))) first++;
+    QK(gemm_pack)(panels + first * cut.step, TILE_COLS, &cut, first, cut.count, &w->item->b, block * w->block,
+                  block_count(w, block), j);
 }
 
 /* Where a tile's A lies, and the walk over the next one's while this one meets the panels;
@@ -222,6 +207,7 @@ void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
     for (w.i0 = 0; w.i0 < g->m; w.i0 += c.rows) {
         w.rows = gemm_min(c.rows, g->m - w.i0);
         w.tiles = gemm_parts(w.rows, TILE_ROWS);
+        w.cut = (gemm_panels){w.tiles, w.rows / w.tiles, w.rows % w.tiles, w.rows, (w.block + PACK_GAP) * A_STEP};
         w.groups = gemm_max(1, gemm_min(gemm_parts(tasks, w.strips), w.tiles / 2));
         for (int64_t p = 0; p < gemm_max(whole->k, 1); p += c.depth) {
             item.k = gemm_min(c.depth, whole->k - p);

@@ -55,6 +55,13 @@ INLINE vf turn_load(gemm_kind kind, const char *in, const int64_t *offset, int i
 {
 #if VF_LANES == 16
     int line = i < 4 ? i : i + 4;
+#if QP_PAIRS
+    if (GEMM_TYPE(kind) != QP_BF16) {
+        vf low = gemm_load(GEMM_TYPE(kind), in + offset[line], VF_LANES);
+        vf high = gemm_load(GEMM_TYPE(kind), in + offset[line + 4], VF_LANES);
+        return (vf)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+    }
+#endif
     return _mm512_insertf32x8(_mm512_castps256_ps512(turn_load_part(kind, in + offset[line])),
                               turn_load_part(kind, in + offset[line + 4]), 1);
 #elif VF_LANES == 8

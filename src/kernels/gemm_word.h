@@ -59,16 +59,27 @@ INLINE vf word_fma(vf a, vf b, vf c)
     return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
 }
 
-INLINE vh word_halves(gemm_kind kind, const void *data, int n)
+/* 16 pairs of `first` and `second`, n values of each, rounded to bf16. */
+INLINE vf word_pairs(gemm_kind kind, const void *first, const void *second, int n)
 {
-    if (kind == GEMM_BF16) return n == VF_LANES ? vh_load(data) : vh_load_n(data, n);
-    return (vh)_mm512_cvtneps_pbh((__m512)gemm_load(GEMM_TYPE(kind), data, n));
+    static const uint16_t turn[2 * VF_LANES] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    __m512i both;
+    if (kind == GEMM_BF16) {
+        vh low = n == VF_LANES ? vh_load(first) : vh_load_n(first, n);
+        vh high = n == VF_LANES ? vh_load(second) : vh_load_n(second, n);
+        both = _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)low), (__m256i)high, 1);
+    } else {
+        vf low = gemm_load(GEMM_TYPE(kind), first, n), high = gemm_load(GEMM_TYPE(kind), second, n);
+        both = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+    }
+    return (vf)_mm512_permutexvar_epi16(_mm512_loadu_si512(turn), both);
 }
 
 INLINE vf gemm_words(gemm_kind kind, const void *first, const void *second, int n)
 {
-    vu low = vu_from_vh(word_halves(kind, first, n));
-    return (vf)(second ? low | vu_from_vh(word_halves(kind, second, n)) << 16 : low);
+    static const float none[VF_LANES];
+    return word_pairs(kind, first, second ? second : none, n);
 }
 
 #else
