@@ -1,4 +1,5 @@
 /* What happens to the sums of a block: the running total and the fused end. */
+#include "kernels/activation.h"
 #include "kernels/gemm_parts.h"
 
 typedef struct {
@@ -30,10 +31,9 @@ INLINE vf activate(qk_act act, vf x)
 {
     switch (act) {
     case QK_ACT_RELU: return vf_select(vf_lt(x, (vf){0}), (vf){0}, x); /* NaN stays */
-    case QK_ACT_GELU: return 0.5f * x * (1.0f + vf_erf(x * 0.707106781f));
-    case QK_ACT_GELU_TANH:
-        return 0.5f * x * (1.0f + vf_tanh(0.797884561f * vf_fma(0.044715f * x * x, x, x)));
-    case QK_ACT_SILU: return x * vf_sigmoid(x);
+    case QK_ACT_GELU: return qk_gelu(x);
+    case QK_ACT_GELU_TANH: return qk_gelu_tanh(x);
+    case QK_ACT_SILU: return qk_silu(x);
     default: return x;
     }
 }

@@ -81,6 +81,13 @@ typedef struct {
     int         rate;
 } gemm_ahead;
 
+#define GEMM_SOON 3
+/* Rows that are read or written right after a tile, fetched by the kernel towards its end. */
+typedef struct {
+    const char *at; /* NULL: none, nor the following ones */
+    int64_t     row, bytes; /* from one row to the next, of each */
+} gemm_soon;
+
 /* c = scale * (A B) (+ prev), for kernel[vecs - 1][rows] of rows x vecs * VF_LANES.
  * B[p,j] = b[p * b_step + j]; A[i,p] is a[i * a_step + p] for the by_rows kernels and
  * a[p * a_step + i] for by_cols. */
@@ -93,6 +100,7 @@ typedef struct {
     int64_t      c_row, prev_row;
     float        scale;
     gemm_ahead  *ahead_a, *ahead_b;
+    gemm_soon    soon[GEMM_SOON];
 } gemm_tile;
 typedef void gemm_tile_fn(const gemm_tile *t);
 extern gemm_tile_fn *const QK(gemm_tile_by_rows)[TILE_VECS][TILE_ROWS + 1];

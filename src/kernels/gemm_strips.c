@@ -79,6 +79,30 @@ static void set_a(const job *w, int64_t tile, int64_t block, gemm_tile *t, gemm_
     ahead->rate = (int)gemm_parts(w->by_rows ? 4 : 8, w->panels);
 }
 
+static gemm_soon soon_in_c(const qk_gemm_args *g, const void *data, int64_t row, const gemm_piece *piece)
+{
+    gemm_soon s = {.row = row * gemm_bytes((gemm_kind)g->c_type), .bytes = piece->cols * gemm_bytes((gemm_kind)g->c_type)};
+    if (data) s.at = gemm_of_c(g, data, piece->i * row + piece->j);
+    return s;
+}
+
+/* What a tile meets at its end. */
+static void set_soon(const job *w, gemm_tile *t, const gemm_piece *piece)
+{
+    const gemm_item    *item = w->item;
+    const qk_gemm_args *g = item->g;
+    int                 n = 0;
+    memset(t->soon, 0, sizeof t->soon);
+    if (!piece->first || !piece->last)
+        t->soon[n++] = (gemm_soon){(const char *)piece->total, piece->total_row * 4, piece->cols * 4};
+    if (!piece->last && !(piece->first && item->from_c)) return;
+    t->soon[n++] = soon_in_c(g, item->c, g->c_row, piece);
+    if (!piece->last || !item->ends) return;
+    const void *other = item->pre_act ? item->pre_act : item->residual;
+    if (other && other != item->c && n < GEMM_SOON)
+        t->soon[n] = soon_in_c(g, other, item->pre_act ? g->c_row : g->residual_row, piece);
+}
+
 /* One tile in one block of k. t has A, B and the count. */
 static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn *kernel)
 {
@@ -86,6 +110,7 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
     bool   bare = !w->item->ends || !(g->bias || g->act || w->item->residual || w->item->pre_act);
     bool   meets_c = piece->last || (piece->first && w->item->from_c);
     float *c = gemm_of_c(g, w->item->c, piece->i * g->c_row + piece->j);
+    set_soon(w, t, piece);
     if (piece->cols < TILE_COLS || (piece->last && !bare) || (meets_c && g->c_type != QP_F32)) {
         float acc[TILE_ROWS * TILE_COLS];
         t->c = acc;

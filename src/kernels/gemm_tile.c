@@ -19,7 +19,7 @@
 #define EACH_COUNT(X) X(1) X(2) X(3) X(4)
 #endif
 
-#define LATE 64 /* p that are left when the last row of C is fetched: before, others would displace it */
+#define LATE 64 /* p that are left when the last row is fetched: before, others would displace it */
 
 /* Keeps the compiler from gathering pointers into vectors, whose registers the sums need. */
 #define IN_REGISTER(pointer) __asm__("" : "+r"(pointer))
@@ -71,15 +71,12 @@ INLINE void fetch(gemm_ahead *ahead)
     }
 }
 
-/* The row of C, and of what is added to it, that has its turn. */
-INLINE void fetch_row(const gemm_tile *t, const int vecs, int64_t row)
+INLINE void fetch_row(const gemm_tile *t, int64_t row)
 {
-    const float *c = t->c + row * t->c_row, *prev = t->prev + row * t->prev_row;
-    __builtin_prefetch(c, 1);
-    if (vecs == 2) __builtin_prefetch(c + TILE_COLS - 1, 1);
-    if (!t->prev || prev == c) return;
-    __builtin_prefetch(prev);
-    if (vecs == 2) __builtin_prefetch(prev + TILE_COLS - 1);
+    for (const gemm_soon *s = t->soon; s < t->soon + GEMM_SOON && s->at; s++) {
+        __builtin_prefetch(s->at + row * s->row, 1);
+        __builtin_prefetch(s->at + row * s->row + s->bytes - 1, 1);
+    }
 }
 
 INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int by_rows)
@@ -93,7 +90,7 @@ INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int b
         const int steps = 4;
         fetch(&ahead_a);
         fetch(&ahead_b);
-        if (row < rows && p <= 4 * (rows - row) + LATE) fetch_row(t, vecs, row++);
+        if (row < rows && p <= 4 * (rows - row) + LATE) fetch_row(t, row++);
         STEP(0) STEP(1) STEP(2) STEP(3)
         EACH_POINTER(ADVANCE)
         b += steps * b_step;
