@@ -90,6 +90,10 @@ typedef struct {
  * if the input is a slice of it, zeros otherwise. Saves a pass over memory. */
 QP_API qp_tensor qp_grad_into(const qp_rule *rule, int i);
 
+/* Is there a running sum or a region for input i? If not, a tensor of the rule's own as
+ * din[i] saves clearing and adding: the core adopts it. */
+QP_API bool qp_grad_begun(const qp_rule *rule, int i);
+
 #define QP_SAVE_IN(i) (1u << (i))
 #define QP_SAVE_OUT(i) (1u << (24 + (i)))
 #define QP_SAVE_ALL_IN 0x00ffffffu

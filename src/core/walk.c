@@ -68,6 +68,12 @@ qp_tensor qp_grad_into(const qp_rule *rule, int i) {
     return sum ? qpi_borrow(rule->ctx, &sum->value) : qpi_poison(rule->ctx);
 }
 
+bool qp_grad_begun(const qp_rule *rule, int i) {
+    const qpi_node *n = rule->core, *to = n->in[i].node;
+    if (!to || to->grad[n->in[i].out].value.storage) return true;
+    return to->op && to->op->region && !rule->ctx->walk_selects;
+}
+
 /* The sum at e grows by g: the first is adopted if it is of the value's type, later ones are
  * added. A leaf's gradient is its own, since optimisers work on it in place: it adopts g only
  * if nobody but the handle g holds it. */

@@ -219,6 +219,13 @@ static const qp_op *const act_grad[] = {[QP_ACT_RELU] = &qp_op_relu_grad,
                                         [QP_ACT_GELU_TANH] = &qp_op_gelu_tanh_grad,
                                         [QP_ACT_SILU] = &qp_op_silu_grad};
 
+/* [.., D] as [rows, D] */
+static qp_tensor as_rows(qp_tensor x) {
+    int64_t rows = 1;
+    for (int i = 0; i < qp_ndim(x) - 1; i++) rows *= qp_size(x, i);
+    return qp_reshape(x, 2, (int64_t[]){rows, qp_size(x, -1)});
+}
+
 static void backward(qp_rule *r) {
     const attr *a = r->attr;
     qp_tensor   du = r->dout[0], x = r->in[X], w = r->in[W];
@@ -229,11 +236,9 @@ static void backward(qp_rule *r) {
     if (r->need[X] && qp_dtype_block(qp_dtype_of(w)) > 1) w = qp_cast(w, QP_F32);
     if (r->need[X]) r->din[X] = qp_linear(du, qp_transpose(w, 0, 1), QP_NONE, QP_ACT_NONE, QP_NONE);
     if (r->need[W]) {
-        if (qp_ndim(x) == 1) {
-            x = qp_reshape(x, 2, (int64_t[]){1, qp_size(x, 0)});
-            du = qp_reshape(du, 2, (int64_t[]){1, qp_size(du, 0)});
-        }
-        r->din[W] = QP_CALL(matmul_into, NULL, qp_grad_into(r, W), qp_transpose(du, -2, -1), x);
+        qp_tensor du_columns = qp_transpose(as_rows(du), 0, 1);
+        r->din[W] = qp_grad_begun(r, W) ? QP_CALL(matmul_into, NULL, qp_grad_into(r, W), du_columns, as_rows(x))
+                                        : qp_matmul(du_columns, as_rows(x));
     }
     if (r->nin > BIAS && r->need[BIAS]) r->din[BIAS] = qp_sum_to(du, r->in[BIAS]);
     if (r->nin > RESIDUAL && r->need[RESIDUAL]) r->din[RESIDUAL] = r->dout[0];
