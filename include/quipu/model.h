@@ -57,6 +57,7 @@ QP_API qp_state_dict qp_model_params(qp_model *m); /* what an optimiser takes */
 typedef struct {
     const char *model_type;
     int64_t     vocabulary, width, layers, positions;
+    bool        causal; /* positions see earlier ones only: it can be fed step by step */
     int64_t     parameters, bytes; /* bytes: of the parameters, as they are held */
     const char *position, *block, *mixer, *ffn, *norm; /* names of the first layer's parts */
 } qp_model_info;

@@ -15,5 +15,6 @@
 #include "session.h"
 #include "train.h"
 #include "infer.h"
+#include "embed.h"
 
 #endif

@@ -152,6 +152,14 @@ const char *qp_model_config(qp_model *m) {
     return m->config_text;
 }
 
+static bool is_causal(const qp_model *m) {
+    for (int64_t i = 0; i < m->layers; i++) {
+        const qp_branch *mixer = &m->blocks[i].block.mixer;
+        if (mixer->type && !(mixer->type->causal && mixer->type->causal(mixer->self))) return false;
+    }
+    return true;
+}
+
 qp_model_info qp_model_info_of(qp_model *m) {
     const qpi_layer *first = m->layers ? &m->blocks[0] : NULL;
     const qp_norm   *norm = m->norm.type ? &m->norm : first ? &first->block.norms[0] : NULL;
@@ -165,6 +173,7 @@ qp_model_info qp_model_info_of(qp_model *m) {
                            .width = m->width,
                            .layers = m->layers,
                            .positions = m->positions,
+                           .causal = is_causal(m),
                            .parameters = qp_param_count(m->module, false),
                            .bytes = bytes,
                            .position = first && first->position.type ? first->position.type->part.name : "none",
@@ -260,16 +269,22 @@ qp_record qp_forward(qp_model *m, qp_record in) {
 }
 
 /* One field of what a run gives; the others are let go. */
-static qp_tensor field(qp_model *m, qp_tensor ids, qp_tensor labels, wanted what, const char *name) {
+static qp_tensor field_of(qp_model *m, const qp_record *in, wanted what, const char *name) {
     qp_scope  scope = qp_enter(m->ctx);
-    qp_record in = {0};
-    if (!qp_is_none(ids)) qp_record_set(&in, "input_ids", ids);
-    qp_record_set(&in, "labels", labels);
-    qp_record out = run(m, &in, what);
+    qp_record out = run(m, in, what);
     qp_tensor found = qp_record_get(&out, name);
     if (qp_is_none(found)) has_logits(m);
     return qp_return(scope, qp_is_none(found) ? qpi_poison(m->ctx) : found);
 }
+
+static qp_tensor field(qp_model *m, qp_tensor ids, qp_tensor labels, wanted what, const char *name) {
+    qp_record in = {0};
+    if (!qp_is_none(ids)) qp_record_set(&in, "input_ids", ids);
+    qp_record_set(&in, "labels", labels);
+    return field_of(m, &in, what, name);
+}
+
+qp_tensor qpi_model_hidden(qp_model *m, const qp_record *in) { return field_of(m, in, HIDDEN, "hidden"); }
 
 qp_tensor qp_model_hidden(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, HIDDEN, "hidden"); }
 qp_tensor qp_logits(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, OUTPUTS, "logits"); }

@@ -176,6 +176,8 @@ qp_tensor qpi_mtp_forward(qp_model *m, int k, qp_tensor hidden, qp_tensor ids, c
 qp_tensor qpi_mtp_loss(qp_model *m, qp_tensor hidden, qp_tensor ids, qp_tensor labels, const qp_sequence *s);
 /* The mean cross-entropy of an output. */
 qp_tensor qpi_output_loss(const qpi_output *o, qp_tensor hidden, qp_tensor labels, const qp_sequence *s);
+/* The last norm's output alone, from fields as qp_forward takes them. */
+qp_tensor qpi_model_hidden(qp_model *m, const qp_record *in);
 
 /* A session uses the model, which lives until the last of them is closed. */
 void qpi_model_use(qp_model *m);
