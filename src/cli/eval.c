@@ -127,6 +127,9 @@ static bool add_documents(void *user, const qpi_document *documents, size_t n) {
 static bool prepare(evaluation *e, const char *const *files, int n) {
     cli *c = e->c;
     if (!cli_model_open(e->ctx, cli_text(c, "model"), true, &e->m)) return false;
+    if (!e->m.info.causal)
+        return qp_fail(e->ctx, QP_ERR_UNSUPPORTED, "%s sees the tokens that it would have to predict: it is not causal",
+                       e->m.info.model_type) == QP_OK;
     int64_t most = e->m.info.positions < LONGEST ? e->m.info.positions : LONGEST;
     e->length = cli_given(c, "length") ? cli_int(c, "length") : most;
     e->stride = cli_given(c, "stride") ? cli_int(c, "stride") : (e->length + 1) / 2;

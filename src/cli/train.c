@@ -114,6 +114,10 @@ static qp_model *make_model(training *t, const qp_tokenizer *tokenizer, int64_t 
         cli_failed(t->ctx);
         return NULL;
     }
+    if (!qp_model_info_of(m).causal) {
+        cli_error("%s sees the tokens that it would be trained to predict: it is not causal", qp_model_info_of(m).model_type);
+        return NULL;
+    }
     if (qp_model_info_of(m).vocabulary < qp_tokenizer_size(tokenizer)) {
         cli_error("the model's vocabulary is %lld, the tokenizer has %lld ids",
                   (long long)qp_model_info_of(m).vocabulary, (long long)qp_tokenizer_size(tokenizer));

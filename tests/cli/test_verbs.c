@@ -399,6 +399,44 @@ static void inspect(void **state) {
     assert_null(strchr(p.out, '\x1b'));
 }
 
+/* ---- embed -------------------------------------------------------------------------------------------- */
+
+static void embed(void **state) {
+    static const char texts[] = "one\nanother line\r\none\n";
+    float             x[2][3 * 512];
+    size_t            bytes;
+    (void)state;
+    json_t *o = expect_json(run_with(texts, strlen(texts), "embed", "-m", "%/bytes", "--json", NULL)), *rows = json_object_get(o, "embeddings");
+    int     D = (int)integer(o, "dimensions");
+    assert_true(integer(o, "texts") == 3 && json_array_size(rows) == 3 && D <= 512);
+    assert_true(json_equal(json_array_get(rows, 0), json_array_get(rows, 2)));
+    assert_false(json_equal(json_array_get(rows, 0), json_array_get(rows, 1)));
+    write_text("lines.txt", texts);
+    expect_success(run("embed", "-m", "%/bytes", "--data", "%/lines.txt", "--out", "%/v.npy", NULL));
+    expect_success(run("embed", "-m", "%/bytes", "--data", "%/lines.txt", "--out", "%/v.safetensors", NULL));
+    char *npy = read_file(in_folder("v.npy"), &bytes);
+    assert_int_equal(bytes, 128 + 4 * 3 * D);
+    assert_non_null(strstr(npy + 10, "'descr': '<f4', 'fortran_order': False, 'shape': (3, "));
+    memcpy(x[0], npy + 128, bytes - 128);
+    free(npy);
+    qp_ctx  *ctx = qp_open((qp_options){.threads = 1});
+    qp_file *file = qp_file_open(ctx, in_folder("v.safetensors"), (qp_file_options){0});
+    assert_int_equal(qp_read(qp_file_load(ctx, file, "embeddings", true), QP_F32, x[1], 3 * D), QP_OK);
+    assert_memory_equal(x[0], x[1], sizeof(float) * 3 * (size_t)D);
+    for (int k = 0; k < D; k++)
+        assert_float_equal(x[0][k], json_number_value(json_array_get(json_array_get(rows, 0), (size_t)k)), 1e-6);
+    qp_file_close(file);
+    qp_close(ctx);
+    json_decref(o);
+    outcome p = run_with("a\n", 2, "embed", "-m", "%/bytes", "--pool", "cls", "--normalize", NULL);
+    double  square = 0;
+    expect_success(p);
+    for (char *at = p.out; *at && *at != '\n';) square += pow(strtod(at, &at), 2);
+    assert_float_equal(square, 1, 1e-5);
+    expect_message(run("embed", "-m", "%/bytes", "--out", "%/v.bin", NULL), 2, "expected a name that ends in .npy");
+    expect_message(run("embed", "-m", "%/bytes", "--pool", "max", NULL), 2, "expected mean, cls or last");
+}
+
 static void list(void **state) {
     static const char *const sections[] = {"ops",    "presets", "verbs", "init",      "positions",
                                            "mixers", "ffn",     "norms", "blocks", "schedules", "tokenizers"};
@@ -480,7 +518,7 @@ int main(void) {
         cmocka_unit_test(eval),
         cmocka_unit_test(eval_texts),
         cmocka_unit_test(inspect),
-        cmocka_unit_test(list),
+        cmocka_unit_test(embed), cmocka_unit_test(list),
         cmocka_unit_test(bench),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
