@@ -106,6 +106,42 @@ double bench_copy(bench *b, int64_t floats) {
     return 8 * (double)floats / seconds;
 }
 
+typedef uint64_t line __attribute__((vector_size(64)));
+
+typedef struct {
+    bench      *b;
+    const line *lines;
+    int64_t     count;
+    line        sum;
+} reading;
+
+static void read_piece(void *arg, int64_t begin, int64_t end, int worker) {
+    reading *r = arg;
+    line     sum = {0};
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) sum |= r->lines[i];
+    if (begin == 0) r->sum = sum; /* lest the loop be left out */
+}
+
+static void read_all(void *arg) {
+    reading *r = arg;
+    qp_parallel(&r->b->ctx->exec, r->count, 1 << 14, read_piece, r);
+}
+
+double bench_read(bench *b) {
+    qp_scope       s = qp_enter(b->ctx);
+    const int64_t  floats = FAR_FLOATS;
+    const uint8_t *data = qp_data_of(qp_zeros(b->ctx, QP_F32, 1, &floats));
+    double         seconds = NAN;
+    if (data) {
+        data += -(uintptr_t)data % sizeof(line);
+        reading r = {.b = b, .lines = (const line *)data, .count = floats / 16 - 1};
+        seconds = bench_best(b, read_all, &r);
+    }
+    qp_leave(s);
+    return 4 * (double)floats / seconds;
+}
+
 void bench_roofline(bench *b) {
     if (b->peak > 0) return;
     b->peak = bench_peak(b, QP_F32);

@@ -39,6 +39,7 @@ double bench_peak(bench *b, qp_dtype type);
 /* Measures peak and bandwidth (on first use). */
 void   bench_roofline(bench *b);
 double bench_copy(bench *b, int64_t floats); /* bytes/s of copying so many, read and write */
+double bench_read(bench *b);                 /* bytes/s of reading memory that no cache holds */
 
 /* What each op took within a step, by phase. */
 typedef struct bench_profile bench_profile;

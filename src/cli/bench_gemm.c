@@ -27,38 +27,40 @@ static void run_product(void *arg) {
     qp_leave(s);
 }
 
-static void measure_type(bench *b, const char *form, product p, shape s, qp_dtype type) {
+/* `reading`: bytes/s that memory can be read at. */
+static void measure_type(bench *b, const char *form, product p, shape s, qp_dtype type, double reading) {
     qp_autocast(b->ctx, type);
     double seconds = bench_seconds(b, run_product, &p), flops = 2.0 * (double)s.m * (double)s.n * (double)s.k;
     double bytes = 4.0 * (double)(s.m * s.k + s.k * s.n + s.m * s.n);
     double peak = type == QP_BF16 ? b->peak_bf16 : b->peak, ideal = fmax(flops / peak, bytes / b->bandwidth);
     qp_autocast(b->ctx, QP_F32);
     bench_row(b,
-              json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "form", form, "type",
+              json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "form", form, "type",
                         qp_dtype_name(type), "m", (json_int_t)s.m, "n", (json_int_t)s.n, "k", (json_int_t)s.k,
                         "seconds", cli_json_number(seconds), "gflops", cli_json_number(flops / seconds * 1e-9),
                         "peak_share", cli_json_number(flops / seconds / peak), "roofline_share",
-                        cli_json_number(ideal / seconds)),
-              "%-10s %-5s %6lld %6lld %6lld %12.1f %11.1f%% %11.1f%%", form, qp_dtype_name(type),
+                        cli_json_number(ideal / seconds), "reading_share",
+                        cli_json_number(bytes / seconds / reading)),
+              "%-10s %-5s %6lld %6lld %6lld %12.1f %11.1f%% %11.1f%% %11.1f%%", form, qp_dtype_name(type),
               (long long)s.m, (long long)s.n, (long long)s.k, flops / seconds * 1e-9,
-              100 * flops / seconds / peak, 100 * ideal / seconds);
+              100 * flops / seconds / peak, 100 * ideal / seconds, 100 * bytes / seconds / reading);
 }
 
 /* Products with a transposed operand are those of a backward pass. */
-static void measure(bench *b, const char *form, product p, shape s) {
-    measure_type(b, form, p, s, QP_F32);
-    measure_type(b, form, p, s, QP_BF16);
+static void measure(bench *b, const char *form, product p, shape s, double reading) {
+    measure_type(b, form, p, s, QP_F32, reading);
+    measure_type(b, form, p, s, QP_BF16, reading);
 }
 
-static void measure_shape(bench *b, shape s) {
+static void measure_shape(bench *b, shape s, double reading) {
     qp_scope  scope = qp_enter(b->ctx);
     qp_tensor x = qp_randn(b->ctx, QP_F32, 2, (int64_t[]){s.m, s.k}),
               w = qp_randn(b->ctx, QP_F32, 2, (int64_t[]){s.n, s.k});
-    measure(b, "x w^T", (product){x, w, true}, s);
+    measure(b, "x w^T", (product){x, w, true}, s, reading);
     if (s.m >= 64) {
         qp_tensor dy = qp_randn(b->ctx, QP_F32, 2, (int64_t[]){s.m, s.n});
-        measure(b, "dy w", (product){dy, w, false}, (shape){s.m, s.k, s.n});
-        measure(b, "dy^T x", (product){qp_transpose(dy, 0, 1), x, false}, (shape){s.n, s.k, s.m});
+        measure(b, "dy w", (product){dy, w, false}, (shape){s.m, s.k, s.n}, reading);
+        measure(b, "dy^T x", (product){qp_transpose(dy, 0, 1), x, false}, (shape){s.n, s.k, s.m}, reading);
     }
     qp_leave(scope);
 }
@@ -85,12 +87,13 @@ static void run(bench *b) {
     for (int i = 0; i < n; i++)
         if (!read_shape(b, given[i], &s)) return;
     bench_roofline(b);
-    bench_title(b, "peak of bf16 %.1f GFLOP/s, of int8 %.1f GOP/s", b->peak_bf16 * 1e-9,
-                bench_peak(b, QP_U8) * 1e-9);
-    bench_title(b, "%-10s %-5s %6s %6s %6s %12s %12s %12s", "form", "type", "m", "n", "k", "GFLOP/s", "of peak",
-                "of roofline");
-    for (int i = 0; i < n && read_shape(b, given[i], &s); i++) measure_shape(b, s);
-    for (size_t i = 0; !n && i < sizeof typical / sizeof typical[0]; i++) measure_shape(b, typical[i]);
+    double reading = bench_read(b);
+    bench_title(b, "peak of bf16 %.1f GFLOP/s, of int8 %.1f GOP/s; memory is read at %.1f GB/s", b->peak_bf16 * 1e-9,
+                bench_peak(b, QP_U8) * 1e-9, reading * 1e-9);
+    bench_title(b, "%-10s %-5s %6s %6s %6s %12s %12s %12s %12s", "form", "type", "m", "n", "k", "GFLOP/s", "of peak",
+                "of roofline", "of reading");
+    for (int i = 0; i < n && read_shape(b, given[i], &s); i++) measure_shape(b, s, reading);
+    for (size_t i = 0; !n && i < sizeof typical / sizeof typical[0]; i++) measure_shape(b, typical[i], reading);
 }
 
 const bench_kind bench_gemm = {"gemm", run};

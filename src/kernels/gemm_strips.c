@@ -6,7 +6,7 @@
 
 #define FEW_COLS (4 * TILE_COLS) /* too few columns to pay for packing A */
 #define FEW_TILES 5              /* too few tiles of rows to pay for packing B */
-#define TASKS 4                  /* wanted for each thread */
+#define TASKS 8                  /* wanted for each thread */
 
 typedef struct {
     const gemm_item *item;

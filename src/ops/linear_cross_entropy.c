@@ -66,7 +66,9 @@ static job plan(const qp_call *c) {
     j.chunk = LOGITS / (j.v + 1);
     if (j.chunk < LEAST_ROWS) j.chunk = LEAST_ROWS;
     if (j.chunk > MOST_ROWS) j.chunk = MOST_ROWS;
-    if (j.chunk > j.n) j.chunk = j.n;
+    int64_t chunks = (j.n + j.chunk - 1) / j.chunk;
+    if (chunks > 1) j.chunk = (j.n + chunks - 1) / chunks; /* a short last one costs a pass over dw, too */
+    else j.chunk = j.n;
     return j;
 }
 
@@ -95,13 +97,19 @@ static qk_gemm_args logits_of(const job *j, int64_t rows) {
 /* Rounded to f16, g would vanish: its scale is one for all rows, and no loss scale is in it yet. */
 static qp_dtype grad_compute(const job *j) { return j->c->compute == QP_F16 ? QP_F32 : j->c->compute; }
 
+/* g replaces the logits, row by row: as bf16 in the first half of a row where the products would round
+ * it to that, which halves what they read. */
+static qp_dtype grad_type(const job *j) { return grad_compute(j) == QP_BF16 ? QP_BF16 : QP_F32; }
+static int64_t grad_row(const job *j) { return grad_type(j) == QP_BF16 ? 2 * j->v : j->v; }
+
 /* dx = g w */
 static qk_gemm_args dx_of(const job *j, int64_t rows) {
     qk_gemm_args g = logits_of(j, rows);
     g.n = j->d;
     g.k = j->v;
     g.a = j->logits;
-    g.a_row = j->v;
+    g.a_type = grad_type(j);
+    g.a_row = grad_row(j);
     g.b_row = j->c->in[W].stride[0];
     g.b_col = j->c->in[W].stride[1];
     g.c = (float *)j->c->out[DX].data + j->first * j->d;
@@ -117,8 +125,9 @@ static qk_gemm_args dw_of(const job *j, int64_t rows) {
                           .n = j->d,
                           .k = rows,
                           .a = j->logits,
+                          .a_type = grad_type(j),
                           .a_row = 1,
-                          .a_col = j->v,
+                          .a_col = grad_row(j),
                           .b = j->rows,
                           .b_row = j->d,
                           .b_col = 1,
@@ -140,6 +149,13 @@ static void gather(void *arg, int64_t begin, int64_t end, int worker) {
     }
 }
 
+/* g from column k of a row of logits on: n values. */
+static inline void store_grad(const job *j, float *row, int64_t k, vf g, int n) {
+    if (grad_type(j) == QP_BF16) vf_store_bf16_n((uint16_t *)row + k, g, n);
+    else if (n == VF_LANES) vf_store(row + k, g);
+    else vf_store_n(row + k, g, n);
+}
+
 /* The loss of each row; logits become g where gradients are wanted. */
 static void settle(void *arg, int64_t begin, int64_t end, int worker) {
     const job  *j = arg;
@@ -157,11 +173,14 @@ static void settle(void *arg, int64_t begin, int64_t end, int worker) {
             memset(z, 0, (size_t)j->v * sizeof *z);
             continue;
         }
-        vf shift = vf_set1((float)lse);
-        for (; k + VF_LANES <= j->v; k += VF_LANES) vf_store(z + k, scale * vf_exp(vf_load(z + k) - shift));
-        int rest = (int)(j->v - k);
-        if (rest) vf_store_n(z + k, scale * vf_exp(vf_load_n(z + k, rest) - shift), rest);
-        z[t] -= scale;
+        vf    shift = vf_set1((float)lse);
+        float at_target = (scale * vf_exp(vf_set1(z[t]) - shift))[0] - scale;
+        for (; k < j->v; k += VF_LANES) {
+            int rest = (int)(j->v - k < VF_LANES ? j->v - k : VF_LANES);
+            vf  p = scale * vf_exp((rest == VF_LANES ? vf_load(z + k) : vf_load_n(z + k, rest)) - shift);
+            store_grad(j, z, k, p, rest);
+        }
+        store_grad(j, z, t, vf_set1(at_target), 1);
     }
 }
 
