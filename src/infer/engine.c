@@ -342,6 +342,24 @@ static qpi_request *next_waiting(qp_engine *e) {
     return r;
 }
 
+/* What waits and is not wanted any more leaves the queue to others. */
+static void drop_waiting(qp_engine *e) {
+    for (;;) {
+        qpi_request *r, *before = NULL;
+        pthread_mutex_lock(&e->lock);
+        for (r = e->first; r && !r->cancelled; r = r->next) before = r;
+        if (r) {
+            *(before ? &before->next : &e->first) = r->next;
+            if (e->last == r) e->last = before;
+            e->stats.waiting--;
+        }
+        pthread_mutex_unlock(&e->lock);
+        if (!r) return;
+        stop(r, QP_STOP_CANCELLED);
+        finish(e, r);
+    }
+}
+
 /* Those that have ended, and those that are not wanted any more, leave. */
 static void dismiss(qp_engine *e) {
     for (int64_t i = 0; i < e->options.rows; i++) {
@@ -408,6 +426,7 @@ static void measure(qp_engine *e) {
 
 bool qp_engine_step(qp_engine *e) {
     if (qp_failed(e->ctx)) qp_clear(e->ctx);
+    drop_waiting(e);
     dismiss(e);
     admit(e);
     bool work = seated(e);
