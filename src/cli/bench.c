@@ -220,7 +220,7 @@ static const cli_option options[] = {
     {"batch", 'b', CLI_INT, "B", "4", "step: rows of a batch", 1, 65536, false},
     {"length", 'l', CLI_INT, "T", "64", "step: positions of a row; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
-    {"precision", 0, CLI_TEXT, "TYPE", "fp32", "step: of products, fp32 or bf16", 0, 0, false},
+    {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "step: that products round their inputs to", 0, 0, false},
     {"profile", 0, CLI_FLAG, NULL, NULL, "step: what each op takes of it", 0, 0, false},
     {"data", 0, CLI_LIST, "FILE", NULL, "tokenize: texts", 0, 0, false},
     {"model", 'm', CLI_TEXT, "MODEL", NULL, "tokenize: model folder or tokenizer.json [one learnt from the texts]", 0, 0, false},

@@ -118,14 +118,9 @@ static void run(bench *b) {
     int64_t     B = cli_int(b->c, "batch"), T = cli_int(b->c, "length");
     int         steps = (int)cli_int(b->c, "steps");
     double     *times[PARTS], unused[PARTS];
-    step_bench  s = {.b = b, .m = bench_model(b, false), .compute = QP_F32};
-    const char *precision = cli_text(b->c, "precision");
-    if (!strcmp(precision, "bf16"))
-        s.compute = QP_BF16;
-    else if (strcmp(precision, "fp32") != 0)
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "--precision is \"%s\", expected fp32 or bf16", precision);
-    if (qp_failed(b->ctx)) return;
+    step_bench  s = {.b = b, .m = bench_model(b, false)};
     if (!s.m) return;
+    s.compute = cli_choice(b->c, "precision") == 1 ? QP_BF16 : QP_F32;
     bench_roofline(b);
     s.optim = qp_adamw(qp_model_params(s.m), (qp_adamw_options){.lr = 1e-4, .weight_decay = 0.1, .clip = 1});
     s.ids = random_ids(b->ctx, B, T, qp_model_info_of(s.m).vocabulary);

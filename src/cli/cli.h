@@ -7,7 +7,14 @@
 
 #include "quipu/quipu.h"
 
-typedef enum { CLI_FLAG, CLI_INT, CLI_NUMBER, CLI_TEXT, CLI_LIST /* one or more texts, repeatable */ } cli_kind;
+typedef enum {
+    CLI_FLAG,
+    CLI_INT,
+    CLI_NUMBER,
+    CLI_TEXT,
+    CLI_CHOICE, /* one of the words of `value`: "fp32|bf16" */
+    CLI_LIST    /* one or more texts, repeatable */
+} cli_kind;
 
 typedef struct {
     const char *name; /* "steps" for --steps */
@@ -44,6 +51,7 @@ bool         cli_given(const cli *c, const char *name);
 int64_t      cli_int(const cli *c, const char *name);
 double       cli_number(const cli *c, const char *name);
 const char  *cli_text(const cli *c, const char *name);
+int          cli_choice(const cli *c, const char *name); /* which of the words, from 0 */
 const char **cli_list(const cli *c, const char *name, int *count);
 const char  *cli_argument(const cli *c, int index);
 int          cli_argument_count(const cli *c);

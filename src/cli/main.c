@@ -89,6 +89,22 @@ int64_t cli_int(const cli *c, const char *name) {
     return text && read_int(text, &x) ? x : 0;
 }
 
+/* Which of the words "a|b|c" the text is, -1: none. */
+static int word_index(const char *words, const char *text) {
+    size_t n = strlen(text);
+    for (int i = 0; words; i++) {
+        if (strcspn(words, "|") == n && !memcmp(words, text, n)) return i;
+        words = strchr(words, '|');
+        if (words) words++;
+    }
+    return -1;
+}
+
+int cli_choice(const cli *c, const char *name) {
+    int i = option_index(c->verb, name, strlen(name), 0);
+    return word_index(cli_option_at(c->verb, i)->value, value_of(c, name));
+}
+
 const char *cli_argument(const cli *c, int index) {
     return index < c->argument_count ? c->arguments[index] : NULL;
 }
@@ -188,6 +204,8 @@ static int take_value(cli *c, int index, const char *text) {
         int status = check_number(c, o, text);
         if (status) return status;
     }
+    if (o->kind == CLI_CHOICE && word_index(o->value, text) < 0)
+        return cli_usage(c, "--%s is \"%s\", expected one of %s", o->name, text, o->value);
     if (o->kind == CLI_LIST)
         add_to_list(c, index, text);
     else
@@ -255,7 +273,8 @@ static void print_option(const cli_option *o) {
     snprintf(left, sizeof left, "%s%c%s --%s%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ',
              o->letter ? "," : " ", o->name, o->value ? " " : "", o->value ? o->value : "",
              o->kind == CLI_LIST ? "..." : "");
-    printf("  %-28s %s", left, o->help);
+    if (strlen(left) > 28) printf("  %s\n%31s%s", left, "", o->help);
+    else printf("  %-28s %s", left, o->help);
     if (o->required)
         printf(" (required)");
     else if (o->fallback && o->fallback[0])

@@ -107,10 +107,21 @@ static void print_words(const char *words) {
     for (; *words; words++) putchar(*words == '|' ? ' ' : *words);
 }
 
+/* Behind an option that takes one of a few words: these. */
+static void bash_choices(const cli_verb *v) {
+    const cli_option *o;
+    for (int i = 0; (o = cli_option_at(v, i)); i++) {
+        if (o->kind != CLI_CHOICE) continue;
+        printf("        [[ $before == --%s ]] && arguments='", o->name);
+        print_words(o->value);
+        fputs("'\n", stdout);
+    }
+}
+
 static void bash_completion(void) {
     const cli_option *o;
     fputs("# bash completion of quipu\n_quipu() {\n"
-          "    local word=${COMP_WORDS[COMP_CWORD]} arguments= options=\n"
+          "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} arguments= options=\n"
           "    case ${COMP_WORDS[1]} in\n",
           stdout);
     for (int v = 0; cli_verbs[v]; v++) {
@@ -122,6 +133,7 @@ static void bash_completion(void) {
             print_words(cli_verbs[v]->arguments);
             fputs("'\n", stdout);
         }
+        bash_choices(cli_verbs[v]);
         fputs("        ;;\n", stdout);
     }
     fputs("    esac\n    if ((COMP_CWORD == 1)); then\n        arguments='", stdout);
@@ -142,7 +154,13 @@ static void zsh_option(const cli_option *o) {
         printf("'%s--%s[", repeat, o->name);
     print_quoted(o->help, "[]\\");
     fputs("]", stdout);
-    if (takes_value(o)) printf(":%s:%s", o->value, takes_file(o) ? "_files" : " ");
+    if (o->kind == CLI_CHOICE) {
+        printf(":%s:(", o->name);
+        print_words(o->value);
+        fputs(")", stdout);
+    } else if (takes_value(o)) {
+        printf(":%s:%s", o->value, takes_file(o) ? "_files" : " ");
+    }
     fputs("'", stdout);
 }
 
@@ -189,6 +207,11 @@ static void fish_completion(void) {
             printf("complete -c quipu -n '__fish_seen_subcommand_from %s' -l %s", verb->name, o->name);
             if (o->letter) printf(" -s %c", o->letter);
             if (takes_value(o)) fputs(takes_file(o) ? " -r -F" : " -x", stdout);
+            if (o->kind == CLI_CHOICE) {
+                fputs(" -a '", stdout);
+                print_words(o->value);
+                fputs("'", stdout);
+            }
             fputs(" -d '", stdout);
             print_quoted(o->help, "\\");
             fputs("'\n", stdout);

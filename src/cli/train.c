@@ -281,7 +281,7 @@ static bool read_group(training *t, char *text, qp_param_group *group) {
 
 static qp_optim *make_optimizer(training *t, qp_model *m, qp_param_groups groups) {
     double lr = cli_number(t->c, "lr"), clip = cli_number(t->c, "clip"), decay = cli_number(t->c, "weight-decay");
-    if (!strcmp(cli_text(t->c, "optimizer"), "sgd"))
+    if (cli_choice(t->c, "optimizer") == 1)
         return qp_sgd(qp_model_params(m), (qp_sgd_options){
                                               .lr = lr, .momentum = 0.9, .weight_decay = decay, .clip = clip, .groups = groups});
     return qp_adamw(qp_model_params(m), (qp_adamw_options){.lr = lr,
@@ -312,36 +312,12 @@ static bool make_optimizer_and_mean(training *t) {
     return ok && !qp_failed(t->ctx);
 }
 
-static bool precision_of(training *t, qp_dtype *precision) {
-    static const char *const names[] = {"fp32", "bf16", "fp16"};
-    static const qp_dtype    types[] = {QP_F32, QP_BF16, QP_F16};
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(cli_text(t->c, "precision"), names[i])) {
-            *precision = types[i];
-            return true;
-        }
-    cli_usage(t->c, "--precision is \"%s\", expected fp32, bf16 or fp16", cli_text(t->c, "precision"));
-    return false;
-}
-
-static bool schedule_of(training *t, qp_schedule *s) {
-    static const char *const names[] = {
-#define X(name, text) text,
-        QP_SCHEDULES(X)
-#undef X
-    };
-    const char *given = cli_text(t->c, "schedule");
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (!strcmp(names[i], given)) {
-            *s = (qp_schedule){.kind = (qp_schedule_kind)i,
-                               .lr = cli_number(t->c, "lr"),
-                               .warmup = cli_int(t->c, "warmup"),
-                               .steps = cli_int(t->c, "steps"),
-                               .floor = cli_number(t->c, "lr-floor")};
-            return true;
-        }
-    cli_usage(t->c, "--schedule is \"%s\", expected constant, linear, cosine or wsd", given);
-    return false;
+static qp_schedule schedule_of(training *t) {
+    return (qp_schedule){.kind = (qp_schedule_kind)cli_choice(t->c, "schedule"),
+                         .lr = cli_number(t->c, "lr"),
+                         .warmup = cli_int(t->c, "warmup"),
+                         .steps = cli_int(t->c, "steps"),
+                         .floor = cli_number(t->c, "lr-floor")};
 }
 
 /* The last step of the newest state of --resume, 0 without one. */
@@ -377,9 +353,8 @@ static int interrupted(training *t) {
 }
 
 static int train(training *t) {
-    qp_schedule schedule;
-    qp_dtype    precision;
-    if (!schedule_of(t, &schedule) || !precision_of(t, &precision)) return 2;
+    static const qp_dtype precisions[] = {QP_F32, QP_BF16, QP_F16}; /* as --precision names them */
+    qp_schedule           schedule = schedule_of(t);
     t->started = cli_now();
     t->first_loss = t->best_validation = NAN;
     if (t->talks)
@@ -396,7 +371,7 @@ static int train(training *t) {
                                                            .out = cli_text(t->c, "out"),
                                                            .resume = cli_flag(t->c, "resume"),
                                                            .patience = cli_int(t->c, "patience"),
-                                                           .precision = precision,
+                                                           .precision = precisions[cli_choice(t->c, "precision")],
                                                            .board = t->board,
                                                            .histogram_every = cli_int(t->c, "histograms"),
                                                            .on_step = on_step,
@@ -436,6 +411,12 @@ static int run(cli *c) {
     return qp_failed(t.ctx) ? cli_failed(t.ctx) : train(&t);
 }
 
+static const char schedules[] = ""
+#define X(name, text) "|" text
+    QP_SCHEDULES(X)
+#undef X
+    ;
+
 static const cli_option options[] = {
     {"preset", 0, CLI_TEXT, "NAME", "llama", "start from this preset's config (quipu list presets)", 0, 0, false},
     {"config", 0, CLI_TEXT, "FILE", NULL, "start from a config.json instead", 0, 0, false},
@@ -451,9 +432,9 @@ static const cli_option options[] = {
     {"batch", 'b', CLI_INT, "B", "8", "sequences in a batch", 1, 1e6, false},
     {"length", 0, CLI_INT, "T", "256", "tokens in a sequence", 2, 1e7, false},
     {"accumulate", 0, CLI_INT, "N", "1", "batches for each step", 1, 1e6, false},
-    {"optimizer", 0, CLI_TEXT, "NAME", "adamw", "adamw or sgd", 0, 0, false},
+    {"optimizer", 0, CLI_CHOICE, "adamw|sgd", "adamw", "sgd has a momentum of 0.9", 0, 0, false},
     {"lr", 0, CLI_NUMBER, "X", "1e-3", "peak learning rate", 0, 1e6, false},
-    {"schedule", 0, CLI_TEXT, "NAME", "cosine", "constant, linear, cosine or wsd", 0, 0, false},
+    {"schedule", 0, CLI_CHOICE, &schedules[1], "cosine", "of the learning rate behind the warmup", 0, 0, false},
     {"warmup", 0, CLI_INT, "N", "0", "steps of linear rise", 0, 1e12, false},
     {"lr-floor", 0, CLI_NUMBER, "SHARE", "0.1", "share of the peak at the end", 0, 1, false},
     {"weight-decay", 0, CLI_NUMBER, "X", "0.1", "of matrices; not of biases and norms", 0, 1e6, false},
@@ -471,7 +452,7 @@ static const cli_option options[] = {
     {"grad-checkpoint", 0, CLI_FLAG, NULL, NULL, "blocks keep only their input and run again in backward: less memory, a third more work",
      0, 0, false},
     {"mtp", 0, CLI_INT, "N", "0", "modules that learn to predict so many tokens further, for generate --draft mtp", 0, 8, false},
-    {"precision", 0, CLI_TEXT, "TYPE", "fp32", "of products and attention: fp32, bf16 or fp16", 0, 0, false},
+    {"precision", 0, CLI_CHOICE, "fp32|bf16|fp16", "fp32", "that matrix products round their inputs to", 0, 0, false},
     {"keep", 0, CLI_INT, "N", "2", "newest states to keep; 0: all", 0, 1e6, false},
     {"sample-every", 0, CLI_INT, "N", "0", "steps; text that the model writes, for the report; 0: at the end only", 0, 1e12, false},
     {"tensorboard", 0, CLI_FLAG, NULL, NULL, "event files in DIR/tensorboard", 0, 0, false},

@@ -15,21 +15,17 @@ qp_isa qpi_cpu_isa(void) {
     return QP_ISA_BASE;
 }
 
-bool qpi_cpu_bf16(void) {
-#if defined(__x86_64__)
-    return __builtin_cpu_supports("avx512bf16");
-#else
-    return false;
-#endif
-}
+static bool without_extras;
 
-bool qpi_cpu_vnni(void) {
+void qpi_cpu_without_extras(void) { without_extras = true; }
+
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx512vnni");
+bool qpi_cpu_bf16(void) { return !without_extras && __builtin_cpu_supports("avx512bf16"); }
+bool qpi_cpu_vnni(void) { return !without_extras && __builtin_cpu_supports("avx512vnni"); }
 #else
-    return false;
+bool qpi_cpu_bf16(void) { return false; }
+bool qpi_cpu_vnni(void) { return false; }
 #endif
-}
 
 const qp_kernel *qpi_kernel_for(const qp_op *op, qp_isa isa) {
     for (int i = 0; i < qpi_op_count; i++)

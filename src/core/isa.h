@@ -21,6 +21,7 @@
 /* Instructions beyond those of the instruction sets: some processors with AVX-512 have them. */
 bool qpi_cpu_bf16(void);
 bool qpi_cpu_vnni(void);
+void qpi_cpu_without_extras(void); /* for tests: from now on as if the processor had none of them */
 
 #ifndef QP_ISA
 #define QP_ISA base

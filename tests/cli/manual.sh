@@ -34,6 +34,7 @@ complete_in_bash() { # LAST WORD of the words given
 [ "$(complete_in_bash quipu tra)" = train ] || fail "bash: quipu tra"
 [ "$(complete_in_bash quipu train --optim)" = --optimizer ] || fail "bash: quipu train --optim"
 [ "$(complete_in_bash quipu bench gem)" = gemm ] || fail "bash: quipu bench gem"
+[ "$(complete_in_bash quipu train --precision b)" = bf16 ] || fail "bash: quipu train --precision b"
 [ -z "$(complete_in_bash quipu train README)" ] || fail "bash: a file is left to bash"
 
 if command -v groff >/dev/null; then [ -z "$(groff -man -ww -z -Tutf8 "$work/man" 2>&1)" ] || fail "groff warns"; fi

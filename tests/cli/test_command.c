@@ -98,6 +98,7 @@ static void wrong_usage(void **state) {
         {{"eval", "-m", "x", "--data", "y", "--length", "0"}, "--length"},
         {{"bench"}, "expected gemm|"},
         {{"bench", "no-such-kind"}, "no kind"},
+        {{"bench", "step", "--precision", "bad"}, "--precision is \"bad\""},
         {{"train"}, "is missing"},
     };
     (void)state;

@@ -65,7 +65,10 @@ static void test_keep(void **state) {
 static void test_usage(void **state) {
     (void)state;
     write_data();
-    expect_message(TRAIN("--out", "%/u", "--precision", "fp8"), 2, "--precision is \"fp8\"");
+    expect_message(TRAIN("--out", "%/u", "--precision", "fp8"), 2, "--precision is \"fp8\", expected one of fp32|bf16|fp16");
+    expect_message(TRAIN("--out", "%/u", "--precision", "fp"), 2, "--precision is \"fp\"");
+    expect_message(TRAIN("--out", "%/u", "--optimizer", "adam"), 2, "--optimizer is \"adam\"");
+    expect_message(TRAIN("--out", "%/u", "--schedule", ""), 2, "--schedule is \"\"");
     expect_message(TRAIN("--out", "%/u", "--group", "embed.*"), 2, "--group embed.*: expected");
     expect_message(TRAIN("--out", "%/u", "--group", "embed.*:lr=x"), 2, "--group");
     expect_message(TRAIN("--out", "%/u", "--group", "nothing:lr=1"), 1, "no parameter matches the group \"nothing\"");

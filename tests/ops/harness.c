@@ -1,5 +1,6 @@
 /* Running, judging, the program's frame. */
 #include "harness.h"
+#include "core/isa.h"
 
 /* ---- Results -------------------------------------------------------------------------------------- */
 
@@ -135,6 +136,7 @@ const char *isa_name(qp_isa isa) { return isa == QP_ISA_BASE ? "base" : isa == Q
 
 int open_contexts(void **state) {
     (void)state;
+    if (getenv("QUIPU_TEST_WITHOUT_EXTRAS")) qpi_cpu_without_extras();
     for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++)
         for (int t = 0; t < THREAD_COUNTS; t++) {
             contexts[isa][t] = qp_open((qp_options){.threads = thread_counts[t], .isa = isa, .memory_cap = 1u << 30});
