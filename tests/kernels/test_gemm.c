@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "core/isa.h"
 #include "core/threads.h"
 #include "kernels/gemm.h"
 
@@ -473,6 +474,7 @@ static void nothing_to_do(void **pool)
 
 static void find_isas(void)
 {
+    if (getenv("QUIPU_TEST_WITHOUT_EXTRAS")) qpi_cpu_without_extras();
     isas[isa_count++] = qk_gemm_base;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) isas[isa_count++] = qk_gemm_avx2;

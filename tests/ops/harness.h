@@ -150,6 +150,10 @@ void compare_bits(const op_case *c, const char *what, const results *got, const 
 enum { THREAD_COUNTS = 3 };
 extern const int thread_counts[THREAD_COUNTS]; /* 1, 2, 5 */
 
+/* Those that are tested go from here to qpi_cpu_isa(). With QUIPU_TEST_WITHOUT_EXTRAS in the environment
+ * only AVX-512, as on a processor that has neither BF16 nor VNNI. */
+extern qp_isa first_isa;
+
 /* A context for an instruction set (QP_ISA_BASE ..) and the which-th number of threads; NULL if
  * the machine has no such instructions. */
 qp_ctx     *context_of(qp_isa isa, int which);

@@ -26,7 +26,7 @@ static void expect_bits(const char *what, int64_t i, qp_tensor a, qp_tensor b) {
 }
 
 static void all_isas(void (*check)(qp_ctx *ctx, int64_t n, int64_t window), const int64_t *n, int count) {
-    for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++)
+    for (qp_isa isa = first_isa; isa <= qpi_cpu_isa(); isa++)
         for (int i = 0; i < count; i++)
             for (int64_t window = 0; window < 100; window += 37) {
                 qp_ctx  *ctx = context_of(isa, 0);
@@ -114,7 +114,7 @@ static void refused(qp_ctx *ctx, qp_mask mask, int64_t T, qp_code code, const ch
 
 static void places_are_checked(void **state) {
     (void)state;
-    for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++) {
+    for (qp_isa isa = first_isa; isa <= qpi_cpu_isa(); isa++) {
         qp_ctx   *ctx = context_of(isa, 0);
         qp_scope  s = qp_enter(ctx);
         int64_t   two[] = {2}, tree[] = {2, 3}, late[] = {6, 10}, far[] = {0, INT64_MIN}, good[] = {6, 0};

@@ -59,7 +59,7 @@ static void errors(qp_ctx *ctx, qp_file *file, qp_dtype dtype, double *e) {
 /* No farther from the truth than torch.autocast, which rounds results too. */
 static void near_pytorch(void **state) {
     (void)state;
-    for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++) {
+    for (qp_isa isa = first_isa; isa <= qpi_cpu_isa(); isa++) {
         qp_ctx  *ctx = context_of(isa, 1);
         qp_file *file = open_golden(ctx);
         double   e[LEAVES + 1], low[LEAVES + 1], half[LEAVES + 1];

@@ -279,7 +279,7 @@ static int check_file(const char *path, const char *op, void (*run)(call *c)) {
         g.floats = QP_F64;
         g.tolerance = 2e-12;
         check_one(&g, run, attrs);
-        for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++) {
+        for (qp_isa isa = first_isa; isa <= qpi_cpu_isa(); isa++) {
             g.ctx = context_of(isa, 0);
             g.floats = QP_F32;
             g.tolerance = 3e-6;

@@ -230,7 +230,7 @@ static void check_case(const op_case *c) {
     int64_t total = 0;
     for (int i = 0; i < c->nin; i++) total += c->in[i].ndim < 0 ? 0 : c->in[i].count;
     if (total > 20000) return;
-    for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++) {
+    for (qp_isa isa = first_isa; isa <= qpi_cpu_isa(); isa++) {
         if (isa > QP_ISA_BASE && isa < qpi_cpu_isa()) continue;
         ctx = context_of(isa, 0);
         check_handles(c);

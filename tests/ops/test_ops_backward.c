@@ -292,7 +292,7 @@ static void check_case(const op_case *c) {
     results again = gradients(ctx, c, h);
     if (held(ctx) > before) complain(c, "%zu bytes stay behind", held(ctx) - before);
     results_free(&again);
-    for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++) {
+    for (qp_isa isa = first_isa; isa <= qpi_cpu_isa(); isa++) {
         check_ways(c, &g, context_of(isa, 0), QP_F32, 5 * tolerance_of(c));
         check_threads(c, isa);
     }
@@ -302,7 +302,7 @@ static void check_case(const op_case *c) {
         if (!case_enlarge(&larger, c, which)) continue;
         g = gradients(ctx, &larger, reference);
         if (g.failed) complain(&larger, "backward in f64: %s", g.error);
-        for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa() && !g.failed; isa++) {
+        for (qp_isa isa = first_isa; isa <= qpi_cpu_isa() && !g.failed; isa++) {
             h.f.floats = QP_F32;
             check_how(&larger, isa_name(isa), context_of(isa, 0), h, &g, 5 * tolerance_of(&larger));
             check_threads(&larger, isa);

@@ -282,13 +282,13 @@ static void check_case(const op_case *c) {
     results expected = run_case(context_of(QP_ISA_BASE, 0), &definition, c, f64_form);
     if (expected.failed) complain(c, "definition in f64: %s", expected.error);
     else check_definition(c, &expected);
-    for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa() && !expected.failed; isa++) check_isa(c, isa, &expected, true);
+    for (qp_isa isa = first_isa; isa <= qpi_cpu_isa() && !expected.failed; isa++) check_isa(c, isa, &expected, true);
     results_free(&expected);
     for (int which = 0; which < 3; which++) {
         op_case larger;
         if (!case_enlarge(&larger, c, which)) continue;
         expected = run_case(context_of(QP_ISA_BASE, 0), &definition, &larger, f64_form);
-        for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa() && !expected.failed; isa++)
+        for (qp_isa isa = first_isa; isa <= qpi_cpu_isa() && !expected.failed; isa++)
             check_isa(&larger, isa, &expected, false);
         results_free(&expected);
         case_free(&larger);

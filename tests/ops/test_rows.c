@@ -130,7 +130,7 @@ static uint32_t check_size(const op_case *c, int axis, int64_t size, uint32_t am
         op_case all;
         if (!widen(&all, c, set, axis)) continue;
         bool defined = defined_by_rows(&all, set, axis);
-        for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa() && defined; isa++)
+        for (qp_isa isa = first_isa; isa <= qpi_cpu_isa() && defined; isa++)
             for (int t = 0; t < (c->op->autocast ? 3 : 1); t++) check_kernels(&all, set, axis, isa, types[t]);
         found += defined;
         case_free(&all);
