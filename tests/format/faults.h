@@ -2,7 +2,7 @@
  * includes this (once), and counts what is held. glibc only; not together with sanitizers
  * that bring a heap of their own.
  *
- *     for (long n = 1; faults_begin(n); n++) { ...; faults_end(); ... }
+ *     faults_begin(n); ...; if (faults_end()) ...
  */
 #ifndef TESTS_FORMAT_FAULTS_H
 #define TESTS_FORMAT_FAULTS_H
@@ -24,6 +24,7 @@
 #if FAULTS
 #include <dirent.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -52,8 +53,35 @@ static inline void faults_interrupt_at(long n) {
     atomic_store(&faults_interrupted, n);
 }
 
+/* Where calls came from, while these are recorded: a number for each row of callers. */
+#define FAULTS_RECORDED (1 << 20)
+static uint64_t    faults_from[FAULTS_RECORDED];
+static atomic_long faults_recorded;
+static atomic_bool faults_recording;
+
+static void faults_record(void) {
+    void    *callers[64];
+    uint64_t from = 0;
+    long     at = atomic_fetch_add(&faults_recorded, 1);
+    int      n = backtrace(callers, 64);
+    for (int i = 0; i < n; i++) from = (from ^ (uintptr_t)callers[i]) * UINT64_C(0x9E3779B97F4A7C15);
+    if (at < FAULTS_RECORDED) faults_from[at] = from;
+}
+static inline void faults_record_begin(void) {
+    backtrace((void *[1]){0}, 1); /* loads what it needs */
+    atomic_store(&faults_recorded, 0);
+    atomic_store(&faults_recording, true);
+}
+/* How many calls there were: faults_from[0 .. n - 1]. */
+static inline long faults_record_end(void) {
+    atomic_store(&faults_recording, false);
+    long n = atomic_load(&faults_recorded);
+    return n < FAULTS_RECORDED ? n : FAULTS_RECORDED;
+}
+
 /* Should this call fail? */
 static bool faults_now(int error) {
+    if (atomic_load(&faults_recording)) faults_record();
     if (atomic_load(&faults_at) == 0 || atomic_fetch_add(&faults_calls, 1) + 1 != atomic_load(&faults_at))
         return false;
     atomic_store(&faults_hit, true);
