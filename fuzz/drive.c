@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -192,9 +193,9 @@ static bool run(const uint8_t *data, size_t size) {
     if (!exact) abort();
     memcpy(exact, data, size);
     memset(edges, 0, sizeof edges);
-    alarm(HANG_SECONDS);
+    setitimer(ITIMER_PROF, &(struct itimerval){.it_value.tv_sec = HANG_SECONDS}, NULL);
     LLVMFuzzerTestOneInput(exact, size);
-    alarm(0);
+    setitimer(ITIMER_PROF, &(struct itimerval){0}, NULL);
     free(exact);
     for (int i = 0; i < EDGES; i++) {
         fresh = fresh || (edges[i] && !known[i]);

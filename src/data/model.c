@@ -92,7 +92,6 @@ bool qpi_model_trie(const qp_tokenizer *t, qpi_trie *trie, size_t longest, qpi_e
 
 /* ---- Writing -------------------------------------------------------------------------------- */
 
-bool qpi_put_text(qpi_buffer *out, const char *text) { return qpi_buffer_put(out, text, strlen(text)); }
 
 bool qpi_print_vocab(const qp_tokenizer *t, qpi_buffer *out) {
     bool ok = qpi_put_text(out, "\"vocab\":{"), first = true;

@@ -112,7 +112,6 @@ void qpi_byte_tokens(const qp_tokenizer *t, int32_t ids[256]);
 bool qpi_model_trie(const qp_tokenizer *t, qpi_trie *trie, size_t longest, qpi_error *e);
 /* Stores that a word is unknown and the vocabulary lacks the token for that (by name; NULL: it has none); false. */
 bool qpi_no_unknown(qpi_encoder *w, const char *name);
-bool qpi_put_text(qpi_buffer *out, const char *text);
 /* Appends "vocab":{...}, without a comma behind it. */
 bool qpi_print_vocab(const qp_tokenizer *t, qpi_buffer *out);
 

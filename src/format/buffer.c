@@ -23,11 +23,10 @@ void *qpi_grown(void *items, size_t *capacity, size_t need, size_t bytes) {
 }
 
 bool qpi_buffer_reserve(qpi_buffer *b, size_t more) {
-    if (more > PTRDIFF_MAX - b->count) return false;
-    char *p = qpi_grown(b->data, &b->capacity, b->count + more, 1);
-    if (!p) return false;
-    b->data = p;
-    return true;
+    char *p = more > PTRDIFF_MAX - b->count ? NULL : qpi_grown(b->data, &b->capacity, b->count + more, 1);
+    if (p) b->data = p;
+    else b->failed = true;
+    return p;
 }
 
 bool qpi_buffer_put(qpi_buffer *b, const void *data, size_t n) {
@@ -36,6 +35,8 @@ bool qpi_buffer_put(qpi_buffer *b, const void *data, size_t n) {
     b->count += n;
     return true;
 }
+
+bool qpi_put_text(qpi_buffer *b, const char *text) { return qpi_buffer_put(b, text, strlen(text)); }
 
 void qpi_buffer_free(qpi_buffer *b) {
     free(b->data);

@@ -13,13 +13,16 @@
  *     v->items = p; */
 void *qpi_grown(void *items, size_t *capacity, size_t need, size_t bytes);
 
+/* failed: some call had no memory. A row of puts is checked once, at its end. */
 typedef struct {
     char  *data;
     size_t count, capacity;
+    bool   failed;
 } qpi_buffer;
 
 bool qpi_buffer_reserve(qpi_buffer *b, size_t more);
 bool qpi_buffer_put(qpi_buffer *b, const void *data, size_t n);
+bool qpi_put_text(qpi_buffer *b, const char *text);
 void qpi_buffer_free(qpi_buffer *b);
 
 typedef struct {

@@ -29,30 +29,24 @@ bool qpi_events_record(qpi_buffer *out, const void *data, size_t n) {
     little_endian(head, n, 8);
     masked(head + 8, head, 8);
     masked(tail, data, n);
-    return qpi_buffer_reserve(out, n + 16) && qpi_buffer_put(out, head, 12) && qpi_buffer_put(out, data, n) &&
-           qpi_buffer_put(out, tail, 4);
+    qpi_buffer_put(out, head, 12);
+    qpi_buffer_put(out, data, n);
+    return qpi_buffer_put(out, tail, 4);
 }
 
 /* ---- Messages -------------------------------------------------------------------------------- */
 
-/* A message being put together; after a failure nothing more happens. */
-typedef struct {
-    qpi_buffer bytes;
-    bool       failed;
-} message;
+/* A message being put together. */
+typedef qpi_buffer message;
 
 enum { VARINT, FIXED64, BYTES, FIXED32 = 5 };
-
-static void put(message *m, const void *data, size_t n) {
-    m->failed = m->failed || !qpi_buffer_put(&m->bytes, data, n);
-}
 
 static void put_varint(message *m, uint64_t x) {
     uint8_t bytes[10];
     size_t  n = 0;
     do bytes[n++] = (uint8_t)((x & 127) | (x > 127 ? 128 : 0));
     while (x >>= 7);
-    put(m, bytes, n);
+    qpi_buffer_put(m, bytes, n);
 }
 
 static void put_key(message *m, int field, int kind) { put_varint(m, (uint64_t)field << 3 | (uint64_t)kind); }
@@ -67,7 +61,7 @@ static void put_fixed64(message *m, double x) {
     uint8_t  bytes[8];
     memcpy(&bits, &x, 8);
     little_endian(bytes, bits, 8);
-    put(m, bytes, 8);
+    qpi_buffer_put(m, bytes, 8);
 }
 
 static void put_double(message *m, int field, double x) {
@@ -82,22 +76,22 @@ static void put_float(message *m, int field, double value) {
     memcpy(&bits, &x, 4);
     little_endian(bytes, bits, 4);
     put_key(m, field, FIXED32);
-    put(m, bytes, 4);
+    qpi_buffer_put(m, bytes, 4);
 }
 
 static void put_bytes(message *m, int field, const void *data, size_t n) {
     put_key(m, field, BYTES);
     put_varint(m, n);
-    put(m, data, n);
+    qpi_buffer_put(m, data, n);
 }
 
 static void put_text(message *m, int field, const char *text) { put_bytes(m, field, text, strlen(text)); }
 
 /* The inner message, which is used up. */
 static void put_message(message *m, int field, message *inner) {
-    m->failed = m->failed || inner->failed;
-    put_bytes(m, field, inner->bytes.data, inner->bytes.count);
-    qpi_buffer_free(&inner->bytes);
+    put_bytes(m, field, inner->data, inner->count);
+    m->failed |= inner->failed;
+    qpi_buffer_free(inner);
 }
 
 static void put_doubles(message *m, int field, const double *x, int n) {
@@ -116,8 +110,8 @@ static message event(double time, int64_t step) {
 }
 
 static bool finish(qpi_buffer *out, message *m) {
-    bool ok = !m->failed && qpi_events_record(out, m->bytes.data, m->bytes.count);
-    qpi_buffer_free(&m->bytes);
+    bool ok = !m->failed && qpi_events_record(out, m->data, m->count);
+    qpi_buffer_free(m);
     return ok;
 }
 

@@ -32,7 +32,7 @@ static bool open_shards(qp_file *f, const char *folder, const qpi_json *map, qpi
                         qpi_open_mode mode) {
     const char *key;
     json_t     *value;
-    json_object_foreach(map->value, key, value) {
+    qpi_json_members(map->value, key, value) {
         qpi_json entry = {.value = value, .parent = map, .key = key, .error = map->error};
         uint32_t part;
         if (!open_shard(f, shards, folder, &entry, mode, &part)) return false;
@@ -60,7 +60,7 @@ static bool keep_listed(qp_file *f, const qpi_json *map, const qpi_names *shards
     if (!ok) qpi_fail_memory(map->error, "list of tensors");
     const char *key;
     json_t     *value;
-    json_object_foreach(map->value, key, value) {
+    qpi_json_members(map->value, key, value) {
         if (!ok || qpi_names_find(&present, key, strlen(key)) != QPI_NO_NAME) continue;
         qpi_json entry = {.value = value, .parent = map, .key = key, .error = map->error};
         char     shown[QPI_SHOWN];

@@ -1,67 +1,122 @@
+#define _GNU_SOURCE /* strndup */
 #include "format/json.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <locale.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/json_stream.h"
+#include "format/os.h"
 #include "format/reader.h"
 #include "format/writer.h"
 
 /* ---- Reading -------------------------------------------------------------------------- */
 
-static void fail_at(qpi_error *e, const char *name, const char *data, size_t at, const char *text) {
-    size_t line = 1, column = 1;
-    for (size_t i = 0; i < at; i++) {
-        column++;
-        if (data[i] == '\n') line++, column = 1;
-    }
-    qpi_fail(e, QP_ERR_FORMAT, "%s: line %zu column %zu: %s", name, line, column, text);
+/* jansson's own reader is not used: where memory runs out it drops bytes of strings and numbers
+ * without a word. */
+static json_t *build(qpi_stream *s);
+
+/* What jansson has made; NULL is a lack of memory. */
+static json_t *made(qpi_stream *s, json_t *value) {
+    if (!value) s->failed = qpi_fail_memory(s->error, s->name);
+    return value;
 }
 
-/* What jansson must not see: it recurses with the depth, and passes over 0 behind a number. */
-static bool is_fit(const char *name, const char *data, size_t size, qpi_error *e) {
-    int         depth = 0;
-    bool        quoted = false;
-    const char *zero = size ? memchr(data, 0, size) : NULL;
-    if (zero) {
-        fail_at(e, name, data, (size_t)(zero - data), "a byte of value 0");
-        return false;
+/* Nothing but what is whole is handed out. */
+static json_t *whole(qpi_stream *s, json_t *container) {
+    if (!s->failed) return container;
+    json_decref(container);
+    return NULL;
+}
+
+/* Trees are read by C, whose strings end at a byte of value 0. */
+static bool is_text(qpi_stream *s, qpi_span span) {
+    return !memchr(span.data, 0, span.size) || qpi_stream_fail(s, s->at, "a string with \\u0000 in it before here");
+}
+
+static void build_member(qpi_stream *s, json_t *object, qpi_span key) {
+    char   shown[QPI_SHOWN];
+    char  *name = strndup(key.data, key.size);
+    json_t *value = NULL;
+    if (!name) made(s, NULL);
+    else if (json_object_get(object, name))
+        qpi_stream_fail(s, s->at, "duplicate key \"%s\"", qpi_shown(shown, name, strlen(name)));
+    else
+        value = build(s);
+    if (value && json_object_set_new_nocheck(object, name, value) != 0) made(s, NULL);
+    free(name);
+}
+
+static json_t *build_object(qpi_stream *s) {
+    qpi_span key;
+    json_t  *object = made(s, json_object());
+    qpi_stream_open(s, '{');
+    while (qpi_stream_key(s, &key))
+        if (is_text(s, key)) build_member(s, object, key);
+    return whole(s, object);
+}
+
+static json_t *build_array(qpi_stream *s) {
+    json_t *array = made(s, json_array());
+    qpi_stream_open(s, '[');
+    while (qpi_stream_item(s)) {
+        json_t *value = build(s);
+        if (value && json_array_append_new(array, value) != 0) made(s, NULL);
     }
-    for (size_t i = 0; i < size; i++) {
-        char c = data[i];
-        if (quoted) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                quoted = false;
-        } else if (c == '"') {
-            quoted = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth <= QPI_JSON_DEPTH) continue;
-            fail_at(e, name, data, i, "nested deeper than 64 levels");
-            return false;
-        } else if (c == '}' || c == ']') {
-            depth--;
-        }
+    return whole(s, array);
+}
+
+static json_t *build_string(qpi_stream *s) {
+    qpi_span text;
+    if (!qpi_stream_string(s, &text) || !is_text(s, text)) return NULL;
+    return made(s, json_stringn_nocheck(text.data, text.size));
+}
+
+static json_t *build_number(qpi_stream *s) {
+    qpi_span digits;
+    size_t   at = s->at;
+    if (!qpi_stream_number(s, &digits)) return NULL;
+    s->text.count = 0;
+    qpi_buffer_put(&s->text, digits.data, digits.size);
+    if (!qpi_buffer_put(&s->text, "", 1)) return made(s, NULL);
+    char *text = s->text.data, *point = strchr(text, '.');
+    errno = 0;
+    if (!point && !strpbrk(text, "eE")) {
+        long long x = strtoll(text, NULL, 10);
+        return errno ? qpi_stream_fail(s, at, "an integer that is too big"), NULL : made(s, json_integer(x));
     }
-    return true;
+    if (point) *point = *localeconv()->decimal_point; /* the host program's locale */
+    double x = strtod(text, NULL);
+    return isfinite(x) ? made(s, json_real(x)) : (qpi_stream_fail(s, at, "a number that is too big"), NULL);
+}
+
+static json_t *build_word(qpi_stream *s) {
+    char c = qpi_stream_peek(s);
+    if (!qpi_stream_skip(s, NULL)) return NULL;
+    return c == 't' ? json_true() : c == 'f' ? json_false() : json_null();
+}
+
+static json_t *build(qpi_stream *s) {
+    switch (qpi_stream_peek(s)) {
+    case '{': return build_object(s);
+    case '[': return build_array(s);
+    case '"': return build_string(s);
+    case '0': return build_number(s);
+    default: return build_word(s);
+    }
 }
 
 json_t *qpi_json_parse(const char *name, const void *data, size_t size, qpi_error *e) {
-    json_error_t problem;
-    char         shown[QPI_SHOWN];
-    if (!is_fit(name, data, size, e)) return NULL;
-    json_t *value = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
-    if (value) return value;
-    if (json_error_code(&problem) == json_error_out_of_memory)
-        qpi_fail_memory(e, name);
-    else
-        qpi_fail(e, QP_ERR_FORMAT, "%s: line %d column %d: %s", name, problem.line, problem.column,
-                 qpi_shown(shown, problem.text, strlen(problem.text)));
-    return NULL;
+    qpi_stream s = qpi_stream_over(name, data, size, e);
+    json_t    *value = build(&s);
+    if (value && !qpi_stream_end(&s)) value = whole(&s, value);
+    qpi_stream_free(&s);
+    return value;
 }
 
 json_t *qpi_json_load(const char *path, qpi_error *e) {
@@ -78,7 +133,7 @@ qpi_json qpi_json_root(const char *name, json_t *value, qpi_error *e) {
     return (qpi_json){.value = value, .name = name, .error = e};
 }
 
-static json_t *unless_null(json_t *value) { return json_is_null(value) ? NULL : value; }
+static json_t *unless_null(json_t *value) { return qpi_json_is(value, JSON_NULL) ? NULL : value; }
 
 qpi_json qpi_json_member(const qpi_json *object, const char *key) {
     return (qpi_json){.value = unless_null(json_object_get(object->value, key)),
@@ -129,12 +184,12 @@ const char *qpi_json_kind(const json_t *value) {
 /* Describes what was found, briefly. */
 static const char *found(const json_t *value, char out[QPI_SHOWN + 2]) {
     char shown[QPI_SHOWN];
-    if (json_is_string(value))
+    if (qpi_json_is(value, JSON_STRING))
         snprintf(out, QPI_SHOWN + 2, "\"%s\"",
                  qpi_shown(shown, json_string_value(value), json_string_length(value)));
-    else if (json_is_integer(value))
+    else if (qpi_json_is(value, JSON_INTEGER))
         snprintf(out, QPI_SHOWN, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-    else if (json_is_real(value))
+    else if (qpi_json_is(value, JSON_REAL))
         snprintf(out, QPI_SHOWN, "%g", json_real_value(value));
     else
         snprintf(out, QPI_SHOWN, "%s", qpi_json_kind(value));
@@ -155,13 +210,13 @@ bool qpi_json_integer(const qpi_json *object, const char *key, qpi_need need, in
     bool     result;
     if (!present(&member, need, &result)) return result;
     double real = json_real_value(member.value); /* 0 unless real; other writers say 12.0 */
-    if (json_is_integer(member.value)) {
+    if (qpi_json_is(member.value, JSON_INTEGER)) {
         int64_t x = json_integer_value(member.value);
         if (x >= low && x <= high) {
             *out = x;
             return true;
         }
-    } else if (json_is_real(member.value) && real == floor(real) && fabs(real) < 1e15 && real >= (double)low &&
+    } else if (qpi_json_is(member.value, JSON_REAL) && real == floor(real) && fabs(real) < 1e15 && real >= (double)low &&
                real <= (double)high) {
         *out = (int64_t)real;
         return true;
@@ -178,7 +233,7 @@ bool qpi_json_number(const qpi_json *object, const char *key, qpi_need need, dou
     bool     result;
     if (!present(&member, need, &result)) return result;
     double x = json_number_value(member.value);
-    if (json_is_number(member.value) && x >= low && x <= high) {
+    if (qpi_json_is_number(member.value) && x >= low && x <= high) {
         *out = x;
         return true;
     }
@@ -197,8 +252,9 @@ bool qpi_json_boolean(const qpi_json *object, const char *key, qpi_need need, bo
     qpi_json member = qpi_json_member(object, key);
     bool     result;
     if (!present(&member, need, &result)) return result;
-    if (!json_is_boolean(member.value)) return wrong_kind(&member, "true or false");
-    *out = json_is_true(member.value);
+    bool yes = qpi_json_is(member.value, JSON_TRUE);
+    if (!yes && !qpi_json_is(member.value, JSON_FALSE)) return wrong_kind(&member, "true or false");
+    *out = yes;
     return true;
 }
 
@@ -206,7 +262,7 @@ bool qpi_json_string(const qpi_json *object, const char *key, qpi_need need, con
     qpi_json member = qpi_json_member(object, key);
     bool     result;
     if (!present(&member, need, &result)) return result;
-    if (!json_is_string(member.value)) return wrong_kind(&member, "a string");
+    if (!qpi_json_is(member.value, JSON_STRING)) return wrong_kind(&member, "a string");
     *out = json_string_value(member.value);
     return true;
 }
@@ -215,7 +271,7 @@ bool qpi_json_object(const qpi_json *object, const char *key, qpi_need need, qpi
     qpi_json member = qpi_json_member(object, key);
     bool     result;
     if (!present(&member, need, &result)) return result;
-    if (!json_is_object(member.value)) return wrong_kind(&member, "an object");
+    if (!qpi_json_is(member.value, JSON_OBJECT)) return wrong_kind(&member, "an object");
     *out = member;
     return true;
 }
@@ -224,103 +280,108 @@ bool qpi_json_array(const qpi_json *object, const char *key, qpi_need need, qpi_
     qpi_json member = qpi_json_member(object, key);
     bool     result;
     if (!present(&member, need, &result)) return result;
-    if (!json_is_array(member.value)) return wrong_kind(&member, "an array");
+    if (!qpi_json_is(member.value, JSON_ARRAY)) return wrong_kind(&member, "an array");
     *out = member;
     return true;
 }
 
 /* ---- Writing -------------------------------------------------------------------------- */
 
-static bool put(qpi_buffer *out, const char *text) { return qpi_buffer_put(out, text, strlen(text)); }
-
 bool qpi_json_print_string(qpi_buffer *out, const char *text, size_t n) {
     static const char *const escapes[128] = {['"'] = "\\\"", ['\\'] = "\\\\", ['\b'] = "\\b", ['\f'] = "\\f",
                                              ['\n'] = "\\n", ['\r'] = "\\r",  ['\t'] = "\\t"};
-    if (!put(out, "\"")) return false;
-    for (size_t i = 0, plain = 0; i <= n; i++) {
-        unsigned char c = i < n ? (unsigned char)text[i] : 0;
-        if (i < n && c >= 0x20 && c != '"' && c != '\\' && c != 0x7F) continue;
-        if (!qpi_buffer_put(out, text + plain, i - plain)) return false;
-        plain = i + 1;
-        char code[8];
+    size_t                   plain = 0;
+    qpi_put_text(out, "\"");
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        char          code[8];
+        if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7F) continue;
         snprintf(code, sizeof code, "\\u%04x", c);
-        if (i < n && !put(out, escapes[c] ? escapes[c] : code)) return false;
+        qpi_buffer_put(out, text + plain, i - plain);
+        qpi_put_text(out, escapes[c] ? escapes[c] : code);
+        plain = i + 1;
     }
-    return put(out, "\"");
+    qpi_buffer_put(out, text + plain, n - plain);
+    return qpi_put_text(out, "\"");
 }
 
 /* The fewest digits that read back the same; like Python, without an exponent from 1e-4 up to
  * 1e16. */
 bool qpi_json_print_real(qpi_buffer *out, double x) {
     char text[48];
+    int  digits = 0;
     if (!isfinite(x)) return false;
-    int digits = 0;
     do snprintf(text, sizeof text, "%.*e", digits, x);
     while (strtod(text, NULL) != x && ++digits < 17);
     int exponent = atoi(strchr(text, 'e') + 1);
     if (exponent >= -4 && exponent < 16)
         snprintf(text, sizeof text, "%.*f", digits > exponent ? digits - exponent : 1, x);
-    for (char *p = text; *p; p++)
-        if (*p == ',') *p = '.'; /* the host program's locale */
-    return put(out, text);
+    char *point = strchr(text, *localeconv()->decimal_point); /* the host program's locale */
+    if (point) *point = '.';
+    return qpi_put_text(out, text);
 }
 
-static bool new_line(qpi_buffer *out, int indent, int depth) {
-    if (!indent) return true;
-    if (!put(out, "\n")) return false;
-    for (int i = 0; i < indent * depth; i++)
-        if (!put(out, " ")) return false;
-    return true;
+static void new_line(qpi_buffer *out, int indent, int depth) {
+    if (indent) qpi_put_text(out, "\n");
+    for (int i = 0; i < indent * depth; i++) qpi_put_text(out, " ");
 }
 
-static bool print(qpi_buffer *out, const json_t *value, int indent, int depth);
+static void print(qpi_buffer *out, const json_t *value, int indent, int depth);
 
-static bool print_object(qpi_buffer *out, const json_t *object, int indent, int depth) {
+static void print_object(qpi_buffer *out, const json_t *object, int indent, int depth) {
     const char *key, *comma = "";
     json_t     *member;
-    if (!put(out, "{")) return false;
-    json_object_foreach((json_t *)object, key, member) {
-        if (!put(out, comma) || !new_line(out, indent, depth + 1) ||
-            !qpi_json_print_string(out, key, strlen(key)) || !put(out, indent ? ": " : ":") ||
-            !print(out, member, indent, depth + 1))
-            return false;
+    qpi_put_text(out, "{");
+    qpi_json_members(object, key, member) {
+        qpi_put_text(out, comma);
+        new_line(out, indent, depth + 1);
+        qpi_json_print_string(out, key, strlen(key));
+        qpi_put_text(out, indent ? ": " : ":");
+        print(out, member, indent, depth + 1);
         comma = ",";
     }
-    return (!comma[0] || new_line(out, indent, depth)) && put(out, "}");
+    if (comma[0]) new_line(out, indent, depth);
+    qpi_put_text(out, "}");
 }
 
-static bool print_array(qpi_buffer *out, const json_t *array, int indent, int depth) {
+static void print_array(qpi_buffer *out, const json_t *array, int indent, int depth) {
     size_t n = json_array_size(array);
-    if (!put(out, "[")) return false;
-    for (size_t i = 0; i < n; i++)
-        if ((i && !put(out, ",")) || !new_line(out, indent, depth + 1) ||
-            !print(out, json_array_get(array, i), indent, depth + 1))
-            return false;
-    return (!n || new_line(out, indent, depth)) && put(out, "]");
+    qpi_put_text(out, "[");
+    for (size_t i = 0; i < n; i++) {
+        qpi_put_text(out, i ? "," : "");
+        new_line(out, indent, depth + 1);
+        print(out, json_array_get(array, i), indent, depth + 1);
+    }
+    if (n) new_line(out, indent, depth);
+    qpi_put_text(out, "]");
 }
 
-static bool print(qpi_buffer *out, const json_t *value, int indent, int depth) {
+static void print(qpi_buffer *out, const json_t *value, int indent, int depth) {
     char text[32];
-    if (depth > QPI_JSON_DEPTH) return false;
     switch (json_typeof(value)) {
-    case JSON_OBJECT: return print_object(out, value, indent, depth);
-    case JSON_ARRAY: return print_array(out, value, indent, depth);
-    case JSON_STRING: return qpi_json_print_string(out, json_string_value(value), json_string_length(value));
+    case JSON_OBJECT: print_object(out, value, indent, depth); break;
+    case JSON_ARRAY: print_array(out, value, indent, depth); break;
+    case JSON_STRING: qpi_json_print_string(out, json_string_value(value), json_string_length(value)); break;
     case JSON_INTEGER:
         snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-        return put(out, text);
-    case JSON_REAL: return qpi_json_print_real(out, json_real_value(value));
-    case JSON_TRUE: return put(out, "true");
-    case JSON_FALSE: return put(out, "false");
-    default: return put(out, "null");
+        qpi_put_text(out, text);
+        break;
+    case JSON_REAL: qpi_json_print_real(out, json_real_value(value)); break;
+    case JSON_TRUE: qpi_put_text(out, "true"); break;
+    case JSON_FALSE: qpi_put_text(out, "false"); break;
+    default: qpi_put_text(out, "null");
     }
 }
 
-bool qpi_json_print(qpi_buffer *out, const json_t *value, int indent) { return print(out, value, indent, 0); }
+bool qpi_json_print(qpi_buffer *out, const json_t *value, int indent) {
+    print(out, value, indent, 0);
+    return !out->failed;
+}
 
 bool qpi_json_save(const char *path, const json_t *value, int indent, qpi_error *e) {
     qpi_buffer text = {0};
-    bool       ok = qpi_json_print(&text, value, indent) && put(&text, "\n");
+    qpi_json_print(&text, value, indent);
+    bool ok = qpi_put_text(&text, "\n");
     if (!ok)
         qpi_fail_memory(e, path);
     else

@@ -1,5 +1,5 @@
-/* JSON trees: a thin layer over jansson with a depth limit, positions and key paths in every
- * error, and a writer. For tables of megabytes see json_stream.h. */
+/* JSON trees of jansson: read by the reader of json_stream.h, with positions and key paths in every
+ * error; and a writer. For tables of megabytes see json_stream.h. */
 #ifndef QUIPU_FORMAT_JSON_H
 #define QUIPU_FORMAT_JSON_H
 
@@ -8,10 +8,8 @@
 #include "core/error.h"
 #include "format/buffer.h"
 
-#define QPI_JSON_DEPTH 64
-
-/* The document, or NULL after storing "NAME: line L column C: ...". Duplicate keys, a depth
- * above QPI_JSON_DEPTH and anything behind the value are errors. */
+/* The document, or NULL after storing "NAME: line L column C: ...". Duplicate keys, bytes
+ * of value 0 and anything behind the value are errors. */
 json_t *qpi_json_parse(const char *name, const void *data, size_t size, qpi_error *e);
 json_t *qpi_json_load(const char *path, qpi_error *e);
 
@@ -45,11 +43,23 @@ bool qpi_json_string(const qpi_json *object, const char *key, qpi_need need, con
 bool qpi_json_object(const qpi_json *object, const char *key, qpi_need need, qpi_json *out);
 bool qpi_json_array(const qpi_json *object, const char *key, qpi_need need, qpi_json *out);
 
+/* Of what may be NULL. */
+static inline bool qpi_json_is(const json_t *value, json_type type) { return value && json_typeof(value) == type; }
+static inline bool qpi_json_is_number(const json_t *value) {
+    return qpi_json_is(value, JSON_INTEGER) || qpi_json_is(value, JSON_REAL);
+}
+
+/* for each member of an object: const char *key, json_t *value; the object must not change meanwhile */
+#define qpi_json_members(object, key, value) \
+    for (void *at_ = json_object_iter((json_t *)(object)); \
+         at_ && ((key) = json_object_iter_key(at_), (value) = json_object_iter_value(at_), (void)(value), true); \
+         at_ = json_object_iter_next((json_t *)(object), at_))
+
 /* "object", "string", ... of what is there. */
 const char *qpi_json_kind(const json_t *value);
 
 /* Appends the text: indent 0 is compact, 2 like transformers writes. Numbers are the shortest
- * that read back the same. False: no memory (or a number that JSON cannot hold). */
+ * that read back the same. False: no memory. */
 bool qpi_json_print(qpi_buffer *out, const json_t *value, int indent);
 bool qpi_json_print_string(qpi_buffer *out, const char *text, size_t n);
 bool qpi_json_print_real(qpi_buffer *out, double x); /* the fewest digits that read back the same, as Python writes it */

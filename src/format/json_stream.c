@@ -7,8 +7,6 @@
 #include "format/os.h"
 #include "format/utf8.h"
 
-#define MAX_DEPTH 63
-
 qpi_stream qpi_stream_over(const char *name, const void *data, size_t size, qpi_error *e) {
     return (qpi_stream){.name = name, .data = data, .size = size, .line = 1, .error = e};
 }
@@ -68,7 +66,7 @@ static bool take(qpi_stream *s, char c, const char *wanted) {
 
 bool qpi_stream_open(qpi_stream *s, char kind) {
     if (!take(s, kind, kind == '{' ? "an object" : "an array")) return false;
-    if (s->depth == MAX_DEPTH) return qpi_stream_fail(s, s->at, "nested deeper than %d levels", MAX_DEPTH);
+    if (s->depth == QPI_JSON_DEPTH) return qpi_stream_fail(s, s->at, "nested deeper than %d levels", QPI_JSON_DEPTH);
     s->depth++;
     s->arrays = (s->arrays & ~(UINT64_C(1) << s->depth)) | (uint64_t)(kind == '[') << s->depth;
     s->fresh = true;
@@ -206,8 +204,7 @@ static bool digit_at(const qpi_stream *s, size_t at) {
     return at < s->size && s->data[at] >= '0' && s->data[at] <= '9';
 }
 
-/* Checks a number's grammar; *whole: neither fraction nor exponent. */
-static bool number(qpi_stream *s, bool *whole) {
+bool qpi_stream_number(qpi_stream *s, qpi_span *digits) {
     size_t at = s->at, start = s->at;
     if (s->data[at] == '-') at++;
     if (!digit_at(s, at)) return unexpected(s, "a number");
@@ -215,33 +212,32 @@ static bool number(qpi_stream *s, bool *whole) {
         at++;
     else
         while (digit_at(s, at)) at++;
-    *whole = true;
     if (at < s->size && s->data[at] == '.') {
-        *whole = false;
         if (!digit_at(s, ++at)) return qpi_stream_fail(s, start, "a malformed number");
         while (digit_at(s, at)) at++;
     }
     if (at < s->size && (s->data[at] == 'e' || s->data[at] == 'E')) {
-        *whole = false;
         at++;
         if (at < s->size && (s->data[at] == '+' || s->data[at] == '-')) at++;
         if (!digit_at(s, at)) return qpi_stream_fail(s, start, "a malformed number");
         while (digit_at(s, at)) at++;
     }
     s->at = at;
+    *digits = (qpi_span){s->data + start, at - start};
     return true;
 }
 
 bool qpi_stream_integer(qpi_stream *s, int64_t *value) {
-    bool whole;
+    qpi_span digits = {0};
     if (qpi_stream_peek(s) != '0') return unexpected(s, "an integer");
-    size_t start = s->at;
-    if (!number(s, &whole)) return false;
-    if (!whole || s->at - start > 18)
-        return qpi_stream_fail(s, start, "expected an integer of at most 18 digits");
-    bool    minus = s->data[start] == '-';
+    if (!qpi_stream_number(s, &digits)) return false;
+    bool    minus = digits.data[0] == '-', whole = digits.size <= 18;
     int64_t x = 0;
-    for (size_t i = start + minus; i < s->at; i++) x = 10 * x + (s->data[i] - '0');
+    for (size_t i = minus; whole && i < digits.size; i++) {
+        whole = digits.data[i] >= '0' && digits.data[i] <= '9';
+        x = 10 * x + (digits.data[i] - '0');
+    }
+    if (!whole) return qpi_stream_fail(s, s->at - digits.size, "expected an integer of at most 18 digits");
     *value = minus ? -x : x;
     return true;
 }
@@ -256,12 +252,11 @@ static bool word(qpi_stream *s, const char *text) {
 /* One value that is no container, or the opening of one. */
 static bool skip_step(qpi_stream *s) {
     qpi_span text;
-    bool     whole;
     switch (qpi_stream_peek(s)) {
     case '{': return qpi_stream_open(s, '{');
     case '[': return qpi_stream_open(s, '[');
     case '"': return qpi_stream_string(s, &text);
-    case '0': return number(s, &whole);
+    case '0': return qpi_stream_number(s, &text);
     case 't': return word(s, "true");
     case 'f': return word(s, "false");
     case 'n': return word(s, "null");

@@ -11,6 +11,8 @@
 #include "core/error.h"
 #include "format/buffer.h"
 
+#define QPI_JSON_DEPTH 63 /* that documents may be nested */
+
 typedef struct {
     const char *data;
     size_t      size;
@@ -39,6 +41,7 @@ bool qpi_stream_open(qpi_stream *s, char kind);        /* '{' or '[' */
 bool qpi_stream_key(qpi_stream *s, qpi_span *key);     /* the next key; false after '}' */
 bool qpi_stream_item(qpi_stream *s);                   /* is there another? false after ']' */
 bool qpi_stream_string(qpi_stream *s, qpi_span *text); /* valid until the next string */
+bool qpi_stream_number(qpi_stream *s, qpi_span *digits); /* where one comes next */
 bool qpi_stream_integer(qpi_stream *s, int64_t *value);
 bool qpi_stream_skip(qpi_stream *s, qpi_span *raw); /* any value, checked; raw may be NULL */
 bool qpi_stream_end(qpi_stream *s);                 /* nothing but blanks is left */

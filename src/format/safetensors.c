@@ -50,7 +50,7 @@ static bool parse_shape(qp_file *f, qpi_entry *entry, const qpi_json *tensor) {
     if (!sizes || n > INT32_MAX) return qpi_fail_memory(tensor->error, "shape") == QP_OK;
     for (size_t i = 0; i < n; i++) {
         qpi_json size = qpi_json_item(&shape, i);
-        if (!json_is_integer(size.value) || json_integer_value(size.value) < 0) {
+        if (!qpi_json_is(size.value, JSON_INTEGER) || json_integer_value(size.value) < 0) {
             qpi_json_fail(&size, QP_ERR_FORMAT, "expected a size, found %s", qpi_json_kind(size.value));
             return false;
         }
@@ -65,7 +65,7 @@ static bool parse_offsets(qpi_entry *entry, const qpi_json *tensor, uint64_t dat
     qpi_json offsets;
     if (!qpi_json_array(tensor, "data_offsets", QPI_REQUIRED, &offsets)) return false;
     json_t *begin = json_array_get(offsets.value, 0), *end = json_array_get(offsets.value, 1);
-    if (json_array_size(offsets.value) != 2 || !json_is_integer(begin) || !json_is_integer(end)) {
+    if (json_array_size(offsets.value) != 2 || !qpi_json_is(begin, JSON_INTEGER) || !qpi_json_is(end, JSON_INTEGER)) {
         qpi_json_fail(&offsets, QP_ERR_FORMAT, "expected two integers");
         return false;
     }
@@ -88,7 +88,7 @@ static bool parse_tensor(qp_file *f, uint32_t part, const char *name, const qpi_
     qpi_entry  *entry = qpi_file_add(f, tensor->error);
     if (!entry) return false;
     entry->part = part;
-    if (!json_is_object(tensor->value)) {
+    if (!qpi_json_is(tensor->value, JSON_OBJECT)) {
         qpi_json_fail(tensor, QP_ERR_FORMAT, "expected an object, found %s", qpi_json_kind(tensor->value));
         return false;
     }
@@ -112,11 +112,11 @@ static bool parse_tensor(qp_file *f, uint32_t part, const char *name, const qpi_
 static bool parse_meta(qp_file *f, const qpi_json *meta) {
     const char *key;
     json_t     *value;
-    if (!json_is_object(meta->value)) {
+    if (!qpi_json_is(meta->value, JSON_OBJECT)) {
         qpi_json_fail(meta, QP_ERR_FORMAT, "expected an object, found %s", qpi_json_kind(meta->value));
         return false;
     }
-    json_object_foreach(meta->value, key, value) {
+    qpi_json_members(meta->value, key, value) {
         const char *text;
         if (!qpi_json_string(meta, key, QPI_REQUIRED, &text) || !qpi_file_add_meta(f, key, text, meta->error))
             return false;
@@ -127,11 +127,11 @@ static bool parse_meta(qp_file *f, const qpi_json *meta) {
 static bool parse_header(qp_file *f, uint32_t part, const qpi_json *root, uint64_t data_bytes) {
     const char *key;
     json_t     *value;
-    if (!json_is_object(root->value)) {
+    if (!qpi_json_is(root->value, JSON_OBJECT)) {
         qpi_json_fail(root, QP_ERR_FORMAT, "expected an object, found %s", qpi_json_kind(root->value));
         return false;
     }
-    json_object_foreach(root->value, key, value) {
+    qpi_json_members(root->value, key, value) {
         qpi_json member = {.value = value, .parent = root, .key = key, .error = root->error};
         bool     ok = strcmp(key, "__metadata__") == 0 ? parse_meta(f, &member)
                                                        : parse_tensor(f, part, key, &member, data_bytes);

@@ -36,7 +36,7 @@ const char *qpi_config_text(qpi_config *c, const char *key, const char *fallback
 void qpi_config_only(qpi_config *c, const char *key, const char *text) {
     qpi_config_use(c, key);
     qpi_json at = qpi_json_member(&c->root, key);
-    if (!at.value || json_is_null(at.value)) return;
+    if (!at.value) return;
     char *found = json_dumps(at.value, JSON_ENCODE_ANY | JSON_COMPACT);
     if (found && strcmp(found, text))
         qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found %.80s, quipu can only do %s", found, text);
@@ -76,24 +76,24 @@ static const char *const rope_names[][2] = {
 static void read_rope_object(qpi_json object, json_t *out) {
     const char *key;
     json_t     *value;
-    if (!object.value || json_is_null(object.value)) return;
-    if (!json_is_object(object.value)) {
+    if (!object.value) return;
+    if (!qpi_json_is(object.value, JSON_OBJECT)) {
         qpi_json_fail(&object, QP_ERR_FORMAT, "expected an object, found %s", qpi_json_kind(object.value));
         return;
     }
-    json_object_foreach(object.value, key, value) {
+    qpi_json_members(object.value, key, value) {
         qpi_json    at = qpi_json_member(&object, key);
         const char *ours = NULL;
-        if (json_is_null(value)) continue;
+        if (qpi_json_is(value, JSON_NULL)) continue;
         if (!strcmp(key, "type") || !strcmp(key, "rope_type")) {
-            if (json_is_string(value)) json_object_set(out, "scaling", value);
+            if (qpi_json_is(value, JSON_STRING)) json_object_set(out, "scaling", value);
             else qpi_json_fail(&at, QP_ERR_FORMAT, "expected a string, found %s", qpi_json_kind(value));
             continue;
         }
         for (size_t i = 0; i < sizeof rope_names / sizeof rope_names[0]; i++)
             if (!strcmp(key, rope_names[i][0])) ours = rope_names[i][1];
         if (!ours) qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "unknown key: it may change the mathematics");
-        else if (!json_is_number(value) && !json_is_boolean(value))
+        else if (!qpi_json_is_number(value) && !qpi_json_is(value, JSON_TRUE) && !qpi_json_is(value, JSON_FALSE))
             qpi_json_fail(&at, QP_ERR_FORMAT, "expected a number, found %s", qpi_json_kind(value));
         else json_object_set(out, ours, value);
     }
@@ -138,8 +138,8 @@ static const char *const harmless[] = {
 bool qpi_config_finish(qpi_config *c) {
     const char *key;
     json_t     *value;
-    json_object_foreach(c->root.value, key, value) {
-        bool known = json_is_null(value) || json_is_false(value);
+    qpi_json_members(c->root.value, key, value) {
+        bool known = qpi_json_is(value, JSON_NULL) || qpi_json_is(value, JSON_FALSE);
         for (int i = 0; i < c->used_count && !known; i++) known = !strcmp(c->used[i], key);
         for (int i = 0; harmless[i] && !known; i++) known = fnmatch(harmless[i], key, 0) == 0;
         if (known) continue;

@@ -46,11 +46,11 @@ static bool read_settings(const builder *b, const char *role, const json_t *obje
     char        where[300];
     snprintf(where, sizeof where, "%s: %s", b->where, role);
     qpi_settings_init(s, part);
-    json_object_foreach((json_t *)object, key, value) {
+    qpi_json_members(object, key, value) {
         if (!strcmp(key, "type")) continue;
-        if (json_is_string(value)) qpi_settings_choose(ctx, s, where, key, json_string_value(value));
-        else if (json_is_number(value)) qpi_settings_set(ctx, s, where, key, json_number_value(value));
-        else if (json_is_boolean(value)) qpi_settings_set(ctx, s, where, key, json_is_true(value));
+        if (qpi_json_is(value, JSON_STRING)) qpi_settings_choose(ctx, s, where, key, json_string_value(value));
+        else if (qpi_json_is_number(value)) qpi_settings_set(ctx, s, where, key, json_number_value(value));
+        else if (json_is_boolean(value)) qpi_settings_set(ctx, s, where, key, qpi_json_is(value, JSON_TRUE));
         else qp_fail(ctx, QP_ERR_FORMAT, "%s: %s: expected a number, a boolean or a string", where, key);
     }
     return !qp_failed(ctx);
@@ -125,7 +125,7 @@ static const char *const known_keys[] = {
 
 static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high) {
     const json_t *value = json_object_get(b->stack, key);
-    int64_t       x = json_is_integer(value) ? json_integer_value(value) : -1;
+    int64_t       x = qpi_json_is(value, JSON_INTEGER) ? json_integer_value(value) : -1;
     if (x < low || x > high)
         qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: expected a whole number from %lld to %lld, found %lld", b->where, key,
                 (long long)low, (long long)high, (long long)x);
@@ -134,7 +134,7 @@ static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high)
 
 static double read_number(builder *b, const char *key, double fallback, double low, double high) {
     const json_t *value = json_object_get(b->stack, key);
-    double        x = json_is_number(value) ? json_number_value(value) : fallback;
+    double        x = qpi_json_is_number(value) ? json_number_value(value) : fallback;
     if (!(x >= low && x <= high))
         qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: %g, expected a number from %g to %g", b->where, key, x, low, high);
     return x;
@@ -144,7 +144,7 @@ static bool read_head(builder *b) {
     qp_model   *m = b->m;
     const char *key;
     json_t     *value;
-    json_object_foreach((json_t *)b->stack, key, value) {
+    qpi_json_members(b->stack, key, value) {
         bool known = false;
         for (int i = 0; known_keys[i] && !known; i++) known = !strcmp(known_keys[i], key);
         if (!known) qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: %s: unknown key", b->where, key);
@@ -183,16 +183,16 @@ static bool check_layers(const builder *b) {
     qp_ctx                  *ctx = b->m->ctx;
     int64_t                  total = 0;
     if (!list) return true;
-    if (!json_is_array(list)) return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers: expected a list", b->where), false;
+    if (!qpi_json_is(list, JSON_ARRAY)) return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers: expected a list", b->where), false;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *spec = json_array_get(list, i), *repeat = json_object_get(spec, "repeat");
         const char   *key;
         json_t       *value;
-        if (!json_is_object(spec) || (repeat && (!json_is_integer(repeat) || json_integer_value(repeat) < 1 ||
+        if (!qpi_json_is(spec, JSON_OBJECT) || (repeat && (!qpi_json_is(repeat, JSON_INTEGER) || json_integer_value(repeat) < 1 ||
                                                  json_integer_value(repeat) > b->m->layers)))
             return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers[%zu]: expected an object, its repeat from 1 to %lld", b->where,
                            i, (long long)b->m->layers), false;
-        json_object_foreach((json_t *)spec, key, value) {
+        qpi_json_members(spec, key, value) {
             bool known = false;
             for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) known |= !strcmp(key, keys[k]);
             if (!known) return qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: layers[%zu].%s: unknown key", b->where, i, key), false;
@@ -344,11 +344,11 @@ static bool build_further(builder *b) {
     json_t     *all = json_object_get(b->stack, "outputs"), *object;
     const char *name;
     if (!all) return true;
-    if (!json_is_object(all) || json_object_size(all) > QP_MAX_OUT)
+    if (!qpi_json_is(all, JSON_OBJECT) || json_object_size(all) > QP_MAX_OUT)
         return qp_fail(m->ctx, QP_ERR_FORMAT, "%s: outputs: expected an object of at most %d", b->where, QP_MAX_OUT), false;
     m->outputs = calloc(json_object_size(all) + 1, sizeof *m->outputs);
     if (!m->outputs) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
-    json_object_foreach(all, name, object) {
+    qpi_json_members(all, name, object) {
         char *kept = new_object(m, strlen(name) + 1);
         if (!kept || !build_output(b, object, name, strcpy(kept, name), &m->outputs[m->output_count])) return false;
         m->output_count++;
@@ -361,7 +361,7 @@ static bool build_outputs(builder *b) {
     qp_model     *m = b->m;
     const json_t *given = role_object(b, "output");
     const char   *name = type_of(given);
-    if (json_is_true(json_object_get(b->stack, "tie_word_embeddings")) && m->input.type->table)
+    if (qpi_json_is(json_object_get(b->stack, "tie_word_embeddings"), JSON_TRUE) && m->input.type->table)
         b->table = m->input.type->table(m->input.self);
     if (!name || strcmp(name, "none")) {
         json_t *usual = json_pack("{s:s}", "type", "lm");

@@ -28,17 +28,22 @@
 
 #define PATH 4096
 
-static bool join(qp_ctx *ctx, char path[PATH], const char *folder, const char *name) {
-    if (snprintf(path, PATH, "%s/%s", folder, name) < PATH) return true;
-    qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s.../%s", folder, name);
-    return false;
+/* Room is left behind `out` for the names of what states have in them. */
+static bool check_path(qp_ctx *ctx, const char *out) {
+    if (strlen(out) < PATH - 1000) return !qp_failed(ctx);
+    return !qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s...", out);
+}
+
+/* "", which nothing is called, where a name from a file is too long. */
+static void join(char path[PATH], const char *folder, const char *name) {
+    if (snprintf(path, PATH, "%s/%s", folder, name) >= PATH) path[0] = 0;
 }
 
 /* The folder that a link in out names; "" where there is no such link. */
 static bool read_link(qp_ctx *ctx, const char *out, const char *link, char name[64]) {
     char path[PATH];
     name[0] = 0;
-    if (!join(ctx, path, out, link)) return false;
+    join(path, out, link);
     ssize_t n = readlink(path, name, 63);
     if (n < 0 && errno == ENOENT) return true;
     if (n < 0) return qpi_fail_os(&ctx->error, path, "read the link"), false;
@@ -50,7 +55,7 @@ static bool read_link(qp_ctx *ctx, const char *out, const char *link, char name[
 
 bool qpi_state_exists(qp_ctx *ctx, const char *out) {
     char name[64];
-    return read_link(ctx, out, "latest", name) && name[0];
+    return check_path(ctx, out) && read_link(ctx, out, "latest", name) && name[0];
 }
 
 /* ---- Saving ---------------------------------------------------------------------------------- */
@@ -90,14 +95,14 @@ static json_t *describe_file(const char *path, qpi_error *e) {
 static void describe_files(qp_ctx *ctx, const char *folder, const char *part, json_t *files) {
     char           inner[PATH], path[PATH], name[300];
     struct dirent *entry;
-    struct stat    st;
-    if (!join(ctx, inner, folder, part)) return;
+    join(inner, folder, part);
     DIR *dir = opendir(inner);
     if (!dir) qpi_fail_os(&ctx->error, inner, "read");
     while (dir && !qp_failed(ctx) && (entry = readdir(dir))) {
         if (entry->d_name[0] == '.') continue;
         snprintf(name, sizeof name, "%s%s%s", part, *part ? "/" : "", entry->d_name);
-        if (!join(ctx, path, folder, name) || (stat(path, &st) == 0 && S_ISDIR(st.st_mode))) continue;
+        join(path, folder, name);
+        if (qpi_path_is_folder(path)) continue;
         json_t *about = describe_file(path, &ctx->error);
         if (about && json_object_set_new(files, name, about) != 0) qpi_fail_memory(&ctx->error, path);
     }
@@ -116,12 +121,13 @@ static qp_status save_manifest(qp_training_set *set, const char *folder, int64_t
     if (!files) qpi_fail_memory(&ctx->error, folder);
     if (files) describe_files(ctx, folder, "", files);
     if (files && set->ema) describe_files(ctx, folder, "ema", files);
-    if (qp_failed(ctx) || !join(ctx, path, folder, "train.json")) {
+    join(path, folder, "train.json");
+    const char *state = qp_failed(ctx) ? NULL : set->data ? qp_data_state(set->data) : "{}";
+    if (state) data = qpi_json_parse("data", state, strlen(state), &ctx->error);
+    if (!data) {
         json_decref(files);
         return qp_error_code(ctx);
     }
-    const char *state = set->data ? qp_data_state(set->data) : "{}";
-    if (state) data = json_loads(state, 0, NULL);
     json_t *all = json_pack("{s:i, s:I, s:I, s:I, s:s, s:s, s:f, s:o, s:o, s:o}", "version", 2, "step", (json_int_t)step,
                             "seed", (json_int_t)ctx->seed, "random_position", (json_int_t)ctx->random_position,
                             "optimizer", set->optim->type->name, "precision", qp_dtype_name(p->precision), "ema",
@@ -137,16 +143,15 @@ static qp_status save_manifest(qp_training_set *set, const char *folder, int64_t
 static qp_status save_model(qp_training_set *set, const char *folder) {
     qp_ctx *ctx = qp_model_ctx(set->model);
     char    path[PATH];
-    if (qp_model_save(set->model, folder) == QP_OK && set->tokenizer && join(ctx, path, folder, "tokenizer.json") &&
-        qp_tokenizer_save(ctx, set->tokenizer, path) != QP_OK)
-        return qp_error_code(ctx);
-    return qp_error_code(ctx);
+    qp_status status = qp_model_save(set->model, folder);
+    join(path, folder, "tokenizer.json");
+    return status || !set->tokenizer ? status : qp_tokenizer_save(ctx, set->tokenizer, path);
 }
 
 static qp_status save_ema(qp_training_set *set, const char *folder) {
-    qp_ctx   *ctx = qp_model_ctx(set->model);
-    char      path[PATH];
-    if (!set->ema || !join(ctx, path, folder, "ema")) return qp_error_code(ctx);
+    char path[PATH];
+    if (!set->ema) return QP_OK;
+    join(path, folder, "ema");
     qp_ema_swap(set->ema);
     qp_status status = save_model(set, path);
     qp_ema_swap(set->ema);
@@ -154,11 +159,12 @@ static qp_status save_ema(qp_training_set *set, const char *folder) {
 }
 
 static qp_status fill_folder(qp_training_set *set, const char *folder, int64_t step, const qpi_progress *p) {
-    qp_ctx *ctx = qp_model_ctx(set->model);
-    char    path[PATH];
-    if (save_model(set, folder) != QP_OK || save_ema(set, folder) != QP_OK) return qp_error_code(ctx);
-    if (!join(ctx, path, folder, "optimizer.safetensors") || save_optimizer(set, path) != QP_OK) return qp_error_code(ctx);
-    return save_manifest(set, folder, step, p);
+    char path[PATH];
+    join(path, folder, "optimizer.safetensors");
+    qp_status status = save_model(set, folder);
+    if (!status) status = save_ema(set, folder);
+    if (!status) status = save_optimizer(set, path);
+    return status ? status : save_manifest(set, folder, step, p);
 }
 
 /* The step of a state folder's name, -1 for other names. */
@@ -170,9 +176,10 @@ static int64_t step_of(const char *name) {
     return *end ? -1 : step;
 }
 
-static void remove_state(qp_ctx *ctx, const char *out, const char *name) {
+static void remove_state(const char *out, const char *name) {
     char folder[PATH];
-    if (join(ctx, folder, out, name)) qpi_folder_remove(folder);
+    join(folder, out, name);
+    qpi_folder_remove(folder);
 }
 
 /* The oldest state other than `best`, if `keep` newer ones are there; -1 if not. */
@@ -198,23 +205,24 @@ static void remove_old(qp_ctx *ctx, const char *out, int64_t newest, int keep) {
     if (keep <= 0 || !read_link(ctx, out, "best", best)) return;
     while ((step = superfluous(out, newest, keep, best)) > before) {
         snprintf(name, sizeof name, "step-%lld", (long long)step);
-        remove_state(ctx, out, name);
+        remove_state(out, name);
         before = step; /* not again where it could not be removed */
     }
 }
 
 /* What a killed run left: folders that never got their name. */
-static void remove_unfinished(qp_ctx *ctx, const char *out) {
+static void remove_unfinished(const char *out) {
     DIR           *dir = opendir(out);
     struct dirent *entry;
     while (dir && (entry = readdir(dir)))
-        if (qpi_name_is_temporary(entry->d_name)) remove_state(ctx, out, entry->d_name);
+        if (qpi_name_is_temporary(entry->d_name)) remove_state(out, entry->d_name);
     if (dir) closedir(dir);
 }
 
 static qp_status link_to(qp_ctx *ctx, const char *out, const char *link, const char *name) {
     char path[PATH];
-    if (join(ctx, path, out, link)) qpi_write_link(path, name, &ctx->error);
+    join(path, out, link);
+    qpi_write_link(path, name, &ctx->error);
     return qp_error_code(ctx);
 }
 
@@ -222,13 +230,14 @@ qp_status qpi_state_save(qp_training_set set, const char *out, int64_t step, int
     qp_ctx    *ctx = qp_model_ctx(set.model);
     char       name[48], latest[64], path[PATH];
     qpi_folder folder;
-    if (qp_failed(ctx)) return qp_error_code(ctx);
+    if (!check_path(ctx, out)) return qp_error_code(ctx);
     if (mkdir(out, 0777) != 0 && errno != EEXIST) return qpi_fail_os(&ctx->error, out, "make");
     snprintf(name, sizeof name, "step-%lld", (long long)step);
-    if (!join(ctx, path, out, name) || !read_link(ctx, out, "latest", latest)) return qp_error_code(ctx);
+    join(path, out, name);
+    if (!read_link(ctx, out, "latest", latest)) return qp_error_code(ctx);
     if (!strcmp(latest, name)) return QP_OK; /* saved already: what latest names is never touched */
-    remove_unfinished(ctx, out);
-    remove_state(ctx, out, name); /* of a run that was killed before latest named it */
+    remove_unfinished(out);
+    remove_state(out, name); /* of a run that was killed before latest named it */
     if (!qpi_folder_open(&folder, path, &ctx->error)) return qp_error_code(ctx);
     if (fill_folder(&set, folder.temporary, step, p) != QP_OK) {
         qpi_folder_abort(&folder);
@@ -254,9 +263,9 @@ static bool check_files(qp_ctx *ctx, const char *folder, const qpi_json *manifes
     json_t     *value;
     char        path[PATH];
     if (!qpi_json_object(manifest, "files", QPI_REQUIRED, &files)) return false;
-    json_object_foreach(files.value, key, value) {
+    qpi_json_members(files.value, key, value) {
         if (!qpi_name_is_plain(strncmp(key, "ema/", 4) ? key : key + 4)) return qpi_json_fail(&files, QP_ERR_FORMAT, "a name with a slash"), false;
-        if (!join(ctx, path, folder, key)) return false;
+        join(path, folder, key);
         json_t *found = describe_file(path, &ctx->error);
         bool    same = found && json_equal(found, value);
         json_decref(found);
@@ -271,7 +280,7 @@ static bool restore_optimizer(qp_training_set *set, const char *folder) {
     qp_ctx   *ctx = qp_model_ctx(set->model);
     char      path[PATH], name[256];
     qp_tensor t;
-    if (!join(ctx, path, folder, "optimizer.safetensors")) return false;
+    join(path, folder, "optimizer.safetensors");
     qp_file *file = qp_file_open(ctx, path, (qp_file_options){0});
     for (int i = 0; file && !qp_failed(ctx) && qp_optim_state(set->optim, i, name, &t); i++) {
         qp_scope s = qp_enter(ctx);
@@ -316,7 +325,7 @@ static bool read_numbers(qp_training_set *set, const qpi_json *manifest, const c
 
 static bool read_best(const qpi_json *manifest, qpi_progress *p) {
     qpi_json best = qpi_json_member(manifest, "best");
-    if (!best.value || json_is_null(best.value)) return true;
+    if (!best.value) return true;
     return qpi_json_object(manifest, "best", QPI_REQUIRED, &best) &&
            qpi_json_integer(&best, "step", QPI_REQUIRED, 1, INT64_MAX, &p->best_step) &&
            qpi_json_integer(&best, "waited", QPI_REQUIRED, 0, INT64_MAX, &p->waited) &&
@@ -328,7 +337,8 @@ static bool restore_weights(qp_training_set *set, const char *folder) {
     qp_ctx *ctx = qp_model_ctx(set->model);
     char    path[PATH];
     if (set->ema) {
-        if (!join(ctx, path, folder, "ema") || qp_model_load_weights(set->model, path) != QP_OK) return false;
+        join(path, folder, "ema");
+        if (qp_model_load_weights(set->model, path) != QP_OK) return false;
         qp_ema_swap(set->ema);
     }
     return !qp_failed(ctx) && qp_model_load_weights(set->model, folder) == QP_OK;
@@ -348,7 +358,7 @@ static bool restore_data(qp_training_set *set, const qpi_json *manifest) {
 static bool same_config(qp_training_set *set, const char *folder) {
     qp_ctx *ctx = qp_model_ctx(set->model);
     char    path[PATH];
-    if (!join(ctx, path, folder, "config.json")) return false;
+    join(path, folder, "config.json");
     json_t *saved = qpi_json_load(path, &ctx->error), *ours = NULL;
     if (saved) ours = qpi_json_parse("config", qp_model_config(set->model), strlen(qp_model_config(set->model)), &ctx->error);
     bool same = saved && ours && json_equal(saved, ours);
@@ -363,8 +373,9 @@ static qp_status restore(qp_training_set set, const char *out, int64_t *step, co
     char    latest[64], folder[PATH], path[PATH];
     numbers n;
     *step = 0;
-    if (qp_failed(ctx) || !read_link(ctx, out, "latest", latest) || !latest[0]) return qp_error_code(ctx);
-    if (!join(ctx, folder, out, latest) || !join(ctx, path, folder, "train.json")) return qp_error_code(ctx);
+    if (!check_path(ctx, out) || !read_link(ctx, out, "latest", latest) || !latest[0]) return qp_error_code(ctx);
+    join(folder, out, latest);
+    join(path, folder, "train.json");
     json_t *json = qpi_json_load(path, &ctx->error);
     if (!json) return qp_error_code(ctx);
     qpi_json manifest = qpi_json_root(path, json, &ctx->error);
