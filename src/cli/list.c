@@ -84,7 +84,7 @@ static json_t *presets(void) {
     json_t *all = json_array();
     for (int i = 0; qpi_presets[i]; i++) {
         json_t *o = item(qpi_presets[i]->name, qpi_presets[i]->source, NULL);
-        if (o) json_object_set_new(o, "config", json_loads(qpi_presets[i]->defaults, 0, NULL));
+        if (o) json_object_set_new(o, "config", qpi_json_parse("preset", qpi_presets[i]->defaults, strlen(qpi_presets[i]->defaults), NULL));
         json_array_append_new(all, o);
     }
     return all;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "format/buffer.h"
 
 struct cli {
     const cli_verb *verb;
@@ -130,6 +131,37 @@ static void add_to_list(cli *c, int option, const char *text) {
     }
     c->list_option[at] = option;
     c->list[at] = text;
+}
+
+/* ---- The command as given ------------------------------------------------------------------------------ */
+
+static void put_word(qpi_buffer *b, const char *word) {
+    bool plain = word[0] && !word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:=,+%@-")];
+    qpi_buffer_put_text(b, plain ? " " : " '");
+    for (; *word; word++)
+        if (*word == '\'') qpi_buffer_put_text(b, "'\\''");
+        else qpi_buffer_put(b, word, 1);
+    if (!plain) qpi_buffer_put_text(b, "'");
+}
+
+char *cli_command(const cli *c) {
+    qpi_buffer        b = {0};
+    const cli_option *o;
+    int               n;
+    qpi_buffer_put_text(&b, "quipu");
+    put_word(&b, c->verb->name);
+    for (int i = 0; (o = cli_option_at(c->verb, i)); i++) {
+        if (!cli_given(c, o->name)) continue;
+        qpi_buffer_put_text(&b, " --");
+        qpi_buffer_put_text(&b, o->name);
+        const char **list = cli_list(c, o->name, &n);
+        for (int k = 0; k < n; k++) put_word(&b, list[k]);
+        if (!n && o->kind != CLI_FLAG) put_word(&b, c->given[i]);
+    }
+    for (int i = 0; i < c->argument_count; i++) put_word(&b, c->arguments[i]);
+    if (qpi_buffer_put(&b, "", 1)) return b.data;
+    qpi_buffer_free(&b);
+    return NULL;
 }
 
 /* ---- Messages --------------------------------------------------------------------------------------- */

@@ -8,20 +8,15 @@
 #include <jansson.h>
 
 #include "core/core.h"
-#include "format/buffer.h"
+#include "format/json.h"
 #include "format/os.h"
 #include "format/writer.h"
 
 /* ---- Text ----------------------------------------------------------------------------------------- */
 
-typedef struct {
-    qpi_buffer text;
-    bool       failed;
-} html;
+typedef qpi_buffer html;
 
-static void put(html *h, const char *text) {
-    h->failed = h->failed || !qpi_buffer_put(&h->text, text, strlen(text));
-}
+static void put(html *h, const char *text) { qpi_buffer_put_text(h, text); }
 
 static void putf(html *h, const char *format, ...) QP_PRINTF(2, 3);
 static void putf(html *h, const char *format, ...) {
@@ -43,6 +38,7 @@ static void put_escaped(html *h, const char *text) {
         case '>': put(h, "&gt;"); break;
         case '"': put(h, "&quot;"); break;
         case '\'': put(h, "&#39;"); break;
+        case '\r': break;
         default: put(h, (unsigned char)*text < 32 && !strchr("\n\t", *text) ? "&#xFFFD;" : one);
         }
     }
@@ -95,7 +91,7 @@ static bool history_read(history *t, const char *path, qp_ctx *ctx) {
     bool  ok = true;
     if (!file) return qpi_fail_os(&ctx->error, path, "open"), false;
     while (ok && fgets(line, sizeof line, file)) {
-        json_t *value = json_loads(line, 0, NULL);
+        json_t *value = qpi_json_parse(path, line, strlen(line), NULL);
         if (value) ok = history_add(t, value);
         json_decref(value);
     }
@@ -107,6 +103,7 @@ static bool history_read(history *t, const char *path, qp_ctx *ctx) {
 /* ---- Curves ----------------------------------------------------------------------------------------- */
 
 #define MOST_POINTS 600
+#define MOST_SAMPLES 8
 enum { WIDTH = 760, HEIGHT = 260, LEFT = 64, RIGHT = 24, TOP = 14, BOTTOM = 34 };
 
 typedef struct {
@@ -135,14 +132,15 @@ static curve thin(const history *t, int column) {
     return c;
 }
 
-/* A running mean over about a thirtieth of the points. */
+/* Means over about a thirtieth of the points around each. */
 static curve smooth(const curve *from) {
-    curve  c = *from;
-    double keep = 1 - 1 / (1 + (double)c.n / 30), sum = 0, weight = 0;
+    curve c = *from;
+    int   reach = c.n / 60;
     for (int i = 0; i < c.n; i++) {
-        sum = keep * sum + (1 - keep) * from->y[i];
-        weight = keep * weight + (1 - keep);
-        c.y[i] = sum / weight;
+        int    near = i < reach ? i : reach, side = c.n - 1 - i < near ? c.n - 1 - i : near;
+        double sum = 0;
+        for (int k = i - side; k <= i + side; k++) sum += from->y[k];
+        c.y[i] = sum / (2 * side + 1);
     }
     return c;
 }
@@ -276,6 +274,7 @@ static const char head[] =
     "var(--ink);\n"
     "  font: 16px/1.5 system-ui, sans-serif; }\n"
     "h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }\n"
+    "h3 { font-size: .9rem; font-weight: normal; color: var(--soft); margin: 1rem 0 .3rem; }\n"
     "p { color: var(--soft); margin: 0; }\n"
     "dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: "
     "1.4rem 0; }\n"
@@ -347,10 +346,35 @@ static void put_machine(html *h, qp_ctx *ctx) {
         found = true;
     }
     if (file) fclose(file);
-    putf(h, "%d threads, %s</pre>\n", s.threads, isas[s.isa]);
+    putf(h, "%d threads, %s\nquipu %s</pre>\n", s.threads, isas[s.isa], qp_version());
 }
 
-static void put_page(html *h, qp_model *m, const history *t, int sample_count, const report_sample *samples) {
+/* The first sample and the newest ones. */
+static void put_samples(html *h, const json_t *samples) {
+    size_t n = json_array_size(samples);
+    bool   given = json_string_length(json_object_get(json_array_get(samples, 0), "prompt"));
+    if (n) put(h, "<h2>What it writes</h2>\n");
+    if (given) put(h, "<p>It was given the words in bold, the first of the validation data.</p>\n");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *line = json_array_get(samples, i);
+        if (i > 0 && i + MOST_SAMPLES <= n) continue;
+        putf(h, "<h3>After step %lld</h3><pre><b>", (long long)json_integer_value(json_object_get(line, "step")));
+        const char *prompt = json_string_value(json_object_get(line, "prompt")),
+                   *text = json_string_value(json_object_get(line, "text"));
+        put_escaped(h, prompt ? prompt : "");
+        put(h, "</b>");
+        put_escaped(h, text ? text : "");
+        put(h, "</pre>\n");
+    }
+}
+
+static void put_text(html *h, const char *title, const char *text) {
+    putf(h, "<h2>%s</h2>\n<pre>", title);
+    put_escaped(h, text);
+    put(h, "</pre>\n");
+}
+
+static void put_page(html *h, qp_model *m, const history *t, const char *command, const json_t *samples) {
     qp_model_info info = qp_model_info_of(m);
     put(h, head);
     put(h, "<h1>");
@@ -370,34 +394,31 @@ static void put_page(html *h, qp_model *m, const history *t, int sample_count, c
     put_one(h, t, RATE, "Learning rate");
     put_one(h, t, NORM, "Norm of the gradient, before clipping");
     put_one(h, t, SPEED, "Tokens per second");
-    if (sample_count) put(h, "<h2>What it writes</h2>\n");
-    for (int i = 0; i < sample_count; i++) {
-        putf(h, "<p>after step %lld</p><pre>", (long long)samples[i].step);
-        put_escaped(h, samples[i].text);
-        put(h, "</pre>\n");
-    }
+    put_samples(h, samples);
     put_machine(h, qp_model_ctx(m));
-    put(h, "<h2>Config</h2>\n<pre>");
-    put_escaped(h, qp_model_config(m));
-    put(h, "</pre>\n</body></html>\n");
+    put_text(h, "Command", command ? command : "");
+    put_text(h, "Config", qp_model_config(m));
+    put(h, "</body></html>\n");
 }
 
-bool report_write(qp_model *m, const char *out, int sample_count, const report_sample *samples) {
-    qp_ctx *ctx = qp_model_ctx(m);
-    char    path[4096];
-    history t = {0};
-    html    h = {0};
+bool report_write(qp_model *m, const cli *c, const json_t *samples) {
+    qp_ctx     *ctx = qp_model_ctx(m);
+    const char *out = cli_text(c, "out");
+    char        path[4096], *command = cli_command(c);
+    history     t = {0};
+    html        h = {.failed = !command};
     if (snprintf(path, sizeof path, "%s/log.jsonl", out) >= (int)sizeof path)
-        return qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s...", out), false;
-    if (history_read(&t, path, ctx)) {
-        put_page(&h, m, &t, sample_count, samples);
+        qp_fail(ctx, QP_ERR_ARGUMENT, "the path is too long: %.60s...", out);
+    else if (history_read(&t, path, ctx)) {
+        put_page(&h, m, &t, command, samples);
         snprintf(path, sizeof path, "%s/report.html", out);
         if (h.failed)
             qpi_fail_memory(&ctx->error, path);
         else
-            qpi_write_file(path, h.text.data, h.text.count, &ctx->error);
+            qpi_write_file(path, h.data, h.count, &ctx->error);
     }
+    free(command);
     history_free(&t);
-    qpi_buffer_free(&h.text);
+    qpi_buffer_free(&h);
     return !qp_failed(ctx);
 }

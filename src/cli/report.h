@@ -2,14 +2,12 @@
 #ifndef QUIPU_CLI_REPORT_H
 #define QUIPU_CLI_REPORT_H
 
+#include <jansson.h>
+
 #include "cli/cli.h"
 
-typedef struct {
-    int64_t step;
-    char   *text;
-} report_sample;
-
-/* From out/log.jsonl, the model and samples of text. False after storing an error in its context. */
-bool report_write(qp_model *m, const char *out, int sample_count, const report_sample *samples);
+/* From out/log.jsonl of --out, the model, the command and samples of text (cli_samples). False after
+ * storing an error in the model's context. */
+bool report_write(qp_model *m, const cli *c, const json_t *samples);
 
 #endif

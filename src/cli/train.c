@@ -10,9 +10,8 @@
 #include "cli/cli.h"
 #include "cli/json.h"
 #include "cli/report.h"
-#include "format/utf8.h"
-
-#define MOST_SAMPLES 8
+#include "cli/samples.h"
+#include "format/json.h"
 
 typedef struct {
     cli            *c;
@@ -23,8 +22,7 @@ typedef struct {
     qp_train_event  last;
     double          first_loss, best_validation, started;
     int64_t         best_step, tokens;
-    report_sample   samples[MOST_SAMPLES]; /* the first and the newest ones */
-    int             sample_count;
+    cli_samples     samples;
     bool            talks;
 } training;
 
@@ -51,7 +49,7 @@ static bool set_key(training *t, json_t *config, const char *pair) {
         }
         object = inner;
     }
-    json_t *value = json_loads(equals + 1, JSON_DECODE_ANY, NULL);
+    json_t *value = qpi_json_parse("--set", equals + 1, strlen(equals + 1), NULL);
     if (!value) value = json_string(equals + 1);
     if (!value || json_object_set_new(object, name, value) != 0) {
         cli_error("--set %s: not UTF-8", pair);
@@ -66,12 +64,12 @@ static json_t *read_config(training *t, const qp_tokenizer *tokenizer, int64_t l
     const char *preset = cli_text(t->c, "preset"), *path = cli_text(t->c, "config");
     json_t     *config = NULL;
     if (path) {
-        json_error_t error;
-        config = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-        if (!config) cli_error("%s: line %d: %s", path, error.line, error.text);
+        qpi_error error = {0};
+        config = qpi_json_load(path, &error);
+        if (!config) cli_error("%s", error.text);
     } else {
         const char *text = qp_preset_config(preset);
-        config = text ? json_loads(text, 0, NULL) : NULL;
+        config = text ? qpi_json_parse(preset, text, strlen(text), NULL) : NULL;
         if (!config) cli_error("no preset \"%s\" (see `quipu list presets`)", preset);
     }
     if (config && !json_is_object(config)) {
@@ -140,75 +138,12 @@ static qp_tokenizer *make_tokenizer(training *t, int count, const char **files) 
     return qp_tokenizer_train(t->ctx, count, files, (qp_bpe_options){.size = cli_int(t->c, "vocab")});
 }
 
-/* ---- Samples of text -------------------------------------------------------------------------------- */
-
-static bool add_text(void *user, const char *text, size_t bytes) {
-    qp_text *all = user;
-    char    *p = realloc(all->data, all->count + bytes + 1);
-    if (!p) return false;
-    memcpy(p + all->count, text, bytes);
-    p[all->count += bytes] = 0;
-    all->data = p;
-    return true;
-}
-
-/* Bytes that are no UTF-8 become U+FFFD: what readers of samples expect. */
-static char *readable(const qp_text *text) {
-    char  *out = malloc(3 * text->count + 1);
-    size_t n = 0;
-    for (size_t i = 0, m; out && i < text->count; i += m) {
-        m = qpi_utf8_valid(text->data + i, text->count - i);
-        memcpy(out + n, m ? text->data + i : "\xEF\xBF\xBD", m ? m : 3);
-        n += m ? m : 3;
-        if (!m) m = 1;
-    }
-    if (out) out[n] = 0;
-    return out;
-}
-
-/* What the model writes on its own, NULL where it has no step form. Random draws of the training
- * go on as if nothing had been written. */
-static char *write_sample(training *t, int64_t step) {
-    const qp_tokenizer *tokenizer = t->set.tokenizer;
-    int64_t             positions = qp_model_info_of(t->set.model).positions, tokens = positions < 161 ? positions - 1 : 160;
-    int32_t             first = qp_tokenizer_end(tokenizer);
-    uint64_t            random = qp_random_position(t->ctx);
-    qp_text             text = {0};
-    qp_generation       result;
-    if (tokens < 1 || qp_failed(t->ctx)) return NULL;
-    qp_set_training(qp_model_module(t->set.model), false);
-    if (t->set.ema) qp_ema_swap(t->set.ema);
-    qp_session         *session = qp_session_new(t->set.model, 1, tokens + 1, (qp_session_options){0});
-    qp_generate_options options = {.max_tokens = tokens,
-                                   .sampling = {.temperature = 0.8, .top_p = 0.95},
-                                   .seed = (uint64_t)step,
-                                   .on_text = add_text,
-                                   .user = &text};
-    if (session && qp_generate(session, tokenizer, (int32_t[]){first >= 0 ? first : 0}, 1, options, &result) != QP_OK)
-        text.count = 0; /* the error is stored */
-    if (!session && qp_error_code(t->ctx) == QP_ERR_UNSUPPORTED) qp_clear(t->ctx);
-    qp_session_close(session);
-    if (t->set.ema) qp_ema_swap(t->set.ema);
-    qp_set_training(qp_model_module(t->set.model), true);
-    qp_set_random(t->ctx, (uint64_t)cli_int(t->c, "seed"), random);
-    char *sample = text.count ? readable(&text) : NULL;
-    free(text.data);
-    return sample;
-}
+/* ---- Progress -------------------------------------------------------------------------------------- */
 
 static void sample(training *t, int64_t step) {
-    char *text = write_sample(t, step);
-    if (!text) return;
-    if (t->board) qp_board_text(t->board, "sample", step, text);
-    if (t->sample_count == MOST_SAMPLES) { /* the second makes room */
-        free(t->samples[1].text);
-        memmove(&t->samples[1], &t->samples[2], (MOST_SAMPLES - 2) * sizeof t->samples[0]);
-        t->sample_count--;
-    }
-    t->samples[t->sample_count++] = (report_sample){step, text};
+    const json_t *line = cli_samples_add(&t->samples, step);
+    if (line && t->board) qp_board_text(t->board, "sample", step, json_string_value(json_object_get(line, "text")));
 }
-
-/* ---- Progress -------------------------------------------------------------------------------------- */
 
 static bool on_step(void *user, const qp_train_event *e) {
     training *t = user;
@@ -361,6 +296,7 @@ static int train(training *t) {
         fprintf(stderr, "%s, %lld parameters, %lld batches an epoch\n", qp_model_info_of(t->set.model).model_type,
                 (long long)qp_model_info_of(t->set.model).parameters, (long long)qp_data_batches(t->set.data));
     open_board(t);
+    cli_samples_open(&t->samples, &t->set, (uint64_t)cli_int(t->c, "seed"), cli_text(t->c, "out"), resumed_step(t));
     t->progress = cli_progress_start(t->c, schedule.steps);
     qp_status status = qp_train(t->set, (qp_train_options){.schedule = schedule,
                                                            .accumulate = cli_int(t->c, "accumulate"),
@@ -377,11 +313,11 @@ static int train(training *t) {
                                                            .on_step = on_step,
                                                            .user = t});
     cli_progress_end(&t->progress);
-    if (status == QP_ERR_CANCELLED) return interrupted(t);
     if (!status && t->tokens) sample(t, t->last.step);
-    if (!status && t->tokens) report_write(t->set.model, cli_text(t->c, "out"), t->sample_count, t->samples);
-    for (int i = 0; i < t->sample_count; i++) free(t->samples[i].text);
+    if (!status && t->tokens) report_write(t->set.model, t->c, t->samples.lines);
+    cli_samples_close(&t->samples);
     qp_board_close(t->board);
+    if (status == QP_ERR_CANCELLED) return interrupted(t);
     return qp_failed(t->ctx) ? cli_failed(t->ctx) : report(t, t->set.model);
 }
 

@@ -26,6 +26,28 @@ static void test_report(void **state) {
     const char *outside[] = {"<script", "http:", "https:", "src=", "url(", "@import", "nan", "inf\""};
     for (int i = 0; i < 8; i++)
         if (strstr(page, outside[i])) fail_msg("the report holds \"%s\"", outside[i]);
+    assert_non_null(strstr(page, " --steps 20 --batch 2 ")); /* the command, for a shell */
+    assert_non_null(strstr(page, "--out &#39;"));
+    free(page);
+}
+
+/* Samples of before a resume stay, those behind the state that it goes on from go. */
+static void test_samples(void **state) {
+    (void)state;
+    write_data();
+    expect_success(TRAIN("--out", "%/w", "--steps", "6", "--sample-every", "2", "--save-every", "3", "--quiet"));
+    size_t bytes;
+    char  *lines = read_file(in_folder("w/samples.jsonl"), &bytes), *page;
+    assert_non_null(strstr(lines, "{\"step\":2,\"prompt\":\""));
+    assert_non_null(strstr(lines, "{\"step\":6,"));
+    free(lines);
+    write_file("w/samples.jsonl", "{\"step\":2,\"prompt\":\"<p>\",\"text\":\"two\"}\n{\"step\":5,\"text\":7}\n"
+                                  "{\"step\":99,\"prompt\":\"\",\"text\":\"later\"}\n{\"step\":4,\"te", 111);
+    expect_success(TRAIN("--out", "%/w", "--steps", "8", "--resume", "--sample-every", "100", "--quiet"));
+    page = read_file(in_folder("w/report.html"), &bytes);
+    assert_non_null(strstr(page, "After step 2</h3><pre><b>&lt;p&gt;</b>two</pre>"));
+    assert_non_null(strstr(page, "After step 8"));
+    assert_null(strstr(page, "later"));
     free(page);
 }
 
@@ -86,7 +108,7 @@ static void test_other_options(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_report), cmocka_unit_test(test_tensorboard),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_report), cmocka_unit_test(test_samples), cmocka_unit_test(test_tensorboard),
                                        cmocka_unit_test(test_keep), cmocka_unit_test(test_usage), cmocka_unit_test(test_other_options)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -30,6 +30,6 @@ for package in libquipu0.1 quipu; do
     done
 done
 dpkg-deb --ctrl-tarfile "$folder"/libquipu0.1_*.deb | tar -xO ./postinst | grep -q ldconfig || fail "installing runs no ldconfig"
-for file in man/man1/quipu.1 bash-completion/completions/quipu zsh/site-functions/_quipu fish/vendor_completions.d/quipu.fish; do
+for file in man/man1/quipu.1 bash-completion/completions/quipu zsh/vendor-completions/_quipu fish/vendor_completions.d/quipu.fish; do
     [ -s "$work/usr/share/$file" ] || fail "no $file"
 done
