@@ -201,7 +201,7 @@ QP_API qp_dtype qp_dtype_of(qp_tensor t);
  * copies all elements in C order, converted to dtype, into out (count elements, which must
  * be qp_count(t)). qp_write: the reverse, into t itself, and counts as a change of t. */
 QP_API double    qp_item(qp_tensor t);
-QP_API qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count);
+QP_API QP_MUST_CHECK qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count);
 QP_API qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count);
 
 /* The elements themselves if t is on the CPU and contiguous, otherwise NULL (an error); valid

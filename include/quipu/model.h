@@ -71,7 +71,8 @@ QP_API const char *qp_model_config(qp_model *m);
  *     positions  i64 [B, T] or [1, T]. Optional: 0, 1, .. T - 1
  *     segments   i64 [B, T]: positions see their own segment only. Optional
  *     lengths    i64 [B]: keys of row b beyond it are not there. Optional
- *     others     what parts ask for by name (qp_sequence_get)
+ *     others     what parts ask for by name (qp_sequence_get); one that no part asks for is an
+ *                ARGUMENT error
  * Fields of what comes out:
  *     hidden     [B, T, D], the last norm's output
  *     logits     [B, T, V], without labels, where the model has an output

@@ -64,6 +64,7 @@ typedef struct {
     /* behind qp_sequence_get and qp_sequence_add */
     const qp_record *in, *before; /* what the caller gave; what earlier layers added */
     qp_record       *out;         /* what this layer adds */
+    uint32_t        *asked;       /* bit i: somebody asked for field i of in; NULL: not watched */
 } qp_sequence;
 
 /* A field by name: what this layer or an earlier one has added, otherwise what the caller of
@@ -239,7 +240,7 @@ QP_API const qp_part *qp_part_find(qp_ctx *ctx, qp_part_kind kind, const char *n
 
 /* Makes a host program's part known to ctx. The descriptor (part = &mine.part) must outlive ctx.
  * ARGUMENT: the name is taken or empty, or a function is missing. */
-QP_API qp_status qp_register_part(qp_ctx *ctx, qp_part_kind kind, const qp_part *part);
+QP_API QP_MUST_CHECK qp_status qp_register_part(qp_ctx *ctx, qp_part_kind kind, const qp_part *part);
 
 #ifdef __cplusplus
 }

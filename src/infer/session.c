@@ -263,8 +263,8 @@ static qp_tensor run(qp_session *s, qp_tensor ids, const call *c) {
     if (c->parents) sequence.mask.parents = integers(s, 2, c->B, c->T, c->parents);
     gather(s, c, sequence.mask.rows);
     qp_tensor hidden = qpi_stack_forward(s->m, ids, &sequence, &all, s->now);
-    if (!qp_failed(ctx)) qp_read(ids, QP_I32, s->ids, c->B * c->T);
-    return hidden;
+    bool known = !qp_failed(ctx) && qp_read(ids, QP_I32, s->ids, c->B * c->T) == QP_OK;
+    return known ? hidden : qpi_poison(ctx);
 }
 
 /* Adds the positions; c says where they are. */

@@ -245,20 +245,33 @@ static bool has_logits(qp_model *m) {
 
 typedef enum { HIDDEN, OUTPUTS, LOSS } wanted;
 
+/* A field that nobody asked for is a mistake: a name misspelt, or a model that has no use for it. */
+static void check_fields(qp_model *m, const qp_record *in, uint32_t asked) {
+    static const char *const own[] = {"input_ids", "labels", "positions", "segments", "lengths"};
+    for (int i = 0; i < in->count; i++) {
+        bool known = asked >> i & 1;
+        for (size_t k = 0; k < sizeof own / sizeof *own; k++) known |= !strcmp(in->names[i], own[k]);
+        if (!known) qp_fail(m->ctx, QP_ERR_ARGUMENT, "model: no part of it asks for the field \"%.60s\"", in->names[i]);
+    }
+}
+
 static qp_record run(qp_model *m, const qp_record *in, wanted what) {
     qp_record out = {0}, all = {0};
     qp_tensor ids = qp_record_get(in, "input_ids"), labels = qp_record_get(in, "labels");
     if (qp_failed(m->ctx) || !check_ids(m, ids, what == LOSS ? labels : QP_NONE)) return out;
     if (what == LOSS && !has_logits(m)) return out;
     qp_scope    scope = qp_enter(m->ctx);
+    uint32_t    asked = 0;
     qp_sequence s = sequence_of(m, in, qp_size(ids, 1));
-    qp_tensor   hidden = qpi_stack_forward(m, ids, &s, &all, NULL);
+    s.asked = &asked;
+    qp_tensor hidden = qpi_stack_forward(m, ids, &s, &all, NULL);
     for (int i = 0; i < all.count; i++)
         if (!strncmp(all.names[i], "aux.", 4) || !strncmp(all.names[i], "stat.", 5))
             qp_record_set(&out, all.names[i], all.tensors[i]);
     if (what == OUTPUTS) read_outputs(m, hidden, &s, &out);
     else if (what == LOSS) qp_record_set(&out, "loss", whole_loss(m, hidden, labels, &s, &out));
     qp_record_set(&out, "hidden", hidden);
+    check_fields(m, in, asked);
     if (qp_failed(m->ctx)) out.count = 0;
     qp_return_many(scope, out.tensors, out.count);
     return out;

@@ -88,7 +88,8 @@ typedef struct {
     qp_position          position;
     qp_module           *module;
     /* gradient checkpoints: names of the fields that it saw and added */
-    const char          *asked[QP_MAX_IN], *added[QP_MAX_OUT];
+    const char          *seen[QP_MAX_IN], *added[QP_MAX_OUT];
+    uint32_t            *asked; /* where the running forward pass notes what is asked for */
 } qpi_layer;
 
 /* Parts with their objects. */

@@ -421,11 +421,11 @@ static void run_again(const void *data, const qp_tensor *xs, qp_tensor *ys) {
     const rerun *r = data;
     qp_record    in = {.count = r->in}, before = {.count = r->before}, out = {0};
     qp_sequence  s = {.positions = xs[POSITIONS], .length = r->length, .dropout = r->dropout, .in = &in,
-                      .before = &before, .mask = {.segments = xs[SEGMENTS], .lengths = xs[LENGTHS]}};
+                      .before = &before, .asked = r->layer->asked, .mask = {.segments = xs[SEGMENTS], .lengths = xs[LENGTHS]}};
     for (int i = 0; i < r->in + r->before; i++) {
         qp_record *to = i < r->in ? &in : &before;
         int        k = i < r->in ? i : i - r->in;
-        to->names[k] = r->layer->asked[i];
+        to->names[k] = r->layer->seen[i];
         to->tensors[k] = xs[FIELDS + i];
     }
     ys[0] = run_layer(r->layer, xs[X], &s, &out, NULL);
@@ -448,10 +448,12 @@ static qp_tensor run_checkpointed(qpi_layer *l, qp_tensor x, const qp_sequence *
     for (int i = 0; i < fields; i++) {
         const qp_record *from = i < r.in ? s->in : s->before;
         int              k = i < r.in ? i : i - r.in;
-        l->asked[i] = from->names[k];
+        l->seen[i] = from->names[k];
         xs[FIELDS + i] = from->tensors[k];
     }
+    l->asked = s->asked;
     qp_checkpoint(x.ctx, run_again, &r, sizeof r, FIELDS + fields, xs, QP_MAX_OUT, ys);
+    l->asked = NULL;
     for (int i = 1; i < QP_MAX_OUT && !qp_failed(x.ctx) && !qp_is_none(ys[i]); i++)
         qp_record_set(out, l->added[i - 1], ys[i]);
     return ys[0];

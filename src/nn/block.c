@@ -78,6 +78,8 @@ void qp_state_set(qp_state *state, int i, qp_tensor value) {
 qp_tensor qp_sequence_get(const qp_sequence *s, const char *name) {
     const qp_record *places[] = {s->out, s->before, s->in};
     qp_tensor        t = QP_NONE;
+    for (int i = 0; s->asked && i < s->in->count; i++)
+        if (!strcmp(s->in->names[i], name)) *s->asked |= UINT32_C(1) << i;
     for (int i = 0; i < 3 && qp_is_none(t); i++)
         if (places[i]) t = qp_record_get(places[i], name);
     return t;

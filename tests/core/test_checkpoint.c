@@ -10,7 +10,7 @@ typedef struct {
 
 static qp_tensor noise(qp_ctx *ctx) {
     double key[2];
-    qp_read(qpi_random_key(ctx), QP_F64, key, 2);
+    assert_int_equal(qp_read(qpi_random_key(ctx), QP_F64, key, 2), QP_OK);
     return qp_scalar(ctx, QP_F64, 1 + 0.001 * key[1]);
 }
 

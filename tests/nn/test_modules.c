@@ -192,7 +192,8 @@ static qp_tensor mean_over(const mean *m, qp_tensor x, qp_tensor residual, qp_te
 static qp_tensor mean_forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     qp_tensor end, zero = qp_zeros(x.ctx, qp_dtype_of(x), 3, (int64_t[]){qp_size(x, 0), 1, qp_size(x, 2)});
     qp_tensor y = mean_over(self, x, residual, zero, &end);
-    qp_sequence_add(s, "aux.mean", qp_mean(qp_square(end), 0, NULL, false));
+    qp_tensor aux = qp_mean(qp_square(end), 0, NULL, false), more = qp_sequence_get(s, "mean_bias");
+    qp_sequence_add(s, "aux.mean", qp_is_none(more) ? aux : qp_add(aux, more));
     qp_sequence_add(s, "stat.mean", end);
     return y;
 }
@@ -275,6 +276,21 @@ static void records_go_through(void **state) {
     qp_record_set(&in, "positions", qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T}));
     out = qp_forward(m, in);
     expect_well(ctx);
+    qp_record_set(&in, "segment", qp_zeros(ctx, QP_I64, 2, (int64_t[]){B, T}));
+    for (int again = 0; again < 2; again++) { /* nobody asks for that */
+        qp_set_grad_checkpoint(m, again);
+        assert_int_equal(qp_forward(m, in).count, 0);
+        expect_error(ctx, QP_ERR_ARGUMENT, "asks for the field \"segment\"");
+    }
+    qp_record_set(&in, "segment", QP_NONE);
+    for (int again = 0; again < 2; again++) { /* but mean does for this */
+        qp_set_grad_checkpoint(m, again);
+        qp_record_set(&in, "mean_bias", qp_full(ctx, QP_F32, 0, NULL, 3));
+        qp_record other = qp_forward(m, in);
+        expect_well(ctx);
+        assert_true(qp_item(qp_sub(qp_record_get(&other, "aux.mean"), qp_record_get(&out, "aux.mean"))) > 2);
+        qp_record_set(&in, "mean_bias", QP_NONE);
+    }
     qp_record_set(&in, "input_ids", qp_arange(ctx, QP_I64, T));
     assert_int_equal(qp_forward(m, in).count, 0);
     expect_error(ctx, QP_ERR_SHAPE, "expected [B, T]");

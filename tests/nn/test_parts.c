@@ -84,7 +84,7 @@ static void check_gradients(qp_model *m, const char *what) {
             int64_t n = qp_count(params.entries[i].tensor);
             double *x = qp_data_write(params.entries[i].tensor), *g = calloc((size_t)n, sizeof *g), worst = 0, scale = 0;
             qp_tensor grad = qp_grad_of(params.entries[i].tensor);
-            if (!qp_is_none(grad)) qp_read(grad, QP_F64, g, n);
+            if (!qp_is_none(grad)) assert_int_equal(qp_read(grad, QP_F64, g, n), QP_OK);
             for (int64_t j = 0; j < n; j++) {
                 scale = fmax(scale, fabs(g[j]));
                 if (pass) worst = fmax(worst, fabs(g[j] - difference(m, &x[j])));
@@ -108,7 +108,7 @@ static void check_causality(qp_model *m, const char *what) {
     for (int cut = 1; cut < T; cut++) {
         int64_t   ids[B * T];
         qp_tensor changed = ids_of(m->ctx, 0, T);
-        qp_read(changed, QP_I64, ids, B * T);
+        assert_int_equal(qp_read(changed, QP_I64, ids, B * T), QP_OK);
         for (int i = 0; i < B * T; i++)
             if (i % T >= cut) ids[i] = (ids[i] + 1) % V;
         qp_write(changed, QP_I64, ids, B * T);

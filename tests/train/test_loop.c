@@ -318,13 +318,13 @@ static void test_ema(void **state) {
     qp_tensor     w = params.entries[0].tensor;
     double        expected, first, now, mean;
     watch         watched = {0};
-    qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &first, 1);
+    assert_int_equal(qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &first, 1), QP_OK);
     s.set.ema = qp_ema_new(s.set.model, 0.25);
     assert_non_null(s.set.ema);
     expected = first;
     for (int step = 1; step <= 4; step++) {
         check(&s, qp_train(s.set, options_of(path_of("mean"), step, &watched)));
-        qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &now, 1);
+        assert_int_equal(qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &now, 1), QP_OK);
         double decay = fmin(0.25, (1.0 + step) / (10 + step));
         expected += (1 - decay) * (now - expected);
     }
@@ -332,7 +332,7 @@ static void test_ema(void **state) {
     qp_model *m = qp_model_load(other, path_of("mean/latest/ema"), (qp_model_options){0});
     assert_non_null(m);
     qp_tensor e = qp_model_params(m).entries[0].tensor;
-    qp_read(qp_slice(qp_reshape(e, 1, (int64_t[]){qp_count(e)}), 0, 0, 1, 1), QP_F64, &mean, 1);
+    assert_int_equal(qp_read(qp_slice(qp_reshape(e, 1, (int64_t[]){qp_count(e)}), 0, 0, 1, 1), QP_F64, &mean, 1), QP_OK);
     assert_float_equal(mean, expected, 1e-6);
     assert_true(mean != now);
     qp_close(other);

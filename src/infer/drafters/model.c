@@ -31,9 +31,9 @@ static bool feed(follower *f, int n, int64_t T, int32_t *next) {
     qp_scope  s = qp_enter(ctx);
     qp_tensor ids = qp_from(ctx, QP_I32, 2, (int64_t[]){n, T}, f->ids);
     qp_tensor logits = qp_session_feed(f->session, ids, (qp_feed){.rows = f->rows, .counts = f->counts});
-    qp_read(qp_argmax(logits, 1, false), QP_I32, next, n);
+    bool ok = qp_read(qp_argmax(logits, 1, false), QP_I32, next, n) == QP_OK;
     qp_leave(s);
-    return !qp_failed(ctx);
+    return ok;
 }
 
 /* Reads what the rows lack, in pieces, the longest of them at once; next: what follows the whole. */
