@@ -137,23 +137,23 @@ static void add_to_list(cli *c, int option, const char *text) {
 
 static void put_word(qpi_buffer *b, const char *word) {
     bool plain = word[0] && !word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:=,+%@-")];
-    qpi_buffer_put_text(b, plain ? " " : " '");
+    qpi_put_text(b, plain ? " " : " '");
     for (; *word; word++)
-        if (*word == '\'') qpi_buffer_put_text(b, "'\\''");
+        if (*word == '\'') qpi_put_text(b, "'\\''");
         else qpi_buffer_put(b, word, 1);
-    if (!plain) qpi_buffer_put_text(b, "'");
+    if (!plain) qpi_put_text(b, "'");
 }
 
 char *cli_command(const cli *c) {
     qpi_buffer        b = {0};
     const cli_option *o;
     int               n;
-    qpi_buffer_put_text(&b, "quipu");
+    qpi_put_text(&b, "quipu");
     put_word(&b, c->verb->name);
     for (int i = 0; (o = cli_option_at(c->verb, i)); i++) {
         if (!cli_given(c, o->name)) continue;
-        qpi_buffer_put_text(&b, " --");
-        qpi_buffer_put_text(&b, o->name);
+        qpi_put_text(&b, " --");
+        qpi_put_text(&b, o->name);
         const char **list = cli_list(c, o->name, &n);
         for (int k = 0; k < n; k++) put_word(&b, list[k]);
         if (!n && o->kind != CLI_FLAG) put_word(&b, c->given[i]);

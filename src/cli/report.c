@@ -16,7 +16,7 @@
 
 typedef qpi_buffer html;
 
-static void put(html *h, const char *text) { qpi_buffer_put_text(h, text); }
+static void put(html *h, const char *text) { qpi_put_text(h, text); }
 
 static void putf(html *h, const char *format, ...) QP_PRINTF(2, 3);
 static void putf(html *h, const char *format, ...) {

@@ -6,6 +6,7 @@
 
 #include "data/template.h"
 #include "format/json.h"
+#include "format/json_stream.h"
 
 static qpi_tval from_array(qpi_trun *r, const json_t *value, qpi_code mark) {
     size_t   n = json_array_size(value);
