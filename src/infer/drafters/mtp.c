@@ -89,8 +89,7 @@ static void read_state(qp_drafter *d, int64_t row, int64_t n, qp_tensor hidden) 
         n = 1;
     }
     if (!x->count[row]) x->first[row] = first;
-    qp_read(hidden, QP_F32, waiting + x->count[row] * D, n * D);
-    x->count[row] += (int)n;
+    if (qp_read(hidden, QP_F32, waiting + x->count[row] * D, n * D) == QP_OK) x->count[row] += (int)n;
     qp_leave(s);
 }
 
