@@ -44,5 +44,7 @@ bool cli_dialogue_open(cli *c, qp_ctx *ctx, int64_t rows, int64_t queue, bool ch
     out->engine =
         qp_engine_new(out->m.model, out->m.tokenizer,
                       (qp_engine_options){.rows = rows, .positions = out->positions, .queue = queue, .kv = kv});
-    return out->engine != NULL;
+    /* encoders write no text, but a server has other uses for them */
+    if (!out->engine && !chat && qp_error_code(ctx) == QP_ERR_UNSUPPORTED) qp_clear(ctx);
+    return !qp_failed(ctx);
 }

@@ -61,7 +61,8 @@ static double seconds(void) {
 
 /* Until a signal; then what is in hand is finished, for `drain` seconds at most or until a second one. */
 static void work(serve_server *s, serve_http *http, double drain) {
-    double end = 0;
+    const struct timespec pause = {.tv_nsec = 2000000};
+    double                end = 0;
     for (;;) {
         if (signals && !s->draining) {
             s->draining = true;
@@ -69,7 +70,12 @@ static void work(serve_server *s, serve_http *http, double drain) {
             end = seconds() + drain;
         }
         if (s->draining && (signals > 1 || seconds() > end || !serve_http_busy(http))) return;
-        if (!qp_engine_step(s->engine)) qp_engine_wait(s->engine, 0.1);
+        bool embedded = serve_embed_step(s), wrote = s->engine && qp_engine_step(s->engine);
+        if (embedded || wrote) continue;
+        if (s->engine)
+            qp_engine_wait(s->engine, 0.1);
+        else
+            nanosleep(&pause, NULL);
     }
 }
 
@@ -94,6 +100,7 @@ static int serve(cli *c, serve_server *s) {
         pthread_join(thread, NULL);
     }
     serve_http_stop(http);
+    while (serve_embed_step(s)) {} /* all have left */
     qp_engine_close(s->engine); /* its last calls come here, after HTTP is gone */
     return watching ? 0 : cli_error("cannot start a thread");
 }
@@ -117,6 +124,13 @@ static int run(cli *c) {
     qp_ctx *ctx = cli_open(c);
     if (!ctx) return 1;
     if (!cli_dialogue_open(c, ctx, cli_int(c, "rows"), cli_int(c, "queue"), false, &d)) return cli_failed(ctx);
+    char buffer[4096];
+    if (qp_embed_options_load(d.m.model, cli_model_path(cli_text(c, "model"), buffer), &s.embed) != QP_OK)
+        return cli_failed(ctx);
+    pthread_mutex_init(&s.embed_lock, NULL);
+    s.weights = d.m.model;
+    s.width = d.m.info.width;
+    s.queue = (int)cli_int(c, "queue");
     qp_ctx *http_ctx = qp_open((qp_options){.threads = 1});
     char   *name = cli_text(c, "name") ? strdup(cli_text(c, "name")) : name_of(cli_text(c, "model"));
     s.engine = d.engine;

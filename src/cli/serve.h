@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "format/buffer.h"
 #include "quipu/chat.h"
+#include "quipu/embed.h"
 #include "quipu/infer.h"
 
 #define SERVE_MOST_CHOICES 16
@@ -81,6 +82,13 @@ struct serve_job {
     void (*resume)(void *connection);
     void *connection; /* NULL once the client has left */
     int   fd;
+    /* of embeddings */
+    serve_job    *next;
+    const json_t *texts; /* the request's; NULL: no embeddings */
+    bool          base64;
+    float        *vectors; /* [count, width] */
+    int64_t       width;
+    char          error[256]; /* the request's fault */
 };
 
 serve_job *serve_job_new(serve_params *params, int count); /* takes params over */
@@ -90,11 +98,21 @@ bool serve_job_submit(serve_job *j, const qp_ids *prompts, int prompt_count, con
                       int64_t positions, serve_error *e);
 /* Cancels what is left; from any thread. The lock is held. */
 void    serve_job_cancel(serve_job *j);
+void    serve_job_wake(serve_job *j);   /* its connection goes on; the lock is held */
 json_t *serve_job_result(serve_job *j); /* once all have ended */
+
+/* ---- Embeddings (serve_embed.c) ------------------------------------------------------------------------ */
+
+struct serve_server;
+/* The job, in the queue; NULL after setting the error. root is taken over. */
+serve_job *serve_embed_submit(struct serve_server *s, json_t *root, serve_error *e);
+/* Some texts of the first in the queue; false: there is none. */
+bool    serve_embed_step(struct serve_server *s);
+json_t *serve_embed_result(serve_job *j);
 
 /* ---- The server ------------------------------------------------------------------------------------- */
 
-typedef struct {
+typedef struct serve_server {
     qp_engine          *engine;
     qp_ctx             *ctx, *http_ctx; /* the engine's thread's; HTTP's */
     const qp_tokenizer *tokenizer;
@@ -113,6 +131,13 @@ typedef struct {
     atomic_bool    draining;
     atomic_ullong  answers[6]; /* by the status' first digit */
     atomic_int     connections;
+    /* embeddings */
+    qp_model        *weights;
+    qp_embed_options embed;
+    int64_t          width;
+    int              queue, embed_waiting;
+    serve_job       *embed_first, *embed_last;
+    pthread_mutex_t  embed_lock; /* of the queue */
 } serve_server;
 
 typedef struct serve_http serve_http;

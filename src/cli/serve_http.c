@@ -192,20 +192,18 @@ static result generated(exchange *x, struct MHD_Connection *c) {
     serve_job *j = x->job;
     pthread_mutex_lock(&j->lock);
     bool    waits = j->left > 0, failed = j->failed;
-    json_t *all = waits || failed ? NULL : serve_job_result(j);
+    json_t *all = waits || failed || j->error[0] ? NULL
+                  : j->texts                     ? serve_embed_result(j)
+                                                 : serve_job_result(j);
     pthread_mutex_unlock(&j->lock);
     if (waits) return MHD_YES;
     x->waiting = false;
+    if (j->error[0]) return refuse(x, c, 400, NULL, j->error);
     return failed ? refuse(x, c, 500, NULL, "the model failed") : answer_json(x, c, 200, all);
 }
 
-static result generate(exchange *x, struct MHD_Connection *c, json_t *root, bool chat) {
-    serve_error e = {0};
-    if (x->h->s->draining) {
-        json_decref(root);
-        return refuse(x, c, 503, "draining", "the server is stopping");
-    }
-    if (!start(x, c, root, chat, &e)) return answer_error(x, c, &e);
+/* The answer comes when the job is done. */
+static result await(exchange *x, struct MHD_Connection *c) {
     serve_job *j = x->job;
     pthread_mutex_lock(&x->h->lock);
     if (x->client) x->client->job = j;
@@ -221,6 +219,34 @@ static result generate(exchange *x, struct MHD_Connection *c, json_t *root, bool
     bool done = !j->left;
     pthread_mutex_unlock(&j->lock);
     return done ? generated(x, c) : MHD_YES;
+}
+
+static result generate(exchange *x, struct MHD_Connection *c, json_t *root, bool chat) {
+    serve_error e = {0};
+    if (x->h->s->draining) {
+        json_decref(root);
+        return refuse(x, c, 503, "draining", "the server is stopping");
+    }
+    if (!x->h->s->engine) {
+        json_decref(root);
+        return refuse(x, c, 400, NULL, "this model writes no text; /v1/embeddings is there");
+    }
+    if (!start(x, c, root, chat, &e)) return answer_error(x, c, &e);
+    return await(x, c);
+}
+
+static result embed(exchange *x, struct MHD_Connection *c, json_t *root) {
+    serve_error e = {0};
+    if (x->h->s->draining) {
+        json_decref(root);
+        return refuse(x, c, 503, "draining", "the server is stopping");
+    }
+    if (!(x->job = serve_embed_submit(x->h->s, root, &e))) return answer_error(x, c, &e);
+    pthread_mutex_lock(&x->job->lock);
+    x->job->connection = c;
+    x->job->resume = resume;
+    pthread_mutex_unlock(&x->job->lock);
+    return await(x, c);
 }
 
 /* ---- Routes --------------------------------------------------------------------------------------------- */
@@ -241,20 +267,21 @@ static result models(exchange *x, struct MHD_Connection *c, json_t *body) {
 
 static result metrics(exchange *x, struct MHD_Connection *c, json_t *body) {
     char            text[4096];
-    qp_engine_stats e = qp_engine_stats_of(x->h->s->engine);
+    qp_engine_stats e = x->h->s->engine ? qp_engine_stats_of(x->h->s->engine) : (qp_engine_stats){0};
     const struct {
         const char *name, *type, *help;
         uint64_t    value;
-    } all[] = {{"quipu_rows", "gauge", "texts at once at most", (uint64_t)e.rows},
-               {"quipu_rows_busy", "gauge", "texts being written", (uint64_t)e.busy},
-               {"quipu_queue_waiting", "gauge", "requests that wait", (uint64_t)e.waiting},
-               {"quipu_connections", "gauge", "open connections", (uint64_t)x->h->s->connections},
-               {"quipu_requests_total", "counter", "requests of the engine that ended", e.requests},
-               {"quipu_request_errors_total", "counter", "of these with an error", e.errors},
-               {"quipu_prompt_tokens_total", "counter", "tokens of prompts", e.prompt_tokens},
-               {"quipu_prompt_tokens_reused_total", "counter", "of these not computed again", e.reused},
-               {"quipu_tokens_total", "counter", "tokens written", e.tokens},
-               {"quipu_model_calls_total", "counter", "runs of the model", e.calls}};
+    } all[] = {
+        {"quipu_rows", "gauge", "texts at once at most", (uint64_t)e.rows},
+        {"quipu_rows_busy", "gauge", "texts being written", (uint64_t)e.busy},
+        {"quipu_queue_waiting", "gauge", "requests that wait", (uint64_t)(e.waiting + x->h->s->embed_waiting)},
+        {"quipu_connections", "gauge", "open connections", (uint64_t)x->h->s->connections},
+        {"quipu_requests_total", "counter", "requests of the engine that ended", e.requests},
+        {"quipu_request_errors_total", "counter", "of these with an error", e.errors},
+        {"quipu_prompt_tokens_total", "counter", "tokens of prompts", e.prompt_tokens},
+        {"quipu_prompt_tokens_reused_total", "counter", "of these not computed again", e.reused},
+        {"quipu_tokens_total", "counter", "tokens written", e.tokens},
+        {"quipu_model_calls_total", "counter", "runs of the model", e.calls}};
     size_t n = 0;
     (void)body;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
@@ -317,6 +344,7 @@ static const struct {
               {"GET", "/metrics", false, metrics},
               {"POST", "/v1/chat/completions", false, chat},
               {"POST", "/v1/completions", false, complete},
+              {"POST", "/v1/embeddings", false, embed},
               {"POST", "/tokenize", false, tokenize}};
 
 /* ---- Who may ask ------------------------------------------------------------------------------------------
@@ -411,7 +439,7 @@ static result handle(void *user, struct MHD_Connection *c, const char *path, con
     return x->status ? MHD_YES : dispatch(x, c, path, method);
 }
 
-static void log_exchange(const exchange *x) {
+static void log_exchange(const exchange *x, bool left) {
     char      stamp[32], path[sizeof x->path];
     time_t    t = time(NULL);
     struct tm tm;
@@ -429,7 +457,7 @@ static void log_exchange(const exchange *x) {
             "{\"time\":\"%s\",\"method\":\"%s\",\"path\":\"%s\",\"status\":%d,\"ms\":%.1f,\"prompt_tokens\":"
             "%" PRId64 ",\"tokens\":%" PRId64 "%s}\n",
             stamp, x->method, path, x->status, 1000 * (now() - x->begun), prompt, tokens,
-            x->job && x->job->gone ? ",\"client\":\"left\"" : "");
+            left ? ",\"client\":\"left\"" : "");
 }
 
 static void completed(void *user, struct MHD_Connection *c, void **state,
@@ -444,16 +472,18 @@ static void completed(void *user, struct MHD_Connection *c, void **state,
         x->client->deadline = now() + KEEP_ALIVE_SECONDS;
     }
     pthread_mutex_unlock(&h->lock);
+    bool left = false;
     if (x->job) {
         pthread_mutex_lock(&x->job->lock);
-        if (x->job->left || code != MHD_REQUEST_TERMINATED_COMPLETED_OK) x->job->gone = true;
+        left = x->job->left > 0;
+        if (left || code != MHD_REQUEST_TERMINATED_COMPLETED_OK) x->job->gone = true;
         x->job->connection = NULL;
         x->job->fd = -1;
         serve_job_cancel(x->job);
         pthread_mutex_unlock(&x->job->lock);
     }
     if (x->status >= 200 && x->status < 600) h->s->answers[x->status / 100]++;
-    if (!h->s->quiet) log_exchange(x);
+    if (!h->s->quiet) log_exchange(x, left);
     if (x->job) serve_job_release(x->job);
     qpi_buffer_free(&x->body);
     free(x);

@@ -61,6 +61,7 @@ static void destroy(serve_job *j) {
         json_decref(c->content);
     }
     free(j->choices);
+    free(j->vectors);
     qpi_buffer_free(&j->out);
     serve_params_free(&j->params);
     pthread_mutex_destroy(&j->lock);
@@ -79,7 +80,7 @@ void serve_job_cancel(serve_job *j) {
         if (j->choices[i].number && !j->choices[i].ended) qp_engine_cancel(j->engine, j->choices[i].number);
 }
 
-static void wake(serve_job *j) {
+void serve_job_wake(serve_job *j) {
     if (!j->suspended || !j->connection) return;
     j->suspended = false;
     j->resume(j->connection);
@@ -269,7 +270,7 @@ static bool on_text(void *user, const char *text, size_t n) {
     serve_job    *j = c->job;
     pthread_mutex_lock(&j->lock);
     add_text(c, text, n);
-    if (j->params.stream) wake(j);
+    if (j->params.stream) serve_job_wake(j);
     bool go_on = !j->gone && !j->failed;
     pthread_mutex_unlock(&j->lock);
     return go_on;
@@ -285,7 +286,7 @@ static void on_end(void *user, const qp_generation *result) {
     j->left--;
     if (j->params.stream && !j->failed) put_chunk(c, "", 0, finish_reason(c));
     if (j->params.stream && !j->left && !j->failed) end_stream(j);
-    if (j->params.stream || !j->left) wake(j);
+    if (j->params.stream || !j->left) serve_job_wake(j);
     pthread_mutex_unlock(&j->lock);
     serve_job_release(j);
 }

@@ -132,7 +132,7 @@ static void expect_exit(terminal *t) {
     }
     if (!p.revents) kill(t->pid, SIGKILL);
     assert_int_equal(waitpid(t->pid, &status, 0), t->pid);
-    assert_true(WIFEXITED(status));
+    if (!WIFEXITED(status)) fail_msg("ended by signal %d: %.*s", WTERMSIG(status), (int)t->count, t->seen);
     assert_int_equal(WEXITSTATUS(status), 0);
     close(t->fd);
 }

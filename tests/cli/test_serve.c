@@ -228,6 +228,35 @@ static void test_parameters(void **state) {
     assert_null(strstr(text, "https:")); /* it needs no network */
 }
 
+/* As numbers and as base64 (what OpenAI's client asks for); a text's vector does not depend on the others. */
+static void test_embeddings(void **state) {
+    (void)state;
+    assert_int_equal(hear(post("/v1/embeddings", "", "{\"input\": [\"Hi\", \"there\"]}")), 200);
+    json_t *both = json(), *data = json_object_get(both, "data"),
+           *second = json_object_get(json_array_get(data, 1), "embedding");
+    assert_int_equal(json_array_size(data), 2);
+    assert_int_equal(json_array_size(second), 32);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(both, "usage"), "prompt_tokens")), 7);
+    assert_int_equal(hear(post("/v1/embeddings", "", "{\"input\": \"there\"}")), 200);
+    json_t *one = json();
+    assert_true(
+        json_equal(second, json_object_get(json_array_get(json_object_get(one, "data"), 0), "embedding")));
+    assert_int_equal(
+        hear(post("/v1/embeddings", "", "{\"input\": \"there\", \"encoding_format\": \"base64\"}")), 200);
+    json_t *coded = json();
+    assert_int_equal(
+        json_string_length(json_object_get(json_array_get(json_object_get(coded, "data"), 0), "embedding")),
+        172);
+    json_decref(both);
+    json_decref(one);
+    json_decref(coded);
+    expect_error_code(hear(post("/v1/embeddings", "", "{\"input\": [1, 2]}")), 400, "input");
+    expect_error_code(hear(post("/v1/embeddings", "", "{}")), 400, "input");
+    expect_error_code(hear(post("/v1/embeddings", "", "{\"input\": \"\"}")), 400, "");
+    expect_error_code(hear(post("/v1/embeddings", "", "{\"input\": \"x\", \"dimensions\": 5}")), 400,
+                      "dimensions");
+}
+
 static void test_refusals(void **state) {
     (void)state;
     static const struct {
@@ -367,9 +396,9 @@ static int end(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stream),     cmocka_unit_test(test_scores),
-                                       cmocka_unit_test(test_parameters), cmocka_unit_test(test_refusals),
-                                       cmocka_unit_test(test_disconnect), cmocka_unit_test(test_slow),
-                                       cmocka_unit_test(test_drain),      cmocka_unit_test(test_key)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_stream),     cmocka_unit_test(test_scores),   cmocka_unit_test(test_parameters),
+        cmocka_unit_test(test_embeddings), cmocka_unit_test(test_refusals), cmocka_unit_test(test_disconnect),
+        cmocka_unit_test(test_slow),       cmocka_unit_test(test_drain),    cmocka_unit_test(test_key)};
     return cmocka_run_group_tests(tests, make, end);
 }
