@@ -25,7 +25,8 @@ typedef struct {
     void (*run)(bench *b); /* errors are stored in the context */
 } bench_kind;
 
-extern const bench_kind bench_gemm, bench_memory, bench_ops, bench_step, bench_optim, bench_generate, bench_tokenize;
+extern const bench_kind bench_gemm, bench_memory, bench_ops, bench_step, bench_optim, bench_generate, bench_embed,
+    bench_tokenize;
 
 /* Seconds of one call: the median over bursts, each long enough to be measured; NaN after a
  * failure. bench_best is the least of them: what the machine can do. */
