@@ -1,8 +1,10 @@
 /* quipu eval: how well a model predicts texts.
  *
- * A text's tokens are taken in windows of `length` that move on by `stride`; a window counts
- * only the targets that no window before it counted, so each target counts once and has at
- * least length - stride tokens before it (where the text has them). Texts are never joined. */
+ * A text's tokens are taken in windows of `length` tokens that move on by `stride`, as in transformers'
+ * documentation ("Perplexity of fixed-length models"): a window counts the tokens that no window before
+ * it held, each predicted from those before it in the window, of which there are at least
+ * length - stride. With a stride of the length the first token of each window is not predicted. Texts
+ * are never joined. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -27,7 +29,7 @@ typedef struct {
     int64_t     *targets;
     int64_t      rows, widest, counted;
     double       loss; /* sum over targets, in nats */
-    int64_t      tokens, bytes, documents, windows;
+    int64_t      tokens, targeted, bytes, documents, windows; /* targeted: tokens that could be predicted */
     cli_progress progress;
     int64_t      done; /* bytes of texts */
 } evaluation;
@@ -58,15 +60,15 @@ static bool run_batch(evaluation *e) {
     return !qp_failed(e->ctx);
 }
 
-/* The window that ends at the end-th target, of which those from `from` on count. */
-static bool add_window(evaluation *e, int64_t from, int64_t end) {
-    int64_t        begin = end > e->length ? end - e->length : 0, n = end - begin;
+/* Tokens begin..end-1, of which those from `from` on count. */
+static bool add_window(evaluation *e, int64_t begin, int64_t from, int64_t end) {
+    int64_t        n = end - 1 - begin;
     const int32_t *ids = e->ids.data + begin;
     int32_t       *inputs = e->inputs + e->rows * e->length;
     int64_t       *targets = e->targets + e->rows * e->length;
     for (int64_t i = 0; i < e->length; i++) { /* what is behind a text's end is seen by nothing that counts */
         inputs[i] = i < n ? ids[i] : 0;
-        targets[i] = i < n && begin + i >= from ? ids[i + 1] : -100;
+        targets[i] = i < n && begin + i + 1 >= from ? ids[i + 1] : -100;
     }
     e->counted += end - from;
     if (n > e->widest) e->widest = n;
@@ -111,12 +113,13 @@ static bool add_documents(void *user, const qpi_document *documents, size_t n) {
         if (documents[i].size == 0) continue;
         if (!encode(e, &documents[i])) return false;
         e->documents++;
-        int64_t last = e->ids.count - 1; /* targets of the text */
-        for (int64_t from = 0, end; from < last; from = end) {
-            end = from ? from + e->stride : e->length;
-            if (end > last) end = last;
-            e->done = before + (int64_t)((double)documents[i].size * (double)end / (double)last);
-            if (!add_window(e, from, end)) return false;
+        int64_t count = e->ids.count, seen = 1; /* nothing predicts the first */
+        e->targeted += count > 1 ? count - 1 : 0;
+        for (int64_t begin = 0; seen < count; begin += e->stride) {
+            int64_t end = begin + e->length < count ? begin + e->length : count, from = seen > begin ? seen : begin + 1;
+            e->done = before + (int64_t)((double)documents[i].size * (double)end / (double)count);
+            if (from < end && !add_window(e, begin, from, end)) return false;
+            seen = end;
         }
     }
     return true;
@@ -154,7 +157,7 @@ static bool prepare(evaluation *e, const char *const *files, int n) {
 }
 
 static int report(const evaluation *e) {
-    double mean = e->loss / (double)e->tokens, bits = e->bytes ? e->loss / log(2) / (double)e->bytes : NAN;
+    double mean = e->loss / (double)e->tokens, bits = e->bytes ? mean * (double)e->targeted / log(2) / (double)e->bytes : NAN;
     double seconds = cli_now() - e->progress.started;
     if (cli_flag(e->c, "json"))
         return cli_json_print(json_pack(
@@ -193,9 +196,9 @@ static const cli_option options[] = {
     {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder", 0, 0, true},
     {"data", 0, CLI_LIST, "FILE", NULL, "a text each, or .jsonl: a text in each line; texts are never joined",
      0, 0, true},
-    {"length", 0, CLI_INT, "T", NULL, "tokens of a window [the model's positions, at most 4096]", 1, 1e9,
+    {"length", 0, CLI_INT, "T", NULL, "tokens of a window [the model's positions, at most 4096]", 2, 1e9,
      false},
-    {"stride", 0, CLI_INT, "N", NULL, "how far windows move; each target counts once [half the length]", 1, 1e9,
+    {"stride", 0, CLI_INT, "N", NULL, "how far windows move; each token counts once [half the length]", 1, 1e9,
      false},
     {"batch", 'b', CLI_INT, "B", "4", "windows at a time", 1, 65536, false},
     {"no-special", 0, CLI_FLAG, NULL, NULL,
