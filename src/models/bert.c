@@ -63,6 +63,12 @@ static bool bert(qpi_config *c, json_t *stack) {
     return translate(c, stack, json_pack("{s:s}", "type", "learned"), true);
 }
 
+/* Encoders that were trained for other vectors come without the pooler. */
+static void without_pooler(json_t *stack, const qp_file *file) {
+    if (qp_file_find(file, "pooler.dense.weight") < 0 && qp_file_find(file, "bert.pooler.dense.weight") < 0)
+        json_object_del(stack, "outputs");
+}
+
 static bool roformer(qpi_config *c, json_t *stack) {
     int64_t  width = qpi_config_int(c, "hidden_size", 768);
     qpi_json at = qpi_json_member(&c->root, "embedding_size");
@@ -112,7 +118,8 @@ QP_PRESET(bert) = {.name = "bert",
                    .prefix = "bert.",
                    .rules = bert_rules,
                    .ignored = ignored,
-                   .translate = bert};
+                   .translate = bert,
+                   .adapt = without_pooler};
 QP_PRESET(roformer) = {.name = "roformer",
                        .source = "arXiv:2104.09864",
                        .defaults = DEFAULTS("roformer", "RoFormerForMaskedLM"),

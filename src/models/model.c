@@ -70,6 +70,7 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     json_t *stack = json_object();
     bool    ok = stack && m->preset->translate(&c, stack);
     if (!ok) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model config");
+    if (ok && file && m->preset->adapt) m->preset->adapt(stack, file);
     if (ok && json_object_get(c.root.value, "num_nextn_predict_layers")) /* of any model type */
         json_object_set_new(stack, "num_nextn_predict_layers",
                             json_integer(qpi_config_int(&c, "num_nextn_predict_layers", 0)));

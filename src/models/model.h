@@ -45,6 +45,7 @@ typedef struct {
     /* Fills the stack config (an empty object); keys that it read are marked with
      * qpi_config_use. False after storing an error. */
     bool (*translate)(qpi_config *c, json_t *stack);
+    void (*adapt)(json_t *stack, const qp_file *file); /* takes out what a checkpoint lacks; NULL: nothing may be lacking */
 } qpi_preset;
 
 #define QP_PRESET(name) extern const qpi_preset qpi_preset_##name; const qpi_preset qpi_preset_##name

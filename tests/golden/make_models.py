@@ -128,12 +128,13 @@ FOLDERS = {
     "roformer": (roformer(), 12, ""),
     "roformer-values": (roformer(rotary_value=True, tie_word_embeddings=False), 10, ""),
     "roformer-model": (roformer(num_attention_heads=2), 14, "headless"),
+    "bert-poolerless": (bert(num_hidden_layers=1), 8, "poolerless"),
 }
 
 
 def class_of(config, form):
     encoder = config.model_type in ("bert", "roformer")
-    return AutoModel if form == "headless" else AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+    return AutoModel if form in ("headless", "poolerless") else AutoModelForMaskedLM if encoder else AutoModelForCausalLM
 
 
 def sines(table):
@@ -235,6 +236,8 @@ def make(name, seed):
                 table.weight.data = sines(table)
         inputs, fields = inputs_of(config, ids, seed + 2)
         outputs = outputs_of(model, inputs)
+        if form == "poolerless":
+            del outputs["pooled"]
         if "logits" in outputs:
             loss_of(outputs["logits"], ids).backward()
     tensors = {"input_ids": ids} | fields | {k: v.to(torch.float32) for k, v in outputs.items()}
@@ -253,6 +256,9 @@ def make(name, seed):
         as_published(folder)
     if form == "gamma":
         with_gamma(folder)
+    if form == "poolerless":
+        path = folder / "model.safetensors"
+        save_file({k: v for k, v in load_file(path).items() if "pooler" not in k}, path, metadata={"format": "pt"})
 
 
 def check(name):
@@ -263,6 +269,7 @@ def check(name):
     model = class_of(config, form).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     ids = reference["input_ids"]
     found = outputs_of(model, inputs_of(config, ids, 0)[0] | {k: v for k, v in reference.items() if k == "token_type_ids"})
+    found = {k: v for k, v in found.items() if k in reference}
     logits = found.get("logits")
     if logits is not None:
         loss_of(logits, ids).backward()

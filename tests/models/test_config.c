@@ -64,12 +64,56 @@ static void qwen2_windows(void **state) {
     refused(WINDOW "\"layer_types\": [\"full_attention\", \"chunked_attention\"]", "layer_types[1]");
 }
 
+#define LAYERS "\"layer_types\": "
+
+static void layers_differ(void **state) {
+    (void)state;
+    assert_true(equal("\"qwen3\"", "\"qwen3\", \"use_sliding_window\": false, \"sliding_window\": 4, \"max_window_layers\": 0"));
+    assert_false(equal("\"qwen3\"", "\"qwen3\", \"use_sliding_window\": true, \"sliding_window\": 4, \"max_window_layers\": 0"));
+    assert_true(equal("\"gemma2\", \"sliding_window\": 4",
+                      "\"gemma2\", \"sliding_window\": 4, " LAYERS "[\"sliding_attention\", \"full_attention\"]"));
+    assert_false(equal("\"gemma2\", \"sliding_window\": 4", "\"gemma2\", \"sliding_window\": null"));
+    assert_true(equal("\"gemma3_text\", \"sliding_window\": 4, \"sliding_window_pattern\": 2",
+                      "\"gemma3_text\", \"sliding_window\": 4, " LAYERS "[\"sliding_attention\", \"full_attention\"]"));
+    assert_false(equal("\"gemma3_text\"", "\"gemma3_text\", \"rope_local_base_freq\": 100"));
+    assert_true(equal("\"smollm3\", \"no_rope_layer_interval\": 2", "\"smollm3\", \"no_rope_layers\": [1, 0]"));
+    assert_false(equal("\"smollm3\", \"no_rope_layers\": [1, 1]", "\"smollm3\", \"no_rope_layers\": [1, 0]"));
+    assert_true(equal("\"smollm3\", \"rope_theta\": 2000000.0", "\"smollm3\""));
+    assert_true(equal("\"phi3\", \"sliding_window\": null", "\"phi3\""));
+}
+
+/* What a key without the key means. */
+static void caps_have_fallbacks(void **state) {
+    (void)state;
+    assert_true(equal("\"gemma2\"", "\"gemma2\", \"attn_logit_softcapping\": 50.0, \"final_logit_softcapping\": 30.0"));
+    assert_false(equal("\"gemma2\"", "\"gemma2\", \"final_logit_softcapping\": null"));
+    assert_false(equal("\"gemma2\"", "\"gemma2\", \"attn_logit_softcapping\": 0.5"));
+    assert_true(equal("\"gemma3_text\"", "\"gemma3_text\", \"final_logit_softcapping\": null"));
+    assert_true(equal("\"gemma\", \"hidden_act\": \"gelu\"", "\"gemma\""));
+    assert_false(equal("\"granite\"", "\"granite\", \"residual_multiplier\": 0.5"));
+}
+
+static void what_cannot_be_done(void **state) {
+    (void)state;
+    refused("\"gemma3_text\", \"attn_logit_softcapping\": 2.0", "attn_logit_softcapping");
+    refused("\"gemma3_text\", \"rope_parameters\": {\"rope_theta\": 3.0}", "rope_parameters.rope_theta");
+    refused("\"gemma\", \"hidden_act\": \"silu\"", "hidden_act");
+    refused("\"gemma2\", \"use_bidirectional_attention\": true", "use_bidirectional_attention");
+    refused("\"phi3\", \"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1.0]}", "short_factor");
+    refused("\"roformer\", \"embedding_size\": 16", "embedding_size");
+    refused("\"bert\", \"position_embedding_type\": \"relative_key\"", "position_embedding_type");
+    refused("\"bert\", \"is_decoder\": true", "is_decoder");
+    refused("\"bert\", \"architectures\": [\"BertForSequenceClassification\"]", "architectures[0]");
+}
+
 static void dropouts(void **state) {
     (void)state;
     assert_true(equal("\"llama\", \"attention_dropout\": 0.5", "\"llama\""));
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(qwen2_windows), cmocka_unit_test(dropouts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(qwen2_windows), cmocka_unit_test(layers_differ),
+                                       cmocka_unit_test(caps_have_fallbacks), cmocka_unit_test(what_cannot_be_done),
+                                       cmocka_unit_test(dropouts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
