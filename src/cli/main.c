@@ -159,7 +159,8 @@ char *cli_command(const cli *c) {
         if (!n && o->kind != CLI_FLAG) put_word(&b, c->given[i]);
     }
     for (int i = 0; i < c->argument_count; i++) put_word(&b, c->arguments[i]);
-    if (qpi_buffer_put(&b, "", 1)) return b.data;
+    qpi_buffer_put(&b, "", 1);
+    if (!b.failed) return b.data;
     qpi_buffer_free(&b);
     return NULL;
 }

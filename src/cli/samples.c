@@ -59,7 +59,7 @@ static bool write_lines(cli_samples *s, qp_ctx *ctx) {
         qpi_json_print(&text, json_array_get(s->lines, i), 0);
         qpi_put_text(&text, "\n");
     }
-    bool ok = qpi_put_text(&text, "");
+    bool ok = !text.failed && qpi_put_text(&text, "");
     if (!ok) qpi_fail_memory(&ctx->error, s->path);
     ok = ok && qpi_write_file(s->path, text.data, text.count, &ctx->error);
     qpi_buffer_free(&text);

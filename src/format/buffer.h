@@ -13,7 +13,7 @@
  *     v->items = p; */
 void *qpi_grown(void *items, size_t *capacity, size_t need, size_t bytes);
 
-/* failed: some call had no memory. A row of puts is checked once, at its end. */
+/* failed: some call had no memory, even if later ones had. So a row of puts is checked once. */
 typedef struct {
     char  *data;
     size_t count, capacity;

@@ -31,7 +31,8 @@ bool qpi_events_record(qpi_buffer *out, const void *data, size_t n) {
     masked(tail, data, n);
     qpi_buffer_put(out, head, 12);
     qpi_buffer_put(out, data, n);
-    return qpi_buffer_put(out, tail, 4);
+    qpi_buffer_put(out, tail, 4);
+    return !out->failed;
 }
 
 /* ---- Messages -------------------------------------------------------------------------------- */

@@ -13,9 +13,7 @@ static const qpi_file_format *const formats[] = {&qpi_safetensors, &qpi_gguf};
 /* ---- Building ------------------------------------------------------------------------- */
 
 qpi_entry *qpi_file_add(qp_file *f, qpi_error *e) {
-    qpi_entry *p = f->entry_count < UINT32_MAX - 1
-                       ? qpi_grown(f->entries, &f->entry_capacity, f->entry_count + 1, sizeof *p)
-                       : NULL;
+    qpi_entry *p = qpi_grown(f->entries, &f->entry_capacity, f->entry_count + 1, sizeof *p);
     if (!p) {
         qpi_fail_memory(e, "list of tensors");
         return NULL;

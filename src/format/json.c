@@ -83,7 +83,8 @@ static json_t *build_number(qpi_stream *s) {
     if (!qpi_stream_number(s, &digits)) return NULL;
     s->text.count = 0;
     qpi_buffer_put(&s->text, digits.data, digits.size);
-    if (!qpi_buffer_put(&s->text, "", 1)) return made(s, NULL);
+    qpi_buffer_put(&s->text, "", 1);
+    if (s->text.failed) return made(s, NULL);
     char *text = s->text.data, *point = strchr(text, '.');
     errno = 0;
     if (!point && !strpbrk(text, "eE")) {
@@ -302,7 +303,8 @@ bool qpi_json_print_string(qpi_buffer *out, const char *text, size_t n) {
         plain = i + 1;
     }
     qpi_buffer_put(out, text + plain, n - plain);
-    return qpi_put_text(out, "\"");
+    qpi_put_text(out, "\"");
+    return !out->failed;
 }
 
 /* The fewest digits that read back the same; like Python, without an exponent from 1e-4 up to
@@ -381,7 +383,8 @@ bool qpi_json_print(qpi_buffer *out, const json_t *value, int indent) {
 bool qpi_json_save(const char *path, const json_t *value, int indent, qpi_error *e) {
     qpi_buffer text = {0};
     qpi_json_print(&text, value, indent);
-    bool ok = qpi_put_text(&text, "\n");
+    qpi_put_text(&text, "\n");
+    bool ok = !text.failed;
     if (!ok)
         qpi_fail_memory(e, path);
     else

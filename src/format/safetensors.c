@@ -47,7 +47,7 @@ static bool parse_shape(qp_file *f, qpi_entry *entry, const qpi_json *tensor) {
     if (!qpi_json_array(tensor, "shape", QPI_REQUIRED, &shape)) return false;
     size_t   n = json_array_size(shape.value);
     int64_t *sizes = qpi_arena_take(&f->arena, n * sizeof *sizes);
-    if (!sizes || n > INT32_MAX) return qpi_fail_memory(tensor->error, "shape") == QP_OK;
+    if (!sizes) return qpi_fail_memory(tensor->error, "shape") == QP_OK;
     for (size_t i = 0; i < n; i++) {
         qpi_json size = qpi_json_item(&shape, i);
         if (!qpi_json_is(size.value, JSON_INTEGER) || json_integer_value(size.value) < 0) {
@@ -127,10 +127,6 @@ static bool parse_meta(qp_file *f, const qpi_json *meta) {
 static bool parse_header(qp_file *f, uint32_t part, const qpi_json *root, uint64_t data_bytes) {
     const char *key;
     json_t     *value;
-    if (!qpi_json_is(root->value, JSON_OBJECT)) {
-        qpi_json_fail(root, QP_ERR_FORMAT, "expected an object, found %s", qpi_json_kind(root->value));
-        return false;
-    }
     qpi_json_members(root->value, key, value) {
         qpi_json member = {.value = value, .parent = root, .key = key, .error = root->error};
         bool     ok = strcmp(key, "__metadata__") == 0 ? parse_meta(f, &member)
@@ -173,12 +169,12 @@ static bool parse(qp_file *f, uint32_t part, qpi_error *e) {
     qpi_reader       r = qpi_reader_over(bytes->path, bytes->data, bytes->size, e);
     size_t           first = f->entry_count;
     uint64_t         length = qpi_read_u64(&r, "length of the header");
-    if (!r.failed && length > QPI_SAFETENSORS_HEADER)
+    if (length > QPI_SAFETENSORS_HEADER)
         qpi_read_fail(&r, 0, "expected a header of at most %" PRIu64 " bytes, found %" PRIu64,
                       QPI_SAFETENSORS_HEADER, length);
     const uint8_t *text = qpi_read_span(&r, length, "header");
     if (!text) return false;
-    if (length < 2 || text[0] != '{') {
+    if (length < 2) {
         qpi_read_fail(&r, 8, "expected a JSON object, found something else");
         return false;
     }

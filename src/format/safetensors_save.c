@@ -18,6 +18,7 @@
 typedef struct {
     const char *name;
     qp_tensor   tensor;
+    qp_view     view;
     uint64_t    bytes;
     int64_t     shard;
 } record;
@@ -44,39 +45,35 @@ static const char *type_name(qp_dtype t) {
 
 /* ---- Preparing ------------------------------------------------------------------------ */
 
+static bool take_tensor(job *j, qpi_names *seen, const qp_named *given, int64_t i) {
+    const char *name = given->name;
+    uint32_t    before = QPI_NO_NAME;
+    char        shown[QPI_SHOWN];
+    if (!name || !name[0] || strcmp(name, "__metadata__") == 0 || !qpi_utf8_text(name))
+        return !qpi_fail(j->error, QP_ERR_ARGUMENT, "%s: tensor %" PRId64 " has no proper name", j->path, i);
+    if (!qpi_names_add(seen, name, strlen(name), 0, &before)) return !qpi_fail_memory(j->error, j->path);
+    qpi_shown(shown, name, strlen(name));
+    if (before != QPI_NO_NAME)
+        return !qpi_fail(j->error, QP_ERR_ARGUMENT, "%s: the name \"%s\" occurs twice", j->path, shown);
+    const qpi_slot *slot = qpi_resolve(given->tensor, name);
+    if (!slot) return !qpi_fail(j->error, QP_ERR_STATE, "%s: %s is no tensor that is there", j->path, shown);
+    if (!slot->value.storage) return !qpi_fail(j->error, QP_ERR_STATE, "%s: %s has no elements yet", j->path, shown);
+    qp_dtype dtype = slot->value.view.dtype;
+    if (qp_dtype_block(dtype) > 1)
+        return !qpi_fail(j->error, QP_ERR_TYPE, "%s: %s is %s: safetensors has no block types", j->path, shown,
+                         qp_dtype_name(dtype));
+    uint64_t bytes = qp_dtype_size(dtype, qp_count(given->tensor));
+    j->records[i] = (record){.name = name, .tensor = given->tensor, .view = slot->value.view, .bytes = bytes};
+    j->total += bytes;
+    return true;
+}
+
 static bool take_tensors(job *j, const qp_named *tensors) {
     qpi_names seen = {0};
-    bool      ok = true;
-    char      shown[QPI_SHOWN];
-    for (int64_t i = 0; ok && i < j->count; i++) {
-        const char *name = tensors[i].name;
-        uint32_t    before = QPI_NO_NAME;
-        if (!name || !name[0] || strcmp(name, "__metadata__") == 0 || !qpi_utf8_text(name))
-            ok = qpi_fail(j->error, QP_ERR_ARGUMENT, "%s: tensor %" PRId64 " has no proper name", j->path, i) ==
-                 QP_OK;
-        else if (!qpi_names_add(&seen, name, strlen(name), 0, &before))
-            ok = qpi_fail_memory(j->error, j->path) == QP_OK;
-        else if (before != QPI_NO_NAME)
-            ok = qpi_fail(j->error, QP_ERR_ARGUMENT, "%s: the name \"%s\" occurs twice", j->path,
-                          qpi_shown(shown, name, strlen(name))) == QP_OK;
-        if (!ok) break;
-        qp_tensor       t = tensors[i].tensor;
-        const qpi_slot *slot = qpi_resolve(t, name);
-        if (!slot || !slot->value.storage) {
-            if (slot) qpi_fail(j->error, QP_ERR_STATE, "%s: %s has no elements yet", j->path, qpi_shown(shown, name, strlen(name)));
-            break;
-        }
-        if (qp_dtype_block(qp_dtype_of(t)) > 1) {
-            ok = qpi_fail(j->error, QP_ERR_TYPE, "%s: %s is %s: safetensors has no block types", j->path,
-                          qpi_shown(shown, name, strlen(name)), qp_dtype_name(qp_dtype_of(t))) == QP_OK;
-            break;
-        }
-        uint64_t bytes = qp_dtype_size(qp_dtype_of(t), qp_count(t));
-        j->records[i] = (record){.name = name, .tensor = t, .bytes = bytes};
-        j->total += bytes;
-    }
+    int64_t   i = 0;
+    while (i < j->count && take_tensor(j, &seen, &tensors[i], i)) i++;
     qpi_names_free(&seen);
-    return ok && !qp_failed(j->ctx);
+    return i == j->count;
 }
 
 /* Fills one file after the other in the order given. */
@@ -97,7 +94,8 @@ static void cut_shards(job *j) {
 /* Wide types first, so that each tensor lies aligned behind the last. */
 static int by_layout(const void *a, const void *b) {
     const record *x = a, *y = b;
-    if (x->shard != y->shard) return x->shard < y->shard ? -1 : 1;
+    int by_shard = (x->shard > y->shard) - (x->shard < y->shard);
+    if (by_shard) return by_shard;
     size_t p = qp_dtype_bytes(qp_dtype_of(x->tensor)), q = qp_dtype_bytes(qp_dtype_of(y->tensor));
     if (p != q) return p > q ? -1 : 1;
     return strcmp(x->name, y->name);
@@ -155,9 +153,7 @@ static bool build_header(job *j, const record *records, int64_t n, qpi_buffer *o
 }
 
 static bool write_tensor(job *j, qpi_writer *w, const record *r) {
-    qpi_slot *slot = qpi_resolve(r->tensor, "save");
-    if (!slot) return false;
-    if (qpi_view_contiguous(&slot->value.view)) return qpi_write(w, slot->value.view.data, (size_t)r->bytes);
+    if (qpi_view_contiguous(&r->view)) return qpi_write(w, r->view.data, (size_t)r->bytes);
     void *copy = malloc((size_t)r->bytes + 1);
     if (!copy) return qpi_fail_memory(j->error, j->path) == QP_OK;
     bool ok = qp_read(r->tensor, qp_dtype_of(r->tensor), copy, qp_count(r->tensor)) == QP_OK &&

@@ -79,13 +79,17 @@ static inline long faults_record_end(void) {
     return n < FAULTS_RECORDED ? n : FAULTS_RECORDED;
 }
 
+/* Not 0: what the call fails with instead; and the size that fstat says. */
+static atomic_int   faults_error;
+static atomic_llong faults_size;
+
 /* Should this call fail? */
 static bool faults_now(int error) {
     if (atomic_load(&faults_recording)) faults_record();
     if (atomic_load(&faults_at) == 0 || atomic_fetch_add(&faults_calls, 1) + 1 != atomic_load(&faults_at))
         return false;
     atomic_store(&faults_hit, true);
-    errno = error;
+    errno = atomic_load(&faults_error) ? atomic_load(&faults_error) : error;
     return true;
 }
 
@@ -139,7 +143,12 @@ ssize_t read(int fd, void *data, size_t n) {
 ssize_t write(int fd, const void *data, size_t n) {
     return faults_now(ENOSPC) || faults_interrupt() ? -1 : syscall(SYS_write, fd, data, n);
 }
-int fstat(int fd, struct stat *s) { return faults_now(EIO) ? -1 : (int)syscall(SYS_fstat, fd, s); }
+int fstat(int fd, struct stat *s) {
+    if (faults_now(EIO)) return -1;
+    int result = (int)syscall(SYS_fstat, fd, s);
+    if (atomic_load(&faults_size)) s->st_size = atomic_load(&faults_size);
+    return result;
+}
 ssize_t readlink(const char *path, char *to, size_t n) {
     return faults_now(EIO) ? -1 : syscall(SYS_readlinkat, AT_FDCWD, path, to, n);
 }

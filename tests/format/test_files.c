@@ -2,12 +2,14 @@
 #include "support.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <sys/stat.h>
 
 #include "format/buffer.h"
 #include "format/checksum.h"
 #include "format/names.h"
+#include "format/os.h"
 #include "format/reader.h"
 #include "format/utf8.h"
 #include "format/writer.h"
@@ -338,8 +340,51 @@ static void utf8(void **state) {
         assert_int_equal(qpi_utf8_valid(wrong[i], strlen(wrong[i])), 0);
 }
 
+/* What is too large is refused before it is asked for. */
+static void limits(void **state) {
+    (void)state;
+    size_t    capacity = 0;
+    qpi_arena a = {0};
+    qpi_names t = {0};
+    uint32_t  before;
+    char      text[100], shown[QPI_SHOWN];
+    qpi_error e = {0};
+    assert_null(qpi_grown(NULL, &capacity, SIZE_MAX / 8, 16));
+    assert_null(qpi_arena_take(&a, PTRDIFF_MAX));
+    assert_null(qpi_arena_text(&a, "x", PTRDIFF_MAX));
+    assert_int_equal(qpi_names_find(&t, "x", 1), QPI_NO_NAME);
+    assert_false(qpi_names_reserve(&t, UINT32_MAX));
+    assert_true(qpi_names_reserve(&t, 5) && qpi_names_reserve(&t, 3));
+    assert_true(qpi_names_add(&t, "x", 1, 4, &before));
+    assert_false(qpi_names_add(&t, "x", UINT32_MAX, 4, &before));
+    assert_int_equal(qpi_names_find(&t, "x", UINT32_MAX), QPI_NO_NAME);
+    qpi_names_free(&t);
+    qpi_arena_free(&a);
+    memset(text, 0x80, sizeof text); /* no character to cut at */
+    assert_true(strlen(qpi_shown(shown, text, sizeof text)) < QPI_SHOWN);
+    errno = 99999;
+    qpi_fail_os(&e, "F", "read");
+    expect_failure(&e, QP_ERR_IO, "F: cannot read: ");
+    char *joined = qpi_path_join("", "x", &e);
+    assert_string_equal(joined, "/x");
+    free(joined);
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    assert_int_equal(qp_file_find(NULL, "x"), -1);
+    assert_null(qp_file_meta(NULL, "x"));
+    assert_false(qp_file_meta_at(NULL, 0, NULL, NULL));
+    qp_file_load(ctx, NULL, "x", false);
+    expect_error(ctx, QP_ERR_ARGUMENT, "no file: no tensor \"x\"");
+    qp_named none = {"a", QP_NONE};
+    assert_int_equal(qp_file_save(ctx, temporary("none.safetensors"), 1, &none, (qp_save_options){0}), QP_ERR_STATE);
+    expect_error(ctx, QP_ERR_STATE, "a is no tensor that is there");
+    assert_int_equal(qp_file_save(ctx, "x", 0, NULL, (qp_save_options){0}), QP_ERR_ARGUMENT);
+    qp_clear(ctx);
+    qp_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(limits),
         cmocka_unit_test(reading),         cmocka_unit_test(opening),
         cmocka_unit_test(checksums),       cmocka_unit_test(writing),
         cmocka_unit_test(folders),         cmocka_unit_test(failing),

@@ -2,10 +2,12 @@
  * nothing leaks, no file is left half written. */
 #include "support.h"
 
+#include "format/events.h"
 #include "format/json.h"
 #include "format/reader.h"
 #include "format/writer.h"
 #include "in_turn.h"
+#include "quipu/ops.h"
 
 #if FAULTS
 
@@ -56,6 +58,13 @@ static bool load_all(qp_ctx *ctx) {
         ok = f && !qp_failed(ctx);
         qp_file_close(f);
     }
+    return ok;
+}
+
+static bool open_only(qp_ctx *ctx) {
+    qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
+    bool     ok = f;
+    qp_file_close(f);
     return ok;
 }
 
@@ -115,6 +124,123 @@ static void folders(void **state) {
     in_turn(whole_folder, 1, NULL, check_folder);
 }
 
+/* Other reasons: file systems that cannot sync folders (EINVAL), names that are taken (EEXIST). */
+static void reasons(void **state) {
+    (void)state;
+    static const int errors[] = {EINVAL, EEXIST, ENOTDIR, EINTR};
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        atomic_store(&faults_error, errors[i]);
+        qpi_folder_remove(folder);
+        assert_int_equal(mkdir(folder, 0700), 0);
+        in_turn(whole_folder, 1, NULL, check_folder);
+        qpi_folder_remove(folder);
+        assert_int_equal(mkdir(folder, 0700), 0);
+        in_turn(save_one, 1, NULL, NULL);
+    }
+    atomic_store(&faults_error, 0);
+}
+
+/* Files that are said to be larger than they are, or than memory can be. */
+static void wrong_sizes(void **state) {
+    (void)state;
+    qpi_error e = {0};
+    assert_true(qpi_write_file(path, "{}", 2, &e));
+    static const struct {
+        long long   size;
+        const char *words;
+    } cases[] = {{3, "offset 2: expected 3 bytes, the file shrank"}, {INT64_MAX, "more than this machine can address"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        atomic_store(&faults_size, cases[i].size);
+        assert_null(qpi_json_load(path, &e));
+        expect_failure(&e, QP_ERR_IO, cases[i].words);
+    }
+    atomic_store(&faults_size, 0);
+}
+
+/* Names of unfinished files that other processes have left: another one is taken, but not for ever. */
+static void taken_names(void **state) {
+    (void)state;
+    char      name[400];
+    qpi_error e = {0};
+    for (int most = 4000; most >= 0; most -= 4000) {
+        for (int i = 0; i < 5000; i++) {
+            snprintf(name, sizeof name, "%s.%ld-%d.tmp", path, (long)getpid(), i);
+            int fd = i < most || i % 2 ? (int)syscall(SYS_openat, AT_FDCWD, name, O_CREAT | O_WRONLY, 0600) : -1;
+            if (fd >= 0) syscall(SYS_close, fd);
+            else unlink(name);
+        }
+        assert_int_equal(qpi_write_file(path, "x", 1, &e), most == 0);
+        if (most) expect_failure(&e, QP_ERR_IO, "model.safetensors");
+    }
+    qpi_folder_remove(folder);
+    assert_int_equal(mkdir(folder, 0700), 0);
+}
+
+static bool events(qp_ctx *ctx) {
+    static const double limits[] = {0, 1}, counts[] = {2, 3};
+    qpi_histogram       h = {.limits = limits, .counts = counts, .classes = 2};
+    bool                ok = true;
+    for (int i = 0; ok && i < 5; i++) {
+        qpi_buffer out = {0};
+        ok = i == 0   ? qpi_events_version(&out, 1)
+             : i == 1 ? qpi_events_start(&out, 1, 7)
+             : i == 2 ? qpi_events_scalar(&out, 1, 7, "a tag", 3)
+             : i == 3 ? qpi_events_text(&out, 1, 7, "a tag", "a text that is longer than the first buffer")
+                      : qpi_events_histogram(&out, 1, 7, "a tag", &h);
+        assert_true(ok != out.failed || !ok);
+        qpi_buffer_free(&out);
+    }
+    if (!ok) qp_fail(ctx, QP_ERR_MEMORY, "out of memory");
+    return ok;
+}
+
+static void of_events(void **state) {
+    (void)state;
+    in_turn(events, 1, NULL, NULL);
+}
+
+/* A tensor that is not as it lies in memory, and names, types and shapes longer than what is taken from
+ * the system at once. */
+static bool save_wide(qp_ctx *ctx) {
+    static char name[70000];
+    memset(name, 'n', sizeof name - 1);
+    qp_tensor x = qp_reshape(qp_arange(ctx, QP_F32, 6), 2, (int64_t[]){2, 3});
+    qp_named  list[] = {{"turned", qp_transpose(x, 0, 1)}, {name, ones(ctx, 3)}, {"b", ones(ctx, 20000)}};
+    return qp_file_save(ctx, path, 3, list, (qp_save_options){0}) == QP_OK;
+}
+
+static void wide(void **state) {
+    (void)state;
+    static char header[400000], shape[300000], type[70001];
+    qpi_error   e = {0};
+    in_turn(save_wide, 1, NULL, NULL);
+    qp_ctx  *ctx = qp_open((qp_options){.threads = 1});
+    qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
+    float    x[6];
+    assert_int_equal(qp_read(qp_file_load(ctx, f, "turned", false), QP_F32, x, 6), QP_OK);
+    assert_memory_equal(x, ((float[]){0, 3, 1, 4, 2, 5}), sizeof x);
+    qp_file_close(f);
+    qp_close(ctx);
+    in_turn(load_all, 1, NULL, NULL);
+    for (size_t i = 0; i < 40000; i++) memcpy(shape + 2 * i, i ? ",1" : " 1", 2);
+    memset(type, 'T', 70000);
+    uint64_t n = 8 + (uint64_t)snprintf(header + 8, 90000, "{\"a\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[0,4]}}", shape);
+    memcpy(header, &(uint64_t){n - 8}, 8);
+    memset(header + n, 0, 4);
+    assert_true(qpi_write_file(path, header, n + 4, &e));
+    ctx = qp_open((qp_options){.threads = 1});
+    f = qp_file_open(ctx, path, (qp_file_options){0});
+    expect_ok(ctx);
+    assert_false(qp_file_at(f, 0).loadable);
+    qp_file_close(f);
+    qp_close(ctx);
+    in_turn(open_only, 1, NULL, NULL);
+    n = 8 + (uint64_t)snprintf(header + 8, 90000, "{\"a\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,4]}}", type);
+    memcpy(header, &(uint64_t){n - 8}, 8);
+    assert_true(qpi_write_file(path, header, n + 4, &e));
+    in_turn(open_only, 1, NULL, NULL);
+}
+
 static bool trees(qp_ctx *ctx) {
     static const char text[] = "{\"a\": [1, 2.5, {\"b\": \"text\", \"c\": null}], \"d\": true}";
     qpi_error         e = {0};
@@ -153,7 +279,9 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(saving),  cmocka_unit_test(loading), cmocka_unit_test(sharding),
-        cmocka_unit_test(folders), cmocka_unit_test(json),
+        cmocka_unit_test(folders), cmocka_unit_test(json),    cmocka_unit_test(reasons),
+        cmocka_unit_test(wrong_sizes), cmocka_unit_test(taken_names), cmocka_unit_test(of_events),
+        cmocka_unit_test(wide),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

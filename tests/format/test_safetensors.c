@@ -42,6 +42,8 @@ static const struct {
     {"{}", 0, INT64_MAX, "offset 0: expected a header of at most 100000000 bytes"},
     {"{}", 1, -1, "offset 10: expected the end, found 1 bytes that belong to no tensor"},
     {"{", 0, -1, "expected a JSON object"},
+    {"[]", 0, -1, "expected a safetensors file"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,\"4\"]}}", 4, -1, "expected two integers"},
     {"{ ", 0, -1, "line 1 column 3: expected a key, found the end"},
     {"{\"a\":1}", 0, -1, "a: expected an object, found an integer"},
     {"{\"a\":{}}", 0, -1, "a.dtype: missing"},
