@@ -221,6 +221,8 @@ static const cli_option options[] = {
     {"length", 'l', CLI_INT, "T", "64", "step, embed: positions of a row; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
     {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "step: that products round their inputs to", 0, 0, false},
+    {"rows", 0, CLI_INT, "R", "1", "generate: sequences at once", 1, 4096, false},
+    {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "generate: what keys and values are kept in", 0, 0, false},
     {"profile", 0, CLI_FLAG, NULL, NULL, "step: what each op takes of it", 0, 0, false},
     {"data", 0, CLI_LIST, "FILE", NULL, "tokenize: texts", 0, 0, false},
     {"model", 'm', CLI_TEXT, "MODEL", NULL, "tokenize: model folder or tokenizer.json [one learnt from the texts]", 0, 0, false},

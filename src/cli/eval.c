@@ -15,6 +15,7 @@
 #include "core/core.h"
 #include "data/documents.h"
 #include "format/reader.h"
+#include "models/model.h"
 
 #define LONGEST 4096 /* window where none was asked for */
 
@@ -28,6 +29,7 @@ typedef struct {
     int32_t     *inputs; /* [batch, length], rows so far: `rows`, the longest has `widest` */
     int64_t     *targets;
     int64_t      rows, widest, counted;
+    qp_session  *session; /* of --kv: windows go through its rows; NULL: as whole sequences */
     double       loss; /* sum over targets, in nats */
     int64_t      tokens, targeted, bytes, documents, windows; /* targeted: tokens that could be predicted */
     cli_progress progress;
@@ -35,6 +37,17 @@ typedef struct {
 } evaluation;
 
 /* ---- Windows ------------------------------------------------------------------------------------ */
+
+/* The mean loss of windows read as a session reads them. */
+static qp_tensor session_loss(evaluation *e, qp_tensor ids, qp_tensor targets) {
+    int64_t rows[65536];
+    for (int64_t r = 0; r < e->rows; r++) {
+        rows[r] = r;
+        if (qp_session_truncate(e->session, r, 0) != QP_OK) break;
+    }
+    qp_tensor hidden = qp_session_hidden(e->session, ids, (qp_feed){.rows = rows});
+    return qpi_output_loss(&e->m.model->output, hidden, targets, NULL);
+}
 
 /* The rows gathered so far through the model. */
 static bool run_batch(evaluation *e) {
@@ -49,7 +62,8 @@ static bool run_batch(evaluation *e) {
     bool      before = qp_no_grad(e->ctx, true);
     qp_tensor ids = qp_from(e->ctx, QP_I32, 2, shape, e->inputs),
               targets = qp_from(e->ctx, QP_I64, 2, shape, e->targets);
-    e->loss += qp_item(qp_model_loss(e->m.model, ids, targets)) * (double)e->counted;
+    qp_tensor loss = e->session ? session_loss(e, ids, targets) : qp_model_loss(e->m.model, ids, targets);
+    e->loss += qp_item(loss) * (double)e->counted;
     qp_no_grad(e->ctx, before);
     qp_leave(s);
     e->tokens += e->counted;
@@ -142,6 +156,10 @@ static bool prepare(evaluation *e, const char *const *files, int n) {
                 e->stride, e->length);
         return false;
     }
+    qp_session_options kv;
+    if (cli_given(c, "kv") && (!cli_kv_type(e->ctx, cli_text(c, "kv"), &kv) ||
+                               !(e->session = qp_session_new(e->m.model, e->batch, e->length, kv))))
+        return false;
     e->inputs = calloc((size_t)(e->batch * e->length), sizeof *e->inputs);
     e->targets = calloc((size_t)(e->batch * e->length), sizeof *e->targets);
     if (!e->inputs || !e->targets) return qp_fail(e->ctx, QP_ERR_MEMORY, "out of memory: batches") == QP_OK;
@@ -201,6 +219,7 @@ static const cli_option options[] = {
     {"stride", 0, CLI_INT, "N", NULL, "how far windows move; each token counts once [half the length]", 1, 1e9,
      false},
     {"batch", 'b', CLI_INT, "B", "4", "windows at a time", 1, 65536, false},
+    {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", NULL, "read as when writing, with keys and values kept in this", 0, 0, false},
     {"no-special", 0, CLI_FLAG, NULL, NULL,
      "texts do not begin behind a start or end token: their first token only helps", 0, 0, false},
     {"field", 0, CLI_TEXT, "KEY", "text", "of JSON lines", 0, 0, false},

@@ -134,7 +134,7 @@ static int run(cli *c) {
 
 static const cli_option options[] = {
     {"model", 'm', CLI_TEXT, "MODEL", NULL, "model to start from, which stays as it is", 0, 0, true},
-    {"method", 0, CLI_TEXT, "NAME", NULL, "medusa: heads that guess ahead, for quipu generate --draft", 0, 0, true},
+    {"method", 0, CLI_CHOICE, "medusa", NULL, "medusa: heads that guess ahead, for quipu generate --draft", 0, 0, true},
     {"data", 0, CLI_LIST, "FILE", NULL, "text, or .jsonl with a text field", 0, 0, true},
     {"field", 0, CLI_TEXT, "NAME", "text", "field of JSON lines", 0, 0, false},
     {"holdout", 0, CLI_NUMBER, "SHARE", "0.02", "this share of the data is for validation", 0, 0.5, false},
@@ -143,7 +143,7 @@ static const cli_option options[] = {
     {"batch", 'b', CLI_INT, "B", "8", "sequences in a batch", 1, 1e6, false},
     {"length", 0, CLI_INT, "T", "256", "tokens in a sequence", 2, 1e9, false},
     {"lr", 0, CLI_NUMBER, "X", "1e-3", "peak learning rate", 0, 1e3, false},
-    {"precision", 0, CLI_TEXT, "TYPE", "fp32", "of products: fp32 or bf16", 0, 0, false},
+    {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "that products round their inputs to", 0, 0, false},
     {"heads", 0, CLI_INT, "N", "3", "medusa: heads, each a token further ahead", 1, 16, false},
     {"head-layers", 0, CLI_INT, "N", "1", "medusa: layers of a head", 1, 8, false},
     {0}};

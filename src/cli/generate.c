@@ -118,16 +118,9 @@ static int report(job *j, const qp_generation *g) {
     return 0;
 }
 
-static const char *const kv_types[] = {"f32", "bf16", "f16", "q8_0"};
-static const qp_dtype    kv_dtypes[] = {QP_F32, QP_BF16, QP_F16, QP_Q8_0};
-
 static qp_session *open_session(job *j, int64_t positions) {
-    const char *kv = cli_text(j->c, "kv");
-    for (size_t i = 0; i < sizeof kv_types / sizeof kv_types[0]; i++)
-        if (!strcmp(kv, kv_types[i]))
-            return qp_session_new(j->m.model, 1, positions, (qp_session_options){kv_dtypes[i]});
-    qp_fail(j->ctx, QP_ERR_ARGUMENT, "--kv %s: expected f32, bf16, f16 or q8_0", kv);
-    return NULL;
+    qp_session_options options;
+    return cli_kv_type(j->ctx, cli_text(j->c, "kv"), &options) ? qp_session_new(j->m.model, 1, positions, options) : NULL;
 }
 
 /* Medusa's heads: beside the model, in a folder of their own, or a file. */
@@ -227,7 +220,7 @@ static const cli_option options[] = {
     {"typical-p", 0, CLI_NUMBER, "P", "1", "of the least surprising that hold this share only; 1: all", 0, 1, false},
     {"frequency-penalty", 0, CLI_NUMBER, "X", "0", "taken from a logit for each time that its token was written", -1e5, 1e5, false},
     {"presence-penalty", 0, CLI_NUMBER, "X", "0", "taken once if its token was written", -1e5, 1e5, false},
-    {"kv", 0, CLI_TEXT, "TYPE", "f32", "keys and values in f32, bf16, f16 or q8_0", 0, 0, false},
+    {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "what keys and values are kept in", 0, 0, false},
     {"draft", 0, CLI_TEXT, "KIND", NULL, "guess ahead, same text: lookup, mtp, medusa, heads of finetune, or a smaller MODEL", 0, 0, false},
     {"draft-depth", 0, CLI_INT, "N", "0", "tokens of a guess at most; 0: what suits the kind", 0, 63, false},
     {"logprobs", 0, CLI_INT, "N", "0", "with --json: of each token and the N likeliest", 0, 1000, false},

@@ -148,6 +148,15 @@ bool cli_read_text(qp_ctx *ctx, const char *path, qp_text *text) {
 
 /* ---- Ids ------------------------------------------------------------------------------------------ */
 
+bool cli_kv_type(qp_ctx *ctx, const char *name, qp_session_options *options) {
+    static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16, QP_Q8_0};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        options->kv = types[i];
+        if (!strcmp(name, qp_dtype_name(types[i]))) return true;
+    }
+    return !qp_fail(ctx, QP_ERR_ARGUMENT, "--kv %.40s: expected f32, bf16, f16 or q8_0", name);
+}
+
 bool cli_append_id(qp_ctx *ctx, qp_ids *ids, int32_t id) {
     size_t   capacity = (size_t)ids->capacity;
     int32_t *grown = qpi_grown(ids->data, &capacity, (size_t)ids->count + 1, sizeof *grown);

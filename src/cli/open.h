@@ -29,6 +29,8 @@ qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path);
 
 /* Appends ids below limit, separated by blanks; where begins the error's text. Cuts text up. */
 bool cli_parse_ids(qp_ctx *ctx, char *text, int64_t limit, const char *where, qp_ids *out);
+/* What --kv asks keys and values to be kept in. */
+bool cli_kv_type(qp_ctx *ctx, const char *name, qp_session_options *options);
 bool cli_append_id(qp_ctx *ctx, qp_ids *ids, int32_t id);
 bool cli_append(qp_ctx *ctx, qp_text *text, const void *data, size_t bytes);
 

@@ -169,9 +169,10 @@ static int64_t take_typical(qp_sampler *s, candidate *from, int64_t count, doubl
     for (int64_t i = 0; i < count; i++)
         s->odd[i] = (candidate){-(float)fabs(-log(from[i].p / sum) - mean), (int32_t)i};
     for (int64_t i = count / 2; i-- > 0;) sink(s->odd, count, i);
-    while (taken < count && (taken == 0 || kept < s->options.typical_p * sum)) {
+    for (float last = 1; taken < count && (last == s->odd[0].p || kept < s->options.typical_p * sum || !taken);) {
         candidate best = s->odd[0];
         int64_t   left = count - ++taken;
+        last = best.p; /* who is as odd as the last stays too */
         s->odd[0] = s->odd[left];
         s->odd[left] = (candidate){from[best.id].p, from[best.id].id};
         kept += from[best.id].p;

@@ -63,13 +63,10 @@ static void define(qp_sampling o, const bool *seen, double out[N]) {
 
 /* ---- Frequencies ----------------------------------------------------------------------------------- */
 
-static void check(qp_sampling o, const int32_t *seen_ids, int seen_count) {
+static void compare(qp_sampling o, const int32_t *seen_ids, int seen_count, const double *expected) {
     qp_ctx *ctx = open_context();
-    bool    seen[N] = {0};
-    double  expected[N], statistic = 0;
+    double  statistic = 0;
     int     counts[N] = {0}, kinds = 0;
-    for (int i = 0; i < seen_count; i++) seen[seen_ids[i]] = true;
-    define(o, seen, expected);
     for (int d = 0; d < DRAWS;) { /* what is drawn counts as seen: with a penalty a sampler draws once */
         qp_sampler *s = qp_sampler_new(ctx, N, o, (uint64_t)d + 1);
         assert_non_null(s);
@@ -82,6 +79,7 @@ static void check(qp_sampling o, const int32_t *seen_ids, int seen_count) {
             counts[id]++;
             more = o.repetition_penalty == 0;
         }
+        qp_sampler_close(s);
     }
     for (int i = 0; i < N; i++) {
         double mean = expected[i] * DRAWS;
@@ -95,6 +93,14 @@ static void check(qp_sampling o, const int32_t *seen_ids, int seen_count) {
     if (statistic > freedom + 5 * sqrt(2 * freedom) + 1e-9)
         fail_msg("chi-square %g with %g degrees of freedom", statistic, freedom);
     qp_close(ctx);
+}
+
+static void check(qp_sampling o, const int32_t *seen_ids, int seen_count) {
+    bool   seen[N] = {0};
+    double expected[N];
+    for (int i = 0; i < seen_count; i++) seen[seen_ids[i]] = true;
+    define(o, seen, expected);
+    compare(o, seen_ids, seen_count, expected);
 }
 
 static void plain(void **state) {
@@ -130,6 +136,60 @@ static void order_of_filters(void **state) {
     check((qp_sampling){.temperature = 1.5, .top_k = 7, .top_p = 0.9, .min_p = 0.45}, NULL, 0);
     check((qp_sampling){.temperature = 0.8, .top_k = 6, .top_p = 0.75, .min_p = 0.1, .repetition_penalty = 1.5},
           (int32_t[]){2, 11, 10}, 3);
+}
+
+/* What transformers' generate draws from (tests/golden/make_sampler.py). */
+static void as_generate(void **state) {
+    (void)state;
+    static const int32_t first[] = {0, 1, 2, 3, 4};
+    FILE                *f = fopen(SOURCE_DIR "/tests/golden/sampler/cases.txt", "r");
+    char                 line[1000];
+    int                  cases = 0;
+    assert_non_null(f);
+    for (; fgets(line, sizeof line, f); cases++) {
+        double x[9 + N];
+        char  *at = line;
+        for (int i = 0; i < 9 + N; i++) x[i] = strtod(at, &at);
+        qp_logit_bias bias[] = {{3, (float)x[6]}, {8, (float)x[7]}};
+        compare((qp_sampling){.repetition_penalty = x[0], .temperature = x[1], .top_k = (int64_t)x[2], .top_p = x[3],
+                              .min_p = x[4], .typical_p = x[5], .bias = bias, .bias_count = 2},
+                first, (int)x[8], x + 9);
+    }
+    fclose(f);
+    assert_int_equal(cases, 52);
+}
+
+/* logit - count frequency - (count > 0) presence, of what was drawn, not of what was seen. */
+static void penalties_count(void **state) {
+    (void)state;
+    qp_ctx     *ctx = open_context();
+    qp_sampler *s = qp_sampler_new(ctx, 4, (qp_sampling){.frequency_penalty = 0.5, .presence_penalty = 0.25}, 1);
+    static const int32_t expected[] = {0, 1, 0, 0, 1, 2}; /* 1 .5 -.3; .25 .5; .25 -.25; -.25 -.25; .. */
+    qp_sampler_seen(s, 0);
+    for (int i = 0; i < 6; i++) {
+        float x[4] = {1.0f, 0.5f, -0.3f, -2.0f};
+        assert_int_equal(qp_sampler_draw(s, x), expected[i]);
+    }
+    float x[4] = {0, 0, 0, 0};
+    qp_sampler_draw(s, x); /* what it took away: drawn 3, 2, 1 and 0 times */
+    assert_float_equal(x[3], 0, 1e-6);
+    assert_float_equal(x[0] + x[1] + x[2], -(6 * 0.5f + 3 * 0.25f), 1e-6);
+    qp_close(ctx);
+}
+
+static void logprobs(void **state) {
+    (void)state;
+    qp_logprob out[6];
+    double     sum = 0;
+    for (int i = 0; i < N; i++) sum += exp(logits[i]);
+    qp_logprobs(logits, N, 4, 5, out);
+    static const int32_t order[] = {4, 2, 7, 11, 0, 5};
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(out[i].id, order[i]);
+        assert_float_equal(out[i].logprob, logits[order[i]] - log(sum), 1e-5);
+    }
+    qp_logprobs(logits, N, 10, 0, out);
+    assert_float_equal(out[0].logprob, logits[10] - log(sum), 1e-5);
 }
 
 /* ---- The rest ---------------------------------------------------------------------------------------- */
@@ -219,7 +279,8 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),    cmocka_unit_test(each_filter),          cmocka_unit_test(order_of_filters),
+        cmocka_unit_test(plain),    cmocka_unit_test(each_filter),          cmocka_unit_test(order_of_filters), cmocka_unit_test(as_generate),
+        cmocka_unit_test(penalties_count), cmocka_unit_test(logprobs),
         cmocka_unit_test(greedy),   cmocka_unit_test(same_seed_same_draws), cmocka_unit_test(odd_logits),
         cmocka_unit_test(refusals),
     };
