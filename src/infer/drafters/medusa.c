@@ -135,7 +135,7 @@ qp_tensor qp_medusa_loss(qp_medusa *m, qp_tensor hidden, qp_tensor labels) {
 
 qp_status qp_medusa_save(qp_medusa *m, const char *path) {
     qp_named named[MAX_HEADS * 17];
-    char     names[MAX_HEADS * 17][32];
+    char     names[MAX_HEADS * 17][48];
     int      n = 0;
     for (int h = 0; h < m->heads; h++) {
         for (int l = 0; l < m->layers; l++)
