@@ -1,9 +1,11 @@
-/* quipu verify: a model against numbers of an independent implementation. */
+/* quipu verify: a model against numbers of an independent implementation; without numbers its files alone
+ * (lint.c). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/json.h"
+#include "cli/lint.h"
 #include "cli/open.h"
 #include "models/model.h"
 
@@ -139,38 +141,102 @@ static int report(const verification *v) {
     return 0;
 }
 
+/* ---- Top-1 and likelihood over long texts ------------------------------------------------------------ */
+
+typedef struct {
+    int64_t agree, count;
+    double  ours, theirs; /* negative log likelihood, summed */
+    int64_t tokens;
+} agreement;
+
+/* Window i: the reference's top1 and nll against the model's logits. */
+static void compare_window(const verification *v, qp_model *m, qp_tensor ids, qp_tensor top1, qp_tensor nll, int64_t i,
+                           agreement *a) {
+    int64_t   T = qp_size(ids, 1);
+    qp_scope  s = qp_enter(v->ctx);
+    qp_tensor row = qp_slice(ids, 0, i, i + 1, 1), logits = qp_logits(m, row);
+    qp_tensor same = qp_eq(qp_argmax(logits, -1, false), qp_cast(qp_slice(top1, 0, i, i + 1, 1), QP_I64));
+    a->agree += (int64_t)qp_item(qp_sum(qp_cast(same, QP_F64), 2, (int[]){0, 1}, false));
+    a->count += T;
+    a->ours += (double)(T - 1) * qp_item(qp_cross_entropy(logits, next_tokens(row), (qp_loss_options){0}));
+    a->theirs += qp_item(qp_sum(qp_cast(qp_slice(nll, 0, i, i + 1, 1), QP_F64), 2, (int[]){0, 1}, false));
+    a->tokens += T - 1;
+    qp_leave(s);
+}
+
+static int report_agreement(const verification *v, const agreement *a) {
+    double share = (double)a->agree / (double)a->count, ours = exp(a->ours / (double)a->tokens);
+    double theirs = exp(a->theirs / (double)a->tokens), error = ours / theirs - 1;
+    bool   ok = fabs(error) <= v->tolerance;
+    if (cli_flag(v->c, "json")) {
+        json_t *all = json_pack("{s:b, s:f, s:I, s:f, s:f, s:f, s:f}", "ok", ok, "top1_agreement", share, "positions",
+                                (json_int_t)a->count, "perplexity", ours, "reference_perplexity", theirs, "error", error,
+                                "tolerance", v->tolerance);
+        if (cli_json_print(all)) return 1;
+    } else {
+        printf("top-1 agreement %.2f%% of %lld, perplexity %.4f, the reference's %.4f (%+.3f%%): %s\n", 100 * share,
+               (long long)a->count, ours, theirs, 100 * error, ok ? "ok" : "FAIL");
+    }
+    return ok ? 0 : cli_error("the perplexity differs by more than %g", v->tolerance);
+}
+
+static int compare_texts(const verification *v, qp_model *m, qp_tensor ids) {
+    qp_tensor top1 = qp_file_load(v->ctx, v->reference, "top1", false);
+    qp_tensor nll = qp_file_load(v->ctx, v->reference, "nll", false);
+    agreement a = {0};
+    if (!qp_failed(v->ctx) && (qp_ndim(ids) != 2 || qp_size(ids, 1) < 2 || !same_shape(ids, top1) || qp_ndim(nll) != 2 ||
+                               qp_size(nll, 0) != qp_size(ids, 0) || qp_size(nll, 1) != qp_size(ids, 1) - 1))
+        qp_fail(v->ctx, QP_ERR_SHAPE, "%s: expected input_ids and top1 [B, T], nll [B, T - 1]", cli_text(v->c, "reference"));
+    qp_no_grad(v->ctx, true);
+    for (int64_t i = 0; !qp_failed(v->ctx) && i < qp_size(ids, 0); i++) compare_window(v, m, ids, top1, nll, i, &a);
+    return qp_failed(v->ctx) ? cli_failed(v->ctx) : report_agreement(v, &a);
+}
+
+static int compare_numbers(verification *v, qp_model *m) {
+    qp_record in = inputs_of(v);
+    bool      before = qp_no_grad(v->ctx, true);
+    v->rows = json_object();
+    compare_outputs(v, m, in);
+    qp_no_grad(v->ctx, before);
+    compare_gradients(v, m, in);
+    int status = qp_failed(v->ctx) ? cli_failed(v->ctx) : report(v);
+    json_decref(v->rows);
+    return status;
+}
+
 static int run(cli *c) {
+    char         path[4096];
     verification v = {.c = c, .ctx = cli_open(c), .tolerance = cli_number(c, "tolerance")};
     if (!v.ctx) return 1;
-    char      path[4096];
-    qp_model *m = qp_model_load(v.ctx, cli_model_path(cli_argument(c, 0), path), (qp_model_options){0});
-    if (m) v.reference = qp_file_open(v.ctx, cli_text(c, "reference"), (qp_file_options){0});
+    const char *model = cli_model_path(cli_argument(c, 0), path);
+    if (!cli_given(c, "reference")) return cli_lint(c, v.ctx, model);
+    v.reference = qp_file_open(v.ctx, cli_text(c, "reference"), (qp_file_options){0});
     if (!v.reference) return cli_failed(v.ctx);
-    v.rows = json_object();
-    qp_set_training(qp_model_module(m), false);
-    qp_record in = inputs_of(&v);
-    bool      before = qp_no_grad(v.ctx, true);
-    compare_outputs(&v, m, in);
-    qp_no_grad(v.ctx, before);
-    compare_gradients(&v, m, in);
-    int status = qp_failed(v.ctx) ? cli_failed(v.ctx) : report(&v);
-    json_decref(v.rows);
+    bool      texts = qp_file_find(v.reference, "top1") >= 0;
+    qp_model *m = qp_model_load(v.ctx, model, (qp_model_options){.as_stored = texts});
+    if (m) qp_set_training(qp_model_module(m), false);
+    int status = !m      ? cli_failed(v.ctx)
+                 : texts ? compare_texts(&v, m, qp_file_load(v.ctx, v.reference, "input_ids", false))
+                         : compare_numbers(&v, m);
     qp_file_close(v.reference);
     return status;
 }
 
 static const cli_option options[] = {{"reference", 0, CLI_TEXT, "FILE", NULL,
-                                      "safetensors with input_ids and logits; optionally token_type_ids, lengths, hidden, grad.NAME", 0, 0,
-                                      true},
+                                      "safetensors with input_ids and logits, optionally token_type_ids, lengths, hidden, grad.NAME; or "
+                                      "input_ids, top1 and nll of long texts. Without: the files are looked through",
+                                      0, 0, false},
                                      {"tolerance", 0, CLI_NUMBER, "X", "1e-4",
-                                      "largest relative error (max|a-b| / max|b| of a tensor)", 0, 1e9, false},
+                                      "largest relative error (max|a-b| / max|b| of a tensor; of the perplexity)", 0, 1e9, false},
                                      {0}};
 
 QP_VERB(verify) = {.name = "verify",
-                   .summary = "compare what a model gives and its gradients with reference numbers",
+                   .summary = "look through a model's files, or compare what it gives with reference numbers",
                    .arguments = "MODEL",
                    .min_arguments = 1,
                    .max_arguments = 1,
                    .options = options,
-                   .examples = "  quipu verify my-model --reference reference.safetensors --tolerance 2e-5\n",
+                   .examples = "  quipu verify my-model\n"
+                               "  quipu verify my-model.Q4_K_M.gguf --json\n"
+                               "  quipu verify my-model --reference reference.safetensors --tolerance 2e-5\n",
                    .run = run};

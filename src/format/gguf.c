@@ -56,6 +56,8 @@ static const struct {
 
 const char *qpi_gguf_kind_name(qpi_gguf_kind kind) { return kind < QPI_GGUF_KINDS ? kinds[kind].name : "?"; }
 
+int qpi_gguf_kind_bytes(qpi_gguf_kind kind) { return kind < QPI_GGUF_KINDS ? kinds[kind].bytes : 0; }
+
 static uint64_t little(const uint8_t *p, int bytes) {
     uint64_t x = 0;
     for (int i = 0; i < bytes; i++) x |= (uint64_t)p[i] << 8 * i;

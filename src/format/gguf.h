@@ -45,7 +45,8 @@ typedef struct {
 qpi_gguf_texts qpi_gguf_texts_of(const qpi_gguf_value *v);
 bool           qpi_gguf_text(qpi_gguf_texts *t, const char **text, size_t *n);
 
-const char *qpi_gguf_kind_name(qpi_gguf_kind kind); /* "u32" */
+const char *qpi_gguf_kind_name(qpi_gguf_kind kind);  /* "u32" */
+int         qpi_gguf_kind_bytes(qpi_gguf_kind kind); /* of one element; 0: of a text or an array */
 
 /* Types of tensors as the format numbers them. */
 typedef struct {
@@ -57,6 +58,38 @@ typedef struct {
 const qpi_gguf_type *qpi_gguf_type_find(uint32_t id);      /* NULL: unknown */
 const qpi_gguf_type *qpi_gguf_type_of(qp_dtype dtype);     /* NULL: GGUF has none */
 const qpi_gguf_type *qpi_gguf_type_named(const char *name); /* in any case of letters */
+
+/* ---- Writing ------------------------------------------------------------------------------------------ */
+
+/* Begins as {0}. A lack of memory is kept and reported by qpi_gguf_save. */
+typedef struct {
+    qpi_buffer bytes;
+    uint64_t   count;
+    bool       failed;
+} qpi_gguf_pairs;
+
+void qpi_gguf_put_integer(qpi_gguf_pairs *p, const char *key, qpi_gguf_kind kind, int64_t x); /* also BOOL */
+void qpi_gguf_put_f32(qpi_gguf_pairs *p, const char *key, float x);
+void qpi_gguf_put_text(qpi_gguf_pairs *p, const char *key, const char *text, size_t n);
+void qpi_gguf_put_value(qpi_gguf_pairs *p, const qpi_gguf_value *v); /* as another file has it */
+/* An array begins with its length; `count` calls of one of the others must follow. */
+void qpi_gguf_put_array(qpi_gguf_pairs *p, const char *key, qpi_gguf_kind kind, uint64_t count);
+void qpi_gguf_add_text(qpi_gguf_pairs *p, const char *text, size_t n);
+void qpi_gguf_add_i32(qpi_gguf_pairs *p, int32_t x);
+void qpi_gguf_add_f32(qpi_gguf_pairs *p, float x);
+void qpi_gguf_pairs_free(qpi_gguf_pairs *p);
+
+typedef struct {
+    const char *name;
+    qp_dtype    dtype;
+    int         ndim;
+    int64_t     shape[QP_MAX_DIMS];
+} qpi_gguf_tensor;
+
+/* Writes a file that appears complete or not at all. data(user, i) gives the bytes of tensor i, in order,
+ * good until the next call; NULL: it has stored an error. */
+bool qpi_gguf_save(const char *path, const qpi_gguf_pairs *pairs, int64_t n, const qpi_gguf_tensor *tensors,
+                   const void *(*data)(void *user, int64_t i), void *user, qpi_error *e);
 
 #define QPI_GGUF_ALIGNMENT 32 /* of tensors, where the file does not say */
 

@@ -278,3 +278,89 @@ json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file) {
     json_decref(r.config);
     return NULL;
 }
+
+/* ---- And back ------------------------------------------------------------------------------------------------ */
+
+static void put_number(qpi_gguf_pairs *p, const char *architecture, const char *key, bool integer, double x) {
+    char full[160];
+    snprintf(full, sizeof full, "%s.%s", architecture, key);
+    if (integer) qpi_gguf_put_integer(p, full, QPI_GGUF_U32, (int64_t)x);
+    else qpi_gguf_put_f32(p, full, (float)x);
+}
+
+static double number_in(const json_t *object, const char *key, double fallback) {
+    const json_t *x = json_object_get(object, key);
+    return json_is_number(x) ? json_number_value(x) : fallback;
+}
+
+/* The position object that the config amounts to; NULL after an error, or without rotation. */
+static json_t *rope_of(qp_model *m) {
+    qpi_config c = {.ctx = m->ctx, .root = qpi_json_root("config.json", m->config, &m->ctx->error)};
+    return m->position.type && !strcmp(m->position.type->part.name, "rope") ? qpi_config_rope(&c, 10000) : NULL;
+}
+
+static bool scaled_by(const json_t *rope, const char *kind) {
+    const char *scaling = json_string_value(json_object_get(rope, "scaling"));
+    return !strcmp(scaling ? scaling : "default", kind);
+}
+
+static void describe_rope(qp_model *m, const char *architecture, const json_t *rope, qpi_gguf_pairs *p) {
+    char key[160];
+    put_number(p, architecture, "rope.dimension_count", true, (double)m->head_width);
+    put_number(p, architecture, "rope.freq_base", false, number_in(rope, "theta", 10000));
+    if (scaled_by(rope, "default") || scaled_by(rope, "llama3")) return;
+    if (!scaled_by(rope, "linear") && !scaled_by(rope, "yarn")) {
+        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "GGUF has no rope scaling \"%s\"",
+                json_string_value(json_object_get(rope, "scaling")));
+        return;
+    }
+    const char *kind = json_string_value(json_object_get(rope, "scaling"));
+    snprintf(key, sizeof key, "%s.rope.scaling.type", architecture);
+    qpi_gguf_put_text(p, key, kind, strlen(kind));
+    put_number(p, architecture, "rope.scaling.factor", false, number_in(rope, "factor", 1));
+    if (scaled_by(rope, "linear")) return;
+    if (number_in(rope, "attention_factor", 0) != 0 || number_in(rope, "mscale", 0) != 0)
+        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "yarn with a factor of its own (attention_factor, mscale) in GGUF");
+    put_number(p, architecture, "rope.scaling.original_context_length", true,
+               number_in(rope, "trained_positions", (double)m->positions));
+    put_number(p, architecture, "rope.scaling.yarn_beta_fast", false, number_in(rope, "beta_fast", 32));
+    put_number(p, architecture, "rope.scaling.yarn_beta_slow", false, number_in(rope, "beta_slow", 1));
+}
+
+bool qpi_gguf_describe(qp_model *m, qpi_gguf_pairs *p) {
+    const qpi_gguf_family *f = m->preset->gguf;
+    if (!f) return qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "quipu knows no %s in GGUF files", m->preset->name) == QP_OK;
+    if (json_is_true(json_object_get(m->config, "use_sliding_window")))
+        return qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: GGUF has no use_sliding_window", m->preset->name) == QP_OK;
+    qpi_gguf_put_text(p, "general.architecture", f->architecture, strlen(f->architecture));
+    for (const qpi_gguf_key *k = f->keys; k->gguf; k++) {
+        const json_t *x = json_object_get(m->config, k->theirs);
+        bool window = !strcmp(k->theirs, "sliding_window"), rotation = !strcmp(k->gguf, "rope.freq_base");
+        if (json_is_number(x) && !rotation && (!window || !strcmp(m->preset->name, "mistral")))
+            put_number(p, f->architecture, k->gguf, k->integer, json_number_value(x));
+        else if (!strcmp(k->theirs, "n_inner")) /* null stands for this */
+            put_number(p, f->architecture, k->gguf, true, 4 * (double)m->width);
+    }
+    put_number(p, f->architecture, "vocab_size", true, (double)m->vocabulary);
+    json_t *rope = rope_of(m);
+    if (rope && !json_object_get(m->config, "head_dim")) put_number(p, f->architecture, "attention.key_length", true, (double)m->head_width);
+    if (rope) put_number(p, f->architecture, "attention.value_length", true, (double)m->head_width);
+    if (rope) describe_rope(m, f->architecture, rope, p);
+    json_decref(rope);
+    return !qp_failed(m->ctx);
+}
+
+bool qpi_gguf_divisors(qp_model *m, qp_tensor *t) {
+    json_t *rope = rope_of(m);
+    bool    wanted = rope && scaled_by(rope, "llama3") && m->head_width > 1;
+    if (wanted && (number_in(rope, "low_freq_factor", 1) != LOW || number_in(rope, "high_freq_factor", 4) != HIGH))
+        wanted = qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "GGUF: Llama 3's scaling with other factors than 1 and 4") == QP_OK;
+    llama3  x = {number_in(rope, "theta", 10000), number_in(rope, "factor", 1), number_in(rope, "trained_positions", 8192)};
+    int64_t n = m->head_width / 2;
+    json_decref(rope);
+    if (!wanted) return false;
+    *t = qp_empty(m->ctx, QP_F32, 1, &n);
+    float *d = qp_data_write(*t);
+    for (int64_t i = 0; d && i < n; i++) d[i] = (float)divisor(&x, i, n);
+    return d;
+}

@@ -4,6 +4,7 @@
 #define QUIPU_MODELS_MODEL_H
 
 #include "core/core.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "nn/part.h"
 #include "quipu/model.h"
@@ -161,6 +162,12 @@ void qpi_weights_free(qp_model *m);
 /* GGUF (gguf.c). The Hugging Face config that the file's keys amount to; NULL after storing an error
  * that begins with `path`. */
 json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file);
+/* The reverse: general.architecture and the keys of the architecture. False after storing an error. */
+bool qpi_gguf_describe(qp_model *m, qpi_gguf_pairs *pairs);
+/* What a GGUF file of the model holds, tensor by tensor: qp_model_weight with GGUF's names and order of
+ * rows; at the end rope_freqs.weight where the scaling asks for it. */
+bool qpi_gguf_divisors(qp_model *m, qp_tensor *t);
+bool qpi_gguf_weight(qp_model *m, int64_t i, const char **name, qp_tensor *t);
 
 /* Builds the modules from a stack config. False after storing an error. */
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where);

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "format/gguf.h"
 #include "models/model.h"
 #include "nn/module.h"
 
@@ -101,12 +100,13 @@ static bool name_weights(qp_model *m, bool gguf) {
     return ok;
 }
 
-/* Rows of heads in another order: of each head's K rows, the pairs (2i, 2i + 1) become (i, i + K/2). */
-static qp_tensor to_halves(const qp_model *m, qp_tensor t) {
+/* Rows of heads in another order: of each head's K rows, the pairs (2i, 2i + 1) become (i, i + K/2); or back. */
+static qp_tensor reorder(const qp_model *m, qp_tensor t, bool back) {
     int     ndim = qp_ndim(t);
     int64_t rows = ndim ? qp_size(t, 0) : 0, columns = ndim == 2 ? qp_size(t, 1) : 1, half = m->head_width / 2;
     if (half < 1) return t;
-    qp_tensor pairs = qp_reshape(t, ndim + 2, (int64_t[]){rows / (2 * half), half, 2, columns});
+    qp_tensor pairs =
+        qp_reshape(t, ndim + 2, (int64_t[]){rows / (2 * half), back ? 2 : half, back ? half : 2, columns});
     return qp_reshape(qp_transpose(pairs, 1, 2), ndim, (int64_t[]){rows, columns});
 }
 
@@ -114,14 +114,13 @@ static qp_tensor to_halves(const qp_model *m, qp_tensor t) {
 static qp_tensor join(qp_model *m, const qpi_weight *w, const qp_tensor *parts) {
     bool      before = qp_no_grad(m->ctx, true);
     qp_tensor t = w->count > 1 ? qp_concat(w->count, parts, 0) : qp_alias(parts[0]);
-    if (w->interleaved && m->interleaved) t = to_halves(m, t);
+    if (w->interleaved && m->interleaved != m->named_gguf) t = reorder(m, t, m->named_gguf);
     if (w->transpose) t = qp_transpose(t, 0, 1);
     qp_no_grad(m->ctx, before);
     return t;
 }
 
-bool qp_model_weight(qp_model *m, int64_t index, bool gradient, const char **name, qp_tensor *t) {
-    if (!name_weights(m, false)) return false;
+static bool weight_at(qp_model *m, int64_t index, bool gradient, const char **name, qp_tensor *t) {
     for (int i = 0; i < m->weight_count; i++) {
         const qpi_weight *w = &m->weights[i];
         qp_tensor         grads[QPI_MAX_PARTS];
@@ -136,6 +135,18 @@ bool qp_model_weight(qp_model *m, int64_t index, bool gradient, const char **nam
         return true;
     }
     return false;
+}
+
+bool qp_model_weight(qp_model *m, int64_t i, bool gradient, const char **name, qp_tensor *t) {
+    return name_weights(m, false) && weight_at(m, i, gradient, name, t);
+}
+
+bool qpi_gguf_weight(qp_model *m, int64_t i, const char **name, qp_tensor *t) {
+    if (!name_weights(m, true)) return false;
+    if (weight_at(m, i, false, name, t)) return true;
+    for (int k = 0; k < m->weight_count; k++) i -= !m->weights[k].tied;
+    *name = "rope_freqs.weight";
+    return i == 0 && qpi_gguf_divisors(m, t);
 }
 
 /* ---- Loading --------------------------------------------------------------------------------------- */
@@ -251,7 +262,7 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
     qp_scope  s = qp_enter(m->ctx);
     qp_tensor all = qp_file_load(m->ctx, file, qp_file_at(file, find_entry(m, file, w->name)).name, false);
     if (w->transpose) all = qp_transpose(all, 0, 1);
-    if (w->interleaved && qpi_file_is_gguf(file) && !m->interleaved) all = to_halves(m, all);
+    if (w->interleaved && qpi_file_is_gguf(file) && !m->interleaved) all = reorder(m, all, false);
     for (int k = 0; k < w->count && ok; k++) {
         int64_t   rows = qp_ndim(w->parts[k]) ? qp_size(w->parts[k], 0) : 0;
         qp_tensor part = w->count > 1 ? qp_slice(all, 0, start, start + rows, 1) : all;

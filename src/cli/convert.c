@@ -1,0 +1,177 @@
+/* quipu convert: a model between a Hugging Face folder and a GGUF file, both ways. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+#include "cli/gguf_target.h"
+#include "cli/json.h"
+#include "core/core.h"
+#include "format/json.h"
+#include "format/reader.h"
+#include "format/writer.h"
+#include "models/model.h"
+
+static bool ends_in(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcasecmp(text + n - m, end);
+}
+
+/* ---- To a GGUF file: matrices in one type, or as they are ------------------------------------------------ */
+
+static int64_t file_type_of(qp_dtype t) { return t == QP_F16 ? 1 : t == QP_BF16 ? 32 : 0; }
+
+static bool to_file(cli *c, qp_ctx *ctx, const char *model, const char *out, int type) {
+    gguf_target t;
+    int64_t     file_type = 0;
+    bool        ok = gguf_target_open(&t, ctx, model);
+    cli_progress progress = cli_progress_start(c, ok ? t.count : 0);
+    t.progress = &progress;
+    if (ok && t.file) qpi_gguf_integer(qpi_gguf_find(t.file, "general.file_type"), 0, &file_type);
+    for (int64_t i = 0; ok && i < t.count; i++) {
+        gguf_item *item = &t.items[i];
+        bool       matrix = item->as.ndim >= 2 && strncmp(item->as.name, "position_embd", 13);
+        if (matrix && type >= 0) item->as.dtype = (qp_dtype)type;
+        if (matrix && (type >= 0 || !t.file)) file_type = file_type_of(item->as.dtype);
+    }
+    ok = ok && gguf_target_save(&t, out, file_type);
+    cli_progress_end(&progress);
+    gguf_target_close(&t);
+    return ok;
+}
+
+/* ---- To a folder ------------------------------------------------------------------------------------------ */
+
+static bool copy_file(qp_ctx *ctx, const char *from, const char *to, const char *name) {
+    char      *source = qpi_path_join(from, name, &ctx->error), *target = qpi_path_join(to, name, &ctx->error);
+    qpi_bytes *bytes = source && qpi_path_exists(source) ? qpi_bytes_open(source, QPI_MAP, &ctx->error) : NULL;
+    bool       ok = target && (!bytes || qpi_write_file(target, bytes->data, (size_t)bytes->size, &ctx->error));
+    qpi_bytes_release(bytes);
+    free(source);
+    free(target);
+    return ok && !qp_failed(ctx);
+}
+
+/* What goes with the weights of a folder. */
+static bool copy_rest(qp_ctx *ctx, const char *from, const char *to) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                        "generation_config.json", "chat_template.jinja"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!copy_file(ctx, from, to, names[i])) return false;
+    return true;
+}
+
+static const char *token_at(qp_file *f, const char *key, size_t *n) {
+    int64_t        id;
+    const char    *text = NULL;
+    qpi_gguf_texts t = qpi_gguf_texts_of(qpi_gguf_find(f, "tokenizer.ggml.tokens"));
+    if (!qpi_gguf_integer(qpi_gguf_find(f, key), 0, &id) || id < 0) return NULL;
+    for (; id >= 0 && qpi_gguf_text(&t, &text, n); id--) continue;
+    return id < 0 ? text : NULL;
+}
+
+/* tokenizer.json from the file's vocabulary, its template and its special tokens. */
+static bool write_tokenizer(cli *c, qp_ctx *ctx, const char *model, qp_file *f, const char *to) {
+    static const char *const ids[][2] = {{"tokenizer.ggml.bos_token_id", "bos_token"},
+                                         {"tokenizer.ggml.eos_token_id", "eos_token"},
+                                         {"tokenizer.ggml.padding_token_id", "pad_token"}};
+    const char              *template = qp_file_meta(f, "tokenizer.chat_template"), *text;
+    json_t                  *settings = json_pack("{s:s}", "tokenizer_class", "PreTrainedTokenizerFast");
+    size_t                   n;
+    for (int i = 0; i < 3; i++)
+        if ((text = token_at(f, ids[i][0], &n))) json_object_set_new(settings, ids[i][1], cli_json_text(text, n));
+    if (template) json_object_set_new(settings, "chat_template", cli_json_text(template, strlen(template)));
+    char *path = qpi_path_join(to, "tokenizer_config.json", &ctx->error);
+    bool  ok = path && qpi_json_save(path, settings, 2, &ctx->error);
+    free(path);
+    json_decref(settings);
+    path = qpi_path_join(to, "tokenizer.json", &ctx->error);
+    qp_tokenizer *t = ok && path && !qp_failed(ctx) ? qp_tokenizer_load(ctx, model) : NULL;
+    if (t) {
+        ok = qp_tokenizer_save(ctx, t, path) == QP_OK;
+    } else if (ok) {
+        cli_remark(c, "without a tokenizer: %s", qp_error(ctx));
+        qp_clear(ctx);
+    }
+    free(path);
+    return ok;
+}
+
+static const char *dtype_text(qp_dtype t) { return t == QP_F16 ? "float16" : t == QP_BF16 ? "bfloat16" : "float32"; }
+
+/* Weights in one type: that of the file where it is a float all over, unless another is asked for. */
+static bool write_weights(qp_ctx *ctx, qp_model *m, const char *to, int type) {
+    const char *name;
+    qp_tensor   t;
+    int64_t     n = 0, room = qp_module_state(m->module).count;
+    qp_named   *named = calloc((size_t)room + 1, sizeof *named);
+    char       *path = qpi_path_join(to, "model.safetensors", &ctx->error), *config = qpi_path_join(to, "config.json", &ctx->error);
+    bool        ok = named && path && config;
+    qp_dtype    dtype = type >= 0 ? (qp_dtype)type : QP_F32;
+    qp_scope    s = qp_enter(ctx);
+    for (; ok && n < room && qp_model_weight(m, n, false, &name, &t); n++) {
+        if (n == 0 && type < 0 && qp_dtype_block(qp_dtype_of(t)) == 1) dtype = qp_dtype_of(t);
+        named[n] = (qp_named){name, qp_cast(t, dtype)};
+    }
+    if (ok) json_object_set_new(m->config, "dtype", json_string(dtype_text(dtype)));
+    ok = ok && !qp_failed(ctx) && qpi_json_save(config, m->config, 2, &ctx->error) &&
+         qp_file_save(ctx, path, n, named, (qp_save_options){.shard_bytes = UINT64_C(5000000000)}) == QP_OK;
+    qp_leave(s);
+    free(named);
+    free(path);
+    free(config);
+    return ok;
+}
+
+static bool to_folder(cli *c, qp_ctx *ctx, const char *model, const char *out, int type) {
+    if (type >= 0 && qp_dtype_block((qp_dtype)type) > 1)
+        return qp_fail(ctx, QP_ERR_UNSUPPORTED, "a folder holds F32, F16 or BF16") == QP_OK;
+    bool      before = qp_no_grad(ctx, true), gguf = !qpi_path_is_folder(model);
+    qp_model *m = qp_model_load(ctx, model, (qp_model_options){.as_stored = true});
+    if (!m) return false;
+    if (mkdir(out, 0777) != 0 && errno != EEXIST) return qp_fail(ctx, QP_ERR_IO, "%s: cannot make the folder: %s", out, strerror(errno)) == QP_OK;
+    qp_file *f = gguf ? qp_file_open(ctx, model, (qp_file_options){0}) : NULL;
+    bool     ok = write_weights(ctx, m, out, type) && (gguf ? f && write_tokenizer(c, ctx, model, f, out) : copy_rest(ctx, model, out));
+    qp_file_close(f);
+    qp_model_close(m);
+    qp_no_grad(ctx, before);
+    return ok;
+}
+
+/* ---- The verb ------------------------------------------------------------------------------------------------ */
+
+static int find_type(const char *name) {
+    static const qp_dtype types[] = {QP_F32, QP_F16, QP_BF16};
+    for (int i = 0; name && i < 3; i++)
+        if (!strcasecmp(name, qp_dtype_name(types[i]))) return (int)types[i];
+    return name ? -2 : -1;
+}
+
+static int run(cli *c) {
+    char        buffer[4096];
+    const char *model = cli_model_path(cli_argument(c, 0), buffer), *out = cli_text(c, "out");
+    int         type = find_type(cli_text(c, "type"));
+    if (type == -2) return cli_usage(c, "--type %s is none of F32, F16, BF16 (quipu quantize has more)", cli_text(c, "type"));
+    qp_ctx *ctx = cli_open(c);
+    if (!ctx) return 1;
+    bool ok = ends_in(out, ".gguf") ? to_file(c, ctx, model, out, type) : to_folder(c, ctx, model, out, type);
+    if (!ok || qp_failed(ctx)) return cli_failed(ctx);
+    if (cli_flag(c, "json")) return cli_json_print(json_pack("{s:s}", "out", out));
+    return 0;
+}
+
+static const cli_option options[] = {
+    {"out", 'o', CLI_TEXT, "FILE.gguf|FOLDER", NULL, "what to write: a GGUF file by that name, otherwise a folder", 0, 0, true},
+    {"type", 0, CLI_TEXT, "TYPE", NULL, "F32, F16 or BF16 [as it is; F32 where blocks become a folder]", 0, 0, false},
+    {0}};
+
+QP_VERB(convert) = {.name = "convert",
+                    .summary = "a model between a Hugging Face folder and a GGUF file",
+                    .arguments = "MODEL",
+                    .min_arguments = 1,
+                    .max_arguments = 1,
+                    .options = options,
+                    .examples = "  quipu convert my-model --out my-model.gguf --type F16\n"
+                                "  quipu convert my-model.Q4_K_M.gguf --out my-model\n",
+                    .run = run};

@@ -1,0 +1,217 @@
+/* A folder's tokenizer as GGUF keeps it: the vocabulary as texts with types, merges or scores, and the name
+ * of the splitting rule, of which llama.cpp knows a list. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/gguf_target.h"
+#include "core/core.h"
+#include "format/json.h"
+
+enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 };
+
+typedef struct {
+    const char *text; /* of the document; NULL: unused */
+    int32_t     type;
+    float       score;
+} token;
+
+typedef struct {
+    qp_ctx         *ctx;
+    const char     *path;
+    json_t         *document, *model; /* model: of the document */
+    token          *tokens;
+    int64_t         count;
+    qpi_gguf_pairs *pairs;
+} vocabulary;
+
+static bool fail(const vocabulary *v, qp_code code, const char *what) {
+    qp_fail(v->ctx, code, "%s: %s", v->path, what);
+    return false;
+}
+
+/* ---- Tokens ----------------------------------------------------------------------------------------- */
+
+static bool set_token(vocabulary *v, json_int_t id, const char *text, int32_t type) {
+    if (id < 0 || id >= v->count || !text) return fail(v, QP_ERR_FORMAT, "a token's id is beyond the model's vocabulary");
+    v->tokens[id].text = text;
+    v->tokens[id].type = type;
+    return true;
+}
+
+static bool read_tokens(vocabulary *v) {
+    const char *text;
+    json_t     *id, *added;
+    size_t      i;
+    json_object_foreach(json_object_get(v->model, "vocab"), text, id) {
+        bool byte = strlen(text) == 6 && !strncmp(text, "<0x", 3) && json_is_true(json_object_get(v->model, "byte_fallback"));
+        if (!set_token(v, json_is_integer(id) ? json_integer_value(id) : -1, text, byte ? BYTE : NORMAL)) return false;
+    }
+    json_array_foreach(json_object_get(v->document, "added_tokens"), i, added) {
+        const char *unknown = json_string_value(json_object_get(v->model, "unk_token"));
+        const char *content = json_string_value(json_object_get(added, "content"));
+        int32_t     type = json_is_true(json_object_get(added, "special")) ? CONTROL : USER_DEFINED;
+        if (unknown && content && !strcmp(unknown, content) && json_is_true(json_object_get(v->model, "byte_fallback"))) type = UNKNOWN;
+        if (!set_token(v, json_integer_value(json_object_get(added, "id")), content, type)) return false;
+    }
+    return true;
+}
+
+static void put_tokens(vocabulary *v) {
+    char unused[32];
+    qpi_gguf_put_array(v->pairs, "tokenizer.ggml.tokens", QPI_GGUF_TEXT, (uint64_t)v->count);
+    for (int64_t i = 0; i < v->count; i++) {
+        snprintf(unused, sizeof unused, "[PAD%lld]", (long long)i);
+        const char *text = v->tokens[i].text ? v->tokens[i].text : unused;
+        qpi_gguf_add_text(v->pairs, text, strlen(text));
+    }
+    qpi_gguf_put_array(v->pairs, "tokenizer.ggml.token_type", QPI_GGUF_I32, (uint64_t)v->count);
+    for (int64_t i = 0; i < v->count; i++) qpi_gguf_add_i32(v->pairs, v->tokens[i].text ? v->tokens[i].type : UNUSED);
+}
+
+/* ---- Merges: "a b", or ["a", "b"] ---------------------------------------------------------------------- */
+
+static bool merge_of(const vocabulary *v, const json_t *merge, char *out, size_t size) {
+    const char *a = json_string_value(json_is_array(merge) ? json_array_get(merge, 0) : merge);
+    const char *b = json_is_array(merge) ? json_string_value(json_array_get(merge, 1)) : "";
+    if (!a || !b || (size_t)snprintf(out, size, "%s%s%s", a, *b ? " " : "", b) >= size || !strchr(out, ' '))
+        return fail(v, QP_ERR_FORMAT, "expected merges of two tokens");
+    return true;
+}
+
+static bool put_merges(vocabulary *v) {
+    const json_t *merges = json_object_get(v->model, "merges");
+    char          text[4096];
+    qpi_gguf_put_array(v->pairs, "tokenizer.ggml.merges", QPI_GGUF_TEXT, json_array_size(merges));
+    for (size_t i = 0; i < json_array_size(merges); i++) {
+        if (!merge_of(v, json_array_get(merges, i), text, sizeof text)) return false;
+        qpi_gguf_add_text(v->pairs, text, strlen(text));
+    }
+    return true;
+}
+
+/* Scores are the merges' ranks: the earlier, the higher. */
+static bool put_scores(vocabulary *v) {
+    const json_t *merges = json_object_get(v->model, "merges"), *ids = json_object_get(v->model, "vocab");
+    char          text[4096];
+    for (size_t i = json_array_size(merges); i-- > 0;) {
+        if (!merge_of(v, json_array_get(merges, i), text, sizeof text)) return false;
+        char *space = strchr(text, ' ');
+        memmove(space, space + 1, strlen(space));
+        json_t *id = json_object_get(ids, text);
+        if (json_is_integer(id)) v->tokens[json_integer_value(id)].score = -(float)i;
+    }
+    qpi_gguf_put_array(v->pairs, "tokenizer.ggml.scores", QPI_GGUF_F32, (uint64_t)v->count);
+    for (int64_t i = 0; i < v->count; i++) qpi_gguf_add_f32(v->pairs, v->tokens[i].score);
+    return true;
+}
+
+/* ---- The splitting rule --------------------------------------------------------------------------------- */
+
+/* What the pre-tokenizers of a document amount to. */
+typedef struct {
+    bool        bytes, digits;
+    const char *pattern;
+} splitting;
+
+static void look(const json_t *part, splitting *s) {
+    const char *type = json_string_value(json_object_get(part, "type"));
+    json_t     *inner;
+    size_t      i;
+    if (!type) return;
+    if (!strcmp(type, "ByteLevel")) s->bytes = true;
+    if (!strcmp(type, "Digits")) s->digits = json_is_true(json_object_get(part, "individual_digits"));
+    if (!strcmp(type, "Split")) s->pattern = json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex"));
+    json_array_foreach(json_object_get(part, "pretokenizers"), i, inner) look(inner, s);
+}
+
+static bool put_splitting(vocabulary *v, const splitting *s) {
+    const char *name = s->digits ? "smollm" : "gpt-2";
+    if (s->pattern && strstr(s->pattern, "\\p{N}{1,3}")) name = "llama-bpe";
+    else if (s->pattern && strstr(s->pattern, "|\\p{N}|")) name = "qwen2";
+    else if (s->pattern) return fail(v, QP_ERR_UNSUPPORTED, "GGUF has no name for this pre_tokenizer's pattern");
+    qpi_gguf_put_text(v->pairs, "tokenizer.ggml.pre", name, strlen(name));
+    return true;
+}
+
+/* ---- Special tokens and the chat template ------------------------------------------------------------------ */
+
+static json_t *load(qp_ctx *ctx, const char *folder, const char *name) {
+    char   *path = qpi_path_join(folder, name, &ctx->error);
+    json_t *json = path && qpi_path_exists(path) ? qpi_json_load(path, &ctx->error) : NULL;
+    free(path);
+    return json;
+}
+
+static void put_id(vocabulary *v, const json_t *config, const char *theirs, const char *key) {
+    const json_t *id = json_object_get(config, theirs);
+    if (json_is_array(id)) id = json_array_get(id, 0);
+    if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < v->count)
+        qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_U32, json_integer_value(id));
+}
+
+static void put_switch(vocabulary *v, const json_t *settings, const char *theirs, const char *key) {
+    const json_t *on = json_object_get(settings, theirs);
+    if (json_is_boolean(on)) qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_BOOL, json_is_true(on));
+}
+
+/* Does the document itself put a token before texts? */
+static bool begins_texts(const json_t *document, const json_t *config) {
+    const json_t *processor = json_object_get(document, "post_processor");
+    char         *text = json_dumps(processor, JSON_ENCODE_ANY | JSON_COMPACT);
+    bool          template = text && strstr(text, "TemplateProcessing") && json_object_get(config, "bos_token_id");
+    free(text);
+    return template;
+}
+
+static void put_special(vocabulary *v, const char *folder) {
+    json_t     *config = load(v->ctx, folder, "config.json"), *settings = load(v->ctx, folder, "tokenizer_config.json");
+    const char *template = json_string_value(json_object_get(settings, "chat_template"));
+    put_id(v, config, "bos_token_id", "tokenizer.ggml.bos_token_id");
+    put_id(v, config, "eos_token_id", "tokenizer.ggml.eos_token_id");
+    put_id(v, config, "pad_token_id", "tokenizer.ggml.padding_token_id");
+    if (json_is_boolean(json_object_get(settings, "add_bos_token")))
+        put_switch(v, settings, "add_bos_token", "tokenizer.ggml.add_bos_token");
+    else
+        qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.add_bos_token", QPI_GGUF_BOOL, begins_texts(v->document, config));
+    put_switch(v, settings, "add_eos_token", "tokenizer.ggml.add_eos_token");
+    if (template) qpi_gguf_put_text(v->pairs, "tokenizer.chat_template", template, strlen(template));
+    json_decref(config);
+    json_decref(settings);
+}
+
+/* ---- All of it -------------------------------------------------------------------------------------------- */
+
+static bool put_all(vocabulary *v, const char *folder) {
+    const char *type = json_string_value(json_object_get(v->model, "type"));
+    splitting   s = {0};
+    look(json_object_get(v->document, "pre_tokenizer"), &s);
+    bool pieces = json_is_true(json_object_get(v->model, "byte_fallback"));
+    if ((type && strcmp(type, "BPE")) || (!s.bytes && !pieces))
+        return fail(v, QP_ERR_UNSUPPORTED, "only BPE over bytes, or over pieces with byte_fallback, goes into GGUF");
+    if (!read_tokens(v)) return false;
+    const char *model = pieces ? "llama" : "gpt2";
+    qpi_gguf_put_text(v->pairs, "tokenizer.ggml.model", model, strlen(model));
+    put_tokens(v);
+    if (!(pieces ? put_scores(v) : put_splitting(v, &s) && put_merges(v))) return false;
+    put_special(v, folder);
+    return !qp_failed(v->ctx);
+}
+
+bool gguf_put_vocabulary(qp_ctx *ctx, const char *folder, int64_t count, qpi_gguf_pairs *pairs) {
+    char      *path = qpi_path_join(folder, "tokenizer.json", &ctx->error);
+    vocabulary v = {.ctx = ctx, .path = path, .count = count, .pairs = pairs};
+    bool       ok = path != NULL;
+    if (ok && qpi_path_exists(path)) {
+        v.document = qpi_json_load(path, &ctx->error);
+        v.model = json_object_get(v.document, "model");
+        v.tokens = calloc((size_t)count + 1, sizeof *v.tokens);
+        if (!v.tokens) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: tokens");
+        ok = v.document && v.tokens && put_all(&v, folder);
+    } else if (ok) {
+        qpi_gguf_put_text(pairs, "tokenizer.ggml.model", "none", 4);
+    }
+    json_decref(v.document);
+    free(v.tokens);
+    free(path);
+    return ok;
+}

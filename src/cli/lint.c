@@ -1,0 +1,166 @@
+/* quipu verify without a reference: what can be told from a model's files alone. */
+#include "cli/lint.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/json.h"
+#include "core/core.h"
+#include "format/checksum.h"
+#include "format/json.h"
+#include "format/reader.h"
+
+typedef struct {
+    cli          *c;
+    qp_ctx       *ctx;
+    const char   *path;
+    json_t       *checks; /* {"check", "ok", "what"} */
+    int           failed;
+} lint;
+
+static void note(lint *l, const char *check, bool ok, const char *format, ...) QP_PRINTF(4, 5);
+static void note(lint *l, const char *check, bool ok, const char *format, ...) {
+    char    text[900];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    l->failed += !ok;
+    if (!cli_flag(l->c, "json")) printf("%-10s %s  %s\n", check, ok ? "ok  " : "FAIL", cli_shown(text));
+    json_array_append_new(l->checks, json_pack("{s:s, s:b, s:o}", "check", check, "ok", ok, "what", cli_json_text(text, strlen(text))));
+}
+
+/* The context's failure as a finding. */
+static void note_failure(lint *l, const char *check) {
+    note(l, check, false, "%s", qp_error(l->ctx));
+    if (qp_error_code(l->ctx) != QP_ERR_CANCELLED) qp_clear(l->ctx);
+}
+
+/* ---- Weights: names, shapes and types against the config, and elements ---------------------------------- */
+
+/* How many elements of x are no numbers. */
+static int64_t count_odd(qp_tensor x) {
+    int64_t n = qp_count(x), odd = 0;
+    for (int64_t at = 0, step; at < n && !qp_failed(x.ctx); at += step) {
+        step = n - at < 1 << 22 ? n - at : 1 << 22;
+        qp_scope     s = qp_enter(x.ctx);
+        qp_tensor    part = qp_slice(qp_reshape(x, 1, &n), 0, at, at + step, 1);
+        const float *p = qp_data_of(qp_contiguous(qp_cast(part, QP_F32)));
+        for (int64_t i = 0; p && i < step; i++) odd += !isfinite(p[i]);
+        qp_leave(s);
+    }
+    return odd;
+}
+
+static void check_elements(lint *l, qp_model *m) {
+    const char  *name;
+    qp_tensor    t;
+    int64_t      tensors = 0, odd = 0, n;
+    char         worst[200] = "";
+    cli_progress progress = cli_progress_start(l->c, qp_module_state(qp_model_module(m)).count);
+    for (bool more = true; more && !cli_interrupted();) {
+        qp_scope s = qp_enter(l->ctx);
+        more = qp_model_weight(m, tensors, false, &name, &t);
+        if (more && (n = count_odd(t)) > 0) {
+            if (!odd) snprintf(worst, sizeof worst, "; the first in %.150s", name);
+            odd += n;
+        }
+        if (more) cli_progress_show(&progress, tensors, "%.60s", name);
+        tensors += more;
+        qp_leave(s);
+    }
+    cli_progress_end(&progress);
+    if (qp_failed(l->ctx)) note_failure(l, "elements");
+    else note(l, "elements", odd == 0, "%" PRId64 " tensors, %" PRId64 " elements are no finite numbers%s", tensors, odd, worst);
+}
+
+static void check_weights(lint *l, qp_model *m) {
+    qp_model_info info = qp_model_info_of(m);
+    char          bytes[32];
+    note(l, "weights", true, "%s, %" PRId64 " layers, %" PRId64 " parameters in %s: names, shapes and types are the config's",
+         info.model_type, info.layers, info.parameters, cli_bytes((double)info.bytes, bytes));
+    check_elements(l, m);
+}
+
+/* ---- Tokens ------------------------------------------------------------------------------------------------ */
+
+static void check_token(lint *l, const qp_tokenizer *t, const char *key, json_int_t id, int64_t vocabulary) {
+    if (id < 0) return;
+    if (id >= vocabulary) note(l, "tokens", false, "%s is %" JSON_INTEGER_FORMAT ", the vocabulary has %" PRId64, key, id, vocabulary);
+    else if (!qp_tokenizer_token(t, (int32_t)id)) note(l, "tokens", false, "%s is %" JSON_INTEGER_FORMAT ", which is no token", key, id);
+}
+
+static void check_special(lint *l, const qp_tokenizer *t, qp_model *m) {
+    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+    const char              *text = qp_model_config(m);
+    json_t                  *config = qpi_json_parse("config", text, strlen(text), &l->ctx->error);
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+        json_t *id = json_object_get(config, keys[k]);
+        if (json_is_integer(id)) check_token(l, t, keys[k], json_integer_value(id), qp_model_info_of(m).vocabulary);
+        for (size_t i = 0; i < json_array_size(id); i++)
+            check_token(l, t, keys[k], json_integer_value(json_array_get(id, i)), qp_model_info_of(m).vocabulary);
+    }
+    json_decref(config);
+}
+
+static void check_tokens(lint *l, qp_model *m) {
+    int64_t       vocabulary = qp_model_info_of(m).vocabulary, missing = 0;
+    qp_tokenizer *t = cli_tokenizer_open(l->ctx, l->path);
+    if (!t) {
+        note_failure(l, "tokenizer");
+        return;
+    }
+    for (int32_t i = 0; i < qp_tokenizer_size(t) && i < vocabulary; i++) missing += !qp_tokenizer_token(t, i);
+    if (qp_tokenizer_size(t) > vocabulary)
+        note(l, "tokenizer", false, "%" PRId64 " tokens, the model has a vocabulary of %" PRId64, qp_tokenizer_size(t), vocabulary);
+    else
+        note(l, "tokenizer", true, "%" PRId64 " tokens, %" PRId64 " ids without one, of a vocabulary of %" PRId64,
+             qp_tokenizer_size(t) - missing, missing + vocabulary - qp_tokenizer_size(t), vocabulary);
+    check_special(l, t, m);
+    qp_tokenizer_close(t);
+}
+
+/* ---- Checksums: a training state's manifest ------------------------------------------------------------------ */
+
+static void check_sum(lint *l, const char *name, const char *expected) {
+    char      *path = qpi_path_join(l->path, name, &l->ctx->error), found[17] = "";
+    qpi_bytes *b = path ? qpi_bytes_open(path, QPI_MAP, &l->ctx->error) : NULL;
+    if (b) snprintf(found, sizeof found, "%016" PRIx64, qpi_checksum_of(0, b->data, (size_t)b->size));
+    if (!b) note_failure(l, "checksum");
+    else note(l, "checksum", !strcmp(found, expected), "%s", name);
+    qpi_bytes_release(b);
+    free(path);
+}
+
+static void check_manifest(lint *l) {
+    char       *path = qpi_path_is_folder(l->path) ? qpi_path_join(l->path, "manifest.json", &l->ctx->error) : NULL;
+    json_t     *manifest = path && qpi_path_exists(path) ? qpi_json_load(path, &l->ctx->error) : NULL, *entry;
+    const char *name;
+    json_object_foreach(json_object_get(manifest, "files"), name, entry) {
+        const char *sum = json_string_value(json_object_get(entry, "xxh64"));
+        if (sum && qpi_name_is_plain(name)) check_sum(l, name, sum);
+    }
+    json_decref(manifest);
+    free(path);
+}
+
+/* ---- All of it -------------------------------------------------------------------------------------------------- */
+
+int cli_lint(cli *c, qp_ctx *ctx, const char *path) {
+    lint      l = {.c = c, .ctx = ctx, .path = path, .checks = json_array()};
+    qp_model *m = qp_model_load(ctx, path, (qp_model_options){.as_stored = true});
+    if (!m) note_failure(&l, "weights");
+    else check_weights(&l, m);
+    if (m && !qp_failed(ctx)) check_tokens(&l, m);
+    if (!qp_failed(ctx)) check_manifest(&l);
+    if (qp_failed(ctx)) {
+        json_decref(l.checks);
+        return cli_failed(ctx);
+    }
+    if (!cli_flag(c, "json")) json_decref(l.checks);
+    else if (cli_json_print(json_pack("{s:b, s:o}", "ok", l.failed == 0, "checks", l.checks))) return 1;
+    return l.failed ? cli_error("%d of the checks failed", l.failed) : 0;
+}
