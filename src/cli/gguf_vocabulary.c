@@ -154,13 +154,14 @@ static void put_switch(vocabulary *v, const json_t *settings, const char *theirs
     if (json_is_boolean(on)) qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_BOOL, json_is_true(on));
 }
 
-/* Does the document itself put a token before texts? */
-static bool begins_texts(const json_t *document, const json_t *config) {
-    const json_t *processor = json_object_get(document, "post_processor");
-    char         *text = json_dumps(processor, JSON_ENCODE_ANY | JSON_COMPACT);
-    bool          template = text && strstr(text, "TemplateProcessing") && json_object_get(config, "bos_token_id");
-    free(text);
-    return template;
+/* Does the post-processor, or one of a sequence, begin texts with a token of its own? */
+static bool begins_texts(const json_t *processor) {
+    const json_t *first = json_array_get(json_object_get(processor, "single"), 0);
+    json_t       *inner;
+    size_t        i;
+    if (json_object_get(first, "SpecialToken")) return true;
+    json_array_foreach(json_object_get(processor, "processors"), i, inner) if (begins_texts(inner)) return true;
+    return false;
 }
 
 static void put_special(vocabulary *v, const char *folder) {
@@ -172,7 +173,8 @@ static void put_special(vocabulary *v, const char *folder) {
     if (json_is_boolean(json_object_get(settings, "add_bos_token")))
         put_switch(v, settings, "add_bos_token", "tokenizer.ggml.add_bos_token");
     else
-        qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.add_bos_token", QPI_GGUF_BOOL, begins_texts(v->document, config));
+        qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.add_bos_token", QPI_GGUF_BOOL,
+                             begins_texts(json_object_get(v->document, "post_processor")));
     put_switch(v, settings, "add_eos_token", "tokenizer.ggml.add_eos_token");
     if (template) qpi_gguf_put_text(v->pairs, "tokenizer.chat_template", template, strlen(template));
     json_decref(config);

@@ -123,7 +123,7 @@ static void check_tokens(lint *l, qp_model *m) {
     qp_tokenizer_close(t);
 }
 
-/* ---- Checksums: a training state's manifest ------------------------------------------------------------------ */
+/* ---- Checksums: of a training state ------------------------------------------------------------------ */
 
 static void check_sum(lint *l, const char *name, const char *expected) {
     char      *path = qpi_path_join(l->path, name, &l->ctx->error), found[17] = "";
@@ -135,15 +135,15 @@ static void check_sum(lint *l, const char *name, const char *expected) {
     free(path);
 }
 
-static void check_manifest(lint *l) {
-    char       *path = qpi_path_is_folder(l->path) ? qpi_path_join(l->path, "manifest.json", &l->ctx->error) : NULL;
-    json_t     *manifest = path && qpi_path_exists(path) ? qpi_json_load(path, &l->ctx->error) : NULL, *entry;
+static void check_sums(lint *l) {
+    char       *path = qpi_path_is_folder(l->path) ? qpi_path_join(l->path, "train.json", &l->ctx->error) : NULL;
+    json_t     *state = path && qpi_path_exists(path) ? qpi_json_load(path, &l->ctx->error) : NULL, *entry;
     const char *name;
-    json_object_foreach(json_object_get(manifest, "files"), name, entry) {
+    json_object_foreach(json_object_get(state, "files"), name, entry) {
         const char *sum = json_string_value(json_object_get(entry, "xxh64"));
-        if (sum && qpi_name_is_plain(name)) check_sum(l, name, sum);
+        if (sum && *name != '/' && !strstr(name, "..")) check_sum(l, name, sum);
     }
-    json_decref(manifest);
+    json_decref(state);
     free(path);
 }
 
@@ -155,7 +155,7 @@ int cli_lint(cli *c, qp_ctx *ctx, const char *path) {
     if (!m) note_failure(&l, "weights");
     else check_weights(&l, m);
     if (m && !qp_failed(ctx)) check_tokens(&l, m);
-    if (!qp_failed(ctx)) check_manifest(&l);
+    if (!qp_failed(ctx)) check_sums(&l);
     if (qp_failed(ctx)) {
         json_decref(l.checks);
         return cli_failed(ctx);

@@ -296,7 +296,8 @@ static double number_in(const json_t *object, const char *key, double fallback) 
 /* The position object that the config amounts to; NULL after an error, or without rotation. */
 static json_t *rope_of(qp_model *m) {
     qpi_config c = {.ctx = m->ctx, .root = qpi_json_root("config.json", m->config, &m->ctx->error)};
-    return m->position.type && !strcmp(m->position.type->part.name, "rope") ? qpi_config_rope(&c, 10000) : NULL;
+    const qp_position_type *type = m->layers ? m->blocks[0].position.type : NULL;
+    return type && !strcmp(type->part.name, "rope") ? qpi_config_rope(&c, 10000) : NULL;
 }
 
 static bool scaled_by(const json_t *rope, const char *kind) {
