@@ -102,14 +102,14 @@ static qp_dtype type_for(const gguf_target *t, const gguf_item *item, int which)
 enum { WINDOW = 512 };
 
 /* Of a text in windows, each by itself; NaN after storing an error. */
-static double perplexity(qp_ctx *ctx, const char *model, const char *data) {
-    cli_model m;
+static double perplexity(qp_ctx *ctx, const char *model, const qp_tokenizer *tokenizer, const char *data) {
+    cli_model m = {0};
     qp_ids    ids = {0};
     qp_text   text = {0};
     double    sum = 0;
     int64_t   count = 0;
-    bool      ok = cli_model_open(ctx, model, true, &m) && cli_read_text(ctx, data, &text) &&
-              qp_encode(ctx, m.tokenizer, text.data, text.count, (qp_encode_options){.literal = true}, &ids) == QP_OK;
+    bool      ok = tokenizer && cli_model_open(ctx, model, false, &m) && cli_read_text(ctx, data, &text) &&
+              qp_encode(ctx, tokenizer, text.data, text.count, (qp_encode_options){.literal = true}, &ids) == QP_OK;
     int64_t length = ok && m.info.positions < WINDOW ? m.info.positions : WINDOW;
     for (int64_t at = 0; ok && at + 1 < ids.count; at += length) {
         int64_t   n = ids.count - at < length ? ids.count - at : length;
@@ -197,7 +197,8 @@ static int run(cli *c) {
     char        buffer[4096];
     totals      sum = {.ppl_before = NAN, .ppl_after = NAN};
     const char *model = cli_model_path(cli_argument(c, 0), buffer), *out = cli_text(c, "out"), *data = cli_text(c, "data");
-    if (data) sum.ppl_before = perplexity(ctx, model, data);
+    const qp_tokenizer *tokenizer = data ? cli_tokenizer_open(ctx, model) : NULL;
+    if (data) sum.ppl_before = perplexity(ctx, model, tokenizer, data);
     bool opened = !qp_failed(ctx), ok = opened && gguf_target_open(&t, ctx, model);
     if (ok) {
         cli_progress progress = cli_progress_start(c, t.count);
@@ -208,7 +209,7 @@ static int run(cli *c) {
         sum.after = bytes_of(&t, true);
         ok = gguf_target_save(&t, out, types[which].file_type);
         cli_progress_end(&progress);
-        if (ok && data) sum.ppl_after = perplexity(ctx, out, data);
+        if (ok && data) sum.ppl_after = perplexity(ctx, out, tokenizer, data);
     }
     int status = qp_failed(ctx) || !ok ? cli_failed(ctx) : report(c, &t, &sum);
     if (opened) gguf_target_close(&t);

@@ -1,0 +1,256 @@
+/* convert, quantize and verify of files: against the golden GGUF files, against each other, and what they
+ * refuse. */
+#include "support.h"
+
+#include "format/gguf.h"
+
+static const char *const names[] = {"llama-gqa-tied", "llama-mqa-headdim", "llama-bias", "llama-llama3", "llama-yarn",
+                                    "llama-linear",   "mistral-window",    "qwen2",      "gpt2",         "gpt2-odd"};
+enum { NAMES = sizeof names / sizeof *names };
+
+static const char *golden(const char *kind, const char *name, const char *end) {
+    static char path[4][512];
+    static int  turn;
+    turn = (turn + 1) % 4;
+    snprintf(path[turn], sizeof path[turn], SOURCE_DIR "/tests/golden/%s/%s%s", kind, name, end);
+    return path[turn];
+}
+
+static qp_ctx *ctx;
+
+static qp_file *open_file(const char *path) {
+    qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
+    if (!f) fail_msg("%s", qp_error(ctx));
+    return f;
+}
+
+/* The same names, types, shapes and bytes. */
+static void expect_same_tensors(const char *a, const char *b) {
+    qp_file *f = open_file(a), *g = open_file(b);
+    assert_int_equal(qp_file_count(f), qp_file_count(g));
+    for (int64_t i = 0; i < qp_file_count(f); i++) {
+        qp_file_entry e = qp_file_at(f, i), x = qp_file_at(g, qp_file_find(g, e.name));
+        if (!x.name) fail_msg("%s has no %s", b, e.name);
+        assert_string_equal(e.type_name, x.type_name);
+        assert_int_equal(e.bytes, x.bytes);
+        for (int k = 0; k < e.ndim; k++) assert_true(e.shape[k] == x.shape[k]);
+        qp_tensor s = qp_file_load(ctx, f, e.name, false), t = qp_file_load(ctx, g, e.name, false);
+        if (memcmp(qp_data_of(s), qp_data_of(t), e.bytes)) fail_msg("%s differs in %s and %s", e.name, a, b);
+    }
+    qp_file_close(f);
+    qp_file_close(g);
+}
+
+/* Every value of a, but its name, is in b. */
+static void expect_values(const char *a, const char *b) {
+    qp_file    *f = open_file(a), *g = open_file(b);
+    const char *key, *value, *found;
+    for (int64_t i = 0; qp_file_meta_at(f, i, &key, &value); i++) {
+        found = qp_file_meta(g, key);
+        if (!found || (strcmp(found, value) && strtod(found, NULL) != strtod(value, NULL)))
+            fail_msg("%s is %s in %s, %s in %s", key, value, a, found ? found : "absent", b);
+    }
+    qp_file_close(f);
+    qp_file_close(g);
+}
+
+/* From a folder to GGUF: what the gguf package wrote. And back: what transformers wrote. */
+static void there_and_back(void **state) {
+    (void)state;
+    for (int i = 0; i < NAMES; i++) {
+        expect_success(run("convert", golden("models", names[i], ""), "--out", "%/there.gguf", NULL));
+        expect_same_tensors(golden("gguf", names[i], ".gguf"), in_folder("there.gguf"));
+        expect_values(golden("gguf", names[i], ".gguf"), in_folder("there.gguf"));
+        expect_success(run("convert", "%/there.gguf", "--out", "%/back", NULL));
+        json_t *o = expect_json(run("verify", "%/back", "--reference", golden("models", names[i], "/reference.safetensors"),
+                                    "--tolerance", "1e-4", "--json", NULL));
+        double  off = json_number_value(json_object_get(json_object_get(o, "errors"), "logits"));
+        if (!(off <= 2e-5)) fail_msg("%s: logits differ by %g", names[i], off);
+        json_decref(o);
+        remove(in_folder("back/model.safetensors"));
+    }
+}
+
+static void types(void **state) {
+    (void)state;
+    expect_success(run("convert", golden("models", "qwen2", ""), "--out", "%/half.gguf", "--type", "f16", NULL));
+    qp_file *f = open_file(in_folder("half.gguf"));
+    assert_string_equal(qp_file_at(f, qp_file_find(f, "blk.0.attn_q.weight")).type_name, "F16");
+    assert_string_equal(qp_file_at(f, qp_file_find(f, "blk.0.attn_q.bias")).type_name, "F32");
+    assert_string_equal(qp_file_meta(f, "general.file_type"), "1");
+    qp_file_close(f);
+    expect_success(run("convert", "%/half.gguf", "--out", "%/halves", NULL));
+    f = open_file(in_folder("halves"));
+    assert_string_equal(qp_file_at(f, 0).type_name, "F16");
+    qp_file_close(f);
+    expect_message(run("convert", golden("models", "qwen2", ""), "--out", "%/x.gguf", "--type", "q4_0", NULL), 2, "quantize");
+    expect_message(run("convert", golden("models", "llama-dynamic", ""), "--out", "%/x.gguf", NULL), 1, "no rope scaling \"dynamic\"");
+    expect_message(run("convert", golden("models", "bert", ""), "--out", "%/x.gguf", NULL), 1, "in GGUF files");
+    expect_message(run("convert", "%/nothing", "--out", "%/x.gguf", NULL), 1, "cannot open");
+    assert_int_not_equal(fopen(in_folder("x.gguf"), "rb") != NULL, 1);
+}
+
+/* ---- quantize ---------------------------------------------------------------------------------------------- */
+
+/* A model whose rows hold whole blocks of 256, with a tokenizer of bytes. */
+static const char config[] = "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 256, "
+                             "\"intermediate_size\": 512, \"num_hidden_layers\": 8, \"num_attention_heads\": 4, "
+                             "\"num_key_value_heads\": 1, \"rms_norm_eps\": 1e-5, \"max_position_embeddings\": 64, "
+                             "\"tie_word_embeddings\": true}";
+
+static void make_model(void) {
+    qp_model *m = qp_model_new(ctx, "test", config);
+    assert_non_null(m);
+    assert_int_equal(qp_model_save(m, in_folder("blocks")), QP_OK);
+    qp_model_close(m);
+}
+
+static const char *type_of(qp_file *f, const char *name) { return qp_file_at(f, qp_file_find(f, name)).type_name; }
+
+/* Errors fall with the bits, and models made of blocks run. */
+static void errors_and_bits(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"};
+    double                   last = 0;
+    make_model();
+    for (int k = 0; k < 6; k++) {
+        json_t *o = expect_json(run("quantize", "%/blocks", "--type", kinds[k], "--out", "%/q.gguf", "--json", NULL)), *t;
+        double  worst = 0;
+        size_t  i;
+        json_array_foreach(json_object_get(o, "tensors"), i, t)
+            worst = fmax(worst, json_number_value(json_object_get(t, "error")));
+        if (!(worst > last * 1.2)) fail_msg("%s: an error of %g, with more bits %g", kinds[k], worst, last);
+        assert_true(json_number_value(json_object_get(o, "bytes")) < json_number_value(json_object_get(o, "bytes_before")) / 3);
+        last = worst;
+        json_decref(o);
+        qp_model *m = qp_model_load(ctx, in_folder("q.gguf"), (qp_model_options){.as_stored = true});
+        if (!m) fail_msg("%s", qp_error(ctx));
+        int64_t   ids[] = {1, 2, 3};
+        qp_tensor y = qp_logits(m, qp_from(ctx, QP_I64, 2, (int64_t[]){1, 3}, ids));
+        assert_true(isfinite(qp_item(qp_max(qp_reshape(y, 1, (int64_t[]){-1}), 0, false))));
+        qp_model_close(m);
+    }
+}
+
+/* Layers 0, 3, 6 and 7 of 8 are sensitive; the embedding is the output, too. */
+static void mixtures(void **state) {
+    (void)state;
+    make_model();
+    expect_success(run("quantize", "%/blocks", "--type", "q4_k", "--out", "%/q.gguf", NULL));
+    qp_file *f = open_file(in_folder("q.gguf"));
+    assert_string_equal(qp_file_meta(f, "general.file_type"), "15");
+    for (int layer = 0; layer < 8; layer++) {
+        char name[64];
+        bool more = layer == 0 || layer == 3 || layer == 6 || layer == 7;
+        snprintf(name, sizeof name, "blk.%d.attn_v.weight", layer);
+        assert_string_equal(type_of(f, name), more ? "Q6_K" : "Q4_K");
+        snprintf(name, sizeof name, "blk.%d.ffn_down.weight", layer);
+        assert_string_equal(type_of(f, name), more ? "Q6_K" : "Q4_K");
+        snprintf(name, sizeof name, "blk.%d.ffn_up.weight", layer);
+        assert_string_equal(type_of(f, name), "Q4_K");
+        snprintf(name, sizeof name, "blk.%d.attn_norm.weight", layer);
+        assert_string_equal(type_of(f, name), "F32");
+    }
+    assert_string_equal(type_of(f, "token_embd.weight"), "Q6_K");
+    qp_file_close(f);
+    /* rows that hold no whole blocks */
+    expect_success(run("quantize", golden("models", "llama-gqa-tied", ""), "--type", "Q4_K_M", "--out", "%/q.gguf", NULL));
+    f = open_file(in_folder("q.gguf"));
+    assert_string_equal(type_of(f, "blk.0.ffn_up.weight"), "F16");
+    qp_file_close(f);
+    expect_message(run("quantize", "%/blocks", "--type", "Q7", "--out", "%/q.gguf", NULL), 2, "Q7 is none of");
+}
+
+static void perplexities(void **state) {
+    (void)state;
+    make_model();
+    write_text("some.txt", "It was the best of times, it was the worst of times, it was the age of wisdom.");
+    json_t *o = expect_json(run("quantize", "%/blocks", "--type", "Q8_0", "--out", "%/blocks/q.gguf", "--json", "--data",
+                                "%/some.txt", NULL));
+    double before = json_number_value(json_object_get(o, "perplexity_before"));
+    assert_true(before > 100 && before < 600);
+    json_decref(o);
+}
+
+/* ---- verify ---------------------------------------------------------------------------------------------------- */
+
+static const json_t *finding(const json_t *all, const char *check) {
+    json_t *one;
+    size_t  i;
+    json_array_foreach(json_object_get(all, "checks"), i, one)
+        if (!strcmp(json_string_value(json_object_get(one, "check")), check) && !json_is_true(json_object_get(one, "ok"))) return one;
+    return NULL;
+}
+
+static void lint(void **state) {
+    (void)state;
+    json_t *o = expect_json(run("verify", "%/bytes", "--json", NULL));
+    assert_true(json_is_true(json_object_get(o, "ok")));
+    json_decref(o);
+    /* an element that is no number */
+    make_model();
+    qp_model   *m = qp_model_load(ctx, in_folder("blocks"), (qp_model_options){0});
+    const char *name;
+    qp_tensor   t;
+    assert_true(qp_model_weight(m, 3, false, &name, &t));
+    ((float *)qp_data_write(t))[2] = NAN;
+    assert_int_equal(qp_model_save(m, in_folder("odd")), QP_OK);
+    outcome r = run("verify", "%/odd", "--json", NULL);
+    assert_int_equal(r.status, 1);
+    o = json_loads(r.out, 0, NULL);
+    assert_non_null(strstr(json_string_value(json_object_get(finding(o, "elements"), "what")), "1 elements"));
+    json_decref(o);
+    /* a missing tensor */
+    r = run("verify", golden("models", "gpt2", ""), "--json", NULL);
+    assert_int_equal(r.status, 1); /* it has no tokenizer */
+    o = json_loads(r.out, 0, NULL);
+    assert_non_null(finding(o, "tokenizer"));
+    assert_null(finding(o, "weights"));
+    json_decref(o);
+    qp_model_close(m);
+}
+
+/* Top-1 and likelihood of long texts, computed here. */
+static void agreement(void **state) {
+    (void)state;
+    enum { B = 2, T = 20, V = 257 };
+    make_model();
+    qp_model *m = qp_model_load(ctx, in_folder("blocks"), (qp_model_options){0});
+    int64_t   ids[B * T], top[B * T];
+    float     nll[B * (T - 1)], x[B * T * V];
+    for (int i = 0; i < B * T; i++) ids[i] = i * 37 % 256;
+    qp_tensor in = qp_from(ctx, QP_I64, 2, (int64_t[]){B, T}, ids), logits = qp_log_softmax(qp_logits(m, in), -1);
+    assert_int_equal(qp_read(logits, QP_F32, x, B * T * V), QP_OK);
+    assert_int_equal(qp_read(qp_argmax(logits, -1, false), QP_I64, top, B * T), QP_OK);
+    for (int b = 0; b < B; b++)
+        for (int i = 0; i + 1 < T; i++) nll[b * (T - 1) + i] = -x[(b * T + i) * V + ids[b * T + i + 1]];
+    top[3] = (top[3] + 1) % V; /* one of forty differs */
+    qp_named list[] = {{"input_ids", in},
+                       {"top1", qp_from(ctx, QP_I64, 2, (int64_t[]){B, T}, top)},
+                       {"nll", qp_from(ctx, QP_F32, 2, (int64_t[]){B, T - 1}, nll)}};
+    assert_int_equal(qp_file_save(ctx, in_folder("texts.safetensors"), 3, list, (qp_save_options){0}), QP_OK);
+    json_t *o = expect_json(run("verify", "%/blocks", "--reference", "%/texts.safetensors", "--json", NULL));
+    assert_true(fabs(json_number_value(json_object_get(o, "top1_agreement")) - 39.0 / 40) < 1e-9);
+    assert_true(fabs(json_number_value(json_object_get(o, "error"))) < 1e-5);
+    json_decref(o);
+    qp_model_close(m);
+}
+
+static int begin(void **state) {
+    ctx = qp_open((qp_options){.threads = 1, .seed = 4});
+    return !ctx || make_folder(state);
+}
+
+static int end(void **state) {
+    qp_close(ctx);
+    return remove_folder(state);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(there_and_back), cmocka_unit_test(types),        cmocka_unit_test(errors_and_bits),
+        cmocka_unit_test(mixtures),       cmocka_unit_test(perplexities), cmocka_unit_test(lint),
+        cmocka_unit_test(agreement),
+    };
+    return cmocka_run_group_tests(tests, begin, end);
+}
