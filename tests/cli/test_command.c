@@ -59,7 +59,7 @@ static void wrong_usage(void **state) {
         {{"no-such-verb"}, "no verb \"no-such-verb\""},
         {{"help", "no-such-verb"}, "no verb"},
         {{""}, "no verb \"\""},
-        {{"verify"}, "--reference is missing"},
+        {{"quantize", "x", "--out", "y"}, "--type is missing"},
         {{"verify", "--reference", "x"}, "expected MODEL"},
         {{"verify", "a", "b", "--reference", "x"}, "unexpected argument \"b\""},
         {{"verify", "a", "--reference"}, "--reference needs a value"},
