@@ -7,6 +7,7 @@
 #include "cli/json.h"
 #include "cli/open.h"
 #include "core/core.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "format/os.h"
 #include "models/model.h"
@@ -22,6 +23,17 @@ static json_t *shape_of(const qp_file_entry *e) {
 }
 
 static json_t *text_json(const char *text) { return cli_json_text(text, strlen(text)); }
+
+/* Lists of a GGUF file, by their lengths. */
+static void add_arrays(const qp_file *file, json_t *metadata) {
+    const qpi_gguf_value *v;
+    char                  text[64];
+    for (size_t i = 0; (v = qpi_gguf_at(file, i)); i++) {
+        if (!v->array) continue;
+        snprintf(text, sizeof text, "[%" PRIu64 " %s]", v->count, qpi_gguf_kind_name(v->kind));
+        json_object_set_new_nocheck(metadata, v->key, json_string(text));
+    }
+}
 
 static json_t *gather_tensors(const qp_file *file, const char *path) {
     json_t    *tensors = json_array(), *metadata = json_object();
@@ -39,6 +51,7 @@ static json_t *gather_tensors(const qp_file *file, const char *path) {
     const char *key, *value;
     for (int64_t i = 0; qp_file_meta_at(file, i, &key, &value); i++)
         json_object_set_new_nocheck(metadata, key, text_json(value));
+    add_arrays(file, metadata);
     return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "kind", "tensors", "path", text_json(path), "count",
                      (json_int_t)qp_file_count(file), "parameters", elements, "bytes", bytes, "metadata",
                      metadata, "tensors", tensors);
@@ -342,5 +355,6 @@ QP_VERB(inspect) = {.name = "inspect",
                     .options = options,
                     .examples = "  quipu inspect my-model\n"
                                 "  quipu inspect my-model/model.safetensors\n"
+                                "  quipu inspect my-model.Q4_K_M.gguf\n"
                                 "  quipu inspect my-model/tokenizer.json --json\n",
                     .run = run};
