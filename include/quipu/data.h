@@ -14,13 +14,14 @@ extern "C" {
  * it never changes, so any number of threads may use it at once, each with its own context
  * for errors.
  *
- * Kinds: "byte" (ids 0..255 are the bytes) and "bpe" (byte-level pair merges: GPT-2, Llama 3,
- * Qwen 2 and their like; Sennrich et al. 2016, arXiv:1508.07909). Ids equal those of the
- * Python package `tokenizers`.
+ * Kinds: "byte" (ids 0..255 are the bytes), "bpe" (pair merges, over bytes as in GPT-2, Llama 3
+ * and Qwen 2, or over characters as in Llama 2 and Gemma; Sennrich et al. 2016,
+ * arXiv:1508.07909), "wordpiece" (BERT), "unigram" (T5, XLM-R; Kudo 2018, arXiv:1804.10959) and
+ * "wordlevel". Ids equal those of the Python package `tokenizers`.
  *
  * Text is UTF-8, but need not be: bytes that are not UTF-8 are taken as characters that are
- * neither letter nor space, and decoding gives back the same bytes. (Normalisation, where a
- * tokenizer asks for one, changes text, and is the only thing that does.) */
+ * neither letter nor space and that no vocabulary of characters knows. Tokenizers over bytes
+ * decode to the same bytes again. */
 typedef struct qp_tokenizer qp_tokenizer;
 
 /* Growing results: start with {0}, functions append, free at the end. */
@@ -35,12 +36,14 @@ typedef struct {
 QP_API void qp_ids_free(qp_ids *ids);
 QP_API void qp_text_free(qp_text *text);
 
-/* A tokenizer.json, or a folder that holds one. NULL after storing an error: IO, FORMAT (the
- * file and the place or key), UNSUPPORTED (names the component that quipu has not), MEMORY.
- * Understood: model BPE; pre-tokenizers ByteLevel, Digits, Split with a pattern, and
- * sequences of them; normalizers NFC, NFD, NFKC, NFKD; post-processors ByteLevel,
- * TemplateProcessing, RobertaProcessing; decoder ByteLevel; added tokens with all their
- * flags. Truncation and padding are left to the caller. */
+/* A tokenizer.json; SentencePiece's tokenizer.model; a GGUF file (models gpt2, llama, t5, bert); or a model's
+ * folder, which holds one of the first two, and whose tokenizer_config.json, special_tokens_map.json and
+ * generation_config.json say which tokens begin and end a text. NULL after storing an error: IO, FORMAT (the file and
+ * the place or key), UNSUPPORTED (names the component that quipu has not), MEMORY.
+ *
+ * Of tokenizer.json all components are understood except UnicodeScripts and dropout. Patterns are PCRE2's where the
+ * package has Oniguruma's. Truncation and padding are kept but left to the caller. Refused, to bound time and memory:
+ * tokens of more than 256 bytes (WordPiece, Unigram) and added tokens of more than 512. */
 QP_API qp_tokenizer *qp_tokenizer_load(qp_ctx *ctx, const char *path);
 
 /* The tokenizer of bytes: ids 0..255, and 256 for the end of a text, "<|endoftext|>". */
@@ -71,7 +74,7 @@ QP_API QP_MUST_CHECK qp_status qp_tokenizer_save(qp_ctx *ctx, const qp_tokenizer
 /* Frees it early. No data set may still use it. NULL is allowed. */
 QP_API void qp_tokenizer_close(qp_tokenizer *t);
 
-QP_API const char *qp_tokenizer_kind(const qp_tokenizer *t); /* "byte", "bpe" */
+QP_API const char *qp_tokenizer_kind(const qp_tokenizer *t); /* "byte", "bpe", "wordpiece", "unigram", "wordlevel" */
 QP_API int64_t     qp_tokenizer_size(const qp_tokenizer *t); /* largest id + 1 */
 
 /* The id of a token written as in tokenizer.json ("\u0120the", "<|endoftext|>"), or -1; and its
@@ -80,11 +83,16 @@ QP_API int32_t     qp_tokenizer_id(const qp_tokenizer *t, const char *token);
 QP_API const char *qp_tokenizer_token(const qp_tokenizer *t, int32_t id);
 QP_API bool        qp_tokenizer_is_special(const qp_tokenizer *t, int32_t id);
 
-/* The token that ends a text, -1 if there is none: "<|endoftext|>", "<|end_of_text|>", "</s>"
- * or "<eos>", whichever comes first, unless set. tokenizer.json does not say; a model's
- * config does. */
-#define QP_MAX_ENDS 16
+/* The token that begins a text, and the one that ends it; -1 if there is none. tokenizer.json does not say: they come
+ * from the other files of a model's folder, or from GGUF; an end that nothing names is "<|endoftext|>",
+ * "<|end_of_text|>", "</s>" or "<eos>", whichever comes first. */
+QP_API int32_t qp_tokenizer_begin(const qp_tokenizer *t);
 QP_API int32_t qp_tokenizer_end(const qp_tokenizer *t);
+
+/* All tokens that end a text or a turn of a chat (generation_config.json's eos_token_id, what GGUF names), the one
+ * above among them; how many. */
+#define QP_MAX_ENDS 16
+QP_API int qp_tokenizer_ends(const qp_tokenizer *t, const int32_t **ids);
 QP_API void    qp_tokenizer_set_end(qp_tokenizer *t, int32_t id); /* before any other use */
 
 typedef struct {

@@ -85,6 +85,14 @@ static bool set_bytes(qp_tokenizer *t, qpi_error *e) {
     return true;
 }
 
+void qpi_tokenizer_add_end(qp_tokenizer *t, int64_t id) {
+    bool there = !qpi_vocab_at(&t->vocab, id) || t->end_count == QP_MAX_ENDS;
+    for (int i = 0; i < t->end_count; i++) there |= t->ends[i] == id;
+    if (there) return;
+    t->ends[t->end_count++] = (int32_t)id;
+    if (t->end < 0) t->end = (int32_t)id;
+}
+
 bool qpi_tokenizer_finish(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
     static const char *const names[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
     if (!t->kind->build(t, o, e)) return false;
@@ -94,6 +102,7 @@ bool qpi_tokenizer_finish(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
         if (!qpi_matcher_make(&t->matchers[i], t->added, t->added_count, i, e)) return false;
     for (size_t i = 0; i < sizeof names / sizeof *names && t->end < 0; i++)
         t->end = qp_tokenizer_id(t, names[i]);
+    qpi_tokenizer_add_end(t, t->end);
     return set_bytes(t, e);
 }
 
@@ -138,10 +147,18 @@ bool qp_tokenizer_is_special(const qp_tokenizer *t, int32_t id) {
     return token && (token->flags & QPI_TOKEN_SPECIAL);
 }
 
+int32_t qp_tokenizer_begin(const qp_tokenizer *t) { return t->begin; }
 int32_t qp_tokenizer_end(const qp_tokenizer *t) { return t->end; }
+
+int qp_tokenizer_ends(const qp_tokenizer *t, const int32_t **ids) {
+    *ids = t->ends;
+    return t->end_count;
+}
 
 void qp_tokenizer_set_end(qp_tokenizer *t, int32_t id) {
     t->end = qpi_vocab_at(&t->vocab, id) ? id : QPI_NO_TOKEN;
+    t->end_count = 0;
+    qpi_tokenizer_add_end(t, t->end);
 }
 
 uint64_t qpi_tokenizer_fingerprint(const qp_tokenizer *t, qpi_error *e) {

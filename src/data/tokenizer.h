@@ -93,6 +93,8 @@ bool qpi_tokenizer_add(qp_tokenizer *t, qpi_added token, qpi_error *e);
 bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const char *json, size_t n, qpi_error *e);
 /* Makes the model, then what rests on the whole vocabulary; guesses the token that ends a text. */
 bool qpi_tokenizer_finish(qp_tokenizer *t, qpi_model_options *o, qpi_error *e);
+/* Adds a token that ends a text, if it is one and not there yet; the first is qp_tokenizer_end. */
+void qpi_tokenizer_add_end(qp_tokenizer *t, int64_t id);
 /* Hands it over to the context (frees it on failure); NULL stays NULL. */
 qp_tokenizer *qpi_tokenizer_give(qp_ctx *ctx, qp_tokenizer *t, const qpi_error *e);
 
@@ -156,5 +158,7 @@ uint64_t qpi_tokenizer_fingerprint(const qp_tokenizer *t, qpi_error *e);
 qp_tokenizer *qpi_tokenizer_load(const char *path, qpi_error *e);
 qp_tokenizer *qpi_tokenizer_parse(const char *name, const void *data, size_t size, qpi_error *e);
 bool          qpi_tokenizer_print(const qp_tokenizer *t, qpi_buffer *out);
+/* tokenizer_config.c: what the other files of a model's folder say about its tokens. */
+bool qpi_tokenizer_configure(qp_tokenizer *t, const char *folder, qpi_error *e);
 
 #endif

@@ -6,7 +6,8 @@
 #include <string.h>
 
 #include "data/bpe.h"
-#include "data/tokenizer.h"
+#include "data/made.h"
+#include "format/gguf.h"
 #include "format/json_stream.h"
 #include "format/reader.h"
 
@@ -365,11 +366,34 @@ qp_tokenizer *qpi_tokenizer_parse(const char *name, const void *data, size_t siz
     return NULL;
 }
 
-qp_tokenizer *qpi_tokenizer_load(const char *path, qpi_error *e) {
-    char         *inside = qpi_path_is_folder(path) ? qpi_path_join(path, "tokenizer.json", e) : NULL;
-    qpi_bytes    *bytes = e->code ? NULL : qpi_bytes_open(inside ? inside : path, QPI_READ, e);
-    qp_tokenizer *t = bytes ? qpi_tokenizer_parse(bytes->path, bytes->data, (size_t)bytes->size, e) : NULL;
+/* ---- Files ---------------------------------------------------------------------------- */
+
+/* A SentencePiece model begins with its first piece, a field numbered 1 that holds a message. */
+static qp_tokenizer *load_file(const char *path, qpi_error *e) {
+    if (qpi_path_is_gguf(path)) return qpi_tokenizer_gguf(path, e);
+    qpi_bytes    *bytes = qpi_bytes_open(path, QPI_READ, e);
+    qp_tokenizer *t = NULL;
+    if (bytes && bytes->size && bytes->data[0] == (1 << 3 | 2) && bytes->size > 1 && bytes->data[1] != '{')
+        t = qpi_tokenizer_sentencepiece(bytes->path, bytes->data, (size_t)bytes->size, e);
+    else if (bytes)
+        t = qpi_tokenizer_parse(bytes->path, bytes->data, (size_t)bytes->size, e);
     qpi_bytes_release(bytes);
-    free(inside);
     return t;
+}
+
+qp_tokenizer *qpi_tokenizer_load(const char *path, qpi_error *e) {
+    if (!qpi_path_is_folder(path)) return load_file(path, e);
+    char *inside = qpi_path_join(path, "tokenizer.json", e), *other = NULL;
+    if (inside && !qpi_path_exists(inside) && (other = qpi_path_join(path, "tokenizer.model", e)) &&
+        qpi_path_exists(other)) {
+        char *swap = inside;
+        inside = other;
+        other = swap;
+    }
+    qp_tokenizer *t = inside && !e->code ? load_file(inside, e) : NULL;
+    free(inside);
+    free(other);
+    if (!t || qpi_tokenizer_configure(t, path, e)) return t;
+    qpi_tokenizer_free(t);
+    return NULL;
 }
