@@ -46,6 +46,7 @@ typedef struct {
     const void  *residual; /* like C, or NULL; may be C itself */
     int64_t      residual_batch, residual_row;
     qk_act       act;
+    bool         far;      /* C is large and not read soon: it may go past the caches */
     void        *pre_act;  /* where the value before act goes (like C: c_batch, c_row), or NULL */
 } qk_gemm_args;
 

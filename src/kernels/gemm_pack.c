@@ -6,7 +6,8 @@
 #define LINES (8 / GEMM_PAIR) /* of which all panels take their part before the next ones */
 
 /* j contiguous: `lines` words of a panel. n is the constant VF_LANES for whole vectors. */
-INLINE void pack_vector(gemm_kind kind, float *out, int64_t step, const char *in, int64_t line, int64_t lines, int n)
+INLINE void pack_vector(gemm_kind kind, float *out, int64_t step, const char *in, int64_t line, int64_t lines,
+                        int n)
 {
     for (int64_t p = 0; p < lines; p++, in += GEMM_PAIR * line, out += step) {
         for (int i = 0; i < GEMM_PAIR; i++) __builtin_prefetch(in + (LINES * GEMM_PAIR + i) * line, 0, 2);
@@ -38,7 +39,8 @@ INLINE void pack_across(gemm_kind kind, float *out, int64_t step, const gemm_pan
         const char *in = gemm_at(s, p0 + whole, j0 + gemm_panel_start(c, t));
         int64_t     cols = gemm_panel_cols(c, t);
         for (int64_t j = 0; j < cols; j += VF_LANES)
-            vf_store(out + whole * step + j, gemm_words(kind, in + j * gemm_bytes(kind), NULL, (int)gemm_min(cols - j, VF_LANES)));
+            vf_store(out + whole * step + j,
+                     gemm_words(kind, in + j * gemm_bytes(kind), NULL, (int)gemm_min(cols - j, VF_LANES)));
     }
 }
 

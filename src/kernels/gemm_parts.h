@@ -10,6 +10,10 @@
 #ifndef QUIPU_KERNELS_GEMM_PARTS_H
 #define QUIPU_KERNELS_GEMM_PARTS_H
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "core/simd.h"
 #include "kernels/gemm_sizes.h"
 #include "kernels/gemm_word.h"
@@ -81,6 +85,17 @@ typedef struct {
     int         rate;
 } gemm_ahead;
 
+/* Whole lines that go past the caches, to aligned places: reading them first, as stores do, is saved. */
+#if VF_LANES == 16
+#define GEMM_FAR 1
+INLINE void gemm_store_far(float *p, vf x) { _mm512_stream_ps(p, (__m512)x); }
+static inline void gemm_far_done(void) { _mm_sfence(); } /* before others are told */
+#else
+#define GEMM_FAR 0
+INLINE void gemm_store_far(float *p, vf x) { vf_store(p, x); }
+static inline void gemm_far_done(void) {}
+#endif
+
 #define GEMM_SOON 3
 /* Rows that are read or written right after a tile, fetched by the kernel towards its end. */
 typedef struct {
@@ -101,6 +116,7 @@ typedef struct {
     float        scale;
     gemm_ahead  *ahead_a, *ahead_b;
     gemm_soon    soon[GEMM_SOON];
+    bool         far; /* c is written past the caches; no prev then */
 } gemm_tile;
 typedef void gemm_tile_fn(const gemm_tile *t);
 extern gemm_tile_fn *const QK(gemm_tile_by_rows)[TILE_VECS][TILE_ROWS + 1];

@@ -17,7 +17,7 @@ typedef struct {
     int64_t strips_ahead;           /* of a worker's next strip, most likely */
     int64_t worker_floats;
     float  *packed_a, *workers; /* packed_a NULL: A is read where it lies */
-    bool    by_rows;
+    bool    by_rows, far; /* far: C is written past the caches */
 } job;
 
 static int64_t tile_start(const job *w, int64_t tile) { return gemm_panel_start(&w->cut, tile); }
@@ -81,7 +81,8 @@ static void set_a(const job *w, int64_t tile, int64_t block, gemm_tile *t, gemm_
 
 static gemm_soon soon_in_c(const qk_gemm_args *g, const void *data, int64_t row, const gemm_piece *piece)
 {
-    gemm_soon s = {.row = row * gemm_bytes((gemm_kind)g->c_type), .bytes = piece->cols * gemm_bytes((gemm_kind)g->c_type)};
+    int64_t   size = g->c_type == QP_F32 ? 4 : 2;
+    gemm_soon s = {.row = row * size, .bytes = piece->cols * size};
     if (data) s.at = gemm_of_c(g, data, piece->i * row + piece->j);
     return s;
 }
@@ -128,6 +129,8 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
     t->prev = !piece->first ? piece->total : w->item->from_c ? c : NULL;
     t->prev_row = !piece->first ? piece->total_row : g->c_row;
     t->scale = g->scale;
+    t->far = w->far && piece->last && !t->prev;
+    if (t->far) t->soon[0].at = NULL;
     kernel(t);
 }
 
@@ -194,6 +197,7 @@ static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
             run_tiles(w, &s, block, &ahead);
         }
     }
+    if (w->far) gemm_far_done();
 }
 
 static void run_block(const qp_exec *exec, job *w)
@@ -211,6 +215,12 @@ static bool a_in_place(const gemm_source *a, int64_t n)
     bool lines = gemm_lines_in_place(a), columns = GEMM_PAIR == 1 && a->kind == GEMM_WORDS && a->j_step == 1;
     if (!lines && !columns) return false;
     return n <= FEW_COLS || (lines ? a->j_step / GEMM_PAIR : a->p_step) % 1024 != 0;
+}
+
+/* Does each row of C begin with a line of the caches? */
+static bool lines_whole(const gemm_item *item)
+{
+    return ((uintptr_t)item->c | (uintptr_t)(item->g->c_row * 4)) % 64 == 0;
 }
 
 void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
@@ -232,7 +242,8 @@ void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
     for (w.i0 = 0; w.i0 < g->m; w.i0 += c.rows) {
         w.rows = gemm_min(c.rows, g->m - w.i0);
         w.tiles = gemm_parts(w.rows, TILE_ROWS);
-        w.cut = (gemm_panels){w.tiles, w.rows / w.tiles, w.rows % w.tiles, w.rows, (w.block + PACK_GAP) * A_STEP};
+        w.cut = (gemm_panels){w.tiles, w.rows / w.tiles, w.rows % w.tiles, w.rows,
+                              (w.block + PACK_GAP) * A_STEP};
         w.groups = gemm_max(1, gemm_min(gemm_parts(tasks, w.strips), w.tiles / 2));
         for (int64_t p = 0; p < gemm_max(whole->k, 1); p += c.depth) {
             item.k = gemm_min(c.depth, whole->k - p);
@@ -242,6 +253,7 @@ void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
             item.from_c = whole->from_c || p > 0;
             item.ends = whole->ends && p + c.depth >= whole->k;
             w.blocks = gemm_max(1, gemm_parts(item.k, w.block));
+            w.far = GEMM_FAR && g->far && item.ends && g->c_type == QP_F32 && lines_whole(&item);
             run_block(exec, &w);
         }
     }

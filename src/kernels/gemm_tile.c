@@ -51,6 +51,11 @@
         vf_store(t->c + i * t->c_row, scale * s##i); \
         if (vecs == 2) vf_store(t->c + i * t->c_row + VF_LANES, scale * r##i); \
     }
+#define STORE_FAR(i, g) \
+    if (i < rows) { \
+        gemm_store_far(t->c + i * t->c_row, scale * s##i); \
+        if (vecs == 2) gemm_store_far(t->c + i * t->c_row + VF_LANES, scale * r##i); \
+    }
 #define ADD_STORE(i, g) \
     if (i < rows) { \
         vf_store(t->c + i * t->c_row, vf_fma(scale, s##i, vf_load(t->prev + i * t->prev_row))); \
@@ -106,6 +111,8 @@ INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int b
     vf scale = vf_set1(t->scale);
     if (t->prev) {
         EACH_ROW(ADD_STORE)
+    } else if (GEMM_FAR && t->far) {
+        EACH_ROW(STORE_FAR)
     } else {
         EACH_ROW(STORE)
     }

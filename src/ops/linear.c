@@ -212,7 +212,8 @@ static void plain(const qp_call *c) {
     }
 }
 
-extern const qp_op qp_op_matmul_into, qp_op_relu_grad, qp_op_gelu_grad, qp_op_gelu_tanh_grad, qp_op_silu_grad;
+extern const qp_op qp_op_matmul, qp_op_matmul_into, qp_op_relu_grad, qp_op_gelu_grad, qp_op_gelu_tanh_grad,
+    qp_op_silu_grad;
 
 static const qp_op *const act_grad[] = {[QP_ACT_RELU] = &qp_op_relu_grad,
                                         [QP_ACT_GELU] = &qp_op_gelu_grad,
@@ -238,7 +239,7 @@ static void backward(qp_rule *r) {
     if (r->need[W]) {
         qp_tensor du_columns = qp_transpose(as_rows(du), 0, 1);
         r->din[W] = qp_grad_begun(r, W) ? QP_CALL(matmul_into, NULL, qp_grad_into(r, W), du_columns, as_rows(x))
-                                        : qp_matmul(du_columns, as_rows(x));
+                                        : QP_CALL(matmul, &(bool){true}, du_columns, as_rows(x));
     }
     if (r->nin > BIAS && r->need[BIAS]) r->din[BIAS] = qp_sum_to(du, r->in[BIAS]);
     if (r->nin > RESIDUAL && r->need[RESIDUAL]) r->din[RESIDUAL] = r->dout[0];

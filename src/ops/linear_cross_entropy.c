@@ -135,7 +135,8 @@ static qk_gemm_args dw_of(const job *j, int64_t rows) {
                           .c_row = j->d,
                           .compute = grad_compute(j),
                           .scale = 1,
-                          .accumulate = j->first > 0};
+                          .accumulate = j->first > 0,
+                          .far = true};
 }
 
 /* Rows of the chunk side by side. */

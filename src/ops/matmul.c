@@ -1,6 +1,8 @@
 /* z = x y over the last two axes, batch axes broadcast.   dx = dz y^T, dy = x^T dz, each
  * summed over the axes it was broadcast along.
  *
+ * The attribute says that z is large and not read soon, as gradients of weights are.
+ *
  * matmul_into is the same product added to what is there (and summed over the axes that c
  * lacks): gradients of matrices grow in place. */
 #include "kernels/product.h"
@@ -42,6 +44,7 @@ static qk_product plan(const qp_view *a, const qp_view *b, const qp_view *c, qp_
 
 static void run(const qp_call *c) {
     qk_product p = plan(&c->in[0], &c->in[1], &c->out[0], c->compute, false);
+    p.gemm.far = *(const bool *)c->attr;
     QK(qk_product_run)(c->exec, &p);
 }
 
@@ -208,6 +211,7 @@ QP_OP(matmul) = {.name = "matmul",
                  .min_in = 2,
                  .max_in = 2,
                  .nout = 1,
+                 .attr_bytes = sizeof(bool),
                  .saves = QP_SAVE_IN(0) | QP_SAVE_IN(1),
                  .shape = shape,
                  .plain = plain,
@@ -234,5 +238,5 @@ QP_OP(matmul_into) = {.name = "matmul_into",
                       .samples = samples_into,
                       .mutates = QP_SAVE_IN(0)};
 
-qp_tensor qp_matmul(qp_tensor x, qp_tensor y) { return QP_CALL(matmul, NULL, x, y); }
+qp_tensor qp_matmul(qp_tensor x, qp_tensor y) { return QP_CALL(matmul, &(bool){false}, x, y); }
 #endif
