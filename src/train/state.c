@@ -355,16 +355,32 @@ static bool restore_data(qp_training_set *set, const qpi_json *manifest) {
     return ok;
 }
 
+/* Stores how a key of the configs differs; false where it does not. */
+static bool differs(qp_ctx *ctx, const char *path, const char *key, const json_t *saved, const json_t *ours) {
+    const json_t *a = json_object_get(saved, key), *b = json_object_get(ours, key);
+    if (a && b && json_equal(a, b)) return false;
+    char *then = a ? json_dumps(a, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+    char *now = b ? json_dumps(b, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+    qp_fail(ctx, QP_ERR_STATE, "%s: %.60s was %.60s when the state was saved and is %.60s now", path, key,
+            then ? then : "not there", now ? now : "not there");
+    free(then);
+    free(now);
+    return true;
+}
+
 static bool same_config(qp_training_set *set, const char *folder) {
     qp_ctx *ctx = qp_model_ctx(set->model);
     char    path[PATH];
     join(path, folder, "config.json");
     json_t *saved = qpi_json_load(path, &ctx->error), *ours = NULL;
     if (saved) ours = qpi_json_parse("config", qp_model_config(set->model), strlen(qp_model_config(set->model)), &ctx->error);
-    bool same = saved && ours && json_equal(saved, ours);
+    const char *key;
+    json_t     *value;
+    bool        same = saved && ours;
+    if (same) qpi_json_members(ours, key, value) same = same && !differs(ctx, path, key, saved, ours);
+    if (same) qpi_json_members(saved, key, value) same = same && !differs(ctx, path, key, saved, ours);
     json_decref(saved);
     json_decref(ours);
-    if (!same) qp_fail(ctx, QP_ERR_STATE, "%s: the state's config is not that of this run", path);
     return same;
 }
 

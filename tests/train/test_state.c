@@ -146,7 +146,14 @@ static void config_differs(void **state) {
     json_t *before = json_load_file(at("out/latest/config.json"), 0, NULL), *other = json_deep_copy(before);
     json_object_set_new(other, "hidden_size", json_integer(16));
     json_dump_file(other, at("out/latest/config.json"), 0);
-    refused(at("out"), QP_ERR_STATE, "not that of this run");
+    refused(at("out"), QP_ERR_STATE, "hidden_size was 16 when the state was saved and is 8 now");
+    json_object_del(other, "hidden_size");
+    json_dump_file(other, at("out/latest/config.json"), 0);
+    refused(at("out"), QP_ERR_STATE, "hidden_size was not there when");
+    json_object_set(other, "hidden_size", json_object_get(before, "hidden_size"));
+    json_object_set_new(other, "rope_theta", json_real(7));
+    json_dump_file(other, at("out/latest/config.json"), 0);
+    refused(at("out"), QP_ERR_STATE, "rope_theta was 7.0 when the state was saved and is not there now");
     write_text(at("out/latest/config.json"), "]");
     refused(at("out"), QP_ERR_FORMAT, "config.json");
     unlink(at("out/latest/config.json"));
