@@ -42,15 +42,16 @@ void   bench_roofline(bench *b);
 double bench_copy(bench *b, int64_t floats); /* bytes/s of copying so many, read and write */
 double bench_read(bench *b);                 /* bytes/s of reading memory that no cache holds */
 
-/* What each op took within a step, by phase. */
+/* What each op took, by phase. */
+#define BENCH_MAX_PHASES 4
 typedef struct bench_profile bench_profile;
-typedef enum { BENCH_FORWARD, BENCH_BACKWARD, BENCH_OPTIMISER, BENCH_PHASES } bench_phase;
 
-/* Watches the context's calls from now on, as those of `phase`; NULL after an error. */
-bench_profile *bench_profile_new(bench *b);
-void           bench_profile_phase(bench_profile *p, bench_phase phase); /* NULL is allowed */
-/* Rows for `steps` steps whose phases took so long; ends the watching and frees p. */
-void bench_profile_report(bench *b, bench_profile *p, int steps, const double seconds[BENCH_PHASES]);
+/* Watches the context's calls from now on, as those of phase 0; NULL after an error. Names must outlive it. */
+bench_profile *bench_profile_new(bench *b, const char *const *names, int phases);
+void           bench_profile_phase(bench_profile *p, int phase); /* NULL is allowed */
+void           bench_profile_repeats(bench_profile *p, int phase, int times); /* the phase ran so often */
+/* Rows for phases that took so long, one run each; ends the watching and frees p. */
+void bench_profile_report(bench *b, bench_profile *p, const double *seconds);
 void bench_profile_free(bench *b, bench_profile *p); /* NULL is allowed */
 
 /* The model of --preset or --config, NULL after an error; as_stored: qp_model_options. */

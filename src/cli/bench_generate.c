@@ -1,98 +1,130 @@
-/* Writing token by token: the time of a step is that of reading all weights once, for one sequence or for
- * several at once, each with a row of its own. */
+/* Writing token by token: the time of a step is that of reading all weights once, whatever number
+ * of sequences share it. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/bench.h"
 #include "cli/open.h"
 
+enum { PROMPT, DECODE, PHASES };
+
 typedef struct {
-    bench      *b;
-    qp_model   *m;
-    qp_session *session;
-    qp_sampler *sampler;
-    float      *logits;
-    int64_t     vocabulary, rows;
+    bench         *b;
+    qp_model      *m;
+    qp_session    *session;
+    qp_sampler    *sampler;
+    float         *logits;
+    int64_t        vocabulary, rows;
+    int32_t       *ids; /* [rows, the longest feed] */
+    double        *times;
+    bench_profile *profile; /* NULL: none */
 } writer;
 
-/* Seconds for feeding [rows, n] ids to the first rows and drawing the next, which go to next. */
-static double feed(writer *w, int64_t rows, const int32_t *ids, int64_t n, int32_t *next) {
-    static const int64_t first = 0;
+/* Seconds for feeding ids [rows, n] and drawing the next, which go to ids [rows, 1]. */
+static double feed(writer *w, int64_t n) {
     double    start = cli_now();
     qp_scope  s = qp_enter(w->b->ctx);
-    qp_tensor given = qp_from(w->b->ctx, QP_I32, 2, (int64_t[]){rows, n}, ids);
-    qp_tensor logits = qp_session_feed(w->session, given, (qp_feed){.rows = rows == 1 ? &first : NULL});
-    bool      ok = !qp_failed(w->b->ctx) && qp_read(logits, QP_F32, w->logits, rows * w->vocabulary) == QP_OK;
+    qp_tensor ids = qp_from(w->b->ctx, QP_I32, 2, (int64_t[]){w->rows, n}, w->ids);
+    qp_tensor logits = qp_session_feed(w->session, ids, (qp_feed){0});
+    bool ok = !qp_failed(w->b->ctx) && qp_read(logits, QP_F32, w->logits, w->rows * w->vocabulary) == QP_OK;
     qp_leave(s);
-    for (int64_t r = 0; r < rows && ok; r++) next[r] = qp_sampler_draw(w->sampler, w->logits + r * w->vocabulary);
+    for (int64_t r = 0; ok && r < w->rows; r++)
+        w->ids[r] = qp_sampler_draw(w->sampler, w->logits + r * w->vocabulary);
     return cli_now() - start;
 }
 
-/* All rows begin with row 0's prompt, and go on with tokens of their own. */
-static void spread(writer *w, int64_t length, int32_t *ids) {
-    for (int64_t r = 1; r < w->rows; r++) {
-        if (qp_session_fork(w->session, 0, r, length) != QP_OK) return;
-        ids[r] = (int32_t)((ids[0] + r) % w->vocabulary);
-    }
+static double feed_prompt(writer *w, int64_t length) {
+    for (int64_t r = 0; r < w->rows; r++)
+        if (qp_session_truncate(w->session, r, 0) != QP_OK) return 0;
+    for (int64_t i = 0; i < w->rows * length; i++) w->ids[i] = (int32_t)(i * 7919 % w->vocabulary);
+    return feed(w, length);
 }
 
-static void write_tokens(writer *w, int64_t length, int steps, int32_t *prompt, int32_t *ids, double *times) {
-    bench   *b = w->b;
-    double   first[2];
-    uint64_t calls = 0;
-    for (int64_t i = 0; i < length; i++) prompt[i] = (int32_t)(i * 7919 % w->vocabulary);
-    for (int i = 0; i < 2 && !qp_failed(b->ctx); i++) { /* the first time gets memory */
-        if (qp_session_truncate(w->session, 0, 0) != QP_OK) return;
-        first[i] = feed(w, 1, prompt, length, ids);
+/* What a step reads of the weights: a table that is looked up only counts as its rows, which are few. */
+static double bytes_of(const writer *w) {
+    qp_state_dict dict = qp_module_state(qp_model_module(w->m));
+    double        bytes = (double)qp_model_info_of(w->m).bytes, table = 0;
+    bool          tied = true;
+    for (int i = 0; i < dict.count; i++) {
+        const qp_entry *e = &dict.entries[i];
+        if (!strcmp(e->name, "head.weight")) tied = e->tied;
+        if (!strcmp(e->name, "embedding.weight"))
+            table = (double)qp_dtype_size(qp_dtype_of(e->tensor), qp_count(e->tensor));
     }
-    spread(w, length, ids);
+    return tied ? bytes : bytes - table;
+}
+
+static void report(writer *w, int64_t length, double prompt, int steps, double step, uint64_t calls) {
+    bench        *b = w->b;
+    qp_model_info info = qp_model_info_of(w->m);
+    double        bytes = bytes_of(w), read = bench_read(b), tokens = (double)w->rows;
+    bench_row(b,
+              json_pack("{s:s, s:I, s:I, s:I, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type,
+                        "parameters", (json_int_t)info.parameters, "rows", (json_int_t)w->rows, "prompt_tokens",
+                        (json_int_t)length, "prompt_tokens_per_second", tokens * (double)length / prompt, "tokens",
+                        steps, "seconds_per_step", step, "tokens_per_second", tokens / step, "bytes_per_step", bytes,
+                        "gbytes", bytes / step * 1e-9, "read_gbytes", read * 1e-9, "read_share",
+                        cli_json_number(bytes / step / read), "system_calls", (json_int_t)calls),
+              "%s, %.1fM parameters, %.1f MB a step, %lld at once: %.1f tokens/s (%.2f ms a step, weights at %.1f GB/s: "
+              "%.0f%% of reading), prompt of %lld: %.1f tokens/s",
+              info.model_type, (double)info.parameters * 1e-6, bytes * 1e-6, (long long)w->rows, tokens / step,
+              step * 1e3, bytes / step * 1e-9, 100 * bytes / step / read, (long long)length,
+              tokens * (double)length / prompt);
+}
+
+#define PROMPTS 3 /* measured; the first time gets memory */
+
+static void write_tokens(writer *w, int64_t length, int steps) {
+    bench   *b = w->b;
+    double   prompt[PROMPTS + 1];
+    uint64_t calls = 0;
+    for (int i = 0; i <= PROMPTS && !qp_failed(b->ctx); i++) prompt[i] = feed_prompt(w, length);
     b->progress = cli_progress_start(b->c, steps);
     for (int i = 0; i < steps && !qp_failed(b->ctx); i++) {
         if (cli_interrupted()) qp_fail(b->ctx, QP_ERR_CANCELLED, "cancelled");
-        times[i] = feed(w, w->rows, ids, 1, ids);
+        w->times[i] = feed(w, 1);
         if (i == 0) calls = qp_stats_of(b->ctx).system_calls;
-        cli_progress_show(&b->progress, i + 1, "%.4f s", times[i]);
+        cli_progress_show(&b->progress, i + 1, "%.4f s", w->times[i]);
     }
     if (qp_failed(b->ctx)) return;
-    qp_model_info info = qp_model_info_of(w->m);
-    double        seconds = bench_median(times, steps), bytes = (double)info.bytes, speed = (double)w->rows / seconds;
     calls = qp_stats_of(b->ctx).system_calls - calls;
-    bench_row(b,
-              json_pack("{s:s, s:I, s:I, s:I, s:f, s:i, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type,
-                        "rows", (json_int_t)w->rows,
-                        "parameters", (json_int_t)info.parameters, "prompt_tokens", (json_int_t)length,
-                        "prompt_tokens_per_second", (double)length / first[1], "tokens", steps,
-                        "seconds_per_step", seconds, "tokens_per_second", speed, "gbytes",
-                        bytes / seconds * 1e-9, "memory_share", cli_json_number(bytes / seconds / b->bandwidth),
-                        "system_calls", (json_int_t)calls),
-              "%s, %.1fM parameters: %.1f tokens/s (%lld at once in %.2f ms, weights at %.1f GB/s), prompt of %lld: %.1f "
-              "tokens/s",
-              info.model_type, (double)info.parameters * 1e-6, speed, (long long)w->rows, seconds * 1e3,
-              bytes / seconds * 1e-9, (long long)length, (double)length / first[1]);
+    report(w, length, bench_median(prompt + 1, PROMPTS), steps, bench_median(w->times, steps), calls);
+}
+
+/* Once more, watched: the prompt's ops beside those of a step. */
+static void profile(writer *w, int64_t length, int steps) {
+    static const char *const names[PHASES] = {"prompt", "step"};
+    double                   seconds[PHASES] = {0};
+    w->profile = bench_profile_new(w->b, names, PHASES);
+    seconds[PROMPT] = feed_prompt(w, length);
+    bench_profile_phase(w->profile, DECODE);
+    for (int i = 0; i < steps && !qp_failed(w->b->ctx); i++) seconds[DECODE] += feed(w, 1) / steps;
+    bench_profile_repeats(w->profile, DECODE, steps);
+    if (!qp_failed(w->b->ctx)) bench_profile_report(w->b, w->profile, seconds);
+    else bench_profile_free(w->b, w->profile);
 }
 
 static void run(bench *b) {
     int64_t length = cli_int(b->c, "length");
     int     steps = (int)cli_int(b->c, "steps");
-    writer  w = {.b = b, .m = bench_model(b, true)};
+    writer  w = {.b = b, .m = bench_model(b, true), .rows = cli_int(b->c, "rows")};
     if (!w.m) return;
     bench_roofline(b);
     qp_set_training(qp_model_module(w.m), false);
     w.vocabulary = qp_model_info_of(w.m).vocabulary;
     qp_session_options options;
-    w.rows = cli_int(b->c, "rows");
     if (cli_kv_type(b->ctx, cli_text(b->c, "kv"), &options))
         w.session = qp_session_new(w.m, w.rows, length + steps, options);
     w.sampler = qp_sampler_new(b->ctx, w.vocabulary, (qp_sampling){.temperature = 0}, 0);
     w.logits = calloc((size_t)(w.rows * w.vocabulary), sizeof *w.logits);
-    int32_t *ids = calloc((size_t)w.rows, sizeof *ids);
-    int32_t *prompt = calloc((size_t)length, sizeof *prompt);
-    double  *times = calloc((size_t)steps, sizeof *times);
-    if (!w.logits || !ids || !prompt || !times) qp_fail(b->ctx, QP_ERR_MEMORY, "out of memory: bench");
-    if (w.session && w.sampler && !qp_failed(b->ctx)) write_tokens(&w, length, steps, prompt, ids, times);
+    w.ids = calloc((size_t)(w.rows * length), sizeof *w.ids);
+    w.times = calloc((size_t)steps, sizeof *w.times);
+    if (!w.logits || !w.ids || !w.times) qp_fail(b->ctx, QP_ERR_MEMORY, "out of memory: bench");
+    if (w.session && w.sampler && !qp_failed(b->ctx)) write_tokens(&w, length, steps);
+    if (cli_flag(b->c, "profile") && !qp_failed(b->ctx)) profile(&w, length, steps);
     free(w.logits);
-    free(ids);
-    free(prompt);
-    free(times);
+    free(w.ids);
+    free(w.times);
 }
 
 const bench_kind bench_generate = {"generate", run};

@@ -9,20 +9,19 @@
 
 #define MAX_LINES 256 /* ops x phases of one step */
 
-static const char *const phase_names[] = {"forward", "backward", "optimiser"};
-
 typedef struct {
     const qp_op *op;
-    bench_phase  phase;
+    int          phase;
     int64_t      calls;
     double       seconds, flops, bytes, ideal; /* sums */
 } line;
 
 struct bench_profile {
-    bench      *b;
-    bench_phase phase;
-    int         count;
-    line        lines[MAX_LINES];
+    bench             *b;
+    const char *const *names; /* of phases */
+    int                phases, phase, repeats[BENCH_MAX_PHASES];
+    int                count;
+    line               lines[MAX_LINES];
 };
 
 static line *line_of(bench_profile *p, const qp_op *op) {
@@ -45,19 +44,26 @@ static void observe(void *user, const qp_call *call, double seconds) {
     l->ideal += fmax(flops / p->b->peak, bytes / p->b->bandwidth);
 }
 
-bench_profile *bench_profile_new(bench *b) {
+bench_profile *bench_profile_new(bench *b, const char *const *names, int phases) {
     bench_profile *p = calloc(1, sizeof *p);
     if (!p) {
         qp_fail(b->ctx, QP_ERR_MEMORY, "out of memory: profile");
         return NULL;
     }
     p->b = b;
+    p->names = names;
+    p->phases = phases;
+    for (int i = 0; i < phases; i++) p->repeats[i] = 1;
     qp_observe(b->ctx, observe, p);
     return p;
 }
 
-void bench_profile_phase(bench_profile *p, bench_phase phase) {
+void bench_profile_phase(bench_profile *p, int phase) {
     if (p) p->phase = phase;
+}
+
+void bench_profile_repeats(bench_profile *p, int phase, int times) {
+    if (p) p->repeats[phase] = times;
 }
 
 void bench_profile_free(bench *b, bench_profile *p) {
@@ -70,38 +76,43 @@ static int slower_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-static void row(bench *b, const line *l, const char *name, const char *phase, int steps, double step) {
-    double calls = (double)l->calls / steps, seconds = l->seconds / steps;
+static void row(bench *b, const line *l, const char *name, const char *phase, double whole) {
+    double calls = (double)l->calls, seconds = l->seconds;
     bench_row(b,
               json_pack("{s:s, s:s, s:f, s:o, s:o, s:o, s:o, s:o}", "op", name, "phase", phase, "calls", calls,
-                        "seconds", cli_json_number(seconds), "step_share", cli_json_number(seconds / step),
+                        "seconds", cli_json_number(seconds), "step_share", cli_json_number(seconds / whole),
                         "gflops", cli_json_number(l->flops / l->seconds * 1e-9), "gbytes",
                         cli_json_number(l->bytes / l->seconds * 1e-9), "roofline_share",
                         cli_json_number(l->ideal / l->seconds)),
               "%-26s %-9s %7.0f %10.3f %6.1f%% %9.1f %8.1f %10.0f%%", name, phase, calls, seconds * 1e3,
-              100 * seconds / step, l->flops / l->seconds * 1e-9, l->bytes / l->seconds * 1e-9,
+              100 * seconds / whole, l->flops / l->seconds * 1e-9, l->bytes / l->seconds * 1e-9,
               100 * l->ideal / l->seconds);
 }
 
 /* What a phase took besides its ops: shapes, memory, records, scopes. */
-static void row_outside(bench *b, const char *phase, double seconds, double step) {
+static void row_outside(bench *b, const char *phase, double seconds, double whole) {
     bench_row(b,
               json_pack("{s:s, s:s, s:o, s:o}", "op", "outside", "phase", phase, "seconds",
-                        cli_json_number(seconds), "step_share", cli_json_number(seconds / step)),
-              "%-26s %-9s %7s %10.3f %6.1f%%", "outside ops", phase, "", seconds * 1e3, 100 * seconds / step);
+                        cli_json_number(seconds), "step_share", cli_json_number(seconds / whole)),
+              "%-26s %-9s %7s %10.3f %6.1f%%", "outside ops", phase, "", seconds * 1e3, 100 * seconds / whole);
 }
 
-void bench_profile_report(bench *b, bench_profile *p, int steps, const double seconds[BENCH_PHASES]) {
-    line   sums[BENCH_PHASES + 1] = {0}, *all = &sums[BENCH_PHASES];
+void bench_profile_report(bench *b, bench_profile *p, const double *seconds) {
+    line   sums[BENCH_MAX_PHASES + 1] = {0}, *all = &sums[p->phases];
     double whole = 0;
-    for (int i = 0; i < BENCH_PHASES; i++) whole += seconds[i];
+    for (int i = 0; i < p->phases; i++) whole += seconds[i];
+    for (int i = 0; i < p->count; i++) { /* of one */
+        line *l = &p->lines[i];
+        int   times = p->repeats[l->phase];
+        l->calls /= times, l->seconds /= times, l->flops /= times, l->bytes /= times, l->ideal /= times;
+    }
     qsort(p->lines, (size_t)p->count, sizeof *p->lines, slower_first);
-    bench_title(b, "%-26s %-9s %7s %10s %7s %9s %8s %11s", "op", "phase", "calls", "ms", "step", "GFLOP/s",
+    bench_title(b, "%-26s %-9s %7s %10s %7s %9s %8s %11s", "op", "phase", "calls", "ms", "share", "GFLOP/s",
                 "GB/s", "of roofline");
     for (int i = 0; i < p->count; i++) {
         const line *l = &p->lines[i];
         line       *to[] = {&sums[l->phase], all};
-        row(b, l, l->op->name, phase_names[l->phase], steps, whole);
+        row(b, l, l->op->name, p->names[l->phase], seconds[l->phase]);
         for (int k = 0; k < 2; k++) {
             to[k]->calls += l->calls;
             to[k]->seconds += l->seconds;
@@ -110,11 +121,11 @@ void bench_profile_report(bench *b, bench_profile *p, int steps, const double se
             to[k]->ideal += l->ideal;
         }
     }
-    for (int i = 0; i < BENCH_PHASES; i++) {
-        row(b, &sums[i], "all ops", phase_names[i], steps, whole);
-        row_outside(b, phase_names[i], seconds[i] - sums[i].seconds / steps, whole);
+    for (int i = 0; i < p->phases; i++) {
+        row(b, &sums[i], "all ops", p->names[i], seconds[i]);
+        row_outside(b, p->names[i], seconds[i] - sums[i].seconds, seconds[i]);
     }
-    row(b, all, "all ops", "step", steps, whole);
-    row_outside(b, "step", whole - all->seconds / steps, whole);
+    row(b, all, "all ops", "all", whole);
+    row_outside(b, "all", whole - all->seconds, whole);
     bench_profile_free(b, p);
 }

@@ -4,7 +4,7 @@
 
 #include "cli/bench.h"
 
-enum { FORWARD = BENCH_FORWARD, BACKWARD = BENCH_BACKWARD, OPTIMISER = BENCH_OPTIMISER, WHOLE, PARTS };
+enum { FORWARD, BACKWARD, OPTIMISER, WHOLE, PARTS };
 
 typedef struct {
     bench         *b;
@@ -28,16 +28,16 @@ static qp_tensor random_ids(qp_ctx *ctx, int64_t B, int64_t T, int64_t vocabular
 
 static void one_step(step_bench *s, double times[PARTS]) {
     double start = cli_now();
-    bench_profile_phase(s->profile, BENCH_FORWARD);
+    bench_profile_phase(s->profile, FORWARD);
     qp_scope scope = qp_enter(s->b->ctx); /* puts autocast back, too */
     qp_autocast(s->b->ctx, s->compute);
     qp_tensor loss = qp_model_loss(s->m, s->ids, s->labels);
     double    forward = cli_now();
-    bench_profile_phase(s->profile, BENCH_BACKWARD);
+    bench_profile_phase(s->profile, BACKWARD);
     qp_backward(loss);
     double backward = cli_now();
     qp_leave(scope);
-    bench_profile_phase(s->profile, BENCH_OPTIMISER);
+    bench_profile_phase(s->profile, OPTIMISER);
     qp_step(s->optim);
     double end = cli_now();
     times[FORWARD] = forward - start;
@@ -101,15 +101,17 @@ qp_model *bench_model(bench *b, bool as_stored) {
 
 /* Another few steps, watched. */
 static void profile(step_bench *s, int steps) {
-    double sums[PARTS] = {0}, t[PARTS];
-    s->profile = bench_profile_new(s->b);
+    static const char *const names[] = {"forward", "backward", "optimiser"};
+    double                   sums[PARTS] = {0}, t[PARTS];
+    s->profile = bench_profile_new(s->b, names, WHOLE);
+    for (int i = 0; i < WHOLE; i++) bench_profile_repeats(s->profile, i, steps);
     for (int i = 0; i < steps && !qp_failed(s->b->ctx); i++) {
         if (cli_interrupted()) qp_fail(s->b->ctx, QP_ERR_CANCELLED, "cancelled");
         one_step(s, t);
         for (int k = 0; k < PARTS; k++) sums[k] += t[k] / steps;
     }
     if (!qp_failed(s->b->ctx))
-        bench_profile_report(s->b, s->profile, steps, sums);
+        bench_profile_report(s->b, s->profile, sums);
     else
         bench_profile_free(s->b, s->profile);
 }
