@@ -1,13 +1,14 @@
 /* The product with block types: rows of A become 8-bit numbers, weights pass in panels. */
 #include "kernels/block_product.h"
 
+#include <stdatomic.h>
+
 #include "kernels/block_parts.h"
 #include "kernels/int8.h"
 
 #define MOST_ROWS 512       /* of A that pass a panel */
 #define FEW 8               /* rows for which memory takes longer than the product: one panel at a time */
-#define TASK_BYTES (1 << 15) /* of W worth claiming */
-#define TASKS 2
+#define SHARE_BYTES 16384   /* of W worth a thread, for a tile of rows */
 #define ROUND_VALUES 16384  /* of A worth claiming */
 
 /* As large as the widest instruction set's. */
@@ -21,12 +22,21 @@ void block_product_avx2(const qp_exec *exec, const gemm_item *item);
 
 _Static_assert(sizeof(block_row) <= ROW_BYTES, "scratch of rows");
 
+/* Columns that one thread takes panel by panel, so that what it fetches ahead is its own; others help
+ * when theirs are done. */
+typedef struct {
+    _Alignas(64) _Atomic int64_t next;
+    int64_t end;
+} share;
+
 typedef struct {
     const gemm_item  *item;
     const block_type *type;
     int64_t           blocks; /* 32s of k */
     int64_t           first, rows; /* of A in hand */
-    int64_t           task_cols, cols; /* of a task, and at once */
+    int64_t           cols; /* at once */
+    int               shares;
+    share            *share;
     block_row        *a; /* [rows, blocks] */
     char             *workers;
     size_t            worker_bytes;
@@ -37,7 +47,7 @@ static size_t worker_bytes(int64_t rows) { return PANEL_BYTES + (size_t)rows * M
 #if QP_BODY
 size_t block_product_scratch(int64_t m, int64_t k, int threads) {
     int64_t rows = gemm_min(m, MOST_ROWS);
-    return (size_t)(rows * (k / BLOCK_VALUES)) * ROW_BYTES + (size_t)threads * worker_bytes(rows);
+    return (size_t)(rows * (k / BLOCK_VALUES)) * ROW_BYTES + (size_t)threads * (worker_bytes(rows) + sizeof(share));
 }
 #endif
 
@@ -58,30 +68,39 @@ INLINE void load_values(const gemm_source *a, int64_t p, int64_t i, vf x[VECTORS
 
 #define LEAST 1e-30f /* what is smaller is 0 */
 
-INLINE void round_block(const block_type *type, const vf x[VECTORS], block_row *out) {
-    vf most = vf_abs(x[0]), bad = {0};
-    for (int v = 1; v < VECTORS; v++) most = vf_max(most, vf_abs(x[v]));
-    float   top = vf_hmax(most);
-    vf      inverse = vf_set1(top > LEAST ? qk_int8_inverse(top) : 0);
-    int32_t q[BLOCK_VALUES], sum[2] = {0};
-    for (int v = 0; v < VECTORS; v++) {
-        vf y = x[v] * inverse; /* NaN for what is not finite */
-        bad += y - y;
-        vi_store(q + v * VF_LANES, vf_to_int(vf_round(vf_select(vf_eq(y, y), y, (vf){0}))));
-    }
-    for (int u = 0; u < BLOCK_VALUES; u++) {
-        sum[u / 16] += q[u];
+/* Whole numbers that are floats, in the order of a block_row. */
+INLINE void store_values(const vf y[VECTORS], block_row *out) {
 #if BLOCK_BYTES
-        out->q[u] = (int8_t)q[u];
-#else
-        out->q[u / 4 * 2 + u % 2][u % 4 / 2] = (int16_t)q[u];
-#endif
+    typedef int8_t bytes __attribute__((vector_size(VF_LANES)));
+    for (int v = 0; v < VECTORS; v++) {
+        bytes b = __builtin_convertvector(vf_to_int(y[v]), bytes);
+        memcpy(out->q + v * VF_LANES, &b, sizeof b);
     }
+#else
+    int32_t q[BLOCK_VALUES];
+    for (int v = 0; v < VECTORS; v++) vi_store(q + v * VF_LANES, vf_to_int(y[v]));
+    for (int u = 0; u < BLOCK_VALUES; u++) out->q[u / 4 * 2 + u % 2][u % 4 / 2] = (int16_t)q[u];
+#endif
+}
+
+INLINE void round_block(const block_type *type, const vf x[VECTORS], block_row *out) {
+    vf most = vf_abs(x[0]), y[VECTORS], bad = {0}, half[2] = {0};
+    for (int v = 1; v < VECTORS; v++) most = vf_max(most, vf_abs(x[v]));
+    float top = vf_hmax(most);
+    vf    inverse = vf_set1(top > LEAST ? qk_int8_inverse(top) : 0);
+    for (int v = 0; v < VECTORS; v++) {
+        y[v] = x[v] * inverse; /* NaN for what is not finite */
+        bad += y[v] - y[v];
+        y[v] = vf_round(vf_select(vf_eq(y[v], y[v]), y[v], (vf){0}));
+        half[v / (VECTORS / 2)] += y[v];
+    }
+    store_values(y, out);
+    float sum[2] = {vf_sum(half[0]), vf_sum(half[1])}; /* exact */
     if (type->parts == 1) sum[0] += sum[1];
     out->s = qk_int8_scale(top) + vf_sum(bad);
     for (int part = 0; part < 2; part++) {
-        out->sum[part] = out->s * (float)sum[part];
-        out->start[part] = -type->zero * sum[part];
+        out->sum[part] = out->s * sum[part];
+        out->start[part] = -type->zero * (int32_t)sum[part];
     }
 }
 
@@ -131,21 +150,38 @@ static void multiply_panels(const job *w, const columns *c, int64_t first, int64
     }
 }
 
+static void multiply_columns(const job *w, int64_t j, int worker) {
+    vf     *panel = (vf *)(w->workers + (size_t)worker * w->worker_bytes);
+    float  *acc = (float *)((char *)panel + PANEL_BYTES);
+    columns c;
+    set_columns(&c, w, j, gemm_min(w->cols, w->item->g->n - j));
+    memset(acc, 0, (size_t)(w->rows * BLOCK_PANELS * VF_LANES) * sizeof *acc);
+    for (int64_t b = 0; b < w->blocks; b += BLOCK_AT_ONCE)
+        multiply_panels(w, &c, b, gemm_min(BLOCK_AT_ONCE, w->blocks - b), panel, acc);
+    gemm_piece piece = {.i = w->first, .j = j, .rows = w->rows, .cols = c.cols, .first = true, .last = true,
+                        .acc = acc, .acc_row = BLOCK_PANELS * VF_LANES};
+    QK(gemm_add)(w->item, &piece);
+}
+
 static void multiply(void *arg, int64_t begin, int64_t end, int worker) {
     const job *w = arg;
-    vf        *panel = (vf *)(w->workers + (size_t)worker * w->worker_bytes);
-    float     *acc = (float *)((char *)panel + PANEL_BYTES);
-    for (int64_t task = begin; task < end; task++)
-        for (int64_t j = task * w->task_cols, to = gemm_min(j + w->task_cols, w->item->g->n); j < to; j += w->cols) {
-            columns c;
-            set_columns(&c, w, j, gemm_min(w->cols, to - j));
-            memset(acc, 0, (size_t)(w->rows * BLOCK_PANELS * VF_LANES) * sizeof *acc);
-            for (int64_t b = 0; b < w->blocks; b += BLOCK_AT_ONCE)
-                multiply_panels(w, &c, b, gemm_min(BLOCK_AT_ONCE, w->blocks - b), panel, acc);
-            gemm_piece piece = {.i = w->first, .j = j, .rows = w->rows, .cols = c.cols, .first = true, .last = true,
-                                .acc = acc, .acc_row = BLOCK_PANELS * VF_LANES};
-            QK(gemm_add)(w->item, &piece);
-        }
+    (void)end;
+    for (int i = 0; i < w->shares; i++) {
+        share *s = &w->share[(begin + i) % w->shares];
+        for (int64_t j; (j = atomic_fetch_add_explicit(&s->next, w->cols, memory_order_relaxed)) < s->end;)
+            multiply_columns(w, j, worker);
+    }
+}
+
+/* One share for each thread; small products are not worth more threads. */
+static void set_shares(job *w, int threads) {
+    int64_t n = w->item->g->n, bytes = n * (w->item->k / w->type->values * w->type->bytes) * gemm_parts(w->rows, BLOCK_ROWS);
+    int64_t panels = gemm_parts(n, w->cols);
+    w->shares = (int)gemm_max(1, gemm_min(threads, gemm_min(panels, bytes / SHARE_BYTES)));
+    for (int i = 0; i < w->shares; i++) {
+        atomic_init(&w->share[i].next, panels * i / w->shares * w->cols);
+        w->share[i].end = gemm_min(n, panels * (i + 1) / w->shares * w->cols);
+    }
 }
 
 void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
@@ -161,13 +197,12 @@ void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
     w.worker_bytes = worker_bytes(most);
     w.a = exec->scratch;
     w.workers = (char *)exec->scratch + (size_t)(most * w.blocks) * ROW_BYTES;
-    int64_t col_bytes = gemm_max(1, g->k / w.type->values * w.type->bytes);
-    int64_t cols = gemm_max(gemm_parts(TASK_BYTES, col_bytes), gemm_parts(g->n, TASKS * exec->threads));
+    w.share = (share *)(w.workers + (size_t)exec->threads * w.worker_bytes);
     w.cols = g->m <= FEW ? VF_LANES : BLOCK_PANELS * VF_LANES;
-    w.task_cols = gemm_parts(cols, w.cols) * w.cols;
     for (; w.first < g->m; w.first += w.rows) {
         w.rows = gemm_min(most, g->m - w.first);
         qp_parallel(exec, w.rows, gemm_parts(ROUND_VALUES, gemm_max(1, g->k)), round_rows, &w);
-        qp_parallel(exec, gemm_parts(g->n, w.task_cols), 1, multiply, &w);
+        set_shares(&w, exec->threads);
+        qp_parallel(exec, w.shares, 1, multiply, &w);
     }
 }
