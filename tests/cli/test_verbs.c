@@ -472,7 +472,7 @@ static void check_profile(const json_t *rows) {
                    *phase = json_string_value(json_object_get(row, "phase"));
         double seconds = number(row, "seconds");
         assert_true(seconds >= 0);
-        if (!strcmp(phase, "step"))
+        if (!strcmp(phase, "all"))
             all += seconds;
         else if (!strcmp(op, "outside"))
             outside += seconds;
