@@ -48,7 +48,7 @@ static double bytes_of(const writer *w) {
     for (int i = 0; i < dict.count; i++) {
         const qp_entry *e = &dict.entries[i];
         if (!strcmp(e->name, "head.weight")) tied = e->tied;
-        if (!strcmp(e->name, "embedding.weight"))
+        if (!strcmp(e->name, "embed.weight"))
             table = (double)qp_dtype_size(qp_dtype_of(e->tensor), qp_count(e->tensor));
     }
     return tied ? bytes : bytes - table;
@@ -93,7 +93,7 @@ static void write_tokens(writer *w, int64_t length, int steps) {
 
 /* Once more, watched: the prompt's ops beside those of a step. */
 static void profile(writer *w, int64_t length, int steps) {
-    static const char *const names[PHASES] = {"prompt", "step"};
+    static const char *const names[PHASES] = {"prompt", "token"};
     double                   seconds[PHASES] = {0};
     w->profile = bench_profile_new(w->b, names, PHASES);
     seconds[PROMPT] = feed_prompt(w, length);
@@ -111,6 +111,7 @@ static void run(bench *b) {
     if (!w.m) return;
     bench_roofline(b);
     qp_set_training(qp_model_module(w.m), false);
+    cli_round_products(b->ctx, w.m);
     w.vocabulary = qp_model_info_of(w.m).vocabulary;
     qp_session_options options;
     if (cli_kv_type(b->ctx, cli_text(b->c, "kv"), &options))

@@ -36,6 +36,7 @@ bool cli_dialogue_open(cli *c, qp_ctx *ctx, int64_t rows, int64_t queue, bool ch
         strstr(qp_error(ctx), "no chat template"))
         qp_clear(ctx);
     if (qp_failed(ctx) || !cli_model_open(ctx, path, true, &out->m)) return false;
+    cli_round_products(ctx, out->m.model);
     add_turn_ends(&out->m);
     int64_t most = out->m.info.positions > 0 ? out->m.info.positions : USUAL_POSITIONS;
     out->positions = cli_int(c, "context");

@@ -199,6 +199,7 @@ static int run(cli *c) {
     if (j.json) j.ids = json_array();
     if (j.json && cli_given(c, "logprobs")) j.logprobs = json_array();
     bool ok = cli_model_open(j.ctx, cli_text(c, "model"), !j.ids_only, &j.m) && read_prompt(&j);
+    if (ok) cli_round_products(j.ctx, j.m.model);
     int  status = ok ? generate(&j) : cli_failed(j.ctx);
     qp_ids_free(&j.prompt);
     qp_text_free(&j.text);

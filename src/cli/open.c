@@ -116,6 +116,16 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
     return true;
 }
 
+void cli_round_products(qp_ctx *ctx, qp_model *m) {
+    qp_state_dict dict = qp_module_state(qp_model_module(m));
+    int           matrices = 0, halves = 0;
+    for (int i = 0; i < dict.count; i++) {
+        matrices += qp_ndim(dict.entries[i].tensor) == 2;
+        halves += qp_ndim(dict.entries[i].tensor) == 2 && qp_dtype_of(dict.entries[i].tensor) == QP_BF16;
+    }
+    if (matrices && halves == matrices) qp_autocast(ctx, QP_BF16);
+}
+
 /* ---- Texts ---------------------------------------------------------------------------------------- */
 
 bool cli_append(qp_ctx *ctx, qp_text *text, const void *data, size_t n) {

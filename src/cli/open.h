@@ -23,6 +23,10 @@ const char *cli_model_path(const char *path, char buffer[4096]);
  * order. */
 bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_model *out);
 
+/* From now on products of this context round rows to bf16 if the model's matrices are bf16: the speed of
+ * memory and of 16-bit instructions, for writing text. Figures about a model are made without. */
+void cli_round_products(qp_ctx *ctx, qp_model *m);
+
 /* That of a folder (without tokenizer.json: bytes, if config.json's vocabulary is theirs) or a
  * tokenizer.json. */
 qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/simd.h"
 #include "infer/sampler.h"
 
 typedef struct {
@@ -92,11 +93,23 @@ void qp_sampler_seen(qp_sampler *s, int32_t id) {
     if (id >= 0 && id < s->n) s->seen[id] = true;
 }
 
+/* The first of the largest; NaN is none. */
 static int32_t likeliest(const float *logits, int64_t n) {
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (logits[i] > logits[best] || logits[best] != logits[best]) best = i;
-    return (int32_t)best;
+    enum { AT_ONCE = 4 };
+    vf      most[AT_ONCE];
+    float   top;
+    int64_t i = 0;
+    for (int k = 0; k < AT_ONCE; k++) most[k] = -VF_INF;
+    for (; i + AT_ONCE * VF_LANES <= n; i += AT_ONCE * VF_LANES)
+        for (int k = 0; k < AT_ONCE; k++) {
+            vf x = vf_load(logits + i + k * VF_LANES);
+            most[k] = vf_select(vf_gt(x, most[k]), x, most[k]);
+        }
+    top = vf_hmax(vf_max(vf_max(most[0], most[1]), vf_max(most[2], most[3])));
+    for (; i < n; i++) top = logits[i] > top ? logits[i] : top;
+    for (i = 0; i < n; i++)
+        if (logits[i] == top) return (int32_t)i;
+    return 0;
 }
 
 /* Biases and penalties. */
