@@ -220,7 +220,6 @@ static const cli_option options[] = {
     {"batch", 'b', CLI_INT, "B", "4", "step, embed: rows of a batch", 1, 65536, false},
     {"length", 'l', CLI_INT, "T", "64", "step, embed: positions of a row; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
-    {"sequences", 0, CLI_INT, "N", "1", "generate: written at once", 1, 1024, false},
     {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "step: that products round their inputs to", 0, 0, false},
     {"rows", 0, CLI_INT, "R", "1", "generate: sequences at once", 1, 4096, false},
     {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "generate: what keys and values are kept in", 0, 0, false},
