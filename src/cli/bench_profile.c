@@ -125,7 +125,7 @@ void bench_profile_report(bench *b, bench_profile *p, const double *seconds) {
         row(b, &sums[i], "all ops", p->names[i], seconds[i]);
         row_outside(b, p->names[i], seconds[i] - sums[i].seconds, seconds[i]);
     }
-    row(b, all, "all ops", "step", whole);
-    row_outside(b, "step", whole - all->seconds, whole);
+    row(b, all, "all ops", "all", whole);
+    row_outside(b, "all", whole - all->seconds, whole);
     bench_profile_free(b, p);
 }
