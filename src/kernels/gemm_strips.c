@@ -6,7 +6,7 @@
 
 #define FEW_COLS (4 * TILE_COLS) /* too few columns to pay for packing A */
 #define FEW_TILES 5              /* too few tiles of rows to pay for packing B */
-#define TASKS 8                  /* wanted for each thread */
+#define TASKS (4 * GEMM_PAIR)    /* wanted for each thread; those of pairs are done in half the time */
 
 typedef struct {
     const gemm_item *item;
