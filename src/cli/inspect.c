@@ -7,6 +7,7 @@
 #include "cli/json.h"
 #include "cli/open.h"
 #include "core/core.h"
+#include "data/tokenizer.h"
 #include "format/gguf.h"
 #include "format/json.h"
 #include "format/os.h"
@@ -66,15 +67,29 @@ static json_t *inspect_tensors(qp_ctx *ctx, const char *path) {
 
 /* ---- Tokenizers ----------------------------------------------------------------------------------- */
 
+/* The names of a tokenizer's parts, in the order in which they work. */
+static json_t *components_of(const qp_tokenizer *t) {
+    static const qpi_part parts[] = {QPI_PART_NORMALIZER, QPI_PART_PRETOKENIZER, QPI_PART_POST, QPI_PART_DECODER};
+    json_t               *all = json_object();
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        qpi_buffer names = {0};
+        if (t->parts[parts[i]] && qpi_part_names(t, parts[i], &names))
+            json_object_set_new(all, qpi_part_keys[parts[i]], cli_json_text(names.data, names.count));
+        qpi_buffer_free(&names);
+    }
+    return all;
+}
+
 static json_t *gather_tokenizer(const qp_tokenizer *t, const char *path) {
     json_t *special = json_array();
     for (int32_t i = 0; i < qp_tokenizer_size(t); i++)
         if (qp_tokenizer_is_special(t, i) && qp_tokenizer_token(t, i))
             json_array_append_new(
                 special, json_pack("{s:i, s:o}", "id", (int)i, "token", text_json(qp_tokenizer_token(t, i))));
-    return json_pack("{s:s, s:o, s:s, s:I, s:i, s:o}", "kind", "tokenizer", "path", text_json(path), "type",
-                     qp_tokenizer_kind(t), "size", (json_int_t)qp_tokenizer_size(t), "end",
-                     (int)qp_tokenizer_end(t), "special", special);
+    return json_pack("{s:s, s:o, s:s, s:I, s:i, s:i, s:o, s:o}", "kind", "tokenizer", "path", text_json(path), "type",
+                     qp_tokenizer_kind(t), "size", (json_int_t)qp_tokenizer_size(t), "begin",
+                     (int)qp_tokenizer_begin(t), "end", (int)qp_tokenizer_end(t), "components", components_of(t),
+                     "special", special);
 }
 
 static json_t *inspect_tokenizer(qp_ctx *ctx, const char *path) {
@@ -183,6 +198,7 @@ static json_t *inspect(qp_ctx *ctx, const char *path) {
     char buffer[4096];
     path = cli_model_path(path, buffer);
     if (qpi_path_is_folder(path)) return inspect_folder(ctx, path);
+    if (ends_in(path, "tokenizer.model")) return inspect_tokenizer(ctx, path);
     if (!ends_in(path, ".json") || ends_in(path, ".safetensors.index.json")) return inspect_tensors(ctx, path);
     json_t *json = qpi_json_load(path, &ctx->error);
     bool    config = json_is_string(json_object_get(json, "model_type"));
@@ -271,6 +287,11 @@ static void print_tokenizer(const json_t *t) {
         print_shown("%s", text_of(one, "token"));
     }
     printf("\n");
+    const char *key;
+    json_object_foreach(json_object_get(t, "components"), key, one) {
+        printf("  %-22s ", key);
+        print_shown("%s\n", json_string_value(one));
+    }
 }
 
 /* A value of the stack: a number, or a part with its settings. */

@@ -39,9 +39,12 @@ qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path) {
     char buffer[4096];
     path = cli_model_path(path, buffer);
     if (!qpi_path_is_folder(path)) return qp_tokenizer_load(ctx, path);
-    char *file = qpi_path_join(path, "tokenizer.json", &ctx->error);
-    bool  there = file && qpi_path_exists(file);
-    free(file);
+    bool there = false;
+    for (int i = 0; i < 2; i++) {
+        char *file = qpi_path_join(path, i ? "tokenizer.model" : "tokenizer.json", &ctx->error);
+        there |= file && qpi_path_exists(file);
+        free(file);
+    }
     if (there) return qp_tokenizer_load(ctx, path);
     json_t *config = load_config(ctx, path, "config.json");
     int64_t vocabulary = json_integer_value(json_object_get(config, "vocab_size"));
@@ -89,6 +92,14 @@ static void read_ends(qp_ctx *ctx, json_t *config, const char *name, cli_model *
     json_decref(config);
 }
 
+static void add_ends(cli_model *m, const int32_t *ends, int n) {
+    for (int i = 0; i < n && m->end_count < CLI_MAX_ENDS; i++) {
+        bool there = false;
+        for (int k = 0; k < m->end_count; k++) there |= m->ends[k] == ends[i];
+        if (!there) m->ends[m->end_count++] = ends[i];
+    }
+}
+
 bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_model *out) {
     char buffer[4096];
     *out = (cli_model){.begin = -1};
@@ -109,8 +120,10 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
         const char *config = qp_model_config(out->model);
         read_ends(ctx, qpi_json_parse(folder, config, strlen(config), &ctx->error), folder, out);
     }
-    int32_t end = out->tokenizer ? qp_tokenizer_end(out->tokenizer) : -1;
-    if (!out->end_count && end >= 0) out->ends[out->end_count++] = end;
+    /* A folder's configs say it all; GGUF names one end, and its vocabulary the others. */
+    const int32_t *ends = NULL;
+    int            end_count = out->tokenizer ? qp_tokenizer_ends(out->tokenizer, &ends) : 0;
+    if (!out->end_count || !qpi_path_is_folder(folder)) add_ends(out, ends, end_count);
     out->info = qp_model_info_of(out->model);
     qp_set_training(qp_model_module(out->model), false);
     return true;

@@ -143,26 +143,39 @@ static int train(cli *c, qp_ctx *ctx) {
                                     (json_int_t)qp_tokenizer_size(t), "seconds", seconds));
 }
 
+/* Any tokenizer as tokenizer.json. */
+static int rewrite(cli *c, qp_ctx *ctx) {
+    const char   *out = cli_text(c, "out");
+    qp_tokenizer *t = cli_tokenizer_open(ctx, cli_text(c, "model"));
+    if (!t || qp_tokenizer_save(ctx, t, out) != QP_OK) return cli_failed(ctx);
+    cli_remark(c, "%s: %s, %" PRId64 " tokens", out, qp_tokenizer_kind(t), qp_tokenizer_size(t));
+    if (!cli_flag(c, "json")) return 0;
+    return cli_json_print(json_pack("{s:s, s:s, s:I}", "out", out, "kind", qp_tokenizer_kind(t), "size",
+                                    (json_int_t)qp_tokenizer_size(t)));
+}
+
 static int run(cli *c) {
     bool learn = cli_given(c, "train");
     if (learn == cli_given(c, "model")) return cli_usage(c, "tokenize: expected either --model or --train");
     if (learn && (!cli_given(c, "size") || !cli_given(c, "out")))
         return cli_usage(c, "tokenize: --train needs --size and --out");
+    if (!learn && cli_given(c, "out") && cli_flag(c, "decode"))
+        return cli_usage(c, "tokenize: --out writes the tokenizer; it takes no text");
     if (learn && cli_flag(c, "decode")) return cli_usage(c, "tokenize: --decode goes with --model");
     qp_ctx *ctx = cli_open(c);
     if (!ctx) return 1;
-    return learn ? train(c, ctx) : convert(c, ctx);
+    return learn ? train(c, ctx) : cli_given(c, "out") ? rewrite(c, ctx) : convert(c, ctx);
 }
 
 static const cli_option options[] = {
-    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder or tokenizer.json", 0, 0, false},
+    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder, GGUF file, tokenizer.json or tokenizer.model", 0, 0, false},
     {"decode", 'd', CLI_FLAG, NULL, NULL, "ids to text", 0, 0, false},
     {"no-special", 0, CLI_FLAG, NULL, NULL, "without the tokens that the tokenizer puts around a text", 0, 0,
      false},
     {"train", 0, CLI_LIST, "FILE", NULL, "learn a byte-level BPE from text files or .jsonl", 0, 0, false},
     {"size", 0, CLI_INT, "N", NULL, "tokens to learn, with the 256 bytes and the special ones", 257, 16777216,
      false},
-    {"out", 'o', CLI_TEXT, "FILE", NULL, "the tokenizer.json to write", 0, 0, false},
+    {"out", 'o', CLI_TEXT, "FILE", NULL, "the tokenizer.json to write: what was learnt, or what MODEL has", 0, 0, false},
     {"min-count", 0, CLI_INT, "N", "1", "pairs that occur less often are not joined", 1, 1e15, false},
     {"pattern", 0, CLI_TEXT, "P", "gpt2",
      "how text is cut into words: gpt2, llama3, qwen2 or a regular expression", 0, 0, false},
@@ -177,5 +190,6 @@ QP_VERB(tokenize) = {
     .options = options,
     .examples = "  echo \"Hello world\" | quipu tokenize -m my-model\n"
                 "  echo \"Hello world\" | quipu tokenize -m my-model | quipu tokenize -m my-model --decode\n"
+                "  quipu tokenize -m model.gguf -o tokenizer.json\n"
                 "  quipu tokenize --train book.txt --size 4096 --out tokenizer.json\n",
     .run = run};

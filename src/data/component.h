@@ -5,7 +5,7 @@
 #include "data/regex.h"
 #include "format/json.h"
 
-#define QPI_MAX_PARTS 16 /* of a sequence of components */
+#define QPI_MAX_COMPONENTS 16 /* of a sequence of components */
 
 /* "WHERE: WHAT is not supported"; false. */
 bool qpi_unsupported(const qpi_json *at, const char *what);

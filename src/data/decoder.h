@@ -35,7 +35,7 @@ typedef struct qpi_decode_type {
 } qpi_decode_type;
 
 typedef struct {
-    qpi_decode_stage stages[QPI_MAX_PARTS];
+    qpi_decode_stage stages[QPI_MAX_COMPONENTS];
     int              count;
     int              joined;     /* stages up to the first that joins; count if none does */
     int              strip;      /* a Strip behind it that can be done as text comes; -1: there is none */

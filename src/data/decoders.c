@@ -235,7 +235,7 @@ bool qpi_decoder_read(qpi_decoder *d, const qpi_json *at) {
     if (strcmp(name, "Sequence") == 0) return qpi_json_each(at, "decoders", d, read_member);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, name) != 0) continue;
-        if (d->count == QPI_MAX_PARTS) return qpi_unsupported(at, "so long a sequence");
+        if (d->count == QPI_MAX_COMPONENTS) return qpi_unsupported(at, "so long a sequence");
         qpi_decode_stage *s = &d->stages[d->count++];
         s->type = &types[i];
         return types[i].read(s, at);

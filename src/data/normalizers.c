@@ -345,8 +345,8 @@ bool qpi_normalizer_read(qpi_normalizer *z, const qpi_json *at) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, name) != 0) continue;
         qpi_normal_step *p =
-            z->count < QPI_MAX_PARTS ? qpi_grown(z->steps, &z->capacity, z->count + 1, sizeof *p) : NULL;
-        if (!p && z->count < QPI_MAX_PARTS) return qpi_fail_memory(at->error, "tokenizer") == QP_OK;
+            z->count < QPI_MAX_COMPONENTS ? qpi_grown(z->steps, &z->capacity, z->count + 1, sizeof *p) : NULL;
+        if (!p && z->count < QPI_MAX_COMPONENTS) return qpi_fail_memory(at->error, "tokenizer") == QP_OK;
         if (!p) return qpi_unsupported(at, "so long a sequence");
         z->steps = p;
         z->local = (z->count == 0 || z->local) && types[i].local;

@@ -122,7 +122,7 @@ size_t qpi_pretokenizer_cut(const qpi_pretokenizer *p, const uint8_t *text, size
 /* ---- Life ------------------------------------------------------------------------------- */
 
 void qpi_split_state_free(qpi_split_state *s) {
-    for (int i = 0; i < QPI_MAX_PARTS; i++) {
+    for (int i = 0; i < QPI_MAX_COMPONENTS; i++) {
         qpi_buffer_free(&s->texts[i]);
         qpi_regex_state_free(s->regex[i]);
     }

@@ -56,15 +56,15 @@ typedef struct qpi_split {
 } qpi_split;
 
 typedef struct {
-    qpi_split stages[QPI_MAX_PARTS];
+    qpi_split stages[QPI_MAX_COMPONENTS];
     int       count;
     bool      byte_level; /* the last one is ByteLevel: words stand for their bytes */
 } qpi_pretokenizer;
 
 /* What one thread needs while cutting. */
 typedef struct {
-    qpi_buffer              texts[QPI_MAX_PARTS];
-    struct qpi_regex_state *regex[QPI_MAX_PARTS];
+    qpi_buffer              texts[QPI_MAX_COMPONENTS];
+    struct qpi_regex_state *regex[QPI_MAX_COMPONENTS];
     qpi_error              *error;
 } qpi_split_state;
 

@@ -339,7 +339,7 @@ static bool read_member(void *to, const qpi_json *at) { return qpi_pretokenizer_
  * stage of its own. */
 bool qpi_pretokenizer_unfold(qpi_pretokenizer *p, const qpi_json *at) {
     if (!p->byte_level) return true;
-    if (p->count == QPI_MAX_PARTS) return qpi_unsupported(at, "so long a sequence");
+    if (p->count == QPI_MAX_COMPONENTS) return qpi_unsupported(at, "so long a sequence");
     p->stages[p->count++] = (qpi_split){.split = split_to_characters};
     p->byte_level = false;
     return true;
@@ -352,7 +352,7 @@ bool qpi_pretokenizer_read(qpi_pretokenizer *p, const qpi_json *at) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, name) != 0) continue;
         if (!qpi_pretokenizer_unfold(p, at)) return false;
-        if (p->count == QPI_MAX_PARTS) return qpi_unsupported(at, "so long a sequence");
+        if (p->count == QPI_MAX_COMPONENTS) return qpi_unsupported(at, "so long a sequence");
         qpi_split *s = &p->stages[p->count++];
         if (!types[i].read(s, at)) return false;
         p->byte_level = types[i].read == read_byte_level;

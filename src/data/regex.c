@@ -28,9 +28,7 @@ static const char *message(int code, char *text, size_t size) {
     return text;
 }
 
-/* `tokenizers` takes patterns as Ruby does: ^ and $ stand at every line. */
-struct qpi_regex *qpi_regex_new(const char *pattern, bool literal, qpi_error *e) {
-    uint32_t          options = literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE;
+static struct qpi_regex *compile(const char *pattern, uint32_t options, qpi_error *e) {
     int               code;
     PCRE2_SIZE        at;
     char              text[120];
@@ -39,18 +37,25 @@ struct qpi_regex *qpi_regex_new(const char *pattern, bool literal, qpi_error *e)
         qpi_fail_memory(e, "tokenizer");
         return NULL;
     }
-    r->code =
-        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | options, &code, &at, NULL);
-    if (!r->code) {
-        if (code == PCRE2_ERROR_HEAP_FAILED)
-            qpi_fail_memory(e, "tokenizer");
-        else
-            qpi_fail(e, QP_ERR_FORMAT, "bad pattern, offset %zu: %s", (size_t)at,
-                     message(code, text, sizeof text));
-        free(r);
-        return NULL;
+    r->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | options, &code, &at, NULL);
+    if (r->code) {
+        pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without it matching is slower */
+        return r;
     }
-    pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without it matching is slower */
+    if (code == PCRE2_ERROR_HEAP_FAILED)
+        qpi_fail_memory(e, "tokenizer");
+    else
+        qpi_fail(e, QP_ERR_FORMAT, "bad pattern, offset %zu: %s", (size_t)at, message(code, text, sizeof text));
+    free(r);
+    return NULL;
+}
+
+struct qpi_regex *qpi_regex_new(const char *pattern, bool literal, qpi_error *e) {
+    qpi_buffer        text = {0};
+    struct qpi_regex *r = NULL;
+    if (literal) return compile(pattern, PCRE2_LITERAL, e);
+    if (qpi_regex_translate(pattern, &text, e)) r = compile(text.data, PCRE2_UCP | PCRE2_MULTILINE, e);
+    qpi_buffer_free(&text);
     return r;
 }
 

@@ -9,6 +9,9 @@
 struct qpi_regex *qpi_regex_new(const char *pattern, bool literal, qpi_error *e);
 void              qpi_regex_free(struct qpi_regex *r);
 
+/* regex_syntax.c: appends the pattern in PCRE2's words, ended by 0. */
+bool qpi_regex_translate(const char *pattern, qpi_buffer *out, qpi_error *e);
+
 /* What one thread needs to match; made on first use. */
 struct qpi_regex_state;
 struct qpi_regex_state *qpi_regex_state_new(const struct qpi_regex *r, qpi_error *e);

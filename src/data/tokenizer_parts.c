@@ -124,3 +124,26 @@ bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const 
     json_decref(value);
     return ok;
 }
+
+/* Of a sequence its members. */
+static bool put_names(const json_t *value, qpi_buffer *out) {
+    const char *type = json_string_value(json_object_get(value, "type")), *key;
+    json_t     *member, *item;
+    size_t      i;
+    if (type && strcmp(type, "Sequence") != 0)
+        return (!out->count || qpi_put_text(out, ", ")) && qpi_put_text(out, type);
+    json_object_foreach((json_t *)value, key, member) {
+        json_array_foreach(member, i, item) {
+            if (!put_names(item, out)) return false;
+        }
+    }
+    return true;
+}
+
+bool qpi_part_names(const qp_tokenizer *t, qpi_part part, qpi_buffer *out) {
+    qpi_error e = {0};
+    json_t   *value = t->parts[part] ? qpi_json_parse("part", t->parts[part], strlen(t->parts[part]), &e) : NULL;
+    bool      ok = !e.code && put_names(value, out);
+    json_decref(value);
+    return ok;
+}

@@ -158,7 +158,7 @@ def charsmap(pairs):
                 units[base] = 1 << 31 | child
 
     place(trie, 0)
-    size = max(units) + 1
+    size = (max(units) | 255) + 1  # as real ones, so that no step leads out
     return base64.b64encode(
         struct.pack("<I", 4 * size) + b"".join(struct.pack("<I", units.get(i, 0)) for i in range(size)) + blob
     ).decode()
