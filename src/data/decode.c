@@ -93,6 +93,7 @@ static bool apply_stages(job *j, int from, int to, qpi_spoken token, const char 
             return j->error->code ? false : qpi_fail_memory(j->error, "decode") == QP_OK;
         token.text = out->data;
         token.size = out->count;
+        if (!token.size && d->stages[i].type->drops) break;
     }
     *text = token.text;
     *n = token.size;

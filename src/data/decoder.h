@@ -29,6 +29,7 @@ typedef struct {
 typedef struct qpi_decode_type {
     const char *name;
     bool        joins, needs_last;
+    bool        drops; /* a token that becomes nothing is no longer one */
     bool (*read)(qpi_decode_stage *s, const qpi_json *at);
     /* Appends what the token becomes. False without memory, or after storing an error. */
     bool (*apply)(const qpi_decode_stage *s, qpi_spoken token, qpi_buffer *out, qpi_error *e);

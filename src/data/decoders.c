@@ -214,17 +214,17 @@ APPLY(apply_ctc) {
 
 /* ---- The table -------------------------------------------------------------------------------------- */
 
-/* name, joins all tokens, asks for the last one, reader, apply */
+/* name, joins all tokens, asks for the last one, drops empty ones, reader, apply */
 static const qpi_decode_type types[] = {
-    {"ByteLevel", true, false, read_nothing, apply_byte_level},
-    {"ByteFallback", false, false, read_nothing, apply_byte_fallback},
-    {"Fuse", true, false, read_nothing, apply_fuse},
-    {"Replace", false, false, read_replace, apply_replace},
-    {"Strip", false, false, read_strip, apply_strip},
-    {"Metaspace", false, false, read_metaspace, apply_metaspace},
-    {"WordPiece", false, false, read_wordpiece, apply_wordpiece},
-    {"BPEDecoder", false, true, read_bpe, apply_bpe},
-    {"CTC", false, false, read_ctc, apply_ctc},
+    {"ByteLevel", true, false, false, read_nothing, apply_byte_level},
+    {"ByteFallback", false, false, false, read_nothing, apply_byte_fallback},
+    {"Fuse", true, false, false, read_nothing, apply_fuse},
+    {"Replace", false, false, false, read_replace, apply_replace},
+    {"Strip", false, false, false, read_strip, apply_strip},
+    {"Metaspace", false, false, false, read_metaspace, apply_metaspace},
+    {"WordPiece", false, false, false, read_wordpiece, apply_wordpiece},
+    {"BPEDecoder", false, true, false, read_bpe, apply_bpe},
+    {"CTC", false, false, true, read_ctc, apply_ctc},
 };
 
 static bool read_member(void *to, const qpi_json *at) { return qpi_decoder_read(to, at); }

@@ -6,15 +6,16 @@
 #include "format/os.h"
 
 #define SPACES "\\t-\\r\\x85\\p{Z}"
-#define WORDS                                                                                             \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\xB2\\xB3\\xB9\\xBC-\\xBE\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}" \
-    "\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+#define LETTERS                                                                                           \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"        \
+    "\\x{1F170}-\\x{1F189}"
+#define WORDS LETTERS "\\xB2\\xB3\\xB9\\xBC-\\xBE" /* as it has it, outside of brackets */
 #define HEXES "0-9A-Fa-f"
 
 static const struct {
     char        name; /* the capital letter is the complement */
-    const char *members;
-} classes[] = {{'s', SPACES}, {'w', WORDS}, {'h', HEXES}};
+    const char *members, *within; /* alone, and within brackets */
+} classes[] = {{'s', SPACES, SPACES}, {'w', WORDS, LETTERS}, {'h', HEXES, HEXES}};
 
 static bool put(qpi_buffer *out, const char *text) { return qpi_buffer_put(out, text, strlen(text)); }
 
@@ -23,9 +24,11 @@ static bool put_escape(qpi_buffer *out, const char *p, bool within) {
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
         bool not = p[1] == classes[i].name - 0x20;
         if (p[1] != classes[i].name && (!not || within)) continue;
-        if (within) return put(out, classes[i].members);
+        if (within) return put(out, classes[i].within);
         return put(out, not ? "[^" : "[") && put(out, classes[i].members) && put(out, "]");
     }
+    if (!within && p[1] == 'b') return put(out, "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))");
+    if (!within && p[1] == 'B') return put(out, "(?:(?<=[" WORDS "])(?=[" WORDS "])|(?<![" WORDS "])(?![" WORDS "]))");
     return qpi_buffer_put(out, p, p[1] ? 2 : 1);
 }
 
