@@ -80,6 +80,7 @@ bool qpi_model_trie(const qp_tokenizer *t, qpi_trie *trie, size_t longest, qpi_e
     for (size_t i = 0; ok && i < t->vocab.size; i++) {
         const qpi_token *token = &t->vocab.tokens[i];
         if (!(token->flags & QPI_TOKEN_MODEL) || !token->text_size) continue;
+        if (qpi_vocab_find(&t->vocab, token->text, token->text_size) != (int32_t)i) continue; /* it comes again */
         if (token->text_size > longest)
             ok = qpi_fail(e, QP_ERR_UNSUPPORTED, "model.vocab: token %zu: one of more than %zu bytes is not supported", i,
                           longest) == QP_OK;

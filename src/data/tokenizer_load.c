@@ -60,7 +60,7 @@ static bool read_scored(loading *l, int64_t id) {
     if (!scores) return out_of_memory(l);
     l->options.scores = scores;
     if (!qpi_stream_open(s, '[') || !qpi_stream_item(s) || !qpi_stream_string(s, &text) ||
-        !qpi_vocab_add(&l->t->vocab, s->name, text.data, text.size, id, QPI_TOKEN_MODEL, l->error) ||
+        !qpi_vocab_add(&l->t->vocab, s->name, text.data, text.size, id, QPI_TOKEN_MODEL | QPI_TOKEN_AGAIN, l->error) ||
         !qpi_stream_item(s))
         return s->failed || l->error->code ? false : qpi_stream_fail(s, start, "expected a token and its score");
     bool number = qpi_stream_peek(s) == '0';

@@ -9,6 +9,8 @@
 
 bool qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, int64_t id, uint32_t flags,
                    qpi_error *e) {
+    bool again = flags & QPI_TOKEN_AGAIN;
+    flags &= ~(uint32_t)QPI_TOKEN_AGAIN;
     char     shown[QPI_SHOWN];
     uint32_t before;
     qpi_shown(shown, text, n);
@@ -29,7 +31,9 @@ bool qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, in
     const char *copy = n < UINT32_MAX ? qpi_arena_text(&v->arena, text, n) : NULL;
     if (!copy || !qpi_names_add(&v->by_text, copy, n, (uint32_t)id, &before))
         return qpi_fail_memory(e, who) == QP_OK;
-    if (before != QPI_NO_NAME)
+    if (before != QPI_NO_NAME && again)
+        qpi_names_replace(&v->by_text, text, n, (uint32_t)id);
+    else if (before != QPI_NO_NAME)
         return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\" occurs twice", who, shown) == QP_OK;
     *t = (qpi_token){.text = copy, .text_size = (uint32_t)n, .flags = flags};
     v->count++;

@@ -12,6 +12,7 @@ enum {
     QPI_TOKEN_MODEL = 1,   /* in the model's own vocabulary */
     QPI_TOKEN_ADDED = 2,   /* matched in the text as it stands */
     QPI_TOKEN_SPECIAL = 4, /* added, and left out of decoded text on demand */
+    QPI_TOKEN_AGAIN = 8,   /* to qpi_vocab_add: a text may come twice; the last id is found by it */
 };
 
 typedef struct {

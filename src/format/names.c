@@ -74,6 +74,12 @@ bool qpi_names_add(qpi_names *t, const char *text, size_t n, uint32_t value, uin
     return true;
 }
 
+void qpi_names_replace(qpi_names *t, const char *text, size_t n, uint32_t value) {
+    if (!t->count || n >= UINT32_MAX) return;
+    uint64_t slot = *find(t, text, n, qpi_checksum_of(t->seed, text, n));
+    if (slot) t->items[(uint32_t)slot - 1].value = value;
+}
+
 void qpi_names_free(qpi_names *t) {
     free(t->items);
     free(t->slots);

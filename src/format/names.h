@@ -23,6 +23,9 @@ uint32_t qpi_names_find(const qpi_names *t, const char *text, size_t n);
  * is no memory. If the text was there, *before is its value (else QPI_NO_NAME) and stays. */
 bool qpi_names_add(qpi_names *t, const char *text, size_t n, uint32_t value, uint32_t *before);
 
+/* Gives a text that is there another value. */
+void qpi_names_replace(qpi_names *t, const char *text, size_t n, uint32_t value);
+
 bool qpi_names_reserve(qpi_names *t, size_t count); /* saves growing step by step */
 void qpi_names_free(qpi_names *t);
 

@@ -194,6 +194,35 @@ static void round_trip(const char *model) {
     assert_memory_equal(o.out, back, sizeof lines);
 }
 
+/* Vocabularies of other files: the same ids once they are a tokenizer.json, and its parts by name. */
+static void tokenize_others(void **state) {
+    (void)state;
+    static const char *const files[] = {"spm.gguf", "bpe.gguf", "wpm.gguf", "spm.model"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[400], ids[4096];
+        snprintf(path, sizeof path, "%s/tests/golden/tokenizers/%s", SOURCE_DIR, files[i]);
+        outcome o = run_with(lines, sizeof lines - 1, "tokenize", "-m", path, NULL);
+        expect_success(o);
+        assert_true(o.out_bytes > 20 && o.out_bytes < sizeof ids);
+        size_t n = o.out_bytes;
+        memcpy(ids, o.out, n);
+        json_t *said = expect_json(run("tokenize", "-m", path, "-o", "%/made.json", "--json", NULL));
+        assert_true(integer(said, "size") > 100);
+        json_decref(said);
+        o = run_with(lines, sizeof lines - 1, "tokenize", "-m", "%/made.json", NULL);
+        expect_success(o);
+        assert_int_equal(o.out_bytes, n);
+        assert_memory_equal(o.out, ids, n);
+        said = expect_json(run("inspect", "%/made.json", "--json", NULL));
+        assert_non_null(text(json_object_get(said, "components"), "decoder"));
+        json_decref(said);
+        outcome p = run("inspect", "%/made.json", NULL);
+        expect_success(p);
+        assert_non_null(strstr(p.out, "decoder"));
+    }
+    expect_message(run("tokenize", "-m", "%/made.json", "-o", "%/x.json", "--decode", NULL), 2, "--out writes");
+}
+
 static void tokenize(void **state) {
     (void)state;
     round_trip("%/bytes");
@@ -521,6 +550,7 @@ int main(void) {
         cmocka_unit_test(tokenize_template),
         cmocka_unit_test(eval),
         cmocka_unit_test(eval_texts),
+        cmocka_unit_test(tokenize_others),
         cmocka_unit_test(inspect),
         cmocka_unit_test(embed), cmocka_unit_test(list),
         cmocka_unit_test(bench),
