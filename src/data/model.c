@@ -38,8 +38,13 @@ static bool encode_word(void *arg, const uint8_t *text, size_t n) {
     uint64_t   head, tail;
     if (n > QPI_CACHE_WORD) return j->encode_word(j->t, j->w, text, n);
     qpi_known_word *known = qpi_cached(j->w->cache, text, n, &head, &tail);
-    if (known->size == n && known->head == head && known->tail == tail)
-        return qpi_put_ids(j->w, known->ids, known->count);
+    if (known->size == n && known->head == head && known->tail == tail) {
+        qp_ids *out = j->w->out;
+        if (out->capacity - out->count < QPI_CACHE_IDS) return qpi_put_ids(j->w, known->ids, known->count);
+        memcpy(out->data + out->count, known->ids, sizeof known->ids); /* the room is there; fewer may count */
+        out->count += known->count;
+        return true;
+    }
     int64_t before = j->w->out->count;
     if (!j->encode_word(j->t, j->w, text, n)) return false;
     int64_t count = j->w->out->count - before;

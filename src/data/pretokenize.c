@@ -58,6 +58,13 @@ bool qpi_end_pieces(qpi_pieces_of *p) { return let_go(p); }
 
 bool qpi_split_by_next(const qpi_splitting *j, int stage, qpi_stretch s) {
     qpi_next_fn *next = j->p->stages[stage].next;
+    if (stage + 1 == j->p->count) { /* straight to the model: most text goes this way */
+        qpi_word_fn *word = j->word;
+        void        *arg = j->arg;
+        for (place p = s.text, q; p < s.end; p = q)
+            if (!word(arg, p, (size_t)((q = next(p, s.end)) - p))) return false;
+        return true;
+    }
     for (place p = s.text, q; p < s.end; p = q)
         if (!qpi_pass_on(j, stage, s, p, q = next(p, s.end))) return false;
     return true;
