@@ -399,7 +399,7 @@ static int run(cli *c) {
     if (!(t.ctx = cli_open(c))) return 1;
     if (!(t.messages = json_array())) return cli_error("out of memory");
     if (cli_dialogue_open(c, t.ctx, 1, 1, true, &t.d)) {
-        struct sigaction action = {.sa_handler = on_interrupt};
+        struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
         sigaction(SIGINT, &action, NULL);
         if (cli_text(c, "system")) set_system(&t, cli_text(c, "system"));
         if (cli_text(c, "load")) load(&t, cli_text(c, "load"));

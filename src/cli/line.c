@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <locale.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,22 @@ static char *show_prompt(EditLine *e) {
     return (char *)(l && l->prompt ? l->prompt : "");
 }
 
+/* Waits for a byte; false: interrupted, at whatever moment. */
+static bool await_byte(const volatile int *interrupted) {
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    sigset_t      none, before;
+    int           n = -1;
+    sigemptyset(&none);
+    sigaddset(&none, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &none, &before);
+    while (n < 0 && !*interrupted) {
+        n = ppoll(&input, 1, NULL, &before);
+        if (n < 0 && errno != EINTR) break;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return n > 0 && !*interrupted;
+}
+
 /* libedit's own reader goes on after a signal; this one gives up. */
 static int read_character(EditLine *e, wchar_t *out) {
     cli_lines *l = NULL;
@@ -40,8 +58,7 @@ static int read_character(EditLine *e, wchar_t *out) {
     char       c;
     el_get(e, EL_CLIENTDATA, &l);
     for (int bytes = 0; bytes < 8; bytes++) {
-        ssize_t n = read(0, &c, 1);
-        while (n < 0 && errno == EINTR && !*l->interrupted) n = read(0, &c, 1);
+        ssize_t n = await_byte(l->interrupted) ? read(0, &c, 1) : -1;
         if (n <= 0) return (int)n;
         size_t used = mbrtowc(out, &c, 1, &state);
         if (used == 0 || used == 1) return 1;
@@ -111,6 +128,14 @@ void cli_lines_close(cli_lines *l) {
     free(l);
 }
 
+/* Reading a line ends at Ctrl-C; writing goes on behind it, and nothing of it is lost. */
+static void end_calls_at_interrupt(bool end) {
+    struct sigaction action;
+    sigaction(SIGINT, NULL, &action);
+    action.sa_flags = end ? action.sa_flags & ~SA_RESTART : action.sa_flags | SA_RESTART;
+    sigaction(SIGINT, &action, NULL);
+}
+
 cli_line_result cli_lines_next(cli_lines *l, const char *prompt, const char *start,
                                const volatile int *interrupted, char **line) {
     ssize_t n;
@@ -118,7 +143,9 @@ cli_line_result cli_lines_next(cli_lines *l, const char *prompt, const char *sta
     l->interrupted = interrupted;
     if (!l->terminal || !edit(l, start, &n)) {
         if (l->terminal) printf("%s", prompt), fflush(stdout);
+        end_calls_at_interrupt(true);
         n = getline(&l->text, &l->capacity, stdin);
+        end_calls_at_interrupt(false);
         if (n < 0) clearerr(stdin);
     }
     if (*interrupted) return CLI_LINE_INTERRUPTED;

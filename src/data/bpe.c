@@ -388,7 +388,7 @@ static size_t part_end(const uint8_t *text, size_t n) {
 static bool encode_parts(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
     for (size_t size; n; text += size, n -= size) {
         size = part_end(text, n);
-        uint64_t        head, tail;
+        uint64_t        head = 0, tail = 0;
         qpi_known_word *known = size <= QPI_CACHE_WORD ? qpi_cached(w->cache, text, size, &head, &tail) : NULL;
         if (known && known->size == size && known->head == head && known->tail == tail) {
             if (!qpi_put_ids(w, known->ids, known->count)) return false;

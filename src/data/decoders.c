@@ -23,7 +23,7 @@ static bool put(qpi_buffer *out, const char *text, size_t n) { return qpi_buffer
 static bool put_replaced(qpi_buffer *out, const char *text, size_t n, const char *from, size_t from_size,
                          const char *to, size_t to_size) {
     const char *end = text + n, *p;
-    while (from_size && (p = memmem(text, (size_t)(end - text), from, from_size))) {
+    while (from_size && n && (p = memmem(text, (size_t)(end - text), from, from_size))) {
         if (!put(out, text, (size_t)(p - text)) || !put(out, to, to_size)) return false;
         text = p + from_size;
     }

@@ -26,14 +26,15 @@
 #define BLOCK_PANELS 1
 #endif
 
-/* 32 values of a row of A. start: - zero sum q; sum: s sum q; of each part. */
+/* 32 values of a row of A, a scale for each half. start: - zero sum q, of each half; sum: s sum q, of each
+ * part. */
 typedef struct {
 #if BLOCK_BYTES
     int8_t q[BLOCK_VALUES];
 #else
     int16_t q[2 * BLOCK_WORDS][2]; /* for each word its even, then its odd bytes */
 #endif
-    float   s, sum[2];
+    float   s[2], sum[2];
     int32_t start[2];
 } block_row;
 

@@ -83,25 +83,29 @@ INLINE void store_values(const vf y[VECTORS], block_row *out) {
 #endif
 }
 
-INLINE void round_block(const block_type *type, const vf x[VECTORS], block_row *out) {
-    vf most = vf_abs(x[0]), y[VECTORS], bad = {0}, half[2] = {0};
-    for (int v = 1; v < VECTORS; v++) most = vf_max(most, vf_abs(x[v]));
+INLINE void round_half(const block_type *type, const vf *x, vf *y, int half, block_row *out) {
+    vf most = vf_abs(x[0]), bad = {0}, sum = {0};
+    for (int v = 1; v < VECTORS / 2; v++) most = vf_max(most, vf_abs(x[v]));
     float top = vf_hmax(most);
     vf    inverse = vf_set1(top > LEAST ? qk_int8_inverse(top) : 0);
-    for (int v = 0; v < VECTORS; v++) {
+    for (int v = 0; v < VECTORS / 2; v++) {
         y[v] = x[v] * inverse; /* NaN for what is not finite */
         bad += y[v] - y[v];
         y[v] = vf_round(vf_select(vf_eq(y[v], y[v]), y[v], (vf){0}));
-        half[v / (VECTORS / 2)] += y[v];
+        sum += y[v];
     }
+    float whole = vf_sum(sum); /* exact */
+    out->s[half] = qk_int8_scale(top) + vf_sum(bad);
+    out->sum[half] = out->s[half] * whole;
+    out->start[half] = -type->zero * (int32_t)whole;
+}
+
+INLINE void round_block(const block_type *type, const vf x[VECTORS], block_row *out) {
+    vf y[VECTORS];
+    for (int half = 0; half < 2; half++)
+        round_half(type, x + half * (VECTORS / 2), y + half * (VECTORS / 2), half, out);
     store_values(y, out);
-    float sum[2] = {vf_sum(half[0]), vf_sum(half[1])}; /* exact */
-    if (type->parts == 1) sum[0] += sum[1];
-    out->s = qk_int8_scale(top) + vf_sum(bad);
-    for (int part = 0; part < 2; part++) {
-        out->sum[part] = out->s * sum[part];
-        out->start[part] = -type->zero * (int32_t)sum[part];
-    }
+    if (type->parts == 1) out->sum[0] += out->sum[1];
 }
 
 static void round_rows(void *arg, int64_t begin, int64_t end, int worker) {

@@ -2,11 +2,11 @@
  *
  *   C[i,j] = end( sum_p A[i,p] W[j,p] ),  end as in gemm.h
  *
- * Rows of A are rounded to 8 bits, 32 values to a scale: a = s q with |q| <= 127. 32 values of W
+ * Rows of A are rounded to 8 bits, 16 values to a scale: a = s q with |q| <= 127. 32 values of W
  * are w = d (u - zero) + low, u whole and below 256; d and low stand for 16 or for all 32 of them. One order of
  * summation for every number of rows, of threads and every instruction set:
  *
- *   total = d (sum q (u - zero)) s + total,  total = low (s sum q) + total,  for each 32 in order;
+ *   total = d (the two s sum q (u - zero)) + total,  total = low (s sum q) + total,  for each 32 in order;
  *
  * sums of whole numbers are exact. So a token decoded alone equals the same token in a prompt or
  * among other requests, and prompts have no second path: none would be faster. */

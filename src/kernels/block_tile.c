@@ -54,7 +54,7 @@ TILED vi add_products(vi acc, word w, const block_row *x, int i) {
 
 TILED void tile(const int rows, const int panels, const int parts, const bool zero, const bool low,
                  const block_tile *t) {
-    const int        step = BLOCK_WORDS + parts * (low ? 2 : 1), words = BLOCK_WORDS / parts;
+    const int        step = BLOCK_WORDS + parts * (low ? 2 : 1), words = BLOCK_WORDS / 2;
     const block_row *x = t->rows;
     const vf        *w = t->panel;
     const int64_t    row_step = t->row_step, panel_step = t->panel_step;
@@ -63,27 +63,31 @@ TILED void tile(const int rows, const int panels, const int parts, const bool ze
         UNROLL for (int j = 0; j < panels; j++) acc[i][j] = vf_load(t->acc + (i * BLOCK_PANELS + j) * VF_LANES);
     for (int64_t b = 0; b < t->count; b++, x++, w += step) {
         vf sum[BLOCK_ROWS][BLOCK_PANELS];
-        UNROLL for (int part = 0; part < parts; part++) {
+        UNROLL for (int half = 0; half < 2; half++) {
             vi whole[BLOCK_ROWS][BLOCK_PANELS];
             UNROLL for (int i = 0; i < rows; i++)
                 UNROLL for (int j = 0; j < panels; j++)
-                    whole[i][j] = zero ? vi_set1(x[i * row_step].start[part]) : (vi){0};
-            UNROLL for (int u = part * words; u < (part + 1) * words; u++) {
+                    whole[i][j] = zero ? vi_set1(x[i * row_step].start[half]) : (vi){0};
+            UNROLL for (int u = half * words; u < (half + 1) * words; u++) {
                 word y[BLOCK_PANELS];
                 UNROLL for (int j = 0; j < panels; j++) y[j] = word_of(w[j * panel_step + u]);
                 UNROLL for (int i = 0; i < rows; i++)
                     UNROLL for (int j = 0; j < panels; j++)
                         whole[i][j] = add_products(whole[i][j], y[j], &x[i * row_step], u);
             }
-            UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int i = 0; i < rows; i++) {
+                vf s = vf_set1(x[i * row_step].s[half]);
                 UNROLL for (int j = 0; j < panels; j++) {
-                    vf d = w[j * panel_step + BLOCK_WORDS + part], s = vf_from_int(whole[i][j]);
-                    sum[i][j] = part ? vf_fma(s, d, sum[i][j]) : s * d;
+                    vf y = vf_from_int(whole[i][j]);
+                    if (parts == 2) y *= w[j * panel_step + BLOCK_WORDS + half];
+                    sum[i][j] = half ? vf_fma(y, s, sum[i][j]) : y * s;
                 }
+            }
         }
         UNROLL for (int i = 0; i < rows; i++)
             UNROLL for (int j = 0; j < panels; j++) {
-                acc[i][j] = vf_fma(sum[i][j], vf_set1(x[i * row_step].s), acc[i][j]);
+                acc[i][j] = parts == 2 ? acc[i][j] + sum[i][j]
+                                       : vf_fma(sum[i][j], w[j * panel_step + BLOCK_WORDS], acc[i][j]);
                 UNROLL for (int part = 0; low && part < parts; part++)
                     acc[i][j] = vf_fma(w[j * panel_step + BLOCK_WORDS + parts + part],
                                        vf_set1(x[i * row_step].sum[part]), acc[i][j]);

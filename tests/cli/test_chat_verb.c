@@ -146,7 +146,7 @@ static void test_terminal(void **state) {
     await(&t, "Hello\r\n");
     /* once the reply has begun: the terminal alternates between editing a line (no echo) and not */
     for (struct termios now = {0}; tcgetattr(t.fd, &now) == 0 && !(now.c_lflag & ICANON);) usleep(10000);
-    usleep(300000);
+    usleep(100000);
     type(&t, "\x03");
     await(&t, "(stopped;");
     await(&t, "> ");

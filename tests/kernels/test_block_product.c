@@ -44,11 +44,11 @@ typedef struct {
     double   largest; /* of y */
 } problem;
 
-/* 32 values as 8-bit numbers times a scale. */
+/* 16 values as 8-bit numbers times a scale. */
 static void round_values(const float *x, double *out) {
     float most = 0;
-    for (int i = 0; i < 32; i++) most = fmaxf(most, fabsf(x[i]));
-    for (int i = 0; i < 32; i++)
+    for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(x[i]));
+    for (int i = 0; i < 16; i++)
         out[i] = most > 1e-30f ? (double)(most / 127.0f) * (double)rintf(x[i] * (127.0f / most)) : 0;
 }
 
@@ -65,7 +65,7 @@ static problem problem_new(qp_dtype type, int64_t n, int64_t k) {
     qpi_blocks_encode(type, w, n * k, q.w);
     qpi_blocks_decode(type, q.w, n * k, w);
     for (int64_t i = 0; i < MOST; i++) {
-        for (int64_t p = 0; p < k; p += 32) round_values(q.x + i * k + p, rounded + p);
+        for (int64_t p = 0; p < k; p += 16) round_values(q.x + i * k + p, rounded + p);
         for (int64_t j = 0; j < n; j++) {
             double sum = 0;
             for (int64_t p = 0; p < k; p++) sum += rounded[p] * (double)w[j * k + p];
