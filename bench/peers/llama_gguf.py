@@ -1,7 +1,7 @@
 """A GGUF file of a Llama with random weights in bf16, for measuring decoding.
 
-    python llama_gguf.py /tmp/llama.gguf
-    llama-quantize /tmp/llama.gguf /tmp/llama-q4_0.gguf Q4_0
+    python llama_gguf.py llama.gguf
+    llama-quantize llama.gguf llama-q4_0.gguf Q4_0
 
 Needs the packages gguf and numpy. Without options: 1.1B parameters, 16 layers, 2048 wide, 32 heads, 8 KV
 heads, 8192 inner, 32,000 tokens, head of its own. The tokens are bytes and numbered fillers: enough to

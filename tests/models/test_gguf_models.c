@@ -129,7 +129,7 @@ static void gradients(void **state) {
 
 /* A copy of a golden file with some bytes exchanged: as many of `to` as of `from`. */
 static void refused(const char *name, const char *from, const char *to, size_t n, qp_code code, const char *words) {
-    char  path[64] = "/tmp/quipu-gguf-XXXXXX";
+    char  path[] = P_tmpdir "/quipu-gguf-XXXXXX";
     FILE *in = fopen(path_of("gguf", name, ".gguf"), "rb");
     assert_non_null(in);
     static char bytes[1 << 18];
