@@ -1,5 +1,5 @@
 /* quipu serve: what its files share. serve.c: the verb, its loop and its watch; serve_http.c: HTTP;
- * serve_request.c: JSON to a request; serve_reply.c: what the engine writes, to JSON. */
+ * serve_access.c: who may ask; serve_request.c: JSON to a request; serve_reply.c: what the engine writes, to JSON. */
 #ifndef QUIPU_CLI_SERVE_H
 #define QUIPU_CLI_SERVE_H
 
@@ -147,6 +147,12 @@ void        serve_http_watch(serve_http *h);  /* deadlines, clients that left: t
 void        serve_http_refuse(serve_http *h); /* no new connections */
 int         serve_http_busy(serve_http *h);   /* requests being answered */
 void        serve_http_stop(serve_http *h);
+
+/* ---- Who may ask (serve_access.c) ----------------------------------------------------------------- */
+
+struct MHD_Connection;
+bool serve_is_local(struct MHD_Connection *c); /* from this machine, and from no page of another site */
+bool serve_has_key(struct MHD_Connection *c, const char *key); /* in its header Authorization */
 
 extern const unsigned char serve_page[]; /* page.html */
 extern const size_t        serve_page_bytes;

@@ -347,36 +347,6 @@ static const struct {
               {"POST", "/v1/embeddings", false, embed},
               {"POST", "/tokenize", false, tokenize}};
 
-/* ---- Who may ask ------------------------------------------------------------------------------------------
- */
-
-/* In time that does not tell how much of the key was right. */
-static bool key_fits(const char *key, const char *given) {
-    size_t          n = strlen(key), m = strlen(given);
-    volatile size_t differs = n ^ m;
-    for (size_t i = 0; i < m; i++) differs |= (size_t)(unsigned char)(given[i] ^ key[i % (n + 1)]);
-    return differs == 0;
-}
-
-/* Without a key only this machine may ask, and no page of another site in its browser: neither by a
- * request of its own (Origin) nor under a name that it points here (Host). */
-static bool is_local(struct MHD_Connection *c) {
-    const char              *host = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Host");
-    const char              *origin = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Origin");
-    static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
-    bool                     known = !host;
-    for (size_t i = 0; host && i < sizeof names / sizeof *names; i++) {
-        size_t n = strlen(names[i]);
-        known |= !strncasecmp(host, names[i], n) && (!host[n] || host[n] == ':');
-    }
-    return known && (!origin || (host && !strncmp(origin, "http://", 7) && !strcmp(origin + 7, host)));
-}
-
-static bool may_ask(const serve_server *s, struct MHD_Connection *c) {
-    const char *given = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Authorization");
-    return given && !strncmp(given, "Bearer ", 7) && key_fits(s->key, given + 7);
-}
-
 /* ---- Requests ----------------------------------------------------------------------------------------------
  */
 
@@ -388,10 +358,10 @@ static result dispatch(exchange *x, struct MHD_Connection *c, const char *path, 
         known = true;
         if (strcmp(routes[i].method, method) && !(!strcmp(method, "HEAD") && !strcmp(routes[i].method, "GET")))
             continue;
-        if (!s->key && !is_local(c))
+        if (!s->key && !serve_is_local(c))
             return refuse(x, c, 403, NULL,
                           "without an API key only pages and programs of this machine may ask");
-        if (s->key && !routes[i].open && !may_ask(s, c))
+        if (s->key && !routes[i].open && !serve_has_key(c, s->key))
             return refuse(x, c, 401, "invalid_api_key", "the API key is missing or wrong");
         if (x->too_large) return refuse(x, c, 413, "body_too_large", "the request's body is too large");
         if (strcmp(method, "POST")) return routes[i].run(x, c, NULL);
