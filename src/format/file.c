@@ -64,20 +64,19 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-static bool index_names(qp_file *f, qpi_error *e) {
+bool qpi_file_index(qp_file *f, qpi_error *e) {
     char shown[QPI_SHOWN];
-    bool ok = qpi_names_reserve(&f->names, f->entry_count);
-    for (size_t i = 0; ok && i < f->entry_count; i++) {
+    for (size_t i = 0; i < f->entry_count; i++) {
         const char *name = f->entries[i].name;
         uint32_t    before;
-        ok = qpi_names_add(&f->names, name, strlen(name), (uint32_t)i, &before);
-        if (!ok || before == QPI_NO_NAME) continue;
+        if (!qpi_names_add(&f->names, name, strlen(name), (uint32_t)i, &before))
+            return qpi_fail_memory(e, "list of tensors") == QP_OK;
+        if (before == QPI_NO_NAME) continue;
         qpi_fail(e, QP_ERR_FORMAT, "%s: expected each tensor once, found \"%s\" twice", f->parts[0]->path,
                  qpi_shown(shown, name, strlen(name)));
         return false;
     }
-    if (!ok) qpi_fail_memory(e, "list of tensors");
-    return ok;
+    return true;
 }
 
 qp_file *qpi_file_open(const char *path, qpi_open_mode mode, qpi_error *e) {
@@ -89,9 +88,9 @@ qp_file *qpi_file_open(const char *path, qpi_open_mode mode, qpi_error *e) {
     char *actual = qpi_path_is_folder(path) ? in_folder(path, e) : strdup(path);
     if (!actual) qpi_fail_memory(e, path);
     bool ok = actual && (ends_with(actual, ".index.json") ? qpi_index_open(f, actual, mode, e)
-                                                          : qpi_file_add_part(f, actual, mode, e));
+                                                          : qpi_file_add_part(f, actual, mode, e) && qpi_file_index(f, e));
     free(actual);
-    if (ok && index_names(f, e)) return f;
+    if (ok) return f;
     qp_file_close(f);
     return NULL;
 }

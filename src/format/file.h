@@ -46,11 +46,13 @@ extern const qpi_file_format qpi_safetensors, qpi_gguf;
 qpi_entry *qpi_file_add(qp_file *f, qpi_error *e); /* a new entry, zeros */
 bool       qpi_file_add_meta(qp_file *f, const char *key, const char *value, qpi_error *e);
 bool       qpi_file_add_part(qp_file *f, const char *path, qpi_open_mode mode, qpi_error *e);
+/* When all entries are there: finds them by name from now on, each of which there is once. */
+bool qpi_file_index(qp_file *f, qpi_error *e);
 
 /* Everything that qp_file_open does, without a context. */
 qp_file *qpi_file_open(const char *path, qpi_open_mode mode, qpi_error *e);
 
-/* index.c: opens the shards that an index names and keeps the entries it lists. */
+/* index.c: opens the shards that an index names and keeps the entries it lists, by name. */
 bool qpi_index_open(qp_file *f, const char *path, qpi_open_mode mode, qpi_error *e);
 
 #endif

@@ -382,10 +382,7 @@ static bool parse(qp_file *f, uint32_t part, qpi_error *e) {
     if (!read_version(&r)) return false;
     tensors = read_count(&r, "tensors", 24);
     pairs = read_count(&r, "metadata entries", 13);
-    if (r.failed || !qpi_names_reserve(&f->value_names, (size_t)(pairs < 256 ? pairs : 256))) {
-        if (!r.failed) qpi_fail_memory(e, bytes->path);
-        return false;
-    }
+    if (r.failed) return false;
     for (uint64_t i = 0; i < pairs; i++)
         if (!read_pair(f, &r)) return false;
     if (!alignment_of(f, &r, &alignment) || !whole(f, &r)) return false;

@@ -68,7 +68,10 @@ void qpi_gguf_pairs_free(qpi_gguf_pairs *p) {
 
 /* ---- The file -------------------------------------------------------------------------------------- */
 
-static uint64_t padded(uint64_t n) { return (n + QPI_GGUF_ALIGNMENT - 1) / QPI_GGUF_ALIGNMENT * QPI_GGUF_ALIGNMENT; }
+static const uint8_t zeros[QPI_GGUF_ALIGNMENT];
+
+/* Bytes from n to the next multiple of the alignment. */
+static size_t padding(uint64_t n) { return (size_t)(-n % QPI_GGUF_ALIGNMENT); }
 
 static uint64_t bytes_of(const qpi_gguf_tensor *t) {
     int64_t count = 1;
@@ -85,6 +88,7 @@ static bool describe(const char *path, qpi_gguf_pairs *all, const qpi_gguf_pairs
     put_little(all, (uint64_t)n, 8);
     put_little(all, pairs->count, 8);
     put(all, pairs->bytes.data, pairs->bytes.count);
+    all->failed |= pairs->failed;
     for (int64_t i = 0; i < n; i++) {
         const qpi_gguf_tensor *t = &tensors[i];
         const qpi_gguf_type   *type = qpi_gguf_type_of(t->dtype);
@@ -96,24 +100,26 @@ static bool describe(const char *path, qpi_gguf_pairs *all, const qpi_gguf_pairs
         for (int k = t->ndim - 1; k >= 0; k--) put_little(all, (uint64_t)t->shape[k], 8);
         put_little(all, type->id, 4);
         put_little(all, offset, 8);
-        offset += padded(bytes_of(t));
+        offset += bytes_of(t);
+        offset += padding(offset);
     }
-    while (all->bytes.count % QPI_GGUF_ALIGNMENT && !all->failed) put(all, "", 1);
-    return (!all->failed && !pairs->failed) || qpi_fail_memory(e, path) == QP_OK;
+    put(all, zeros, padding(all->bytes.count));
+    if (all->failed) qpi_fail_memory(e, path);
+    return !all->failed;
 }
 
 bool qpi_gguf_save(const char *path, const qpi_gguf_pairs *pairs, int64_t n, const qpi_gguf_tensor *tensors,
                    const void *(*data)(void *user, int64_t i), void *user, qpi_error *e) {
-    static const uint8_t zeros[QPI_GGUF_ALIGNMENT];
-    qpi_gguf_pairs       head = {0};
-    qpi_writer           w;
-    bool                 ok = describe(path, &head, pairs, n, tensors, e) && qpi_writer_open(&w, path, e);
+    qpi_gguf_pairs head = {0};
+    qpi_writer     w;
+    bool           ok = describe(path, &head, pairs, n, tensors, e) && qpi_writer_open(&w, path, e);
     if (ok) {
         ok = qpi_write(&w, head.bytes.data, head.bytes.count);
         for (int64_t i = 0; ok && i < n; i++) {
             uint64_t    bytes = bytes_of(&tensors[i]);
             const void *p = data(user, i);
-            ok = p && qpi_write(&w, p, (size_t)bytes) && qpi_write(&w, zeros, (size_t)(padded(bytes) - bytes));
+            if (p) qpi_write(&w, p, (size_t)bytes);
+            ok = p && qpi_write(&w, zeros, padding(bytes)); /* false if any write failed */
         }
         if (ok) ok = qpi_writer_finish(&w);
         else qpi_writer_abort(&w);

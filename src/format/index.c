@@ -40,9 +40,8 @@ static bool open_shards(qp_file *f, const char *folder, const qpi_json *map, qpi
     return true;
 }
 
-/* Keeps the entries that the map assigns to the file they lie in, and checks that all its
- * names are among them. */
-static bool keep_listed(qp_file *f, const qpi_json *map, const qpi_names *shards) {
+/* Keeps the entries that the map assigns to the file they lie in. */
+static void keep_listed(qp_file *f, const qpi_json *map, const qpi_names *shards) {
     size_t kept = 0;
     for (size_t i = 0; i < f->entry_count; i++) {
         const char *shard = json_string_value(json_object_get(map->value, f->entries[i].name));
@@ -50,26 +49,21 @@ static bool keep_listed(qp_file *f, const qpi_json *map, const qpi_names *shards
             f->entries[kept++] = f->entries[i];
     }
     f->entry_count = kept;
-    if (kept == json_object_size(map->value)) return true;
-    qpi_names present = {0};
-    bool      ok = true;
-    for (size_t i = 0; ok && i < kept; i++) {
-        uint32_t before;
-        ok = qpi_names_add(&present, f->entries[i].name, strlen(f->entries[i].name), 0, &before);
-    }
-    if (!ok) qpi_fail_memory(map->error, "list of tensors");
+}
+
+/* Are all names of the map among the entries? */
+static bool all_there(const qp_file *f, const qpi_json *map) {
     const char *key;
     json_t     *value;
     qpi_json_members(map->value, key, value) {
-        if (!ok || qpi_names_find(&present, key, strlen(key)) != QPI_NO_NAME) continue;
+        if (qp_file_find(f, key) >= 0) continue;
         qpi_json entry = {.value = value, .parent = map, .key = key, .error = map->error};
         char     shown[QPI_SHOWN];
         qpi_json_fail(&entry, QP_ERR_FORMAT, "there is no such tensor in %s",
                       qpi_shown(shown, json_string_value(value), json_string_length(value)));
-        ok = false;
+        return false;
     }
-    qpi_names_free(&present);
-    return false;
+    return true;
 }
 
 bool qpi_index_open(qp_file *f, const char *path, qpi_open_mode mode, qpi_error *e) {
@@ -78,7 +72,9 @@ bool qpi_index_open(qp_file *f, const char *path, qpi_open_mode mode, qpi_error 
     qpi_json  root = qpi_json_root(path, document, e), map;
     qpi_names shards = {0};
     bool      ok = folder && qpi_json_object(&root, "weight_map", QPI_REQUIRED, &map) &&
-              open_shards(f, folder, &map, &shards, mode) && keep_listed(f, &map, &shards);
+              open_shards(f, folder, &map, &shards, mode);
+    if (ok) keep_listed(f, &map, &shards);
+    ok = ok && qpi_file_index(f, e) && all_there(f, &map);
     qpi_names_free(&shards);
     free(folder);
     json_decref(document);

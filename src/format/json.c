@@ -36,7 +36,8 @@ static json_t *whole(qpi_stream *s, json_t *container) {
 
 /* Trees are read by C, whose strings end at a byte of value 0. */
 static bool is_text(qpi_stream *s, qpi_span span) {
-    return !memchr(span.data, 0, span.size) || qpi_stream_fail(s, s->at, "a string with \\u0000 in it before here");
+    if (!memchr(span.data, 0, span.size)) return true;
+    return qpi_stream_fail(s, s->at, "a string with \\u0000 in it before here");
 }
 
 static void build_member(qpi_stream *s, json_t *object, qpi_span key) {
@@ -312,10 +313,10 @@ bool qpi_json_print_string(qpi_buffer *out, const char *text, size_t n) {
  * 1e16. */
 bool qpi_json_print_real(qpi_buffer *out, double x) {
     char text[48];
-    int  digits = 0;
+    int  digits = -1;
     if (!isfinite(x)) return false;
-    do snprintf(text, sizeof text, "%.*e", digits, x);
-    while (strtod(text, NULL) != x && ++digits < 17);
+    do snprintf(text, sizeof text, "%.*e", ++digits, x);
+    while (digits < 16 && strtod(text, NULL) != x);
     int exponent = atoi(strchr(text, 'e') + 1);
     if (exponent >= -4 && exponent < 16)
         snprintf(text, sizeof text, "%.*f", digits > exponent ? digits - exponent : 1, x);

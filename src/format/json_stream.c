@@ -280,5 +280,6 @@ bool qpi_stream_skip(qpi_stream *s, qpi_span *raw) {
 
 bool qpi_stream_end(qpi_stream *s) {
     blanks(s);
-    return s->at == s->size && !s->failed ? true : unexpected(s, "the end");
+    if (s->at == s->size && !s->failed) return true;
+    return unexpected(s, "the end");
 }

@@ -38,15 +38,10 @@ uint32_t qpi_names_find(const qpi_names *t, const char *text, size_t n) {
     return slot ? t->items[(uint32_t)slot - 1].value : QPI_NO_NAME;
 }
 
-bool qpi_names_reserve(qpi_names *t, size_t count) {
-    if (count >= UINT32_MAX) return false;
-    item *items = qpi_grown(t->items, &t->capacity, count, sizeof *items);
-    if (!items) return false;
-    t->items = items;
-    size_t slots = t->slot_count ? t->slot_count : 16;
-    while (slots < 2 * count) slots *= 2;
-    if (slots == t->slot_count) return true;
-    uint64_t *fresh = calloc(slots, sizeof *fresh);
+/* Twice as many slots, of which no more than half are used. Numbers of items have 32 bits. */
+static bool grow(qpi_names *t) {
+    size_t    slots = t->slot_count ? 2 * t->slot_count : 16;
+    uint64_t *fresh = t->count < UINT32_MAX / 2 ? calloc(slots, sizeof *fresh) : NULL;
     if (!fresh) return false;
     free(t->slots);
     t->slots = fresh;
@@ -60,8 +55,7 @@ bool qpi_names_reserve(qpi_names *t, size_t count) {
 }
 
 bool qpi_names_add(qpi_names *t, const char *text, size_t n, uint32_t value, uint32_t *before) {
-    size_t room = t->slot_count / 2;
-    if (n >= UINT32_MAX || (t->count + 1 > room && !qpi_names_reserve(t, 2 * t->count + 8))) return false;
+    if (n >= UINT32_MAX || (t->count >= t->slot_count / 2 && !grow(t))) return false;
     uint64_t  hash = qpi_checksum_of(t->seed, text, n);
     uint64_t *slot = find(t, text, n, hash);
     *before = *slot ? t->items[(uint32_t)*slot - 1].value : QPI_NO_NAME;

@@ -11,7 +11,7 @@ typedef struct {
     struct qpi_name *items; /* in order of adding */
     uint64_t        *slots; /* hash << 32 | item + 1, 0: empty */
     size_t           count, capacity, slot_count;
-    uint64_t         seed;
+    uint64_t         seed; /* 0: chosen by chance */
 } qpi_names;
 
 #define QPI_NO_NAME UINT32_MAX
@@ -26,7 +26,6 @@ bool qpi_names_add(qpi_names *t, const char *text, size_t n, uint32_t value, uin
 /* Gives a text that is there another value. */
 void qpi_names_replace(qpi_names *t, const char *text, size_t n, uint32_t value);
 
-bool qpi_names_reserve(qpi_names *t, size_t count); /* saves growing step by step */
 void qpi_names_free(qpi_names *t);
 
 /* A number that no file can foresee, for hash tables. */

@@ -18,7 +18,7 @@
 typedef struct {
     const char *name;
     qp_tensor   tensor;
-    qp_view     view;
+    qpi_value   value; /* the tensor's */
     uint64_t    bytes;
     int64_t     shard;
 } record;
@@ -63,7 +63,7 @@ static bool take_tensor(job *j, qpi_names *seen, const qp_named *given, int64_t 
         return !qpi_fail(j->error, QP_ERR_TYPE, "%s: %s is %s: safetensors has no block types", j->path, shown,
                          qp_dtype_name(dtype));
     uint64_t bytes = qp_dtype_size(dtype, qp_count(given->tensor));
-    j->records[i] = (record){.name = name, .tensor = given->tensor, .view = slot->value.view, .bytes = bytes};
+    j->records[i] = (record){.name = name, .tensor = given->tensor, .value = slot->value, .bytes = bytes};
     j->total += bytes;
     return true;
 }
@@ -153,12 +153,11 @@ static bool build_header(job *j, const record *records, int64_t n, qpi_buffer *o
 }
 
 static bool write_tensor(job *j, qpi_writer *w, const record *r) {
-    if (qpi_view_contiguous(&r->view)) return qpi_write(w, r->view.data, (size_t)r->bytes);
-    void *copy = malloc((size_t)r->bytes + 1);
-    if (!copy) return qpi_fail_memory(j->error, j->path) == QP_OK;
-    bool ok = qp_read(r->tensor, qp_dtype_of(r->tensor), copy, qp_count(r->tensor)) == QP_OK &&
-              qpi_write(w, copy, (size_t)r->bytes);
-    free(copy);
+    const qpi_value *v = &r->value;
+    if (v->storage->device->host && qpi_view_contiguous(&v->view)) return qpi_write(w, v->view.data, (size_t)r->bytes);
+    qpi_value copy = qpi_value_to(j->ctx, v, &qpi_cpu);
+    bool      ok = copy.storage && qpi_write(w, copy.view.data, (size_t)r->bytes);
+    qpi_value_release(j->ctx, &copy);
     return ok;
 }
 
@@ -169,7 +168,8 @@ static bool write_one(job *j, const char *path, const record *records, int64_t n
     if (ok) {
         uint8_t length[8];
         for (int i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)header.count >> 8 * i);
-        ok = qpi_write(&w, length, 8) && qpi_write(&w, header.data, header.count);
+        qpi_write(&w, length, 8);
+        ok = qpi_write(&w, header.data, header.count); /* false if any write failed */
         for (int64_t i = 0; ok && i < n; i++) ok = write_tensor(j, &w, &records[i]);
         if (ok)
             ok = qpi_writer_finish(&w);

@@ -161,19 +161,22 @@ static void forget_folder(qpi_folder *f) {
     f->target = f->temporary = NULL;
 }
 
+static bool make_folder(qpi_folder *f) {
+    for (int i = 0; i < TRIES; i++) {
+        free(f->temporary);
+        f->temporary = temporary_name(f->target, f->error);
+        if (!f->temporary) return false;
+        if (mkdir(f->temporary, 0777) == 0) return true;
+        if (errno != EEXIST) break;
+    }
+    qpi_fail_os(f->error, f->temporary, "make the folder");
+    return false;
+}
+
 bool qpi_folder_open(qpi_folder *f, const char *target, qpi_error *e) {
     *f = (qpi_folder){.target = strdup(target), .error = e};
+    if (f->target && make_folder(f)) return true;
     if (!f->target) qpi_fail_memory(e, target);
-    for (int i = 0; f->target && i < TRIES; i++) {
-        free(f->temporary);
-        f->temporary = temporary_name(target, e);
-        if (!f->temporary) break;
-        if (mkdir(f->temporary, 0777) == 0) return true;
-        if (errno != EEXIST) {
-            qpi_fail_os(e, f->temporary, "make the folder");
-            break;
-        }
-    }
     forget_folder(f);
     return false;
 }

@@ -99,6 +99,30 @@ static void there_and_back(void **state) {
     close_all(ctx);
 }
 
+/* A file of tensors that lie there is that of their copies here. */
+static void saving(void **state) {
+    (void)state;
+    qp_ctx     *ctx = open_context();
+    const char *paths[] = {P_tmpdir "/quipu-test-here.safetensors", P_tmpdir "/quipu-test-there.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        qp_tensor x = qp_reshape(counting(ctx, 6, 1), SHAPE(2, 3));
+        if (i) x = qp_to(x, &fake);
+        qp_named list[] = {{"a", x}, {"b", qp_transpose(x, 0, 1)}, {"c", qp_slice(x, 0, 1, 2, 1)}};
+        assert_int_equal(qp_file_save(ctx, paths[i], 3, list, (qp_save_options){0}), QP_OK);
+    }
+    qp_file *here = qp_file_open(ctx, paths[0], (qp_file_options){0}), *there = qp_file_open(ctx, paths[1], (qp_file_options){0});
+    for (int i = 0; i < 3; i++) {
+        const char *name = qp_file_at(here, i).name;
+        qp_tensor   a = qp_file_load(ctx, here, name, false), b = qp_file_load(ctx, there, name, false);
+        assert_memory_equal(qp_data_of(a), qp_data_of(b), qp_file_at(here, i).bytes);
+    }
+    EXPECT(qp_file_load(ctx, there, "b", false), 1, 4, 2, 5, 3, 6);
+    qp_file_close(here);
+    qp_file_close(there);
+    for (int i = 0; i < 2; i++) remove(paths[i]);
+    close_all(ctx);
+}
+
 static void two_places(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context();
@@ -180,7 +204,7 @@ static void across(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_and_back),
-        cmocka_unit_test(two_places),
+        cmocka_unit_test(saving), cmocka_unit_test(two_places),
         cmocka_unit_test(a_step),
         cmocka_unit_test(across),
     };

@@ -13,6 +13,7 @@
 #include "format/reader.h"
 #include "format/utf8.h"
 #include "format/writer.h"
+#include "quipu/ops.h"
 
 static void reading(void **state) {
     (void)state;
@@ -124,6 +125,7 @@ static void writing(void **state) {
     assert_int_equal(access(path, F_OK), -1);
     assert_true(qpi_write(&w, "", 0));
     assert_true(qpi_writer_finish(&w));
+    assert_false(qpi_writer_finish(&w)); /* it is finished */
     assert_false(qpi_write(&w, "more", 4));
     qpi_writer_abort(&w);
     assert_true(qpi_checksum_end(&w.checksum) == qpi_checksum_of(0, "abc", 3));
@@ -298,7 +300,14 @@ static void tables(void **state) {
     }
     assert_int_equal(qpi_names_find(&t, "name", 4), QPI_NO_NAME);
     assert_int_equal(qpi_names_find(&t, "", 0), QPI_NO_NAME);
+    qpi_names_replace(&t, "name 8", 6, 5);
+    qpi_names_replace(&t, "name", 4, 6); /* is not there, and is not made */
+    qpi_names_replace(&t, "name 8", UINT32_MAX, 7);
+    assert_int_equal(qpi_names_find(&t, "name 8", 6), 5);
+    assert_int_equal(qpi_names_find(&t, "name", 4), QPI_NO_NAME);
     qpi_names_free(&t);
+    qpi_names_replace(&t, "name 8", 6, 5);
+    assert_int_equal(qpi_names_find(&t, "name 8", 6), QPI_NO_NAME);
     qpi_arena_free(&a);
 
     qpi_buffer b = {0};
@@ -307,6 +316,26 @@ static void tables(void **state) {
     assert_false(qpi_buffer_reserve(&b, SIZE_MAX - 1));
     assert_memory_equal(b.data, "abc", 3);
     qpi_buffer_free(&b);
+}
+
+/* Texts whose hashes agree in all that the table looks at are told apart. */
+static void collisions(void **state) {
+    (void)state;
+    static const char *const pairs[][2] = {{"0600fb", "0cfc84"}, {"5e276", "0ef334"}}; /* of one length, of two */
+    for (int i = 0; i < 2; i++) {
+        const char *a = pairs[i][0], *b = pairs[i][1];
+        uint64_t    x = qpi_checksum_of(1, a, strlen(a)), y = qpi_checksum_of(1, b, strlen(b));
+        uint32_t    before;
+        assert_true(x >> 32 == y >> 32 && x % 16 == y % 16);
+        qpi_names t = {.seed = 1};
+        assert_true(qpi_names_add(&t, a, strlen(a), 3, &before) && before == QPI_NO_NAME);
+        assert_int_equal(qpi_names_find(&t, b, strlen(b)), QPI_NO_NAME);
+        assert_true(qpi_names_add(&t, b, strlen(b), 4, &before) && before == QPI_NO_NAME);
+        assert_int_equal(qpi_names_find(&t, a, strlen(a)), 3);
+        assert_int_equal(qpi_names_find(&t, b, strlen(b)), 4);
+        assert_int_equal(t.slot_count, 16);
+        qpi_names_free(&t);
+    }
 }
 
 /* Every code point, and the shortest wrong forms. */
@@ -353,8 +382,8 @@ static void limits(void **state) {
     assert_null(qpi_arena_take(&a, PTRDIFF_MAX));
     assert_null(qpi_arena_text(&a, "x", PTRDIFF_MAX));
     assert_int_equal(qpi_names_find(&t, "x", 1), QPI_NO_NAME);
-    assert_false(qpi_names_reserve(&t, UINT32_MAX));
-    assert_true(qpi_names_reserve(&t, 5) && qpi_names_reserve(&t, 3));
+    qpi_names full = {.count = UINT32_MAX / 2};
+    assert_false(qpi_names_add(&full, "x", 1, 4, &before));
     assert_true(qpi_names_add(&t, "x", 1, 4, &before));
     assert_false(qpi_names_add(&t, "x", UINT32_MAX, 4, &before));
     assert_int_equal(qpi_names_find(&t, "x", UINT32_MAX), QPI_NO_NAME);
@@ -382,6 +411,33 @@ static void limits(void **state) {
     qp_close(ctx);
 }
 
+/* A name without a folder is one in the working directory. */
+static void relative_paths(void **state) {
+    (void)state;
+    qpi_error   e = {0};
+    char        before[400];
+    const char *folder = temporary("relative");
+    assert_non_null(getcwd(before, sizeof before));
+    assert_int_equal(mkdir(folder, 0700), 0);
+    assert_int_equal(chdir(folder), 0);
+    assert_true(qpi_write_file("f", "abc", 3, &e));
+    assert_int_equal(access("f", F_OK), 0);
+    assert_int_equal(files_in("."), 1);
+    qp_ctx  *ctx = qp_open((qp_options){.threads = 1});
+    qp_file *f = qp_file_open(ctx, "x", (qp_file_options){0});
+    assert_null(f);
+    expect_error(ctx, QP_ERR_IO, "x: cannot open");
+    qp_named list[] = {{"a", qp_scalar(ctx, QP_F32, 1)}, {"b", qp_scalar(ctx, QP_F32, 2)}};
+    assert_int_equal(qp_file_save(ctx, "m.safetensors", 2, list, (qp_save_options){.shard_bytes = 4}), QP_OK);
+    f = qp_file_open(ctx, "m.safetensors.index.json", (qp_file_options){0});
+    expect_ok(ctx);
+    assert_true(qp_item(qp_file_load(ctx, f, "b", false)) == 2);
+    qp_file_close(f);
+    qp_close(ctx);
+    assert_int_equal(chdir(before), 0);
+    qpi_folder_remove(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(limits),
@@ -390,6 +446,7 @@ int main(void) {
         cmocka_unit_test(folders),         cmocka_unit_test(failing),
         cmocka_unit_test(temporary_names), cmocka_unit_test(paths_and_names),
         cmocka_unit_test(tables),          cmocka_unit_test(utf8),
+        cmocka_unit_test(collisions),      cmocka_unit_test(relative_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,9 @@
 #include "support.h"
 
 #include "format/events.h"
+#include "format/gguf.h"
 #include "format/json.h"
+#include "format/json_stream.h"
 #include "format/reader.h"
 #include "format/writer.h"
 #include "in_turn.h"
@@ -88,12 +90,17 @@ static void sharding(void **state) {
     snprintf(path, sizeof path, "%s", single);
 }
 
+static void no_state(void) {
+    char target[300];
+    snprintf(target, sizeof target, "%s/state", folder);
+    qpi_folder_remove(target);
+}
+
 static bool whole_folder(qp_ctx *ctx) {
     qpi_error  e = {0};
     qpi_folder f;
     char       target[300];
     snprintf(target, sizeof target, "%s/state", folder);
-    qpi_folder_remove(target);
     bool ok = qpi_folder_open(&f, target, &e);
     if (ok) {
         char *file = qpi_folder_at(&f, "x.json");
@@ -121,7 +128,34 @@ static void folders(void **state) {
     (void)state;
     qpi_folder_remove(folder);
     assert_int_equal(mkdir(folder, 0700), 0);
-    in_turn(whole_folder, 1, NULL, check_folder);
+    in_turn(whole_folder, 1, no_state, check_folder);
+}
+
+/* A link is there always, and names what it named or what it shall name. */
+static bool link_state(qp_ctx *ctx) {
+    char      target[300];
+    qpi_error e = {0};
+    snprintf(target, sizeof target, "%s/latest", folder);
+    bool ok = qpi_write_link(target, "new", &e);
+    if (e.code) qp_fail(ctx, e.code, "%s", e.text);
+    return ok;
+}
+
+static void check_link(bool succeeded) {
+    char target[300], named[8] = "";
+    snprintf(target, sizeof target, "%s/latest", folder);
+    assert_int_equal(readlink(target, named, sizeof named), 3);
+    assert_true(!strcmp(named, "new") || (!succeeded && !strcmp(named, "old")));
+    assert_int_equal(files_in(folder), 1);
+    unlink(target);
+    assert_int_equal(symlink("old", target), 0);
+}
+
+static void links(void **state) {
+    (void)state;
+    qpi_folder_remove(folder);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    in_turn(link_state, 1, NULL, check_link);
 }
 
 /* Other reasons: file systems that cannot sync folders (EINVAL), names that are taken (EEXIST). */
@@ -132,7 +166,7 @@ static void reasons(void **state) {
         atomic_store(&faults_error, errors[i]);
         qpi_folder_remove(folder);
         assert_int_equal(mkdir(folder, 0700), 0);
-        in_turn(whole_folder, 1, NULL, check_folder);
+        in_turn(whole_folder, 1, no_state, check_folder);
         qpi_folder_remove(folder);
         assert_int_equal(mkdir(folder, 0700), 0);
         in_turn(save_one, 1, NULL, NULL);
@@ -170,7 +204,11 @@ static void taken_names(void **state) {
             else unlink(name);
         }
         assert_int_equal(qpi_write_file(path, "x", 1, &e), most == 0);
-        if (most) expect_failure(&e, QP_ERR_IO, "model.safetensors");
+        if (most) expect_failure(&e, QP_ERR_IO, "model.safetensors: cannot create");
+        qpi_folder f;
+        assert_int_equal(qpi_folder_open(&f, path, &e), most == 0);
+        if (most) expect_failure(&e, QP_ERR_IO, "cannot make the folder");
+        else qpi_folder_abort(&f);
     }
     qpi_folder_remove(folder);
     assert_int_equal(mkdir(folder, 0700), 0);
@@ -201,10 +239,11 @@ static void of_events(void **state) {
 
 /* A tensor that is not as it lies in memory, and names, types and shapes longer than what is taken from
  * the system at once. */
+enum { WIDE = 40000 };
 static bool save_wide(qp_ctx *ctx) {
-    static char name[70000];
+    static char name[300000]; /* longer than the writer's buffer, as are the turned tensor's bytes */
     memset(name, 'n', sizeof name - 1);
-    qp_tensor x = qp_reshape(qp_arange(ctx, QP_F32, 6), 2, (int64_t[]){2, 3});
+    qp_tensor x = qp_reshape(qp_arange(ctx, QP_F32, 2 * WIDE), 2, (int64_t[]){2, WIDE});
     qp_named  list[] = {{"turned", qp_transpose(x, 0, 1)}, {name, ones(ctx, 3)}, {"b", ones(ctx, 20000)}};
     return qp_file_save(ctx, path, 3, list, (qp_save_options){0}) == QP_OK;
 }
@@ -216,9 +255,9 @@ static void wide(void **state) {
     in_turn(save_wide, 1, NULL, NULL);
     qp_ctx  *ctx = qp_open((qp_options){.threads = 1});
     qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
-    float    x[6];
-    assert_int_equal(qp_read(qp_file_load(ctx, f, "turned", false), QP_F32, x, 6), QP_OK);
-    assert_memory_equal(x, ((float[]){0, 3, 1, 4, 2, 5}), sizeof x);
+    static float x[2 * WIDE];
+    assert_int_equal(qp_read(qp_file_load(ctx, f, "turned", false), QP_F32, x, 2 * WIDE), QP_OK);
+    for (int i = 0; i < WIDE; i++) assert_true(x[2 * i] == i && x[2 * i + 1] == i + WIDE);
     qp_file_close(f);
     qp_close(ctx);
     in_turn(load_all, 1, NULL, NULL);
@@ -241,8 +280,79 @@ static void wide(void **state) {
     in_turn(open_only, 1, NULL, NULL);
 }
 
+/* A GGUF file with values of all kinds, read and written again. */
+static const void *zeros_of(void *user, int64_t i) {
+    static const uint8_t zeros[300000]; /* longer than the writer's buffer */
+    (void)user, (void)i;
+    return zeros;
+}
+
+static bool copy_gguf(qp_ctx *ctx) {
+    static const qpi_gguf_tensor tensors[] = {{"a", QP_F32, 1, {75000}}, {"b", QP_F32, 2, {2, 3}}};
+    qpi_gguf_pairs               pairs = {0};
+    qpi_error                    e = {0};
+    const qpi_gguf_value        *v;
+    char                         copy[320];
+    qp_file                     *f = qp_file_open(ctx, path, (qp_file_options){0});
+    for (size_t i = 0; (v = qpi_gguf_at(f, i)); i++) qpi_gguf_put_value(&pairs, v);
+    snprintf(copy, sizeof copy, "%s.copy", path);
+    bool ok = f && qpi_gguf_save(copy, &pairs, 2, tensors, zeros_of, NULL, &e);
+    if (e.code) qp_fail(ctx, e.code, "%s", e.text);
+    qpi_gguf_pairs_free(&pairs);
+    qp_file_close(f);
+    return ok;
+}
+
+static void put_number(qpi_buffer *b, uint64_t x, size_t bytes) { assert_true(qpi_buffer_put(b, &x, bytes)); }
+
+static void put_name(qpi_buffer *b, const char *text, size_t n) {
+    put_number(b, n, 8);
+    assert_true(qpi_buffer_put(b, text, n));
+}
+
+/* So many pairs and tensors that each table grows while the file is read, and what is kept of them needs
+ * memory anew at any of its parts: at which, is a matter of `shift`. */
+static void write_gguf(size_t shift) {
+    enum { PAIRS = 40, TENSORS = 200 };
+    static char text[70000];
+    char        name[32];
+    qpi_error   e = {0};
+    qpi_buffer  b = {0};
+    memset(text, 't', sizeof text);
+    qpi_put_text(&b, "GGUF");
+    put_number(&b, 3, 4);
+    put_number(&b, TENSORS, 8);
+    put_number(&b, PAIRS, 8);
+    for (size_t i = 0; i < PAIRS; i++) {
+        snprintf(name, sizeof name, "k%zu", i);
+        put_name(&b, name, strlen(name));
+        put_number(&b, i < 2 ? QPI_GGUF_TEXT : QPI_GGUF_U32, 4);
+        if (i < 2) put_name(&b, text, 60000 + 8 * shift);
+        else put_number(&b, i, 4);
+    }
+    for (size_t i = 0; i < TENSORS; i++) {
+        snprintf(name, sizeof name, "t%zu", i);
+        put_name(&b, name, strlen(name));
+        put_number(&b, 1, 4);
+        put_number(&b, 3, 8);
+        put_number(&b, 99, 4); /* no known type */
+        put_number(&b, 0, 8);
+    }
+    assert_true(qpi_write_file(path, b.data, b.count, &e));
+    qpi_buffer_free(&b);
+}
+
+static void gguf(void **state) {
+    (void)state;
+    for (size_t shift = 0; shift < 4; shift++) {
+        write_gguf(shift);
+        in_turn(copy_gguf, 1, NULL, NULL);
+    }
+}
+
 static bool trees(qp_ctx *ctx) {
     static const char text[] = "{\"a\": [1, 2.5, {\"b\": \"text\", \"c\": null}], \"d\": true}";
+    static const char *const strings[] = {"\"\\n\"", "\"a longer run before an escape\\t, and behind it one that is longer still\""};
     qpi_error         e = {0};
     qpi_buffer        out = {0};
     json_t           *tree = qpi_json_parse("D", text, sizeof text - 1, &e);
@@ -254,6 +364,12 @@ static bool trees(qp_ctx *ctx) {
     tree = ok ? qpi_json_load(path, &e) : NULL;
     ok = ok && tree;
     json_decref(tree);
+    for (int i = 0; ok && i < 2; i++) {
+        qpi_span   escaped;
+        qpi_stream s = qpi_stream_over("D", strings[i], strlen(strings[i]), &e);
+        ok = qpi_stream_string(&s, &escaped) && escaped.size == strlen(strings[i]) - 3;
+        qpi_stream_free(&s);
+    }
     if (e.code) qp_fail(ctx, e.code, "%s", e.text);
     return ok;
 }
@@ -281,7 +397,8 @@ int main(void) {
         cmocka_unit_test(saving),  cmocka_unit_test(loading), cmocka_unit_test(sharding),
         cmocka_unit_test(folders), cmocka_unit_test(json),    cmocka_unit_test(reasons),
         cmocka_unit_test(wrong_sizes), cmocka_unit_test(taken_names), cmocka_unit_test(of_events),
-        cmocka_unit_test(wide),
+        cmocka_unit_test(wide), cmocka_unit_test(gguf),
+        cmocka_unit_test(links),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

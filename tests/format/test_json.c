@@ -41,6 +41,11 @@ static const struct {
     {"{\"a\":[1.5E+3,1e-2,0.5],\"b\":-9223372036854775808}", NULL},
     {"[1e+]", "malformed number"},
     {"[1e5", "found the end"},
+    {"\r[1,\t2 ,\r\n3]\r\n", NULL},
+    {"[\"\\u00aF\\uFEff\"]", NULL},
+    {"\"\\u00g0\"", "bad escape"},
+    {"\"\\u0@00\"", "bad escape"},
+    {"\"\\u-100\"", "bad escape"},
     {"\"\\ud83d\\u0041\"", "bad escape"},
     {"\"\\ud83d\\ue000\"", "bad escape"},
     {"\"\\ud83d\\n12345\"", "bad escape"},
@@ -170,7 +175,8 @@ static void streaming(void **state) {
     assert_true(qpi_stream_open(&s, '{'));
     assert_true(qpi_stream_key(&s, &key) && qpi_span_is(key, "ab"));
     assert_true(qpi_stream_string(&s, &value) && qpi_span_is(value, "x\ty"));
-    assert_true(qpi_stream_key(&s, &key) && qpi_span_is(key, "n"));
+    assert_true(qpi_stream_key(&s, &key) && qpi_span_is(key, "n") && !qpi_span_is(key, "m") && !qpi_span_is(key, "nn"));
+    assert_int_equal(qpi_stream_peek(&s), '0');
     assert_true(qpi_stream_integer(&s, &number) && number == -12);
     assert_true(qpi_stream_key(&s, &key) && qpi_stream_open(&s, '['));
     while (qpi_stream_item(&s)) assert_true(qpi_stream_integer(&s, &number)), sum += number;
@@ -188,6 +194,21 @@ static void streaming(void **state) {
     assert_false(qpi_stream_item(&s));
     assert_int_equal(qpi_stream_peek(&s), 0);
     qpi_stream_free(&s);
+    s = qpi_stream_over("D", "[]", 2, &e);
+    assert_false(qpi_stream_string(&s, &value));
+    expect_failure(&e, QP_ERR_FORMAT, "expected a string, found '[]'");
+    qpi_stream_free(&s);
+    static const char *const no_integers[][2] = {
+        {"-", "expected a number"}, {"1.", "malformed number"}, {"1.5", "an integer of at most 18 digits"},
+        {"1e5", "an integer of at most 18 digits"}, {"\"1\"", "expected an integer"}};
+    for (size_t i = 0; i < sizeof no_integers / sizeof *no_integers; i++) {
+        s = qpi_stream_over("D", no_integers[i][0], strlen(no_integers[i][0]), &e);
+        assert_false(qpi_stream_integer(&s, &number));
+        expect_failure(&e, QP_ERR_FORMAT, no_integers[i][1]);
+        s.at = s.size;
+        assert_false(qpi_stream_end(&s)); /* what has failed does not end well */
+        qpi_stream_free(&s);
+    }
 }
 
 static void getters(void **state) {
@@ -229,6 +250,13 @@ static void getters(void **state) {
     qpi_json item = qpi_json_item(&list, 1);
     assert_false(qpi_json_integer(&item, "x", QPI_REQUIRED, 0, 1, &i));
     expect_failure(&e, QP_ERR_FORMAT, "D: o.list[1].x: expected an integer from 0 to 1, found \"y\"");
+    f = 2;
+    assert_false(qpi_json_number(&root, "absent", QPI_REQUIRED, 0, 1, &f) || f != 2);
+    expect_failure(&e, QP_ERR_FORMAT, "D: absent: missing");
+    assert_false(qpi_json_boolean(&root, "absent", QPI_REQUIRED, &b));
+    expect_failure(&e, QP_ERR_FORMAT, "D: absent: missing");
+    qpi_json_fail(&root, QP_ERR_FORMAT, "expected an object, found %s", qpi_json_kind(NULL));
+    expect_failure(&e, QP_ERR_FORMAT, "D: expected an object, found nothing");
     json_decref(tree);
 }
 
@@ -283,6 +311,15 @@ static void printing(void **state) {
     again = qpi_json_parse("D", out.data, out.count - 1, &e);
     assert_true(json_equal(tree, again));
     json_decref(again);
+    static const double most_digits[] = {0.1 + 0.2, 5e-324, 0x1.fffffffffffffp1023, -0.0};
+    for (size_t i = 0; i < sizeof most_digits / sizeof *most_digits; i++) {
+        out.count = 0;
+        assert_true(qpi_json_print_real(&out, most_digits[i]) && qpi_buffer_put(&out, "", 1));
+        assert_true(strtod(out.data, NULL) == most_digits[i]);
+    }
+    out.count = 0;
+    assert_false(qpi_json_print_real(&out, NAN) || qpi_json_print_real(&out, -INFINITY));
+    assert_int_equal(out.count, 0);
     const char *path = temporary("printed.json");
     assert_true(qpi_json_save(path, tree, 2, &e));
     again = qpi_json_load(path, &e);

@@ -4,8 +4,10 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
+#include "core/core.h"
 #include "format/file.h"
 #include "format/writer.h"
+#include "quipu/ops.h"
 
 /* header and data as a file; the length is the header's unless given. */
 static void write_tensors(const char *path, const char *header, size_t data_bytes, int64_t length) {
@@ -61,6 +63,7 @@ static const struct {
     {"{" T("a", "F32", "[1]", -4, 0) "}", 4, -1, "a.data_offsets: expected 0 <= begin"},
     {"{" T("a", "F32", "[2]", 0, 8) "}", 4, -1, "end <= 4 (bytes of data), found 0, 8"},
     {"{" T("a", "F32", "[1]", 0, 4.0) "}", 4, -1, "expected two integers"},
+    {"{" T("a", "F32", "[1]", false, 4) "}", 4, -1, "expected two integers"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, -1, "expected two integers"},
     {"{" T("a", "F32", "[1]", 4, 8) "}", 8, -1, "expected the data of \"a\" here"},
     {"{" T("a", "F32", "[1]", 0, 4) "," T("b", "F32", "[1]", 8, 12) "}", 12, -1,
@@ -134,6 +137,7 @@ static void asking(void **state) {
     expect_error(ctx, QP_ERR_UNSUPPORTED, "tensor \"x\": dtype I16");
     qp_file_load(ctx, f, "y", false);
     expect_error(ctx, QP_ERR_ARGUMENT, "no tensor \"y\"");
+    assert_false(qp_file_meta_at(f, -1, &key, &value));
     qp_file_close(f);
     int32_t x[3];
     for (int i = 0; i < 2; i++) {
@@ -144,6 +148,12 @@ static void asking(void **state) {
     assert_int_equal(qp_read(u, QP_I32, x, 1), QP_OK);
     assert_int_equal(x[0], 0x1A191817);
     assert_int_equal(qp_ndim(b), 1);
+    write_tensors(path, "{" T("a", "F32", "[1,1,1,1,1,1,1,1,1]", 0, 4) "}", 4, -1);
+    f = qp_file_open(ctx, path, (qp_file_options){0});
+    assert_false(qp_file_at(f, 0).loadable);
+    qp_file_load(ctx, f, "a", false);
+    expect_error(ctx, QP_ERR_UNSUPPORTED, "tensor \"a\": dtype F32 with 9 axes");
+    qp_file_close(f);
     remove(path);
     qp_close(ctx);
 }
@@ -236,6 +246,20 @@ static void refused(void **state) {
                              QP_OK);
         expect_error(ctx, QP_ERR_ARGUMENT, "metadata 0");
     }
+    int64_t  size = 32;
+    qp_named others[] = {{"blocks", qp_cast(qp_full(ctx, QP_F32, 1, &size, 1), QP_Q8_0)},
+                         {"later", qpi_leaf_empty(ctx, QP_F32, 1, &size)}};
+    assert_int_equal(qp_file_save(ctx, path, 1, &others[0], (qp_save_options){0}), QP_ERR_TYPE);
+    expect_error(ctx, QP_ERR_TYPE, "blocks is q8_0: safetensors has no block types");
+    assert_int_equal(qp_file_save(ctx, path, 1, &others[1], (qp_save_options){0}), QP_ERR_STATE);
+    expect_error(ctx, QP_ERR_STATE, "later has no elements yet");
+    enum { LONG = 100000000 }; /* the longest header */
+    char *name = malloc(LONG + 1);
+    memset(name, 'n', LONG);
+    name[LONG] = 0;
+    assert_int_equal(qp_file_save(ctx, path, 1, &(qp_named){name, t}, (qp_save_options){0}), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "the header would exceed 100000000 bytes");
+    free(name);
     qp_scope  s = qp_enter(ctx);
     qp_tensor gone = qp_scalar(ctx, QP_F32, 1);
     qp_leave(s);
@@ -342,6 +366,10 @@ static void hostile_indexes(void **state) {
         else
             expect_ok(ctx);
         assert_int_equal(qp_file_count(f), cases[i].count);
+        if (f && !cases[i].count) {
+            qp_file_load(ctx, f, "a", false);
+            expect_error(ctx, QP_ERR_ARGUMENT, "no tensor \"a\"");
+        }
         qp_file_close(f);
     }
     qpi_folder_remove(folder);
