@@ -239,7 +239,7 @@ QP_API const qp_part *qp_part_at(qp_ctx *ctx, qp_part_kind kind, int index);
 QP_API const qp_part *qp_part_find(qp_ctx *ctx, qp_part_kind kind, const char *name);
 
 /* Makes a host program's part known to ctx. The descriptor (part = &mine.part) must outlive ctx.
- * ARGUMENT: the name is taken or empty, or a function is missing. */
+ * ARGUMENT: the name is taken or empty, a function is missing, or there are more than 32 options. */
 QP_API QP_MUST_CHECK qp_status qp_register_part(qp_ctx *ctx, qp_part_kind kind, const qp_part *part);
 
 #ifdef __cplusplus

@@ -172,7 +172,8 @@ bool qpi_gguf_weight(qp_model *m, int64_t i, const char **name, qp_tensor *t);
 /* Builds the modules from a stack config. False after storing an error. */
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where);
 /* ids [B, T] -> the last norm's output [B, T, D], and in `all` the fields that layers add, in the
- * current scope. s->in is not NULL. states: two for each layer, or NULL for whole sequences. */
+ * current scope. s->in is not NULL. states: two for each layer, without gradients (qp_no_grad); or NULL for
+ * whole sequences. */
 qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *s, qp_record *all, qp_state *states);
 
 /* Runs one of the blocks; what it adds goes to out. states: its two, or NULL. */

@@ -29,6 +29,12 @@ static const json_t *role_object(const builder *b, const char *role) {
 
 static const char *type_of(const json_t *object) { return json_string_value(json_object_get(object, "type")); }
 
+/* Does the config say that there is no such part? */
+static bool is_none(const json_t *object) {
+    const char *name = type_of(object);
+    return name && !strcmp(name, "none");
+}
+
 /* The part that a role names; NULL after storing an error. */
 static const qp_part *find_part(const builder *b, const char *role, qp_part_kind kind, const json_t *object) {
     const char    *name = type_of(object);
@@ -50,7 +56,8 @@ static bool read_settings(const builder *b, const char *role, const json_t *obje
         if (!strcmp(key, "type")) continue;
         if (qpi_json_is(value, JSON_STRING)) qpi_settings_choose(ctx, s, where, key, json_string_value(value));
         else if (qpi_json_is_number(value)) qpi_settings_set(ctx, s, where, key, json_number_value(value));
-        else if (json_is_boolean(value)) qpi_settings_set(ctx, s, where, key, qpi_json_is(value, JSON_TRUE));
+        else if (qpi_json_is(value, JSON_TRUE)) qpi_settings_set(ctx, s, where, key, 1);
+        else if (qpi_json_is(value, JSON_FALSE)) qpi_settings_set(ctx, s, where, key, 0);
         else qp_fail(ctx, QP_ERR_FORMAT, "%s: %s: expected a number, a boolean or a string", where, key);
     }
     return !qp_failed(ctx);
@@ -134,7 +141,8 @@ static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high)
 
 static double read_number(builder *b, const char *key, double fallback, double low, double high) {
     const json_t *value = json_object_get(b->stack, key);
-    double        x = qpi_json_is_number(value) ? json_number_value(value) : fallback;
+    bool          given = value && !qpi_json_is(value, JSON_NULL);
+    double        x = !given ? fallback : qpi_json_is_number(value) ? json_number_value(value) : NAN;
     if (!(x >= low && x <= high))
         qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: %g, expected a number from %g to %g", b->where, key, x, low, high);
     return x;
@@ -207,11 +215,10 @@ static bool check_layers(const builder *b) {
 /* H and K of the mixer, by its options `heads` and `head_width` (0: D / H). */
 static bool read_heads(builder *b) {
     const json_t  *object = role_object(b, "mixer");
-    const char    *name = type_of(object);
     qp_settings    settings;
     const qp_part *part;
     b->heads = b->head_width = 0;
-    if (name && !strcmp(name, "none")) return true;
+    if (is_none(object)) return true;
     if (!(part = find_part(b, "mixer", QP_PART_MIXER, object))) return false;
     if (!read_settings(b, "mixer", object, part, &settings)) return false;
     if (!qpi_settings_has(&settings, "heads")) return true;
@@ -221,8 +228,8 @@ static bool read_heads(builder *b) {
     if (qpi_settings_has(&settings, "head_width")) b->head_width = qp_setting_int(&build, "head_width");
     if (b->head_width) return true;
     b->head_width = b->m->width / b->heads;
-    return b->m->width % b->heads == 0 ||
-           !qp_fail(b->m->ctx, QP_ERR_ARGUMENT, "%s: mixer: heads %lld do not divide the width %lld (give head_width)",
+    if (b->m->width % b->heads == 0) return true;
+    return !qp_fail(b->m->ctx, QP_ERR_ARGUMENT, "%s: mixer: heads %lld do not divide the width %lld (give head_width)",
                     b->where, (long long)b->heads, (long long)b->m->width);
 }
 
@@ -231,7 +238,7 @@ static bool read_heads(builder *b) {
 static bool build_position(builder *b, qp_module *module, qp_position *position) {
     qp_model   *m = b->m;
     const void *type = m->position.type;
-    if (type && m->position.type->shared && !json_object_get(b->spec, "position")) {
+    if (type && !json_object_get(b->spec, "position")) {
         *position = m->position;
         return true;
     }
@@ -243,9 +250,8 @@ static bool build_position(builder *b, qp_module *module, qp_position *position)
 
 static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_module *module, const qp_position *position,
                          qp_branch *branch) {
-    const char *name = type_of(role_object(b, role));
     const void *type = NULL;
-    if (name && !strcmp(name, "none")) return true;
+    if (is_none(role_object(b, role))) return true;
     branch->self = make_part(b, role, kind, module, role, position, &type);
     branch->type = type;
     return branch->self;
@@ -254,9 +260,9 @@ static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_mod
 /* role: "norm", or one that stands in for it where it is given. */
 static bool build_norm(builder *b, const char *role, qp_module *module, const char *name, qp_norm *norm) {
     const void *type = NULL;
-    const char *own = type_of(role_object(b, role));
-    if (own && !strcmp(own, "none")) return true;
-    norm->self = make_part(b, own ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
+    const json_t *own = role_object(b, role);
+    if (is_none(own)) return true;
+    norm->self = make_part(b, type_of(own) ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
     norm->type = type;
     return norm->self;
 }
@@ -267,7 +273,7 @@ static bool build_block_part(builder *b, qp_module *module, qpi_layer *layer) {
     if (role_object(b, "block")) layer->block.self = make_part(b, "block", QP_PART_BLOCK, module, "block", NULL, &type);
     else type = qp_part_find(b->m->ctx, QP_PART_BLOCK, "pre_norm");
     layer->type = type;
-    return type && !qp_failed(b->m->ctx);
+    return !qp_failed(b->m->ctx);
 }
 
 static bool build_layer(builder *b, qp_module *parent, int i) {
@@ -283,8 +289,7 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
     if (!build_position(b, module, &layer->position)) return false;
     if (layer->type->norms > 0 && !build_norm(b, "norm", module, "norm1", &layer->block.norms[0])) return false;
     if (!build_branch(b, "mixer", QP_PART_MIXER, module, &layer->position, &layer->block.mixer)) return false;
-    const char *ffn = type_of(role_object(b, "ffn"));
-    int         norms = layer->type->norms + (ffn && !strcmp(ffn, "none") ? 0 : layer->type->ffn_norms);
+    int norms = layer->type->norms + (is_none(role_object(b, "ffn")) ? 0 : layer->type->ffn_norms);
     for (int n = 1; n < norms; n++) {
         snprintf(name, sizeof name, "norm%d", n + 1);
         if (!build_norm(b, "norm", module, name, &layer->block.norms[n])) return false;
@@ -301,7 +306,7 @@ static bool build_mtp(builder *b, qp_module *blocks, int k) {
     qp_module *module = m->blocks[i].module;
     p->project = qp_nn_linear_new(module, "eh_proj", 2 * m->width, m->width, (qp_linear_options){.init = b->init});
     return build_norm(b, "norm", module, "enorm", &p->embedded) && build_norm(b, "norm", module, "hnorm", &p->hidden) &&
-           build_norm(b, "norm", module, "shared_head_norm", &p->last) && p->project;
+           build_norm(b, "norm", module, "shared_head_norm", &p->last);
 }
 
 /* The stack's encoding, if one object serves all layers. */
@@ -360,10 +365,9 @@ static bool build_further(builder *b) {
 static bool build_outputs(builder *b) {
     qp_model     *m = b->m;
     const json_t *given = role_object(b, "output");
-    const char   *name = type_of(given);
     if (qpi_json_is(json_object_get(b->stack, "tie_word_embeddings"), JSON_TRUE) && m->input.type->table)
         b->table = m->input.type->table(m->input.self);
-    if (!name || strcmp(name, "none")) {
+    if (!is_none(given)) {
         json_t *usual = json_pack("{s:s}", "type", "lm");
         bool    ok = build_output(b, given ? given : usual, NULL, "logits", &m->output);
         json_decref(usual);
@@ -482,11 +486,11 @@ qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given
     if (s.dropout > 0) x = qp_dropout(x, s.dropout);
     for (int64_t i = 0; i < m->layers && !qp_failed(m->ctx); i++) {
         qp_record out = {0};
-        bool      again = m->checkpoint && !m->ctx->mode.no_grad && !states;
+        bool      again = m->checkpoint && !m->ctx->mode.no_grad;
         qp_tensor y = again ? run_checkpointed(&m->blocks[i], x, &s, &out)
                             : run_layer(&m->blocks[i], x, &s, &out, states ? &states[2 * i] : NULL);
         join(all, &out);
-        if (y.slot != x.slot || y.generation != x.generation) qp_drop(x);
+        if (y.slot != x.slot) qp_drop(x);
         x = y;
     }
     return norm_of(&m->norm, x);

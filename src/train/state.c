@@ -334,14 +334,13 @@ static bool read_best(const qpi_json *manifest, qpi_progress *p) {
 
 /* The means through the model's weights, which take their own afterwards. */
 static bool restore_weights(qp_training_set *set, const char *folder) {
-    qp_ctx *ctx = qp_model_ctx(set->model);
-    char    path[PATH];
+    char path[PATH];
     if (set->ema) {
         join(path, folder, "ema");
         if (qp_model_load_weights(set->model, path) != QP_OK) return false;
         qp_ema_swap(set->ema);
     }
-    return !qp_failed(ctx) && qp_model_load_weights(set->model, folder) == QP_OK;
+    return qp_model_load_weights(set->model, folder) == QP_OK;
 }
 
 static bool restore_data(qp_training_set *set, const qpi_json *manifest) {

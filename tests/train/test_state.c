@@ -14,6 +14,7 @@
 
 #include "format/writer.h"
 #include "quipu/quipu.h"
+#include "train/state.h"
 
 static const char config[] =
     "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 8, \"num_hidden_layers\": 1,"
@@ -96,7 +97,7 @@ static void with_manifest(json_t *m, qp_code code, const char *text) {
 /* Each member missing, and of each other kind. */
 static void members(void **state) {
     (void)state;
-    static const char *const names[] = {"step", "seed", "random_position", "optimizer", "data", "files"};
+    static const char *const names[] = {"step", "seed", "random_position", "optimizer", "data", "files", "ema", "precision"};
     static const char *const others[] = {"null", "true", "1.5", "[]", "-1e300"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         json_t *m = manifest();
@@ -104,6 +105,7 @@ static void members(void **state) {
         with_manifest(m, QP_ERR_FORMAT, names[i]);
         for (size_t k = 0; k < sizeof others / sizeof others[0]; k++) {
             m = manifest();
+            if (!strcmp(names[i], "ema") && k == 2) k++; /* 1.5 is a number, if too large a one */
             json_object_set_new(m, names[i], json_loads(others[k], JSON_DECODE_ANY, NULL));
             with_manifest(m, QP_ERR_FORMAT, names[i]);
         }
@@ -120,6 +122,11 @@ static void members(void **state) {
     m = manifest();
     json_object_set_new(json_object_get(m, "files"), "absent", json_object());
     with_manifest(m, QP_ERR_IO, "absent");
+    static char long_name[5000];
+    memset(long_name, 'n', sizeof long_name - 1);
+    m = manifest();
+    json_object_set_new(json_object_get(m, "files"), long_name, json_object());
+    with_manifest(m, QP_ERR_IO, "cannot open");
     write_text(at("out/latest/empty"), "");
     m = manifest();
     json_object_set_new(json_object_get(m, "files"), "empty", json_object());
@@ -151,7 +158,8 @@ static void config_differs(void **state) {
     json_dump_file(other, at("out/latest/config.json"), 0);
     refused(at("out"), QP_ERR_STATE, "hidden_size was not there when");
     json_object_set(other, "hidden_size", json_object_get(before, "hidden_size"));
-    json_object_set_new(other, "rope_theta", json_real(7));
+    json_object_set_new(other, "rope_theta", json_real(7)); /* the first that differs is named */
+    json_object_set_new(other, "rope_type", json_string("linear"));
     json_dump_file(other, at("out/latest/config.json"), 0);
     refused(at("out"), QP_ERR_STATE, "rope_theta was 7.0 when the state was saved and is not there now");
     write_text(at("out/latest/config.json"), "]");
@@ -180,6 +188,85 @@ static void optimizer_lacks(void **state) {
     sound();
 }
 
+/* Weights that the manifest does not list and that are none. */
+static void weights_lack(void **state) {
+    (void)state;
+    json_t *m = manifest();
+    json_object_del(json_object_get(m, "files"), "model.safetensors");
+    assert_int_equal(rename(at("out/latest/model.safetensors"), at("kept")), 0);
+    write_text(at("out/latest/model.safetensors"), "no tensors");
+    with_manifest(json_incref(m), QP_ERR_FORMAT, "model.safetensors");
+    unlink(at("out/latest/model.safetensors"));
+    with_manifest(m, QP_ERR_IO, "model.safetensors");
+    assert_int_equal(rename(at("kept"), at("out/latest/model.safetensors")), 0);
+    sound();
+}
+
+/* ---- Means and bests ------------------------------------------------------------------------------------ */
+
+/* Means are saved beside the weights, checked like these, and must be asked for as they were saved. */
+static void means(void **state) {
+    (void)state;
+    qp_training_set with = set;
+    with.ema = qp_ema_new(set.model, 0.75);
+    assert_int_equal(qp_state_save(with, at("means"), 1, 0), QP_OK);
+    int64_t step = 0;
+    assert_int_equal(qp_state_restore(with, at("means"), &step), QP_OK);
+    assert_int_equal(step, 1);
+    refused(at("means"), QP_ERR_STATE, "ema: the state's is 0.75, this run's 0");
+    json_t *m = json_load_file(at("means/latest/train.json"), 0, NULL);
+    assert_non_null(json_object_get(json_object_get(m, "files"), "ema/model.safetensors"));
+    write_text(at("means/latest/ema/model.safetensors"), "no tensors");
+    assert_int_equal(qp_state_restore(with, at("means"), &step), QP_ERR_FORMAT);
+    assert_non_null(strstr(qp_error(ctx), "ema/model.safetensors: is damaged"));
+    qp_clear(ctx);
+    json_object_del(json_object_get(m, "files"), "ema/model.safetensors");
+    assert_int_equal(json_dump_file(m, at("means/latest/train.json"), 0), 0);
+    assert_int_equal(qp_state_restore(with, at("means"), &step), QP_ERR_FORMAT);
+    assert_non_null(strstr(qp_error(ctx), "ema/model.safetensors: offset 0"));
+    qp_clear(ctx);
+    json_decref(m);
+    qp_ema_close(with.ema);
+    sound();
+}
+
+/* What was the best so far comes back; the best state outlives `keep`; what is no best is refused. */
+static void bests(void **state) {
+    (void)state;
+    static const struct {
+        const char *json, *words;
+    } cases[] = {{"7", "best: expected an object"},
+                 {"{\"step\": 0, \"waited\": 0, \"loss\": 1.0}", "best.step: expected an integer from 1"},
+                 {"{\"step\": 1, \"waited\": -1, \"loss\": 1.0}", "best.waited: expected an integer from 0"},
+                 {"{\"step\": 1, \"waited\": 0, \"loss\": null}", "best.loss: missing"},
+                 {"{\"step\": 1, \"waited\": 0}", "best.loss: missing"}};
+    qpi_progress p = {.best = 1.5, .best_step = 1}, got = {0};
+    int64_t      step = 0;
+    for (int s = 1; s <= 3; s++, p.waited++) assert_int_equal(qpi_state_save(set, at("bests"), s, 1, &p), QP_OK);
+    assert_int_equal(access(at("bests/step-1"), F_OK), 0);
+    assert_int_equal(access(at("bests/step-2"), F_OK), -1);
+    assert_int_equal(qpi_state_restore(set, at("bests"), &step, &got), QP_OK);
+    assert_true(step == 3 && got.best == 1.5 && got.best_step == 1 && got.waited == 2);
+    got.precision = QP_BF16;
+    assert_int_equal(qpi_state_restore(set, at("bests"), &step, &got), QP_ERR_STATE);
+    assert_non_null(strstr(qp_error(ctx), "precision: the state is of f32, this run uses bf16"));
+    qp_clear(ctx);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *m = manifest();
+        json_object_set_new(m, "best", json_loads(cases[i].json, JSON_DECODE_ANY, NULL));
+        with_manifest(m, QP_ERR_FORMAT, cases[i].words);
+    }
+    /* a link that cannot be made: the state has no name to be resumed by */
+    unlink(at("bests/best"));
+    assert_int_equal(mkdir(at("bests/best"), 0777), 0);
+    p.best_step = 4;
+    assert_int_equal(qpi_state_save(set, at("bests"), 4, 1, &p), QP_ERR_IO);
+    assert_non_null(strstr(qp_error(ctx), "bests/best"));
+    qp_clear(ctx);
+    assert_int_equal(qpi_state_restore(set, at("bests"), &step, &(qpi_progress){0}), QP_OK);
+    assert_int_equal(step, 3);
+}
+
 /* ---- Folders ------------------------------------------------------------------------------------------ */
 
 static void links(void **state) {
@@ -202,6 +289,21 @@ static void links(void **state) {
     assert_int_equal(qp_state_restore(set, at("nowhere"), &step), QP_OK); /* there is none: begin */
     assert_int_equal(step, 0);
     qpi_folder_remove(at("other"));
+}
+
+static void existing(void **state) {
+    (void)state;
+    static char long_path[4000];
+    memset(long_path, 'p', sizeof long_path - 1);
+    assert_true(qpi_state_exists(ctx, at("out")));
+    assert_false(qpi_state_exists(ctx, at("nowhere")));
+    assert_int_equal(qp_error_code(ctx), QP_OK);
+    assert_false(qpi_state_exists(ctx, long_path));
+    assert_non_null(strstr(qp_error(ctx), "the path is too long"));
+    qp_clear(ctx);
+    assert_false(qpi_state_exists(ctx, at("text")));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_IO);
+    qp_clear(ctx);
 }
 
 static void places(void **state) {
@@ -280,6 +382,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(members),         cmocka_unit_test(not_json), cmocka_unit_test(config_differs),
         cmocka_unit_test(optimizer_lacks), cmocka_unit_test(links),    cmocka_unit_test(places),
+        cmocka_unit_test(weights_lack),    cmocka_unit_test(means),    cmocka_unit_test(bests),
+        cmocka_unit_test(existing),
         cmocka_unit_test(long_paths),      cmocka_unit_test(keeping),  cmocka_unit_test(model_alone)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,0 +1,336 @@
+/* Stacks of parts: what a config may say and what it may not, with the words of each refusal; parts of a
+ * host program where the library has none that does such a thing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "../format/in_turn.h"
+#include "models/model.h"
+#include "quipu/quipu.h"
+
+static const char base[] =
+    "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": 8, \"num_hidden_layers\": 2,"
+    " \"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2},"
+    " \"ffn\": {\"type\": \"mlp\"}, \"norm\": {\"type\": \"rms_norm\"}}";
+
+/* ---- Parts of a host program ------------------------------------------------------------------------- */
+
+static void init_nothing(void *self, qp_build *b) {
+    (void)self;
+    (void)qp_setting(b, "heads");
+}
+
+static void init_without(void *self, qp_build *b) { (void)self, (void)b; }
+
+static void init_wrongly(void *self, qp_build *b) {
+    (void)self;
+    qp_setting(b, "absent");
+}
+
+static qp_tensor hand_through(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
+    (void)self, (void)s;
+    return qp_is_none(residual) ? x : qp_add(x, residual);
+}
+
+static const qp_option head_options[] = {{.name = "heads", .kind = QP_OPTION_INT, .fallback = 0, .high = 8}, {0}};
+
+/* Heads, but no width of theirs to choose; and a mixer that has neither options nor heads. */
+static const qp_branch_type heads_mixer = {.part = {.name = "heads", .options = head_options}, .init = init_nothing, .forward = hand_through};
+static const qp_branch_type bare_mixer = {.part = {.name = "bare"}, .init = init_without, .forward = hand_through};
+static const qp_branch_type wrong_mixer = {.part = {.name = "wrong"}, .init = init_wrongly, .forward = hand_through};
+
+/* An input without a table that an output could share. */
+static void init_ones(void *self, qp_build *b) { *(int64_t *)self = b->width; }
+static qp_tensor ones(void *self, qp_tensor ids, const qp_sequence *s) {
+    (void)s;
+    return qp_full(ids.ctx, QP_F32, 3, (int64_t[]){qp_size(ids, 0), qp_size(ids, 1), *(int64_t *)self}, 1);
+}
+static const qp_input_type ones_input = {.part = {.name = "ones", .bytes = sizeof(int64_t)}, .init = init_ones, .forward = ones};
+
+/* Shared by all layers, with no hook at all. */
+static const qp_position_type shared_position = {.part = {.name = "shared"}, .shared = true, .init = init_without};
+
+/* A block without norms that does what `doing` says. */
+static enum { HANDS_THROUGH, ADDS_SEVEN, ADDS_EIGHT } doing;
+
+static qp_tensor run_block(const qp_block *b, qp_tensor x, const qp_sequence *s, qp_state *states) {
+    char name[24];
+    (void)states;
+    for (int i = 0; i < (doing == ADDS_SEVEN ? 7 : doing == ADDS_EIGHT ? 8 : 0); i++) {
+        snprintf(name, sizeof name, "%d.%d", b->layer, i);
+        qp_sequence_add(s, name, x);
+    }
+    return doing == HANDS_THROUGH ? x : qp_affine(x, 2, 0);
+}
+static const qp_block_type plain_block = {.part = {.name = "plain"}, .forward = run_block};
+
+static qp_ctx *open_ctx(void) {
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &heads_mixer.part), QP_OK);
+    assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &bare_mixer.part), QP_OK);
+    assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &wrong_mixer.part), QP_OK);
+    assert_int_equal(qp_register_part(ctx, QP_PART_INPUT, &ones_input.part), QP_OK);
+    assert_int_equal(qp_register_part(ctx, QP_PART_POSITION, &shared_position.part), QP_OK);
+    assert_int_equal(qp_register_part(ctx, QP_PART_BLOCK, &plain_block.part), QP_OK);
+    return ctx;
+}
+
+/* ---- Configs ------------------------------------------------------------------------------------------- */
+
+/* The base with these members in place of its own. */
+static char *config_with(const char *members) {
+    json_error_t where;
+    json_t      *all = json_loads(base, 0, NULL), *other = json_loads(members, 0, &where);
+    if (!other) fail_msg("%s: %s", members, where.text);
+    json_object_update(all, other);
+    char *text = json_dumps(all, 0);
+    json_decref(all);
+    json_decref(other);
+    return text;
+}
+
+static qp_model *model_with(qp_ctx *ctx, const char *members) {
+    char     *text = config_with(members);
+    qp_model *m = qp_model_new(ctx, "test", text);
+    free(text);
+    return m;
+}
+
+static qp_tensor some_ids(qp_ctx *ctx) {
+    return qp_from(ctx, QP_I64, 2, (int64_t[]){2, 4}, (int64_t[]){1, 2, 3, 4, 5, 6, 7, 8});
+}
+
+static const struct {
+    const char *members;
+    qp_code     code;
+    const char *words;
+} refused[] = {
+    {"{\"hidden_sizes\": 8}", QP_ERR_UNSUPPORTED, "test: hidden_sizes: unknown key"},
+    {"{\"vocab_size\": null}", QP_ERR_FORMAT, "vocab_size: expected a whole number from 1 to 268435456, found -1"},
+    {"{\"vocab_size\": 0}", QP_ERR_FORMAT, "vocab_size: expected"},
+    {"{\"hidden_size\": 8.0}", QP_ERR_FORMAT, "hidden_size: expected a whole number"},
+    {"{\"hidden_size\": 99999999999}", QP_ERR_FORMAT, "found 99999999999"},
+    {"{\"dropout\": 1.5}", QP_ERR_FORMAT, "dropout: 1.5, expected a number from 0 to 0.99"},
+    {"{\"dropout\": -1}", QP_ERR_FORMAT, "dropout: -1, expected a number"},
+    {"{\"dropout\": \"0.1\"}", QP_ERR_FORMAT, "dropout: nan, expected a number"},
+    {"{\"num_nextn_predict_layers\": 9}", QP_ERR_FORMAT, "num_nextn_predict_layers: expected a whole number from 0 to 8"},
+    {"{\"layers\": [{\"repeat\": 1.0}, {}]}", QP_ERR_FORMAT, "layers[0]: expected an object, its repeat from 1 to 2"},
+    {"{\"position\": null}", QP_ERR_FORMAT, "position: expected an object with a \"type\""},
+    {"{\"position\": {\"type\": \"nowhere\"}}", QP_ERR_UNSUPPORTED, "position: no part named \"nowhere\""},
+    {"{\"position\": {\"type\": \"learned\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 99999}}", QP_ERR_ARGUMENT, "heads of attention is 99999"},
+    {"{\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"hands\": 2}}", QP_ERR_ARGUMENT,
+     "attention has no option hands (it has: heads, "},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 2.5}}", QP_ERR_ARGUMENT, "heads of attention is 2.5, expected a whole number from"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 1e300}}", QP_ERR_ARGUMENT, "heads of attention is 1e+300"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": -1}}", QP_ERR_ARGUMENT, "heads of attention is -1"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": \"two\"}}", QP_ERR_ARGUMENT, "heads of attention is \"two\", expected a number"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": [2]}}", QP_ERR_FORMAT, "heads: expected a number, a boolean or a string"},
+    {"{\"mixer\": {\"type\": \"bare\", \"heads\": 2}}", QP_ERR_ARGUMENT, "bare has no option heads (it has: )"},
+    {"{\"mixer\": {\"type\": \"bare\", \"kind\": \"x\"}}", QP_ERR_ARGUMENT, "bare has no option kind"},
+    {"{\"mixer\": {\"type\": \"wrong\"}}", QP_ERR_ARGUMENT, "wrong asks for an option absent that its table lacks"},
+    {"{\"mixer\": {\"type\": \"heads\", \"heads\": 3}}", QP_ERR_ARGUMENT, "heads 3 do not divide the width 8"},
+    {"{\"ffn\": {\"type\": \"mlp\", \"act\": \"step\"}}", QP_ERR_UNSUPPORTED, "act of mlp is \"step\", expected one of "},
+    {"{\"ffn\": {\"type\": \"mlp\", \"width\": 1e7, \"act\": \"\"}}", QP_ERR_UNSUPPORTED, "act of mlp is \"\""},
+    {"{\"norm\": {\"type\": \"rms_norm\", \"eps\": 1e300}}", QP_ERR_ARGUMENT, "expected a number from"},
+    {"{\"norm\": {\"type\": \"rms_norm\", \"eps\": -1}}", QP_ERR_ARGUMENT, "expected a number from"},
+    {"{\"input\": {\"type\": \"leaves\"}}", QP_ERR_UNSUPPORTED, "input: no part named \"leaves\""},
+    {"{\"input_norm\": {\"type\": \"round\"}}", QP_ERR_UNSUPPORTED, "input_norm: no part named \"round\""},
+    {"{\"block\": {\"type\": \"pre_norm\", \"x\": 1}}", QP_ERR_ARGUMENT, "pre_norm has no option x"},
+    {"{\"output\": {\"type\": \"xy\"}}", QP_ERR_UNSUPPORTED, "logits: no part named \"xy\""},
+    {"{\"outputs\": []}", QP_ERR_FORMAT, "outputs: expected an object of at most 8"},
+    {"{\"outputs\": {\"a\": 0, \"b\": 0, \"c\": 0, \"d\": 0, \"e\": 0, \"f\": 0, \"g\": 0, \"h\": 0, \"i\": 0}}", QP_ERR_FORMAT,
+     "outputs: expected an object of at most 8"},
+    {"{\"outputs\": {\"pooled\": {\"type\": \"pooler\"}, \"other\": {\"type\": \"pool\"}}}", QP_ERR_UNSUPPORTED, "other: no part named \"pool\""},
+};
+
+static void refusals(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        qp_ctx *ctx = open_ctx();
+        assert_null(model_with(ctx, refused[i].members));
+        if (qp_error_code(ctx) != refused[i].code || !strstr(qp_error(ctx), refused[i].words))
+            fail_msg("%s: %d \"%s\", expected %d \"%s\"", refused[i].members, qp_error_code(ctx), qp_error(ctx), refused[i].code,
+                     refused[i].words);
+        qp_close(ctx);
+    }
+}
+
+/* More options than settings have room for. */
+static void too_many_options(void **state) {
+    (void)state;
+    static char      names[40][8];
+    static qp_option options[40];
+    qp_branch_type   many = {.part = {.name = "many", .options = options}, .init = init_without, .forward = hand_through};
+    qp_ctx          *ctx = open_ctx();
+    for (int i = 0; i < 33; i++) {
+        snprintf(names[i], sizeof names[i], "o%d", i);
+        options[i].name = names[i];
+    }
+    assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &many.part), QP_ERR_ARGUMENT);
+    assert_non_null(strstr(qp_error(ctx), "many has more than 32 options"));
+    qp_clear(ctx);
+    options[32].name = NULL;
+    assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &many.part), QP_OK);
+    char *members = "{\"mixer\": {\"type\": \"many\", \"none\": 1}}"; /* whose list is cut, not overrun */
+    assert_null(model_with(ctx, members));
+    assert_non_null(strstr(qp_error(ctx), "(it has: o0, o1, "));
+    qp_clear(ctx);
+    for (int i = 0; i < 32; i++) {
+        memset(names[i], 'x', 7);
+        names[i][0] = (char)('A' + i);
+    }
+    assert_null(model_with(ctx, members));
+    assert_non_null(strstr(qp_error(ctx), "many has no option none (it has: Axxxxxx, "));
+    qp_close(ctx);
+    for (int kind = 0; kind < QP_PART_KIND_COUNT; kind++) { /* the library's own, which are not asked */
+        const qp_part *p;
+        for (int i = 0; (p = qp_part_at(NULL, (qp_part_kind)kind, i)); i++)
+            for (int k = 0; p->options && p->options[k].name; k++) assert_true(k < 32);
+    }
+}
+
+static void check_shapes(qp_ctx *ctx, qp_model *m, const char *what) {
+    qp_tensor y = qp_logits(m, some_ids(ctx));
+    if (qp_failed(ctx)) fail_msg("%s: %s", what, qp_error(ctx));
+    assert_true(qp_size(y, 0) == 2 && qp_size(y, 1) == 4 && qp_size(y, 2) == 11);
+}
+
+/* What is allowed, and runs. */
+static void allowed(void **state) {
+    (void)state;
+    static const char *const members[] = {
+        "{\"dropout\": 0.5, \"residual_init\": \"plain\", \"eos_token_id\": 3}",
+        "{\"residual_init\": \"scaled\", \"num_hidden_layers\": 0}",
+        "{\"mixer\": {\"type\": \"none\"}, \"position\": {\"type\": \"learned\"}}",
+        "{\"mixer\": {\"type\": \"none\"}, \"position\": {\"type\": \"rope\"}, \"ffn\": {\"type\": \"none\"}}",
+        "{\"mixer\": {\"type\": \"heads\"}, \"position\": {\"type\": \"rope\"}}",
+        "{\"mixer\": {\"type\": \"heads\", \"heads\": 4}, \"position\": {\"type\": \"rope\"}}",
+        "{\"mixer\": {\"type\": \"bare\"}, \"position\": {\"type\": \"shared\"}}",
+        "{\"position\": {\"type\": \"shared\"}, \"layers\": [{\"position\": {\"type\": \"rope\"}}, {}]}",
+        "{\"mixer\": {\"type\": \"bare\"}, \"layers\": [{\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2}}, {}]}",
+        "{\"mixer\": {\"type\": \"heads\"}, \"layers\": [{\"position\": {\"type\": \"none\"}}, {}]}",
+        "{\"mixer\": {\"type\": \"attention\", \"heads\": 2, \"bias\": true}, \"ffn\": {\"type\": \"mlp\", \"bias\": false, \"act\": \"relu\"}}",
+        "{\"block\": {\"type\": \"plain\"}}",
+        "{\"input\": {\"type\": \"ones\"}, \"tie_word_embeddings\": true}",
+        "{\"final_norm\": {\"type\": \"none\"}, \"num_nextn_predict_layers\": 1, \"dropout\": null}",
+        "{\"residual_init\": \"scaled\", \"tie_word_embeddings\": true}",
+        "{\"mixer\": {\"type\": \"attention\", \"heads\": 3, \"head_width\": 4}}",
+        "{\"initializer_range\": 0, \"input_norm\": {\"type\": \"none\"}}",
+    };
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        qp_ctx   *ctx = open_ctx();
+        qp_model *m = model_with(ctx, members[i]);
+        if (!m) fail_msg("%s: %s", members[i], qp_error(ctx));
+        check_shapes(ctx, m, members[i]);
+        qp_close(ctx);
+    }
+}
+
+/* Choices are told apart from their beginnings and from each other. */
+static void choices(void **state) {
+    (void)state;
+    static const qp_option options[] = {{.name = "kind", .kind = QP_OPTION_CHOICE, .choices = "ab|abc|b", .high = 2}, {0}};
+    static const qp_part   part = {.name = "part", .options = options};
+    static const struct {
+        const char *text;
+        double      value; /* -1: refused */
+    } cases[] = {{"ab", 0}, {"abc", 1}, {"b", 2}, {"a", -1}, {"abcd", -1}, {"", -1}, {"ab|abc", -1}};
+    qp_ctx *ctx = open_ctx();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qp_settings s;
+        qpi_settings_init(&s, &part);
+        bool     ok = qpi_settings_choose(ctx, &s, "here", "kind", cases[i].text) == QP_OK;
+        qp_build b = {.ctx = ctx, .settings = &s};
+        assert_int_equal(ok, cases[i].value >= 0);
+        assert_int_equal(s.given[0], ok);
+        qp_clear(ctx);
+        if (ok) assert_true(qp_setting(&b, "kind") == cases[i].value);
+    }
+    qp_close(ctx);
+}
+
+/* ---- Running ------------------------------------------------------------------------------------------------ */
+
+/* Layers that add as many fields as they may, run again in backward or not: the same loss. One more field
+ * than that, and more fields than a checkpoint takes, are errors in either case. */
+static void fields(void **state) {
+    (void)state;
+    double loss[2];
+    for (int again = 0; again < 2; again++) {
+        qp_ctx   *ctx = open_ctx();
+        qp_model *m = model_with(ctx, "{\"block\": {\"type\": \"plain\"}, \"initializer_range\": 0.4}");
+        qp_set_grad_checkpoint(m, again);
+        doing = ADDS_SEVEN;
+        qp_tensor l = qp_model_loss(m, some_ids(ctx), some_ids(ctx));
+        loss[again] = qp_item(l);
+        qp_backward(l);
+        if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
+        qp_no_grad(ctx, true);
+        assert_true(qp_item(qp_model_loss(m, some_ids(ctx), some_ids(ctx))) == loss[again]);
+        qp_no_grad(ctx, false);
+        doing = ADDS_EIGHT;
+        qp_model_loss(m, some_ids(ctx), some_ids(ctx));
+        assert_non_null(strstr(qp_error(ctx), "layer 0 adds more than 7 fields"));
+        qp_clear(ctx);
+        doing = HANDS_THROUGH;
+        assert_true(qp_item(qp_model_loss(m, some_ids(ctx), some_ids(ctx))) > 0);
+        qp_close(ctx);
+    }
+    assert_true(loss[0] == loss[1]);
+    qp_ctx   *ctx = open_ctx();
+    qp_model *m = model_with(ctx, "{\"block\": {\"type\": \"plain\"}}");
+    qp_record in = {0};
+    qp_set_grad_checkpoint(m, true);
+    qp_record_set(&in, "input_ids", some_ids(ctx));
+    qp_record_set(&in, "labels", some_ids(ctx));
+    for (int i = 2; i < QP_MAX_FIELDS; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "field%d", i);
+        qp_record_set(&in, name, some_ids(ctx));
+    }
+    doing = ADDS_SEVEN;
+    assert_int_equal(qp_forward(m, in).count, 0);
+    if (!strstr(qp_error(ctx), "gradient checkpoint: layers see 23 fields, at most 20")) fail_msg("%s", qp_error(ctx));
+    doing = HANDS_THROUGH;
+    qp_close(ctx);
+}
+
+/* ---- Memory ------------------------------------------------------------------------------------------------- */
+
+#if FAULTS
+static const char *const whole[] = {
+    "{\"position\": {\"type\": \"learned\"}, \"num_nextn_predict_layers\": 1, \"input_norm\": {\"type\": \"layer_norm\"},"
+    " \"num_hidden_layers\": 1, \"outputs\": {\"pooled\": {\"type\": \"pooler\"}}}",
+    "{\"num_hidden_layers\": 0, \"final_norm\": {\"type\": \"none\"}, \"output\": {\"type\": \"none\"}}",
+    "{\"block\": {\"type\": \"post_norm\"}, \"position\": {\"type\": \"rope\"}, \"num_hidden_layers\": 1,"
+    " \"layers\": [{\"ffn\": {\"type\": \"none\"}}]}"};
+static char *text;
+
+static bool build(qp_ctx *ctx) { return qp_model_new(ctx, "test", text) != NULL; }
+
+static void memory(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
+        text = config_with(whole[i]);
+        in_turn(build, 1, NULL, NULL);
+        free(text);
+    }
+}
+#endif
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(refusals), cmocka_unit_test(too_many_options), cmocka_unit_test(allowed),
+        cmocka_unit_test(choices),  cmocka_unit_test(fields),
+#if FAULTS
+        cmocka_unit_test(memory),
+#endif
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
