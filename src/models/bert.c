@@ -43,9 +43,9 @@ static bool translate(qpi_config *c, json_t *stack, json_t *position, bool poole
     json_t *ends = json_pack("{s:{s:s, s:I}, s:O, s:{s:s}, s:o}", "input", "type", "tokens", "types",
                              (json_int_t)qpi_config_int(c, "type_vocab_size", 2), "input_norm", norm, "final_norm", "type",
                              "none", "output", output);
-    json_object_update_new(stack, ends);
+    bool has_ends = json_object_update_new(stack, ends) == 0;
     if (pooled && head != MASKED_LM)
-        json_object_set_new(stack, "outputs", json_pack("{s:{s:s}}", "pooled", "type", "pooler"));
+        qpi_config_put(c, stack, "outputs", json_pack("{s:{s:s}}", "pooled", "type", "pooler"));
     return json_object_update_new(
                stack, json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:o, s:o, s:o, s:o, s:{s:s}}", "vocab_size",
                                 (json_int_t)qpi_config_int(c, "vocab_size", 30522), "hidden_size",
@@ -55,7 +55,7 @@ static bool translate(qpi_config *c, json_t *stack, json_t *position, bool poole
                                 qpi_config_bool(c, "tie_word_embeddings", true), "initializer_range",
                                 qpi_config_number(c, "initializer_range", 0.02), "dropout",
                                 qpi_config_number(c, "hidden_dropout_prob", 0.1), "position", position, "mixer", mixer,
-                                "ffn", ffn, "norm", norm, "block", "type", "post_norm")) == 0;
+                                "ffn", ffn, "norm", norm, "block", "type", "post_norm")) == 0 && has_ends;
 }
 
 static bool bert(qpi_config *c, json_t *stack) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/os.h"
 #include "models/model.h"
 
 void qpi_config_use(qpi_config *c, const char *key) {
@@ -38,7 +39,8 @@ void qpi_config_only(qpi_config *c, const char *key, const char *text) {
     qpi_json at = qpi_json_member(&c->root, key);
     if (!at.value) return;
     char *found = json_dumps(at.value, JSON_ENCODE_ANY | JSON_COMPACT);
-    if (found && strcmp(found, text))
+    if (!found) qpi_fail_memory(&c->ctx->error, key);
+    else if (strcmp(found, text))
         qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found %.80s, quipu can only do %s", found, text);
     free(found);
 }
@@ -53,6 +55,17 @@ const char *qpi_config_activation(qpi_config *c, const char *key, const char *fa
     qpi_json at = qpi_json_member(&c->root, key);
     qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found \"%.40s\", expected gelu, gelu_new, gelu_pytorch_tanh, relu or silu", text);
     return "gelu";
+}
+
+void qpi_config_put(qpi_config *c, json_t *object, const char *key, json_t *value) {
+    if (json_object_set_new(object, key, value) != 0) qpi_fail_memory(&c->ctx->error, key);
+}
+
+json_t *qpi_config_copy(qpi_config *c, const json_t *object) {
+    const char *key;
+    json_t     *copy = json_object(), *value;
+    qpi_json_members(object, key, value) qpi_config_put(c, copy, key, json_incref(value));
+    return copy;
 }
 
 /* ---- RoPE ------------------------------------------------------------------------------------ */
@@ -73,7 +86,7 @@ static const char *const rope_names[][2] = {
     {"partial_rotary_factor", "fraction"},
 };
 
-static void read_rope_object(qpi_json object, json_t *out) {
+static void read_rope_object(qpi_config *c, qpi_json object, json_t *out) {
     const char *key;
     json_t     *value;
     if (!object.value) return;
@@ -86,7 +99,7 @@ static void read_rope_object(qpi_json object, json_t *out) {
         const char *ours = NULL;
         if (qpi_json_is(value, JSON_NULL)) continue;
         if (!strcmp(key, "type") || !strcmp(key, "rope_type")) {
-            if (qpi_json_is(value, JSON_STRING)) json_object_set(out, "scaling", value);
+            if (qpi_json_is(value, JSON_STRING)) qpi_config_put(c, out, "scaling", json_incref(value));
             else qpi_json_fail(&at, QP_ERR_FORMAT, "expected a string, found %s", qpi_json_kind(value));
             continue;
         }
@@ -95,14 +108,17 @@ static void read_rope_object(qpi_json object, json_t *out) {
         if (!ours) qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "unknown key: it may change the mathematics");
         else if (!qpi_json_is_number(value) && !qpi_json_is(value, JSON_TRUE) && !qpi_json_is(value, JSON_FALSE))
             qpi_json_fail(&at, QP_ERR_FORMAT, "expected a number, found %s", qpi_json_kind(value));
-        else json_object_set(out, ours, value);
+        else qpi_config_put(c, out, ours, json_incref(value));
     }
 }
 
 json_t *qpi_config_rope_of(qpi_config *c, double theta, const qpi_json *objects, int count) {
     json_t *rope = json_pack("{s:s, s:f}", "type", "rope", "theta", theta);
-    if (!rope) return NULL;
-    for (int i = 0; i < count; i++) read_rope_object(objects[i], rope);
+    if (!rope) {
+        qpi_fail_memory(&c->ctx->error, "rope");
+        return NULL;
+    }
+    for (int i = 0; i < count; i++) read_rope_object(c, objects[i], rope);
     /* of these, only yarn and llama3 look at the trained length given here */
     const char *scaling = json_string_value(json_object_get(rope, "scaling"));
     bool        trained = scaling && (!strcmp(scaling, "yarn") || !strcmp(scaling, "llama3"));
@@ -110,7 +126,7 @@ json_t *qpi_config_rope_of(qpi_config *c, double theta, const qpi_json *objects,
     if (scaling && strcmp(scaling, "default") && !json_object_get(rope, "factor")) {
         double length = json_number_value(json_object_get(rope, "trained_positions"));
         double all = (double)qpi_config_int(c, "max_position_embeddings", 0);
-        if (length > 0 && all > 0) json_object_set_new(rope, "factor", json_real(all / length));
+        if (length > 0 && all > 0) qpi_config_put(c, rope, "factor", json_real(all / length));
         else qpi_json_fail(&c->root, QP_ERR_FORMAT, "rope type %s without a factor", scaling);
     }
     return rope;
@@ -123,7 +139,7 @@ json_t *qpi_config_rope(qpi_config *c, double theta) {
     qpi_config_use(c, "rope_parameters");
     qpi_json objects[] = {qpi_json_member(&c->root, "rope_scaling"), qpi_json_member(&c->root, "rope_parameters")};
     json_t  *rope = qpi_config_rope_of(c, theta, objects, 2);
-    if (rope && fraction != 1 && !json_object_get(rope, "fraction")) json_object_set_new(rope, "fraction", json_real(fraction));
+    if (rope && fraction != 1 && !json_object_get(rope, "fraction")) qpi_config_put(c, rope, "fraction", json_real(fraction));
     return rope;
 }
 

@@ -34,7 +34,7 @@ static double cap_of(qpi_config *c, const char *key, double fallback) {
 static bool sandwich(qpi_config *c, json_t *stack, double head_cap) {
     double scalar = qpi_config_number(c, "query_pre_attn_scalar", 256);
     if (!(scalar > 0)) qpi_json_fail(&c->root, QP_ERR_FORMAT, "query_pre_attn_scalar is %g", scalar);
-    qpi_set(stack, "mixer", "scale", json_real(1 / sqrt(scalar > 0 ? scalar : 1)));
+    qpi_set(c, stack, "mixer", "scale", json_real(1 / sqrt(scalar > 0 ? scalar : 1)));
     return json_object_update_new(stack, json_pack("{s:{s:s}, s:{s:s, s:f}}", "block", "type", "sandwich", "output", "type",
                                                    "lm", "softcap",
                                                    cap_of(c, "final_logit_softcapping", head_cap))) == 0;
@@ -42,7 +42,7 @@ static bool sandwich(qpi_config *c, json_t *stack, double head_cap) {
 
 static bool gemma2(qpi_config *c, json_t *stack) {
     if (!base(c, stack, NULL) || !sandwich(c, stack, 30)) return false;
-    qpi_set(stack, "mixer", "softcap", json_real(cap_of(c, "attn_logit_softcapping", 50)));
+    qpi_set(c, stack, "mixer", "softcap", json_real(cap_of(c, "attn_logit_softcapping", 50)));
     return qpi_llama_layers(c, stack, (qpi_layers){.window = qpi_llama_window(c, 4096), .full_every = 2});
 }
 
@@ -69,9 +69,9 @@ static bool gemma3(qpi_config *c, json_t *stack) {
         }
     if (!base(c, stack, rope_of(c, false)) || !sandwich(c, stack, 0)) return false;
     qpi_config_only(c, "attn_logit_softcapping", "null"); /* transformers has the key and does nothing with it */
-    qpi_set(stack, "mixer", "qk_norm", json_string("head"));
-    qpi_set(stack, "mixer", "qk_norm_unit_offset", json_true());
-    qpi_set(stack, "mixer", "qk_norm_eps", json_incref(json_object_get(json_object_get(stack, "norm"), "eps")));
+    qpi_set(c, stack, "mixer", "qk_norm", json_string("head"));
+    qpi_set(c, stack, "mixer", "qk_norm_unit_offset", json_true());
+    qpi_set(c, stack, "mixer", "qk_norm_eps", json_incref(json_object_get(json_object_get(stack, "norm"), "eps")));
     return qpi_llama_layers(c, stack, (qpi_layers){.window = qpi_llama_window(c, 4096),
                                                    .full_every = qpi_config_int(c, "sliding_window_pattern", 6),
                                                    .local = rope_of(c, true)});

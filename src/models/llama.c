@@ -10,8 +10,8 @@ int64_t qpi_llama_window(qpi_config *c, int64_t fallback) {
     return qpi_config_int(c, "sliding_window", absent ? fallback : 0);
 }
 
-void qpi_set(json_t *stack, const char *object, const char *key, json_t *value) {
-    json_object_set_new(json_object_get(stack, object), key, value);
+void qpi_set(qpi_config *c, json_t *stack, const char *object, const char *key, json_t *value) {
+    qpi_config_put(c, json_object_get(stack, object), key, value);
 }
 
 bool qpi_llama_translate(qpi_config *c, json_t *stack, qpi_llama v) {
@@ -65,35 +65,36 @@ static bool turns(qpi_config *c, int64_t layer, int64_t interval) {
 
 static json_t *layer_of(qpi_config *c, json_t *stack, const qpi_layers *of, int64_t layer, int64_t interval) {
     bool    sliding = has_window(c, of, layer), turned = !of->unturned || turns(c, layer, interval);
-    json_t *mixer = json_copy(json_object_get(stack, "mixer")), *spec = json_pack("{s:o}", "mixer", mixer);
-    if (sliding) json_object_set_new(mixer, "window", json_integer(of->window));
-    if (!turned) json_object_set_new(spec, "position", json_pack("{s:s}", "type", "none"));
-    else json_object_set(spec, "position", sliding && of->local ? of->local : json_object_get(stack, "position"));
+    json_t *mixer = qpi_config_copy(c, json_object_get(stack, "mixer")), *spec = json_object();
+    json_t *position = sliding && of->local ? of->local : json_object_get(stack, "position");
+    if (sliding) qpi_config_put(c, mixer, "window", json_integer(of->window));
+    qpi_config_put(c, spec, "mixer", mixer);
+    qpi_config_put(c, spec, "position", turned ? json_incref(position) : json_pack("{s:s}", "type", "none"));
     return spec;
 }
 
 /* Runs of equal layers become one entry; a single run is the stack's own. */
 bool qpi_llama_layers(qpi_config *c, json_t *stack, qpi_layers of) {
+    static const char *const keys[] = {"mixer", "position"};
     int64_t layers = json_integer_value(json_object_get(stack, "num_hidden_layers"));
     int64_t interval = of.unturned ? qpi_config_int(c, "no_rope_layer_interval", 4) : 0, repeat = 0;
     json_t *list = json_array(), *last = NULL;
     qpi_config_use(c, "layer_types");
     if (of.unturned) qpi_config_use(c, "no_rope_layers");
     for (int64_t i = 0; i < layers && layers <= 1 << 16 && !qp_failed(c->ctx); i++) { /* more are refused later */
-        json_t *spec = layer_of(c, stack, &of, i, interval), *before = last ? json_copy(last) : NULL;
+        json_t *spec = layer_of(c, stack, &of, i, interval), *before = last ? qpi_config_copy(c, last) : NULL;
         json_object_del(before, "repeat");
         if (!last || !json_equal(before, spec)) {
-            json_array_append(list, spec);
-            last = spec;
+            last = json_array_append(list, spec) == 0 ? spec : NULL; /* NULL: no memory, as the next line says */
             repeat = 0;
         }
-        json_object_set_new(last, "repeat", json_integer(++repeat));
+        qpi_config_put(c, last, "repeat", json_integer(++repeat));
         json_decref(before);
         json_decref(spec);
     }
-    if (json_array_size(list) > 1) json_object_set(stack, "layers", list);
-    else if (last) json_object_update(stack, last);
-    json_object_del(stack, "repeat");
+    if (json_array_size(list) > 1) qpi_config_put(c, stack, "layers", json_incref(list));
+    for (int i = 0; i < 2 && json_array_size(list) == 1; i++)
+        qpi_config_put(c, stack, keys[i], json_incref(json_object_get(json_array_get(list, 0), keys[i])));
     json_decref(list);
     json_decref(of.local);
     return true;
@@ -122,16 +123,16 @@ static bool qwen2(qpi_config *c, json_t *stack) {
     return qpi_llama_translate(c, stack, (qpi_llama){.qkv_bias = true}) && qpi_llama_layers(c, stack, upper_windows(c));
 }
 
-static bool norm_queries(json_t *stack, const char *of) {
-    qpi_set(stack, "mixer", "qk_norm", json_string(of));
-    qpi_set(stack, "mixer", "qk_norm_eps", json_incref(json_object_get(json_object_get(stack, "norm"), "eps")));
+static bool norm_queries(qpi_config *c, json_t *stack, const char *of) {
+    qpi_set(c, stack, "mixer", "qk_norm", json_string(of));
+    qpi_set(c, stack, "mixer", "qk_norm_eps", json_incref(json_object_get(json_object_get(stack, "norm"), "eps")));
     return true;
 }
 
 static bool qwen3(qpi_config *c, json_t *stack) {
     bool bias = qpi_config_bool(c, "attention_bias", false);
     return qpi_llama_translate(c, stack, (qpi_llama){.qkv_bias = bias, .out_bias = bias, .head_dim = 128}) &&
-           norm_queries(stack, "head") && qpi_llama_layers(c, stack, upper_windows(c));
+           norm_queries(c, stack, "head") && qpi_llama_layers(c, stack, upper_windows(c));
 }
 
 /* The window is that of the layers without positions. */
@@ -145,9 +146,9 @@ static bool smollm3(qpi_config *c, json_t *stack) {
 
 static bool olmo2(qpi_config *c, json_t *stack) {
     bool bias = qpi_config_bool(c, "attention_bias", false);
-    json_object_set_new(stack, "block", json_pack("{s:s}", "type", "res_post_norm"));
+    qpi_config_put(c, stack, "block", json_pack("{s:s}", "type", "res_post_norm"));
     return qpi_llama_translate(c, stack, (qpi_llama){.qkv_bias = bias, .out_bias = bias, .eps = 1e-5}) &&
-           norm_queries(stack, "all");
+           norm_queries(c, stack, "all");
 }
 
 static const qpi_name_rule olmo2_rules[] = {
@@ -159,7 +160,7 @@ static bool granite(qpi_config *c, json_t *stack) {
     if (!llama(c, stack)) return false;
     double logits = qpi_config_number(c, "logits_scaling", 1);
     if (logits == 0) qpi_json_fail(&c->root, QP_ERR_FORMAT, "logits_scaling is 0");
-    qpi_set(stack, "mixer", "scale", json_real(qpi_config_number(c, "attention_multiplier", 1)));
+    qpi_set(c, stack, "mixer", "scale", json_real(qpi_config_number(c, "attention_multiplier", 1)));
     return json_object_update_new(stack, json_pack("{s:{s:s, s:f}, s:{s:s, s:f}, s:{s:s, s:f}}", "input", "type", "tokens",
                                                    "scale", qpi_config_number(c, "embedding_multiplier", 1), "block", "type",
                                                    "pre_norm", "residual_scale",

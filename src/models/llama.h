@@ -33,7 +33,7 @@ bool qpi_llama_layers(qpi_config *c, json_t *stack, qpi_layers of);
 int64_t qpi_llama_window(qpi_config *c, int64_t fallback);
 
 /* Sets a key of one of the stack's objects; takes over the value. */
-void qpi_set(json_t *stack, const char *object, const char *key, json_t *value);
+void qpi_set(qpi_config *c, json_t *stack, const char *object, const char *key, json_t *value);
 
 extern const qpi_name_rule qpi_llama_rules[];
 extern const char *const   qpi_llama_ignored[];

@@ -72,13 +72,13 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     if (!ok) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model config");
     if (ok && file && m->preset->adapt) m->preset->adapt(stack, file);
     if (ok && json_object_get(c.root.value, "num_nextn_predict_layers")) /* of any model type */
-        json_object_set_new(stack, "num_nextn_predict_layers",
-                            json_integer(qpi_config_int(&c, "num_nextn_predict_layers", 0)));
+        qpi_config_put(&c, stack, "num_nextn_predict_layers",
+                       json_integer(qpi_config_int(&c, "num_nextn_predict_layers", 0)));
     json_int_t layers = json_integer_value(json_object_get(stack, "num_hidden_layers"));
     if (ok && file && layers > qp_file_count(file))
         ok = !qp_fail(ctx, QP_ERR_FORMAT, "%s: %lld layers, but its weights are %lld tensors", name, (long long)layers,
                       (long long)qp_file_count(file));
-    if (ok && m->interleaved) json_object_set_new(json_object_get(stack, "position"), "layout", json_string("interleaved"));
+    if (ok && m->interleaved) qpi_config_put(&c, json_object_get(stack, "position"), "layout", json_string("interleaved"));
     ok = ok && qpi_config_finish(&c) && qpi_stack_build(m, stack, name);
     json_decref(stack);
     return ok;

@@ -74,6 +74,11 @@ const char *qpi_config_activation(qpi_config *c, const char *key, const char *fa
 void        qpi_config_use(qpi_config *c, const char *key);
 /* Fails unless the key is absent, null, or equal to the one value that quipu can do. */
 void qpi_config_only(qpi_config *c, const char *key, const char *text);
+/* Sets a key of an object that is being made and takes over the value; failing is a MEMORY error, which
+ * qpi_config_finish sees. */
+void qpi_config_put(qpi_config *c, json_t *object, const char *key, json_t *value);
+/* A new object with the same members. (json_copy leaves out what it has no memory for.) */
+json_t *qpi_config_copy(qpi_config *c, const json_t *object);
 /* rope_theta, rope_scaling, rope_parameters (old and new forms) -> a position object. theta: where the
  * config gives none. */
 json_t *qpi_config_rope(qpi_config *c, double theta);

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "../format/in_turn.h"
 #include "quipu/quipu.h"
 
 enum { T = 16, VOCABULARY = 64 };
@@ -44,6 +45,16 @@ static void refused(const char *keys, const char *key) {
     assert_null(qp_model_new(ctx, "test", text));
     assert_int_equal(qp_error_code(ctx), QP_ERR_UNSUPPORTED);
     if (!strstr(qp_error(ctx), key)) fail_msg("\"%s\" does not name %s", qp_error(ctx), key);
+    qp_close(ctx);
+}
+
+static void refused_as(const char *keys, qp_code code, const char *words) {
+    char    text[1024];
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    snprintf(text, sizeof text, "%s%s}", head, keys);
+    assert_null(qp_model_new(ctx, "test", text));
+    if (qp_error_code(ctx) != code || !strstr(qp_error(ctx), words))
+        fail_msg("%s: %d \"%s\", expected %d \"%s\"", keys, qp_error_code(ctx), qp_error(ctx), code, words);
     qp_close(ctx);
 }
 
@@ -98,6 +109,7 @@ static void what_cannot_be_done(void **state) {
     refused("\"gemma3_text\", \"attn_logit_softcapping\": 2.0", "attn_logit_softcapping");
     refused("\"gemma3_text\", \"rope_parameters\": {\"rope_theta\": 3.0}", "rope_parameters.rope_theta");
     refused("\"gemma\", \"hidden_act\": \"silu\"", "hidden_act");
+    refused("\"gpt2\", \"activation_function\": \"tanh\"", "found \"tanh\", expected gelu, ");
     refused("\"gemma2\", \"use_bidirectional_attention\": true", "use_bidirectional_attention");
     refused("\"phi3\", \"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1.0]}", "short_factor");
     refused("\"roformer\", \"embedding_size\": 16", "embedding_size");
@@ -105,6 +117,100 @@ static void what_cannot_be_done(void **state) {
     refused("\"bert\", \"is_decoder\": true", "is_decoder");
     refused("\"bert\", \"architectures\": [\"BertForSequenceClassification\"]", "architectures[0]");
 }
+
+/* Positions: each form of the config, what amounts to the same, and what is none. */
+static void rotations(void **state) {
+    (void)state;
+    static const struct {
+        const char *keys;
+        qp_code     code;
+        const char *words;
+    } cases[] = {
+        {"\"rope_scaling\": 3", QP_ERR_FORMAT, "rope_scaling: expected an object, found an integer"},
+        {"\"rope_scaling\": {\"type\": 3}", QP_ERR_FORMAT, "rope_scaling.type: expected a string, found an integer"},
+        {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": \"2\"}", QP_ERR_FORMAT, "rope_scaling.factor: expected a number"},
+        {"\"rope_scaling\": {\"type\": \"linear\", \"factors\": 2}", QP_ERR_UNSUPPORTED, "rope_scaling.factors: unknown key"},
+        {"\"rope_scaling\": {\"type\": \"linear\"}", QP_ERR_FORMAT, "rope type linear without a factor"},
+        {"\"rope_scaling\": {\"type\": \"yarn\"}", QP_ERR_FORMAT, "rope type yarn without a factor"},
+        {"\"rope_scaling\": {\"type\": \"spiral\", \"factor\": 2}", QP_ERR_UNSUPPORTED, "scaling of rope is \"spiral\""},
+        {"\"rope_theta\": \"big\"", QP_ERR_FORMAT, "rope_theta: expected a number"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char keys[300];
+        snprintf(keys, sizeof keys, "\"llama\", %s", cases[i].keys);
+        refused_as(keys, cases[i].code, cases[i].words);
+    }
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    assert_null(qp_model_new(ctx, "test", "{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"yarn\", "
+                                          "\"original_max_position_embeddings\": 16}}")); /* of how many? */
+    assert_non_null(strstr(qp_error(ctx), "rope type yarn without a factor"));
+    qp_close(ctx);
+    assert_false(equal("\"llama\", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 4, \"original_max_position_embeddings\": 16}",
+                       "\"llama\", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 4, \"original_max_position_embeddings\": 32}"));
+    assert_false(equal("\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"truncate\": true}",
+                       "\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"truncate\": false}"));
+    assert_true(equal("\"llama\"", "\"llama\", \"rope_scaling\": null, \"rope_parameters\": {\"rope_type\": \"default\", \"factor\": null}"));
+    assert_true(equal("\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 16}",
+                      "\"llama\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 16}"));
+    assert_true(equal("\"llama\", \"partial_rotary_factor\": 0.5", "\"llama\", \"rope_parameters\": {\"partial_rotary_factor\": 0.5}"));
+    assert_true(equal("\"llama\", \"partial_rotary_factor\": 0.25, \"rope_scaling\": {\"partial_rotary_factor\": 0.5}",
+                      "\"llama\", \"partial_rotary_factor\": 0.5"));
+    assert_false(equal("\"llama\"", "\"llama\", \"partial_rotary_factor\": 0.5"));
+    assert_true(equal("\"llama\"", "\"llama\", \"partial_rotary_factor\": 1"));
+}
+
+/* More keys than any model type reads. */
+static void many_keys(void **state) {
+    (void)state;
+    static char text[8192];
+    size_t      n = (size_t)snprintf(text, sizeof text, "{\"model_type\": \"quipu\"");
+    for (int i = 0; i < 250; i++) n += (size_t)snprintf(text + n, sizeof text - n, ", \"key%d\": true", i);
+    strcpy(text + n, "}");
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    assert_null(qp_model_new(ctx, "test", text));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_UNSUPPORTED);
+    assert_non_null(strstr(qp_error(ctx), "unknown key"));
+    qp_close(ctx);
+}
+
+#if FAULTS
+/* Whatever call fails: an error, or the model that the config means, never another one. */
+static const char *const whole[] = {
+    "\"llama\", \"pretraining_tp\": 1, \"partial_rotary_factor\": 0.5, \"rope_scaling\": {\"type\": \"yarn\", "
+    "\"original_max_position_embeddings\": 16, \"beta_fast\": 16.0}",
+    WINDOW "\"max_window_layers\": 1", "\"gemma2\"", "\"gemma3_text\"", "\"qwen3\"", "\"olmo2\"", "\"granite\"",
+    "\"smollm3\", \"no_rope_layers\": [1, 0]", "\"bert\", \"architectures\": [\"BertForMaskedLM\"]"};
+static const char *keys_now;
+static float       expected[VOCABULARY];
+
+static bool same_logits(qp_ctx *ctx) {
+    char    text[1024];
+    int32_t ids[T];
+    float   found[VOCABULARY];
+    snprintf(text, sizeof text, "%s%s}", head, keys_now);
+    for (int i = 0; i < T; i++) ids[i] = i * 7 % VOCABULARY;
+    qp_set_random(ctx, 3, 0);
+    qp_model *m = qp_model_new(ctx, "test", text);
+    if (!m) return false;
+    qp_set_training(qp_model_module(m), false);
+    qp_record in = {0};
+    qp_record_set(&in, "input_ids", qp_from(ctx, QP_I32, 2, (int64_t[]){1, T}, ids));
+    qp_record out = qp_forward(m, in);
+    qp_tensor y = qp_record_get(&out, "logits");
+    if (qp_failed(ctx) || qp_read(qp_slice(y, 1, T - 1, T, 1), QP_F32, found, VOCABULARY) != QP_OK) return false;
+    if (memcmp(found, expected, sizeof found)) fail_msg("%s: another model", keys_now);
+    return true;
+}
+
+static void memory(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
+        keys_now = whole[i];
+        logits_of(keys_now, expected);
+        in_turn(same_logits, 1, NULL, NULL);
+    }
+}
+#endif
 
 static void dropouts(void **state) {
     (void)state;
@@ -114,6 +220,10 @@ static void dropouts(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(qwen2_windows), cmocka_unit_test(layers_differ),
                                        cmocka_unit_test(caps_have_fallbacks), cmocka_unit_test(what_cannot_be_done),
-                                       cmocka_unit_test(dropouts)};
+                                       cmocka_unit_test(dropouts), cmocka_unit_test(rotations), cmocka_unit_test(many_keys),
+#if FAULTS
+                                       cmocka_unit_test(memory),
+#endif
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
