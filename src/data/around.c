@@ -5,22 +5,22 @@
 
 #include "format/os.h"
 
-bool qpi_around_add(qpi_around *t, qpi_around_item item, qpi_error *e) {
-    qpi_around_item *p = qpi_grown(t->items, &t->capacity, t->count + 1, sizeof *p);
+bool qpi_around_add(qpi_around *t, const qpi_around_item *items, size_t n, qpi_error *e) {
+    qpi_around_item *p = qpi_grown(t->items, &t->capacity, t->count + n, sizeof *p);
     if (!p) return qpi_fail_memory(e, "tokenizer") == QP_OK;
     t->items = p;
-    p[t->count++] = item;
+    memcpy(p + t->count, items, n * sizeof *p);
+    t->count += n;
     return true;
 }
 
 static bool add(qpi_around *t, const qpi_json *at, int text, int64_t id, int64_t type) {
-    return qpi_around_add(t, (qpi_around_item){text, (int32_t)id, (int32_t)type}, at->error);
+    return qpi_around_add(t, &(qpi_around_item){text, (int32_t)id, (int32_t)type}, 1, at->error);
 }
 
 bool qpi_around_default(qpi_around *single, qpi_around *pair, qpi_error *e) {
-    return qpi_around_add(single, (qpi_around_item){1, 0, 0}, e) &&
-           qpi_around_add(pair, (qpi_around_item){1, 0, 0}, e) &&
-           qpi_around_add(pair, (qpi_around_item){2, 0, 1}, e);
+    static const qpi_around_item both[] = {{1, 0, 0}, {2, 0, 1}};
+    return qpi_around_add(single, both, 1, e) && qpi_around_add(pair, both, 2, e);
 }
 
 void qpi_around_free(qpi_around *t) {
@@ -102,31 +102,32 @@ static bool read_template(qpi_around *single, qpi_around *pair, const qpi_json *
 /* ---- RobertaProcessing, BertProcessing ------------------------------------------------------ */
 
 /* ["<s>", 0] */
-static bool read_token(const qpi_json *at, const char *key, int64_t *id) {
+static bool read_token(const qpi_json *at, const char *key, qpi_around_item *item) {
     qpi_json pair;
     if (!qpi_json_array(at, key, QPI_REQUIRED, &pair)) return false;
     json_t *number = json_array_get(pair.value, 1);
-    *id = json_is_integer(number) ? json_integer_value(number) : -1;
-    if (*id >= 0 && *id < INT32_MAX) return true;
+    int64_t id = json_is_integer(number) ? json_integer_value(number) : -1;
+    *item = (qpi_around_item){0, (int32_t)id, 0};
+    if (id >= 0 && id < INT32_MAX) return true;
     qpi_json_fail(&pair, QP_ERR_FORMAT, "expected a token and its id");
     return false;
 }
 
-/* <s> A </s>, and <s> A </s> </s> B </s>, all of one type; [CLS] A [SEP] B [SEP], two types. */
-static bool read_bert(qpi_around *single, qpi_around *pair, const qpi_json *at) {
-    int64_t first, last;
-    return read_token(at, "cls", &first) && read_token(at, "sep", &last) && add(single, at, 0, first, 0) &&
-           add(single, at, 1, 0, 0) && add(single, at, 0, last, 0) && add(pair, at, 0, first, 0) &&
-           add(pair, at, 1, 0, 0) && add(pair, at, 0, last, 0) && add(pair, at, 2, 0, 1) &&
-           add(pair, at, 0, last, 1);
+/* <s> A </s>, and <s> A </s> </s> B </s>, all of one type. */
+static bool read_roberta(qpi_around *single, qpi_around *pair, const qpi_json *at) {
+    qpi_around_item first, last, a = {1, 0, 0}, b = {2, 0, 0};
+    return read_token(at, "cls", &first) && read_token(at, "sep", &last) &&
+           qpi_around_add(single, (qpi_around_item[]){first, a, last}, 3, at->error) &&
+           qpi_around_add(pair, (qpi_around_item[]){first, a, last, last, b, last}, 6, at->error);
 }
 
-static bool read_roberta(qpi_around *single, qpi_around *pair, const qpi_json *at) {
-    int64_t first, last;
-    return read_token(at, "cls", &first) && read_token(at, "sep", &last) && add(single, at, 0, first, 0) &&
-           add(single, at, 1, 0, 0) && add(single, at, 0, last, 0) && add(pair, at, 0, first, 0) &&
-           add(pair, at, 1, 0, 0) && add(pair, at, 0, last, 0) && add(pair, at, 0, last, 0) &&
-           add(pair, at, 2, 0, 0) && add(pair, at, 0, last, 0);
+/* [CLS] A [SEP], and behind it B [SEP] of another type. */
+static bool read_bert(qpi_around *single, qpi_around *pair, const qpi_json *at) {
+    qpi_around_item first, last, last_b, a = {1, 0, 0}, b = {2, 0, 1};
+    if (!read_token(at, "cls", &first) || !read_token(at, "sep", &last)) return false;
+    last_b = (qpi_around_item){0, last.id, 1};
+    return qpi_around_add(single, (qpi_around_item[]){first, a, last}, 3, at->error) &&
+           qpi_around_add(pair, (qpi_around_item[]){first, a, last, b, last_b}, 5, at->error);
 }
 
 /* ---- The table ------------------------------------------------------------------------------- */

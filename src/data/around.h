@@ -15,8 +15,8 @@ typedef struct {
     size_t             count, capacity;
 } qpi_around;
 
-/* Adds an item. */
-bool qpi_around_add(qpi_around *t, qpi_around_item item, qpi_error *e);
+/* Adds n items. */
+bool qpi_around_add(qpi_around *t, const qpi_around_item *items, size_t n, qpi_error *e);
 
 /* Reads a component into templates for one text and for two. `pair` stays empty if the file has none for two. */
 bool qpi_around_read(qpi_around *single, qpi_around *pair, const qpi_json *at);

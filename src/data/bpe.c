@@ -442,58 +442,72 @@ static bool has_space(const qpi_token *t) { return memchr(t->text, ' ', t->text_
 
 /* As "a b", which every version of `tokenizers` reads; as ["a", "b"] where a token has a
  * space. */
-static bool print_merge(const qpi_token *a, const qpi_token *b, qpi_buffer *scratch, qpi_buffer *out) {
-    if (has_space(a) || has_space(b))
-        return qpi_put_text(out, "[") && qpi_json_print_string(out, a->text, a->text_size) && qpi_put_text(out, ",") &&
-               qpi_json_print_string(out, b->text, b->text_size) && qpi_put_text(out, "]");
+static void print_merge(const qpi_token *a, const qpi_token *b, qpi_buffer *scratch, qpi_buffer *out) {
+    if (has_space(a) || has_space(b)) {
+        qpi_put_text(out, "[");
+        qpi_json_print_string(out, a->text, a->text_size);
+        qpi_put_text(out, ",");
+        qpi_json_print_string(out, b->text, b->text_size);
+        qpi_put_text(out, "]");
+        return;
+    }
     scratch->count = 0;
-    return qpi_buffer_put(scratch, a->text, a->text_size) && qpi_put_text(scratch, " ") &&
-           qpi_buffer_put(scratch, b->text, b->text_size) &&
-           qpi_json_print_string(out, scratch->data, scratch->count);
+    qpi_buffer_put(scratch, a->text, a->text_size);
+    qpi_put_text(scratch, " ");
+    qpi_buffer_put(scratch, b->text, b->text_size);
+    qpi_json_print_string(out, scratch->data, scratch->count);
+    out->failed |= scratch->failed;
 }
 
-static bool print_merges(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *out) {
+static void print_merges(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *out) {
     qpi_buffer scratch = {0};
     size_t     n = 0;
     slot      *sorted = malloc((m->count + 1) * sizeof *sorted);
-    if (!sorted) return false;
+    if (!sorted) {
+        out->failed = true;
+        return;
+    }
     for (size_t i = 0; i < m->slot_count; i++)
         if (m->slots[i].value != NONE) sorted[n++] = m->slots[i];
     qsort(sorted, n, sizeof *sorted, by_value);
-    bool ok = true;
-    for (size_t i = 0; ok && i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         const qpi_token *a = &t->vocab.tokens[sorted[i].key >> 32],
                         *b = &t->vocab.tokens[(uint32_t)sorted[i].key];
-        ok = qpi_put_text(out, i ? ",\n" : "\n") && print_merge(a, b, &scratch, out);
+        qpi_put_text(out, i ? ",\n" : "\n");
+        print_merge(a, b, &scratch, out);
     }
     qpi_buffer_free(&scratch);
     free(sorted);
-    return ok;
 }
 
-static bool print_option(qpi_buffer *out, const char *key, const char *text) {
-    return qpi_put_text(out, key) &&
-           (text ? qpi_json_print_string(out, text, strlen(text)) : qpi_put_text(out, "null"));
+static void print_option(qpi_buffer *out, const char *key, const char *text) {
+    qpi_put_text(out, key);
+    if (text) qpi_json_print_string(out, text, strlen(text));
+    else qpi_put_text(out, "null");
 }
 
-static bool print_flag(qpi_buffer *out, const char *key, bool value) {
-    return qpi_put_text(out, key) && qpi_put_text(out, value ? "true" : "false");
+static void print_flag(qpi_buffer *out, const char *key, bool value) {
+    qpi_put_text(out, key);
+    qpi_put_text(out, value ? "true" : "false");
 }
 
-bool qpi_bpe_print(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *out) {
+void qpi_bpe_print(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *out) {
     static const qpi_bpe none;
     const qpi_bpe       *o = m ? m : &none;
-    return qpi_put_text(out, "{\"type\":\"BPE\",\"dropout\":null") &&
-           print_option(out, ",\"unk_token\":", o->unknown) &&
-           print_option(out, ",\"continuing_subword_prefix\":", o->prefix) &&
-           print_option(out, ",\"end_of_word_suffix\":", o->suffix) &&
-           print_flag(out, ",\"fuse_unk\":", o->fuse_unknown) &&
-           print_flag(out, ",\"byte_fallback\":", o->byte_fallback) &&
-           print_flag(out, ",\"ignore_merges\":", o->ignore_merges) && qpi_put_text(out, ",") &&
-           qpi_print_vocab(t, out) && qpi_put_text(out, ",\"merges\":[") && (!m || print_merges(t, m, out)) &&
-           qpi_put_text(out, "]}");
+    qpi_put_text(out, "{\"type\":\"BPE\",\"dropout\":null");
+    print_option(out, ",\"unk_token\":", o->unknown);
+    print_option(out, ",\"continuing_subword_prefix\":", o->prefix);
+    print_option(out, ",\"end_of_word_suffix\":", o->suffix);
+    print_flag(out, ",\"fuse_unk\":", o->fuse_unknown);
+    print_flag(out, ",\"byte_fallback\":", o->byte_fallback);
+    print_flag(out, ",\"ignore_merges\":", o->ignore_merges);
+    qpi_put_text(out, ",");
+    qpi_print_vocab(t, out);
+    qpi_put_text(out, ",\"merges\":[");
+    if (m) print_merges(t, m, out);
+    qpi_put_text(out, "]}");
 }
 
-static bool save(const qp_tokenizer *t, qpi_buffer *out) { return qpi_bpe_print(t, t->model, out); }
+static void save(const qp_tokenizer *t, qpi_buffer *out) { qpi_bpe_print(t, t->model, out); }
 
 const qpi_tokenizer_kind qpi_tokenizer_bpe = {"bpe", "BPE", build, encode, save, free_model};

@@ -17,7 +17,7 @@ bool qpi_bpe_merge(qpi_bpe *m, int32_t a, int32_t b, uint32_t rank, int32_t id, 
 
 void qpi_bpe_work_free(struct qpi_bpe_work *w);
 
-/* Appends the "model" object of tokenizer.json; m NULL: no merges. */
-bool qpi_bpe_print(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *out);
+/* Appends the "model" object of tokenizer.json; m NULL: no merges. out->failed without memory. */
+void qpi_bpe_print(const qp_tokenizer *t, const qpi_bpe *m, qpi_buffer *out);
 
 #endif

@@ -22,7 +22,7 @@ static bool encode(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, s
     return true;
 }
 
-static bool save(const qp_tokenizer *t, qpi_buffer *out) { return qpi_bpe_print(t, NULL, out); }
+static void save(const qp_tokenizer *t, qpi_buffer *out) { qpi_bpe_print(t, NULL, out); }
 
 const qpi_tokenizer_kind qpi_tokenizer_byte = {"byte", "BPE", build, encode, save, NULL};
 

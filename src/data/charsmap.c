@@ -64,18 +64,21 @@ static size_t grapheme_end(const uint8_t *text, size_t n, size_t at) {
 
 #define WHOLE 6 /* bytes from which a grapheme is no longer looked up as a whole */
 
-static bool put_grapheme(const qpi_charsmap *m, const uint8_t *text, size_t n, qpi_buffer *out) {
-    const char *to = n < WHOLE ? find(m, text, n) : NULL;
-    if (to) return qpi_buffer_put(out, to, strlen(to));
-    for (size_t at = 0, step; at < n; at += step) {
-        step = qpi_utf8_valid(text + at, n - at);
-        to = find(m, text + at, step);
-        if (!(to ? qpi_buffer_put(out, to, strlen(to)) : qpi_buffer_put(out, text + at, step))) return false;
-    }
-    return true;
+static bool put_replaced(const qpi_charsmap *m, const uint8_t *text, size_t n, qpi_buffer *out) {
+    const char *to = find(m, text, n);
+    if (to) qpi_put_text(out, to);
+    return to;
 }
 
-bool qpi_charsmap_apply(const qpi_charsmap *m, const uint8_t *text, size_t n, qpi_buffer *out) {
+static void put_grapheme(const qpi_charsmap *m, const uint8_t *text, size_t n, qpi_buffer *out) {
+    if (n < WHOLE && put_replaced(m, text, n, out)) return;
+    for (size_t at = 0, step; at < n; at += step) {
+        step = qpi_utf8_valid(text + at, n - at);
+        if (!put_replaced(m, text + at, step, out)) qpi_buffer_put(out, text + at, step);
+    }
+}
+
+void qpi_charsmap_apply(const qpi_charsmap *m, const uint8_t *text, size_t n, qpi_buffer *out) {
     size_t done = 0, at = 0;
     while (at < n) {
         /* An ASCII character before another is a grapheme, except \r\n. */
@@ -85,11 +88,11 @@ bool qpi_charsmap_apply(const qpi_charsmap *m, const uint8_t *text, size_t n, qp
             continue;
         }
         size_t end = grapheme_end(text, n, at);
-        if (!qpi_buffer_put(out, text + done, at - done) || !put_grapheme(m, text + at, end - at, out))
-            return false;
+        qpi_buffer_put(out, text + done, at - done);
+        put_grapheme(m, text + at, end - at, out);
         done = at = end;
     }
-    return qpi_buffer_put(out, text + done, n - done);
+    qpi_buffer_put(out, text + done, n - done);
 }
 
 void qpi_charsmap_free(qpi_charsmap *m) {

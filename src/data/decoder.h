@@ -31,8 +31,8 @@ typedef struct qpi_decode_type {
     bool        joins, needs_last;
     bool        drops; /* a token that becomes nothing is no longer one */
     bool (*read)(qpi_decode_stage *s, const qpi_json *at);
-    /* Appends what the token becomes. False without memory, or after storing an error. */
-    bool (*apply)(const qpi_decode_stage *s, qpi_spoken token, qpi_buffer *out, qpi_error *e);
+    /* Appends what the token becomes. out->failed without memory; what else goes wrong is stored in *e. */
+    void (*apply)(const qpi_decode_stage *s, qpi_spoken token, qpi_buffer *out, qpi_error *e);
 } qpi_decode_type;
 
 typedef struct {

@@ -9,7 +9,7 @@
 #include "format/os.h"
 #include "format/utf8.h"
 
-#define APPLY(name) static bool name(const qpi_decode_stage *s, qpi_spoken token, qpi_buffer *out, qpi_error *e)
+#define APPLY(name) static void name(const qpi_decode_stage *s, qpi_spoken token, qpi_buffer *out, qpi_error *e)
 #define UNUSED (void)s, (void)e
 
 static bool read_nothing(qpi_decode_stage *s, const qpi_json *at) {
@@ -17,17 +17,16 @@ static bool read_nothing(qpi_decode_stage *s, const qpi_json *at) {
     return true;
 }
 
-static bool put(qpi_buffer *out, const char *text, size_t n) { return qpi_buffer_put(out, text, n); }
-
-/* Appends a text with `to` for every `from`, which is not empty. */
-static bool put_replaced(qpi_buffer *out, const char *text, size_t n, const char *from, size_t from_size,
+/* Appends a text with `to` for every `from`; an empty one is nowhere. */
+static void put_replaced(qpi_buffer *out, const char *text, size_t n, const char *from, size_t from_size,
                          const char *to, size_t to_size) {
     const char *end = text + n, *p;
-    while (from_size && n && (p = memmem(text, (size_t)(end - text), from, from_size))) {
-        if (!put(out, text, (size_t)(p - text)) || !put(out, to, to_size)) return false;
+    while (n && from_size && (p = memmem(text, (size_t)(end - text), from, from_size))) {
+        qpi_buffer_put(out, text, (size_t)(p - text));
+        qpi_buffer_put(out, to, to_size);
         text = p + from_size;
     }
-    return put(out, text, (size_t)(end - text));
+    qpi_buffer_put(out, text, (size_t)(end - text));
 }
 
 /* ---- ByteLevel, ByteFallback, Fuse --------------------------------------------------------- */
@@ -36,17 +35,17 @@ APPLY(apply_byte_level) {
     UNUSED;
     size_t   before = out->count;
     uint32_t code;
-    if (!qpi_buffer_reserve(out, token.size)) return false;
+    if (!qpi_buffer_reserve(out, token.size)) return;
     for (size_t at = 0, step; at < token.size; at += step) {
         step = qpi_utf8_decode(token.text + at, token.size - at, &code);
         int byte = step ? qpi_code_to_byte(code) : -1;
         if (byte < 0) { /* a token that is no such text stands for itself */
             out->count = before;
-            return put(out, token.text, token.size);
+            qpi_buffer_put(out, token.text, token.size);
+            return;
         }
         out->data[out->count++] = (char)byte;
     }
-    return true;
 }
 
 static int hex(char c) {
@@ -59,13 +58,14 @@ APPLY(apply_byte_fallback) {
     UNUSED;
     const char *t = token.text;
     if (token.size == 6 && memcmp(t, "<0x", 3) == 0 && t[5] == '>' && hex(t[3]) >= 0 && hex(t[4]) >= 0)
-        return put(out, &(char){(char)(hex(t[3]) << 4 | hex(t[4]))}, 1);
-    return put(out, t, token.size);
+        qpi_buffer_put(out, &(char){(char)(hex(t[3]) << 4 | hex(t[4]))}, 1);
+    else
+        qpi_buffer_put(out, t, token.size);
 }
 
 APPLY(apply_fuse) {
     UNUSED;
-    return put(out, token.text, token.size);
+    qpi_buffer_put(out, token.text, token.size);
 }
 
 /* ---- Replace, Strip -------------------------------------------------------------------------- */
@@ -81,20 +81,22 @@ static bool read_replace(qpi_decode_stage *s, const qpi_json *at) {
 }
 
 APPLY(apply_replace) {
-    if (!s->regex)
-        return put_replaced(out, token.text, token.size, s->pattern, s->pattern_size, s->text, s->text_size);
+    if (!s->regex) {
+        put_replaced(out, token.text, token.size, s->pattern, s->pattern_size, s->text, s->text_size);
+        return;
+    }
     struct qpi_regex_state *state = NULL;
     qpi_finder              f;
     size_t                  done = 0, begin, end;
-    int                     found = token.size ? 1 : 0;
+    if (!token.size) return; /* nothing matches there, as in `tokenizers` */
     bool ok = qpi_find_in(&f, s->regex, &state, (const uint8_t *)token.text, token.size, e);
-    while (ok && found > 0 && (found = qpi_find_next(&f, &begin, &end)) > 0) {
-        ok = put(out, token.text + done, begin - done) && put(out, s->text, s->text_size);
+    while (ok && qpi_find_next(&f, &begin, &end) > 0) {
+        qpi_buffer_put(out, token.text + done, begin - done);
+        qpi_buffer_put(out, s->text, s->text_size);
         done = end;
     }
-    ok = ok && found == 0 && put(out, token.text + done, token.size - done);
+    qpi_buffer_put(out, token.text + done, token.size - done);
     qpi_regex_state_free(state);
-    return ok;
 }
 
 static bool read_strip(qpi_decode_stage *s, const qpi_json *at) {
@@ -112,7 +114,7 @@ APPLY(apply_strip) {
     size_t      n = s->text_size;
     for (int64_t i = 0; i < s->start && (size_t)(end - p) >= n && memcmp(p, s->text, n) == 0; i++) p += n;
     for (int64_t i = 0; i < s->stop && (size_t)(end - p) >= n && memcmp(end - n, s->text, n) == 0; i++) end -= n;
-    return put(out, p, (size_t)(end - p));
+    qpi_buffer_put(out, p, (size_t)(end - p));
 }
 
 /* ---- Metaspace, WordPiece, BPEDecoder ---------------------------------------------------------- */
@@ -131,8 +133,7 @@ static bool read_metaspace(qpi_decode_stage *s, const qpi_json *at) {
 
 APPLY(apply_metaspace) {
     (void)e;
-    return put_replaced(out, token.text, token.size, s->pattern, s->pattern_size, " ",
-                        token.index == 0 && !s->keep ? 0 : 1);
+    put_replaced(out, token.text, token.size, s->pattern, s->pattern_size, " ", token.index == 0 && !s->keep ? 0 : 1);
 }
 
 static bool read_wordpiece(qpi_decode_stage *s, const qpi_json *at) {
@@ -142,24 +143,29 @@ static bool read_wordpiece(qpi_decode_stage *s, const qpi_json *at) {
 }
 
 /* Spaces before signs, and English contractions, as they are written: each in turn. */
-static bool clean_up(const char *text, size_t n, qpi_buffer *out) {
+static void clean_up(const char *text, size_t n, qpi_buffer *out) {
     static const char *const pairs[][2] = {
         {" .", "."},    {" ?", "?"},            {" !", "!"},   {" ,", ","},     {" ' ", "'"},  {" n't", "n't"},
         {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-    if (!memchr(text, ' ', n)) return put(out, text, n);
-    qpi_buffer a = {0}, b = {0};
-    bool       ok = put(&a, text, n);
-    for (size_t i = 0; ok && i < sizeof pairs / sizeof *pairs; i++) {
+    qpi_buffer  a = {0}, b = {0};
+    const char *p = text, *end = text + n;
+    while (p < end && (*p != ' ' || p + 1 == end || !strchr(".?!,'nd", p[1]))) p++;
+    if (p == end) { /* mostly */
+        qpi_buffer_put(out, text, n);
+        return;
+    }
+    qpi_buffer_put(&a, text, n);
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         b.count = 0;
-        ok = put_replaced(&b, a.data, a.count, pairs[i][0], strlen(pairs[i][0]), pairs[i][1], strlen(pairs[i][1]));
+        put_replaced(&b, a.data, a.count, pairs[i][0], strlen(pairs[i][0]), pairs[i][1], strlen(pairs[i][1]));
         qpi_buffer swap = a;
         a = b;
         b = swap;
     }
-    ok = ok && put(out, a.data, a.count);
+    qpi_buffer_put(out, a.data, a.count);
+    out->failed |= a.failed | b.failed;
     qpi_buffer_free(&a);
     qpi_buffer_free(&b);
-    return ok;
 }
 
 APPLY(apply_wordpiece) {
@@ -169,16 +175,15 @@ APPLY(apply_wordpiece) {
         if (token.size >= s->text_size && memcmp(token.text, s->text, s->text_size) == 0) {
             token.text += s->text_size;
             token.size -= s->text_size;
-        } else if (!s->cleanup || !token.size || !strchr(".?!,'nd", token.text[0])) {
-            if (!put(out, " ", 1)) return false;
         } else {
-            bool ok = put(&spaced, " ", 1) && put(&spaced, token.text, token.size) &&
-                      clean_up(spaced.data, spaced.count, out);
-            qpi_buffer_free(&spaced);
-            return ok;
+            qpi_buffer_put(&spaced, " ", 1);
         }
     }
-    return s->cleanup ? clean_up(token.text, token.size, out) : put(out, token.text, token.size);
+    qpi_buffer_put(&spaced, token.text, token.size);
+    if (s->cleanup) clean_up(spaced.data, spaced.count, out);
+    else qpi_buffer_put(out, spaced.data, spaced.count);
+    out->failed |= spaced.failed;
+    qpi_buffer_free(&spaced);
 }
 
 static bool read_bpe(qpi_decode_stage *s, const qpi_json *at) {
@@ -187,7 +192,7 @@ static bool read_bpe(qpi_decode_stage *s, const qpi_json *at) {
 
 APPLY(apply_bpe) {
     (void)e;
-    return put_replaced(out, token.text, token.size, s->text, s->text_size, " ", token.last ? 0 : 1);
+    put_replaced(out, token.text, token.size, s->text, s->text_size, " ", token.last ? 0 : 1);
 }
 
 /* ---- CTC ------------------------------------------------------------------------------------------ */
@@ -201,15 +206,16 @@ static bool read_ctc(qpi_decode_stage *s, const qpi_json *at) {
 APPLY(apply_ctc) {
     (void)e;
     qpi_buffer a = {0}, b = {0};
-    bool       ok = put_replaced(&a, token.text, token.size, s->pad, s->pad_size, "", 0);
-    if (ok && s->cleanup)
-        ok = clean_up(a.data, a.count, &b) &&
-             put_replaced(out, b.data, b.count, s->delimiter, s->delimiter_size, " ", 1);
-    else
-        ok = ok && put(out, a.data, a.count);
+    put_replaced(&a, token.text, token.size, s->pad, s->pad_size, "", 0);
+    if (s->cleanup) {
+        clean_up(a.data, a.count, &b);
+        put_replaced(out, b.data, b.count, s->delimiter, s->delimiter_size, " ", 1);
+    } else {
+        qpi_buffer_put(out, a.data, a.count);
+    }
+    out->failed |= a.failed | b.failed;
     qpi_buffer_free(&a);
     qpi_buffer_free(&b);
-    return ok;
 }
 
 /* ---- The table -------------------------------------------------------------------------------------- */

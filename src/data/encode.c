@@ -37,6 +37,10 @@ qpi_encoder *qpi_encoder_take(const qp_tokenizer *shared, qpi_error *e) {
 void qpi_encoder_give(const qp_tokenizer *shared, qpi_encoder *w) {
     qp_tokenizer *t = (qp_tokenizer *)shared;
     if (!w) return;
+    if (w->error.code) { /* its buffers know that memory was short */
+        qpi_encoder_free(w);
+        return;
+    }
     pthread_mutex_lock(&t->lock);
     w->next = t->idle;
     t->idle = w;

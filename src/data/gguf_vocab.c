@@ -21,6 +21,8 @@ static bool fail(reading *r, qp_code code, const char *key, const char *what) {
     return qpi_fail(r->m.error, code, "%s: %s: %s", r->m.name, key, what) == QP_OK;
 }
 
+static bool out_of_memory(reading *r) { return qpi_fail_memory(r->m.error, r->m.name) == QP_OK; }
+
 static int64_t integer(const reading *r, const char *key, int64_t fallback) {
     qpi_gguf_integer(qpi_gguf_find(r->file, key), 0, &fallback);
     return fallback;
@@ -44,12 +46,11 @@ static const char *text_of(const reading *r, const char *key, char out[64]) {
 static bool wordpiece_token(reading *r, const char *text, size_t n, qpi_piece_type type) {
     if (type == QPI_SPECIAL) return qpi_made_token(&r->m, text, n, 0, type);
     if (n > 3 && memcmp(text, "\xE2\x96\x81", 3) == 0) return qpi_made_token(&r->m, text + 3, n - 3, 0, type);
-    qpi_buffer inside = {0};
-    bool       ok = qpi_put_text(&inside, "##") && qpi_buffer_put(&inside, text, n);
-    ok = ok ? qpi_made_token(&r->m, inside.data, inside.count, 0, type)
-            : qpi_fail_memory(r->m.error, r->m.name) == QP_OK;
-    qpi_buffer_free(&inside);
-    return ok;
+    qpi_buffer *inside = &r->m.json;
+    inside->count = 0;
+    qpi_put_text(inside, "##");
+    qpi_buffer_put(inside, text, n);
+    return inside->failed ? out_of_memory(r) : qpi_made_token(&r->m, inside->data, inside->count, 0, type);
 }
 
 static bool read_tokens(reading *r, bool needs_scores) {
@@ -86,11 +87,11 @@ static bool read_merges(reading *r) {
         const char *space = n > 1 ? memchr(text + 1, ' ', n - 1) : NULL;
         size_t      cut = space ? (size_t)(space - text) : 0;
         r->m.json.count = 0;
-        if (!qpi_buffer_put(&r->m.json, text, cut) || !qpi_buffer_put(&r->m.json, text + cut, n - cut))
-            return qpi_fail_memory(r->m.error, r->m.name) == QP_OK;
-        memmove(r->m.json.data + cut, r->m.json.data + cut + (cut != 0), n - cut - (cut != 0));
+        qpi_buffer_put(&r->m.json, text, cut);
+        qpi_buffer_put(&r->m.json, text + cut + 1, cut ? n - cut - 1 : 0);
+        if (r->m.json.failed) return out_of_memory(r);
         int32_t a = qpi_vocab_find(v, text, cut), b = cut ? qpi_vocab_find(v, space + 1, n - cut - 1) : QPI_NO_TOKEN;
-        int32_t id = cut ? qpi_vocab_find(v, r->m.json.data, n - 1) : QPI_NO_TOKEN;
+        int32_t id = qpi_vocab_find(v, r->m.json.data, r->m.json.count);
         if (a < 0 || b < 0 || id < 0)
             return qpi_fail(r->m.error, QP_ERR_FORMAT,
                             "%s: " KEY "merges[%u]: expected two tokens of the vocabulary whose union is one too",
@@ -182,11 +183,14 @@ static size_t find_cut(const char *pre) {
     return i;
 }
 
-static bool put_cut(qpi_buffer *out, const char *pattern) {
-    if (strcmp(pattern, "\\p{N}") == 0) return qpi_put_text(out, "{\"type\":\"Digits\",\"individual_digits\":true},");
-    return qpi_put_text(out, "{\"type\":\"Split\",\"pattern\":{\"Regex\":") &&
-           qpi_json_print_string(out, pattern, strlen(pattern)) &&
-           qpi_put_text(out, "},\"behavior\":\"Isolated\",\"invert\":false},");
+static void put_cut(qpi_buffer *out, const char *pattern) {
+    if (strcmp(pattern, "\\p{N}") == 0) {
+        qpi_put_text(out, "{\"type\":\"Digits\",\"individual_digits\":true},");
+        return;
+    }
+    qpi_put_text(out, "{\"type\":\"Split\",\"pattern\":{\"Regex\":");
+    qpi_json_print_string(out, pattern, strlen(pattern));
+    qpi_put_text(out, "},\"behavior\":\"Isolated\",\"invert\":false},");
 }
 
 #define LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":"
@@ -198,11 +202,11 @@ static bool gpt2(reading *r) {
     size_t which = find_cut(name);
     if (which == CUTS)
         return fail(r, QP_ERR_UNSUPPORTED, KEY "pre", qpi_shown(shown, name, strlen(name)));
-    bool ok = true;
-    for (int i = 0; ok && i < 6 && cuts[which].patterns[i]; i++) ok = put_cut(&pieces, cuts[which].patterns[i]);
-    ok = (ok && qpi_buffer_put(&pieces, "", 1)) || qpi_fail_memory(r->m.error, r->m.name) == QP_OK;
-    ok = ok && qpi_made_part(&r->m, QPI_PART_PRETOKENIZER, "{\"type\":\"Sequence\",\"pretokenizers\":[", pieces.data,
-                             LEVEL "false}]}", NULL);
+    for (int i = 0; i < 6 && cuts[which].patterns[i]; i++) put_cut(&pieces, cuts[which].patterns[i]);
+    qpi_buffer_put(&pieces, "", 1);
+    bool ok = pieces.failed ? out_of_memory(r)
+                            : qpi_made_part(&r->m, QPI_PART_PRETOKENIZER, "{\"type\":\"Sequence\",\"pretokenizers\":[",
+                                            pieces.data, LEVEL "false}]}", NULL);
     qpi_buffer_free(&pieces);
     r->m.options.ignore_merges = cuts[which].whole;
     if (integer(r, KEY "add_bos_token", cuts[which].begin)) r->m.begin = integer(r, KEY "bos_token_id", -1);

@@ -25,21 +25,21 @@ bool qpi_made_start(qpi_made *m, const char *name, const qpi_tokenizer_kind *kin
 bool qpi_made_token(qpi_made *m, const char *text, size_t n, double score, qpi_piece_type type) {
     size_t  id = m->t->vocab.size;
     bool    utf8 = true;
-    double *scores = m->options.scores;
     for (size_t i = 0, step; utf8 && i < n; i += step) utf8 = (step = qpi_utf8_valid(text + i, n - i)) != 0;
     if (!utf8 || n == 0)
         return qpi_fail(m->error, QP_ERR_FORMAT, "%s: token %zu: expected a text in UTF-8", m->name, id) == QP_OK;
     if (m->type_capacity <= id) {
         size_t   capacity = 2 * id + 1024;
         uint8_t *types = realloc(m->types, capacity);
-        if (types) m->types = types;
-        scores = realloc(m->options.scores, capacity * sizeof *scores);
-        if (scores) m->options.scores = scores;
-        if (!types || !scores) return out_of_memory(m);
+        if (!types) return out_of_memory(m);
+        m->types = types;
+        double *scores = realloc(m->options.scores, capacity * sizeof *scores);
+        if (!scores) return out_of_memory(m);
+        m->options.scores = scores;
         m->type_capacity = capacity;
     }
     m->types[id] = (uint8_t)type;
-    scores[id] = score;
+    m->options.scores[id] = score;
     if (!qpi_vocab_add(&m->t->vocab, m->name, text, n, (int64_t)id, QPI_TOKEN_MODEL, m->error)) return false;
     if ((type != QPI_SPECIAL && type != QPI_USER) || n > QPI_ADDED_LONGEST) return true;
     const qpi_token *token = &m->t->vocab.tokens[id];
@@ -48,43 +48,57 @@ bool qpi_made_token(qpi_made *m, const char *text, size_t n, double score, qpi_p
         (qpi_added){.text = token->text, .size = n, .id = (int32_t)id, .special = type == QPI_SPECIAL}, m->error);
 }
 
+/* The part whose JSON has been put together; a lack of memory on the way is noticed here. */
+static bool read_part(qpi_made *m, qpi_part part) {
+    if (m->json.failed) return out_of_memory(m);
+    return qpi_tokenizer_part(m->t, part, m->name, m->json.data, m->json.count, m->error);
+}
+
 bool qpi_made_part(qpi_made *m, qpi_part part, const char *json, ...) {
     va_list args;
-    bool    ok = true;
     m->json.count = 0;
     va_start(args, json);
-    for (const char *piece = json; ok && piece; piece = va_arg(args, const char *)) ok = qpi_put_text(&m->json, piece);
+    for (const char *piece = json; piece; piece = va_arg(args, const char *)) qpi_put_text(&m->json, piece);
     va_end(args);
-    return ok ? qpi_tokenizer_part(m->t, part, m->name, m->json.data, m->json.count, m->error) : out_of_memory(m);
+    return read_part(m, part);
 }
 
 /* ---- Templates ------------------------------------------------------------------------------- */
 
-static bool put_special(qpi_made *m, int64_t id, int type, bool more) {
+static void put_token(qpi_made *m, int64_t id) {
     const qpi_token *token = qpi_vocab_at(&m->t->vocab, id);
-    return qpi_put_text(&m->json, "{\"SpecialToken\":{\"id\":") &&
-           qpi_json_print_string(&m->json, token->text, token->text_size) &&
-           qpi_put_text(&m->json, type ? ",\"type_id\":1}}" : ",\"type_id\":0}}") &&
-           (!more || qpi_put_text(&m->json, ","));
+    qpi_json_print_string(&m->json, token->text, token->text_size);
 }
 
-static bool put_items(qpi_made *m, int64_t begin, int64_t end, bool two, bool apart) {
-    return (begin < 0 || put_special(m, begin, 0, true)) &&
-           qpi_put_text(&m->json, "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}") &&
-           (end < 0 || (qpi_put_text(&m->json, ",") && put_special(m, end, 0, false))) &&
-           (!two || ((apart || begin < 0 || (qpi_put_text(&m->json, ",") && put_special(m, begin, 1, false))) &&
-                     qpi_put_text(&m->json, ",{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}") &&
-                     (end < 0 || (qpi_put_text(&m->json, ",") && put_special(m, end, 1, false)))));
+/* An id of -1 is no token. */
+static void put_special(qpi_made *m, const char *before, int64_t id, int type, const char *behind) {
+    if (id < 0) return;
+    qpi_put_text(&m->json, before);
+    qpi_put_text(&m->json, "{\"SpecialToken\":{\"id\":");
+    put_token(m, id);
+    qpi_put_text(&m->json, type ? ",\"type_id\":1}}" : ",\"type_id\":0}}");
+    qpi_put_text(&m->json, behind);
 }
 
-static bool put_entry(qpi_made *m, int64_t id, bool more) {
-    const qpi_token *token = qpi_vocab_at(&m->t->vocab, id);
-    char             number[40];
+static void put_items(qpi_made *m, int64_t begin, int64_t end, bool two, bool apart) {
+    put_special(m, "", begin, 0, ",");
+    qpi_put_text(&m->json, "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}");
+    put_special(m, ",", end, 0, "");
+    if (!two) return;
+    put_special(m, ",", apart ? -1 : begin, 1, "");
+    qpi_put_text(&m->json, ",{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}");
+    put_special(m, ",", end, 1, "");
+}
+
+static void put_entry(qpi_made *m, int64_t id) {
+    char number[40];
     snprintf(number, sizeof number, ",\"ids\":[%d],\"tokens\":[", (int)id);
-    return qpi_json_print_string(&m->json, token->text, token->text_size) && qpi_put_text(&m->json, ":{\"id\":") &&
-           qpi_json_print_string(&m->json, token->text, token->text_size) && qpi_put_text(&m->json, number) &&
-           qpi_json_print_string(&m->json, token->text, token->text_size) &&
-           qpi_put_text(&m->json, more ? "]}," : "]}");
+    put_token(m, id);
+    qpi_put_text(&m->json, ":{\"id\":");
+    put_token(m, id);
+    qpi_put_text(&m->json, number);
+    put_token(m, id);
+    qpi_put_text(&m->json, "]}");
 }
 
 bool qpi_made_around(qpi_made *m, int64_t begin, int64_t end, bool apart) {
@@ -92,13 +106,18 @@ bool qpi_made_around(qpi_made *m, int64_t begin, int64_t end, bool apart) {
     if (!qpi_vocab_at(&m->t->vocab, end)) end = -1;
     if (begin < 0 && end < 0) return true;
     m->json.count = 0;
-    bool ok = qpi_put_text(&m->json, "{\"type\":\"TemplateProcessing\",\"single\":[") &&
-              put_items(m, begin, end, false, apart) && qpi_put_text(&m->json, "],\"pair\":[") &&
-              put_items(m, begin, end, true, apart) && qpi_put_text(&m->json, "],\"special_tokens\":{") &&
-              (begin < 0 || put_entry(m, begin, end >= 0 && end != begin)) &&
-              (end < 0 || end == begin || put_entry(m, end, false)) && qpi_put_text(&m->json, "}}");
-    if (!ok) return out_of_memory(m);
-    return qpi_tokenizer_part(m->t, QPI_PART_POST, m->name, m->json.data, m->json.count, m->error);
+    qpi_put_text(&m->json, "{\"type\":\"TemplateProcessing\",\"single\":[");
+    put_items(m, begin, end, false, apart);
+    qpi_put_text(&m->json, "],\"pair\":[");
+    put_items(m, begin, end, true, apart);
+    qpi_put_text(&m->json, "],\"special_tokens\":{");
+    put_entry(m, begin < 0 ? end : begin);
+    if (begin >= 0 && end >= 0 && end != begin) {
+        qpi_put_text(&m->json, ",");
+        put_entry(m, end);
+    }
+    qpi_put_text(&m->json, "}}");
+    return read_part(m, QPI_PART_POST);
 }
 
 /* ---- SentencePiece ------------------------------------------------------------------------------ */
@@ -134,11 +153,12 @@ static bool merge_token(qpi_made *m, int32_t id, uint32_t rank) {
 /* The best score first; equal scores are equal ranks, and the leftmost goes first. */
 static bool merge_by_score(qpi_made *m) {
     size_t  n = m->t->vocab.size;
+    if (!(m->t->model = qpi_bpe_new(m->error))) return false;
     scored *order = malloc((n + 1) * sizeof *order);
     if (!order) return out_of_memory(m);
     for (size_t i = 0; i < n; i++) order[i] = (scored){m->options.scores[i], (int32_t)i};
     qsort(order, n, sizeof *order, by_score);
-    bool     ok = (m->t->model = qpi_bpe_new(m->error)) != NULL;
+    bool     ok = true;
     uint32_t rank = 0;
     for (size_t i = 0; ok && i < n; i++) {
         if (i && order[i].score != order[i - 1].score) rank++;
@@ -149,27 +169,28 @@ static bool merge_by_score(qpi_made *m) {
 }
 
 /* RFC 4648. */
-static bool put_base64(qpi_buffer *out, const uint8_t *p, size_t n) {
+static void put_base64(qpi_buffer *out, const uint8_t *p, size_t n) {
     static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    if (n > SIZE_MAX / 2 || !qpi_buffer_reserve(out, n / 3 * 4 + 5)) return false;
+    if (!qpi_buffer_reserve(out, n / 3 * 4 + 4)) return;
     for (size_t i = 0; i < n; i += 3) {
         size_t   left = n - i;
         uint32_t bits = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (left > 2 ? p[i + 2] : 0);
         for (size_t k = 0; k < 4; k++)
             out->data[out->count++] = k <= left ? alphabet[bits >> (18 - 6 * k) & 63] : '=';
     }
-    out->data[out->count] = 0;
-    return true;
 }
 
 static bool normalizer(qpi_made *m, const char *rest) {
-    qpi_buffer map = {0};
-    bool       ok = m->charsmap_size == 0 || put_base64(&map, m->charsmap, m->charsmap_size) || out_of_memory(m);
-    ok = ok && qpi_made_part(m, QPI_PART_NORMALIZER, "{\"type\":\"Sequence\",\"normalizers\":[",
-                             map.count ? "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"" : "",
-                             map.count ? map.data : "", map.count ? (*rest ? "\"}," : "\"}") : "", rest, "]}", NULL);
-    qpi_buffer_free(&map);
-    return ok;
+    m->json.count = 0;
+    qpi_put_text(&m->json, "{\"type\":\"Sequence\",\"normalizers\":[");
+    if (m->charsmap_size) {
+        qpi_put_text(&m->json, "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"");
+        put_base64(&m->json, m->charsmap, m->charsmap_size);
+        qpi_put_text(&m->json, *rest ? "\"}," : "\"}");
+    }
+    qpi_put_text(&m->json, rest);
+    qpi_put_text(&m->json, "]}");
+    return read_part(m, QPI_PART_NORMALIZER);
 }
 
 #define MARK "\xE2\x96\x81"
@@ -202,13 +223,13 @@ bool qpi_made_sentencepiece(qpi_made *m) {
                              "\",\"split\":true}", NULL);
     const qpi_token *unknown = qpi_vocab_at(&m->t->vocab, o->unknown_id);
     if (unknown && !(o->unknown = strndup(unknown->text, unknown->text_size))) return out_of_memory(m);
-    const char *rest = m->prefix_space ? (m->single_spaces ? SQUEEZE "," PREPEND "," ESCAPE : PREPEND "," ESCAPE)
-                                       : (m->single_spaces ? SQUEEZE "," ESCAPE : ESCAPE);
-    return normalizer(m, rest) && merge_by_score(m);
+    static const char *const rests[2][2] = {{ESCAPE, SQUEEZE "," ESCAPE}, /* prefix_space, single_spaces */
+                                            {PREPEND "," ESCAPE, SQUEEZE "," PREPEND "," ESCAPE}};
+    return normalizer(m, rests[m->prefix_space][m->single_spaces]) && merge_by_score(m);
 }
 
 qp_tokenizer *qpi_made_finish(qpi_made *m, bool ok) {
-    if (ok) m->t->begin = m->begin >= 0 && qpi_vocab_at(&m->t->vocab, m->begin) ? (int32_t)m->begin : m->t->begin;
+    if (qpi_vocab_at(&m->t->vocab, m->begin)) m->t->begin = (int32_t)m->begin;
     ok = ok && qpi_tokenizer_finish(m->t, &m->options, m->error);
     free(m->options.unknown);
     free(m->options.prefix);

@@ -98,17 +98,19 @@ bool qpi_model_trie(const qp_tokenizer *t, qpi_trie *trie, size_t longest, qpi_e
 
 /* ---- Writing -------------------------------------------------------------------------------- */
 
-
-bool qpi_print_vocab(const qp_tokenizer *t, qpi_buffer *out) {
-    bool ok = qpi_put_text(out, "\"vocab\":{"), first = true;
-    for (size_t i = 0; ok && i < t->vocab.size; i++) {
+void qpi_print_vocab(const qp_tokenizer *t, qpi_buffer *out) {
+    const char *comma = "";
+    qpi_put_text(out, "\"vocab\":{");
+    for (size_t i = 0; i < t->vocab.size; i++) {
         const qpi_token *token = &t->vocab.tokens[i];
         char             number[24];
-        if (!token->text || !(token->flags & QPI_TOKEN_MODEL)) continue;
+        if (!(token->flags & QPI_TOKEN_MODEL)) continue;
         snprintf(number, sizeof number, ":%zu", i);
-        ok = qpi_put_text(out, first ? "\n" : ",\n") &&
-             qpi_json_print_string(out, token->text, token->text_size) && qpi_put_text(out, number);
-        first = false;
+        qpi_put_text(out, comma);
+        qpi_put_text(out, "\n");
+        qpi_json_print_string(out, token->text, token->text_size);
+        qpi_put_text(out, number);
+        comma = ",";
     }
-    return ok && qpi_put_text(out, "}");
+    qpi_put_text(out, "}");
 }

@@ -68,24 +68,23 @@ static bool order_all(utf8proc_int32_t *codes, size_t n) {
 #define MOST 32 /* code points that one becomes; at most 18 */
 
 /* Appends a stretch of UTF-8, normalised: code points first, then their bytes, in place. */
-static bool put_run(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buffer *out) {
+static void put_run(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buffer *out) {
     utf8proc_option_t options = options_of(form);
     size_t            start = (out->count + 7) & ~(size_t)7, count = 0;
     for (size_t at = 0; at < n;) {
         uint32_t code = 0;
         int      ignored = 0;
-        if (!qpi_buffer_reserve(out, 8 + 4 * (count + MOST + 1))) return false;
+        if (!qpi_buffer_reserve(out, 8 + 4 * (count + MOST + 1))) return;
         at += qpi_utf8_decode(text + at, n - at, &code);
         count += (size_t)utf8proc_decompose_char((utf8proc_int32_t)code,
                                                  (utf8proc_int32_t *)(out->data + start) + count, MOST, options,
                                                  &ignored);
     }
     utf8proc_int32_t *codes = (utf8proc_int32_t *)(out->data + start);
-    if (!order_all(codes, count)) return false;
+    if (!order_all(codes, count)) out->failed = true;
     utf8proc_ssize_t size = utf8proc_reencode(codes, (utf8proc_ssize_t)count, options);
     memmove(out->data + out->count, codes, (size_t)size);
     out->count += (size_t)size;
-    return true;
 }
 
 /* The end of the stretch that begins at `at` and may change: up to the next place between two code points where
@@ -100,7 +99,7 @@ static size_t run_end(qpi_normal_form form, const uint8_t *text, size_t n, size_
     return at;
 }
 
-bool qpi_normal_form_of(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buffer *out) {
+void qpi_normal_form_of(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buffer *out) {
     size_t done = 0, at = 0;
     while (at < n) {
         if (text[at] < 0x80 && (at + 1 == n || text[at + 1] < 0x80)) {
@@ -118,8 +117,9 @@ bool qpi_normal_form_of(qpi_normal_form form, const uint8_t *text, size_t n, qpi
             at = end;
             continue;
         }
-        if (!qpi_buffer_put(out, text + done, at - done) || !put_run(form, text + at, end - at, out)) return false;
+        qpi_buffer_put(out, text + done, at - done);
+        put_run(form, text + at, end - at, out);
         done = at = end;
     }
-    return qpi_buffer_put(out, text + done, n - done);
+    qpi_buffer_put(out, text + done, n - done);
 }

@@ -39,8 +39,9 @@ bool qpi_normalize(const qpi_normalizer *z, qpi_normal_state *s, const uint8_t *
         qpi_buffer *out = &s->texts[turn];
         size_t      lead = 0;
         out->count = 0;
-        if (!step->type->apply(step, s, i, *text, *n, out, &lead))
-            return s->error->code ? false : qpi_fail_memory(s->error, "tokenizer") == QP_OK;
+        step->type->apply(step, s, i, *text, *n, out, &lead);
+        if (out->failed) qpi_fail_memory(s->error, "tokenizer");
+        if (s->error->code) return false;
         if (out->count > most)
             return qpi_fail(s->error, QP_ERR_UNSUPPORTED,
                             "tokenizer: its normalizer makes a text of %zu bytes out of %zu", out->count, *n) ==

@@ -9,7 +9,7 @@ typedef enum { QPI_NFC, QPI_NFD, QPI_NFKC, QPI_NFKD } qpi_normal_form;
 
 /* Appends a text in a normal form. Bytes that are not UTF-8 stay as they are; so do code points that
  * `tokenizers` does not normalise yet. */
-bool qpi_normal_form_of(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buffer *out);
+void qpi_normal_form_of(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buffer *out);
 
 /* SentencePiece's table of replacements (charsmap.c). */
 typedef struct {
@@ -21,7 +21,7 @@ typedef struct {
 } qpi_charsmap;
 
 bool qpi_charsmap_read(qpi_charsmap *m, const uint8_t *data, size_t n, const qpi_json *at);
-bool qpi_charsmap_apply(const qpi_charsmap *m, const uint8_t *text, size_t n, qpi_buffer *out);
+void qpi_charsmap_apply(const qpi_charsmap *m, const uint8_t *text, size_t n, qpi_buffer *out);
 void qpi_charsmap_free(qpi_charsmap *m);
 
 struct qpi_normal_state;
@@ -44,9 +44,9 @@ typedef struct qpi_normal_type {
     bool        ascii; /* ASCII passes unchanged */
     bool        local; /* a text cut before a space gives the same, cut in two */
     bool (*read)(qpi_normal_step *s, const qpi_json *at);
-    /* Appends the result. *lead: where in text that begins which is now first. False without memory (or
-     * after storing an error in state->error). */
-    bool (*apply)(const qpi_normal_step *s, struct qpi_normal_state *state, size_t index, const uint8_t *text,
+    /* Appends the result. *lead: where in text that begins which is now first. out->failed without memory; what
+     * else goes wrong is stored in state->error. */
+    void (*apply)(const qpi_normal_step *s, struct qpi_normal_state *state, size_t index, const uint8_t *text,
                   size_t n, qpi_buffer *out, size_t *lead);
 } qpi_normal_type;
 

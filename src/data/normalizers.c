@@ -12,7 +12,7 @@
 #include "format/utf8.h"
 
 #define APPLY(name)                                                                                       \
-    static bool name(const qpi_normal_step *s, qpi_normal_state *state, size_t index, const uint8_t *text, \
+    static void name(const qpi_normal_step *s, qpi_normal_state *state, size_t index, const uint8_t *text, \
                      size_t n, qpi_buffer *out, size_t *lead)
 #define UNUSED (void)s, (void)state, (void)index, (void)lead
 
@@ -21,9 +21,9 @@ static bool read_nothing(qpi_normal_step *s, const qpi_json *at) {
     return true;
 }
 
-static bool put_code(qpi_buffer *out, uint32_t code) {
+static void put_code(qpi_buffer *out, uint32_t code) {
     char bytes[4];
-    return qpi_buffer_put(out, bytes, qpi_utf8_encode(code, bytes));
+    qpi_buffer_put(out, bytes, qpi_utf8_encode(code, bytes));
 }
 
 /* What a code point becomes: up to two. Bytes that are not UTF-8 are not asked about. */
@@ -33,10 +33,10 @@ typedef struct {
 } mapped;
 
 /* Appends a text with every code point mapped. *lead: where the first that stays begins. */
-static inline bool map_codes(const uint8_t *text, size_t n, qpi_buffer *out, size_t *lead,
+static inline void map_codes(const uint8_t *text, size_t n, qpi_buffer *out, size_t *lead,
                              mapped (*map)(uint32_t code)) {
     size_t start = out->count;
-    if (!qpi_buffer_reserve(out, n)) return false;
+    qpi_buffer_reserve(out, n); /* all at once, mostly */
     for (size_t at = 0, bytes; at < n; at += bytes) {
         uint32_t code = 0;
         bytes = qpi_utf8_decode(text + at, n - at, &code);
@@ -47,13 +47,11 @@ static inline bool map_codes(const uint8_t *text, size_t n, qpi_buffer *out, siz
             bytes = 1;
         if (to.count && out->count == start) *lead = at;
         if (to.count == 1 && (to.codes[0] == code || !to.codes[0])) {
-            if (!qpi_buffer_put(out, text + at, bytes)) return false;
+            qpi_buffer_put(out, text + at, bytes);
             continue;
         }
-        for (int i = 0; i < to.count; i++)
-            if (!put_code(out, to.codes[i])) return false;
+        for (int i = 0; i < to.count; i++) put_code(out, to.codes[i]);
     }
-    return true;
 }
 
 static mapped one(uint32_t code) { return (mapped){{code, 0}, 1}; }
@@ -63,7 +61,7 @@ static const mapped gone = {{0, 0}, 0};
 
 APPLY(apply_form) {
     UNUSED;
-    return qpi_normal_form_of(s->form, text, n, out);
+    qpi_normal_form_of(s->form, text, n, out);
 }
 static bool read_nfc(qpi_normal_step *s, const qpi_json *at) { return (void)at, s->form = QPI_NFC, true; }
 static bool read_nfd(qpi_normal_step *s, const qpi_json *at) { return (void)at, s->form = QPI_NFD, true; }
@@ -79,30 +77,29 @@ static mapped lower(uint32_t code) {
     return to;
 }
 
-static bool put_lower(const uint8_t *text, size_t n, qpi_buffer *out) {
+static void put_lower(const uint8_t *text, size_t n, qpi_buffer *out) {
     size_t at = 0, lead = 0;
-    if (!qpi_buffer_reserve(out, n)) return false;
     while (at < n) {
+        if (!qpi_buffer_reserve(out, n - at)) return;
         for (; at < n && text[at] < 0x80; at++)
             out->data[out->count++] =
                 (char)(text[at] >= 'A' && text[at] <= 'Z' ? text[at] | 0x20 : text[at]);
         size_t end = at;
         while (end < n && text[end] >= 0x80) end++;
-        if (!map_codes(text + at, end - at, out, &lead, lower) || !qpi_buffer_reserve(out, n - end)) return false;
+        map_codes(text + at, end - at, out, &lead, lower);
         at = end;
     }
-    return true;
 }
 
 APPLY(apply_lower) {
     UNUSED;
-    return put_lower(text, n, out);
+    put_lower(text, n, out);
 }
 
 static mapped without_mark(uint32_t code) { return qpi_code_flags(code) & QPI_MARK ? gone : one(code); }
 APPLY(apply_strip_accents) {
     UNUSED;
-    return map_codes(text, n, out, lead, without_mark);
+    map_codes(text, n, out, lead, without_mark);
 }
 
 static mapped nmt(uint32_t c) {
@@ -114,7 +111,7 @@ static mapped nmt(uint32_t c) {
 }
 APPLY(apply_nmt) {
     UNUSED;
-    return map_codes(text, n, out, lead, nmt);
+    map_codes(text, n, out, lead, nmt);
 }
 
 /* ---- BertNormalizer -------------------------------------------------------------------- */
@@ -137,41 +134,36 @@ static bool is_chinese(uint32_t c) {
 }
 
 /* Drops control characters, makes white space spaces, sets Chinese characters apart. */
-static bool put_clean(const qpi_normal_step *s, const uint8_t *text, size_t n, qpi_buffer *out) {
+static void put_clean(const qpi_normal_step *s, const uint8_t *text, size_t n, qpi_buffer *out) {
     for (size_t at = 0, bytes; at < n; at += bytes) {
         uint32_t code = UINT32_MAX;
         bytes = qpi_utf8_decode(text + at, n - at, &code);
         if (!bytes) bytes = 1;
-        bool ok = true;
-        if (s->clean && (code == 0 || code == 0xFFFD || (qpi_code_flags(code) & QPI_CONTROL)))
-            continue;
-        else if (s->clean && qpi_code_class(code) == QPI_SPACE)
-            ok = qpi_buffer_put(out, " ", 1);
-        else if (s->chinese && is_chinese(code))
-            ok = qpi_buffer_put(out, " ", 1) && qpi_buffer_put(out, text + at, bytes) && qpi_buffer_put(out, " ", 1);
-        else
-            ok = qpi_buffer_put(out, text + at, bytes);
-        if (!ok) return false;
+        if (s->clean && (code == 0 || code == 0xFFFD || (qpi_code_flags(code) & QPI_CONTROL))) continue;
+        bool space = s->clean && qpi_code_class(code) == QPI_SPACE, apart = s->chinese && is_chinese(code);
+        if (space || apart) qpi_buffer_put(out, " ", 1);
+        if (!space) qpi_buffer_put(out, text + at, bytes);
+        if (apart) qpi_buffer_put(out, " ", 1);
     }
-    return true;
 }
 
 static mapped without_nonspacing(uint32_t code) { return qpi_code_flags(code) & QPI_NONSPACING ? gone : one(code); }
 
 /* A stretch that is not plain ASCII, through all that is asked for. */
-static bool put_bert(const qpi_normal_step *s, qpi_normal_state *state, const uint8_t *text, size_t n,
+static void put_bert(const qpi_normal_step *s, qpi_normal_state *state, const uint8_t *text, size_t n,
                      qpi_buffer *out) {
     qpi_buffer *a = &state->texts[2], *b = &state->texts[3];
     size_t      lead;
     a->count = b->count = 0;
-    bool ok = put_clean(s, text, n, a);
-    if (ok && s->accents) {
-        ok = qpi_normal_form_of(QPI_NFD, (const uint8_t *)a->data, a->count, b);
+    put_clean(s, text, n, a);
+    if (s->accents) {
+        qpi_normal_form_of(QPI_NFD, (const uint8_t *)a->data, a->count, b);
         a->count = 0;
-        ok = ok && map_codes((const uint8_t *)b->data, b->count, a, &lead, without_nonspacing);
+        map_codes((const uint8_t *)b->data, b->count, a, &lead, without_nonspacing);
     }
-    return ok &&
-           (s->lower ? put_lower((const uint8_t *)a->data, a->count, out) : qpi_buffer_put(out, a->data, a->count));
+    if (s->lower) put_lower((const uint8_t *)a->data, a->count, out);
+    else qpi_buffer_put(out, a->data, a->count);
+    out->failed |= a->failed | b->failed;
 }
 
 static inline char bert_ascii(const qpi_normal_step *s, uint8_t c) {
@@ -187,16 +179,15 @@ static inline bool is_kept(uint8_t c) {
 APPLY(apply_bert) {
     (void)index;
     size_t at = 0, start = out->count;
-    if (!qpi_buffer_reserve(out, n)) return false;
     while (at < n) {
+        if (!qpi_buffer_reserve(out, n - at)) return;
         for (; at < n && is_kept(text[at]); at++) out->data[out->count++] = bert_ascii(s, text[at]);
         size_t end = at;
         while (end < n && !is_kept(text[end])) end++;
-        if (!put_bert(s, state, text + at, end - at, out) || !qpi_buffer_reserve(out, n - end)) return false;
+        put_bert(s, state, text + at, end - at, out);
         if (out->count == start) *lead = end;
         at = end;
     }
-    return true;
 }
 
 /* ---- Strip, Prepend, Replace ------------------------------------------------------------ */
@@ -211,7 +202,7 @@ APPLY(apply_strip) {
     size_t left = s->left ? qpi_spaces_at_start(text, n) : 0;
     size_t right = s->right ? qpi_spaces_at_end(text + left, n - left) : 0;
     *lead = left;
-    return qpi_buffer_put(out, text + left, n - left - right);
+    qpi_buffer_put(out, text + left, n - left - right);
 }
 
 static bool read_prepend(qpi_normal_step *s, const qpi_json *at) {
@@ -220,7 +211,8 @@ static bool read_prepend(qpi_normal_step *s, const qpi_json *at) {
 
 APPLY(apply_prepend) {
     UNUSED;
-    return qpi_buffer_put(out, s->content, s->content_size) && qpi_buffer_put(out, text, n);
+    qpi_buffer_put(out, s->content, s->content_size);
+    qpi_buffer_put(out, text, n);
 }
 
 static bool read_replace(qpi_normal_step *s, const qpi_json *at) {
@@ -233,55 +225,58 @@ static bool read_replace(qpi_normal_step *s, const qpi_json *at) {
     return s->regex != NULL;
 }
 
+/* Where the last of n > 0 bytes' characters begins. */
 static size_t last_code(const uint8_t *text, size_t n) {
     while (n > 1 && (text[n - 1] & 0xC0) == 0x80) n--;
-    return n ? n - 1 : 0;
+    return n - 1;
 }
 
-static bool replace_text(const qpi_normal_step *s, const uint8_t *text, size_t n, qpi_buffer *out, size_t *lead) {
+static void replace_text(const qpi_normal_step *s, const uint8_t *text, size_t n, qpi_buffer *out, size_t *lead) {
     size_t         done = 0;
     const uint8_t *p;
     if (s->pattern_size == 1 && s->content_size == 1) {
-        if (!qpi_buffer_reserve(out, n)) return false;
+        if (!qpi_buffer_reserve(out, n)) return;
         for (size_t i = 0; i < n; i++)
             out->data[out->count++] = (char)(text[i] == (uint8_t)*s->pattern ? (uint8_t)*s->content : text[i]);
-        return true;
+        return;
     }
     while (done < n && (p = memmem(text + done, n - done, s->pattern, s->pattern_size))) {
         size_t at = (size_t)(p - text);
         if (at == 0) *lead = s->content_size ? last_code(text, s->pattern_size) : s->pattern_size;
-        if (!qpi_buffer_put(out, text + done, at - done) || !qpi_buffer_put(out, s->content, s->content_size))
-            return false;
+        qpi_buffer_put(out, text + done, at - done);
+        qpi_buffer_put(out, s->content, s->content_size);
         done = at + s->pattern_size;
     }
-    return qpi_buffer_put(out, text + done, n - done);
+    qpi_buffer_put(out, text + done, n - done);
 }
 
 APPLY(apply_replace) {
-    if (!s->regex) return replace_text(s, text, n, out, lead);
+    if (!s->regex) {
+        replace_text(s, text, n, out, lead);
+        return;
+    }
     qpi_finder f;
     size_t     done = 0, begin, end;
-    int        found;
-    if (!qpi_find_in(&f, s->regex, &state->regex[index], text, n, state->error)) return false;
-    while ((found = qpi_find_next(&f, &begin, &end)) > 0) {
+    if (!qpi_find_in(&f, s->regex, &state->regex[index], text, n, state->error)) return;
+    while (qpi_find_next(&f, &begin, &end) > 0) {
         if (end && begin == 0) *lead = s->content_size ? last_code(text, end) : end;
-        if (!qpi_buffer_put(out, text + done, begin - done) || !qpi_buffer_put(out, s->content, s->content_size))
-            return false;
+        qpi_buffer_put(out, text + done, begin - done);
+        qpi_buffer_put(out, s->content, s->content_size);
         done = end;
     }
-    return found == 0 && qpi_buffer_put(out, text + done, n - done);
+    qpi_buffer_put(out, text + done, n - done);
 }
 
 /* ---- ByteLevel, Precompiled -------------------------------------------------------------- */
 
 APPLY(apply_byte_level) {
     UNUSED;
-    return qpi_byte_level(out, text, n);
+    qpi_byte_level(out, text, n);
 }
 
 static int base64_value(char c) {
     static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char       *p = c ? strchr(alphabet, c) : NULL;
+    const char       *p = memchr(alphabet, c, sizeof alphabet - 1);
     return p ? (int)(p - alphabet) : -1;
 }
 
@@ -290,7 +285,7 @@ static bool base64(char *text, size_t *n) {
     size_t out = 0, size = *n;
     if (size % 4) return false;
     for (size_t i = 0; i < size; i += 4) {
-        int pad = i + 4 < size || text[i + 3] != '=' ? 0 : text[i + 2] == '=' ? 2 : 1, value[4] = {0};
+        int pad = i + 4 == size ? (text[i + 3] == '=') + (text[i + 2] == '=' && text[i + 3] == '=') : 0, value[4] = {0};
         for (int k = 0; k < 4 - pad; k++)
             if ((value[k] = base64_value(text[i + (size_t)k])) < 0) return false;
         uint32_t bits = (uint32_t)(value[0] << 18 | value[1] << 12 | value[2] << 6 | value[3]);
@@ -314,7 +309,7 @@ static bool read_precompiled(qpi_normal_step *s, const qpi_json *at) {
 
 APPLY(apply_precompiled) {
     UNUSED;
-    return qpi_charsmap_apply(&s->map, text, n, out);
+    qpi_charsmap_apply(&s->map, text, n, out);
 }
 
 /* ---- The table --------------------------------------------------------------------------- */
@@ -344,10 +339,9 @@ bool qpi_normalizer_read(qpi_normalizer *z, const qpi_json *at) {
     if (strcmp(name, "Sequence") == 0) return qpi_json_each(at, "normalizers", z, read_member);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, name) != 0) continue;
-        qpi_normal_step *p =
-            z->count < QPI_MAX_COMPONENTS ? qpi_grown(z->steps, &z->capacity, z->count + 1, sizeof *p) : NULL;
-        if (!p && z->count < QPI_MAX_COMPONENTS) return qpi_fail_memory(at->error, "tokenizer") == QP_OK;
-        if (!p) return qpi_unsupported(at, "so long a sequence");
+        if (z->count == QPI_MAX_COMPONENTS) return qpi_unsupported(at, "so long a sequence");
+        qpi_normal_step *p = qpi_grown(z->steps, &z->capacity, z->count + 1, sizeof *p);
+        if (!p) return qpi_fail_memory(at->error, "tokenizer") == QP_OK;
         z->steps = p;
         z->local = (z->count == 0 || z->local) && types[i].local;
         p[z->count] = (qpi_normal_step){.type = &types[i]};

@@ -95,17 +95,15 @@ void qpi_regex_state_free(struct qpi_regex_state *s) {
 /* The text, with a symbol of one byte in place of each byte that is not UTF-8. NULL without
  * memory. */
 static const uint8_t *as_valid(qpi_buffer *b, const uint8_t *text, size_t n) {
-    bool copied = false;
+    b->count = 0;
     for (size_t at = 0, step; at < n; at += step) {
         step = qpi_utf8_valid(text + at, n - at);
         if (step) continue;
-        b->count = copied ? n : 0;
-        if (!copied && !qpi_buffer_put(b, text, n)) return NULL;
-        copied = true;
+        if (!b->count && !qpi_buffer_put(b, text, n)) return NULL;
         b->data[at] = '~';
         step = 1;
     }
-    return copied ? (const uint8_t *)b->data : text;
+    return b->count ? (const uint8_t *)b->data : text;
 }
 
 static int match_at(qpi_finder *f, size_t *begin, size_t *end) {
@@ -122,7 +120,7 @@ static int match_at(qpi_finder *f, size_t *begin, size_t *end) {
     const PCRE2_SIZE *places = pcre2_get_ovector_pointer(f->state->match);
     *begin = places[0];
     *end = places[1];
-    if (*begin >= f->at && *begin <= *end && *end <= f->n) return 1;
+    if (*begin >= f->at && *begin <= *end) return 1;
     qpi_fail(f->error, QP_ERR_UNSUPPORTED,
              "tokenizer: its pattern matches outside the text (\\K is not supported)");
     return -1;

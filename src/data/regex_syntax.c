@@ -17,46 +17,49 @@ static const struct {
     const char *members, *within; /* alone, and within brackets */
 } classes[] = {{'s', SPACES, SPACES}, {'w', WORDS, LETTERS}, {'h', HEXES, HEXES}};
 
-static bool put(qpi_buffer *out, const char *text) { return qpi_buffer_put(out, text, strlen(text)); }
-
-/* \c at p, in other words if there are any; complements within brackets stay as they are. */
-static bool put_escape(qpi_buffer *out, const char *p, bool within) {
+/* The n bytes of \c at p, in other words if there are any; complements within brackets stay as they are. */
+static void put_escape(qpi_buffer *out, const char *p, size_t n, bool within) {
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
         bool not = p[1] == classes[i].name - 0x20;
         if (p[1] != classes[i].name && (!not || within)) continue;
-        if (within) return put(out, classes[i].within);
-        return put(out, not ? "[^" : "[") && put(out, classes[i].members) && put(out, "]");
+        if (!within) qpi_put_text(out, not ? "[^" : "[");
+        qpi_put_text(out, within ? classes[i].within : classes[i].members);
+        if (!within) qpi_put_text(out, "]");
+        return;
     }
-    if (!within && p[1] == 'b') return put(out, "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))");
-    if (!within && p[1] == 'B') return put(out, "(?:(?<=[" WORDS "])(?=[" WORDS "])|(?<![" WORDS "])(?![" WORDS "]))");
-    return qpi_buffer_put(out, p, p[1] ? 2 : 1);
+    if (!within && p[1] == 'b')
+        qpi_put_text(out, "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))");
+    else if (!within && p[1] == 'B')
+        qpi_put_text(out, "(?:(?<=[" WORDS "])(?=[" WORDS "])|(?<![" WORDS "])(?![" WORDS "]))");
+    else
+        qpi_buffer_put(out, p, n);
 }
 
 bool qpi_regex_translate(const char *pattern, qpi_buffer *out, qpi_error *e) {
-    bool within = false, ok = true;
-    for (const char *p = pattern; ok && *p;) {
+    bool   within = false;
+    size_t n;
+    for (const char *p = pattern; *p; p += n) {
+        n = 1;
         if (*p == '\\') {
-            ok = put_escape(out, p, within);
-            p += p[1] ? 2 : 1;
+            n += p[1] != 0;
+            put_escape(out, p, n, within);
             continue;
         }
         if (within && ((*p == '[' && p[1] != ':') || (*p == '&' && p[1] == '&')))
             return qpi_fail(e, QP_ERR_UNSUPPORTED, "offset %zu: a class within a class is not supported",
                             (size_t)(p - pattern)) == QP_OK;
-        size_t n = 1;
-        if (!within && *p == '[') { /* a ] that comes first is a member */
+        if (within && *p == '[') { /* [:name:] */
+            const char *end = strstr(p, ":]");
+            if (end) n = (size_t)(end - p) + 2;
+        } else if (*p == '[') { /* a ] that comes first is a member */
             n += p[1] == '^';
             n += p[n] == ']';
             within = true;
-        } else if (within && *p == '[') { /* [:name:] */
-            const char *end = strstr(p, ":]");
-            n = end ? (size_t)(end - p) + 2 : 1;
-        } else if (within && *p == ']') {
+        } else if (*p == ']') {
             within = false;
         }
-        ok = qpi_buffer_put(out, p, n);
-        p += n;
+        qpi_buffer_put(out, p, n);
     }
-    ok = ok && qpi_buffer_put(out, "", 1);
-    return ok || qpi_fail_memory(e, "tokenizer") == QP_OK;
+    qpi_buffer_put(out, "", 1);
+    return !out->failed || qpi_fail_memory(e, "tokenizer") == QP_OK;
 }

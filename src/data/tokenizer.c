@@ -26,7 +26,7 @@ qp_tokenizer *qpi_tokenizer_new(const qpi_tokenizer_kind *kind, int64_t id_limit
     return t;
 }
 
-static void free_encoder(qpi_encoder *w) {
+void qpi_encoder_free(qpi_encoder *w) {
     qpi_split_state_free(&w->split);
     qpi_normal_state_free(&w->normal);
     qpi_buffer_free(&w->scratch);
@@ -40,7 +40,7 @@ void qpi_tokenizer_free(void *tokenizer) {
     if (!t) return;
     for (qpi_encoder *w = t->idle, *next; w; w = next) {
         next = w->next;
-        free_encoder(w);
+        qpi_encoder_free(w);
     }
     if (t->model) t->kind->free(t->model);
     qpi_vocab_free(&t->vocab);

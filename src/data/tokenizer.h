@@ -41,8 +41,8 @@ typedef struct {
     bool (*build)(qp_tokenizer *t, qpi_model_options *o, qpi_error *e);
     /* Appends the ids of text, in which there are no added tokens, to w->out. */
     bool (*encode)(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, bool first);
-    /* Appends the "model" object of tokenizer.json. */
-    bool (*save)(const qp_tokenizer *t, qpi_buffer *out);
+    /* Appends the "model" object of tokenizer.json; out->failed without memory. */
+    void (*save)(const qp_tokenizer *t, qpi_buffer *out);
     void (*free)(void *model);
 } qpi_tokenizer_kind;
 
@@ -102,6 +102,7 @@ qp_tokenizer *qpi_tokenizer_give(qp_ctx *ctx, qp_tokenizer *t, const qpi_error *
 
 qpi_encoder *qpi_encoder_take(const qp_tokenizer *t, qpi_error *e);
 void         qpi_encoder_give(const qp_tokenizer *t, qpi_encoder *w);
+void         qpi_encoder_free(qpi_encoder *w);
 
 /* For kinds that work on words. Each word, through the cache: encode_word appends the ids of one that is new. */
 typedef bool qpi_encode_word_fn(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n);
@@ -116,8 +117,8 @@ void qpi_byte_tokens(const qp_tokenizer *t, int32_t ids[256]);
 bool qpi_model_trie(const qp_tokenizer *t, qpi_trie *trie, size_t longest, qpi_error *e);
 /* Stores that a word is unknown and the vocabulary lacks the token for that (by name; NULL: it has none); false. */
 bool qpi_no_unknown(qpi_encoder *w, const char *name);
-/* Appends "vocab":{...}, without a comma behind it. */
-bool qpi_print_vocab(const qp_tokenizer *t, qpi_buffer *out);
+/* Appends "vocab":{...}, without a comma behind it; out->failed without memory. */
+void qpi_print_vocab(const qp_tokenizer *t, qpi_buffer *out);
 
 /* Texts to encode one after the other, cut small enough to be shared out to threads. */
 typedef struct {

@@ -17,10 +17,11 @@ static bool set_text(qp_tokenizer *t, const qpi_json *at, const char *content, q
     bool             first = true;
     qpi_normal_state state = {.error = at->error};
     bool             ok = !a->normalized || qpi_normalize(&t->normalizer, &state, &text, &n, &first);
-    a->text = ok ? qpi_arena_text(&t->vocab.arena, (const char *)text, n) : NULL;
+    if (ok && !(a->text = qpi_arena_text(&t->vocab.arena, (const char *)text, n)))
+        ok = qpi_fail_memory(at->error, "tokenizer") == QP_OK;
     a->size = n;
     qpi_normal_state_free(&state);
-    return a->text || !ok || qpi_fail_memory(at->error, "tokenizer") == QP_OK;
+    return ok;
 }
 
 static bool read_one(void *to, const qpi_json *at) {
@@ -55,7 +56,7 @@ static bool read_one(void *to, const qpi_json *at) {
         return false;
     }
     if (t->vocab.tokens[a.id].flags & QPI_TOKEN_ADDED) return true; /* listed twice */
-    if (!set_text(t, at, content, &a) || !a.text) return false;
+    if (!set_text(t, at, content, &a)) return false;
     return a.size == 0 || qpi_tokenizer_add(t, a, at->error);
 }
 
@@ -126,24 +127,22 @@ bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const 
 }
 
 /* Of a sequence its members. */
-static bool put_names(const json_t *value, qpi_buffer *out) {
+static void put_names(const json_t *value, qpi_buffer *out) {
     const char *type = json_string_value(json_object_get(value, "type")), *key;
     json_t     *member, *item;
     size_t      i;
-    if (type && strcmp(type, "Sequence") != 0)
-        return (!out->count || qpi_put_text(out, ", ")) && qpi_put_text(out, type);
-    json_object_foreach((json_t *)value, key, member) {
-        json_array_foreach(member, i, item) {
-            if (!put_names(item, out)) return false;
-        }
+    if (type && strcmp(type, "Sequence") != 0) {
+        if (out->count) qpi_put_text(out, ", ");
+        qpi_put_text(out, type);
+        return;
     }
-    return true;
+    json_object_foreach((json_t *)value, key, member) json_array_foreach(member, i, item) put_names(item, out);
 }
 
 bool qpi_part_names(const qp_tokenizer *t, qpi_part part, qpi_buffer *out) {
     qpi_error e = {0};
     json_t   *value = t->parts[part] ? qpi_json_parse("part", t->parts[part], strlen(t->parts[part]), &e) : NULL;
-    bool      ok = !e.code && put_names(value, out);
+    put_names(value, out);
     json_decref(value);
-    return ok;
+    return !e.code && !out->failed;
 }

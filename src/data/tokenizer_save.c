@@ -7,35 +7,43 @@
 #include "format/os.h"
 #include "format/writer.h"
 
-static bool print_added(const qp_tokenizer *t, qpi_buffer *out) {
-    bool ok = qpi_put_text(out, "\"added_tokens\":["), first = true;
-    for (size_t i = 0; ok && i < t->added_count; i++) {
+static void print_added(const qp_tokenizer *t, qpi_buffer *out) {
+    qpi_put_text(out, "\"added_tokens\":[");
+    for (size_t i = 0; i < t->added_count; i++) {
         const qpi_added *a = &t->added[i];
         const qpi_token *token = &t->vocab.tokens[a->id];
         char             text[200];
-        snprintf(text, sizeof text, "%s{\"id\":%d,\"content\":", first ? "\n" : ",\n", (int)a->id);
-        ok = qpi_put_text(out, text) && qpi_json_print_string(out, token->text, token->text_size);
+        snprintf(text, sizeof text, "%s{\"id\":%d,\"content\":", i ? ",\n" : "\n", (int)a->id);
+        qpi_put_text(out, text);
+        qpi_json_print_string(out, token->text, token->text_size);
         snprintf(text, sizeof text,
                  ",\"single_word\":%s,\"lstrip\":%s,\"rstrip\":%s,\"normalized\":%s,\"special\":%s}",
                  a->single_word ? "true" : "false", a->strip_left ? "true" : "false",
                  a->strip_right ? "true" : "false", a->normalized ? "true" : "false",
                  a->special ? "true" : "false");
-        ok = ok && qpi_put_text(out, text);
-        first = false;
+        qpi_put_text(out, text);
     }
-    return ok && qpi_put_text(out, "],\n");
+    qpi_put_text(out, "],\n");
 }
 
-static bool print_part(qpi_buffer *out, const char *key, const char *json) {
-    return qpi_put_text(out, "\"") && qpi_put_text(out, key) && qpi_put_text(out, "\":") && qpi_put_text(out, json ? json : "null") &&
-           qpi_put_text(out, ",\n");
+static void print_part(qpi_buffer *out, const char *key, const char *json) {
+    qpi_put_text(out, "\"");
+    qpi_put_text(out, key);
+    qpi_put_text(out, "\":");
+    qpi_put_text(out, json ? json : "null");
+    qpi_put_text(out, ",\n");
 }
 
 bool qpi_tokenizer_print(const qp_tokenizer *t, qpi_buffer *out) {
-    bool ok = qpi_put_text(out, "{\"version\":\"1.0\",\n");
-    for (qpi_part part = 0; ok && part < QPI_PARTS; part++)
-        ok = part == QPI_PART_ADDED ? print_added(t, out) : print_part(out, qpi_part_keys[part], t->parts[part]);
-    return ok && qpi_put_text(out, "\"model\":") && t->kind->save(t, out) && qpi_put_text(out, "}\n");
+    qpi_put_text(out, "{\"version\":\"1.0\",\n");
+    for (qpi_part part = 0; part < QPI_PARTS; part++) {
+        if (part == QPI_PART_ADDED) print_added(t, out);
+        else print_part(out, qpi_part_keys[part], t->parts[part]);
+    }
+    qpi_put_text(out, "\"model\":");
+    t->kind->save(t, out);
+    qpi_put_text(out, "}\n");
+    return !out->failed;
 }
 
 qp_status qp_tokenizer_save(qp_ctx *ctx, const qp_tokenizer *t, const char *path) {

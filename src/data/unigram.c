@@ -145,20 +145,27 @@ static void print_score(double score, char out[40]) {
     }
 }
 
-static bool save(const qp_tokenizer *t, qpi_buffer *out) {
+static void save(const qp_tokenizer *t, qpi_buffer *out) {
     const unigram *m = t->model;
     char           number[60] = "null";
+    const char    *comma = "";
     if (m->unknown >= 0) snprintf(number, sizeof number, "%d", (int)m->unknown);
-    bool ok = qpi_put_text(out, "{\"type\":\"Unigram\",\"unk_id\":") && qpi_put_text(out, number) &&
-              qpi_put_text(out, m->byte_fallback ? ",\"byte_fallback\":true,\"vocab\":[" : ",\"byte_fallback\":false,\"vocab\":[");
-    for (size_t i = 0; ok && i < t->vocab.size; i++) {
+    qpi_put_text(out, "{\"type\":\"Unigram\",\"unk_id\":");
+    qpi_put_text(out, number);
+    qpi_put_text(out, m->byte_fallback ? ",\"byte_fallback\":true,\"vocab\":[" : ",\"byte_fallback\":false,\"vocab\":[");
+    for (size_t i = 0; i < t->vocab.size; i++) {
         const qpi_token *token = &t->vocab.tokens[i];
         if (!(token->flags & QPI_TOKEN_MODEL)) continue;
         print_score(m->scores[i], number);
-        ok = qpi_put_text(out, i ? ",\n[" : "\n[") && qpi_json_print_string(out, token->text, token->text_size) &&
-             qpi_put_text(out, ",") && qpi_put_text(out, number) && qpi_put_text(out, "]");
+        qpi_put_text(out, comma);
+        qpi_put_text(out, "\n[");
+        qpi_json_print_string(out, token->text, token->text_size);
+        qpi_put_text(out, ",");
+        qpi_put_text(out, number);
+        qpi_put_text(out, "]");
+        comma = ",";
     }
-    return ok && qpi_put_text(out, "]}");
+    qpi_put_text(out, "]}");
 }
 
 const qpi_tokenizer_kind qpi_tokenizer_unigram = {"unigram", "Unigram", build, encode, save, free_model};

@@ -38,11 +38,13 @@ static bool encode(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, s
     return qpi_encode_words(t, w, text, n, first, encode_word);
 }
 
-static bool save(const qp_tokenizer *t, qpi_buffer *out) {
+static void save(const qp_tokenizer *t, qpi_buffer *out) {
     const wordlevel *m = t->model;
-    return qpi_put_text(out, "{\"type\":\"WordLevel\",") && qpi_print_vocab(t, out) &&
-           qpi_put_text(out, ",\"unk_token\":") && qpi_json_print_string(out, m->unknown, strlen(m->unknown)) &&
-           qpi_put_text(out, "}");
+    qpi_put_text(out, "{\"type\":\"WordLevel\",");
+    qpi_print_vocab(t, out);
+    qpi_put_text(out, ",\"unk_token\":");
+    qpi_json_print_string(out, m->unknown, strlen(m->unknown));
+    qpi_put_text(out, "}");
 }
 
 const qpi_tokenizer_kind qpi_tokenizer_wordlevel = {"wordlevel", "WordLevel", build, encode, save, free_model};

@@ -76,15 +76,17 @@ static bool encode(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, s
     return qpi_encode_words(t, w, text, n, first, encode_word);
 }
 
-static bool save(const qp_tokenizer *t, qpi_buffer *out) {
+static void save(const qp_tokenizer *t, qpi_buffer *out) {
     const wordpiece *m = t->model;
     char             number[60];
     snprintf(number, sizeof number, ",\"max_input_chars_per_word\":%" PRId64 ",", m->longest);
-    return qpi_put_text(out, "{\"type\":\"WordPiece\",\"unk_token\":") &&
-           qpi_json_print_string(out, m->unknown, strlen(m->unknown)) &&
-           qpi_put_text(out, ",\"continuing_subword_prefix\":") &&
-           qpi_json_print_string(out, m->prefix, strlen(m->prefix)) && qpi_put_text(out, number) &&
-           qpi_print_vocab(t, out) && qpi_put_text(out, "}");
+    qpi_put_text(out, "{\"type\":\"WordPiece\",\"unk_token\":");
+    qpi_json_print_string(out, m->unknown, strlen(m->unknown));
+    qpi_put_text(out, ",\"continuing_subword_prefix\":");
+    qpi_json_print_string(out, m->prefix, strlen(m->prefix));
+    qpi_put_text(out, number);
+    qpi_print_vocab(t, out);
+    qpi_put_text(out, "}");
 }
 
 const qpi_tokenizer_kind qpi_tokenizer_wordpiece = {"wordpiece", "WordPiece", build, encode, save, free_model};
