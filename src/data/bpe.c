@@ -16,7 +16,6 @@
 
 #define NONE UINT64_MAX
 #define SHORT 48 /* bytes up to which scanning beats the heap */
-#define LONGEST INT32_MAX /* bytes of a word */
 
 typedef struct {
     uint64_t key;   /* a << 32 | b */
@@ -37,6 +36,7 @@ struct qpi_bpe {
     qpi_characters characters;
     char          *prefix, *suffix; /* of characters behind the first, of the last; NULL: none */
     bool           spaced;          /* no pair merges across the beginning of a word that U+2581 marks */
+    size_t         longest;         /* bytes of a word: symbols are numbered in 31 bits */
 };
 
 typedef struct { /* a symbol of a long word */
@@ -108,11 +108,16 @@ bool qpi_bpe_merge(qpi_bpe *m, int32_t a, int32_t b, uint32_t rank, int32_t id, 
 
 #define LONGEST_AFFIX 64 /* bytes of prefix and suffix: bounds what a character may become */
 
-static bool copy(char **to, const char *from) {
-    free(*to);
-    *to = from && *from ? strdup(from) : NULL;
-    return *to || !from || !*from;
+/* Takes a text over; NULL for an empty one. */
+static char *take(char **from) {
+    char *text = *from;
+    *from = NULL;
+    if (!text || *text) return text;
+    free(text);
+    return NULL;
 }
+
+static size_t length(const char *text) { return text ? strlen(text) : 0; }
 
 static bool is_space_mark(const char *p, size_t n) { return n >= 3 && memcmp(p, "\xE2\x96\x81", 3) == 0; }
 
@@ -164,13 +169,15 @@ static bool find_characters(qpi_bpe *m, const qp_tokenizer *t) {
 
 static bool build(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
     qpi_bpe *m = t->model;
-    if (!copy(&m->unknown, o->unknown) || !copy(&m->prefix, o->prefix) || !copy(&m->suffix, o->suffix))
-        return qpi_fail_memory(e, "tokenizer") == QP_OK;
+    m->unknown = take(&o->unknown);
+    m->prefix = take(&o->prefix);
+    m->suffix = take(&o->suffix);
+    m->longest = (INT32_MAX - LONGEST_AFFIX - 1) / (1 + length(m->prefix));
     m->ignore_merges = o->ignore_merges;
     m->fuse_unknown = o->fuse_unknown;
     m->byte_fallback = o->byte_fallback;
     m->unknown_id = m->unknown ? qpi_model_token(t, m->unknown, strlen(m->unknown)) : QPI_NO_TOKEN;
-    if ((m->prefix && strlen(m->prefix) > LONGEST_AFFIX) || (m->suffix && strlen(m->suffix) > LONGEST_AFFIX))
+    if (length(m->prefix) > LONGEST_AFFIX || length(m->suffix) > LONGEST_AFFIX)
         return qpi_fail(e, QP_ERR_UNSUPPORTED, "model: a prefix or suffix of more than %d bytes is not supported",
                         LONGEST_AFFIX) == QP_OK;
     bool all = find_bytes(m, t);
@@ -183,8 +190,9 @@ static bool build(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
     }
     if (m->bytes) return true;
     qpi_json at = qpi_json_root("pre_tokenizer", NULL, e);
-    return qpi_pretokenizer_unfold(&t->pretokenizer, &at) &&
-           (find_characters(m, t) || qpi_fail_memory(e, "tokenizer") == QP_OK);
+    if (!qpi_pretokenizer_unfold(&t->pretokenizer, &at)) return false;
+    if (find_characters(m, t)) return true;
+    return qpi_fail_memory(e, "tokenizer") == QP_OK;
 }
 
 static void free_model(void *model) {
@@ -238,7 +246,7 @@ static size_t with_affixes(const qpi_bpe *m, const uint8_t *text, size_t n, bool
  * that stand for a character come before it. */
 static bool start_characters(const qpi_bpe *m, const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n,
                              size_t *count) {
-    size_t most = n * (1 + (m->prefix ? strlen(m->prefix) : 0)) + LONGEST_AFFIX + 1;
+    size_t most = n * (1 + length(m->prefix)) + LONGEST_AFFIX + 1;
     char   whole[2 * LONGEST_AFFIX + 4];
     bool   waits = false;
     if (!qpi_ids_reserve(w->out, most)) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
@@ -298,14 +306,11 @@ static size_t merge_short(const qpi_bpe *m, int32_t *ids, size_t n) {
     return n;
 }
 
-static bool heap_push(struct qpi_bpe_work *w, uint64_t x) {
-    uint64_t *h = qpi_grown(w->heap, &w->heap_capacity, w->heap_count + 1, sizeof *h);
-    if (!h) return false;
-    w->heap = h;
-    size_t i = w->heap_count++;
+static void heap_push(struct qpi_bpe_work *w, uint64_t x) {
+    uint64_t *h = w->heap;
+    size_t    i = w->heap_count++;
     for (size_t up; i > 0 && h[up = (i - 1) / 2] > x; i = up) h[i] = h[up];
     h[i] = x;
-    return true;
 }
 
 static uint64_t heap_pop(struct qpi_bpe_work *w) {
@@ -321,10 +326,10 @@ static uint64_t heap_pop(struct qpi_bpe_work *w) {
 }
 
 /* Queues the pair that starts at place i, if it merges. */
-static bool offer(const qpi_bpe *m, struct qpi_bpe_work *w, int32_t i) {
-    if (i < 0 || w->symbols[i].next < 0) return true;
+static void offer(const qpi_bpe *m, struct qpi_bpe_work *w, int32_t i) {
+    if (i < 0 || w->symbols[i].next < 0) return;
     uint64_t pair = find(m, w->symbols[i].id, w->symbols[w->symbols[i].next].id);
-    return pair == NONE || heap_push(w, (pair >> 32 << 32) | (uint32_t)i);
+    if (pair != NONE) heap_push(w, (pair >> 32 << 32) | (uint32_t)i);
 }
 
 static bool merge_long(const qpi_bpe *m, struct qpi_bpe_work *w, int32_t *ids, size_t *count) {
@@ -332,10 +337,13 @@ static bool merge_long(const qpi_bpe *m, struct qpi_bpe_work *w, int32_t *ids, s
     symbol *s = qpi_grown(w->symbols, &w->symbol_capacity, n, sizeof *s);
     if (!s) return false;
     w->symbols = s;
+    /* One for each pair, and one more for each merge: it takes one and offers two. */
+    uint64_t *heap = qpi_grown(w->heap, &w->heap_capacity, 2 * n, sizeof *heap);
+    if (!heap) return false;
+    w->heap = heap;
     w->heap_count = 0;
     for (size_t i = 0; i < n; i++) s[i] = (symbol){ids[i], (int32_t)i - 1, i + 1 < n ? (int32_t)i + 1 : -1};
-    for (size_t i = 0; i + 1 < n; i++)
-        if (!offer(m, w, (int32_t)i)) return false;
+    for (size_t i = 0; i + 1 < n; i++) offer(m, w, (int32_t)i);
     while (w->heap_count) {
         uint64_t top = heap_pop(w);
         int32_t  i = (int32_t)(uint32_t)top, j = s[i].next;
@@ -346,7 +354,8 @@ static bool merge_long(const qpi_bpe *m, struct qpi_bpe_work *w, int32_t *ids, s
         s[i].next = s[j].next;
         s[j].id = QPI_NO_TOKEN;
         if (s[i].next >= 0) s[s[i].next].prev = i;
-        if (!offer(m, w, s[i].prev) || !offer(m, w, i)) return false;
+        offer(m, w, s[i].prev);
+        offer(m, w, i);
     }
     *count = 0;
     for (int32_t i = 0; i >= 0; i = s[i].next) ids[(*count)++] = s[i].id;
@@ -359,13 +368,13 @@ static bool merge_long(const qpi_bpe *m, struct qpi_bpe_work *w, int32_t *ids, s
 static bool encode_part(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
     const qpi_bpe *m = t->model;
     size_t         count = 0;
-    if (n > LONGEST)
+    if (n > m->longest)
         return qpi_fail(&w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long", n) == QP_OK;
     if (!(m->bytes ? start_bytes(m, w, text, n, &count) : start_characters(m, t, w, text, n, &count))) return false;
     int32_t *ids = w->out->data + w->out->count;
     if (count <= SHORT)
         count = merge_short(m, ids, count);
-    else if (count > LONGEST || !merge_long(m, w->bpe, ids, &count))
+    else if (!merge_long(m, w->bpe, ids, &count))
         return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
     w->out->count += (int64_t)count;
     return true;
@@ -388,18 +397,7 @@ static size_t part_end(const uint8_t *text, size_t n) {
 static bool encode_parts(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
     for (size_t size; n; text += size, n -= size) {
         size = part_end(text, n);
-        uint64_t        head = 0, tail = 0;
-        qpi_known_word *known = size <= QPI_CACHE_WORD ? qpi_cached(w->cache, text, size, &head, &tail) : NULL;
-        if (known && known->size == size && known->head == head && known->tail == tail) {
-            if (!qpi_put_ids(w, known->ids, known->count)) return false;
-            continue;
-        }
-        int64_t before = w->out->count;
-        if (!encode_part(t, w, text, size)) return false;
-        int64_t count = w->out->count - before;
-        if (!known || count > QPI_CACHE_IDS) continue;
-        *known = (qpi_known_word){.head = head, .tail = tail, .size = (uint8_t)size, .count = (uint8_t)count};
-        if (count) memcpy(known->ids, w->out->data + before, (size_t)count * sizeof *known->ids);
+        if (!qpi_encode_cached(t, w, text, size, encode_part)) return false;
     }
     return true;
 }

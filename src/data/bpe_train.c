@@ -109,9 +109,7 @@ static uint32_t new_entry(trainer *r) {
     if (i != NIL) {
         r->free_entry = r->entries[i].first;
     } else {
-        entry *p = r->entry_count < NIL
-                       ? qpi_grown(r->entries, &r->entry_capacity, r->entry_count + 1, sizeof *p)
-                       : NULL;
+        entry *p = qpi_grown(r->entries, &r->entry_capacity, r->entry_count + 1, sizeof *p);
         if (!p) return NIL;
         r->entries = p;
         i = (uint32_t)r->entry_count++;
@@ -127,9 +125,7 @@ static bool append_place(trainer *r, uint32_t to, uint32_t where) {
     if (i != NIL) {
         r->free_place = r->places[i].next;
     } else {
-        place *p = r->place_count < NIL
-                       ? qpi_grown(r->places, &r->place_capacity, r->place_count + 1, sizeof *p)
-                       : NULL;
+        place *p = qpi_grown(r->places, &r->place_capacity, r->place_count + 1, sizeof *p);
         if (!p) return false;
         r->places = p;
         i = (uint32_t)r->place_count++;
@@ -144,11 +140,9 @@ static bool append_place(trainer *r, uint32_t to, uint32_t where) {
 }
 
 static void free_entry(trainer *r, uint32_t i) {
-    entry *e = &r->entries[i];
-    if (e->last != NIL) {
-        r->places[e->last].next = r->free_place;
-        r->free_place = e->first;
-    }
+    entry *e = &r->entries[i]; /* with a place at least */
+    r->places[e->last].next = r->free_place;
+    r->free_place = e->first;
     e->first = r->free_entry;
     r->free_entry = i;
 }
@@ -187,7 +181,7 @@ static bool pop(trainer *r, queued *top) {
         int64_t count = find_tally(r, top->key)->count;
         if (count == top->count) {
             queued last = r->heap[--r->heap_count];
-            if (r->heap_count) sink(r, 0, last);
+            sink(r, 0, last);
             return true;
         }
         top->count = count;
@@ -198,13 +192,16 @@ static bool pop(trainer *r, queued *top) {
 
 /* ---- Merging -------------------------------------------------------------------------- */
 
-/* by more occurrences of (a, b) in a word; if they are new, it is queued at the end of the
- * step. */
-static bool change(trainer *r, uint32_t a, uint32_t b, int64_t by, uint32_t where) {
+/* As many occurrences of (a, b), which has been counted, fewer. */
+static void less(trainer *r, uint32_t a, uint32_t b, int64_t by) {
+    find_tally(r, (uint64_t)a << 32 | b)->count -= by;
+}
+
+/* As many more in a word; the pair is queued at the end of the step. */
+static bool more(trainer *r, uint32_t a, uint32_t b, int64_t by, uint32_t where) {
     tally *t = tally_of(r, (uint64_t)a << 32 | b);
     if (!t) return false;
     t->count += by;
-    if (by < 0) return true;
     if (t->step != r->step) {
         uint64_t *fresh = qpi_grown(r->fresh, &r->fresh_capacity, r->fresh_count + 1, sizeof *fresh);
         if (!fresh) return out_of_memory(r);
@@ -214,7 +211,8 @@ static bool change(trainer *r, uint32_t a, uint32_t b, int64_t by, uint32_t wher
         t->entry = new_entry(r);
         if (t->entry == NIL) return out_of_memory(r);
     }
-    return append_place(r, t->entry, where) || out_of_memory(r);
+    if (append_place(r, t->entry, where)) return true;
+    return out_of_memory(r);
 }
 
 static bool merge_word(trainer *r, uint32_t where, uint32_t a, uint32_t b, uint32_t id) {
@@ -225,13 +223,16 @@ static bool merge_word(trainer *r, uint32_t where, uint32_t a, uint32_t b, uint3
             s[out] = s[i++];
             continue;
         }
-        if (out > 0 &&
-            !(change(r, s[out - 1], a, -w->count, where) && change(r, s[out - 1], id, w->count, where)))
-            return false;
+        if (out > 0) {
+            less(r, s[out - 1], a, w->count);
+            if (!more(r, s[out - 1], id, w->count, where)) return false;
+        }
         i += 2;
         s[out] = id;
-        if (i < n && !(change(r, b, s[i], -w->count, where) && change(r, id, s[i], w->count, where)))
-            return false;
+        if (i < n) {
+            less(r, b, s[i], w->count);
+            if (!more(r, id, s[i], w->count, where)) return false;
+        }
     }
     w->size = out;
     return true;
@@ -256,7 +257,9 @@ static int32_t joined(trainer *r, uint32_t a, uint32_t b) {
     qpi_vocab       *v = &r->t->vocab;
     const qpi_token *x = &v->tokens[a], *y = &v->tokens[b];
     r->text.count = 0;
-    if (!qpi_buffer_put(&r->text, x->text, x->text_size) || !qpi_buffer_put(&r->text, y->text, y->text_size)) {
+    qpi_buffer_put(&r->text, x->text, x->text_size);
+    qpi_buffer_put(&r->text, y->text, y->text_size);
+    if (r->text.failed) {
         out_of_memory(r);
         return QPI_NO_TOKEN;
     }
@@ -289,8 +292,8 @@ static bool merge_all(trainer *r) {
 
 static bool add_token(trainer *r, const char *text, size_t n, uint32_t flags) {
     qpi_vocab *v = &r->t->vocab;
-    return qpi_vocab_find(v, text, n) != QPI_NO_TOKEN ||
-           qpi_vocab_add(v, "tokenizer", text, n, (int64_t)v->size, flags, r->error);
+    if (qpi_vocab_find(v, text, n) != QPI_NO_TOKEN) return true;
+    return qpi_vocab_add(v, "tokenizer", text, n, (int64_t)v->size, flags, r->error);
 }
 
 /* Special tokens first, then the byte-level alphabet by code point. */
@@ -301,8 +304,8 @@ static bool start_vocab(trainer *r, const qp_bpe_options *o) {
     for (int i = 0; i < count; i++) {
         size_t n = strlen(special[i]);
         if (n == 0 || n > QPI_ADDED_LONGEST || !qpi_utf8_text(special[i]))
-            return qpi_fail(r->error, QP_ERR_ARGUMENT, "special token %d: expected 1 to 1024 bytes of UTF-8",
-                            i) == QP_OK;
+            return qpi_fail(r->error, QP_ERR_ARGUMENT, "special token %d: expected 1 to %d bytes of UTF-8", i,
+                            QPI_ADDED_LONGEST) == QP_OK;
         if (!add_token(r, special[i], n, QPI_TOKEN_MODEL)) return false;
     }
     for (uint32_t code = 0; code <= 0x143; code++) {
@@ -329,6 +332,9 @@ static bool start_words(trainer *r) {
             (uint32_t)qpi_vocab_find(&r->t->vocab, text, qpi_utf8_encode(qpi_byte_to_code((uint8_t)i), text));
     }
     for (size_t i = 0; i < r->words.count; i++) total += r->words.items[i].size;
+    /* Places and entries are numbered in 32 bits: one for each pair, two for each merge, which ends a symbol. */
+    if (total > NIL / 3) /* cannot: gigabytes of different words */
+        return qpi_fail(r->error, QP_ERR_UNSUPPORTED, "tokenizer: the words are too many") == QP_OK;
     r->symbols = malloc((total + 1) * sizeof *r->symbols);
     r->items = malloc((r->words.count + 1) * sizeof *r->items);
     if (!r->symbols || !r->items) return out_of_memory(r);
@@ -339,7 +345,7 @@ static bool start_words(trainer *r) {
         r->items[i] = (word){at, w->size, w->count};
         for (uint32_t k = 0; k < w->size; k++) r->symbols[at + k] = byte_id[w->text[k]];
         for (uint32_t k = 0; k + 1 < w->size; k++)
-            if (!change(r, r->symbols[at + k], r->symbols[at + k + 1], w->count, (uint32_t)i)) return false;
+            if (!more(r, r->symbols[at + k], r->symbols[at + k + 1], w->count, (uint32_t)i)) return false;
         at += w->size;
     }
     qpi_words_free(&r->words);
@@ -363,9 +369,10 @@ static bool start_pattern(trainer *r, const char *pattern) {
     static const char head[] =
         "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":";
     static const char tail[] = "},\"behavior\":\"Isolated\",\"invert\":false}," BYTE_LEVEL "false}]}";
-    bool              ok = qpi_put_text(&r->text, head) && qpi_json_print_string(&r->text, pattern, strlen(pattern)) &&
-              qpi_buffer_put(&r->text, tail, sizeof tail); /* with the final 0 */
-    return ok ? set_part(r, QPI_PART_PRETOKENIZER, r->text.data) : out_of_memory(r);
+    qpi_put_text(&r->text, head);
+    qpi_json_print_string(&r->text, pattern, strlen(pattern));
+    qpi_buffer_put(&r->text, tail, sizeof tail); /* with the final 0 */
+    return r->text.failed ? out_of_memory(r) : set_part(r, QPI_PART_PRETOKENIZER, r->text.data);
 }
 
 /* ---- Public --------------------------------------------------------------------------- */

@@ -350,7 +350,7 @@ qp_status qp_chat_render(qp_ctx *ctx, const qp_chat_template *t, const char *mes
 qp_status qp_chat_encode(qp_ctx *ctx, const qp_tokenizer *t, const qp_rendered *r, qp_ids *out) {
     qpi_error      e = {0};
     const uint8_t *text = (const uint8_t *)(r->text.data ? r->text.data : "");
-    qpi_foreign    foreign = {text, r->text.count, r->foreign, r->foreign_count};
+    qpi_foreign    foreign = {text, r->foreign, r->foreign_count};
     qpi_pieces     pieces = {.foreign = &foreign};
     bool           ok = qpi_pieces_add(t, &pieces, text, r->text.count, false, &e) &&
               qpi_pieces_encode(t, &ctx->exec, &pieces, false, out, &e);

@@ -86,7 +86,7 @@ static double scaled(uint64_t value, int64_t exponent) {
 
 double qpi_decimal(const char *text, size_t n) {
     const char *p = text, *end = text + n;
-    bool        negative = p < end && *p == '-';
+    bool        negative = *p == '-';
     uint64_t    value = 0;
     int64_t     exponent = 0, places = 0;
     p = digits(p + negative, end, &value, &places);
@@ -97,10 +97,10 @@ double qpi_decimal(const char *text, size_t n) {
         exponent -= places;
         while (is_digit(p, end)) p++;
     }
-    if (p < end && (*p | 0x20) == 'e') {
-        bool     down = ++p < end && *p == '-';
+    if (p < end) { /* e, perhaps a sign, and digits */
+        bool     down = *++p == '-';
         uint64_t power = 0;
-        p = digits(p + (p < end && (*p == '-' || *p == '+')), end, &power, &places);
+        digits(p + (down || *p == '+'), end, &power, &places);
         if (power > INT32_MAX) power = INT32_MAX;
         exponent += down ? -(int64_t)power : (int64_t)power;
     }

@@ -72,9 +72,11 @@ static json_t *describe(const qp_data *d) {
 const char *qp_data_state(qp_data *d) {
     json_t *o = describe(d);
     d->state.count = 0;
-    bool ok = o && qpi_json_print(&d->state, o, 0) && qpi_buffer_put(&d->state, "", 1);
+    bool ok = o && qpi_json_print(&d->state, o, 0);
+    qpi_buffer_put(&d->state, "", 1);
     json_decref(o);
-    if (ok) return d->state.data;
+    if (ok && !d->state.failed) return d->state.data;
+    qpi_buffer_free(&d->state);
     qp_fail(d->ctx, QP_ERR_MEMORY, "data: out of memory");
     return NULL;
 }

@@ -87,13 +87,17 @@ static bool lay_out(qp_data *d, size_t *slot_bytes) {
     return true;
 }
 
+static void close_source(const qp_source *type, void *source) {
+    if (type->close) type->close(source);
+}
+
 qp_data *qpi_data_new(qp_ctx *ctx, const qp_source *type, void *source, const qp_data_options *options,
                       qpi_error *e) {
     qp_data *d = calloc(1, sizeof *d);
     size_t   bytes;
     if (!d) {
         qpi_fail_memory(e, "data");
-        if (type->close) type->close(source);
+        close_source(type, source);
         return NULL;
     }
     *d = (qp_data){.ctx = ctx, .type = type, .source = source, .options = *options};
@@ -112,7 +116,7 @@ void qpi_data_free(void *data) {
     if (!d) return;
     qpi_data_free(d->validation);
     qpi_queue_close(d->queue);
-    if (d->type->close) d->type->close(d->source);
+    close_source(d->type, d->source);
     qpi_buffer_free(&d->state);
     free(d);
 }

@@ -33,12 +33,12 @@ static void put_replaced(qpi_buffer *out, const char *text, size_t n, const char
 
 APPLY(apply_byte_level) {
     UNUSED;
-    size_t   before = out->count;
-    uint32_t code;
+    size_t before = out->count;
     if (!qpi_buffer_reserve(out, token.size)) return;
     for (size_t at = 0, step; at < token.size; at += step) {
+        uint32_t code = UINT32_MAX; /* what is not UTF-8 stands for no byte */
         step = qpi_utf8_decode(token.text + at, token.size - at, &code);
-        int byte = step ? qpi_code_to_byte(code) : -1;
+        int byte = qpi_code_to_byte(code);
         if (byte < 0) { /* a token that is no such text stands for itself */
             out->count = before;
             qpi_buffer_put(out, token.text, token.size);

@@ -33,24 +33,23 @@ static bool add(batch *b, qpi_span text) {
     if (!copy) return qpi_fail_memory(b->error, b->name) == QP_OK;
     items[b->count++] = (qpi_document){(const uint8_t *)copy, text.size};
     b->bytes += text.size;
-    return b->bytes < BATCH_BYTES || flush(b);
+    if (b->bytes < BATCH_BYTES) return true;
+    return flush(b);
 }
 
 static bool read_line(batch *b, qpi_stream *s) {
     qpi_span key, text = {0};
-    bool     seen = false, ok = true;
+    bool     seen = false;
     if (!qpi_stream_open(s, '{')) return false;
     while (qpi_stream_key(s, &key)) {
         bool wanted = qpi_span_is(key, b->field);
         if (wanted && seen) return qpi_stream_fail(s, s->at, "\"%s\" twice", b->field);
-        if (!wanted && !qpi_stream_skip(s, NULL)) return false;
-        if (!wanted) continue;
-        seen = true;
-        if (!qpi_stream_string(s, &text)) return false;
-        ok = ok && add(b, text);
+        seen |= wanted;
+        if (!(wanted ? qpi_stream_string(s, &text) && add(b, text) : qpi_stream_skip(s, NULL))) return false;
     }
-    if (s->failed || !ok || !qpi_stream_end(s)) return false;
-    return seen || qpi_stream_fail(s, 0, "expected a string under \"%s\"", b->field);
+    if (s->failed || !qpi_stream_end(s)) return false;
+    if (seen) return true;
+    return qpi_stream_fail(s, 0, "expected a string under \"%s\"", b->field);
 }
 
 static bool is_blank(const char *p, size_t n) {

@@ -54,8 +54,8 @@ typedef bool visit_fn(void *arg, const uint8_t *text, size_t n, int32_t id);
 
 typedef struct {
     const uint8_t *text;
-    size_t         n, done;          /* what is before done has been visited */
-    size_t         blank, blank_end; /* a stretch that is known to be white space */
+    size_t         n, done;   /* what is before done has been visited */
+    size_t         blank_end; /* where white space ends that the last token stripped */
 } search;
 
 /* Widens [begin, end) as the token's flags say; false if it does not count here. */
@@ -66,19 +66,15 @@ static bool settle(const qpi_added *a, search *s, size_t *begin, size_t *end) {
     if (a->strip_left)
         *begin = *begin > s->done ? *begin - qpi_spaces_at_end(text + s->done, *begin - s->done) : s->done;
     if (a->strip_right) {
-        if (*end < s->blank || *end >= s->blank_end) {
-            s->blank = *end;
-            s->blank_end = *end + qpi_spaces_at_start(text + *end, s->n - *end);
-        }
+        if (*end >= s->blank_end) s->blank_end = *end + qpi_spaces_at_start(text + *end, s->n - *end);
         *end = s->blank_end;
     }
     return true;
 }
 
-/* Does [begin, end) of a text touch what strangers wrote? Text that is not the original's (normalised)
- * touches nothing. */
+/* Does [begin, end) of a text touch what strangers wrote? */
 static bool is_foreign(const qpi_foreign *f, const uint8_t *begin, const uint8_t *end) {
-    if (!f || begin < f->text || end > f->text + f->size) return false;
+    if (!f) return false;
     size_t low = 0, high = f->count, from = (size_t)(begin - f->text), to = (size_t)(end - f->text);
     while (low < high) { /* the first span that ends behind `from` */
         size_t middle = low + (high - low) / 2;
@@ -316,9 +312,9 @@ static bool encode_items(qp_ctx *ctx, const qp_tokenizer *t, const qpi_around *i
         if (!types && i + 1 < items->count) continue; /* all at once */
         ok = ok && qpi_pieces_encode(t, &ctx->exec, &pieces, options.literal, out, e);
         if (!ok || !types) continue;
-        if (!qpi_ids_reserve(types, (size_t)(out->count - types->count)))
-            ok = qpi_fail_memory(e, "tokenizer") == QP_OK;
-        while (ok && types->count < out->count) types->data[types->count++] = item->type;
+        ok = qpi_ids_reserve(types, (size_t)(out->count - types->count));
+        if (!ok) qpi_fail_memory(e, "tokenizer");
+        else while (types->count < out->count) types->data[types->count++] = item->type;
     }
     if (ok && pieces.count) ok = qpi_pieces_encode(t, &ctx->exec, &pieces, options.literal, out, e);
     qpi_pieces_free(&pieces);

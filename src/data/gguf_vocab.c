@@ -85,12 +85,12 @@ static bool read_merges(reading *r) {
     if (!(r->m.t->model = qpi_bpe_new(r->m.error))) return false;
     for (; qpi_gguf_text(&texts, &text, &n); rank++) {
         const char *space = n > 1 ? memchr(text + 1, ' ', n - 1) : NULL;
-        size_t      cut = space ? (size_t)(space - text) : 0;
+        size_t      cut = space ? (size_t)(space - text) : n, rest = space ? n - cut - 1 : 0;
         r->m.json.count = 0;
         qpi_buffer_put(&r->m.json, text, cut);
-        qpi_buffer_put(&r->m.json, text + cut + 1, cut ? n - cut - 1 : 0);
+        qpi_buffer_put(&r->m.json, text + n - rest, rest);
         if (r->m.json.failed) return out_of_memory(r);
-        int32_t a = qpi_vocab_find(v, text, cut), b = cut ? qpi_vocab_find(v, space + 1, n - cut - 1) : QPI_NO_TOKEN;
+        int32_t a = qpi_vocab_find(v, text, cut), b = qpi_vocab_find(v, text + n - rest, rest);
         int32_t id = qpi_vocab_find(v, r->m.json.data, r->m.json.count);
         if (a < 0 || b < 0 || id < 0)
             return qpi_fail(r->m.error, QP_ERR_FORMAT,
@@ -244,8 +244,8 @@ static bool bert(reading *r) {
     const qpi_token *token = qpi_vocab_at(&r->m.t->vocab, unknown);
     r->m.options.unknown = token ? strndup(token->text, token->text_size) : strdup("[UNK]");
     r->m.begin = begin;
-    return (r->m.options.unknown || qpi_fail_memory(r->m.error, r->m.name) == QP_OK) &&
-           qpi_made_part(&r->m, QPI_PART_NORMALIZER,
+    if (!r->m.options.unknown) return out_of_memory(r);
+    return qpi_made_part(&r->m, QPI_PART_NORMALIZER,
                          "{\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,\"strip_accents\":",
                          accents ? "true" : "false", ",\"lowercase\":", lower ? "true}" : "false}", NULL) &&
            qpi_made_part(&r->m, QPI_PART_PRETOKENIZER, "{\"type\":\"BertPreTokenizer\"}", NULL) &&

@@ -33,25 +33,34 @@ typedef struct {
     qpi_encode_word_fn *encode_word;
 } job;
 
-static bool encode_word(void *arg, const uint8_t *text, size_t n) {
-    const job *j = arg;
-    uint64_t   head, tail;
-    if (n > QPI_CACHE_WORD) return j->encode_word(j->t, j->w, text, n);
-    qpi_known_word *known = qpi_cached(j->w->cache, text, n, &head, &tail);
-    if (known->size == n && known->head == head && known->tail == tail) {
-        qp_ids *out = j->w->out;
-        if (out->capacity - out->count < QPI_CACHE_IDS) return qpi_put_ids(j->w, known->ids, known->count);
+static inline bool encode_cached(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n,
+                                 qpi_encode_word_fn *one) {
+    uint64_t head, tail;
+    qp_ids  *out = w->out;
+    if (n > QPI_CACHE_WORD) return one(t, w, text, n);
+    qpi_known_word *known = qpi_cached(w->cache, text, n, &head, &tail);
+    if (known->size == n && !((known->head ^ head) | (known->tail ^ tail))) {
+        if (out->capacity - out->count < QPI_CACHE_IDS) return qpi_put_ids(w, known->ids, known->count);
         memcpy(out->data + out->count, known->ids, sizeof known->ids); /* the room is there; fewer may count */
         out->count += known->count;
         return true;
     }
-    int64_t before = j->w->out->count;
-    if (!j->encode_word(j->t, j->w, text, n)) return false;
-    int64_t count = j->w->out->count - before;
+    int64_t before = out->count;
+    if (!one(t, w, text, n)) return false;
+    int64_t count = out->count - before;
     if (count > QPI_CACHE_IDS) return true;
     *known = (qpi_known_word){.head = head, .tail = tail, .size = (uint8_t)n, .count = (uint8_t)count};
-    if (count) memcpy(known->ids, j->w->out->data + before, (size_t)count * sizeof *known->ids);
+    if (count) memcpy(known->ids, out->data + before, (size_t)count * sizeof *known->ids);
     return true;
+}
+
+bool qpi_encode_cached(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, qpi_encode_word_fn *one) {
+    return encode_cached(t, w, text, n, one);
+}
+
+static bool encode_word(void *arg, const uint8_t *text, size_t n) {
+    const job *j = arg;
+    return encode_cached(j->t, j->w, text, n, j->encode_word);
 }
 
 bool qpi_encode_words(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, bool first,
@@ -91,7 +100,7 @@ bool qpi_model_trie(const qp_tokenizer *t, qpi_trie *trie, size_t longest, qpi_e
                           longest) == QP_OK;
         texts[count++] = (qpi_trie_text){token->text, token->text_size, (int32_t)i};
     }
-    ok = ok && (qpi_trie_make(trie, texts, count) || qpi_fail_memory(e, "tokenizer") == QP_OK);
+    if (ok && !qpi_trie_make(trie, texts, count)) ok = qpi_fail_memory(e, "tokenizer") == QP_OK;
     free(texts);
     return ok;
 }

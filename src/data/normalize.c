@@ -31,7 +31,7 @@ static bool make_room(const qpi_normalizer *z, qpi_normal_state *s) {
 bool qpi_normalize(const qpi_normalizer *z, qpi_normal_state *s, const uint8_t **text, size_t *n, bool *first) {
     if (!z->count) return true;
     if (!make_room(z, s)) return false;
-    size_t most = *n < SIZE_MAX / (2 * MOST_GROWTH) ? *n * MOST_GROWTH + FREE_GROWTH : SIZE_MAX;
+    size_t most = *n + FREE_GROWTH / MOST_GROWTH; /* in units of MOST_GROWTH bytes */
     bool   ascii = qpi_is_ascii(*text, *n);
     for (size_t i = 0, turn = 0; i < z->count && *n; i++) {
         const qpi_normal_step *step = &z->steps[i];
@@ -42,7 +42,7 @@ bool qpi_normalize(const qpi_normalizer *z, qpi_normal_state *s, const uint8_t *
         step->type->apply(step, s, i, *text, *n, out, &lead);
         if (out->failed) qpi_fail_memory(s->error, "tokenizer");
         if (s->error->code) return false;
-        if (out->count > most)
+        if (out->count / MOST_GROWTH > most)
             return qpi_fail(s->error, QP_ERR_UNSUPPORTED,
                             "tokenizer: its normalizer makes a text of %zu bytes out of %zu", out->count, *n) ==
                    QP_OK;

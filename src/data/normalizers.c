@@ -102,12 +102,23 @@ APPLY(apply_strip_accents) {
     map_codes(text, n, out, lead, without_mark);
 }
 
-static mapped nmt(uint32_t c) {
-    if ((c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F) return gone;
-    if (c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 || (c >= 0x200B && c <= 0x200F) || c == 0x2028 ||
-        c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD)
-        return one(' ');
-    return one(c);
+typedef struct {
+    uint32_t first, last;
+} block;
+
+static bool is_within(uint32_t code, const block *blocks, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (code >= blocks[i].first && code <= blocks[i].last) return true;
+    return false;
+}
+#define WITHIN(code, blocks) is_within(code, blocks, sizeof blocks / sizeof *blocks)
+
+static mapped nmt(uint32_t code) {
+    static const block control[] = {{1, 8}, {0xB, 0xB}, {0xE, 0x1F}, {0x7F, 0x7F}, {0x8F, 0x8F}, {0x9F, 0x9F}};
+    static const block blank[] = {{0x9, 0xA},       {0xC, 0xD},       {0x1680, 0x1680}, {0x200B, 0x200F},
+                                  {0x2028, 0x2029}, {0x2581, 0x2581}, {0xFEFF, 0xFEFF}, {0xFFFD, 0xFFFD}};
+    if (WITHIN(code, control)) return gone;
+    return one(WITHIN(code, blank) ? ' ' : code);
 }
 APPLY(apply_nmt) {
     UNUSED;
@@ -127,10 +138,10 @@ static bool read_bert(qpi_normal_step *s, const qpi_json *at) {
 }
 
 /* The blocks that it puts spaces around. */
-static bool is_chinese(uint32_t c) {
-    return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) ||
-           (c >= 0x2A700 && c <= 0x2B73F) || (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
-           (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+static bool is_chinese(uint32_t code) {
+    static const block blocks[] = {{0x4E00, 0x9FFF},   {0x3400, 0x4DBF},   {0x20000, 0x2A6DF}, {0x2A700, 0x2B81F},
+                                   {0x2B920, 0x2CEAF}, {0xF900, 0xFAFF},   {0x2F800, 0x2FA1F}};
+    return WITHIN(code, blocks);
 }
 
 /* Drops control characters, makes white space spaces, sets Chinese characters apart. */

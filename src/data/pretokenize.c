@@ -39,7 +39,7 @@ bool qpi_put_piece(qpi_pieces_of *p, place begin, place end, bool match) {
     case QPI_REMOVED: return match || qpi_pass_on(p->j, p->stage, p->s, begin, end);
     case QPI_CONTIGUOUS: joins = match == was; break;
     case QPI_WITH_BEFORE: joins = match && !was; break;
-    case QPI_WITH_NEXT: joins = !match && was; break;
+    default: joins = !match && was; /* QPI_WITH_NEXT */
     }
     if (p->waits && joins) {
         p->end = end;
@@ -82,17 +82,19 @@ bool qpi_split_by_pattern(const qpi_splitting *j, int stage, qpi_stretch s) {
         if (!qpi_put_piece(&pieces, s.text + begin, s.text + end, true)) return false;
         done = end;
     }
-    return found == 0 && (done == n || qpi_put_piece(&pieces, s.text + done, s.end, false)) &&
-           qpi_end_pieces(&pieces);
+    if (found < 0 || (done < n && !qpi_put_piece(&pieces, s.text + done, s.end, false))) return false;
+    return qpi_end_pieces(&pieces);
 }
 
+/* With a space before a text that does not start with one. */
 bool qpi_split_byte_level(const qpi_splitting *j, int stage, qpi_stretch s) {
     const qpi_split *split = &j->p->stages[stage];
-    if (split->prefix_space && *s.text != ' ') {
+    if (*s.text != ' ') {
         qpi_buffer *b = &j->state->texts[stage];
         b->count = 0;
-        if (!qpi_buffer_put(b, " ", 1) || !qpi_buffer_put(b, s.text, (size_t)(s.end - s.text)))
-            return out_of_memory(j);
+        qpi_buffer_put(b, " ", 1);
+        qpi_buffer_put(b, s.text, (size_t)(s.end - s.text));
+        if (b->failed) return out_of_memory(j);
         s = (qpi_stretch){(place)b->data, (place)b->data + b->count, s.first};
     }
     return split->next ? qpi_split_by_next(j, stage, s) : qpi_pass_on(j, stage, s, s.text, s.end);

@@ -85,7 +85,7 @@ static bool read_byte_level(qpi_split *s, const qpi_json *at) {
     s->cut = QPI_CUT_PASSES;
     if (regex) qpi_split_known(qpi_pattern_named("gpt2"), s);
     if (s->prefix_space) s->cut = QPI_CUT_NEVER;
-    if (s->prefix_space || !regex) s->split = qpi_split_byte_level;
+    if (s->prefix_space) s->split = qpi_split_byte_level; /* otherwise, and without a pattern, it is no stage */
     return true;
 }
 
@@ -247,27 +247,25 @@ static bool read_delimiter(qpi_split *s, const qpi_json *at) {
 /* ---- Metaspace ------------------------------------------------------------------------------ */
 
 /* The text with marks for spaces, and one in front as asked for. */
-static bool put_marks(const qpi_split *split, qpi_stretch s, qpi_buffer *b) {
+static void put_marks(const qpi_split *split, qpi_stretch s, qpi_buffer *b) {
     size_t n = (size_t)(s.end - s.text);
     bool   starts = *s.text == ' ' || (n >= split->mark_size && !memcmp(s.text, split->mark, split->mark_size));
     b->count = 0;
-    if (!starts && (split->prepend == QPI_ALWAYS || (split->prepend == QPI_FIRST && s.first)) &&
-        !qpi_buffer_put(b, split->mark, split->mark_size))
-        return false;
+    if (!starts && (split->prepend == QPI_ALWAYS || (split->prepend == QPI_FIRST && s.first)))
+        qpi_buffer_put(b, split->mark, split->mark_size);
     for (place p = s.text, q; p < s.end; p = q) {
         q = memchr(p, ' ', (size_t)(s.end - p));
         if (!q) q = s.end;
-        if (!qpi_buffer_put(b, p, (size_t)(q - p))) return false;
-        for (; q < s.end && *q == ' '; q++)
-            if (!qpi_buffer_put(b, split->mark, split->mark_size)) return false;
+        qpi_buffer_put(b, p, (size_t)(q - p));
+        for (; q < s.end && *q == ' '; q++) qpi_buffer_put(b, split->mark, split->mark_size);
     }
-    return true;
 }
 
 static bool split_metaspace(const qpi_splitting *j, int stage, qpi_stretch s) {
     const qpi_split *split = &j->p->stages[stage];
     qpi_buffer      *b = &j->state->texts[stage];
-    if (!put_marks(split, s, b)) return out_of_memory(j);
+    put_marks(split, s, b);
+    if (b->failed) return out_of_memory(j);
     s = (qpi_stretch){(place)b->data, (place)b->data + b->count, s.first};
     if (!split->cuts) return qpi_pass_on(j, stage, s, s.text, s.end);
     for (place p = s.text, q; p < s.end; p = q) {

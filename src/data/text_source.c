@@ -177,7 +177,7 @@ static uint64_t fingerprint(void *source) {
 
 static bool file(void *source, int index, qp_data_file *out) {
     const store *s = ((const text *)source)->store;
-    if (index < 0 || index >= s->file_count) return false;
+    if (index >= s->file_count) return false;
     *out = s->files[index];
     return true;
 }
@@ -232,11 +232,12 @@ static qp_data *open_part(qp_ctx *ctx, store *s, size_t begin, size_t end, const
     return qpi_data_new(ctx, &qpi_text_source, x, o, e);
 }
 
-/* Where the validation part begins: behind the end of a document if there are several. */
+/* Where the validation part begins: behind the end of a document if there are several. The share is below 1, so
+ * something comes before. */
 static size_t split_at(const store *s, double share, int32_t end_id) {
     size_t at = s->count - (size_t)((double)s->count * share);
-    for (size_t i = at; end_id >= 0 && i < s->count; i++)
-        if (i > 0 && id_at(s, i - 1) == end_id) return i;
+    for (size_t i = at; i < s->count; i++)
+        if (id_at(s, i - 1) == end_id) return i;
     return at;
 }
 

@@ -108,6 +108,8 @@ void         qpi_encoder_free(qpi_encoder *w);
 typedef bool qpi_encode_word_fn(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n);
 bool         qpi_encode_words(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, bool first,
                               qpi_encode_word_fn *encode_word);
+bool         qpi_encode_cached(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n,
+                               qpi_encode_word_fn *one); /* one word, or a part of one */
 bool         qpi_put_ids(qpi_encoder *w, const int32_t *ids, size_t n);
 /* The token of the model itself with a text; QPI_NO_TOKEN: none. */
 int32_t qpi_model_token(const qp_tokenizer *t, const char *text, size_t n);
@@ -131,7 +133,6 @@ typedef struct {
 /* What of a text comes from strangers: special tokens there, or partly there, are ordinary text. */
 typedef struct {
     const uint8_t *text;
-    size_t         size;
     const qp_span *spans; /* in order */
     size_t         count;
 } qpi_foreign;

@@ -62,7 +62,7 @@ static bool read_scored(loading *l, int64_t id) {
     if (!qpi_stream_open(s, '[') || !qpi_stream_item(s) || !qpi_stream_string(s, &text) ||
         !qpi_vocab_add(&l->t->vocab, s->name, text.data, text.size, id, QPI_TOKEN_MODEL | QPI_TOKEN_AGAIN, l->error) ||
         !qpi_stream_item(s))
-        return s->failed || l->error->code ? false : qpi_stream_fail(s, start, "expected a token and its score");
+        return qpi_stream_fail(s, start, "expected a token and its score");
     bool number = qpi_stream_peek(s) == '0';
     if (!qpi_stream_skip(s, &raw)) return false;
     scores[id] = number ? qpi_decimal(raw.data, raw.size) : INFINITY;
@@ -100,19 +100,19 @@ static bool read_pair(loading *l, size_t *cut) {
         if (!first || first + 1 == text.size || memchr(space + 1, ' ', text.size - first - 1))
             return qpi_stream_fail(s, start, "expected a merge of two tokens with a space between them");
         *cut = first;
-        return (qpi_buffer_put(&l->pair, text.data, first) &&
-                qpi_buffer_put(&l->pair, space + 1, text.size - first - 1)) ||
-               out_of_memory(l);
+        qpi_buffer_put(&l->pair, text.data, first);
+        qpi_buffer_put(&l->pair, space + 1, text.size - first - 1);
+        return true;
     }
     if (!qpi_stream_open(s, '[')) return false;
     int count = 0;
     while (qpi_stream_item(s)) {
         if (!qpi_stream_string(s, &text)) return false;
         if (count++ == 1) *cut = l->pair.count;
-        if (!qpi_buffer_put(&l->pair, text.data, text.size)) return out_of_memory(l);
+        qpi_buffer_put(&l->pair, text.data, text.size);
     }
-    if (s->failed) return false;
-    return count == 2 || qpi_stream_fail(s, start, "expected a merge of two tokens, found %d", count);
+    if (s->failed || count == 2) return !s->failed;
+    return qpi_stream_fail(s, start, "expected a merge of two tokens, found %d", count);
 }
 
 static bool is_version_line(const loading *l) {
@@ -125,8 +125,7 @@ static int32_t in_model(const loading *l, const char *text, size_t n) { return q
 /* The token that the pair at hand becomes: as a rule the one after the last merge's. */
 static int32_t united(const loading *l, int32_t last) {
     const qpi_token *next = qpi_vocab_at(&l->t->vocab, (int64_t)last + 1);
-    if (next && (next->flags & QPI_TOKEN_MODEL) && next->text_size == l->pair.count &&
-        memcmp(next->text, l->pair.data, l->pair.count) == 0)
+    if (next && next->text_size == l->pair.count && memcmp(next->text, l->pair.data, l->pair.count) == 0)
         return last + 1;
     return in_model(l, l->pair.data, l->pair.count);
 }
@@ -145,11 +144,12 @@ static bool read_merges(loading *l) {
     int32_t     id = QPI_NO_TOKEN;
     l->merges_read = true;
     l->prefix_size = l->options.prefix ? strlen(l->options.prefix) : 0;
-    if (!l->t->model && !(l->t->model = qpi_bpe_new(l->error))) return false;
+    if (!(l->t->model = qpi_bpe_new(l->error))) return false;
     if (!qpi_stream_open(s, '[')) return false;
     while (qpi_stream_item(s)) {
         size_t cut = 0, start = s->at;
         if (!read_pair(l, &cut)) return false;
+        if (l->pair.failed) return out_of_memory(l);
         int32_t a = in_model(l, l->pair.data, cut), b = in_model(l, l->pair.data + cut, l->pair.count - cut);
         if (l->prefix_size && b >= 0 && !take_prefix(l, cut))
             return qpi_stream_fail(s, start, "merge %zu: its second token is shorter than the prefix", l->merges);
@@ -188,7 +188,8 @@ static bool read_type(loading *l, const char *key, qpi_span raw) {
 
 static bool read_dropout(loading *l, const char *key, qpi_span raw) {
     bool zero = raw.data[0] == '0' && qpi_decimal(raw.data, raw.size) == 0;
-    return zero || qpi_span_is(raw, "null") || unsupported(l, key, raw);
+    if (zero || qpi_span_is(raw, "null")) return true;
+    return unsupported(l, key, raw);
 }
 
 static bool wrong(loading *l, const char *key, const char *wanted, qpi_span raw) {
@@ -214,7 +215,8 @@ static bool read_text(loading *l, const char *key, qpi_span raw, char **to) {
 
 static bool read_flag(loading *l, const char *key, qpi_span raw, bool *to) {
     *to = qpi_span_is(raw, "true");
-    return *to || qpi_span_is(raw, "false") || qpi_span_is(raw, "null") || wrong(l, key, "true or false", raw);
+    if (*to || qpi_span_is(raw, "false") || qpi_span_is(raw, "null")) return true;
+    return wrong(l, key, "true or false", raw);
 }
 
 static bool read_count(loading *l, const char *key, qpi_span raw, int64_t *to) {
@@ -337,7 +339,8 @@ static bool read_document(loading *l) {
         if (!qpi_stream_skip(s, &l->raw[p])) return false;
     }
     if (s->failed || !qpi_stream_end(s)) return false;
-    return l->has_model || qpi_stream_fail(s, s->at, "expected a model in the file");
+    if (l->has_model) return true;
+    return qpi_stream_fail(s, s->at, "expected a model in the file");
 }
 
 static void free_options(qpi_model_options *o) {
@@ -372,10 +375,11 @@ qp_tokenizer *qpi_tokenizer_parse(const char *name, const void *data, size_t siz
 static qp_tokenizer *load_file(const char *path, qpi_error *e) {
     if (qpi_path_is_gguf(path)) return qpi_tokenizer_gguf(path, e);
     qpi_bytes    *bytes = qpi_bytes_open(path, QPI_READ, e);
-    qp_tokenizer *t = NULL;
-    if (bytes && bytes->size && bytes->data[0] == (1 << 3 | 2) && bytes->size > 1 && bytes->data[1] != '{')
+    qp_tokenizer *t;
+    if (!bytes) return NULL;
+    if (bytes->size > 1 && bytes->data[0] == (1 << 3 | 2) && bytes->data[1] != '{')
         t = qpi_tokenizer_sentencepiece(bytes->path, bytes->data, (size_t)bytes->size, e);
-    else if (bytes)
+    else
         t = qpi_tokenizer_parse(bytes->path, bytes->data, (size_t)bytes->size, e);
     qpi_bytes_release(bytes);
     return t;
@@ -383,16 +387,11 @@ static qp_tokenizer *load_file(const char *path, qpi_error *e) {
 
 qp_tokenizer *qpi_tokenizer_load(const char *path, qpi_error *e) {
     if (!qpi_path_is_folder(path)) return load_file(path, e);
-    char *inside = qpi_path_join(path, "tokenizer.json", e), *other = NULL;
-    if (inside && !qpi_path_exists(inside) && (other = qpi_path_join(path, "tokenizer.model", e)) &&
-        qpi_path_exists(other)) {
-        char *swap = inside;
-        inside = other;
-        other = swap;
-    }
-    qp_tokenizer *t = inside && !e->code ? load_file(inside, e) : NULL;
-    free(inside);
-    free(other);
+    char         *json = qpi_path_join(path, "tokenizer.json", e), *pieces = qpi_path_join(path, "tokenizer.model", e);
+    qp_tokenizer *t = NULL;
+    if (!e->code) t = load_file(!qpi_path_exists(json) && qpi_path_exists(pieces) ? pieces : json, e);
+    free(json);
+    free(pieces);
     if (!t || qpi_tokenizer_configure(t, path, e)) return t;
     qpi_tokenizer_free(t);
     return NULL;

@@ -58,7 +58,7 @@ static void fill(qpi_trie *t, const qpi_trie_text *texts, range *ranges, size_t 
 bool qpi_trie_make(qpi_trie *t, qpi_trie_text *texts, size_t n) {
     if (n) qsort(texts, n, sizeof *texts, by_text);
     *t = (qpi_trie){.count = count_nodes(texts, n)};
-    if (t->count >= UINT32_MAX) return false;
+    if (t->count >= UINT32_MAX) return false; /* cannot: gigabytes of tokens */
     range *ranges = malloc(t->count * sizeof *ranges);
     t->first = malloc((t->count + 1) * sizeof *t->first);
     t->byte = malloc(t->count);

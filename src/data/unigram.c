@@ -82,16 +82,15 @@ static bool forward(const unigram *m, const uint8_t *text, size_t n, node *nodes
     return true;
 }
 
-/* A stretch of unknown characters: a token after all, bytes, or the unknown token. */
-static bool put_unknown(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
+/* A stretch of unknown characters: a token after all, bytes, or the unknown token. There is room for n ids. */
+static void put_unknown(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
     const unigram *m = t->model;
     int32_t        id = qpi_model_token(t, (const char *)text, n);
     bool           bytes = id < 0 && m->byte_fallback;
     for (size_t i = 0; bytes && i < n; i++) bytes = m->bytes[text[i]] >= 0;
-    if (!bytes) return qpi_put_ids(w, id < 0 ? &m->unknown : &id, 1);
-    for (size_t i = 0; i < n; i++)
-        if (!qpi_put_ids(w, &m->bytes[text[i]], 1)) return false;
-    return true;
+    int32_t *ids = w->out->data;
+    if (!bytes) ids[w->out->count++] = id < 0 ? m->unknown : id;
+    for (size_t i = 0; bytes && i < n; i++) ids[w->out->count++] = m->bytes[text[i]];
 }
 
 /* The way, turned round: nodes[i].from becomes where the token that starts at i ends. */
@@ -99,6 +98,7 @@ static bool backward(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text,
     const unigram *m = t->model;
     size_t         end = n, next = 0;
     int32_t        id = nodes[n].id, from = nodes[n].from;
+    if (!qpi_ids_reserve(w->out, n)) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
     while (true) {
         size_t  start = (size_t)from;
         int32_t before_id = nodes[start].id, before_from = nodes[start].from;
@@ -111,18 +111,20 @@ static bool backward(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text,
     for (size_t at = 0; at < n; at = next) {
         next = (size_t)nodes[at].from;
         if (nodes[at].id != m->unknown) {
-            if (!qpi_put_ids(w, &nodes[at].id, 1)) return false;
+            w->out->data[w->out->count++] = nodes[at].id;
             continue;
         }
         while (next < n && nodes[next].id == m->unknown) next = (size_t)nodes[next].from;
-        if (!put_unknown(t, w, text + at, next - at)) return false;
+        put_unknown(t, w, text + at, next - at);
     }
     return true;
 }
 
 static bool encode_word(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
     w->scratch.count = 0;
-    if (n >= INT32_MAX || !qpi_buffer_reserve(&w->scratch, (n + 1) * sizeof(node)))
+    if (n >= INT32_MAX) /* cannot: a word of 2 GiB */
+        return qpi_fail(&w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long", n) == QP_OK;
+    if (!qpi_buffer_reserve(&w->scratch, (n + 1) * sizeof(node)))
         return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
     node *nodes = (node *)w->scratch.data;
     return forward(t->model, text, n, nodes) ? backward(t, w, text, n, nodes) : qpi_no_unknown(w, NULL);

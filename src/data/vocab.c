@@ -28,7 +28,7 @@ bool qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, in
     if (t->text)
         return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\": id %" PRId64 " belongs to another token already",
                         who, shown, id) == QP_OK;
-    const char *copy = n < UINT32_MAX ? qpi_arena_text(&v->arena, text, n) : NULL;
+    const char *copy = qpi_arena_text(&v->arena, text, n);
     if (!copy || !qpi_names_add(&v->by_text, copy, n, (uint32_t)id, &before))
         return qpi_fail_memory(e, who) == QP_OK;
     if (before != QPI_NO_NAME && again)
@@ -60,10 +60,11 @@ bool qpi_vocab_set_byte_level(qpi_vocab *v, int32_t id, qpi_error *e) {
     qpi_token *t = &v->tokens[id];
     char      *bytes = qpi_arena_take(&v->arena, t->text_size);
     if (!bytes) return qpi_fail_memory(e, "vocabulary") == QP_OK;
-    uint32_t n = 0, code;
+    uint32_t n = 0;
     for (size_t at = 0, step; at < t->text_size; at += step) {
+        uint32_t code = UINT32_MAX; /* what is not UTF-8 stands for no byte */
         step = qpi_utf8_decode(t->text + at, t->text_size - at, &code);
-        int byte = step ? qpi_code_to_byte(code) : -1;
+        int byte = qpi_code_to_byte(code);
         if (byte < 0) {
             qpi_vocab_set_plain(v, id);
             return true;
@@ -84,8 +85,8 @@ void qpi_vocab_free(qpi_vocab *v) {
 
 /* ---- The byte-level alphabet ---------------------------------------------------------- */
 
-static bool stands_for_itself(uint32_t c) {
-    return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xFF && c != 0xAD);
+static bool stands_for_itself(uint8_t c) {
+    return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c != 0xAD);
 }
 
 uint32_t qpi_byte_to_code(uint8_t byte) {
@@ -95,7 +96,7 @@ uint32_t qpi_byte_to_code(uint8_t byte) {
 }
 
 int qpi_code_to_byte(uint32_t code) {
-    if (code < 0x100) return stands_for_itself(code) ? (int)code : -1;
+    if (code < 0x100) return stands_for_itself((uint8_t)code) ? (int)code : -1;
     if (code <= 0x120) return (int)code - 0x100;
     if (code <= 0x142) return (int)code - 0x121 + 0x7F;
     return code == 0x143 ? 0xAD : -1;

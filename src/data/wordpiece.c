@@ -57,7 +57,8 @@ static bool encode_word(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *te
     const wordpiece *m = t->model;
     int64_t          before = w->out->count;
     bool             whole = !too_long(m, text, n);
-    for (size_t at = 0, step; whole && at < n; at += step) {
+    if (!qpi_ids_reserve(w->out, n)) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
+    for (size_t at = 0, step; whole; at += step) {
         uint32_t node = at ? m->inside : 0;
         int32_t  id = -1;
         step = 0;
@@ -65,7 +66,7 @@ static bool encode_word(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *te
         for (size_t i = at; i < n && (node = qpi_trie_step(&m->trie, node, text[i])); i++)
             if (m->trie.value[node] >= 0) id = m->trie.value[node], step = i + 1 - at;
         whole = id >= 0;
-        if (whole && !qpi_put_ids(w, &id, 1)) return false;
+        if (whole) w->out->data[w->out->count++] = id;
         if (whole && at + step == n) return true;
     }
     w->out->count = before;

@@ -34,7 +34,7 @@ static bool add(qpi_words *w, const uint8_t *text, size_t n, int64_t count) {
         known->count += count;
         return true;
     }
-    if (n >= INT32_MAX || w->count >= INT32_MAX) return false;
+    if ((n | w->count) >= INT32_MAX) return false; /* cannot: 2^31 words, or a word of as many bytes */
     qpi_word *items = qpi_grown(w->items, &w->capacity, w->count + 1, sizeof *items);
     if (!items) return false;
     w->items = items;
@@ -91,7 +91,8 @@ static bool cut(sharing *s, const qpi_document *documents, size_t n) {
 
 static bool count_word(void *arg, const uint8_t *text, size_t n) {
     counter *c = arg;
-    return add(&c->words, text, n, 1) || qpi_fail_memory(&c->error, "tokenizer") == QP_OK;
+    if (add(&c->words, text, n, 1)) return true;
+    return qpi_fail_memory(&c->error, "tokenizer") == QP_OK;
 }
 
 static void count_pieces(void *arg, int64_t begin, int64_t end, int worker) {
@@ -102,12 +103,12 @@ static void count_pieces(void *arg, int64_t begin, int64_t end, int worker) {
 }
 
 static bool take(qpi_words *w, counter *c, qpi_error *e) {
-    bool ok = !c->error.code || qpi_fail(e, c->error.code, "%s", c->error.text) == QP_OK;
-    for (size_t i = 0; ok && i < c->words.count; i++) {
+    if (c->error.code) return qpi_fail(e, c->error.code, "%s", c->error.text) == QP_OK;
+    for (size_t i = 0; i < c->words.count; i++) {
         const qpi_word *word = &c->words.items[i];
-        ok = add(w, word->text, word->size, word->count) || qpi_fail_memory(e, "tokenizer") == QP_OK;
+        if (!add(w, word->text, word->size, word->count)) return qpi_fail_memory(e, "tokenizer") == QP_OK;
     }
-    return ok;
+    return true;
 }
 
 bool qpi_words_count(qpi_words *w, const qpi_pretokenizer *p, const qp_exec *exec,

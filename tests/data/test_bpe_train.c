@@ -10,8 +10,8 @@
 /* The model as text: vocabulary and merges. */
 static void print_model(const qp_tokenizer *t, qpi_buffer *out) {
     out->count = 0;
-    assert_true(t->kind->save(t, out));
-    assert_true(qpi_buffer_put(out, "", 1));
+    t->kind->save(t, out);
+    assert_true(qpi_buffer_put(out, "", 1) && !out->failed);
 }
 
 static void like_the_package(void **state) {
