@@ -121,5 +121,5 @@ void qpi_normal_form_of(qpi_normal_form form, const uint8_t *text, size_t n, qpi
         put_run(form, text + at, end - at, out);
         done = at = end;
     }
-    qpi_buffer_put(out, text + done, n - done);
+    if (n) qpi_buffer_put(out, text + done, n - done);
 }

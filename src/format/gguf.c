@@ -300,10 +300,10 @@ static int by_place(const void *a, const void *b) {
 /* Data lie within the file and are no other tensor's; begins become offsets in the file. */
 static bool place_tensors(qpi_reader *r, qpi_entry *entries, size_t n, uint64_t alignment) {
     uint64_t          start = r->at + (alignment - r->at % alignment) % alignment, end = 0;
-    const qpi_entry **order = n ? malloc(n * sizeof *order) : NULL;
-    if (n && !order) return qpi_fail_memory(r->error, r->name) == QP_OK;
+    const qpi_entry **order = malloc(n * sizeof *order);
+    if (!order) return qpi_fail_memory(r->error, r->name) == QP_OK;
     for (size_t i = 0; i < n; i++) order[i] = &entries[i];
-    if (n) qsort(order, n, sizeof *order, by_place);
+    qsort(order, n, sizeof *order, by_place);
     for (size_t i = 0; i < n && !r->failed; i++) {
         const qpi_entry *x = order[i];
         uint64_t         room = start > r->size || x->begin > r->size - start ? 0 : r->size - start - x->begin;
@@ -388,6 +388,7 @@ static bool parse(qp_file *f, uint32_t part, qpi_error *e) {
     if (!alignment_of(f, &r, &alignment) || !whole(f, &r)) return false;
     for (uint64_t i = 0; i < tensors; i++)
         if (!read_tensor(f, part, &r, alignment)) return false;
+    if (!tensors) return true;
     return place_tensors(&r, f->entries + first, f->entry_count - first, alignment);
 }
 
