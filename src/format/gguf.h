@@ -75,6 +75,7 @@ void qpi_gguf_put_value(qpi_gguf_pairs *p, const qpi_gguf_value *v); /* as anoth
 /* An array begins with its length; `count` calls of one of the others must follow. */
 void qpi_gguf_put_array(qpi_gguf_pairs *p, const char *key, qpi_gguf_kind kind, uint64_t count);
 void qpi_gguf_add_text(qpi_gguf_pairs *p, const char *text, size_t n);
+void qpi_gguf_add_bool(qpi_gguf_pairs *p, bool x);
 void qpi_gguf_add_i32(qpi_gguf_pairs *p, int32_t x);
 void qpi_gguf_add_f32(qpi_gguf_pairs *p, float x);
 void qpi_gguf_pairs_free(qpi_gguf_pairs *p);

@@ -48,6 +48,7 @@ void qpi_gguf_put_array(qpi_gguf_pairs *p, const char *key, qpi_gguf_kind kind, 
 }
 
 void qpi_gguf_add_text(qpi_gguf_pairs *p, const char *text, size_t n) { put_text(p, text, n); }
+void qpi_gguf_add_bool(qpi_gguf_pairs *p, bool x) { put_little(p, x, 1); }
 void qpi_gguf_add_i32(qpi_gguf_pairs *p, int32_t x) { put_little(p, (uint32_t)x, 4); }
 void qpi_gguf_add_f32(qpi_gguf_pairs *p, float x) { put(p, &x, sizeof x); }
 

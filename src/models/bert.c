@@ -78,6 +78,7 @@ static bool roformer(qpi_config *c, json_t *stack) {
 }
 
 #define BOTH(theirs, ours) {theirs ".weight", ours ".weight", 0, false}, {theirs ".bias", ours ".bias", 0, false}
+#define LEFT_OUT(which) {NULL, which ".weight", 0, false}, {NULL, which ".bias", 0, false}
 
 /* base: where the encoder stands in a model with a head */
 #define RULES(base)                                                                               \
@@ -112,12 +113,53 @@ static const char *const ignored[] = {"cls.*", "*pooler.dense.*", "*position_ids
     "\"hidden_dropout_prob\": 0.1, \"attention_probs_dropout_prob\": 0.0, \"initializer_range\": 0.02, "            \
     "\"layer_norm_eps\": 1e-12, \"pad_token_id\": 0, \"tie_word_embeddings\": true}"
 
+/* ---- GGUF: the encoder alone --------------------------------------------------------------------------- */
+
+static const qpi_name_rule gguf_rules[] = {
+    {"token_embd.weight", "embed.weight", 0, false},
+    {"position_embd.weight", "position.weight", 0, false},
+    {"token_types.weight", "types.weight", 0, false},
+    BOTH("token_embd_norm", "input_norm"),
+    BOTH("blk.%d.attn_q", "blocks.%d.mixer.q"),
+    BOTH("blk.%d.attn_k", "blocks.%d.mixer.k"),
+    BOTH("blk.%d.attn_v", "blocks.%d.mixer.v"),
+    BOTH("blk.%d.attn_output", "blocks.%d.mixer.out"),
+    BOTH("blk.%d.attn_output_norm", "blocks.%d.norm1"),
+    BOTH("blk.%d.ffn_up", "blocks.%d.ffn.up"),
+    BOTH("blk.%d.ffn_down", "blocks.%d.ffn.down"),
+    BOTH("blk.%d.layer_output_norm", "blocks.%d.norm2"),
+    LEFT_OUT("pooled.dense"),
+    LEFT_OUT("transform"),
+    LEFT_OUT("transform_norm"),
+    LEFT_OUT("head"),
+    {0}};
+
+static const qpi_gguf_key gguf_keys[] = {{"context_length", "max_position_embeddings", true},
+                                         {"embedding_length", "hidden_size", true},
+                                         {"block_count", "num_hidden_layers", true},
+                                         {"feed_forward_length", "intermediate_size", true},
+                                         {"attention.head_count", "num_attention_heads", true},
+                                         {"attention.layer_norm_epsilon", "layer_norm_eps", false},
+                                         {"tokenizer.ggml.token_type_count", "type_vocab_size", true},
+                                         {0}};
+
+static void complete(json_t *config) { json_object_set_new(config, "architectures", json_pack("[s]", "BertModel")); }
+
+static const char *lost(const json_t *config) {
+    const char *act = json_string_value(json_object_get(config, "hidden_act"));
+    return act && strcmp(act, "gelu") ? "hidden_act" : NULL;
+}
+
+static const qpi_gguf_family gguf = {
+    .architecture = "bert", .rules = gguf_rules, .keys = gguf_keys, .complete = complete, .lost = lost};
+
 QP_PRESET(bert) = {.name = "bert",
                    .source = "arXiv:1810.04805",
                    .defaults = DEFAULTS("bert", "BertForMaskedLM"),
                    .prefix = "bert.",
                    .rules = bert_rules,
                    .ignored = ignored,
+                   .gguf = &gguf,
                    .translate = bert,
                    .adapt = without_pooler};
 QP_PRESET(roformer) = {.name = "roformer",

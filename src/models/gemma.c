@@ -77,17 +77,90 @@ static bool gemma3(qpi_config *c, json_t *stack) {
                                                    .local = rope_of(c, true)});
 }
 
+/* ---- GGUF --------------------------------------------------------------------------------------------- */
+
+static const qpi_name_rule sandwich_rules[] = {
+    {"blk.%d.post_attention_norm.weight", "blocks.%d.norm2.weight", 0, false},
+    {"blk.%d.ffn_norm.weight", "blocks.%d.norm3.weight", 0, false},
+    {"blk.%d.post_ffw_norm.weight", "blocks.%d.norm4.weight", 0, false},
+    {0}};
+
+static const qpi_gguf_key keys[] = {QPI_LLAMA_GGUF_KEYS, {0}};
+static const qpi_gguf_key sandwich_keys[] = {QPI_LLAMA_GGUF_KEYS,
+                                             {"attn_logit_softcapping", "attn_logit_softcapping", false},
+                                             {"final_logit_softcapping", "final_logit_softcapping", false},
+                                             {"rope.freq_base_swa", "rope_local_base_freq", false},
+                                             {0}};
+
+static double of(const json_t *config, const char *key) { return json_number_value(json_object_get(config, key)); }
+
+/* No key says what scores are divided by the root of: the width of a head but for the 27B models, which
+ * have `layers` of them. */
+static double divided_by(const json_t *config, int layers) {
+    double heads = of(config, "num_attention_heads"), keys_width = of(config, "head_dim");
+    bool   giant = of(config, "num_hidden_layers") == layers && heads > 0;
+    return giant ? floor(of(config, "hidden_size") / heads) : keys_width > 0 ? keys_width : 256;
+}
+
+static void complete2(json_t *config) {
+    json_object_set_new(config, "query_pre_attn_scalar", json_real(divided_by(config, 46)));
+}
+
+static void complete3(json_t *config) {
+    json_object_set_new(config, "query_pre_attn_scalar", json_real(divided_by(config, 62)));
+    if (!json_object_get(config, "sliding_window")) json_object_set_new(config, "sliding_window", json_null());
+}
+
+static const char *lost_scalar(const json_t *config, int layers) {
+    const json_t *scalar = json_object_get(config, "query_pre_attn_scalar");
+    return (scalar ? json_number_value(scalar) : 256) != divided_by(config, layers) ? "query_pre_attn_scalar" : NULL;
+}
+
+/* Caps that are off: a file without the keys has the usual ones. */
+static const char *lost2(const json_t *config) {
+    static const char *const caps[] = {"attn_logit_softcapping", "final_logit_softcapping"};
+    for (int i = 0; i < 2; i++)
+        if (json_object_get(config, caps[i]) && of(config, caps[i]) == 0) return caps[i];
+    return lost_scalar(config, 46);
+}
+
+static const json_t *local_rope(const json_t *config) {
+    return json_object_get(json_object_get(config, "rope_parameters"), "sliding_attention");
+}
+
+static const char *lost3(const json_t *config) {
+    const char *kind = json_string_value(json_object_get(local_rope(config), "rope_type"));
+    if (kind && strcmp(kind, "default")) return "rope_parameters.sliding_attention.rope_type";
+    return lost_scalar(config, 62);
+}
+
+/* Newer configs have the base in rope_parameters. */
+static void describe3(const json_t *config, qpi_gguf_pairs *pairs) {
+    double theta = of(local_rope(config), "rope_theta");
+    if (theta > 0) qpi_gguf_put_f32(pairs, "gemma3.rope.freq_base_swa", (float)theta);
+}
+
+static const qpi_gguf_family gguf_gemma = {
+    .architecture = "gemma", .rules = qpi_llama_gguf_rules, .keys = keys, .flags = qpi_llama_gguf_flags, .unit_offset = true};
+static const qpi_gguf_family gguf_gemma2 = {.architecture = "gemma2", .rules = qpi_llama_gguf_rules, .own = sandwich_rules,
+                                            .keys = sandwich_keys, .flags = qpi_llama_gguf_flags, .unit_offset = true,
+                                            .windows = true, .period = 2, .complete = complete2, .lost = lost2};
+static const qpi_gguf_family gguf_gemma3 = {.architecture = "gemma3", .rules = qpi_llama_gguf_rules, .own = sandwich_rules,
+                                            .keys = sandwich_keys, .flags = qpi_llama_gguf_flags, .unit_offset = true,
+                                            .windows = true, .period = 6, .complete = complete3, .lost = lost3,
+                                            .describe = describe3};
+
 #define DEFAULTS(type, architecture, more)                                                                         \
     QPI_LLAMA_DEFAULTS(type, architecture, ", \"head_dim\": 32, \"hidden_activation\": \"gelu_pytorch_tanh\", " \
                                            "\"hidden_act\": \"gelu_pytorch_tanh\", \"rms_norm_eps\": 1e-06" more)
 
-QP_PRESET(gemma) = QPI_LLAMA_PRESET("gemma", "arXiv:2403.08295", DEFAULTS("gemma", "GemmaForCausalLM", ""), gemma);
+QP_PRESET(gemma) = QPI_LLAMA_PRESET("gemma", "arXiv:2403.08295", DEFAULTS("gemma", "GemmaForCausalLM", ""), gemma, .gguf = &gguf_gemma);
 QP_PRESET(gemma2) = QPI_LLAMA_PRESET("gemma2", "arXiv:2408.00118",
                  DEFAULTS("gemma2", "Gemma2ForCausalLM",
                           ", \"query_pre_attn_scalar\": 32, \"sliding_window\": 256, "
                           "\"attn_logit_softcapping\": 50.0, \"final_logit_softcapping\": 30.0"),
-                 gemma2);
+                 gemma2, .gguf = &gguf_gemma2);
 QP_PRESET(gemma3_text) = QPI_LLAMA_PRESET("gemma3_text", "arXiv:2503.19786",
                  DEFAULTS("gemma3_text", "Gemma3ForCausalLM",
                           ", \"query_pre_attn_scalar\": 32, \"sliding_window\": 256, \"rope_local_base_freq\": 10000.0"),
-                 gemma3);
+                 gemma3, .gguf = &gguf_gemma3);

@@ -21,11 +21,16 @@ static void fail(reading *r, qp_code code, const char *key, const char *what) {
     qp_fail(r->ctx, code, "%s: %s: %s", r->path, key, what);
 }
 
-/* The value under "ARCHITECTURE.key". */
+/* "ARCHITECTURE.key", or one of the tokenizer's as it is. */
+static const char *full_key(const qpi_gguf_family *f, const char *key, char full[160]) {
+    bool own = strncmp(key, "tokenizer.", 10) != 0;
+    snprintf(full, 160, "%s%s%s", own ? f->architecture : "", own ? "." : "", key);
+    return full;
+}
+
 static const qpi_gguf_value *value_of(const reading *r, const char *key) {
     char full[160];
-    snprintf(full, sizeof full, "%s.%s", r->family->architecture, key);
-    return qpi_gguf_find(r->file, full);
+    return qpi_gguf_find(r->file, full_key(r->family, key, full));
 }
 
 static double number_of(const reading *r, const char *key, double fallback) {
@@ -75,6 +80,7 @@ static const char *const other_keys[] = {"vocab_size", "rope.dimension_count", "
                                          "rope.scaling.original_context_length", "rope.scaling.finetuned",
                                          "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
                                          "rope.scaling.yarn_log_multiplier", "rope.scale_linear",
+                                         "attention.sliding_window_pattern", "pooling_type",
                                          "tensor_data_layout", NULL};
 
 static bool is_off(const qpi_gguf_value *v) {
@@ -94,14 +100,58 @@ static void check_keys(reading *r) {
     }
 }
 
-/* Heads are rotated whole, and values are as wide as keys. */
-static void check_widths(reading *r) {
+static bool has_key(const qpi_gguf_family *f, const char *theirs) {
+    for (const qpi_gguf_key *k = f->keys; k->gguf; k++)
+        if (!strcmp(k->theirs, theirs)) return true;
+    return false;
+}
+
+/* Values are as wide as keys; of a head all features turn, or the first ones. */
+static void read_widths(reading *r) {
     double heads = number_of(r, "attention.head_count", 1), width = number_of(r, "embedding_length", 0);
     double keys = number_of(r, "attention.key_length", heads > 0 ? width / heads : 0);
+    double turned = number_of(r, "rope.dimension_count", keys), fraction = turned / keys;
+    if (!value_of(r, "attention.key_length") && floor(keys) == keys && keys > 0 && keys < 1e9 && has_key(r->family, "head_dim"))
+        json_object_set_new(r->config, "head_dim", json_integer((json_int_t)keys));
     if (number_of(r, "attention.value_length", keys) != keys)
         fail(r, QP_ERR_UNSUPPORTED, "attention.value_length", "values are not as wide as keys");
-    if (number_of(r, "rope.dimension_count", keys) != keys)
+    if (turned == keys) return;
+    if (r->family->interleaved || !(turned > 0 && turned < keys)) {
         fail(r, QP_ERR_UNSUPPORTED, "rope.dimension_count", "only a part of each head turns");
+        return;
+    }
+    if (floor(keys * fraction) < turned) fraction = nextafter(fraction, 1);
+    json_object_set_new(r->config, "partial_rotary_factor", json_real(fraction));
+}
+
+/* ---- Layers with a window ------------------------------------------------------------------------------- */
+
+/* Which layers have the window: a flag for each, or n: all but each n-th. */
+static void read_pattern(reading *r) {
+    const qpi_gguf_value *v = value_of(r, "attention.sliding_window_pattern");
+    double                layers = number_of(r, "block_count", 0);
+    int64_t               x = 0;
+    if (!v) return;
+    if (!(layers >= 0 && layers <= (double)qp_file_count(r->file)) || (v->array && (double)v->count < layers)) {
+        fail(r, QP_ERR_FORMAT, v->key, "expected a value for each layer");
+        return;
+    }
+    json_t *types = json_array();
+    for (uint64_t i = 0; (double)i < layers && !qp_failed(r->ctx); i++) {
+        if (!qpi_gguf_integer(v, v->array ? i : 0, &x) || x < 0) fail(r, QP_ERR_FORMAT, v->key, "expected whole numbers");
+        bool window = v->array ? x != 0 : x == 0 || (int64_t)(i % (uint64_t)x) < x - 1;
+        json_array_append_new(types, json_string(window ? "sliding_attention" : "full_attention"));
+    }
+    json_object_set_new(r->config, "layer_types", types);
+}
+
+/* What a config says of layer i; period: where it says nothing. */
+static bool has_window(const json_t *config, int64_t i, int64_t period) {
+    const json_t *types = json_object_get(config, "layer_types"), *given = json_object_get(config, "sliding_window_pattern");
+    const char   *text = json_string_value(json_array_get(types, (size_t)i));
+    if (text) return !strcmp(text, "sliding_attention");
+    if (json_is_integer(given)) period = json_integer_value(given);
+    return period < 1 || (i + 1) % period != 0;
 }
 
 /* ---- Rotation beyond the trained length ------------------------------------------------------------------ */
@@ -237,7 +287,7 @@ static void read_vocabulary(reading *r) {
 
 /* What the preset's own starting text says of the class and of what GGUF takes for granted. */
 static json_t *begin(reading *r, const qpi_preset *preset) {
-    static const char *const kept[] = {"architectures", "model_type", "hidden_act", "activation_function"};
+    static const char *const kept[] = {"architectures", "model_type", "hidden_act", "hidden_activation", "activation_function"};
     json_t                  *defaults = qpi_json_parse(preset->name, preset->defaults, strlen(preset->defaults), &r->ctx->error);
     json_t                  *config = defaults ? json_object() : NULL;
     for (size_t i = 0; config && i < sizeof kept / sizeof *kept; i++) {
@@ -268,12 +318,14 @@ json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file) {
     r.config = begin(&r, preset);
     if (!r.config) return NULL;
     check_keys(&r);
-    check_widths(&r);
+    read_widths(&r);
+    read_pattern(&r);
     for (const qpi_gguf_key *k = r.family->keys; k->gguf && !qp_failed(ctx); k++) read_key(&r, k);
     for (int i = 0; r.family->flags && r.family->flags[i][0]; i++)
         json_object_set_new(r.config, r.family->flags[i][1], json_boolean(has_tensor(&r, r.family->flags[i][0])));
     if (!qp_failed(ctx)) read_vocabulary(&r);
     if (!qp_failed(ctx)) read_scaling(&r);
+    if (!qp_failed(ctx) && r.family->complete) r.family->complete(r.config);
     if (!qp_failed(ctx)) return r.config;
     json_decref(r.config);
     return NULL;
@@ -281,11 +333,24 @@ json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file) {
 
 /* ---- And back ------------------------------------------------------------------------------------------------ */
 
-static void put_number(qpi_gguf_pairs *p, const char *architecture, const char *key, bool integer, double x) {
+typedef struct {
+    qp_model              *m;
+    const qpi_gguf_family *family;
+    qpi_gguf_pairs        *pairs;
+} writing;
+
+static void put_integer(writing *w, const char *key, int64_t x) {
     char full[160];
-    snprintf(full, sizeof full, "%s.%s", architecture, key);
-    if (integer) qpi_gguf_put_integer(p, full, QPI_GGUF_U32, (int64_t)x);
-    else qpi_gguf_put_f32(p, full, (float)x);
+    qpi_gguf_put_integer(w->pairs, full_key(w->family, key, full), QPI_GGUF_U32, x);
+}
+
+static void put_number(writing *w, const char *key, double x) {
+    char full[160];
+    qpi_gguf_put_f32(w->pairs, full_key(w->family, key, full), (float)x);
+}
+
+static void refuse(writing *w, const char *key) {
+    qp_fail(w->m->ctx, QP_ERR_UNSUPPORTED, "%s: GGUF has no place for %s", w->m->preset->name, key);
 }
 
 static double number_in(const json_t *object, const char *key, double fallback) {
@@ -293,72 +358,91 @@ static double number_in(const json_t *object, const char *key, double fallback) 
     return json_is_number(x) ? json_number_value(x) : fallback;
 }
 
-/* The position object that the config amounts to; NULL after an error, or without rotation. */
-static json_t *rope_of(qp_model *m) {
-    qpi_config c = {.ctx = m->ctx, .root = qpi_json_root("config.json", m->config, &m->ctx->error)};
-    const qp_position_type *type = m->layers ? m->blocks[0].position.type : NULL;
-    return type && !strcmp(type->part.name, "rope") ? qpi_config_rope(&c, 10000) : NULL;
-}
-
 static bool scaled_by(const json_t *rope, const char *kind) {
     const char *scaling = json_string_value(json_object_get(rope, "scaling"));
     return !strcmp(scaling ? scaling : "default", kind);
 }
 
-static void describe_rope(qp_model *m, const char *architecture, const json_t *rope, qpi_gguf_pairs *p) {
-    char key[160];
-    put_number(p, architecture, "rope.dimension_count", true, (double)m->head_width);
-    put_number(p, architecture, "rope.freq_base", false, number_in(rope, "theta", 10000));
+static void describe_yarn(writing *w, const json_t *rope) {
+    if (number_in(rope, "attention_factor", 0) != 0 || number_in(rope, "mscale", 0) != 0)
+        qp_fail(w->m->ctx, QP_ERR_UNSUPPORTED, "yarn with a factor of its own (attention_factor, mscale) in GGUF");
+    if (!has_key(w->family, "original_max_position_embeddings"))
+        put_integer(w, "rope.scaling.original_context_length",
+                    (int64_t)number_in(rope, "trained_positions", (double)w->m->positions));
+    put_number(w, "rope.scaling.yarn_beta_fast", number_in(rope, "beta_fast", 32));
+    put_number(w, "rope.scaling.yarn_beta_slow", number_in(rope, "beta_slow", 1));
+}
+
+static void describe_rope(writing *w, const json_t *rope) {
+    const char *kind = json_string_value(json_object_get(rope, "scaling"));
+    double      fraction = number_in(rope, "fraction", 1);
+    char        key[160];
+    put_integer(w, "attention.value_length", w->m->head_width);
+    put_integer(w, "rope.dimension_count", (int64_t)((double)w->m->head_width * fraction));
+    put_number(w, "rope.freq_base", number_in(rope, "theta", 10000));
+    if (fraction != 1 && w->family->interleaved) refuse(w, "partial_rotary_factor");
     if (scaled_by(rope, "default") || scaled_by(rope, "llama3")) return;
     if (!scaled_by(rope, "linear") && !scaled_by(rope, "yarn")) {
-        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "GGUF has no rope scaling \"%s\"",
-                json_string_value(json_object_get(rope, "scaling")));
+        qp_fail(w->m->ctx, QP_ERR_UNSUPPORTED, "GGUF has no rope scaling \"%s\"", kind);
         return;
     }
-    const char *kind = json_string_value(json_object_get(rope, "scaling"));
-    snprintf(key, sizeof key, "%s.rope.scaling.type", architecture);
-    qpi_gguf_put_text(p, key, kind, strlen(kind));
-    put_number(p, architecture, "rope.scaling.factor", false, number_in(rope, "factor", 1));
-    if (scaled_by(rope, "linear")) return;
-    if (number_in(rope, "attention_factor", 0) != 0 || number_in(rope, "mscale", 0) != 0)
-        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "yarn with a factor of its own (attention_factor, mscale) in GGUF");
-    put_number(p, architecture, "rope.scaling.original_context_length", true,
-               number_in(rope, "trained_positions", (double)m->positions));
-    put_number(p, architecture, "rope.scaling.yarn_beta_fast", false, number_in(rope, "beta_fast", 32));
-    put_number(p, architecture, "rope.scaling.yarn_beta_slow", false, number_in(rope, "beta_slow", 1));
+    qpi_gguf_put_text(w->pairs, full_key(w->family, "rope.scaling.type", key), kind, strlen(kind));
+    put_number(w, "rope.scaling.factor", number_in(rope, "factor", 1));
+    if (scaled_by(rope, "yarn")) describe_yarn(w, rope);
+}
+
+/* Only where a reader would take other layers. */
+static void describe_pattern(writing *w) {
+    const json_t *config = w->m->config;
+    char          key[160];
+    bool          usual = true;
+    for (int64_t i = 0; i < w->m->layers && w->family->windows && number_in(config, "sliding_window", 0) > 0; i++)
+        usual &= has_window(config, i, w->family->period) == has_window(NULL, i, w->family->period);
+    if (usual) return;
+    if (!w->family->period) {
+        refuse(w, "layer_types");
+        return;
+    }
+    qpi_gguf_put_array(w->pairs, full_key(w->family, "attention.sliding_window_pattern", key), QPI_GGUF_BOOL,
+                       (uint64_t)w->m->layers);
+    for (int64_t i = 0; i < w->m->layers; i++) qpi_gguf_add_bool(w->pairs, has_window(config, i, w->family->period));
+}
+
+static void describe_keys(writing *w) {
+    for (const qpi_gguf_key *k = w->family->keys; k->gguf; k++) {
+        const json_t *x = json_object_get(w->m->config, k->theirs);
+        if (!strcmp(k->gguf, "rope.freq_base") || (!strcmp(k->theirs, "sliding_window") && !w->family->windows)) continue;
+        if (json_is_number(x) && k->integer) put_integer(w, k->gguf, (int64_t)json_number_value(x));
+        else if (json_is_number(x)) put_number(w, k->gguf, json_number_value(x));
+        else if (!strcmp(k->theirs, "n_inner")) put_integer(w, k->gguf, 4 * w->m->width); /* null stands for this */
+    }
+    put_integer(w, "vocab_size", w->m->vocabulary);
 }
 
 bool qpi_gguf_describe(qp_model *m, qpi_gguf_pairs *p) {
     const qpi_gguf_family *f = m->preset->gguf;
+    const char            *lost = f && f->lost ? f->lost(m->config) : NULL;
+    writing                w = {.m = m, .family = f, .pairs = p};
+    char                   key[160];
     if (!f) return qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "quipu knows no %s in GGUF files", m->preset->name) == QP_OK;
-    if (json_is_true(json_object_get(m->config, "use_sliding_window")))
-        return qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: GGUF has no use_sliding_window", m->preset->name) == QP_OK;
+    if (lost) refuse(&w, lost);
     qpi_gguf_put_text(p, "general.architecture", f->architecture, strlen(f->architecture));
-    for (const qpi_gguf_key *k = f->keys; k->gguf; k++) {
-        const json_t *x = json_object_get(m->config, k->theirs);
-        bool window = !strcmp(k->theirs, "sliding_window"), rotation = !strcmp(k->gguf, "rope.freq_base");
-        if (json_is_number(x) && !rotation && (!window || !strcmp(m->preset->name, "mistral")))
-            put_number(p, f->architecture, k->gguf, k->integer, json_number_value(x));
-        else if (!strcmp(k->theirs, "n_inner")) /* null stands for this */
-            put_number(p, f->architecture, k->gguf, true, 4 * (double)m->width);
-    }
-    put_number(p, f->architecture, "vocab_size", true, (double)m->vocabulary);
-    json_t *rope = rope_of(m);
-    if (rope && !json_object_get(m->config, "head_dim")) put_number(p, f->architecture, "attention.key_length", true, (double)m->head_width);
-    if (rope) put_number(p, f->architecture, "attention.value_length", true, (double)m->head_width);
-    if (rope) describe_rope(m, f->architecture, rope, p);
-    json_decref(rope);
+    describe_keys(&w);
+    describe_pattern(&w);
+    if (m->rope && !json_object_get(m->config, "head_dim")) put_integer(&w, "attention.key_length", m->head_width);
+    if (m->rope) describe_rope(&w, m->rope);
+    if (f->describe) f->describe(m->config, p);
+    if (!qp_model_info_of(m).causal) qpi_gguf_put_integer(p, full_key(f, "attention.causal", key), QPI_GGUF_BOOL, 0);
     return !qp_failed(m->ctx);
 }
 
 bool qpi_gguf_divisors(qp_model *m, qp_tensor *t) {
-    json_t *rope = rope_of(m);
-    bool    wanted = rope && scaled_by(rope, "llama3") && m->head_width > 1;
+    const json_t *rope = m->rope;
+    bool          wanted = rope && scaled_by(rope, "llama3") && m->head_width > 1;
     if (wanted && (number_in(rope, "low_freq_factor", 1) != LOW || number_in(rope, "high_freq_factor", 4) != HIGH))
         wanted = qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "GGUF: Llama 3's scaling with other factors than 1 and 4") == QP_OK;
     llama3  x = {number_in(rope, "theta", 10000), number_in(rope, "factor", 1), number_in(rope, "trained_positions", 8192)};
     int64_t n = m->head_width / 2;
-    json_decref(rope);
     if (!wanted) return false;
     *t = qp_empty(m->ctx, QP_F32, 1, &n);
     float *d = qp_data_write(*t);

@@ -85,7 +85,7 @@ static const qpi_gguf_key gguf_keys[] = {{"context_length", "n_positions", true}
                                          {"attention.layer_norm_epsilon", "layer_norm_epsilon", false},
                                          {0}};
 
-static const qpi_gguf_family gguf = {"gpt2", gguf_rules, gguf_keys, NULL, NULL};
+static const qpi_gguf_family gguf = {.architecture = "gpt2", .rules = gguf_rules, .keys = gguf_keys};
 
 QP_PRESET(gpt2) = {.name = "gpt2",
                    .source = "Radford et al. 2019",

@@ -3,6 +3,7 @@
  * positions, in constants that multiply, and in the keys' defaults. */
 #include "models/llama.h"
 
+#include <math.h>
 #include <string.h>
 
 int64_t qpi_llama_window(qpi_config *c, int64_t fallback) {
@@ -211,9 +212,9 @@ const qpi_name_rule qpi_llama_rules[] = {
 
 const char *const qpi_llama_ignored[] = {"*.rotary_emb.inv_freq", NULL};
 
-/* ---- GGUF ---- */
+/* ---- GGUF --------------------------------------------------------------------------------------------- */
 
-static const qpi_name_rule gguf_rules[] = {
+const qpi_name_rule qpi_llama_gguf_rules[] = {
     {"token_embd.weight", "embed.weight", 0, false},
     {"blk.%d.attn_norm.weight", "blocks.%d.norm1.weight", 0, false},
     {"blk.%d.attn_q.weight", "blocks.%d.mixer.q.weight", 0, false},
@@ -237,25 +238,77 @@ static const qpi_name_rule gguf_rules[] = {
     {"output.weight", "head.weight", 0, false},
     {0}};
 
-static const qpi_gguf_key gguf_keys[] = {{"context_length", "max_position_embeddings", true},
-                                         {"embedding_length", "hidden_size", true},
-                                         {"block_count", "num_hidden_layers", true},
-                                         {"feed_forward_length", "intermediate_size", true},
-                                         {"attention.head_count", "num_attention_heads", true},
-                                         {"attention.head_count_kv", "num_key_value_heads", true},
-                                         {"attention.key_length", "head_dim", true},
-                                         {"attention.sliding_window", "sliding_window", true},
-                                         {"attention.layer_norm_rms_epsilon", "rms_norm_eps", false},
-                                         {"rope.freq_base", "rope_theta", false},
-                                         {0}};
+static const qpi_name_rule olmo2_gguf_rules[] = {
+    {"blk.%d.post_attention_norm.weight", "blocks.%d.norm1.weight", 0, false},
+    {"blk.%d.post_ffw_norm.weight", "blocks.%d.norm2.weight", 0, false},
+    {0}};
 
-static const char *const gguf_flags[][2] = {
+static const qpi_name_rule phi3_gguf_rules[] = {
+    {"blk.%d.attn_qkv.weight", "blocks.%d.mixer.q.weight", 1, false},
+    {"blk.%d.attn_qkv.weight", "blocks.%d.mixer.k.weight", 2, false},
+    {"blk.%d.attn_qkv.weight", "blocks.%d.mixer.v.weight", 3, false},
+    {"blk.%d.ffn_up.weight", "blocks.%d.ffn.gate.weight", 1, false},
+    {"blk.%d.ffn_up.weight", "blocks.%d.ffn.up.weight", 2, false},
+    {0}};
+
+static const qpi_gguf_key keys[] = {QPI_LLAMA_GGUF_KEYS, {0}};
+static const qpi_gguf_key granite_keys[] = {QPI_LLAMA_GGUF_KEYS,
+                                            {"attention.scale", "attention_multiplier", false},
+                                            {"embedding_scale", "embedding_multiplier", false},
+                                            {"residual_scale", "residual_multiplier", false},
+                                            {"logit_scale", "logits_scaling", false},
+                                            {0}};
+
+static const qpi_gguf_key phi3_keys[] = {
+    QPI_LLAMA_GGUF_KEYS, {"rope.scaling.original_context_length", "original_max_position_embeddings", true}, {0}};
+
+static const char *const flags[][2] = {
     {"blk.0.attn_q.bias", "attention_bias"}, {"blk.0.ffn_gate.bias", "mlp_bias"}, {NULL, NULL}};
+const char *const qpi_llama_gguf_flags[][2] = {{"blk.0.attn_q.bias", "attention_bias"}, {NULL, NULL}};
 
-static const qpi_gguf_family gguf_llama = {"llama", gguf_rules, gguf_keys, gguf_flags, "blocks.*.mixer.[qk].*"};
-static const qpi_gguf_family gguf_mistral = {"llama", gguf_rules, gguf_keys, NULL, "blocks.*.mixer.[qk].*"};
-static const qpi_gguf_family gguf_qwen2 = {"qwen2", gguf_rules, gguf_keys, NULL, NULL};
-static const qpi_gguf_family gguf_qwen3 = {"qwen3", gguf_rules, gguf_keys, NULL, NULL};
+static const char *lost_window(const json_t *config) {
+    return json_is_true(json_object_get(config, "use_sliding_window")) ? "use_sliding_window" : NULL;
+}
+
+/* In files every fourth layer is one without positions. */
+static const char *lost_layers(const json_t *config) {
+    const json_t *list = json_object_get(config, "no_rope_layers"), *interval = json_object_get(config, "no_rope_layer_interval");
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if ((json_integer_value(json_array_get(list, i)) != 0) != ((i + 1) % 4 != 0)) return "no_rope_layers";
+    if (!list && json_is_integer(interval) && json_integer_value(interval) != 4) return "no_rope_layer_interval";
+    return lost_window(config);
+}
+
+/* A multiplier of 0 is none; without one scores are divided by sqrt(K). */
+static void complete_granite(json_t *config) {
+    static const char *const names[] = {"embedding_multiplier", "residual_multiplier"};
+    double                   width = json_number_value(json_object_get(config, "head_dim"));
+    double                   heads = json_number_value(json_object_get(config, "num_attention_heads"));
+    for (int i = 0; i < 2; i++)
+        if (json_number_value(json_object_get(config, names[i])) == 0) json_object_set_new(config, names[i], json_real(1));
+    if (width == 0) width = json_number_value(json_object_get(config, "hidden_size")) / (heads > 0 ? heads : 1);
+    if (json_number_value(json_object_get(config, "attention_multiplier")) == 0)
+        json_object_set_new(config, "attention_multiplier", json_real(1 / sqrt(width > 0 ? width : 1)));
+}
+
+#define TURNED "blocks.*.mixer.[qk].*"
+
+static const qpi_gguf_family gguf_llama = {
+    .architecture = "llama", .rules = qpi_llama_gguf_rules, .keys = keys, .flags = flags, .interleaved = TURNED};
+static const qpi_gguf_family gguf_mistral = {
+    .architecture = "llama", .rules = qpi_llama_gguf_rules, .keys = keys, .interleaved = TURNED, .windows = true};
+static const qpi_gguf_family gguf_qwen2 = {
+    .architecture = "qwen2", .rules = qpi_llama_gguf_rules, .keys = keys, .lost = lost_window};
+static const qpi_gguf_family gguf_qwen3 = {.architecture = "qwen3", .rules = qpi_llama_gguf_rules, .keys = keys,
+                                           .flags = qpi_llama_gguf_flags, .lost = lost_window};
+static const qpi_gguf_family gguf_smollm3 = {.architecture = "smollm3", .rules = qpi_llama_gguf_rules, .keys = keys,
+                                             .flags = flags, .interleaved = TURNED, .lost = lost_layers};
+static const qpi_gguf_family gguf_olmo2 = {.architecture = "olmo2", .rules = qpi_llama_gguf_rules, .own = olmo2_gguf_rules,
+                                           .keys = keys, .flags = qpi_llama_gguf_flags};
+static const qpi_gguf_family gguf_granite = {.architecture = "granite", .rules = qpi_llama_gguf_rules, .keys = granite_keys,
+                                             .flags = flags, .interleaved = TURNED, .complete = complete_granite};
+static const qpi_gguf_family gguf_phi3 = {
+    .architecture = "phi3", .rules = qpi_llama_gguf_rules, .own = phi3_gguf_rules, .keys = phi3_keys, .windows = true};
 
 #define DEFAULTS(type, architecture, more) \
     QPI_LLAMA_DEFAULTS(type, architecture, ", \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-05" more)
@@ -270,11 +323,13 @@ QP_PRESET(qwen2) = QPI_LLAMA_PRESET("qwen2", "arXiv:2407.10671", DEFAULTS("qwen2
 QP_PRESET(qwen3) = QPI_LLAMA_PRESET("qwen3", "arXiv:2505.09388", DEFAULTS("qwen3", "Qwen3ForCausalLM", ", \"head_dim\": 32"), qwen3,
                  .gguf = &gguf_qwen3);
 QP_PRESET(smollm3) = QPI_LLAMA_PRESET("smollm3", "huggingface.co/blog/smollm3",
-                 DEFAULTS("smollm3", "SmolLM3ForCausalLM", ", \"no_rope_layer_interval\": 4"), smollm3);
-QP_PRESET(olmo2) = QPI_LLAMA_PRESET("olmo2", "arXiv:2501.00656", DEFAULTS("olmo2", "Olmo2ForCausalLM", ""), olmo2, .own = olmo2_rules);
+                 DEFAULTS("smollm3", "SmolLM3ForCausalLM", ", \"no_rope_layer_interval\": 4"), smollm3, .gguf = &gguf_smollm3);
+QP_PRESET(olmo2) = QPI_LLAMA_PRESET("olmo2", "arXiv:2501.00656", DEFAULTS("olmo2", "Olmo2ForCausalLM", ""), olmo2, .own = olmo2_rules,
+                 .gguf = &gguf_olmo2);
 QP_PRESET(granite) = QPI_LLAMA_PRESET("granite", "arXiv:2405.04324",
                  DEFAULTS("granite", "GraniteForCausalLM",
                           ", \"embedding_multiplier\": 12.0, \"residual_multiplier\": 0.22, "
                           "\"attention_multiplier\": 0.03125, \"logits_scaling\": 8.0"),
-                 granite);
-QP_PRESET(phi3) = QPI_LLAMA_PRESET("phi3", "arXiv:2404.14219", DEFAULTS("phi3", "Phi3ForCausalLM", ", \"sliding_window\": null, \"pad_token_id\": null"), phi3, .own = phi3_rules);
+                 granite, .gguf = &gguf_granite);
+QP_PRESET(phi3) = QPI_LLAMA_PRESET("phi3", "arXiv:2404.14219", DEFAULTS("phi3", "Phi3ForCausalLM", ", \"sliding_window\": null, \"pad_token_id\": null"), phi3, .own = phi3_rules,
+                 .gguf = &gguf_phi3);

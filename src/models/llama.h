@@ -38,6 +38,18 @@ void qpi_set(qpi_config *c, json_t *stack, const char *object, const char *key, 
 extern const qpi_name_rule qpi_llama_rules[];
 extern const char *const   qpi_llama_ignored[];
 
+/* In GGUF files: names; keys, to which a table of a type's own may add QPI_LLAMA_GGUF_KEYS; the flag of
+ * attention_bias. */
+extern const qpi_name_rule qpi_llama_gguf_rules[];
+extern const char *const   qpi_llama_gguf_flags[][2];
+#define QPI_LLAMA_GGUF_KEYS                                                                                     \
+    {"context_length", "max_position_embeddings", true}, {"embedding_length", "hidden_size", true},            \
+        {"block_count", "num_hidden_layers", true}, {"feed_forward_length", "intermediate_size", true},        \
+        {"attention.head_count", "num_attention_heads", true},                                                 \
+        {"attention.head_count_kv", "num_key_value_heads", true}, {"attention.key_length", "head_dim", true},  \
+        {"attention.sliding_window", "sliding_window", true},                                                  \
+        {"attention.layer_norm_rms_epsilon", "rms_norm_eps", false}, {"rope.freq_base", "rope_theta", false}
+
 #define QPI_LLAMA_DEFAULTS(type, architecture, more)                                                      \
     "{\"architectures\": [\"" architecture "\"], \"model_type\": \"" type "\", \"vocab_size\": 4096, "          \
     "\"hidden_size\": 256, \"intermediate_size\": 704, \"num_hidden_layers\": 6, "                          \

@@ -17,6 +17,7 @@ static void destroy(void *thing) {
     free(m->config_text);
     qpi_weights_free(m);
     json_decref(m->config);
+    json_decref(m->rope);
     free(m);
 }
 
@@ -80,6 +81,9 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
                       (long long)qp_file_count(file));
     if (ok && m->interleaved) qpi_config_put(&c, json_object_get(stack, "position"), "layout", json_string("interleaved"));
     ok = ok && qpi_config_finish(&c) && qpi_stack_build(m, stack, name);
+    json_t     *position = json_object_get(stack, "position");
+    const char *kind = json_string_value(json_object_get(position, "type"));
+    if (kind && !strcmp(kind, "rope")) m->rope = json_incref(position);
     json_decref(stack);
     return ok;
 }

@@ -13,25 +13,32 @@ typedef struct qpi_config qpi_config;
 
 /* One name in a checkpoint and one in the stack; %d is the layer in both. */
 typedef struct {
-    const char *theirs, *ours;
+    const char *theirs, *ours; /* theirs NULL: such files leave it out */
     int         part;      /* 1 ..: theirs holds the rows of several of ours, and this is which; 0: all */
     bool        transpose; /* stored [in, out] */
 } qpi_name_rule;
 
 /* How GGUF files hold models of a type (gguf.c). */
 typedef struct {
-    const char *gguf, *theirs; /* a key behind "ARCHITECTURE." and one of the Hugging Face config */
+    const char *gguf, *theirs; /* a key behind "ARCHITECTURE.", or one of the tokenizer's, and the Hugging Face
+                                  config's */
     bool        integer;       /* otherwise a number */
 } qpi_gguf_key;
 
 typedef struct {
     const char          *architecture;
-    const qpi_name_rule *rules;
-    const qpi_gguf_key  *keys;              /* ends with {0} */
+    const qpi_name_rule *rules, *own;       /* own: looked up before the others; may be NULL */
+    const qpi_gguf_key  *keys;              /* end with {0} */
     const char *const  (*flags)[2];         /* a tensor and the config key that is true where it is there; ends
                                                with {NULL}; may be NULL */
     const char          *interleaved;       /* pattern of our names whose rows stand in an order of GGUF's own: of
                                                the K of a head the pair (i, i + K/2) as (2i, 2i + 1). NULL: none */
+    bool                 unit_offset;       /* gains of norms stand with their 1 added */
+    bool                 windows;           /* sliding_window counts; without it layers have none */
+    int64_t              period;            /* where no key says otherwise each period-th layer has no window; 0: all have it */
+    void (*complete)(json_t *config);       /* sets what such files leave to the reader; may be NULL */
+    const char *(*lost)(const json_t *config); /* the key whose value such a file cannot hold, NULL: none; may be NULL */
+    void (*describe)(const json_t *config, qpi_gguf_pairs *pairs); /* keys that no table can say; may be NULL */
 } qpi_gguf_family;
 
 typedef struct {
@@ -125,13 +132,14 @@ typedef struct {
     int       count;
     qp_tensor parts[QPI_MAX_PARTS];
     bool      transpose, tied; /* tied: the same elements as an earlier one; may be absent */
-    bool      interleaved; /* qpi_gguf_family */
+    bool      interleaved, unit_offset; /* qpi_gguf_family */
 } qpi_weight;
 
 struct qp_model {
     qp_ctx                 *ctx;
     const qpi_preset       *preset;
     json_t                 *config; /* as given: what is saved */
+    json_t                 *rope;   /* the stack's position, where it is rope */
     char                   *config_text;
     qp_module              *module;
     int64_t                 vocabulary, width, layers, positions;
@@ -155,6 +163,7 @@ struct qp_model {
     qpi_weight             *weights; /* made when asked for */
     int                     weight_count, named; /* named: of how many entries */
     bool                    named_gguf;
+    const char             *left_out;  /* one of ours that those files have no place for */
     int64_t                 head_width;  /* K of the first layer that has heads */
     bool                    interleaved; /* the weights are a GGUF file's as it stores them: qpi_gguf_family */
 };

@@ -56,7 +56,7 @@ static const char *const mtp_copies[] = {"model.layers.*.embed_tokens.weight", "
 
 /* The rule of a parameter; NULL: it has the same name in checkpoints. */
 static const qpi_name_rule *find_rule(const qpi_preset *p, bool gguf, const char *name, int *layer) {
-    const qpi_name_rule *tables[] = {gguf ? p->gguf->rules : p->own, gguf ? NULL : p->rules,
+    const qpi_name_rule *tables[] = {gguf ? p->gguf->own : p->own, gguf ? p->gguf->rules : p->rules,
                                      gguf || !p->rules ? NULL : mtp_rules};
     for (int i = 0; i < 3; i++)
         for (const qpi_name_rule *r = tables[i]; r && r->ours; r++)
@@ -66,10 +66,15 @@ static const qpi_name_rule *find_rule(const qpi_preset *p, bool gguf, const char
 
 static bool add_weight(qp_model *m, const qp_entry *e, bool gguf) {
     static const qpi_name_rule same = {0};
-    const char                *pattern = m->preset->gguf ? m->preset->gguf->interleaved : NULL;
+    const qpi_gguf_family     *family = m->preset->gguf;
+    const char                *pattern = family ? family->interleaved : NULL;
     char                       name[QPI_MAX_NAME];
     int                        layer = -1;
     const qpi_name_rule       *r = find_rule(m->preset, gguf, e->name, &layer);
+    if (r && !r->theirs) {
+        m->left_out = e->name;
+        return true;
+    }
     if (r) substitute(r->theirs, layer, name);
     else snprintf(name, sizeof name, "%s", e->name);
     if (!r) r = &same;
@@ -78,6 +83,7 @@ static bool add_weight(qp_model *m, const qp_entry *e, bool gguf) {
         w = &m->weights[m->weight_count];
         *w = (qpi_weight){.name = strdup(name), .transpose = r->transpose, .tied = e->tied};
         w->interleaved = pattern && fnmatch(pattern, e->name, 0) == 0;
+        w->unit_offset = family && family->unit_offset && fnmatch("*norm*.weight", e->name, 0) == 0;
         if (!w->name) return false;
         m->weight_count++;
     }
@@ -91,6 +97,7 @@ static bool name_weights(qp_model *m, bool gguf) {
     qp_state_dict dict = qp_module_state(m->module);
     if (m->weights && m->named == dict.count && m->named_gguf == gguf) return true;
     qpi_weights_free(m);
+    m->left_out = NULL;
     m->weights = calloc((size_t)dict.count + 1, sizeof *m->weights);
     bool ok = m->weights != NULL;
     for (int i = 0; i < dict.count && ok; i++) ok = add_weight(m, &dict.entries[i], gguf);
@@ -115,6 +122,7 @@ static qp_tensor join(qp_model *m, const qpi_weight *w, const qp_tensor *parts) 
     bool      before = qp_no_grad(m->ctx, true);
     qp_tensor t = w->count > 1 ? qp_concat(w->count, parts, 0) : qp_alias(parts[0]);
     if (w->interleaved && m->interleaved != m->named_gguf) t = reorder(m, t, m->named_gguf);
+    if (w->unit_offset && m->named_gguf) t = qp_affine(qp_cast(t, QP_F32), 1, 1);
     if (w->transpose) t = qp_transpose(t, 0, 1);
     qp_no_grad(m->ctx, before);
     return t;
@@ -232,6 +240,7 @@ static bool shape_fits(qp_model *m, const char *path, const qp_file_entry *e, co
 /* Everything fits, or an error that lists what does not. */
 static bool check(qp_model *m, const char *path, const qp_file *file, bool *seen) {
     name_list missing = {0}, unexpected = {0};
+    if (m->left_out) add_name(&missing, m->left_out);
     for (int i = 0; i < m->weight_count; i++) {
         const qpi_weight *w = &m->weights[i];
         int64_t           at = find_entry(m, file, w->name);
@@ -263,6 +272,7 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
     qp_tensor all = qp_file_load(m->ctx, file, qp_file_at(file, find_entry(m, file, w->name)).name, false);
     if (w->transpose) all = qp_transpose(all, 0, 1);
     if (w->interleaved && qpi_file_is_gguf(file) && !m->interleaved) all = reorder(m, all, false);
+    if (w->unit_offset && qpi_file_is_gguf(file)) all = qp_affine(qp_cast(all, QP_F32), 1, -1);
     for (int k = 0; k < w->count && ok; k++) {
         int64_t   rows = qp_ndim(w->parts[k]) ? qp_size(w->parts[k], 0) : 0;
         qp_tensor part = w->count > 1 ? qp_slice(all, 0, start, start + rows, 1) : all;

@@ -5,7 +5,10 @@
 #include "format/gguf.h"
 
 static const char *const names[] = {"llama-gqa-tied", "llama-mqa-headdim", "llama-bias", "llama-llama3", "llama-yarn",
-                                    "llama-linear",   "mistral-window",    "qwen2",      "gpt2",         "gpt2-odd"};
+                                    "llama-linear",   "mistral-window",    "qwen2",      "gpt2",         "gpt2-odd",
+                                    "qwen3",          "smollm3-four",      "olmo2",      "granite",      "phi3",
+                                    "phi3-partial",   "gemma",             "gemma2",     "gemma3-six",   "gemma3-old",
+                                    "bert-poolerless"};
 enum { NAMES = sizeof names / sizeof *names };
 
 static const char *golden(const char *kind, const char *name, const char *end) {
@@ -41,12 +44,13 @@ static void expect_same_tensors(const char *a, const char *b) {
     qp_file_close(g);
 }
 
-/* Every value of a, but its name, is in b. */
+/* Every value of a, but its name, is in b; what is off may be absent. */
 static void expect_values(const char *a, const char *b) {
     qp_file    *f = open_file(a), *g = open_file(b);
     const char *key, *value, *found;
     for (int64_t i = 0; qp_file_meta_at(f, i, &key, &value); i++) {
         found = qp_file_meta(g, key);
+        if (!found && (!strcmp(value, "0") || !strcmp(value, "false"))) continue;
         if (!found || (strcmp(found, value) && strtod(found, NULL) != strtod(value, NULL)))
             fail_msg("%s is %s in %s, %s in %s", key, value, a, found ? found : "absent", b);
     }
@@ -58,13 +62,15 @@ static void expect_values(const char *a, const char *b) {
 static void there_and_back(void **state) {
     (void)state;
     for (int i = 0; i < NAMES; i++) {
+        bool written = strcmp(names[i], "gemma3-old"); /* whose layers the package's writers cannot tell */
         expect_success(run("convert", golden("models", names[i], ""), "--out", "%/there.gguf", NULL));
-        expect_same_tensors(golden("gguf", names[i], ".gguf"), in_folder("there.gguf"));
-        expect_values(golden("gguf", names[i], ".gguf"), in_folder("there.gguf"));
+        if (written) expect_same_tensors(golden("gguf", names[i], ".gguf"), in_folder("there.gguf"));
+        if (written) expect_values(golden("gguf", names[i], ".gguf"), in_folder("there.gguf"));
         expect_success(run("convert", "%/there.gguf", "--out", "%/back", NULL));
         json_t *o = expect_json(run("verify", "%/back", "--reference", golden("models", names[i], "/reference.safetensors"),
                                     "--tolerance", "1e-4", "--json", NULL));
-        double  off = json_number_value(json_object_get(json_object_get(o, "errors"), "logits"));
+        json_t *errors = json_object_get(o, "errors"), *e = json_object_get(errors, "logits");
+        double  off = json_number_value(e ? e : json_object_get(errors, "hidden"));
         if (!(off <= 2e-5)) fail_msg("%s: logits differ by %g", names[i], off);
         json_decref(o);
         remove(in_folder("back/model.safetensors"));
@@ -85,7 +91,11 @@ static void types(void **state) {
     qp_file_close(f);
     expect_message(run("convert", golden("models", "qwen2", ""), "--out", "%/x.gguf", "--type", "q4_0", NULL), 2, "quantize");
     expect_message(run("convert", golden("models", "llama-dynamic", ""), "--out", "%/x.gguf", NULL), 1, "no rope scaling \"dynamic\"");
-    expect_message(run("convert", golden("models", "bert", ""), "--out", "%/x.gguf", NULL), 1, "in GGUF files");
+    static const char *const lost[][2] = {{"roformer", "no roformer in GGUF files"}, {"gemma3", "query_pre_attn_scalar"},
+                                          {"smollm3", "no_rope_layers"},   {"smollm3-window", "no_rope_layer"},
+                                          {"qwen2-window", "use_sliding_window"}, {"bert-published", "hidden_act"}};
+    for (size_t i = 0; i < sizeof lost / sizeof *lost; i++)
+        expect_message(run("convert", golden("models", lost[i][0], ""), "--out", "%/x.gguf", NULL), 1, lost[i][1]);
     expect_message(run("convert", "%/nothing", "--out", "%/x.gguf", NULL), 1, "cannot open");
     assert_int_not_equal(fopen(in_folder("x.gguf"), "rb") != NULL, 1);
 }

@@ -1,14 +1,22 @@
 """The models of tests/golden/models as GGUF files, by the gguf package: tests/golden/gguf/NAME.gguf.
 
-    pip install gguf; python3 tests/golden/make_gguf.py
+    pip install gguf; python3 tests/golden/make_gguf.py [LLAMA_CPP [NAME..]]
 
 Their logits are those of NAME/reference.safetensors. Queries and keys of llama and mistral stand in
 GGUF's order of rows. test_gguf_models reads them.
+
+With LLAMA_CPP, a folder of llama.cpp's sources, also those of CONVERTED, written by its own converter; the keys of
+the architecture and the tensors are kept, the rest (names, vocabularies) is not. Needs torch and transformers.
 """
 import json
 import math
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
+if len(sys.argv) > 1:
+    sys.path[:0] = [sys.argv[1], sys.argv[1] + "/gguf-py"]  # the converter wants its own
 import gguf
 import numpy as np
 from safetensors.numpy import load_file
@@ -18,6 +26,8 @@ F16 = gguf.GGMLQuantizationType.F16
 
 NAMES = ["llama-gqa-tied", "llama-mqa-headdim", "llama-bias", "llama-llama3", "llama-yarn", "llama-linear", "mistral-window",
          "qwen2", "gpt2", "gpt2-odd"]
+CONVERTED = ["qwen3", "smollm3-four", "olmo2", "granite", "phi3", "phi3-partial", "gemma", "gemma2", "gemma3-six",
+             "bert-poolerless"]
 GPT2 = {"wte.weight": "token_embd.weight", "wpe.weight": "position_embd.weight", "ln_f": "output_norm",
         "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
         "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down", "lm_head": "output"}
@@ -104,8 +114,58 @@ def add_gpt2(w, config, tensors):
         w.add_tensor(rename(name, GPT2), np.ascontiguousarray(t.T) if transpose else t)
 
 
+def convert(names):
+    """By llama.cpp's converter, but without a vocabulary."""
+    import convert_hf_to_gguf as converter
+    from conversion import base, bert, gemma, granite, llama, olmo, phi, qwen  # noqa: F401 (classes register)
+
+    def no_vocabulary(self):
+        if "type_vocab_size" in self.hparams:
+            self.gguf_writer.add_token_type_count(self.hparams["type_vocab_size"])
+
+    def patch(kind):
+        if "set_vocab" in vars(kind):
+            kind.set_vocab = no_vocabulary
+        for inner in kind.__subclasses__():
+            patch(inner)
+
+    patch(base.TextModel)
+    for name in names:
+        out = HERE / "gguf" / (name + ".gguf")
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(HERE / "models" / name, folder, dirs_exist_ok=True)
+            config = json.loads((Path(folder) / "config.json").read_text())
+            words = {str(i): i for i in range(config["vocab_size"])}  # gemma's are counted
+            (Path(folder) / "tokenizer.json").write_text(json.dumps({"model": {"vocab": words}, "added_tokens": []}))
+            sys.argv = ["convert", folder, "--outtype", "f32", "--outfile", str(out)]
+            converter.main()
+        strip(out)
+
+
+def strip(path):
+    """Only general.architecture, its keys, and the number of token types."""
+    file = gguf.GGUFReader(path)
+    arch = file.fields["general.architecture"].contents()
+    whole = path.with_suffix(".whole")
+    w = gguf.GGUFWriter(whole, arch)
+    for key, field in file.fields.items():
+        if key.startswith(arch + ".") or key == "tokenizer.ggml.token_type_count":
+            inner = field.types[1] if len(field.types) > 1 else None
+            w.add_key_value(key, field.contents(), field.types[0], inner)
+    for t in file.tensors:
+        w.add_tensor(t.name, np.array(t.data))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    whole.rename(path)
+
+
 def main():
     (HERE / "gguf").mkdir(exist_ok=True)
+    if len(sys.argv) > 1:
+        convert(sys.argv[2:] or CONVERTED)
+        return
     for name in NAMES:
         folder = HERE / "models" / name
         config = json.loads((folder / "config.json").read_text())

@@ -46,6 +46,7 @@ SIZE = dict(vocab_size=67, hidden_size=24, intermediate_size=40, num_hidden_laye
             num_key_value_heads=4, max_position_embeddings=64)
 
 
+SMALL = SIZE | dict(vocab_size=53, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=2)
 NO_IDS = dict(bos_token_id=0, eos_token_id=0, pad_token_id=None)
 CAPS = dict(attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
 
@@ -115,7 +116,7 @@ FOLDERS = {
     "phi3": (Phi3Config(**SIZE | NO_IDS | dict(num_key_value_heads=2, sliding_window=6)), 14, ""),
     "gemma": (GemmaConfig(**SIZE | NO_IDS | dict(num_key_value_heads=1, head_dim=10)), 13, ""),
     "gemma2": (Gemma2Config(**SIZE | NO_IDS | CAPS | dict(num_hidden_layers=3, num_key_value_heads=2, head_dim=10,
-                                                 query_pre_attn_scalar=7, sliding_window=4)), 15, ""),
+                                                 query_pre_attn_scalar=10, sliding_window=4)), 15, ""),
     "gemma3": (Gemma3TextConfig(**SIZE | NO_IDS | dict(num_hidden_layers=3, num_key_value_heads=2, head_dim=10,
                                               query_pre_attn_scalar=9, sliding_window=5, sliding_window_pattern=2)), 16, ""),
     "gemma3-old": (Gemma3TextConfig(**SIZE | NO_IDS | dict(
@@ -129,6 +130,11 @@ FOLDERS = {
     "roformer-values": (roformer(rotary_value=True, tie_word_embeddings=False), 10, ""),
     "roformer-model": (roformer(num_attention_heads=2), 14, "headless"),
     "bert-poolerless": (bert(num_hidden_layers=1), 8, "poolerless"),
+    "gemma3-six": (Gemma3TextConfig(**SMALL | NO_IDS | dict(num_hidden_layers=6, num_key_value_heads=1, head_dim=8,
+                                                            query_pre_attn_scalar=8, sliding_window=4)), 14, ""),
+    "smollm3-four": (SmolLM3Config(**SMALL | NO_IDS | dict(num_hidden_layers=4, num_key_value_heads=1)), 12, ""),
+    "phi3-partial": (Phi3Config(**SMALL | NO_IDS | dict(num_hidden_layers=1, rope_parameters=rope(
+        "default", partial_rotary_factor=0.75))), 12, ""),
 }
 
 
