@@ -67,12 +67,25 @@ static int64_t config_number(const qp_model *m, const char *key, const char *oth
     return json_integer_value(json_is_integer(x) ? x : json_object_get(m->config, other));
 }
 
+/* Of encoders, and of what was made of one to give vectors. */
+static bool put_pooling(gguf_target *t) {
+    static const int kinds[] = {[QP_POOL_MEAN] = 1, [QP_POOL_CLS] = 2, [QP_POOL_LAST] = 3};
+    qp_embed_options options;
+    char             key[64];
+    if (qp_model_info_of(t->model).causal) return true;
+    if (qp_embed_options_load(t->model, t->path, &options) != QP_OK) return false;
+    snprintf(key, sizeof key, "%.40s.pooling_type", t->model->preset->gguf->architecture);
+    qpi_gguf_put_integer(&t->pairs, key, QPI_GGUF_U32, kinds[options.pooling]);
+    return true;
+}
+
 static bool open_folder(gguf_target *t) {
     const char *name;
     qp_tensor   tensor;
     t->model = qp_model_load(t->ctx, t->path, (qp_model_options){.as_stored = true});
     if (!t->model || !qpi_gguf_describe(t->model, &t->pairs)) return false;
     put_name(t);
+    if (!put_pooling(t)) return false;
     if (!gguf_put_vocabulary(t->ctx, t->path, t->model->vocabulary, &t->pairs)) return false;
     t->items = calloc((size_t)qp_module_state(t->model->module).count + 2, sizeof *t->items);
     for (int64_t i = 0; t->items && qpi_gguf_weight(t->model, i, &name, &tensor); i++) {

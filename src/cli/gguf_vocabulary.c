@@ -1,13 +1,12 @@
 /* A folder's tokenizer as GGUF keeps it: the vocabulary as texts with types, merges or scores, and the name
- * of the splitting rule, of which llama.cpp knows a list. */
+ * of the splitting rule, of which llama.cpp knows a list; or WordPiece's words. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/gguf_target.h"
 #include "core/core.h"
+#include "data/made.h"
 #include "format/json.h"
-
-enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 };
 
 typedef struct {
     const char *text; /* of the document; NULL: unused */
@@ -44,28 +43,39 @@ static bool read_tokens(vocabulary *v) {
     size_t      i;
     json_object_foreach(json_object_get(v->model, "vocab"), text, id) {
         bool byte = strlen(text) == 6 && !strncmp(text, "<0x", 3) && json_is_true(json_object_get(v->model, "byte_fallback"));
-        if (!set_token(v, json_is_integer(id) ? json_integer_value(id) : -1, text, byte ? BYTE : NORMAL)) return false;
+        if (!set_token(v, json_is_integer(id) ? json_integer_value(id) : -1, text, byte ? QPI_BYTE : QPI_NORMAL)) return false;
     }
     json_array_foreach(json_object_get(v->document, "added_tokens"), i, added) {
-        const char *unknown = json_string_value(json_object_get(v->model, "unk_token"));
         const char *content = json_string_value(json_object_get(added, "content"));
-        int32_t     type = json_is_true(json_object_get(added, "special")) ? CONTROL : USER_DEFINED;
-        if (unknown && content && !strcmp(unknown, content) && json_is_true(json_object_get(v->model, "byte_fallback"))) type = UNKNOWN;
+        int32_t     type = json_is_true(json_object_get(added, "special")) ? QPI_SPECIAL : QPI_USER;
         if (!set_token(v, json_integer_value(json_object_get(added, "id")), content, type)) return false;
     }
     return true;
 }
 
-static void put_tokens(vocabulary *v) {
+/* As GGUF has the words of WordPiece: U+2581 where one begins, nothing where one goes on. */
+static bool put_word(vocabulary *v, const char *text) {
+    char marked[4096];
+    if (!strncmp(text, "##", 2)) text += 2;
+    else if ((size_t)snprintf(marked, sizeof marked, "\xE2\x96\x81%s", text) >= sizeof marked)
+        return fail(v, QP_ERR_UNSUPPORTED, "a word is too long for GGUF");
+    else text = marked;
+    qpi_gguf_add_text(v->pairs, text, strlen(text));
+    return true;
+}
+
+static bool put_tokens(vocabulary *v, bool words) {
     char unused[32];
     qpi_gguf_put_array(v->pairs, "tokenizer.ggml.tokens", QPI_GGUF_TEXT, (uint64_t)v->count);
     for (int64_t i = 0; i < v->count; i++) {
         snprintf(unused, sizeof unused, "[PAD%lld]", (long long)i);
         const char *text = v->tokens[i].text ? v->tokens[i].text : unused;
-        qpi_gguf_add_text(v->pairs, text, strlen(text));
+        if (!words || !v->tokens[i].text || v->tokens[i].type == QPI_SPECIAL) qpi_gguf_add_text(v->pairs, text, strlen(text));
+        else if (!put_word(v, text)) return false;
     }
     qpi_gguf_put_array(v->pairs, "tokenizer.ggml.token_type", QPI_GGUF_I32, (uint64_t)v->count);
-    for (int64_t i = 0; i < v->count; i++) qpi_gguf_add_i32(v->pairs, v->tokens[i].text ? v->tokens[i].type : UNUSED);
+    for (int64_t i = 0; i < v->count; i++) qpi_gguf_add_i32(v->pairs, v->tokens[i].text ? v->tokens[i].type : QPI_UNUSED);
+    return true;
 }
 
 /* ---- Merges: "a b", or ["a", "b"] ---------------------------------------------------------------------- */
@@ -107,28 +117,46 @@ static bool put_scores(vocabulary *v) {
 
 /* ---- The splitting rule --------------------------------------------------------------------------------- */
 
-/* What the pre-tokenizers of a document amount to. */
+/* What the pre-tokenizers of a document amount to, as patterns one after another. */
 typedef struct {
-    bool        bytes, digits;
-    const char *pattern;
+    const char *patterns[6];
+    int         count;
+    bool        bytes, other;
 } splitting;
 
+static void add_pattern(splitting *s, const char *pattern) {
+    if (pattern && s->count < 6) s->patterns[s->count++] = pattern;
+    else s->other = true;
+}
+
+static const char *text_in(const json_t *object, const char *key) {
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
 static void look(const json_t *part, splitting *s) {
-    const char *type = json_string_value(json_object_get(part, "type"));
+    const char *type = text_in(part, "type");
     json_t     *inner;
     size_t      i;
-    if (!type) return;
-    if (!strcmp(type, "ByteLevel")) s->bytes = true;
-    if (!strcmp(type, "Digits")) s->digits = json_is_true(json_object_get(part, "individual_digits"));
-    if (!strcmp(type, "Split")) s->pattern = json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex"));
+    if (!strcmp(type, "ByteLevel")) {
+        s->bytes = true;
+        if (!json_is_false(json_object_get(part, "use_regex"))) add_pattern(s, QPI_GPT2_PATTERN);
+        s->other |= json_is_true(json_object_get(part, "add_prefix_space"));
+    } else if (!strcmp(type, "Digits") && json_is_true(json_object_get(part, "individual_digits"))) {
+        add_pattern(s, "\\p{N}");
+    } else if (!strcmp(type, "Split") && !strcmp(text_in(part, "behavior"), "Isolated")) {
+        add_pattern(s, json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex")));
+    } else if (*type && strcmp(type, "Sequence")) {
+        s->other = true;
+    }
     json_array_foreach(json_object_get(part, "pretokenizers"), i, inner) look(inner, s);
 }
 
 static bool put_splitting(vocabulary *v, const splitting *s) {
-    const char *name = s->digits ? "smollm" : "gpt-2";
-    if (s->pattern && strstr(s->pattern, "\\p{N}{1,3}")) name = "llama-bpe";
-    else if (s->pattern && strstr(s->pattern, "|\\p{N}|")) name = "qwen2";
-    else if (s->pattern) return fail(v, QP_ERR_UNSUPPORTED, "GGUF has no name for this pre_tokenizer's pattern");
+    char        name[64];
+    const char *first = s->other ? NULL : qpi_gguf_cut_name(s->patterns, s->count, json_is_true(json_object_get(v->model, "ignore_merges")));
+    if (!first) return fail(v, QP_ERR_UNSUPPORTED, "GGUF has no name for how this pre_tokenizer cuts");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(first, " "), first);
     qpi_gguf_put_text(v->pairs, "tokenizer.ggml.pre", name, strlen(name));
     return true;
 }
@@ -181,20 +209,74 @@ static void put_special(vocabulary *v, const char *folder) {
     json_decref(settings);
 }
 
+/* ---- Pieces, as of SentencePiece --------------------------------------------------------------------------- */
+
+/* Does a part, or one of a sequence, put a space before the text? */
+static bool prefixes(const json_t *part, const char *members) {
+    const char *type = text_in(part, "type");
+    json_t     *inner;
+    size_t      i;
+    if (!strcmp(type, "Prepend")) return true;
+    if (!strcmp(type, "Metaspace")) return strcmp(text_in(part, "prepend_scheme"), "never") != 0;
+    json_array_foreach(json_object_get(part, members), i, inner) if (prefixes(inner, members)) return true;
+    return false;
+}
+
+static void put_token_id(vocabulary *v, const char *text, const char *key) {
+    const json_t *id = text ? json_object_get(json_object_get(v->model, "vocab"), text) : NULL;
+    if (json_is_integer(id)) qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_U32, json_integer_value(id));
+}
+
+static bool put_pieces(vocabulary *v) {
+    bool prefix = prefixes(json_object_get(v->document, "normalizer"), "normalizers") ||
+                  prefixes(json_object_get(v->document, "pre_tokenizer"), "pretokenizers");
+    qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.add_space_prefix", QPI_GGUF_BOOL, prefix);
+    put_token_id(v, text_in(v->model, "unk_token"), "tokenizer.ggml.unknown_token_id");
+    return put_scores(v);
+}
+
+/* ---- WordPiece -------------------------------------------------------------------------------------------- */
+
+/* The token that stands first (side 0) or last around one text. */
+static const char *around(const json_t *processor, int side) {
+    const json_t *single = json_object_get(processor, "single"), *bert = json_object_get(processor, side ? "sep" : "cls");
+    const json_t *at = json_array_get(single, side ? json_array_size(single) - 1 : 0);
+    if (json_is_array(bert)) return json_string_value(json_array_get(bert, 0));
+    return json_string_value(json_object_get(json_object_get(at, "SpecialToken"), "id"));
+}
+
+static bool put_words(vocabulary *v) {
+    const json_t *normalizer = json_object_get(v->document, "normalizer"), *processor = json_object_get(v->document, "post_processor");
+    bool          lower = json_is_true(json_object_get(normalizer, "lowercase"));
+    const json_t *accents = json_object_get(normalizer, "strip_accents");
+    if (strcmp(text_in(normalizer, "type"), "BertNormalizer") || strcmp(text_in(v->model, "continuing_subword_prefix"), "##") ||
+        strcmp(text_in(json_object_get(v->document, "pre_tokenizer"), "type"), "BertPreTokenizer") ||
+        json_is_false(json_object_get(normalizer, "clean_text")) || json_is_false(json_object_get(normalizer, "handle_chinese_chars")))
+        return fail(v, QP_ERR_UNSUPPORTED, "only BERT's own WordPiece goes into GGUF");
+    qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.normalizer.lowercase", QPI_GGUF_BOOL, lower);
+    qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.normalizer.strip_accents", QPI_GGUF_BOOL,
+                         json_is_boolean(accents) ? json_is_true(accents) : lower);
+    put_token_id(v, around(processor, 0), "tokenizer.ggml.cls_token_id");
+    put_token_id(v, around(processor, 1), "tokenizer.ggml.seperator_token_id"); /* (the key is so) */
+    put_token_id(v, text_in(v->model, "unk_token"), "tokenizer.ggml.unknown_token_id");
+    put_token_id(v, "[MASK]", "tokenizer.ggml.mask_token_id");
+    return true;
+}
+
 /* ---- All of it -------------------------------------------------------------------------------------------- */
 
 static bool put_all(vocabulary *v, const char *folder) {
-    const char *type = json_string_value(json_object_get(v->model, "type"));
+    const char *type = text_in(v->model, "type");
     splitting   s = {0};
     look(json_object_get(v->document, "pre_tokenizer"), &s);
-    bool pieces = json_is_true(json_object_get(v->model, "byte_fallback"));
-    if ((type && strcmp(type, "BPE")) || (!s.bytes && !pieces))
-        return fail(v, QP_ERR_UNSUPPORTED, "only BPE over bytes, or over pieces with byte_fallback, goes into GGUF");
+    bool words = !strcmp(type, "WordPiece"), pieces = json_is_true(json_object_get(v->model, "byte_fallback"));
+    if (!words && ((*type && strcmp(type, "BPE")) || (!s.bytes && !pieces)))
+        return fail(v, QP_ERR_UNSUPPORTED, "only BPE over bytes, or over pieces with byte_fallback, and WordPiece go into GGUF");
     if (!read_tokens(v)) return false;
-    const char *model = pieces ? "llama" : "gpt2";
+    const char *model = words ? "bert" : pieces ? "llama" : "gpt2";
     qpi_gguf_put_text(v->pairs, "tokenizer.ggml.model", model, strlen(model));
-    put_tokens(v);
-    if (!(pieces ? put_scores(v) : put_splitting(v, &s) && put_merges(v))) return false;
+    if (!put_tokens(v, words)) return false;
+    if (!(words ? put_words(v) : pieces ? put_pieces(v) : put_splitting(v, &s) && put_merges(v))) return false;
     put_special(v, folder);
     return !qp_failed(v->ctx);
 }

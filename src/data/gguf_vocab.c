@@ -101,7 +101,7 @@ static bool read_merges(reading *r) {
     return true;
 }
 
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define GPT2 QPI_GPT2_PATTERN
 #define TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define LLAMA3 "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" TAIL
 #define QWEN2 "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" TAIL
@@ -181,6 +181,15 @@ static size_t find_cut(const char *pre) {
     size_t i = 0;
     while (i < CUTS && (!strstr(cuts[i].names, name) || strchr(pre, ' '))) i++;
     return i;
+}
+
+const char *qpi_gguf_cut_name(const char *const *patterns, int count, bool whole) {
+    for (size_t i = 0; i < CUTS; i++) {
+        int same = 0;
+        while (same < count && cuts[i].patterns[same] && !strcmp(cuts[i].patterns[same], patterns[same])) same++;
+        if (same == count && (count == 6 || !cuts[i].patterns[count]) && cuts[i].whole == whole) return cuts[i].names + 1;
+    }
+    return NULL;
 }
 
 static void put_cut(qpi_buffer *out, const char *pattern) {

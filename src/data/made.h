@@ -36,6 +36,11 @@ bool qpi_made_around(qpi_made *m, int64_t begin, int64_t end, bool pair);
 bool          qpi_made_sentencepiece(qpi_made *m);
 qp_tokenizer *qpi_made_finish(qpi_made *m, bool ok); /* NULL if not ok or after an error; frees the rest */
 
+#define QPI_GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+/* The name (up to a space) under which GGUF files cut text by these patterns, each what the ones before left; whole:
+ * a word that is a token is that token. NULL: there is none. */
+const char *qpi_gguf_cut_name(const char *const *patterns, int count, bool whole); /* gguf_vocab.c */
+
 qp_tokenizer *qpi_tokenizer_gguf(const char *path, qpi_error *e);                                           /* gguf_vocab.c */
 qp_tokenizer *qpi_tokenizer_sentencepiece(const char *name, const void *data, size_t n, qpi_error *e); /* sentencepiece.c */
 

@@ -1,6 +1,7 @@
 /* Vectors of texts. */
 #include "quipu/embed.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,9 +65,24 @@ static void read_modules(qp_ctx *ctx, const char *folder, json_t *modules, qp_em
     }
 }
 
+/* ARCHITECTURE.pooling_type of a GGUF file; 0 stands for none. */
+static qp_status read_pooling_type(qp_ctx *ctx, const char *path, qp_embed_options *out) {
+    static const qp_pooling kinds[] = {[1] = QP_POOL_MEAN, [2] = QP_POOL_CLS, [3] = QP_POOL_LAST};
+    qp_file                *f = qp_file_open(ctx, path, (qp_file_options){0});
+    const char             *architecture = f ? qp_file_meta(f, "general.architecture") : NULL;
+    char                    key[96];
+    int64_t                 kind = 0;
+    snprintf(key, sizeof key, "%.64s.pooling_type", architecture ? architecture : "");
+    if (qpi_gguf_integer(qpi_gguf_find(f, key), 0, &kind) && kind >= 1 && kind <= 3) out->pooling = kinds[kind];
+    else if (kind) qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: %s: expected mean, cls or last token (1 to 3)", path, key);
+    qp_file_close(f);
+    return qp_error_code(ctx);
+}
+
 qp_status qp_embed_options_load(qp_model *m, const char *folder, qp_embed_options *out) {
     qp_ctx *ctx = qp_model_ctx(m);
     *out = (qp_embed_options){.pooling = qp_model_info_of(m).causal ? QP_POOL_LAST : QP_POOL_MEAN};
+    if (!qp_failed(ctx) && qpi_path_is_gguf(folder)) return read_pooling_type(ctx, folder, out);
     if (qp_failed(ctx) || !qpi_path_is_folder(folder)) return qp_error_code(ctx);
     json_t  *modules = read_json(ctx, folder, "modules.json"), *limits = read_json(ctx, folder, "sentence_bert_config.json");
     qpi_json root = qpi_json_root("sentence_bert_config.json", limits, &ctx->error);

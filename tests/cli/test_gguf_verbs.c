@@ -100,6 +100,67 @@ static void types(void **state) {
     assert_int_not_equal(fopen(in_folder("x.gguf"), "rb") != NULL, 1);
 }
 
+/* ---- Vocabularies ------------------------------------------------------------------------------------------ */
+
+static void copy_golden(const char *name, const char *to) {
+    size_t n;
+    char  *bytes = read_file(golden("tokenizers", name, ".json"), &n);
+    write_file(to, bytes, n);
+    free(bytes);
+}
+
+/* A fresh model whose tokenizer is the golden one. */
+static void make_speaker(const char *name) {
+    static const char shape[] = "{\"model_type\": \"llama\", \"vocab_size\": 800, \"hidden_size\": 16, \"intermediate_size\": 16, "
+                                "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"rms_norm_eps\": 1e-5}";
+    qp_model *m = qp_model_new(ctx, "test", shape);
+    assert_non_null(m);
+    assert_int_equal(qp_model_save(m, in_folder("speaker")), QP_OK);
+    qp_model_close(m);
+    copy_golden(name, "speaker/tokenizer.json");
+}
+
+/* How many texts of the golden cases have other ids. */
+static int count_other(const char *name, const char *a, const char *b) {
+    qp_tokenizer *t = qp_tokenizer_load(ctx, a), *u = qp_tokenizer_load(ctx, b);
+    json_t       *cases = json_load_file(golden("tokenizers", name, ".cases.json"), 0, NULL), *one;
+    size_t        i;
+    int           other = 0;
+    if (!t || !u) fail_msg("%s: %s", name, qp_error(ctx));
+    assert_true(json_array_size(cases) > 20);
+    json_array_foreach(cases, i, one) {
+        const char *text = json_string_value(json_object_get(one, "text"));
+        qp_ids      x = {0}, y = {0};
+        assert_int_equal(qp_encode(ctx, t, text, strlen(text), (qp_encode_options){0}, &x), QP_OK);
+        assert_int_equal(qp_encode(ctx, u, text, strlen(text), (qp_encode_options){0}, &y), QP_OK);
+        bool same = x.count == y.count && (!x.count || !memcmp(x.data, y.data, (size_t)x.count * sizeof *x.data));
+        if (!same) print_message("%s: %s\n", name, text);
+        other += !same;
+        qp_ids_free(&x);
+        qp_ids_free(&y);
+    }
+    json_decref(cases);
+    qp_tokenizer_close(t);
+    qp_tokenizer_close(u);
+    return other;
+}
+
+/* What is written cuts text as the tokenizer.json does; how files cannot cut is refused. */
+static void vocabularies(void **state) {
+    (void)state;
+    static const char *const same[] = {"wordpiece", "gpt2", "llama3", "digits", "gemma", "llama", "qwen2"};
+    static const char *const refused[] = {"gaps", "regex", "wordpiece-cased", "unigram", "wordlevel", "prefix", "clip"};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        make_speaker(same[i]);
+        expect_success(run("convert", "%/speaker", "--out", "%/speaker.gguf", NULL));
+        assert_int_equal(count_other(same[i], in_folder("speaker"), in_folder("speaker.gguf")), 0);
+    }
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        make_speaker(refused[i]);
+        expect_message(run("convert", "%/speaker", "--out", "%/x.gguf", NULL), 1, "GGUF");
+    }
+}
+
 /* ---- quantize ---------------------------------------------------------------------------------------------- */
 
 /* A model whose rows hold whole blocks of 256, with a tokenizer of bytes. */
@@ -258,7 +319,8 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back), cmocka_unit_test(types),        cmocka_unit_test(errors_and_bits),
+        cmocka_unit_test(there_and_back), cmocka_unit_test(types),        cmocka_unit_test(vocabularies),
+        cmocka_unit_test(errors_and_bits),
         cmocka_unit_test(mixtures),       cmocka_unit_test(perplexities), cmocka_unit_test(lint),
         cmocka_unit_test(agreement),
     };
