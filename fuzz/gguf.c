@@ -1,8 +1,9 @@
 /* GGUF files. Inputs that begin with the magic are files; others are a recipe, by which a file is
  * written whose parts fit together but for the places that the recipe spoils, so that what stands
- * behind the first check is reached too. */
+ * behind the first check is reached too; a fourth of the recipes is for a model in two files. */
 #define _GNU_SOURCE
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -57,7 +58,17 @@ static void value(uint32_t kind, int depth) {
     }
 }
 
-static void cook(void) {
+/* A whole number under a key; a byte decides whether it is another. */
+static void key(const char *name, uint64_t x) {
+    uint64_t n = strlen(name);
+    put(&n, 8);
+    put(name, n);
+    put(&(uint32_t){QPI_GGUF_U32}, 4);
+    number(x, 4);
+}
+
+/* part: of two; -1: a whole file. */
+static void cook(int part) {
     static const uint8_t types[] = {0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 20, 24, 30, 99};
     uint8_t              pairs = next() % 9, tensors = next() % 9;
     uint64_t             offset = 0;
@@ -65,7 +76,8 @@ static void cook(void) {
     put("GGUF", 4);
     number(3, 4);
     number(tensors, 8);
-    number(pairs, 8);
+    number(part < 0 ? pairs : pairs + 3, 8);
+    if (part >= 0) key("split.no", (uint64_t)part), key("split.count", 2), key("split.tensors.count", next() % 17);
     for (int i = 0; i < pairs; i++) {
         uint32_t kind = next() % QPI_GGUF_KINDS;
         text();
@@ -112,25 +124,39 @@ static void look(qp_ctx *ctx, const qp_file *f) {
     }
 }
 
+/* Two files beside each other. */
+static bool write_parts(char path[64]) {
+    static char folder[32];
+    if (!*folder && !mkdtemp(strcpy(folder, P_tmpdir "/fuzz-gguf-XXXXXX"))) return false;
+    for (int part = 1; part >= 0; part--) {
+        cook(part);
+        snprintf(path, 64, "%s/m-%05d-of-00002.gguf", folder, part + 1);
+        FILE *f = fopen(path, "wb");
+        if (!f || fwrite(file, 1, filled, f) != filled || fclose(f)) return false;
+    }
+    return true;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static qp_ctx *ctx;
-    char           path[40];
+    char           path[64];
+    int            fd = -1;
     if (!ctx) ctx = qp_open((qp_options){.threads = 1});
     recipe = data;
     left = size;
-    if (size < 4 || memcmp(data, "GGUF", 4)) {
-        cook();
+    bool whole = size >= 4 && !memcmp(data, "GGUF", 4), parts = !whole && (next() & 3) == 1;
+    if (!whole && !parts) {
+        cook(-1);
         data = file;
         size = filled;
     }
-    int fd = memfd_create("input", 0);
-    if (fd < 0 || write(fd, data, size) != (ssize_t)size) return -1;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (parts ? !write_parts(path) : (fd = memfd_create("input", 0)) < 0 || write(fd, data, size) != (ssize_t)size) return -1;
+    if (!parts) snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     qp_file *f = qp_file_open(ctx, path, (qp_file_options){.in_memory = size & 1});
     if (!f != qp_failed(ctx)) __builtin_trap();
     if (f) look(ctx, f);
     qp_file_close(f);
     qp_clear(ctx);
-    close(fd);
+    if (fd >= 0) close(fd);
     return 0;
 }

@@ -10,7 +10,8 @@
 /* ---- From a GGUF file: pairs and tensors as they are ------------------------------------------------- */
 
 static bool is_stale(const char *key) {
-    static const char *const keys[] = {"general.file_type", "general.quantization_version", "general.alignment"};
+    static const char *const keys[] = {"general.file_type", "general.quantization_version", "general.alignment",
+                                       "split.no", "split.count", "split.tensors.count"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strcmp(key, keys[i])) return true;
     return false;

@@ -88,7 +88,8 @@ qp_file *qpi_file_open(const char *path, qpi_open_mode mode, qpi_error *e) {
     char *actual = qpi_path_is_folder(path) ? in_folder(path, e) : strdup(path);
     if (!actual) qpi_fail_memory(e, path);
     bool ok = actual && (ends_with(actual, ".index.json") ? qpi_index_open(f, actual, mode, e)
-                                                          : qpi_file_add_part(f, actual, mode, e) && qpi_file_index(f, e));
+                                                          : qpi_file_add_part(f, actual, mode, e) &&
+                                                                qpi_gguf_open_parts(f, actual, mode, e) && qpi_file_index(f, e));
     free(actual);
     if (ok) return f;
     qp_file_close(f);
@@ -110,8 +111,7 @@ void qp_file_close(qp_file *f) {
     free(f->parts);
     free(f->entries);
     free(f->meta);
-    free(f->values);
-    qpi_names_free(&f->value_names);
+    qpi_gguf_values_free(&f->values);
     qpi_names_free(&f->names);
     qpi_arena_free(&f->arena);
     free(f);

@@ -17,6 +17,13 @@ typedef struct {
     uint64_t       bytes;
 } qpi_entry;
 
+/* What a GGUF file says, see gguf.h. */
+typedef struct {
+    struct qpi_gguf_value *all;
+    size_t                 count, capacity;
+    qpi_names              names;
+} qpi_gguf_values;
+
 struct qp_file {
     qpi_arena   arena; /* names, shapes, metadata */
     qpi_bytes **parts;
@@ -26,11 +33,8 @@ struct qp_file {
     qpi_names   names;
     qp_meta    *meta;
     size_t      meta_count, meta_capacity;
-    /* of GGUF files, see gguf.h */
-    bool                   is_gguf;
-    struct qpi_gguf_value *values;
-    size_t                 value_count, value_capacity;
-    qpi_names              value_names;
+    bool            is_gguf;
+    qpi_gguf_values values; /* of GGUF; of several parts: the first's */
 };
 
 /* A format of one file. parse adds the entries of parts[part], whose names are its own to
@@ -54,5 +58,12 @@ qp_file *qpi_file_open(const char *path, qpi_open_mode mode, qpi_error *e);
 
 /* index.c: opens the shards that an index names and keeps the entries it lists, by name. */
 bool qpi_index_open(qp_file *f, const char *path, qpi_open_mode mode, qpi_error *e);
+
+/* gguf_parts.c: opens what belongs to the GGUF file just opened, the first part of several; a whole model
+ * stays as it is. */
+bool qpi_gguf_open_parts(qp_file *f, const char *path, qpi_open_mode mode, qpi_error *e);
+/* Does parts[part], whose values f has at the moment, go with the first? */
+bool qpi_gguf_part_fits(const qp_file *f, const qpi_gguf_values *first, uint32_t part, qpi_error *e);
+void qpi_gguf_values_free(qpi_gguf_values *v);
 
 #endif

@@ -119,12 +119,16 @@ bool qpi_gguf_text(qpi_gguf_texts *t, const char **text, size_t *n) {
 bool qpi_file_is_gguf(const qp_file *f) { return f->is_gguf; }
 
 const qpi_gguf_value *qpi_gguf_at(const qp_file *f, size_t index) {
-    return f && index < f->value_count ? &f->values[index] : NULL;
+    return f && index < f->values.count ? &f->values.all[index] : NULL;
+}
+
+const qpi_gguf_value *qpi_gguf_find_in(const qpi_gguf_values *v, const char *key) {
+    uint32_t i = qpi_names_find(&v->names, key, strlen(key));
+    return i == QPI_NO_NAME ? NULL : &v->all[i];
 }
 
 const qpi_gguf_value *qpi_gguf_find(const qp_file *f, const char *key) {
-    uint32_t i = f ? qpi_names_find(&f->value_names, key, strlen(key)) : QPI_NO_NAME;
-    return i == QPI_NO_NAME ? NULL : &f->values[i];
+    return f ? qpi_gguf_find_in(&f->values, key) : NULL;
 }
 
 /* ---- Reading names and values ------------------------------------------------------------------------- */
@@ -219,15 +223,15 @@ static bool add_text(qp_file *f, const qpi_gguf_value *v, qpi_error *e) {
 static bool read_pair(qp_file *f, qpi_reader *r) {
     uint64_t        at = r->at;
     uint32_t        before;
-    qpi_gguf_value *p = qpi_grown(f->values, &f->value_capacity, f->value_count + 1, sizeof *p);
+    qpi_gguf_value *p = qpi_grown(f->values.all, &f->values.capacity, f->values.count + 1, sizeof *p);
     if (!p) return qpi_fail_memory(r->error, r->name) == QP_OK;
-    f->values = p;
-    p += f->value_count;
+    f->values.all = p;
+    p += f->values.count;
     *p = (qpi_gguf_value){.key = read_name(f, r, "a key")};
     if (r->failed) return false;
-    if (!qpi_names_add(&f->value_names, p->key, strlen(p->key), (uint32_t)f->value_count, &before))
+    if (!qpi_names_add(&f->values.names, p->key, strlen(p->key), (uint32_t)f->values.count, &before))
         return qpi_fail_memory(r->error, r->name) == QP_OK;
-    f->value_count++;
+    f->values.count++;
     if (before != QPI_NO_NAME) qpi_read_fail(r, at, "expected each key once, found \"%.60s\" twice", p->key);
     if (!r->failed) read_value(r, p);
     return !r->failed && add_text(f, p, r->error);
@@ -360,24 +364,11 @@ static bool alignment_of(const qp_file *f, qpi_reader *r, uint64_t *alignment) {
     return !r->failed;
 }
 
-static bool whole(const qp_file *f, qpi_reader *r) {
-    int64_t parts = 1;
-    qpi_gguf_integer(qpi_gguf_find(f, "split.count"), 0, &parts);
-    if (parts <= 1) return true;
-    qpi_fail(r->error, QP_ERR_UNSUPPORTED, "%s: one of %" PRId64 " parts of a model: join them (llama-gguf-split --merge)",
-             r->name, parts);
-    return false;
-}
-
-static bool parse(qp_file *f, uint32_t part, qpi_error *e) {
+static bool parse_one(qp_file *f, uint32_t part, qpi_error *e) {
     const qpi_bytes *bytes = f->parts[part];
     qpi_reader       r = qpi_reader_over(bytes->path, bytes->data, bytes->size, e);
     size_t           first = f->entry_count;
     uint64_t         tensors, pairs, alignment;
-    if (part > 0) {
-        qpi_fail(e, QP_ERR_FORMAT, "%s: a GGUF file cannot be a part of a checkpoint in safetensors files", bytes->path);
-        return false;
-    }
     f->is_gguf = true;
     if (!read_version(&r)) return false;
     tensors = read_count(&r, "tensors", 24);
@@ -385,11 +376,28 @@ static bool parse(qp_file *f, uint32_t part, qpi_error *e) {
     if (r.failed) return false;
     for (uint64_t i = 0; i < pairs; i++)
         if (!read_pair(f, &r)) return false;
-    if (!alignment_of(f, &r, &alignment) || !whole(f, &r)) return false;
+    if (!alignment_of(f, &r, &alignment)) return false;
     for (uint64_t i = 0; i < tensors; i++)
         if (!read_tensor(f, part, &r, alignment)) return false;
     if (!tensors) return true;
     return place_tensors(&r, f->entries + first, f->entry_count - first, alignment);
+}
+
+/* Of later parts only the tensors stay. */
+static bool parse(qp_file *f, uint32_t part, qpi_error *e) {
+    qpi_gguf_values first = f->values;
+    size_t          meta = f->meta_count;
+    if (part == 0) return parse_one(f, part, e);
+    if (!qpi_gguf_find(f, "split.count")) {
+        qpi_fail(e, QP_ERR_FORMAT, "%s: a GGUF file cannot be a part of a checkpoint in safetensors files", f->parts[part]->path);
+        return false;
+    }
+    f->values = (qpi_gguf_values){0};
+    bool ok = parse_one(f, part, e) && qpi_gguf_part_fits(f, &first, part, e);
+    qpi_gguf_values_free(&f->values);
+    f->values = first;
+    f->meta_count = meta;
+    return ok;
 }
 
 const qpi_file_format qpi_gguf = {"GGUF", matches, parse};

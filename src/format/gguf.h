@@ -25,6 +25,7 @@ typedef struct qpi_gguf_value qpi_gguf_value;
 /* By key or by index (in the file's order); NULL: not there, or the file is no GGUF file. */
 const qpi_gguf_value *qpi_gguf_find(const qp_file *f, const char *key);
 const qpi_gguf_value *qpi_gguf_at(const qp_file *f, size_t index);
+const qpi_gguf_value *qpi_gguf_find_in(const qpi_gguf_values *v, const char *key);
 bool                  qpi_file_is_gguf(const qp_file *f);
 bool                  qpi_path_is_gguf(const char *path); /* a regular file that begins as such */
 

@@ -330,6 +330,15 @@ static void odd_alignment(void) { begin(3, 0, 1), pair32("general.alignment", QP
 static void text_alignment(void) { begin(3, 0, 1), pair("general.alignment", QPI_GGUF_TEXT), put_text("a"); }
 static void huge_alignment(void) { begin(3, 0, 1), pair32("general.alignment", QPI_GGUF_U32, 0x80000000u); }
 static void parts(void) { begin(3, 0, 1), pair("split.count", QPI_GGUF_U16), put("\2\0", 2); }
+static void split(uint32_t no, uint32_t count, uint32_t tensors) {
+    pair32("split.no", QPI_GGUF_U32, no), pair32("split.count", QPI_GGUF_U32, count);
+    pair32("split.tensors.count", QPI_GGUF_I32, tensors);
+}
+static void no_parts(void) { begin(3, 0, 3), split(0, 0, 0); }
+static void many_parts(void) { begin(3, 0, 3), split(0, UINT32_MAX, 0); }
+static void negative_parts(void) { begin(3, 0, 1), pair32("split.count", QPI_GGUF_I32, (uint32_t)-2); }
+static void later_part(void) { begin(3, 0, 3), split(1, 3, 0); }
+static void other_name(void) { begin(3, 0, 3), split(0, 3, 0); }
 static void many_axes(void) { begin(3, 1, 0), put_text("t"), put32(1000000000), data(32, 64); }
 static void negative(void) { begin(3, 1, 0), tensor("t", AXES((uint64_t)-4), 0, 0), data(32, 64); }
 static void product_wraps(void) {
@@ -390,7 +399,12 @@ static const struct {
     {odd_alignment, QP_ERR_FORMAT, "general.alignment to be a power of 2"},
     {text_alignment, QP_ERR_FORMAT, "general.alignment to be a power of 2"},
     {huge_alignment, QP_ERR_FORMAT, "general.alignment to be a power of 2"},
-    {parts, QP_ERR_UNSUPPORTED, "one of 2 parts"},
+    {parts, QP_ERR_FORMAT, "split.no: expected a whole number, found none"},
+    {no_parts, QP_ERR_FORMAT, "split.no 0 of split.count 0"},
+    {many_parts, QP_ERR_FORMAT, "split.count 4294967295, expected at most 99999"},
+    {negative_parts, QP_ERR_FORMAT, "split.count: expected a whole number, found something else"},
+    {later_part, QP_ERR_ARGUMENT, "part 2 of 3 of a model: open the first, which ends in -00001-of-00003.gguf"},
+    {other_name, QP_ERR_FORMAT, "expected a name that ends in -00001-of-00003.gguf"},
     {many_axes, QP_ERR_FORMAT, "expected at most 8 axes of \"t\", found 1000000000"},
     {negative, QP_ERR_FORMAT, "negative or too large"},
     {product_wraps, QP_ERR_FORMAT, "negative or too large"},
@@ -455,6 +469,92 @@ static void in_an_index(void **state) {
     qp_close(ctx);
 }
 
+/* ---- Models in parts ----------------------------------------------------------------------------------- */
+
+enum { PARTS = 3 };
+
+static const char *part_path(int part) {
+    char name[40];
+    snprintf(name, sizeof name, "p-%05d-of-%05d.gguf", part + 1, PARTS);
+    return temporary(name);
+}
+
+/* What is odd about the second of three parts; SOUND: nothing. */
+typedef enum { SOUND, MISSING, NO_GGUF, CUT, OTHER_NO, OTHER_COUNT, OTHER_TOTAL, NO_KEYS, NEW_KEY, OTHER_KEY, SAME_TENSOR,
+               NO_TENSOR, ALL_ODD } odd;
+
+/* The first part holds `a`, the second `b`, the third `c`, 32 bytes each; the second's alignment is its own. */
+static void write_part(int part, odd what) {
+    bool     second = part == 1;
+    uint32_t no = second && what == OTHER_NO ? 2 : (uint32_t)part, count = second && what == OTHER_COUNT ? 2 : PARTS;
+    int      tensors = !(second && what == NO_TENSOR);
+    uint64_t pairs = second && what == NO_KEYS ? 1 : 4;
+    begin(3, (uint64_t)tensors, pairs + (uint64_t)(part == 0) + (second && (what == NEW_KEY || what == OTHER_KEY)));
+    pair32("general.alignment", QPI_GGUF_U32, second ? 64 : 32);
+    if (pairs > 1) split(no, count, second && what == OTHER_TOTAL ? 4 : PARTS);
+    if (part == 0) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yz");
+    if (second && what == NEW_KEY) pair32("more", QPI_GGUF_U32, 1);
+    if (second && what == OTHER_KEY) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yy");
+    char name[] = {(char)('a' + (second && what == SAME_TENSOR ? 0 : part)), 0};
+    if (tensors) tensor(name, AXES(8), 0, 0);
+    data(second ? 64 : 32, 32);
+    file[filled - 32] = (uint8_t)part;
+    if (second && what == NO_GGUF) memcpy(file, "FUGG", 4);
+    if (second && what == MISSING) remove(part_path(part));
+    else write_bytes(part_path(part), file, second && what == CUT ? filled - 1 : filled);
+}
+
+static qp_file *open_parts(qp_ctx *ctx, odd what, bool in_memory) {
+    for (int part = 0; part < PARTS; part++) write_part(part, what);
+    qp_file *f = qp_file_open(ctx, part_path(0), (qp_file_options){.in_memory = in_memory});
+    for (int part = 0; part < PARTS; part++) remove(part_path(part));
+    return f;
+}
+
+static void sound_parts(void **state) {
+    (void)state;
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    for (int memory = 0; memory < 2; memory++) {
+        qp_file *f = open_parts(ctx, SOUND, memory);
+        expect_ok(ctx);
+        assert_int_equal(qp_file_count(f), PARTS);
+        for (int part = 0; part < PARTS; part++) {
+            qp_tensor t = qp_file_load(ctx, f, (char[]){(char)('a' + part), 0}, false);
+            expect_ok(ctx);
+            assert_int_equal(*(const uint8_t *)qp_data_of(t), part);
+        }
+        assert_string_equal(qp_file_meta(f, "split.no"), "0"); /* the first speaks for all */
+        assert_int_equal(qpi_gguf_find(f, "texts")->count, 2);
+        qp_file_close(f);
+    }
+    qp_close(ctx);
+}
+
+static void odd_parts(void **state) {
+    (void)state;
+    static const struct {
+        qp_code     code;
+        const char *words;
+    } expected[ALL_ODD] = {[MISSING] = {QP_ERR_IO, "p-00002-of-00003.gguf: part 2 of 3 is missing"},
+                           [NO_GGUF] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: part 2 of 3 is no GGUF file"},
+                           [CUT] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: offset"},
+                           [OTHER_NO] = {QP_ERR_FORMAT, "split.no is 2, expected 1 by its name"},
+                           [OTHER_COUNT] = {QP_ERR_FORMAT, "split.count is 2, in the first part 3"},
+                           [OTHER_TOTAL] = {QP_ERR_FORMAT, "split.tensors.count is 4, in the first part 3"},
+                           [NO_KEYS] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: split.no: expected a whole number, found none"},
+                           [NEW_KEY] = {QP_ERR_FORMAT, "more is not in the first part"},
+                           [OTHER_KEY] = {QP_ERR_FORMAT, "texts differs from the first part's"},
+                           [SAME_TENSOR] = {QP_ERR_FORMAT, "found \"a\" twice"},
+                           [NO_TENSOR] = {QP_ERR_FORMAT, "split.tensors.count is 3, the parts hold 2"}};
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    for (int what = MISSING; what < ALL_ODD; what++)
+        for (int memory = 0; memory < 2; memory++) {
+            if (open_parts(ctx, (odd)what, memory)) fail_msg("opened: %s", expected[what].words);
+            expect_error(ctx, expected[what].code, expected[what].words);
+        }
+    qp_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sound_files),
@@ -466,6 +566,8 @@ int main(void) {
         cmocka_unit_test(by_its_beginning),
         cmocka_unit_test(cut_short),
         cmocka_unit_test(hostile_files),
+        cmocka_unit_test(sound_parts),
+        cmocka_unit_test(odd_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@ GGUF's order of rows. test_gguf_models reads them.
 
 With LLAMA_CPP, a folder of llama.cpp's sources, also those of CONVERTED, written by its own converter; the keys of
 the architecture and the tensors are kept, the rest (names, vocabularies) is not. Needs torch and transformers.
+gguf/split is `llama-gguf-split --split --split-max-tensors 20 qwen2.gguf split/qwen2`.
 """
 import json
 import math

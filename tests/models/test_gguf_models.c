@@ -81,6 +81,16 @@ static void logits(void **state) {
         }
 }
 
+/* A model in two files, as llama-gguf-split wrote them. */
+static void split(void **state) {
+    (void)state;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
+    qp_model *m = qp_model_load(ctx, path_of("gguf", "split/qwen2-00001-of-00002", ".gguf"), (qp_model_options){.as_stored = true});
+    if (!m) fail_msg("%s", qp_error(ctx));
+    check_logits(ctx, m, "qwen2");
+    qp_close(ctx);
+}
+
 /* The weights alone, into a model made from the Hugging Face config. */
 static void weights(void **state) {
     (void)state;
@@ -190,7 +200,7 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits),    cmocka_unit_test(weights),  cmocka_unit_test(saved),
+        cmocka_unit_test(logits),    cmocka_unit_test(split),     cmocka_unit_test(weights),  cmocka_unit_test(saved),
         cmocka_unit_test(gradients), cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
