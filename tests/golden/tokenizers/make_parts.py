@@ -13,6 +13,7 @@ from texts import texts
 
 here = pathlib.Path(__file__).parent
 chosen = [t for i, t in enumerate(texts) if len(t) < 60 and (i % 3 == 0 or len(t) < 12 or i >= len(texts) - 16)]
+chosen += ["\U00011935\U00011930 \U00011938 \u0928\u093c"]  # younger than the package's normal forms, and not
 BEHAVIORS = ("isolated", "removed", "contiguous", "merged_with_previous", "merged_with_next")
 
 normalizers = {

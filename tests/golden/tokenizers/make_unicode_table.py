@@ -72,7 +72,7 @@ def opaque():
         free(out)
         return result
 
-    stable, compat, decompose = 2, 4, 16  # utf8proc.h
+    stable, compat, compose, decompose = 2, 4, 8, 16  # utf8proc.h
     nfd, nfkd = normalizers.NFD(), normalizers.NFKD()
     found = set()
     for c in CODES:
@@ -81,7 +81,12 @@ def opaque():
             found.add(c)
         elif any(mapped(t, stable | decompose) != nfd.normalize_str(t) for t in ("a\u0315" + x, "a" + x + "\u0334")):
             found.add(c)
-    return found
+    ends = {True: set(), False: set()}  # of what is made of others, by whether the package knows it
+    for c in CODES:
+        parts = mapped(chr(c), stable | decompose)
+        if len(parts) > 1 and mapped(parts, stable | compose) == chr(c):
+            ends[c not in found].add(ord(parts[-1]))
+    return found | ends[False] - ends[True]
 
 
 def print_blocks(name, rows, unit, digits):
