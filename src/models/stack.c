@@ -16,7 +16,7 @@ typedef struct {
     int64_t       repeated;
     int64_t       heads, head_width; /* of the layer's mixer */
     qp_tensor     table;             /* for outputs, where weights are tied */
-    char          init[32], init_residual[32];
+    char          init[96], init_residual[96];
 } builder;
 
 /* ---- Parts from JSON ----------------------------------------------------------------------------- */
@@ -127,7 +127,7 @@ static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp
 
 static const char *const known_keys[] = {
     "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings",
-    "tie_word_embeddings", "initializer_range", "residual_init", "dropout", "position", "mixer", "ffn", "norm",
+    "tie_word_embeddings", "init", "initializer_range", "residual_init", "dropout", "position", "mixer", "ffn", "norm",
     "input", "input_norm", "final_norm", "output", "outputs", "block", "layers", "num_nextn_predict_layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
 
 static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high) {
@@ -148,6 +148,22 @@ static double read_number(builder *b, const char *key, double fallback, double l
     return x;
 }
 
+/* How weights are drawn: "init", or normal:initializer_range. */
+static void read_init(builder *b) {
+    qp_model    *m = b->m;
+    const json_t *given = json_object_get(b->stack, "init");
+    const char  *name = given ? json_string_value(given) : "normal", *residual = json_string_value(json_object_get(b->stack, "residual_init"));
+    double       scale = read_number(b, "initializer_range", given ? 1 : 0.02, 0, 1e3);
+    /* GPT-2 (section 2.3) shrinks what ends a branch by the number of branches */
+    double shrink = residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
+    if (!name || !qp_part_find(m->ctx, QP_PART_INIT, name)) {
+        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: init: no initialisation named \"%.60s\" (see `quipu list init`)", b->where, name ? name : "");
+        return;
+    }
+    snprintf(b->init, sizeof b->init, "%s:%.9g", name, scale);
+    snprintf(b->init_residual, sizeof b->init_residual, "%s:%.9g", name, scale * shrink);
+}
+
 static bool read_head(builder *b) {
     qp_model   *m = b->m;
     const char *key;
@@ -164,12 +180,7 @@ static bool read_head(builder *b) {
         m->mtp_count = (int)read_size(b, "num_nextn_predict_layers", 0, QPI_MAX_MTP);
     m->positions = read_size(b, "max_position_embeddings", 1, (int64_t)1 << 40);
     m->dropout = read_number(b, "dropout", 0, 0, 0.99);
-    double      std = read_number(b, "initializer_range", 0.02, 0, 1e3);
-    const char *residual = json_string_value(json_object_get(b->stack, "residual_init"));
-    /* GPT-2 (section 2.3) shrinks what ends a branch by the number of branches */
-    double shrink = residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
-    snprintf(b->init, sizeof b->init, "normal:%.9g", std);
-    snprintf(b->init_residual, sizeof b->init_residual, "normal:%.9g", std * shrink);
+    read_init(b);
     return !qp_failed(m->ctx);
 }
 

@@ -119,6 +119,8 @@ static const struct {
     {"{\"dropout\": 1.5}", QP_ERR_FORMAT, "dropout: 1.5, expected a number from 0 to 0.99"},
     {"{\"dropout\": -1}", QP_ERR_FORMAT, "dropout: -1, expected a number"},
     {"{\"dropout\": \"0.1\"}", QP_ERR_FORMAT, "dropout: nan, expected a number"},
+    {"{\"init\": \"none\"}", QP_ERR_UNSUPPORTED, "test: init: no initialisation named \"none\""},
+    {"{\"init\": 1}", QP_ERR_UNSUPPORTED, "test: init: no initialisation"},
     {"{\"num_nextn_predict_layers\": 9}", QP_ERR_FORMAT, "num_nextn_predict_layers: expected a whole number from 0 to 8"},
     {"{\"layers\": [{\"repeat\": 1.0}, {}]}", QP_ERR_FORMAT, "layers[0]: expected an object, its repeat from 1 to 2"},
     {"{\"position\": null}", QP_ERR_FORMAT, "position: expected an object with a \"type\""},
@@ -207,6 +209,8 @@ static void allowed(void **state) {
     static const char *const members[] = {
         "{\"dropout\": 0.5, \"residual_init\": \"plain\", \"eos_token_id\": 3}",
         "{\"residual_init\": \"scaled\", \"num_hidden_layers\": 0}",
+        "{\"init\": \"orthogonal\", \"residual_init\": \"scaled\"}",
+        "{\"init\": \"lecun_truncated\", \"initializer_range\": 0.5}",
         "{\"mixer\": {\"type\": \"none\"}, \"position\": {\"type\": \"learned\"}}",
         "{\"mixer\": {\"type\": \"none\"}, \"position\": {\"type\": \"rope\"}, \"ffn\": {\"type\": \"none\"}}",
         "{\"mixer\": {\"type\": \"heads\"}, \"position\": {\"type\": \"rope\"}}",

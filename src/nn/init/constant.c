@@ -16,4 +16,6 @@ static void ones(qp_tensor t, double argument) {
 
 QP_INIT(zeros) = {.part = {.name = "zeros", .source = "torch.nn.init.zeros_", .help = "all 0"}, .fill = zeros};
 QP_INIT(ones) = {.part = {.name = "ones", .source = "torch.nn.init.ones_", .help = "all 1"}, .fill = ones};
-QP_INIT(constant) = {.part = {.name = "constant", .source = "torch.nn.init.constant_", .help = "constant:X, all X"}, .fill = constant};
+QP_INIT(constant) = {
+    .part = {.name = "constant", .source = "torch.nn.init.constant_", .help = "constant:X, all X"},
+    .fill = constant};

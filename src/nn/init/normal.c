@@ -7,4 +7,5 @@ static void fill(qp_tensor t, double std) {
     qp_copy_to(t, qp_affine(qp_randn(t.ctx, QP_F32, qp_ndim(t), shape), std, 0));
 }
 
-QP_INIT(normal) = {.part = {.name = "normal", .source = "torch.nn.init.normal_", .help = "normal:STD, mean 0"}, .fill = fill};
+QP_INIT(normal) = {.part = {.name = "normal", .source = "torch.nn.init.normal_", .help = "normal:STD, mean 0"},
+                   .fill = fill};

@@ -1,0 +1,141 @@
+/* Every initialisation of the registry: what distribution it draws from. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "quipu/quipu.h"
+
+enum { OUT = 384, IN = 640, N = OUT * IN };
+
+/* Variance and largest magnitude that a spec promises for a weight [OUT, IN]. */
+typedef struct {
+    const char *spec;
+    double      variance, most;
+} promise;
+
+#define XAVIER (2.0 / (IN + OUT))
+#define KAIMING (2.0 / IN)
+#define LECUN (1.0 / IN)
+#define CUT 0.87962566103423978 /* scipy.stats.truncnorm(-2, 2).std() */
+
+static const promise promises[] = {
+    {"zeros", 0, 0},
+    {"ones", 0, 1},
+    {"constant:-0.25", 0, 0.25},
+    {"normal:0.3", 0.09, 0},
+    {"uniform:0.5", 0.25 / 3, 0.5},
+    {"truncated_normal:0.3", 0.09 * CUT *CUT, 0.6},
+    {"xavier_uniform", XAVIER, -1},
+    {"xavier_normal", XAVIER, 0},
+    {"xavier_truncated:0.5", XAVIER / 4, -2},
+    {"kaiming_uniform:2", KAIMING * 4, -1},
+    {"kaiming_normal", KAIMING, 0},
+    {"kaiming_truncated", KAIMING, -2},
+    {"lecun_uniform", LECUN, -1},
+    {"lecun_normal", LECUN, 0},
+    {"lecun_truncated", LECUN, -2},
+    {"orthogonal:3", 9.0 / IN, 0},
+};
+
+/* Fourth moment over the squared variance: 3 for a normal distribution, 1.8 for a uniform one. */
+static double kurtosis(const char *spec) {
+    return strstr(spec, "uniform") ? 1.8 : strstr(spec, "trunc") ? 2.366 : 3;
+}
+
+static void check(qp_ctx *ctx, const promise *p) {
+    static float x[N];
+    double       sum = 0, squares = 0, fourth = 0, most = 0;
+    qp_tensor    t = qp_zeros(ctx, QP_F32, 2, (int64_t[]){OUT, IN});
+    qp_init(t, p->spec);
+    if (qp_read(t, QP_F32, x, N) != QP_OK) fail_msg("%s: %s", p->spec, qp_error(ctx));
+    for (int i = 0; i < N; i++) {
+        sum += x[i];
+        most = fmax(most, fabs(x[i]));
+    }
+    double mean = sum / N;
+    for (int i = 0; i < N; i++) {
+        squares += (x[i] - mean) * (x[i] - mean) / N;
+        fourth += pow(x[i] - mean, 4) / N;
+    }
+    double limit = p->most == -1   ? sqrt(3 * p->variance)
+                   : p->most == -2 ? 2 * sqrt(p->variance) / CUT
+                                   : p->most;
+    if (fabs(squares - p->variance) > 0.02 * p->variance + 1e-12)
+        fail_msg("%s: variance %g, expected %g", p->spec, squares, p->variance);
+    if (p->variance > 0 && fabs(mean) > 4 * sqrt(p->variance / N)) fail_msg("%s: mean %g", p->spec, mean);
+    if (p->variance > 0 && fabs(fourth / squares / squares - kurtosis(p->spec)) > 0.08)
+        fail_msg("%s: kurtosis %g", p->spec, fourth / squares / squares);
+    if (limit > 0 && (most > limit * (1 + 1e-6) || most < limit * 0.999))
+        fail_msg("%s: up to %g, expected %g", p->spec, most, limit);
+}
+
+static void distributions(void **state) {
+    (void)state;
+    const qp_part *part;
+    qp_ctx        *ctx = qp_open((qp_options){.threads = 2, .seed = 7});
+    for (int i = 0; (part = qp_part_at(NULL, QP_PART_INIT, i)); i++) {
+        const promise *p = NULL;
+        for (size_t k = 0; k < sizeof promises / sizeof promises[0]; k++)
+            if (!strncmp(promises[k].spec, part->name, strlen(part->name)) &&
+                strchr(":", promises[k].spec[strlen(part->name)]))
+                p = &promises[k];
+        if (!p) fail_msg("no test says what %s draws", part->name);
+        check(ctx, p);
+    }
+    qp_close(ctx);
+}
+
+static void check_orthogonal(qp_ctx *ctx, int ndim, const int64_t *shape, int64_t rows, int64_t columns) {
+    qp_scope  s = qp_enter(ctx);
+    qp_tensor t = qp_zeros(ctx, QP_F32, ndim, shape);
+    qp_init(t, "orthogonal");
+    t = qp_cast(qp_reshape(t, 2, (int64_t[]){rows, columns}), QP_F64);
+    qp_tensor turned = qp_transpose(t, 0, 1),
+              gram = rows <= columns ? qp_matmul(t, turned) : qp_matmul(turned, t);
+    int64_t n = rows < columns ? rows : columns;
+    double *g = calloc((size_t)(n * n), sizeof *g);
+    assert_int_equal(qp_read(gram, QP_F64, g, n * n), QP_OK);
+    for (int64_t i = 0; i < n * n; i++) assert_true(fabs(g[i] - (i / n == i % n)) < 1e-5);
+    free(g);
+    qp_leave(s);
+}
+
+static void orthogonal(void **state) {
+    (void)state;
+    qp_ctx *ctx = qp_open((qp_options){.threads = 2, .seed = 3});
+    check_orthogonal(ctx, 2, (int64_t[]){16, 40}, 16, 40);
+    check_orthogonal(ctx, 2, (int64_t[]){65, 12}, 65, 12);
+    check_orthogonal(ctx, 2, (int64_t[]){96, 96}, 96, 96);
+    check_orthogonal(ctx, 2, (int64_t[]){1, 1}, 1, 1);
+    check_orthogonal(ctx, 3, (int64_t[]){8, 3, 5}, 8, 15);
+    qp_close(ctx);
+}
+
+static void wrong(void **state) {
+    (void)state;
+    static const struct {
+        const char *spec, *says;
+        int         ndim;
+    } cases[] = {{"kaiming_normal", "1 axes has no fans", 1},
+                 {"orthogonal", "expected at least 2", 1},
+                 {"nosuch", "no such", 2},
+                 {"normal:x", "expected a number", 2}};
+    for (int i = 0; i < 4; i++) {
+        qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+        qp_init(qp_zeros(ctx, QP_F32, cases[i].ndim, (int64_t[]){4, 4}), cases[i].spec);
+        assert_non_null(strstr(qp_error(ctx), cases[i].says));
+        qp_close(ctx);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(orthogonal),
+                                       cmocka_unit_test(wrong)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
