@@ -150,14 +150,18 @@ static double read_number(builder *b, const char *key, double fallback, double l
 
 /* How weights are drawn: "init", or normal:initializer_range. */
 static void read_init(builder *b) {
-    qp_model    *m = b->m;
+    qp_model     *m = b->m;
     const json_t *given = json_object_get(b->stack, "init");
-    const char  *name = given ? json_string_value(given) : "normal", *residual = json_string_value(json_object_get(b->stack, "residual_init"));
-    double       scale = read_number(b, "initializer_range", given ? 1 : 0.02, 0, 1e3);
+    const char   *name = given ? json_string_value(given) : "normal",
+               *residual = json_string_value(json_object_get(b->stack, "residual_init"));
+    double scale = read_number(b, "initializer_range", given ? 1 : 0.02, 0, 1e3);
     /* GPT-2 (section 2.3) shrinks what ends a branch by the number of branches */
-    double shrink = residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
+    double shrink =
+        residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
     if (!name || !qp_part_find(m->ctx, QP_PART_INIT, name)) {
-        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: init: no initialisation named \"%.60s\" (see `quipu list init`)", b->where, name ? name : "");
+        qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
+                "%s: init: no initialisation named \"%.60s\" (see `quipu list init`)", b->where,
+                name ? name : "");
         return;
     }
     snprintf(b->init, sizeof b->init, "%s:%.9g", name, scale);
