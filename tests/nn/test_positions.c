@@ -1,0 +1,88 @@
+/* Position encodings against their formulas. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "models/model.h"
+#include "quipu/quipu.h"
+
+enum { D = 6, N = 7 };
+
+static const int64_t places[N] = {0, 1, 2, 63, 1000, 65535, 1000003};
+
+/* A stack of which nothing but the encoding matters. */
+static qp_model *stack(qp_ctx *ctx, const char *position, int width) {
+    char config[600];
+    snprintf(config, sizeof config,
+             "{\"model_type\": \"quipu\", \"vocab_size\": 5, \"hidden_size\": %d, \"num_hidden_layers\": 0,"
+             " \"max_position_embeddings\": 64, \"position\": %s, \"mixer\": {\"type\": \"none\"},"
+             " \"ffn\": {\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}",
+             width, position);
+    return qp_model_new(ctx, "config", config);
+}
+
+/* What becomes of an input of `value` at n positions. */
+static void encoded(qp_model *m, double value, int n, const int64_t *positions, float *out) {
+    qp_ctx     *ctx = m->ctx;
+    qp_tensor   x = qp_full(ctx, QP_F32, 3, (int64_t[]){1, n, D}, value);
+    qp_sequence s = {.positions = qp_from(ctx, QP_I64, 2, (int64_t[]){1, n}, positions),
+                     .length = positions[n - 1] + 1};
+    assert_int_equal(qp_read(m->position.type->embed(m->position.self, x, &s), QP_F32, out, n * D), QP_OK);
+}
+
+static void check_sinusoidal(const char *config, double theta, bool half) {
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
+    qp_model *m = stack(ctx, config, D);
+    float     found[N * D];
+    if (!m) fail_msg("%s", qp_error(ctx));
+    encoded(m, 0.5, N, places, found);
+    for (int i = 0; i < N * D; i++) {
+        int    feature = i % D, pair = half ? feature % (D / 2) : feature / 2;
+        bool   cosine = half ? feature >= D / 2 : feature % 2;
+        double angle = (double)places[i / D] / pow(theta, 2.0 * pair / D);
+        assert_true(fabs(found[i] - 0.5 - (cosine ? cos(angle) : sin(angle))) < 1e-6);
+    }
+    qp_close(ctx);
+}
+
+static void sinusoidal(void **state) {
+    (void)state;
+    check_sinusoidal("{\"type\": \"sinusoidal\"}", 10000, false);
+    check_sinusoidal("{\"type\": \"sinusoidal\", \"layout\": \"half\", \"theta\": 500}", 500, true);
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    assert_null(stack(ctx, "{\"type\": \"sinusoidal\"}", 5));
+    assert_non_null(strstr(qp_error(ctx), "the width is 5, expected an even one"));
+    qp_close(ctx);
+}
+
+/* What is learned is drawn from a context of the same seed twice, for one and for the other. */
+static void learned(void **state) {
+    (void)state;
+    float added[2 * D], times[2 * D];
+    for (int i = 0; i < 2; i++) {
+        qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 9});
+        qp_model *m = stack(ctx, i ? "{\"type\": \"multiplicative\"}" : "{\"type\": \"learned\"}", D);
+        encoded(m, 3, 2, (int64_t[]){0, 63}, i ? times : added);
+        encoded(m, 3, 1, (int64_t[]){63}, (float[D]){0});
+        qp_clear(ctx);
+        qp_sequence s = {.positions = qp_from(ctx, QP_I64, 2, (int64_t[]){1, 1}, (int64_t[]){64}),
+                         .length = 65};
+        m->position.type->embed(m->position.self, qp_zeros(ctx, QP_F32, 3, (int64_t[]){1, 1, D}), &s);
+        assert_non_null(strstr(qp_error(ctx), "65 positions, the model has 64"));
+        qp_close(ctx);
+    }
+    for (int i = 0; i < 2 * D; i++) {
+        assert_true(added[i] != 3);
+        assert_true(fabsf(times[i] - 3 * (1 + (added[i] - 3))) < 1e-5f);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sinusoidal), cmocka_unit_test(learned)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
