@@ -259,6 +259,24 @@ static json_t *parse(const char *name, const char *text, size_t n, json_type typ
     return value;
 }
 
+/* Reasoning goes by several names; templates read the first two, as transformers gives them. */
+static void name_reasoning(qpi_trun *r, qpi_tval messages) {
+    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+    for (size_t i = 0; !r->failed && i < messages.list->count; i++) {
+        qpi_tval *m = &messages.list->items[i], value = qpi_t_none, all;
+        for (size_t k = 0; k < 3 && value.kind == QPI_T_NONE && !r->failed; k++)
+            if (!qpi_t_find(r, m->dict, qpi_t_text(r, names[k]), &value)) value = qpi_t_none;
+        if (r->failed || value.kind == QPI_T_NONE) continue;
+        all = qpi_t_dict(r);
+        if (r->failed) return;
+        qpi_t_store(r, all.dict, qpi_t_text(r, names[1]), value);
+        for (size_t k = 0; k < m->dict->count && !r->failed; k++)
+            qpi_t_store(r, all.dict, m->dict->keys[k], m->dict->values[k]);
+        qpi_t_store(r, all.dict, qpi_t_text(r, names[0]), value);
+        *m = all;
+    }
+}
+
 typedef struct {
     json_t *messages, *tools, *documents, *variables;
 } input;
@@ -268,6 +286,7 @@ static void define_all(qpi_trun *r, const qp_chat_template *t, const input *in, 
     json_t     *value;
     qpi_tval    messages = qpi_t_from_json(r, in->messages, QPI_FOREIGN);
     if (!r->failed) trust_roles(r, messages);
+    if (!r->failed) name_reasoning(r, messages);
     define(r, "messages", messages);
     define(r, "tools", in->tools ? qpi_t_from_json(r, in->tools, QPI_FOREIGN) : qpi_t_none);
     define(r, "documents", in->documents ? qpi_t_from_json(r, in->documents, QPI_FOREIGN) : qpi_t_none);

@@ -58,6 +58,7 @@ typedef enum {
     QPI_F_VIEW,     /* of a dictionary: no indices */
     QPI_F_GENERATOR /* no length, always true */
 } qpi_flavour;
+#define QPI_F_SAFE 1 /* of a string: what is added to it is escaped, as Markup does */
 
 typedef struct qpi_tlist  qpi_tlist;
 typedef struct qpi_tdict  qpi_tdict;
@@ -120,10 +121,11 @@ typedef enum {
     QPI_N_PRINT,
     QPI_N_IF, /* list: branches (a: condition or NULL, list: body) */
     QPI_N_BRANCH,
-    QPI_N_FOR,      /* for a in b if c: list, else other */
+    QPI_N_FOR,      /* for a in b if c: list, else other; op: recursive */
     QPI_N_SET,      /* a = b */
     QPI_N_CAPTURE,  /* set a (| filters in b): list */
-    QPI_N_MACRO,    /* name, other: parameters (name, a: default), list */
+    QPI_N_MACRO,    /* name, other: parameters (name, a: default), list; op: asks for its caller */
+    QPI_N_CALLER,   /* a call of a macro in a, which is given this: other, list as a macro's */
     QPI_N_SCOPE,    /* other: assignments, list: generation, with */
     QPI_N_FILTERED, /* filters in b around list */
     QPI_N_BREAK,
@@ -134,12 +136,12 @@ typedef enum {
 typedef struct qpi_tnode qpi_tnode;
 struct qpi_tnode {
     uint8_t     kind;
-    uint32_t    op; /* of BINARY, COMPARE's operands: QPI_OP */
+    uint32_t    op; /* of BINARY, COMPARE's operands: QPI_OP; a flag of others */
     int         line;
     qpi_tnode  *a, *b, *c, *list, *other, *next;
     qpi_str     name;
     qpi_tval    value;
-    const void *entry; /* of FILTER, TEST: the table's */
+    const void *entry; /* of FILTER, TEST: the table's; NULL: there is none, which only matters if it runs */
 };
 
 /* ---- Tokens ------------------------------------------------------------------------------ */
@@ -197,7 +199,8 @@ typedef struct {
     qpi_toks      toks;
     size_t        at;
     int           depth, loops;
-    bool          failed;
+    int           choices; /* ifs around: what is in them may never run */
+    bool          failed, caller;
     qpi_error    *error;
 } qpi_tparser;
 
@@ -248,6 +251,8 @@ typedef struct {
 
 struct qpi_tloop {
     const qpi_tlist *items;
+    const qpi_tnode *node;
+    qpi_tscope      *outer;
     size_t           index;
     int              depth;
     bool             changed_set;
@@ -339,6 +344,7 @@ qpi_tval qpi_t_tojson(qpi_trun *r, qpi_tval self, const qpi_targs *a);
 
 /* template_eval.c */
 qpi_tval qpi_t_eval(qpi_trun *r, const qpi_tnode *n);
+qpi_tval qpi_t_call(qpi_trun *r, const qpi_tnode *n, qpi_tmacro *caller); /* of a CALL; caller NULL: none */
 qpi_tval qpi_t_attribute(qpi_trun *r, qpi_tval v, qpi_str name);
 qpi_tval qpi_t_item(qpi_trun *r, qpi_tval v, qpi_tval key);
 qpi_tval qpi_t_path(qpi_trun *r, qpi_tval v, qpi_str path); /* "a.b.0" of map, selectattr, ... */
@@ -352,6 +358,7 @@ bool qpi_t_at_most(qpi_trun *r, const qpi_targs *a, int most, const char *what);
 qpi_str  qpi_t_strip(qpi_str s, const qpi_str *set, bool left, bool right);
 qpi_tval qpi_t_replace(qpi_trun *r, qpi_str s, qpi_str old, qpi_str with, int64_t most);
 size_t   qpi_t_search(qpi_trun *r, qpi_str s, qpi_str what, size_t from); /* SIZE_MAX: not there */
+qpi_tval qpi_t_escape(qpi_trun *r, qpi_tval v); /* for HTML; QPI_F_SAFE */
 qpi_tval qpi_t_lower(qpi_trun *r, qpi_str s);
 qpi_tval qpi_t_upper(qpi_trun *r, qpi_str s);
 qpi_tval qpi_t_capital(qpi_trun *r, qpi_str s);
@@ -370,5 +377,6 @@ qpi_tscope *qpi_t_scope(qpi_trun *r, qpi_tscope *parent);
 bool        qpi_t_define(qpi_trun *r, qpi_tscope *s, qpi_str name, qpi_tval value);
 void        qpi_t_run(qpi_trun *r, const qpi_tnode *list);
 qpi_tval    qpi_t_call_macro(qpi_trun *r, const qpi_tmacro *m, const qpi_targs *a);
+qpi_tval    qpi_t_call_loop(qpi_trun *r, const qpi_tloop *l, const qpi_targs *a); /* loop(items) of a recursive one */
 
 #endif

@@ -184,10 +184,14 @@ qpi_tval qpi_t_add(qpi_trun *r, qpi_tval a, qpi_tval b) {
     int64_t sum;
     if (a.kind == QPI_T_STRING && b.kind == QPI_T_STRING) {
         qpi_codes text = {0};
+        uint8_t   safe = a.flavour | b.flavour;
+        if (safe) a = qpi_t_escape(r, a), b = qpi_t_escape(r, b);
         if (!a.str.n || !b.str.n) return a.str.n ? a : b;
         qpi_t_put(r, &text, a.str);
         qpi_t_put(r, &text, b.str);
-        return qpi_t_finish(r, &text);
+        a = qpi_t_finish(r, &text);
+        a.flavour = safe;
+        return a;
     }
     if (a.kind == QPI_T_LIST && b.kind == QPI_T_LIST && a.flavour == b.flavour && a.flavour <= QPI_F_TUPLE) {
         qpi_tval list = qpi_t_list(r, a.flavour, a.list->count + b.list->count);
@@ -333,11 +337,18 @@ static bool read_arguments(qpi_trun *r, const qpi_tnode *list, qpi_targs *a) {
     return !r->failed;
 }
 
-static qpi_tval call(qpi_trun *r, const qpi_tnode *n) {
+qpi_tval qpi_t_call(qpi_trun *r, const qpi_tnode *n, qpi_tmacro *caller) {
     qpi_tval  f = qpi_t_eval(r, n->a);
     qpi_targs a;
     if (r->failed || !read_arguments(r, n->list, &a)) return nothing();
     r->line = n->line;
+    if (caller) {
+        static const qpi_code name[] = {'c', 'a', 'l', 'l', 'e', 'r'};
+        if (f.kind != QPI_T_MACRO || a.named_count == QPI_MAX_ARGS)
+            return qpi_t_fail(r, QP_ERR_ARGUMENT, "{%% call %%} of %s, expected a macro", qpi_t_kind(f));
+        a.names[a.named_count] = (qpi_str){name, 6};
+        a.named[a.named_count++] = (qpi_tval){.kind = QPI_T_MACRO, .macro = caller};
+    }
     switch (f.kind) {
     case QPI_T_FUNCTION: return f.function->call(r, &a);
     case QPI_T_METHOD:
@@ -345,6 +356,7 @@ static qpi_tval call(qpi_trun *r, const qpi_tnode *n) {
         return qpi_t_fail(r, QP_ERR_UNSUPPORTED, "templates here have no method '%s' of %s",
                           f.bound->method->name, qpi_t_kind(f.bound->self));
     case QPI_T_MACRO: return qpi_t_call_macro(r, f.macro, &a);
+    case QPI_T_LOOP: return qpi_t_call_loop(r, f.loop, &a);
     case QPI_T_UNDEFINED: return no_value(r, f);
     default: return qpi_t_fail(r, QP_ERR_ARGUMENT, "%s cannot be called", qpi_t_kind(f));
     }
@@ -355,6 +367,11 @@ static qpi_tval filter(qpi_trun *r, const qpi_tnode *n, bool test) {
     qpi_targs a;
     if (r->failed || !read_arguments(r, n->list, &a)) return nothing();
     r->line = n->line;
+    if (!n->entry) {
+        char shown[48];
+        return qpi_t_fail(r, QP_ERR_UNSUPPORTED, "templates here have no %s '%s'", test ? "test" : "filter",
+                          qpi_t_ascii(n->name, shown, sizeof shown));
+    }
     if (!test) return ((const qpi_tfilter *)n->entry)->call(r, self, &a);
     bool yes = ((const qpi_ttest *)n->entry)->call(r, self, &a);
     return qpi_t_bool(yes != (n->op != 0));
@@ -406,7 +423,7 @@ static qpi_tval evaluate(qpi_trun *r, const qpi_tnode *n) {
         v = qpi_t_eval(r, n->a);
         if (r->failed) return v;
         return n->b->kind == QPI_N_SLICE ? slice(r, v, n->b) : qpi_t_item(r, v, qpi_t_eval(r, n->b));
-    case QPI_N_CALL: return call(r, n);
+    case QPI_N_CALL: return qpi_t_call(r, n, NULL);
     case QPI_N_FILTER: return filter(r, n, false);
     case QPI_N_TEST: return filter(r, n, true);
     case QPI_N_NEGATE: return negate(r, qpi_t_eval(r, n->a), true);

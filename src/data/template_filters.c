@@ -28,8 +28,12 @@ FILTER(upper) { return (void)a, qpi_t_upper(r, qpi_t_str(r, self)); }
 FILTER(lower) { return (void)a, qpi_t_lower(r, qpi_t_str(r, self)); }
 FILTER(capitalize) { return (void)a, qpi_t_capital(r, qpi_t_str(r, self)); }
 FILTER(title) { return (void)a, qpi_t_title_words(r, qpi_t_str(r, self)); }
-FILTER(string) { return (void)a, qpi_t_string(qpi_t_str(r, self)); }
-FILTER(safe) { return (void)a, qpi_t_string(qpi_t_str(r, self)); }
+FILTER(string) { return (void)a, self.kind == QPI_T_STRING ? self : qpi_t_string(qpi_t_str(r, self)); }
+FILTER(safe) {
+    qpi_tval v = qpi_t_string(qpi_t_str(r, self));
+    v.flavour = QPI_F_SAFE;
+    return (void)a, v;
+}
 
 FILTER(replace) {
     qpi_tval old, with, count = qpi_t_int(-1);
@@ -40,24 +44,7 @@ FILTER(replace) {
     return r->failed ? self : qpi_t_replace(r, s, o, w, count.kind == QPI_T_INT ? count.i : -1);
 }
 
-FILTER(escape) {
-    static const struct {
-        char        c;
-        const char *as;
-    } marks[] = {{'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'\'', "&#39;"}, {'"', "&#34;"}};
-    qpi_str   s = qpi_t_str(r, self);
-    qpi_codes b = {0};
-    (void)a;
-    for (size_t i = 0; i < s.n && !r->failed; i++) {
-        size_t k = 0;
-        while (k < 5 && QPI_CODE(s.codes[i]) != (qpi_code)marks[k].c) k++;
-        if (k < 5)
-            qpi_t_put_ascii(r, &b, marks[k].as);
-        else
-            qpi_t_put(r, &b, (qpi_str){s.codes + i, 1});
-    }
-    return qpi_t_finish(r, &b);
-}
+FILTER(escape) { return (void)a, qpi_t_escape(r, self); }
 
 FILTER(indent) {
     qpi_codes b = {0}, blanks = {0};
@@ -345,9 +332,14 @@ static qpi_targs rest(const qpi_targs *a, int skip) {
     return b;
 }
 
+/* Of a false value (none, 0) these are empty. */
+static const qpi_tlist *walked(qpi_trun *r, qpi_tval v) {
+    return qpi_t_truth(v) ? qpi_t_items(r, v) : NULL;
+}
+
 /* select, reject (path false: the item itself) and selectattr, rejectattr. */
 static qpi_tval choose(qpi_trun *r, qpi_tval self, const qpi_targs *a, bool path, bool wanted) {
-    const qpi_tlist *items = qpi_t_items(r, self);
+    const qpi_tlist *items = walked(r, self);
     qpi_tval         list = qpi_t_list(r, QPI_F_GENERATOR, 0);
     int              at = path;
     const qpi_ttest *test = NULL;
@@ -375,7 +367,7 @@ FILTER(selectattr) { return choose(r, self, a, true, true); }
 FILTER(rejectattr) { return choose(r, self, a, true, false); }
 
 FILTER(map) {
-    const qpi_tlist *items = qpi_t_items(r, self);
+    const qpi_tlist *items = walked(r, self);
     qpi_tval         list = qpi_t_list(r, QPI_F_GENERATOR, 0), path, fallback = nothing();
     bool             attribute = !a->count && qpi_t_argument(r, a, -1, "attribute", &path);
     qpi_targs        others = rest(a, 1);

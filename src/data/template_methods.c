@@ -147,7 +147,59 @@ METHOD(join) {
     return qpi_t_finish(r, &b);
 }
 
-static bool     ascii_digit(qpi_code c) { return QPI_CODE(c) >= '0' && QPI_CODE(c) <= '9'; }
+/* What stands between the brackets at `at`, which is moved behind them: a place, a name, or nothing. */
+static bool field(qpi_trun *r, qpi_str s, size_t *at, qpi_str *out) {
+    size_t begin = *at;
+    for (; *at < s.n && QPI_CODE(s.codes[*at]) != '}'; ++*at)
+        if (QPI_CODE(s.codes[*at]) < 128 && strchr("{[.!:", (int)QPI_CODE(s.codes[*at])))
+            return qpi_t_fail(r, QP_ERR_UNSUPPORTED, "format: a place other than {}, {0} and {name}"), false;
+    *out = (qpi_str){s.codes + begin, *at - begin};
+    if (*at == s.n) return qpi_t_fail(r, QP_ERR_ARGUMENT, "format: '{' without '}'"), false;
+    ++*at;
+    return true;
+}
+
+static bool ascii_digit(qpi_code c) { return QPI_CODE(c) >= '0' && QPI_CODE(c) <= '9'; }
+
+/* The argument of a field; next: how many were taken by order, -1 after one by its place. */
+static qpi_tval field_value(qpi_trun *r, qpi_str name, const qpi_targs *a, int *next) {
+    char   shown[48];
+    bool   digits = name.n > 0 && name.n < 4;
+    int    place = 0;
+    for (size_t i = 0; i < name.n && digits; i++) {
+        digits = ascii_digit(name.codes[i]);
+        place = 10 * place + (int)QPI_CODE(name.codes[i]) - '0';
+    }
+    for (int i = 0; i < a->named_count; i++)
+        if (name.n && qpi_str_equal(a->names[i], name)) return a->named[i];
+    if ((digits && *next > 0) || (!name.n && *next < 0))
+        return qpi_t_fail(r, QP_ERR_ARGUMENT, "format: {} beside {0}");
+    if (!name.n) place = (*next)++;
+    else if (digits) *next = -1;
+    if ((!name.n || digits) && place < a->count) return a->items[place];
+    return qpi_t_fail(r, QP_ERR_ARGUMENT, "format: no value for {%s}", qpi_t_ascii(name, shown, sizeof shown));
+}
+
+METHOD(format) {
+    qpi_codes b = {0};
+    int       next = 0;
+    for (size_t i = 0; i < self.str.n && !r->failed;) {
+        qpi_code c = QPI_CODE(self.str.codes[i]);
+        bool     twice = i + 1 < self.str.n && QPI_CODE(self.str.codes[i + 1]) == c;
+        qpi_str  name;
+        if ((c != '{' && c != '}') || twice) {
+            qpi_t_put(r, &b, (qpi_str){self.str.codes + i, 1});
+            i += 1 + (c == '{' || c == '}');
+        } else if (c == '}') {
+            qpi_t_fail(r, QP_ERR_ARGUMENT, "format: '}' without '{'");
+        } else if (i++, field(r, self.str, &i, &name)) {
+            qpi_tval v = field_value(r, name, a, &next);
+            if (!r->failed) qpi_t_print(r, &b, v);
+        }
+    }
+    return qpi_t_finish(r, &b);
+}
+
 static bool     alpha_or_digit(qpi_code c) { return ascii_digit(c) || qpi_code_is_alpha(c); }
 static qpi_tval all_are(qpi_trun *r, qpi_str s, bool (*is)(qpi_code)) {
     bool all = s.n > 0 && qpi_t_work(r, s.n);
@@ -346,7 +398,7 @@ static const qpi_tmethod of_strings[] = {{"strip", strip},
                                          {"isalnum", isalnum_},
                                          {"isspace", isspace_},
                                          {"partition", partition},
-                                         {"format", NULL},
+                                         {"format", format},
                                          {"center", NULL},
                                          {"ljust", NULL},
                                          {"rjust", NULL},

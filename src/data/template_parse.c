@@ -1,4 +1,4 @@
-/* Tokens to statements. What Jinja has and chat templates do not use (include, import, block, call)
+/* Tokens to statements. What Jinja has and chat templates do not use (include, import, block, ..)
  * is an error that names it. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,8 +122,10 @@ static bool block_end(qpi_tparser *p) { return expect(p, QPI_TOK_BLOCK_END, "%}"
 static qpi_tnode *branch(qpi_tparser *p, bool conditional) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_BRANCH);
     if (!n) return NULL;
+    p->choices++;
     if (conditional) n->a = qpi_t_tuple(p, false);
     if (block_end(p)) n->list = statements(p, conditional ? until_endif : until_end_of_if);
+    p->choices--;
     return n;
 }
 
@@ -173,7 +175,7 @@ static qpi_tnode *parse_for(qpi_tparser *p) {
     if (!p->failed && !qpi_t_skip_name(p, "in")) qpi_t_expected(p, "'in'");
     n->b = qpi_t_tuple(p, false);
     if (!p->failed && qpi_t_skip_name(p, "if")) n->c = qpi_t_expression(p, true);
-    if (!p->failed && qpi_t_at_name(p, "recursive")) qpi_t_unsupported(p, "loop modifier");
+    if (!p->failed) n->op = qpi_t_skip_name(p, "recursive");
     if (!block_end(p)) return NULL;
     p->loops++;
     n->list = statements(p, until_endfor);
@@ -198,28 +200,58 @@ static qpi_tnode *parse_set(qpi_tparser *p) {
     return n;
 }
 
-static qpi_tnode *parse_macro(qpi_tparser *p) {
-    qpi_tnode *n = qpi_t_node(p, QPI_N_MACRO), **last = n ? &n->other : NULL;
-    int        count = 0;
-    if (!n || !qpi_t_expect_name(p, &n->name) || !qpi_t_expect_op(p, QPI_OP(0, '('), "'('")) return NULL;
+/* (a, b=1), the first bracket of which has been read, to n->other. */
+static void parameters(qpi_tparser *p, qpi_tnode *n) {
+    qpi_tnode **last = &n->other;
+    int         count = 0;
+    bool        defaults = false;
     while (!p->failed && !qpi_t_at_op(p, QPI_OP(0, ')'))) {
         if (*last) last = &(*last)->next;
-        if (count && !qpi_t_expect_op(p, QPI_OP(0, ','), "','")) return NULL;
+        if (count && !qpi_t_expect_op(p, QPI_OP(0, ','), "','")) return;
         qpi_tnode *parameter = *last = qpi_t_node(p, QPI_N_NAME);
-        if (!parameter || !qpi_t_expect_name(p, &parameter->name)) return NULL;
+        if (!parameter || !qpi_t_expect_name(p, &parameter->name)) return;
         if (qpi_t_skip_op(p, QPI_OP(0, '=')))
             parameter->a = qpi_t_expression(p, true);
-        else if (count && n->c)
+        else if (defaults)
             qpi_t_expected(p, "'=': parameters behind one with a default have one");
-        if (parameter->a) n->c = parameter;
+        defaults |= parameter->a != NULL;
         if (++count == QPI_MAX_ARGS) qpi_t_expected(p, "fewer parameters");
     }
     qpi_t_skip_op(p, QPI_OP(0, ')'));
+}
+
+/* What runs elsewhere than where it is written: no loop around it can be left. */
+static void body_of_macro(qpi_tparser *p, qpi_tnode *n, const char *end) {
     int loops = p->loops;
     p->loops = 0;
-    n->c = NULL;
-    if (block_end(p)) n->list = body_until(p, "endmacro");
+    if (block_end(p)) n->list = body_until(p, end);
     p->loops = loops;
+}
+
+static qpi_tnode *parse_macro(qpi_tparser *p) {
+    qpi_tnode *n = qpi_t_node(p, QPI_N_MACRO);
+    bool       around = p->caller;
+    if (!n || !qpi_t_expect_name(p, &n->name) || !qpi_t_expect_op(p, QPI_OP(0, '('), "'('")) return NULL;
+    p->caller = false;
+    parameters(p, n);
+    body_of_macro(p, n, "endmacro");
+    n->op = p->caller;
+    p->caller |= around;
+    return n;
+}
+
+/* {% call(a, b) macro(..) %}: the body is what the macro calls as caller(..). */
+static qpi_tnode *parse_call(qpi_tparser *p) {
+    qpi_tnode *n = qpi_t_node(p, QPI_N_CALLER);
+    if (!n) return NULL;
+    if (qpi_t_skip_op(p, QPI_OP(0, '('))) parameters(p, n);
+    n->a = qpi_t_expression(p, true);
+    if (!p->failed && n->a->kind != QPI_N_CALL) qpi_t_expected(p, "a call of a macro");
+    bool around = p->caller;
+    p->caller = false;
+    body_of_macro(p, n, "endcall");
+    n->op = p->caller;
+    p->caller |= around;
     return n;
 }
 
@@ -267,7 +299,8 @@ static const struct {
     qpi_tnode *(*parse)(qpi_tparser *p);
 } keywords[] = {{"if", parse_if},       {"for", parse_for},           {"set", parse_set},
                 {"macro", parse_macro}, {"with", parse_with},         {"generation", parse_generation},
-                {"break", parse_break}, {"continue", parse_continue}, {"filter", parse_filter_block}};
+                {"break", parse_break}, {"continue", parse_continue}, {"filter", parse_filter_block},
+                {"call", parse_call}};
 
 static qpi_tnode *statement(qpi_tparser *p) {
     for (size_t i = 0; i < sizeof keywords / sizeof *keywords; i++)

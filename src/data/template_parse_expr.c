@@ -117,8 +117,8 @@ static qpi_tnode *name(qpi_tparser *p) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_NAME);
     if (!n) return NULL;
     n->name = qpi_t_peek(p)->text;
-    if (qpi_str_is(n->name, "varargs") || qpi_str_is(n->name, "kwargs") || qpi_str_is(n->name, "caller"))
-        qpi_t_unsupported(p, "name");
+    if (qpi_str_is(n->name, "varargs") || qpi_str_is(n->name, "kwargs")) qpi_t_unsupported(p, "name");
+    p->caller |= qpi_str_is(n->name, "caller");
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
         if (qpi_str_is(n->name, constants[i].name)) {
             n->kind = QPI_N_CONST;
@@ -230,7 +230,7 @@ static qpi_tnode *test(qpi_tparser *p, qpi_tnode *a) {
     if (!n || qpi_t_peek(p)->kind != QPI_TOK_NAME) return qpi_t_expected(p, "a test's name"), NULL;
     n->name = qpi_t_peek(p)->text;
     n->op = negated;
-    if (!(n->entry = qpi_t_test(n->name))) return qpi_t_unsupported(p, "test"), NULL;
+    if (!(n->entry = qpi_t_test(n->name)) && !p->choices) return qpi_t_unsupported(p, "test"), NULL;
     p->at++;
     const qpi_tok *t = qpi_t_peek(p);
     if (qpi_t_at_name(p, "is")) return qpi_t_expected(p, "no second test in a row"), NULL;
@@ -248,7 +248,7 @@ static qpi_tnode *filter(qpi_tparser *p, qpi_tnode *a) {
     qpi_tnode *n = pair(p, QPI_N_FILTER, a, NULL);
     if (!n || qpi_t_peek(p)->kind != QPI_TOK_NAME) return qpi_t_expected(p, "a filter's name"), NULL;
     n->name = qpi_t_peek(p)->text;
-    if (!(n->entry = qpi_t_filter(n->name))) return qpi_t_unsupported(p, "filter"), NULL;
+    if (!(n->entry = qpi_t_filter(n->name)) && !p->choices) return qpi_t_unsupported(p, "filter"), NULL;
     p->at++;
     if (qpi_t_skip_op(p, QPI_OP(0, '('))) arguments(p, n);
     return n;

@@ -96,15 +96,15 @@ static const qpi_tlist *chosen(qpi_trun *r, const qpi_tnode *n, const qpi_tlist 
     return r->failed ? NULL : list.list;
 }
 
-static void run_for(qpi_trun *r, const qpi_tnode *n) {
+/* The loop over some items; the names around it are the current scope's. */
+static void run_loop(qpi_trun *r, const qpi_tnode *n, qpi_tval iterable, int depth) {
     static const qpi_code loop_name[] = {'l', 'o', 'o', 'p'};
     qpi_tscope           *outer = r->scope;
-    qpi_tval              iterable = qpi_t_eval(r, n->b);
     const qpi_tlist      *items = r->failed ? NULL : qpi_t_items(r, iterable);
     if (items && n->c) items = chosen(r, n, items);
     qpi_tloop *loop = items ? qpi_t_take(r, sizeof *loop) : NULL;
     if (!loop) return;
-    *loop = (qpi_tloop){.items = items, .depth = 1}; /* not recursive: each loop counts from 1 */
+    *loop = (qpi_tloop){.items = items, .node = n, .outer = outer, .depth = depth};
     size_t count = items->count;
     for (; loop->index < count && !r->failed && r->flow != QPI_BREAK; loop->index++) {
         r->flow = QPI_RUN;
@@ -117,6 +117,21 @@ static void run_for(qpi_trun *r, const qpi_tnode *n) {
     r->scope = outer;
     if (!count && n->other && (r->scope = qpi_t_scope(r, outer))) qpi_t_run(r, n->other);
     r->scope = outer;
+}
+
+qpi_tval qpi_t_call_loop(qpi_trun *r, const qpi_tloop *l, const qpi_targs *a) {
+    qpi_tscope *before = r->scope;
+    qpi_codes   text = {0}, *out = r->out;
+    if (!l->node->op || a->count != 1 || a->named_count)
+        return qpi_t_fail(r, QP_ERR_ARGUMENT, "loop(..) is called: expected one argument, within a loop that says recursive");
+    r->depth += 10; /* its frames, as a macro's */
+    r->scope = l->outer;
+    r->out = &text;
+    run_loop(r, l->node, a->items[0], l->depth + 1);
+    r->out = out;
+    r->scope = before;
+    r->depth -= 10;
+    return qpi_t_finish(r, &text);
 }
 
 static void run_if(qpi_trun *r, const qpi_tnode *n) {
@@ -149,6 +164,14 @@ static void run_macro(qpi_trun *r, const qpi_tnode *n) {
     qpi_t_define(r, r->scope, n->name, (qpi_tval){.kind = QPI_T_MACRO, .macro = m});
 }
 
+static void run_caller(qpi_trun *r, const qpi_tnode *n) {
+    qpi_tmacro *m = qpi_t_take(r, sizeof *m);
+    if (!m) return;
+    *m = (qpi_tmacro){n, r->scope};
+    qpi_tval text = qpi_t_call(r, n->a, m);
+    if (!r->failed) qpi_t_print(r, r->out, text);
+}
+
 static void run_capture(qpi_trun *r, const qpi_tnode *n) {
     qpi_tscope *outer = r->scope;
     if (!(r->scope = qpi_t_scope(r, outer))) return;
@@ -171,7 +194,8 @@ static void run_one(qpi_trun *r, const qpi_tnode *n) {
         if (!r->failed) qpi_t_print(r, r->out, v);
         break;
     case QPI_N_IF: run_if(r, n); break;
-    case QPI_N_FOR: run_for(r, n); break;
+    case QPI_N_FOR: v = qpi_t_eval(r, n->b), run_loop(r, n, v, 1); break;
+    case QPI_N_CALLER: run_caller(r, n); break;
     case QPI_N_SET: v = qpi_t_eval(r, n->b), assign(r, n->a, v); break;
     case QPI_N_MACRO: run_macro(r, n); break;
     case QPI_N_SCOPE: run_scope(r, n); break;
@@ -190,6 +214,17 @@ void qpi_t_run(qpi_trun *r, const qpi_tnode *list) {
 
 /* ---- Macros ---------------------------------------------------------------------------------------- */
 
+/* A macro that asks for its caller has one, or one that is undefined; others take none. True: it was given. */
+static bool bind_caller(qpi_trun *r, const qpi_tmacro *m, const qpi_targs *a) {
+    qpi_tval name = qpi_t_text(r, "caller"), v = qpi_t_undefined(name.str);
+    bool     given = false;
+    if (r->failed || !m->node->op) return false;
+    for (int i = 0; i < a->named_count; i++)
+        if (qpi_str_equal(a->names[i], name.str)) v = a->named[i], given = true;
+    qpi_t_define(r, r->scope, name.str, v);
+    return given;
+}
+
 static void bind_parameters(qpi_trun *r, const qpi_tmacro *m, const qpi_targs *a) {
     int                    place = 0, used = 0;
     const qpi_tnode *const first = m->node->other;
@@ -207,6 +242,7 @@ static void bind_parameters(qpi_trun *r, const qpi_tmacro *m, const qpi_targs *a
         if (!given && p->a) v = qpi_t_eval(r, p->a);
         qpi_t_define(r, r->scope, p->name, v);
     }
+    used += bind_caller(r, m, a);
     if (a->count > place || used < a->named_count)
         qpi_t_fail(r, QP_ERR_ARGUMENT, "a macro is given arguments that it does not take");
 }

@@ -184,6 +184,29 @@ qpi_tval qpi_t_split_right(qpi_trun *r, qpi_str s, qpi_str by, int64_t most) {
     return list;
 }
 
+/* ---- Escapes ---------------------------------------------------------------------------------------- */
+
+qpi_tval qpi_t_escape(qpi_trun *r, qpi_tval v) {
+    static const struct {
+        char        c;
+        const char *as;
+    } marks[] = {{'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'\'', "&#39;"}, {'"', "&#34;"}};
+    qpi_str   s = qpi_t_str(r, v);
+    qpi_codes b = {0};
+    if (v.kind == QPI_T_STRING && v.flavour == QPI_F_SAFE) return v;
+    for (size_t i = 0; i < s.n && !r->failed; i++) {
+        size_t k = 0;
+        while (k < 5 && QPI_CODE(s.codes[i]) != (qpi_code)marks[k].c) k++;
+        if (k < 5)
+            qpi_t_put_ascii(r, &b, marks[k].as);
+        else
+            qpi_t_put(r, &b, (qpi_str){s.codes + i, 1});
+    }
+    v = qpi_t_finish(r, &b);
+    v.flavour = QPI_F_SAFE;
+    return v;
+}
+
 /* ---- "%s" ----------------------------------------------------------------------------------------- */
 
 qpi_tval qpi_t_format(qpi_trun *r, qpi_str pattern, const qpi_tval *items, size_t n) {

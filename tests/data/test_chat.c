@@ -148,6 +148,18 @@ static void test_meaning(void **state) {
     expect_text("{% macro f(a, b=a ~ '!') %}{{ a }}{{ b }}{% endmacro %}{{ f('x') }}{{ f('y', b=1) }}",
                 "xx!y1");
     expect_text("{{ strftime_now('%Y-%m-%d') }}", "1970-01-01");
+    expect_text("{% for x in [[1, [2]], 3] recursive %}{% if x is iterable %}({{ loop(x) }}){% else %}"
+                "{{ x }}@{{ loop.depth }}{% endif %}{% endfor %}",
+                "(1@2(2@3))3@1");
+    expect_text("{% macro m(a) %}[{{ caller(a) }}{{ caller('z') }}]{% endmacro %}{% set y = 5 %}"
+                "{% call(u, v=6) m(1) %}{{ u }}{{ v }}{{ y }}.{% endcall %}",
+                "[165.z65.]");
+    expect_text("{% macro m() %}{{ 'yes' if caller else 'no' }}{% endmacro %}{{ m() }}{% call m() %}{% endcall %}",
+                "noyes");
+    expect_text("{{ '{}|{}'.format(1, none) }}{{ '{1}{0}{{}}{k}'.format('a', 'b', k=[1]) }}", "1|Noneba{}[1]");
+    expect_text("{{ none | selectattr('x') | list }}{{ 0 | map('upper') | list }}", "[][]");
+    expect_text("{{ '<'|safe + '&' + ('<' | e) }}", "<&amp;&lt;");
+    expect_text("{% if nope %}{{ 1 | nosuch }}{% elif nope is defined and nope is nosuch %}{% endif %}.", ".");
 }
 
 static void test_refusals(void **state) {
@@ -156,6 +168,16 @@ static void test_refusals(void **state) {
                    "small: line 3: templates here have no statement 'include'");
     expect_refusal("{{ x | nosuch }}", QP_ERR_UNSUPPORTED, "no filter 'nosuch'");
     expect_refusal("{{ x is nosuch }}", QP_ERR_UNSUPPORTED, "no test 'nosuch'");
+    expect_refusal("{% if true %}{{ 1 | nosuch }}{% endif %}", QP_ERR_UNSUPPORTED, "no filter 'nosuch'");
+    expect_refusal("{% if 1 is nosuch %}{% endif %}", QP_ERR_UNSUPPORTED, "no test 'nosuch'");
+    expect_refusal("{% for x in [1] %}{{ loop([2]) }}{% endfor %}", QP_ERR_ARGUMENT, "recursive");
+    expect_refusal("{% for x in [1] recursive %}{{ loop([2]) }}{% endfor %}", QP_ERR_ARGUMENT, "too deep");
+    expect_refusal("{% macro m() %}{% endmacro %}{% call m() %}{% endcall %}", QP_ERR_ARGUMENT, "not take");
+    expect_refusal("{% call range(3) %}{% endcall %}", QP_ERR_ARGUMENT, "expected a macro");
+    expect_refusal("{% for x in [1] %}{% call m() %}{% break %}{% endcall %}{% endfor %}", QP_ERR_FORMAT,
+                   "a loop around break");
+    expect_refusal("{{ '{0.real}'.format(1) }}", QP_ERR_UNSUPPORTED, "a place other than");
+    expect_refusal("{{ '{}{}'.format(1) }}", QP_ERR_ARGUMENT, "no value for {}");
     expect_refusal("{% if x %}", QP_ERR_FORMAT, "expected elif, found the end");
     expect_refusal("{{ a b }}", QP_ERR_FORMAT, "expected }}, found 'b'");
     expect_refusal("\n{{ nope.x }}", QP_ERR_ARGUMENT, "line 2: 'nope' is undefined");

@@ -69,6 +69,10 @@ def stmt(depth=2):
     k = R.randrange(12)
     if k < 4 or depth <= 0: return t + "{{" + R.choice(["", "", "-"]) + " " + expr() + " " + endmark() + "}}" + text()
     if k == 4: return t + block(f"if {expr(2)}") + body(depth - 1) + (block(f"elif {expr(1)}") + body(depth - 1) if R.random() < 0.3 else "") + (block("else") + body(depth - 1) if R.random() < 0.5 else "") + block("endif") + text()
+    if k == 5 and R.random() < 0.3:
+        return t + block(f"for x in {R.choice(['d.b', 'tree', 'y', expr(1)])} recursive") + body(depth - 1) + "{{ loop.depth }}{% if x is mapping %}{{ x.n }}{{ loop(x.c) }}{% endif %}" + block("endfor") + text()
+    if k == 9 and R.random() < 0.4:
+        return t + block(f"call{R.choice(['', '(u)', '(u, v=3)'])} {R.choice(['mac(1)', 'mac(x, b=2)', 'cal(y)', 'cal(1)', 'cal(x)'])}") + body(depth - 1) + "{{ u }}{{ v }}" + block("endcall") + text()
     if k in (5, 6): return t + block(f"for {R.choice(['m', 'x', 'x, y', 'm'])} in {expr(2)}" + (f" if {expr(1)}" if R.random() < 0.3 else "")) + body(depth - 1) + R.choice(["", "{{ loop.index }}{{ loop.last }}", "{{ loop.previtem }}", block("break"), "{{ loop.cycle('p', 'q') }}", block("if loop.first") + block("continue") + block("endif")]) + (block("else") + body(depth - 1) if R.random() < 0.3 else "") + block("endfor") + text()
     if k == 7: return t + block(f"set {R.choice(['x', 'y', 'n', 'ns.a', 'x, y', 'm'])} = {expr(2)}") + text()
     if k == 8: return t + block(f"set {R.choice(['x', 's'])}" + R.choice(["", "", " | trim", " | upper"])) + body(depth - 1) + block("endset") + text()
@@ -77,11 +81,12 @@ def stmt(depth=2):
     return t + R.choice([block("set ns = namespace(a=1)"), block("raw") + "{{ x }}" + block("endraw"), block("generation") + body(depth - 1) + block("endgeneration"), block("filter trim") + body(depth - 1) + block("endfilter"), block(f"with x = {expr(1)}") + body(depth - 1) + block("endwith")]) + text()
 
 
-VARIABLES = {"x": "abc a", "y": [3, 1, 2], "n": 7, "s": " Hello World\n", "d": {"a": 1, "b": [1, {"c": None}], "items": "q"}, "l": ["b", "A", "c"]}
+CALL = "{% macro cal(a) %}<{{ caller(a) if a else caller() }}>{% endmacro %}"
+VARIABLES = {"tree": [{"n": "a", "c": [{"n": "b", "c": []}]}, {"n": 1, "c": []}], "x": "abc a", "y": [3, 1, 2], "n": 7, "s": " Hello World\n", "d": {"a": 1, "b": [1, {"c": None}], "items": "q"}, "l": ["b", "A", "c"]}
 end = time.time() + seconds
 count = wrong = refused = same_error = 0
 while time.time() < end and wrong < 15:
-    template = "".join(stmt() for _ in range(R.randint(1, 3)))
+    template = R.choice(["", CALL]) + "".join(stmt() for _ in range(R.randint(1, 3)))
     messages = R.choice([m for m in shapes.MESSAGES.values() if m])
     theirs, error = reference(template, messages, shapes.TOKENS, variables=VARIABLES, now=shapes.NOW)
     ours, our_error = quipu.render(template, messages, shapes.TOKENS, variables=VARIABLES, now=shapes.NOW)
