@@ -93,6 +93,7 @@ struct serve_job {
 
 serve_job *serve_job_new(serve_params *params, int count); /* takes params over */
 void       serve_job_release(serve_job *j);
+bool       serve_client_left(int fd); /* told from its socket, whatever it has sent before */
 /* Gives all choices to the engine. False: what there was is cancelled. */
 bool serve_job_submit(serve_job *j, const qp_ids *prompts, int prompt_count, const int32_t *ends, int end_count,
                       int64_t positions, serve_error *e);
@@ -135,7 +136,8 @@ typedef struct serve_server {
     qp_model        *weights;
     qp_embed_options embed;
     int64_t          width;
-    int              queue, embed_waiting;
+    int              queue;
+    atomic_int       embed_waiting;
     serve_job       *embed_first, *embed_last;
     pthread_mutex_t  embed_lock; /* of the queue */
 } serve_server;

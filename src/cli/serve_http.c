@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "cli/cli.h"
+#include "cli/json.h"
 #include "cli/serve.h"
 #include "format/json.h"
 
@@ -100,7 +101,8 @@ static result answer_error(exchange *x, struct MHD_Connection *c, const serve_er
                        : e->status >= 500 ? "server_error"
                                           : "invalid_request_error";
     return answer_json(x, c, e->status,
-                       json_pack("{s:{s:s, s:s, s:n, s:s?}}", "error", "message", e->text, "type", type,
+                       json_pack("{s:{s:o, s:s, s:n, s:s?}}", "error", "message",
+                                 cli_json_text(e->text, strlen(e->text)), "type", type, /* may quote any bytes */
                                  "param", "code", e->code));
 }
 
@@ -495,9 +497,8 @@ static void connection(void *user, struct MHD_Connection *c, void **context,
 /* A client that left is told from its socket; its job is cancelled and the connection woken, so that
  * libmicrohttpd finds out too. */
 static void watch_job(client *k) {
-    char       byte;
     serve_job *j = k->job;
-    if (recv(k->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0) return;
+    if (!serve_client_left(k->fd)) return;
     pthread_mutex_lock(&j->lock);
     if (!j->gone || j->suspended) {
         j->gone = true;

@@ -3,10 +3,10 @@
 #define _GNU_SOURCE
 #include <inttypes.h>
 #include <math.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 
 #include "cli/json.h"
@@ -183,12 +183,15 @@ static void end_stream(serve_job *j) {
 
 /* ---- Callbacks ------------------------------------------------------------------------------------------ */
 
+bool serve_client_left(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0;
+}
+
 /* Has the client left? Asked at each token, so that its row is free at once. */
 static bool client_left(serve_job *j) {
-    char byte;
     if (j->gone || j->failed) return true;
-    if (j->fd < 0) return false;
-    if (recv(j->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) j->gone = true;
+    j->gone = j->fd >= 0 && serve_client_left(j->fd);
     return j->gone;
 }
 

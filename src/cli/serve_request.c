@@ -153,11 +153,11 @@ static bool join_parts(const qpi_json *message) {
     for (size_t i = 0; ok && i < json_array_size(content.value); i++) {
         qpi_json    part = qpi_json_item(&content, i);
         const char *type = json_string_value(json_object_get(part.value, "type"));
-        const char *words = json_string_value(json_object_get(part.value, "text"));
-        ok = type && words && !strcmp(type, "text");
+        json_t     *words = json_object_get(part.value, "text");
+        ok = type && json_is_string(words) && !strcmp(type, "text");
         if (!ok)
             qpi_json_fail(&part, QP_ERR_UNSUPPORTED, "expected {\"type\": \"text\", \"text\": ..}");
-        else if (!qpi_buffer_put(&text, words, strlen(words)))
+        else if (!qpi_buffer_put(&text, json_string_value(words), json_string_length(words)))
             ok = qpi_fail(message->error, QP_ERR_MEMORY, "out of memory") == QP_OK;
     }
     if (ok)

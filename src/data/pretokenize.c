@@ -115,7 +115,7 @@ bool qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const ui
 static bool cuts_at(qpi_split_cut cut, place text, size_t n, size_t i) {
     size_t bytes;
     if (cut == QPI_CUT_SPACE) return text[i] == ' ' && text[i - 1] > ' ' && text[i - 1] < 0x7F;
-    if (text[i] == ' ' || (cut == QPI_CUT_GPT2 && text[i] == '\n')) return qpi_spaces_at_end(text, i) == 0;
+    if (text[i] == ' ' || (cut == QPI_CUT_GPT2 && text[i] == '\n')) return !qpi_space_at_end(text, i);
     return cut != QPI_CUT_GPT2 && text[i - 1] == '\n' && qpi_class_at(text + i, text + n, &bytes) != QPI_SPACE;
 }
 

@@ -70,6 +70,12 @@ size_t qpi_spaces_at_end(const uint8_t *text, size_t n) {
     return n - at;
 }
 
+bool qpi_space_at_end(const uint8_t *text, size_t n) {
+    uint32_t code;
+    size_t   bytes;
+    return code_before(text, n, &code, &bytes) && qpi_code_class(code) == QPI_SPACE;
+}
+
 size_t qpi_spaces_at_start(const uint8_t *text, size_t n) {
     size_t at = 0, bytes;
     while (at < n && qpi_class_at(text + at, text + n, &bytes) == QPI_SPACE) at += bytes;

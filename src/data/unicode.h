@@ -38,6 +38,7 @@ static inline qpi_class qpi_class_at(const uint8_t *p, const uint8_t *end, size_
 
 /* The bytes of white space at the end, or at the start, of a text. */
 size_t qpi_spaces_at_end(const uint8_t *text, size_t n);
+bool   qpi_space_at_end(const uint8_t *text, size_t n);
 size_t qpi_spaces_at_start(const uint8_t *text, size_t n);
 
 /* Does the text end, or start, with a \w? */
