@@ -27,7 +27,7 @@ json_t *cli_json_text(const char *text, size_t bytes) {
     char  *copy = malloc(3 * bytes + 1);
     size_t n = 0;
     for (size_t at = 0; copy && at < bytes;) {
-        size_t length = qpi_utf8_valid(text + at, bytes - at);
+        size_t length = text[at] ? qpi_utf8_valid(text + at, bytes - at) : 0; /* readers refuse \u0000 */
         memcpy(copy + n, length ? text + at : "\xEF\xBF\xBD", length ? length : 3);
         n += length ? length : 3;
         at += length ? length : 1;

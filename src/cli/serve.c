@@ -130,6 +130,7 @@ static int run(cli *c) {
     pthread_mutex_init(&s.embed_lock, NULL);
     s.weights = d.m.model;
     s.width = d.m.info.width;
+    s.room = s.embed.max_tokens ? s.embed.max_tokens : d.m.info.positions ? d.m.info.positions : d.positions;
     s.queue = (int)cli_int(c, "queue");
     qp_ctx *http_ctx = qp_open((qp_options){.threads = 1});
     char   *name = cli_text(c, "name") ? strdup(cli_text(c, "name")) : name_of(cli_text(c, "model"));

@@ -43,6 +43,7 @@ typedef struct {
 /* False after setting the error. root is taken over. */
 bool serve_params_read(json_t *root, bool chat, serve_params *out, serve_error *e);
 void serve_params_free(serve_params *p);
+bool serve_read_ids(const json_t *list, int64_t vocabulary, qp_ids *out, serve_error *e); /* of an array */
 /* The ids of each prompt; at most SERVE_MOST_PROMPTS. A chat has one. */
 bool serve_params_prompts(const serve_params *p, qp_ctx *ctx, const qp_tokenizer *t,
                           const qp_chat_template *chat, int64_t vocabulary, int32_t begin, qp_ids *prompts,
@@ -84,7 +85,7 @@ struct serve_job {
     int   fd;
     /* of embeddings */
     serve_job    *next;
-    const json_t *texts; /* the request's; NULL: no embeddings */
+    const json_t *inputs; /* the request's: texts or arrays of ids; NULL: no embeddings */
     bool          base64;
     float        *vectors; /* [count, width] */
     int64_t       width;
@@ -135,7 +136,7 @@ typedef struct serve_server {
     /* embeddings */
     qp_model        *weights;
     qp_embed_options embed;
-    int64_t          width;
+    int64_t          width, room; /* of a vector; tokens of an input */
     int              queue;
     atomic_int       embed_waiting;
     serve_job       *embed_first, *embed_last;

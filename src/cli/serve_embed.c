@@ -5,8 +5,8 @@
 #include "cli/serve.h"
 #include "format/json.h"
 
-#define MOST_TEXTS 2048
-#define PIECE 8 /* texts between two steps of the engine */
+#define MOST_INPUTS 2048
+#define PIECE 8 /* inputs between two steps of the engine */
 
 static bool refuse(serve_error *e, int status, const char *code, const char *text) {
     *e = (serve_error){.status = status, .code = code};
@@ -16,36 +16,51 @@ static bool refuse(serve_error *e, int status, const char *code, const char *tex
 
 /* ---- Requests ------------------------------------------------------------------------------------- */
 
-static const json_t *text_of(const serve_job *j, int i) {
-    return json_is_array(j->texts) ? json_array_get(j->texts, (size_t)i) : j->texts;
+/* "text", [1, 2], or a list of either. */
+static const json_t *input_of(const serve_job *j, int i) {
+    bool several = json_is_array(j->inputs) && !json_is_integer(json_array_get(j->inputs, 0));
+    return several ? json_array_get(j->inputs, (size_t)i) : j->inputs;
 }
 
-/* The texts of {"input": TEXT or [TEXT..]}; -1 after an error. */
-static int read_input(json_t *root, json_t **texts, bool *base64, serve_error *e) {
+/* Text, or ids that the model has and has room for. */
+static bool check_input(const serve_server *s, const json_t *input, serve_error *e) {
+    qp_ids ids = {0};
+    if (json_is_string(input)) return true;
+    if (!json_is_array(input) || !json_array_size(input))
+        return refuse(e, 400, NULL, "input: expected a text, token ids, or a list of either");
+    bool ok = serve_read_ids(input, s->vocabulary, &ids, e);
+    if (ok && ids.count > s->room)
+        ok = refuse(e, 413, "context_length_exceeded", "input: more tokens than the model has positions");
+    qp_ids_free(&ids);
+    return ok;
+}
+
+/* How many inputs there are; -1 after an error. */
+static int read_input(const serve_server *s, json_t *root, json_t **inputs, bool *base64, serve_error *e) {
     const char *format = json_string_value(json_object_get(root, "encoding_format"));
     json_t     *input = json_object_get(root, "input");
-    size_t      n = json_is_array(input) ? json_array_size(input) : 1;
-    *texts = input;
+    bool        one = !json_is_array(input) || json_is_integer(json_array_get(input, 0));
+    size_t      n = one ? 1 : json_array_size(input);
+    *inputs = input;
     *base64 = format && !strcmp(format, "base64");
     if (json_is_integer(json_object_get(root, "dimensions")))
         return refuse(e, 400, NULL, "dimensions: vectors are as long as the model makes them") - 1;
-    if (n < 1 || n > MOST_TEXTS) return refuse(e, 400, NULL, "input: expected 1 to 2048 texts") - 1;
+    if (n < 1 || n > MOST_INPUTS) return refuse(e, 400, NULL, "input: expected 1 to 2048 of them") - 1;
     for (size_t i = 0; i < n; i++)
-        if (!json_is_string(json_is_array(input) ? json_array_get(input, i) : input))
-            return refuse(e, 400, NULL, "input: expected a text or a list of texts") - 1;
+        if (!check_input(s, one ? input : json_array_get(input, i), e)) return -1;
     return (int)n;
 }
 
 serve_job *serve_embed_submit(serve_server *s, json_t *root, serve_error *e) {
     bool         base64;
-    json_t      *texts;
+    json_t      *inputs;
     serve_params p = {.root = root, .n = 1};
-    int          count = read_input(root, &texts, &base64, e);
+    int          count = read_input(s, root, &inputs, &base64, e);
     serve_job   *j = count > 0 ? serve_job_new(&p, count) : NULL;
     if (count < 0) serve_params_free(&p);
     if (count > 0 && !j) refuse(e, 503, NULL, "out of memory");
     if (!j) return NULL;
-    j->texts = texts;
+    j->inputs = inputs;
     j->base64 = base64;
     j->width = s->width;
     j->model = s->model;
@@ -70,10 +85,13 @@ serve_job *serve_embed_submit(serve_server *s, json_t *root, serve_error *e) {
 
 /* ---- Vectors -------------------------------------------------------------------------------------- */
 
+/* Out of the queue, and told. */
 static void finish(serve_server *s, serve_job *j) {
+    serve_job *before = NULL;
     pthread_mutex_lock(&s->embed_lock);
-    s->embed_first = j->next;
-    if (!j->next) s->embed_last = NULL;
+    for (serve_job *k = s->embed_first; k != j; k = k->next) before = k;
+    *(before ? &before->next : &s->embed_first) = j->next;
+    if (!j->next) s->embed_last = before;
     s->embed_waiting--;
     pthread_mutex_unlock(&s->embed_lock);
     pthread_mutex_lock(&j->lock);
@@ -83,27 +101,80 @@ static void finish(serve_server *s, serve_job *j) {
     serve_job_release(j);
 }
 
-bool serve_embed_step(serve_server *s) {
-    pthread_mutex_lock(&s->embed_lock);
-    serve_job *j = s->embed_first;
-    pthread_mutex_unlock(&s->embed_lock);
-    if (!j) return false;
+static bool is_gone(serve_job *j) {
     pthread_mutex_lock(&j->lock);
-    int  first = j->count - j->left, n = j->left < PIECE ? j->left : PIECE;
     bool gone = j->gone;
     pthread_mutex_unlock(&j->lock);
+    return gone;
+}
+
+/* The first; whoever has left leaves the queue to others. Only this thread takes jobs out of it. */
+static serve_job *next_job(serve_server *s) {
+    pthread_mutex_lock(&s->embed_lock);
+    serve_job *first = s->embed_first;
+    pthread_mutex_unlock(&s->embed_lock);
+    for (serve_job *j = first, *next; j; j = next) {
+        pthread_mutex_lock(&s->embed_lock);
+        next = j->next;
+        pthread_mutex_unlock(&s->embed_lock);
+        if (!is_gone(j)) continue;
+        if (j == first) first = next;
+        finish(s, j);
+    }
+    return first;
+}
+
+static bool embed_ids(serve_server *s, const json_t *list, float *out, int64_t *tokens) {
+    qp_ids      ids = {0};
+    serve_error e;
+    if (!serve_read_ids(list, s->vocabulary, &ids, &e)) {
+        qp_ids_free(&ids);
+        return !qp_fail(s->ctx, QP_ERR_MEMORY, "%s", e.text);
+    }
+    bool     no_grad = qp_no_grad(s->ctx, true);
+    qp_scope scope = qp_enter(s->ctx);
+    qp_tensor x = qp_from(s->ctx, QP_I32, 2, (int64_t[]){1, ids.count}, ids.data);
+    qp_status status = qp_read(qp_contiguous(qp_embed_ids(s->weights, x, NULL, s->embed)), QP_F32, out, s->width);
+    qp_leave(scope);
+    qp_no_grad(s->ctx, no_grad);
+    *tokens += ids.count;
+    qp_ids_free(&ids);
+    return status == QP_OK;
+}
+
+static bool embed_piece(serve_server *s, serve_job *j, int first, int n, int64_t *tokens) {
     const char *texts[PIECE];
     size_t      bytes[PIECE];
-    int64_t     tokens = 0;
+    int         count = 0; /* texts in a row */
     for (int i = 0; i < n; i++) {
-        texts[i] = json_string_value(text_of(j, first + i));
-        bytes[i] = json_string_length(text_of(j, first + i));
+        const json_t *input = input_of(j, first + i);
+        int64_t       read = 0;
+        float        *out = j->vectors + (size_t)(first + i - count) * (size_t)j->width;
+        if (json_is_array(input)) {
+            if (!embed_ids(s, input, out, tokens)) return false;
+            continue;
+        }
+        texts[count] = json_string_value(input);
+        bytes[count++] = json_string_length(input);
+        if (i + 1 < n && json_is_string(input_of(j, first + i + 1))) continue;
+        if (qp_embed(s->weights, s->tokenizer, count, texts, bytes, s->embed, out, &read) != QP_OK) return false;
+        *tokens += read;
+        count = 0;
     }
-    bool ok = !gone && qp_embed(s->weights, s->tokenizer, n, texts, bytes, s->embed,
-                                j->vectors + (size_t)first * (size_t)j->width, &tokens) == QP_OK;
+    return true;
+}
+
+bool serve_embed_step(serve_server *s) {
+    serve_job *j = next_job(s);
+    if (!j) return false;
+    pthread_mutex_lock(&j->lock);
+    int first = j->count - j->left, n = j->left < PIECE ? j->left : PIECE;
+    pthread_mutex_unlock(&j->lock);
+    int64_t tokens = 0;
+    bool    ok = embed_piece(s, j, first, n, &tokens);
     pthread_mutex_lock(&j->lock);
     if (ok) j->left -= n, j->choices[0].result.prompt_tokens += tokens;
-    if (!ok && !gone) strncpy(j->error, qp_error(s->ctx), sizeof j->error - 1);
+    if (!ok) strncpy(j->error, qp_error(s->ctx), sizeof j->error - 1);
     bool done = !ok || !j->left;
     if (done) j->left = 1; /* finish tells */
     pthread_mutex_unlock(&j->lock);

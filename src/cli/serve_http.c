@@ -195,7 +195,7 @@ static result generated(exchange *x, struct MHD_Connection *c) {
     pthread_mutex_lock(&j->lock);
     bool    waits = j->left > 0, failed = j->failed;
     json_t *all = waits || failed || j->error[0] ? NULL
-                  : j->texts                     ? serve_embed_result(j)
+                  : j->inputs                    ? serve_embed_result(j)
                                                  : serve_job_result(j);
     pthread_mutex_unlock(&j->lock);
     if (waits) return MHD_YES;

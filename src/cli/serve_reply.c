@@ -302,6 +302,7 @@ static bool submit(serve_choice *c, const qp_ids *ids, const int32_t *ends, int 
     serve_job          *j = c->job;
     const serve_params *p = &j->params;
     int64_t             room = positions - ids->count;
+    bool                scores = p->echo && p->logprobs && p->max_tokens == 1; /* the one token counts, whatever it is */
     char                error[256];
     qp_request          r = {.ids = ids->data,
                              .count = ids->count,
@@ -312,7 +313,7 @@ static bool submit(serve_choice *c, const qp_ids *ids, const int32_t *ends, int 
                                          .stop = p->stop,
                                          .stop_count = p->stop_count,
                                          .ends = ends,
-                                         .end_count = end_count,
+                                         .end_count = scores ? 0 : end_count,
                                          .logprobs = p->logprobs,
                                          .top = p->top,
                                          .echo = p->echo,

@@ -218,7 +218,7 @@ void serve_params_free(serve_params *p) {
 
 /* ---- Prompts ------------------------------------------------------------------------------------------ */
 
-static bool read_ids(const json_t *list, int64_t vocabulary, qp_ids *out, serve_error *e) {
+bool serve_read_ids(const json_t *list, int64_t vocabulary, qp_ids *out, serve_error *e) {
     size_t n = json_array_size(list);
     out->data = malloc((n + 1) * sizeof *out->data);
     if (!out->data) return refuse(e, 500, NULL, "out of memory");
@@ -227,7 +227,7 @@ static bool read_ids(const json_t *list, int64_t vocabulary, qp_ids *out, serve_
         const json_t *id = json_array_get(list, i);
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= vocabulary) {
             refuse(e, 400, NULL, "");
-            snprintf(e->text, sizeof e->text, "prompt: token %zu is no id from 0 to %" PRId64, i,
+            snprintf(e->text, sizeof e->text, "token %zu is no id from 0 to %" PRId64, i,
                      vocabulary - 1);
             return false;
         }
@@ -244,7 +244,7 @@ static bool library_refuses(qp_ctx *ctx, serve_error *e) {
 
 static bool read_prompt(const json_t *prompt, qp_ctx *ctx, const qp_tokenizer *t, int64_t vocabulary,
                         int32_t begin, qp_ids *out, serve_error *e) {
-    if (json_is_array(prompt)) return read_ids(prompt, vocabulary, out, e);
+    if (json_is_array(prompt)) return serve_read_ids(prompt, vocabulary, out, e);
     if (!json_is_string(prompt))
         return refuse(e, 400, NULL, "prompt: expected a text, token ids, or a list of either");
     if (qp_encode(ctx, t, json_string_value(prompt), json_string_length(prompt),
