@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format/os.h"
 #include "models/model.h"
 
 typedef struct {
@@ -33,20 +34,28 @@ static const qpi_gguf_value *value_of(const reading *r, const char *key) {
     return qpi_gguf_find(r->file, full_key(r->family, key, full));
 }
 
-static double number_of(const reading *r, const char *key, double fallback) {
-    qpi_gguf_number(value_of(r, key), 0, &fallback);
-    return fallback;
+static double number_of(reading *r, const char *key, double fallback) {
+    const qpi_gguf_value *v = value_of(r, key);
+    double                x = fallback;
+    if (v && !(qpi_gguf_number(v, 0, &x) && isfinite(x))) fail(r, QP_ERR_FORMAT, v->key, "expected a number");
+    return x;
 }
 
 /* The shortest decimal number that is this f32: configs say 1e-05. */
 static double decimal(double x) {
     char text[40];
-    for (int digits = 1; digits < 10; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, x);
-        if ((float)strtod(text, NULL) == (float)x) return strtod(text, NULL);
-    }
-    return x;
+    int  digits = 0;
+    do snprintf(text, sizeof text, "%.*g", ++digits, x);
+    while (digits < 9 && (float)strtod(text, NULL) != (float)x);
+    return strtod(text, NULL);
 }
+
+/* Takes over value. */
+static void put(reading *r, json_t *object, const char *key, json_t *value) {
+    if (json_object_set_new(object, key, value) != 0) qpi_fail_memory(&r->ctx->error, key);
+}
+
+static void put_real(reading *r, json_t *object, const char *key, double x) { put(r, object, key, json_real(decimal(x))); }
 
 static bool has_tensor(const reading *r, const char *name) { return qp_file_find(r->file, name) >= 0; }
 
@@ -54,11 +63,10 @@ static bool has_tensor(const reading *r, const char *name) { return qp_file_find
 static void read_key(reading *r, const qpi_gguf_key *key) {
     const qpi_gguf_value *v = value_of(r, key->gguf);
     int64_t               first = 0, integer = 0;
-    double                x = 0;
     if (!v) return;
     if (!key->integer) {
-        if (qpi_gguf_number(v, 0, &x) && !v->array) json_object_set_new(r->config, key->theirs, json_real(decimal(x)));
-        else fail(r, QP_ERR_FORMAT, v->key, "expected a number");
+        if (v->array) fail(r, QP_ERR_FORMAT, v->key, "expected a number");
+        else put_real(r, r->config, key->theirs, number_of(r, key->gguf, 0));
         return;
     }
     bool ok = qpi_gguf_integer(v, 0, &first);
@@ -68,7 +76,7 @@ static void read_key(reading *r, const qpi_gguf_key *key) {
         fail(r, QP_ERR_UNSUPPORTED, v->key, "layers differ");
         return;
     }
-    if (ok) json_object_set_new(r->config, key->theirs, json_integer(first));
+    if (ok) put(r, r->config, key->theirs, json_integer(first));
     else fail(r, QP_ERR_FORMAT, v->key, "expected a whole number");
 }
 
@@ -112,7 +120,7 @@ static void read_widths(reading *r) {
     double keys = number_of(r, "attention.key_length", heads > 0 ? width / heads : 0);
     double turned = number_of(r, "rope.dimension_count", keys), fraction = turned / keys;
     if (!value_of(r, "attention.key_length") && floor(keys) == keys && keys > 0 && keys < 1e9 && has_key(r->family, "head_dim"))
-        json_object_set_new(r->config, "head_dim", json_integer((json_int_t)keys));
+        put(r, r->config, "head_dim", json_integer((json_int_t)keys));
     if (number_of(r, "attention.value_length", keys) != keys)
         fail(r, QP_ERR_UNSUPPORTED, "attention.value_length", "values are not as wide as keys");
     if (turned == keys) return;
@@ -121,7 +129,7 @@ static void read_widths(reading *r) {
         return;
     }
     if (floor(keys * fraction) < turned) fraction = nextafter(fraction, 1);
-    json_object_set_new(r->config, "partial_rotary_factor", json_real(fraction));
+    put(r, r->config, "partial_rotary_factor", json_real(fraction));
 }
 
 /* ---- Layers with a window ------------------------------------------------------------------------------- */
@@ -140,9 +148,10 @@ static void read_pattern(reading *r) {
     for (uint64_t i = 0; (double)i < layers && !qp_failed(r->ctx); i++) {
         if (!qpi_gguf_integer(v, v->array ? i : 0, &x) || x < 0) fail(r, QP_ERR_FORMAT, v->key, "expected whole numbers");
         bool window = v->array ? x != 0 : x == 0 || (int64_t)(i % (uint64_t)x) < x - 1;
-        json_array_append_new(types, json_string(window ? "sliding_attention" : "full_attention"));
+        if (json_array_append_new(types, json_string(window ? "sliding_attention" : "full_attention")) != 0)
+            qpi_fail_memory(&r->ctx->error, v->key);
     }
-    json_object_set_new(r->config, "layer_types", types);
+    put(r, r->config, "layer_types", types);
 }
 
 /* What a config says of layer i; period: where it says nothing. */
@@ -150,7 +159,7 @@ static bool has_window(const json_t *config, int64_t i, int64_t period) {
     const json_t *types = json_object_get(config, "layer_types"), *given = json_object_get(config, "sliding_window_pattern");
     const char   *text = json_string_value(json_array_get(types, (size_t)i));
     if (text) return !strcmp(text, "sliding_attention");
-    if (json_is_integer(given)) period = json_integer_value(given);
+    if (qpi_json_is(given, JSON_INTEGER)) period = json_integer_value(given);
     return period < 1 || (i + 1) % period != 0;
 }
 
@@ -162,8 +171,6 @@ static bool is_text(const qpi_gguf_value *v, const char *text) {
     size_t         n;
     return qpi_gguf_text(&t, &found, &n) && n == strlen(text) && !memcmp(found, text, n);
 }
-
-static void set_number(json_t *object, const char *key, double x) { json_object_set_new(object, key, json_real(decimal(x))); }
 
 /* Llama 3's rule for pair i of n: `low` and `high` are those of every published model. */
 typedef struct {
@@ -183,7 +190,7 @@ static double divisor(const llama3 *x, int64_t i, int64_t n) {
 /* The rule that these divisors follow; false if they follow none. The last pair turns slowest and has
  * the whole factor; one between the bounds tells the trained length. */
 static bool solve(llama3 *x, const double *d, int64_t n) {
-    x->factor = n ? d[n - 1] : 1;
+    x->factor = d[n - 1];
     x->trained = 8192;
     for (int64_t i = 0; i < n; i++) {
         double smooth = (1 / d[i] - 1 / x->factor) / (1 - 1 / x->factor);
@@ -201,28 +208,28 @@ static void read_divisors(reading *r, json_t *scaling) {
     qp_scope  s = qp_enter(r->ctx);
     qp_tensor t = qp_cast(qp_file_load(r->ctx, r->file, "rope_freqs.weight", false), QP_F64);
     int64_t   n = qp_count(t);
-    double   *d = n > 0 && n < 65536 ? malloc((size_t)n * sizeof *d) : NULL;
-    bool      same = d && qp_read(t, QP_F64, d, n) == QP_OK && solve(&x, d, n);
-    free(d);
+    const double *d = n > 0 && n < 65536 ? qp_data_of(t) : NULL;
+    bool          same = d && solve(&x, d, n);
     qp_leave(s);
     if (!same) {
         fail(r, QP_ERR_UNSUPPORTED, "rope_freqs.weight", "not the divisors of Llama 3's scaling");
         return;
     }
-    json_object_set_new(scaling, "rope_type", json_string("llama3"));
-    set_number(scaling, "factor", x.factor);
-    set_number(scaling, "low_freq_factor", LOW);
-    set_number(scaling, "high_freq_factor", HIGH);
-    json_object_set_new(scaling, "original_max_position_embeddings", json_integer((json_int_t)x.trained));
+    put(r, scaling, "rope_type", json_string("llama3"));
+    put_real(r, scaling, "factor", x.factor);
+    put_real(r, scaling, "low_freq_factor", LOW);
+    put_real(r, scaling, "high_freq_factor", HIGH);
+    put(r, scaling, "original_max_position_embeddings", json_integer((json_int_t)x.trained));
 }
 
 static void read_yarn(reading *r, json_t *scaling) {
     static const char *const keys[][2] = {{"rope.scaling.yarn_beta_fast", "beta_fast"},
                                           {"rope.scaling.yarn_beta_slow", "beta_slow"}};
     double                   length = number_of(r, "rope.scaling.original_context_length", 0);
-    if (length > 0) json_object_set_new(scaling, "original_max_position_embeddings", json_integer((json_int_t)length));
+    if (length < 0 || length > 1e12) fail(r, QP_ERR_FORMAT, "rope.scaling.original_context_length", "expected a length");
+    else if (length > 0) put(r, scaling, "original_max_position_embeddings", json_integer((json_int_t)length));
     for (int i = 0; i < 2; i++)
-        if (value_of(r, keys[i][0])) set_number(scaling, keys[i][1], number_of(r, keys[i][0], 0));
+        if (value_of(r, keys[i][0])) put_real(r, scaling, keys[i][1], number_of(r, keys[i][0], 0));
     if (number_of(r, "rope.scaling.attn_factor", 1) != 1)
         fail(r, QP_ERR_UNSUPPORTED, "rope.scaling.attn_factor", "expected 1");
     if (number_of(r, "rope.scaling.yarn_log_multiplier", 0) != 0)
@@ -236,37 +243,31 @@ static void read_scaling(reading *r) {
     if (has_tensor(r, "rope_freqs.weight")) {
         read_divisors(r, scaling);
     } else if (is_text(type, "yarn")) {
-        json_object_set_new(scaling, "rope_type", json_string("yarn"));
-        set_number(scaling, "factor", factor);
+        put(r, scaling, "rope_type", json_string("yarn"));
+        put_real(r, scaling, "factor", factor);
         read_yarn(r, scaling);
     } else if (factor > 0 && factor != 1 && (!type || is_text(type, "linear"))) {
-        json_object_set_new(scaling, "rope_type", json_string("linear"));
-        set_number(scaling, "factor", factor);
+        put(r, scaling, "rope_type", json_string("linear"));
+        put_real(r, scaling, "factor", factor);
     } else if (type && !is_text(type, "none") && !is_text(type, "linear")) {
         fail(r, QP_ERR_UNSUPPORTED, type->key, "expected none, linear or yarn");
     }
-    if (json_object_size(scaling)) json_object_set(r->config, "rope_scaling", scaling);
+    if (json_object_size(scaling)) put(r, r->config, "rope_scaling", json_incref(scaling));
     json_decref(scaling);
 }
 
 /* ---- The config ------------------------------------------------------------------------------------------- */
 
-/* The preset of an architecture; where several hold their models alike, the one of that name. */
+/* The preset of an architecture: of those that hold their models alike, the one of that name. */
 static const qpi_preset *preset_of(const qpi_gguf_value *architecture) {
-    const qpi_preset *found = NULL;
     for (int i = 0; qpi_presets[i]; i++) {
         const qpi_preset *p = qpi_presets[i];
-        if (!p->gguf || !is_text(architecture, p->gguf->architecture)) continue;
-        if (!found || !strcmp(p->name, p->gguf->architecture)) found = p;
+        if (p->gguf && !strcmp(p->name, p->gguf->architecture) && is_text(architecture, p->name)) return p;
     }
-    return found;
-}
-
-static const qpi_preset *named(const char *name) {
-    for (int i = 0; qpi_presets[i]; i++)
-        if (!strcmp(qpi_presets[i]->name, name)) return qpi_presets[i];
     return NULL;
 }
+
+extern const qpi_preset qpi_preset_mistral;
 
 static void read_vocabulary(reading *r) {
     static const char *const tokens[][2] = {{"tokenizer.ggml.bos_token_id", "bos_token_id"},
@@ -278,24 +279,23 @@ static void read_vocabulary(reading *r) {
         fail(r, QP_ERR_FORMAT, "token_embd.weight", "expected a matrix");
         return;
     }
-    json_object_set_new(r->config, "vocab_size", json_integer(e.shape[0]));
-    json_object_set_new(r->config, "tie_word_embeddings", json_boolean(!has_tensor(r, "output.weight")));
+    put(r, r->config, "vocab_size", json_integer(e.shape[0]));
+    put(r, r->config, "tie_word_embeddings", json_boolean(!has_tensor(r, "output.weight")));
     for (int i = 0; i < 3; i++)
         if (qpi_gguf_integer(qpi_gguf_find(r->file, tokens[i][0]), 0, &id) && id >= 0 && id < e.shape[0])
-            json_object_set_new(r->config, tokens[i][1], json_integer(id));
+            put(r, r->config, tokens[i][1], json_integer(id));
 }
 
 /* What the preset's own starting text says of the class and of what GGUF takes for granted. */
 static json_t *begin(reading *r, const qpi_preset *preset) {
     static const char *const kept[] = {"architectures", "model_type", "hidden_act", "hidden_activation", "activation_function"};
     json_t                  *defaults = qpi_json_parse(preset->name, preset->defaults, strlen(preset->defaults), &r->ctx->error);
-    json_t                  *config = defaults ? json_object() : NULL;
-    for (size_t i = 0; config && i < sizeof kept / sizeof *kept; i++) {
+    json_t                  *config = json_object();
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         json_t *value = json_object_get(defaults, kept[i]);
-        if (value) json_object_set(config, kept[i], value);
+        if (value) put(r, config, kept[i], json_incref(value));
     }
     json_decref(defaults);
-    if (!config && !qp_failed(r->ctx)) qp_fail(r->ctx, QP_ERR_MEMORY, "%s: out of memory", r->path);
     return config;
 }
 
@@ -313,16 +313,15 @@ json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file) {
         return NULL;
     }
     reading r = {.ctx = ctx, .path = path, .file = file, .family = preset->gguf};
-    if (!strcmp(preset->name, "llama") && number_of(&r, "attention.sliding_window", 0) > 0) preset = named("mistral");
+    if (!strcmp(preset->name, "llama") && number_of(&r, "attention.sliding_window", 0) > 0) preset = &qpi_preset_mistral;
     r.family = preset->gguf;
     r.config = begin(&r, preset);
-    if (!r.config) return NULL;
-    check_keys(&r);
-    read_widths(&r);
-    read_pattern(&r);
+    if (!qp_failed(ctx)) check_keys(&r);
+    if (!qp_failed(ctx)) read_widths(&r);
+    if (!qp_failed(ctx)) read_pattern(&r);
     for (const qpi_gguf_key *k = r.family->keys; k->gguf && !qp_failed(ctx); k++) read_key(&r, k);
     for (int i = 0; r.family->flags && r.family->flags[i][0]; i++)
-        json_object_set_new(r.config, r.family->flags[i][1], json_boolean(has_tensor(&r, r.family->flags[i][0])));
+        put(&r, r.config, r.family->flags[i][1], json_boolean(has_tensor(&r, r.family->flags[i][0])));
     if (!qp_failed(ctx)) read_vocabulary(&r);
     if (!qp_failed(ctx)) read_scaling(&r);
     if (!qp_failed(ctx) && r.family->complete) r.family->complete(r.config);
@@ -355,7 +354,7 @@ static void refuse(writing *w, const char *key) {
 
 static double number_in(const json_t *object, const char *key, double fallback) {
     const json_t *x = json_object_get(object, key);
-    return json_is_number(x) ? json_number_value(x) : fallback;
+    return qpi_json_is_number(x) ? json_number_value(x) : fallback;
 }
 
 static bool scaled_by(const json_t *rope, const char *kind) {
@@ -412,8 +411,8 @@ static void describe_keys(writing *w) {
     for (const qpi_gguf_key *k = w->family->keys; k->gguf; k++) {
         const json_t *x = json_object_get(w->m->config, k->theirs);
         if (!strcmp(k->gguf, "rope.freq_base") || (!strcmp(k->theirs, "sliding_window") && !w->family->windows)) continue;
-        if (json_is_number(x) && k->integer) put_integer(w, k->gguf, (int64_t)json_number_value(x));
-        else if (json_is_number(x)) put_number(w, k->gguf, json_number_value(x));
+        if (qpi_json_is_number(x) && k->integer) put_integer(w, k->gguf, (int64_t)json_number_value(x));
+        else if (qpi_json_is_number(x)) put_number(w, k->gguf, json_number_value(x));
         else if (!strcmp(k->theirs, "n_inner")) put_integer(w, k->gguf, 4 * w->m->width); /* null stands for this */
     }
     put_integer(w, "vocab_size", w->m->vocabulary);
@@ -438,7 +437,7 @@ bool qpi_gguf_describe(qp_model *m, qpi_gguf_pairs *p) {
 
 bool qpi_gguf_divisors(qp_model *m, qp_tensor *t) {
     const json_t *rope = m->rope;
-    bool          wanted = rope && scaled_by(rope, "llama3") && m->head_width > 1;
+    bool          wanted = rope && scaled_by(rope, "llama3");
     if (wanted && (number_in(rope, "low_freq_factor", 1) != LOW || number_in(rope, "high_freq_factor", 4) != HIGH))
         wanted = qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "GGUF: Llama 3's scaling with other factors than 1 and 4") == QP_OK;
     llama3  x = {number_in(rope, "theta", 10000), number_in(rope, "factor", 1), number_in(rope, "trained_positions", 8192)};
