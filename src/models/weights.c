@@ -18,7 +18,7 @@ static bool match(const char *pattern, const char *name, int *layer) {
     if (!mark) return !strcmp(pattern, name);
     size_t head = (size_t)(mark - pattern);
     char  *end;
-    if (strncmp(pattern, name, head) || name[head] < '0' || name[head] > '9') return false;
+    if (strncmp(pattern, name, head)) return false;
     *layer = (int)strtol(name + head, &end, 10);
     return !strcmp(end, mark + 2);
 }
@@ -37,7 +37,7 @@ void qpi_weights_free(qp_model *m) {
 }
 
 /* The tensor that holds several parameters is the same for each of them: found again among the
- * last, since they are made together. */
+ * last, since they are made together. NULL: not yet there. */
 static qpi_weight *find_weight(qp_model *m, const char *name) {
     for (int i = m->weight_count - 1; i >= 0 && i >= m->weight_count - 2 * QPI_MAX_PARTS; i--)
         if (!strcmp(m->weights[i].name, name)) return &m->weights[i];
@@ -78,7 +78,7 @@ static bool add_weight(qp_model *m, const qp_entry *e, bool gguf) {
     if (r) substitute(r->theirs, layer, name);
     else snprintf(name, sizeof name, "%s", e->name);
     if (!r) r = &same;
-    qpi_weight *w = r->part > 1 ? find_weight(m, name) : NULL;
+    qpi_weight *w = r->part ? find_weight(m, name) : NULL;
     if (!w) {
         w = &m->weights[m->weight_count];
         *w = (qpi_weight){.name = strdup(name), .transpose = r->transpose, .tied = e->tied};
@@ -95,6 +95,7 @@ static bool add_weight(qp_model *m, const qp_entry *e, bool gguf) {
  * come or gone, or for the other names. */
 static bool name_weights(qp_model *m, bool gguf) {
     qp_state_dict dict = qp_module_state(m->module);
+    if (!dict.ctx) return false; /* out of memory */
     if (m->weights && m->named == dict.count && m->named_gguf == gguf) return true;
     qpi_weights_free(m);
     m->left_out = NULL;
@@ -107,11 +108,11 @@ static bool name_weights(qp_model *m, bool gguf) {
     return ok;
 }
 
-/* Rows of heads in another order: of each head's K rows, the pairs (2i, 2i + 1) become (i, i + K/2); or back. */
+/* Rows of heads in another order: of each head's K rows, the pairs (2i, 2i + 1) become (i, i + K/2); or back.
+ * Heads that turn have at least two (rope.c). */
 static qp_tensor reorder(const qp_model *m, qp_tensor t, bool back) {
     int     ndim = qp_ndim(t);
-    int64_t rows = ndim ? qp_size(t, 0) : 0, columns = ndim == 2 ? qp_size(t, 1) : 1, half = m->head_width / 2;
-    if (half < 1) return t;
+    int64_t rows = qp_size(t, 0), columns = ndim == 2 ? qp_size(t, 1) : 1, half = m->head_width / 2;
     qp_tensor pairs =
         qp_reshape(t, ndim + 2, (int64_t[]){rows / (2 * half), back ? 2 : half, back ? half : 2, columns});
     return qp_reshape(qp_transpose(pairs, 1, 2), ndim, (int64_t[]){rows, columns});
@@ -229,8 +230,9 @@ static bool shape_fits(qp_model *m, const char *path, const qp_file_entry *e, co
     for (int i = 0; fits && i < ndim; i++) fits = e->shape[i] == shape[i];
     if (!fits) {
         char    found[96], expected[96];
-        qp_view v;
-        if (qpi_view_init(&v, QP_F32, ndim, shape)) qpi_view_describe(&v, expected, sizeof expected);
+        qp_view v = {0};
+        qpi_view_init(&v, QP_F32, ndim, shape);
+        qpi_view_describe(&v, expected, sizeof expected);
         describe(e, found, sizeof found);
         qp_fail(m->ctx, QP_ERR_SHAPE, "%s: %s is %s, the model has %s", path, e->name, found, expected);
     }
@@ -274,7 +276,7 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
     if (w->interleaved && qpi_file_is_gguf(file) && !m->interleaved) all = reorder(m, all, false);
     if (w->unit_offset && qpi_file_is_gguf(file)) all = qp_affine(qp_cast(all, QP_F32), 1, -1);
     for (int k = 0; k < w->count && ok; k++) {
-        int64_t   rows = qp_ndim(w->parts[k]) ? qp_size(w->parts[k], 0) : 0;
+        int64_t   rows = w->count > 1 ? qp_size(w->parts[k], 0) : 0;
         qp_tensor part = w->count > 1 ? qp_slice(all, 0, start, start + rows, 1) : all;
         ok = !qp_failed(m->ctx) && assign(w->parts[k], part, as_stored, w->transpose);
         start += rows;
@@ -329,7 +331,7 @@ qp_status qp_model_save(qp_model *m, const char *folder) {
     if (mkdir(folder, 0777) != 0 && errno != EEXIST)
         return qp_fail(m->ctx, QP_ERR_IO, "%s: cannot make the folder: %s", folder, strerror(errno));
     snprintf(path, sizeof path, "%s/config.json", folder);
-    if (qpi_json_save(path, m->config, 2, &m->ctx->error) != 1) return qp_error_code(m->ctx);
+    if (!qpi_json_save(path, m->config, 2, &m->ctx->error)) return qp_error_code(m->ctx);
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     return save_weights(m, path);
 }
