@@ -212,6 +212,24 @@ static void places(void **state) {
     qp_close(ctx);
 }
 
+/* Under each cap of memory: the model, or an error that says so. */
+static void caps(void **state) {
+    (void)state;
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    assert_int_equal(qp_model_save(model(ctx, "\"phi3\""), at("capped")), QP_OK);
+    qp_close(ctx);
+    bool loaded = false;
+    int  refusals = 0;
+    for (size_t cap = 256; cap < 1 << 20 && !loaded; cap += 64) {
+        ctx = qp_open((qp_options){.threads = 1, .memory_cap = cap});
+        loaded = qp_model_load(ctx, at("capped"), (qp_model_options){0}) != NULL;
+        if (!loaded) expect_error(ctx, QP_ERR_MEMORY, "memory");
+        refusals += !loaded;
+        qp_close(ctx);
+    }
+    assert_true(loaded && refusals > 8);
+}
+
 /* ---- Memory -------------------------------------------------------------------------------------------------- */
 
 #if FAULTS
@@ -265,7 +283,7 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(misfits), cmocka_unit_test(passed_over), cmocka_unit_test(names),
-        cmocka_unit_test(places),
+        cmocka_unit_test(places),  cmocka_unit_test(caps),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif
