@@ -23,7 +23,7 @@ static uint64_t fingerprint(qp_model *m) {
     for (int i = 0; i < dict.count; i++) {
         qp_tensor   t = dict.entries[i].tensor;
         size_t      bytes = qp_dtype_size(qp_dtype_of(t), qp_count(t));
-        const void *data = bytes ? qp_data_of(t) : NULL;
+        const void *data = qp_data_of(t);
         qpi_checksum_add(&sum, dict.entries[i].name, strlen(dict.entries[i].name));
         if (data) qpi_checksum_add(&sum, data, bytes < SAMPLE ? bytes : SAMPLE);
     }
@@ -66,14 +66,14 @@ qp_status qp_session_save(qp_session *s, int64_t row, const char *path) {
     qp_no_grad(ctx, true);
     snprintf(model, sizeof model, "%016" PRIx64, fingerprint(s->m));
     qp_meta meta[] = {{"format", FORMAT}, {"model", model}, {"kv", qp_dtype_name(s->kv)}};
-    if (!named || !names) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: saving a row");
-    qp_status status = qp_error_code(ctx);
-    if (status == QP_OK && collect(s, row, named, names))
-        status = qp_file_save(ctx, path, n, named, (qp_save_options){.meta = meta, .meta_count = 3});
+    qp_status status;
+    if (!named || !names) status = qp_fail(ctx, QP_ERR_MEMORY, "out of memory: saving a row");
+    else if (!collect(s, row, named, names)) status = qp_error_code(ctx);
+    else status = qp_file_save(ctx, path, n, named, (qp_save_options){.meta = meta, .meta_count = 3});
     qp_leave(scope);
     free(named);
     free(names);
-    return qp_failed(ctx) ? qp_error_code(ctx) : status;
+    return status;
 }
 
 /* ---- Loading ---------------------------------------------------------------------------------------- */
@@ -94,15 +94,15 @@ static bool check_origin(qp_session *s, const qp_file *f, const char *path) {
     return true;
 }
 
-/* Has the entry this type and shape? Its length along axis 1 is `length`, if the tensor grows. */
-static bool fits(qp_session *s, const qp_file *f, const char *path, const char *name, qp_tensor like, bool grows,
-                 int64_t length) {
+/* The entry must have this type and shape. Its length along axis 1 is `length`, if the tensor grows. */
+static void check_entry(qp_session *s, const qp_file *f, const char *path, const char *name, qp_tensor like, bool grows,
+                        int64_t length) {
     int64_t       at = qp_file_find(f, name);
     qp_file_entry e = qp_file_at(f, at);
     qp_dtype      type = qp_dtype_block(qp_dtype_of(like)) > 1 ? QP_F32 : qp_dtype_of(like);
     bool          ok = at >= 0 && e.loadable && e.dtype == type && e.ndim == qp_ndim(like);
     for (int i = 0; i < e.ndim && ok; i++) ok = e.shape[i] == (i == 0 ? 1 : i == 1 && grows ? length : qp_size(like, i));
-    return ok || !qp_fail(s->m->ctx, QP_ERR_FORMAT, "%s: %s is missing, or not as the session has it", path, name);
+    if (!ok) qp_fail(s->m->ctx, QP_ERR_FORMAT, "%s: %s is missing, or not as the session has it", path, name);
 }
 
 /* The number of tokens, checked; -1 after an error. */
@@ -116,14 +116,10 @@ static int64_t check_tokens(qp_session *s, const qp_file *f, const char *path) {
         qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %lld positions, the session has room for %lld", path, (long long)n,
                 (long long)s->reserved);
     if (qp_failed(ctx)) return -1;
-    qp_tensor t = qp_file_load(ctx, f, "tokens", false);
-    int32_t  *ids = malloc((size_t)n * sizeof *ids + 1);
-    if (!ids) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: loading a row");
-    else if (qp_read(t, QP_I32, ids, n) == QP_OK)
-        for (int64_t i = 0; i < n && !qp_failed(ctx); i++)
-            if (ids[i] < 0 || ids[i] >= s->m->vocabulary)
-                qp_fail(ctx, QP_ERR_FORMAT, "%s: token %d at %lld", path, (int)ids[i], (long long)i);
-    free(ids);
+    const int32_t *ids = qp_data_of(qp_file_load(ctx, f, "tokens", false));
+    for (int64_t i = 0; i < n && !qp_failed(ctx); i++)
+        if (ids[i] < 0 || ids[i] >= s->m->vocabulary)
+            qp_fail(ctx, QP_ERR_FORMAT, "%s: token %d at %lld", path, (int)ids[i], (long long)i);
     return qp_failed(ctx) ? -1 : n;
 }
 
@@ -134,16 +130,19 @@ static void restore(qp_session *s, int64_t row, const qp_file *f, int64_t length
     qp_tensor rows = qp_from(ctx, QP_I64, 1, &one, &row), starts = qp_from(ctx, QP_I64, 1, &one, &zero);
     qp_tensor counts = qp_from(ctx, QP_I64, 1, &one, &length);
     for (int64_t i = 0; i < qpi_state_count(s); i++)
-        for (int j = 0; j < s->states[i].count && !qp_failed(ctx); j++) {
+        for (int j = 0; j < s->states[i].count; j++) {
             qp_tensor t = qp_file_load(ctx, f, state_name(name, i, j), false);
-            if (s->states[i].grows[j] && qp_dtype_block(qp_dtype_of(s->states[i].tensors[j])) > 1)
+            if (s->states[i].grows[j] && qp_dtype_block(qp_dtype_of(s->states[i].tensors[j])) > 1) {
                 qp_append(s->states[i].tensors[j], t, rows, starts, counts);
-            else if (qp_copy_to(qpi_state_part(&s->states[i], j, row, 0, length), t) != QP_OK)
-                return;
+            } else {
+                qp_status copied = qp_copy_to(qpi_state_part(&s->states[i], j, row, 0, length), t);
+                (void)copied; /* stored in the context */
+            }
             qp_drop(t);
         }
     qp_tensor tokens = qp_file_load(ctx, f, "tokens", false);
-    if (qp_read(tokens, QP_I32, qpi_row_tokens(s, row), length) == QP_OK) s->row[row].length = length;
+    if (qp_read(tokens, QP_I32, qpi_row_tokens(s, row), length) != QP_OK) return; /* cannot: all is checked, memory there */
+    s->row[row].length = length;
 }
 
 static void load(qp_session *s, int64_t row, const qp_file *f, const char *path) {
@@ -152,7 +151,7 @@ static void load(qp_session *s, int64_t row, const qp_file *f, const char *path)
     int64_t length = check_origin(s, f, path) ? check_tokens(s, f, path) : -1;
     for (int64_t i = 0; i < qpi_state_count(s) && length >= 0; i++)
         for (int j = 0; j < s->states[i].count && !qp_failed(ctx); j++)
-            fits(s, f, path, state_name(name, i, j), s->states[i].tensors[j], s->states[i].grows[j], length);
+            check_entry(s, f, path, state_name(name, i, j), s->states[i].tensors[j], s->states[i].grows[j], length);
     if (!qp_failed(ctx)) restore(s, row, f, length);
 }
 

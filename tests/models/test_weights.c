@@ -216,11 +216,13 @@ static void places(void **state) {
 static void caps(void **state) {
     (void)state;
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-    assert_int_equal(qp_model_save(model(ctx, "\"phi3\""), at("capped")), QP_OK);
+    qp_model *m = qp_model_new(ctx, "test", "{\"model_type\": \"phi3\", \"vocab_size\": 16, \"hidden_size\": 128, \"intermediate_size\": 8,"
+                                            " \"num_attention_heads\": 2, \"max_position_embeddings\": 32, \"num_hidden_layers\": 1}");
+    assert_int_equal(qp_model_save(m, at("capped")), QP_OK);
     qp_close(ctx);
     bool loaded = false;
     int  refusals = 0;
-    for (size_t cap = 256; cap < 1 << 20 && !loaded; cap += 64) {
+    for (size_t cap = 8192; cap < 1 << 22 && !loaded; cap += 8192) {
         ctx = qp_open((qp_options){.threads = 1, .memory_cap = cap});
         loaded = qp_model_load(ctx, at("capped"), (qp_model_options){0}) != NULL;
         if (!loaded) expect_error(ctx, QP_ERR_MEMORY, "memory");
