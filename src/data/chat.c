@@ -324,14 +324,14 @@ static bool write_out(const qpi_codes *codes, qp_rendered *out) {
     return true;
 }
 
-static void run(const qp_chat_template *t, const input *in, const qp_chat_options *o, size_t bytes,
+static void run(const qp_chat_template *t, const input *in, const qp_chat_options *o, qpi_tbudget *budget,
                 qp_rendered *out, qpi_error *e) {
     const qpi_template *template = in->tools && t->with_tools ? t->with_tools : t->usual;
     qpi_codes codes = {0};
     qpi_trun  r = {.t = template,
-                   .memory = ((size_t)64 << 20) + 64 * bytes,
-                   .steps = 10000000 + 100 * (int64_t)bytes,
-                   .most = ((size_t)4 << 20) + 16 * bytes,
+                   .memory = budget->memory,
+                   .steps = budget->steps,
+                   .most = budget->most,
                    .now = o->now ? o->now : (int64_t)time(NULL),
                    .out = &codes,
                    .error = e};
@@ -340,12 +340,19 @@ static void run(const qp_chat_template *t, const input *in, const qp_chat_option
         r.scope = qpi_t_scope(&r, r.scope); /* what the template sets stands before what it is given */
     if (!r.failed) qpi_t_run(&r, template->body);
     if (!r.failed && !write_out(&codes, out)) qpi_fail_memory(e, "chat template");
+    budget->memory = r.memory;
+    budget->steps = r.steps;
     free(codes.codes);
     qpi_arena_free(&r.arena);
 }
 
 qp_status qp_chat_render(qp_ctx *ctx, const qp_chat_template *t, const char *messages, size_t bytes,
                          qp_chat_options options, qp_rendered *out) {
+    return qpi_chat_render(ctx, t, messages, bytes, options, NULL, out);
+}
+
+qp_status qpi_chat_render(qp_ctx *ctx, const qp_chat_template *t, const char *messages, size_t bytes,
+                          qp_chat_options options, qpi_tbudget *budget, qp_rendered *out) {
     qpi_error e = {0};
     input     in = {0};
     size_t    tools = options.tools ? strlen(options.tools) : 0,
@@ -357,7 +364,9 @@ qp_status qp_chat_render(qp_ctx *ctx, const qp_chat_template *t, const char *mes
     if (!e.code) in.tools = parse("tools", options.tools, tools, JSON_ARRAY, &e);
     if (!e.code) in.documents = parse("documents", options.documents, documents, JSON_ARRAY, &e);
     if (!e.code) in.variables = parse("variables", options.variables, variables, JSON_OBJECT, &e);
-    if (!e.code) run(t, &in, &options, bytes + tools + documents + variables, out, &e);
+    size_t      all = bytes + tools + documents + variables;
+    qpi_tbudget usual = {((size_t)64 << 20) + 64 * all, 10000000 + 100 * (int64_t)all, ((size_t)4 << 20) + 16 * all};
+    if (!e.code) run(t, &in, &options, budget ? budget : &usual, out, &e);
     json_decref(in.messages);
     json_decref(in.tools);
     json_decref(in.documents);

@@ -16,6 +16,7 @@
 
 #include "core/error.h"
 #include "format/buffer.h"
+#include "quipu/chat.h"
 
 /* ---- Texts ------------------------------------------------------------------------------- */
 
@@ -248,6 +249,16 @@ typedef struct {
     qpi_codes  *out;
     qpi_error  *error;
 } qpi_trun;
+
+/* What a rendering may use, and afterwards what it left: as in qpi_trun. */
+typedef struct {
+    size_t  memory;
+    int64_t steps;
+    size_t  most;
+} qpi_tbudget;
+/* qp_chat_render within a budget; NULL: the usual one. */
+qp_status qpi_chat_render(qp_ctx *ctx, const qp_chat_template *t, const char *messages, size_t bytes,
+                          qp_chat_options options, qpi_tbudget *budget, qp_rendered *out);
 
 struct qpi_tloop {
     const qpi_tlist *items;

@@ -258,16 +258,16 @@ static void read_scaling(reading *r) {
 
 /* ---- The config ------------------------------------------------------------------------------------------- */
 
-/* The preset of an architecture: of those that hold their models alike, the one of that name. */
+extern const qpi_preset qpi_preset_mistral; /* which holds its models as llama does */
+
+/* The preset of an architecture. */
 static const qpi_preset *preset_of(const qpi_gguf_value *architecture) {
     for (int i = 0; qpi_presets[i]; i++) {
         const qpi_preset *p = qpi_presets[i];
-        if (p->gguf && !strcmp(p->name, p->gguf->architecture) && is_text(architecture, p->name)) return p;
+        if (p->gguf && p != &qpi_preset_mistral && is_text(architecture, p->gguf->architecture)) return p;
     }
     return NULL;
 }
-
-extern const qpi_preset qpi_preset_mistral;
 
 static void read_vocabulary(reading *r) {
     static const char *const tokens[][2] = {{"tokenizer.ggml.bos_token_id", "bos_token_id"},

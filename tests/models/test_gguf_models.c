@@ -234,7 +234,7 @@ static void put_said(qpi_gguf_pairs *p, const said *s) {
     else qpi_gguf_put_integer(p, s->key, s->kind, 0), p->bytes.count -= (size_t)qpi_gguf_kind_bytes(s->kind);
     if (s->kind == QPI_GGUF_TEXT) return;
     put_number(p, s->kind, s->x);
-    if (s->count) put_number(p, s->kind, s->second);
+    if (s->count > 1) put_number(p, s->kind, s->second);
 }
 
 static const void *zeros_of(void *user, int64_t i) {
@@ -316,6 +316,27 @@ static const struct {
     {{{SCALING "factor", QPI_GGUF_TEXT, 0, "4", 0, 0}}, "scaling.factor: expected a number", QP_ERR_FORMAT},
     {{{"tokenizer.ggml.bos_token_id", QPI_GGUF_U32, 15, NULL, 0, 0}, {"tokenizer.ggml.eos_token_id", QPI_GGUF_U32, 16, NULL, 0, 0},
       {"tokenizer.ggml.padding_token_id", QPI_GGUF_I32, -1, NULL, 0, 0}}, "\"tie_word_embeddings\":true,\"bos_token_id\":15}", QP_OK},
+#define PATTERN "llama.attention.sliding_window_pattern"
+    {{{PATTERN, QPI_GGUF_BOOL, 1, NULL, 2, 0}}, "\"layer_types\":[\"sliding_attention\"]", QP_OK},
+    {{{PATTERN, QPI_GGUF_BOOL, 0, NULL, 2, 1}}, "\"layer_types\":[\"full_attention\"]", QP_OK},
+    {{{PATTERN, QPI_GGUF_U32, 0, NULL, 0, 0}}, "\"layer_types\":[\"sliding_attention\"]", QP_OK},
+    {{{PATTERN, QPI_GGUF_U32, 1, NULL, 0, 0}}, "\"layer_types\":[\"full_attention\"]", QP_OK},
+    {{{PATTERN, QPI_GGUF_U32, 2, NULL, 0, 0}}, "\"layer_types\":[\"sliding_attention\"]", QP_OK},
+    {{{PATTERN, QPI_GGUF_I32, -1, NULL, 0, 0}}, "sliding_window_pattern: expected whole numbers", QP_ERR_FORMAT},
+    {{{PATTERN, QPI_GGUF_TEXT, 0, "all", 0, 0}}, "sliding_window_pattern: expected whole numbers", QP_ERR_FORMAT},
+    {{{PATTERN, QPI_GGUF_U32, 2, NULL, 0, 0}, {"llama.block_count", QPI_GGUF_U32, 2, NULL, 0, 0}}, "expected a value for each layer", QP_ERR_FORMAT},
+    {{{PATTERN, QPI_GGUF_U32, 2, NULL, 0, 0}, {"llama.block_count", QPI_GGUF_I32, -1, NULL, 0, 0}}, "expected a value for each layer", QP_ERR_FORMAT},
+    {{{"llama.attention.head_count", QPI_GGUF_U32, 3, NULL, 0, 0}}, "\"num_attention_heads\":3", QP_OK},
+    {{{"llama.attention.head_count", QPI_GGUF_U32, 1, NULL, 0, 0}, {"llama.embedding_length", QPI_GGUF_U32, 4e9, NULL, 0, 0}}, "\"hidden_size\":4000000000", QP_OK},
+#define QWEN2 {"general.architecture", QPI_GGUF_TEXT, 0, "qwen2", 0, 0}
+    {{QWEN2, {"qwen2.attention.key_length", QPI_GGUF_U32, 4, NULL, 0, 0}, {"qwen2.rope.dimension_count", QPI_GGUF_U32, 2, NULL, 0, 0}},
+     "\"partial_rotary_factor\":0.5", QP_OK},
+    {{QWEN2, {"qwen2.attention.key_length", QPI_GGUF_U32, 22, NULL, 0, 0}, {"qwen2.rope.dimension_count", QPI_GGUF_U32, 15, NULL, 0, 0}},
+     "\"partial_rotary_factor\":0.68181818181818", QP_OK},
+    {{QWEN2, {"qwen2.attention.key_length", QPI_GGUF_U32, 4, NULL, 0, 0}, {"qwen2.rope.dimension_count", QPI_GGUF_U32, 5, NULL, 0, 0}},
+     "only a part of each head turns", QP_ERR_UNSUPPORTED},
+    {{QWEN2, {"qwen2.attention.key_length", QPI_GGUF_U32, 4, NULL, 0, 0}, {"qwen2.rope.dimension_count", QPI_GGUF_U32, 0, NULL, 0, 0}},
+     "only a part of each head turns", QP_ERR_UNSUPPORTED},
     {{{"general.architecture", QPI_GGUF_TEXT, 0, "mistral", 0, 0}}, "general.architecture \"mistral\" is none", QP_ERR_UNSUPPORTED},
     {{{"general.architecture", QPI_GGUF_U32, 1, NULL, 0, 0}}, "general.architecture \"\" is none", QP_ERR_UNSUPPORTED},
 };
@@ -358,6 +379,10 @@ static void divisors(void **state) {
         memcpy(d, odd[i].values, sizeof odd[i].values);
         check_config(ctx, file_saying(NULL, 0, 2, odd[i].count, d), QP_ERR_UNSUPPORTED, "not the divisors of Llama 3's scaling");
     }
+    said few[] = {{PATTERN, QPI_GGUF_BOOL, 1, NULL, 1, 0}, {"llama.block_count", QPI_GGUF_U32, 2, NULL, 0, 0}};
+    check_config(ctx, file_saying(few, 2, 2, 2, d), QP_ERR_FORMAT, "expected a value for each layer");
+    few[0] = (said){PATTERN, QPI_GGUF_I32, -1, NULL, 0, 0};
+    check_config(ctx, file_saying(few, 2, 2, 2, d), QP_ERR_FORMAT, "expected whole numbers");
     /* those of Llama 3's rule, but of a trained length that is none */
     static const double thetas[] = {1e-6, 1e20};
     for (int i = 0; i < 2; i++) {
@@ -384,8 +409,8 @@ static const struct {
     {"\"model_type\": \"llama\", \"sliding_window\": null}", NULL, "llama.rope.freq_base", "10000"},
     {"\"model_type\": \"mistral\", \"sliding_window\": 8}", NULL, "llama.attention.sliding_window", "8"},
     {"\"model_type\": \"qwen2\", \"sliding_window\": 8}", NULL, "qwen2.rope.dimension_count", "4"},
-    {"\"model_type\": \"qwen2\", \"use_sliding_window\": true}", "qwen2: GGUF has no use_sliding_window", NULL, NULL},
-    {"\"model_type\": \"bert\"}", "quipu knows no bert in GGUF files", NULL, NULL},
+    {"\"model_type\": \"qwen2\", \"use_sliding_window\": true}", "qwen2: GGUF has no place for use_sliding_window", NULL, NULL},
+    {"\"model_type\": \"roformer\"}", "quipu knows no roformer in GGUF files", NULL, NULL},
     {SCALED "{\"type\": \"linear\", \"factor\": 2.5}}", NULL, "llama.rope.scaling.factor", "2.5"},
     {SCALED "{\"type\": \"yarn\", \"factor\": 2}}", NULL, "llama.rope.scaling.original_context_length", "32"},
     {SCALED "{\"type\": \"yarn\", \"factor\": 2, \"attention_factor\": 1.5}}", "yarn with a factor of its own", NULL, NULL},
@@ -394,6 +419,16 @@ static const struct {
     {SCALED "{\"type\": \"llama3\", \"factor\": 8, \"original_max_position_embeddings\": 16}}", NULL, "llama.vocab_size", "16"},
     {SCALED "{\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 2}}", "Llama 3's scaling with other factors than 1 and 4", NULL, NULL},
     {SCALED "{\"type\": \"llama3\", \"factor\": 8, \"high_freq_factor\": 5}}", "Llama 3's scaling with other factors", NULL, NULL},
+    {"\"model_type\": \"llama\", \"partial_rotary_factor\": 0.5}", "llama: GGUF has no place for partial_rotary_factor", NULL, NULL},
+    {"\"model_type\": \"qwen2\", \"partial_rotary_factor\": 0.5}", NULL, "qwen2.rope.dimension_count", "2"},
+    {"\"model_type\": \"mistral\", \"sliding_window\": 8, \"layer_types\": [\"full_attention\"]}", "mistral: GGUF has no place for layer_types", NULL, NULL},
+    {"\"model_type\": \"mistral\", \"sliding_window\": null, \"layer_types\": [\"full_attention\"]}", NULL, "llama.block_count", "1"},
+    {"\"model_type\": \"gemma2\", \"query_pre_attn_scalar\": 4, \"sliding_window\": 8, \"head_dim\": 4}", NULL, "gemma2.attention.sliding_window", "8"},
+    {"\"model_type\": \"gemma2\", \"query_pre_attn_scalar\": 4, \"sliding_window\": 8, \"head_dim\": 4, \"layer_types\": [\"full_attention\"]}", NULL, "gemma2.block_count", "1"},
+    {"\"model_type\": \"gemma3_text\", \"query_pre_attn_scalar\": 4, \"sliding_window\": 8, \"head_dim\": 4, \"sliding_window_pattern\": 1}", NULL, "gemma3.block_count", "1"},
+    {"\"model_type\": \"phi3\", \"original_max_position_embeddings\": 16, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}}", NULL,
+     "phi3.rope.scaling.type", "yarn"},
+    {"\"model_type\": \"bert\"}", NULL, "bert.attention.causal", "false"},
     {"{\"model_type\": \"llama\", \"num_hidden_layers\": 0, \"vocab_size\": 16, \"hidden_size\": 8}", NULL, "llama.block_count", "0"},
     {"{\"model_type\": \"gpt2\", \"n_layer\": 1, \"n_embd\": 8, \"n_head\": 2, \"vocab_size\": 16, \"n_positions\": 8}", NULL,
      "gpt2.feed_forward_length", "32"},
@@ -471,22 +506,60 @@ static bool load_and_describe(qp_ctx *ctx) {
     return ok;
 }
 
+static const char *said_now;
+static bool read_config(qp_ctx *ctx) {
+    qp_file *f = qp_file_open(ctx, said_now, (qp_file_options){0});
+    json_t  *config = f ? qpi_gguf_config(ctx, said_now, f) : NULL;
+    bool     ok = config && !qp_failed(ctx);
+    if (ok) assert_int_equal(json_array_size(json_object_get(config, "layer_types")), 1);
+    json_decref(config);
+    qp_file_close(f);
+    return ok;
+}
+
 static void memory(void **state) {
-    static const char *const some[] = {"llama-llama3", "llama-yarn", "gpt2", "qwen2"};
+    static const char *const some[] = {"llama-llama3", "llama-yarn", "gpt2", "qwen2", "gemma3-six"};
     (void)state;
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
         name_now = some[i];
         expected_bytes = 0;
         in_turn(load_and_describe, 1, NULL, NULL);
     }
+    static const said pattern = {PATTERN, QPI_GGUF_U32, 2, NULL, 0, 0};
+    said_now = file_saying(&pattern, 1, 2, -1, NULL);
+    in_turn(read_config, 1, NULL, NULL);
+    remove(said_now);
 }
 #endif
+
+/* Under each cap of memory: the divisors, or an error. */
+static void capped_divisors(void **state) {
+    (void)state;
+    char  path[100];
+    FILE *f;
+    int   made = 0, refusals = 0;
+    snprintf(path, sizeof path, P_tmpdir "/quipu-capped-%ld.json", (long)getpid());
+    assert_non_null(f = fopen(path, "w"));
+    fprintf(f, "%s" SCALED "{\"type\": \"llama3\", \"factor\": 8, \"original_max_position_embeddings\": 16}, \"head_dim\": 65536}", head);
+    fclose(f);
+    for (size_t cap = 1 << 16; cap < 1 << 22 && !made; cap += 1 << 16) {
+        qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .memory_cap = cap});
+        qp_model *m = qp_model_load(ctx, path, (qp_model_options){.empty = true});
+        qp_tensor t;
+        if (m && qpi_gguf_divisors(m, &t)) made++;
+        else refusals += m && qp_error_code(ctx) == QP_ERR_MEMORY;
+        assert_int_equal(qp_failed(ctx), !made);
+        qp_close(ctx);
+    }
+    assert_true(made && refusals);
+    remove(path);
+}
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits),    cmocka_unit_test(split),    cmocka_unit_test(weights),  cmocka_unit_test(saved),
         cmocka_unit_test(gradients), cmocka_unit_test(refusals), cmocka_unit_test(what_files_say),
-        cmocka_unit_test(divisors),  cmocka_unit_test(descriptions),
+        cmocka_unit_test(divisors),  cmocka_unit_test(descriptions), cmocka_unit_test(capped_divisors),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif
