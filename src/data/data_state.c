@@ -72,7 +72,8 @@ static json_t *describe(const qp_data *d) {
 const char *qp_data_state(qp_data *d) {
     json_t *o = describe(d);
     d->state.count = 0;
-    bool ok = o && qpi_json_print(&d->state, o, 0);
+    bool ok = o != NULL;
+    if (ok) qpi_json_print(&d->state, o, 0);
     qpi_buffer_put(&d->state, "", 1);
     json_decref(o);
     if (ok && !d->state.failed) return d->state.data;

@@ -51,7 +51,7 @@ static void put_stripped(job *j, const char *text, size_t n) {
         keep -= s->text_size, tail++;
     /* What waited comes out as far as more came behind it than may be stripped. */
     int64_t out = keep > text ? state->trailing : state->trailing + tail - s->stop;
-    for (; out > 0 && state->trailing > 0; out--, state->trailing--) put(j, s->text, s->text_size);
+    for (; out > 0; out--, state->trailing--) put(j, s->text, s->text_size);
     state->trailing += tail;
     put(j, text, (size_t)(keep - text));
 }

@@ -17,11 +17,25 @@ static bool read_nothing(qpi_decode_stage *s, const qpi_json *at) {
     return true;
 }
 
-/* Appends a text with `to` for every `from`; an empty one is nowhere. */
+static void put_around_each(qpi_buffer *out, const char *text, size_t n, const char *to, size_t to_size) {
+    qpi_buffer_put(out, to, to_size);
+    for (size_t at = 0, step; at < n; at += step) {
+        step = qpi_utf8_valid(text + at, n - at);
+        step += !step;
+        qpi_buffer_put(out, text + at, step);
+        qpi_buffer_put(out, to, to_size);
+    }
+}
+
+/* Appends a text with `to` for every `from`; an empty one is around every character. */
 static void put_replaced(qpi_buffer *out, const char *text, size_t n, const char *from, size_t from_size,
                          const char *to, size_t to_size) {
     const char *end = text + n, *p;
-    while (n && from_size && (p = memmem(text, (size_t)(end - text), from, from_size))) {
+    if (!from_size) {
+        put_around_each(out, text, n, to, to_size);
+        return;
+    }
+    while (n && (p = memmem(text, (size_t)(end - text), from, from_size))) {
         qpi_buffer_put(out, text, (size_t)(p - text));
         qpi_buffer_put(out, to, to_size);
         text = p + from_size;

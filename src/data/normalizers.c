@@ -32,6 +32,9 @@ typedef struct {
     int      count;
 } mapped;
 
+static mapped one(uint32_t code) { return (mapped){{code, 0}, 1}; }
+static const mapped gone = {{0, 0}, 0};
+
 /* Appends a text with every code point mapped. *lead: where the first that stays begins. */
 static inline void map_codes(const uint8_t *text, size_t n, qpi_buffer *out, size_t *lead,
                              mapped (*map)(uint32_t code)) {
@@ -40,22 +43,16 @@ static inline void map_codes(const uint8_t *text, size_t n, qpi_buffer *out, siz
     for (size_t at = 0, bytes; at < n; at += bytes) {
         uint32_t code = 0;
         bytes = qpi_utf8_decode(text + at, n - at, &code);
-        mapped to = {.count = 1};
-        if (bytes)
-            to = map(code);
-        else
-            bytes = 1;
+        mapped to = bytes ? map(code) : one(code);
+        if (!bytes) bytes = 1;
         if (to.count && out->count == start) *lead = at;
-        if (to.count == 1 && (to.codes[0] == code || !to.codes[0])) {
+        if (to.count == 1 && to.codes[0] == code) {
             qpi_buffer_put(out, text + at, bytes);
             continue;
         }
         for (int i = 0; i < to.count; i++) put_code(out, to.codes[i]);
     }
 }
-
-static mapped one(uint32_t code) { return (mapped){{code, 0}, 1}; }
-static const mapped gone = {{0, 0}, 0};
 
 /* ---- Normal forms --------------------------------------------------------------------- */
 
@@ -178,7 +175,7 @@ static void put_bert(const qpi_normal_step *s, qpi_normal_state *state, const ui
 }
 
 static inline char bert_ascii(const qpi_normal_step *s, uint8_t c) {
-    if (s->clean && c >= '\t' && c <= '\r') return ' ';
+    if (s->clean && c < 0x20) return ' ';
     return (char)(s->lower && c >= 'A' && c <= 'Z' ? c | 0x20 : c);
 }
 
@@ -296,7 +293,7 @@ static bool base64(char *text, size_t *n) {
     size_t out = 0, size = *n;
     if (size % 4) return false;
     for (size_t i = 0; i < size; i += 4) {
-        int pad = i + 4 == size ? (text[i + 3] == '=') + (text[i + 2] == '=' && text[i + 3] == '=') : 0, value[4] = {0};
+        int pad = i + 4 == size ? (text[i + 3] == '=') + (text[i + 2] == '=') : 0, value[4] = {0};
         for (int k = 0; k < 4 - pad; k++)
             if ((value[k] = base64_value(text[i + (size_t)k])) < 0) return false;
         uint32_t bits = (uint32_t)(value[0] << 18 | value[1] << 12 | value[2] << 6 | value[3]);

@@ -61,5 +61,6 @@ bool qpi_regex_translate(const char *pattern, qpi_buffer *out, qpi_error *e) {
         qpi_buffer_put(out, p, n);
     }
     qpi_buffer_put(out, "", 1);
-    return !out->failed || qpi_fail_memory(e, "tokenizer") == QP_OK;
+    if (!out->failed) return true;
+    return qpi_fail_memory(e, "tokenizer") == QP_OK;
 }

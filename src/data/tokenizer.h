@@ -91,7 +91,7 @@ bool qpi_tokenizer_add(qp_tokenizer *t, qpi_added token, qpi_error *e);
 /* Reads components from their JSON text (NULL: absent) and keeps the texts. In this order: normalizer, added tokens,
  * pre-tokenizer, post-processor, decoder. */
 bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const char *json, size_t n, qpi_error *e);
-/* Appends the names of a part's components in order: "NFC, Lowercase". False without memory. */
+/* Appends the names of the components, in order, of a part that is there: "NFC, Lowercase". False without memory. */
 bool qpi_part_names(const qp_tokenizer *t, qpi_part part, qpi_buffer *out);
 /* Makes the model, then what rests on the whole vocabulary; guesses the token that ends a text. */
 bool qpi_tokenizer_finish(qp_tokenizer *t, qpi_model_options *o, qpi_error *e);

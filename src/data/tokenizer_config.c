@@ -18,15 +18,15 @@ static json_t *load(const char *folder, const char *name, qpi_error *e) {
 static int64_t token_of(const qp_tokenizer *t, const json_t *root, const char *key) {
     const json_t *value = json_object_get(root, key);
     if (json_is_object(value)) value = json_object_get(value, "content");
-    return json_is_string(value) ? qp_tokenizer_id(t, json_string_value(value)) : -1;
+    return qpi_json_is(value, JSON_STRING) ? qp_tokenizer_id(t, json_string_value(value)) : -1;
 }
 
 static int64_t id_of(const json_t *value) { return json_is_integer(value) ? json_integer_value(value) : -1; }
 
 /* The beginning and the end that the config asks for, where tokenizer.json puts nothing around a text. */
 static bool wrap(qp_tokenizer *t, const json_t *config, qpi_error *e) {
-    bool     begin = json_is_true(json_object_get(config, "add_bos_token"));
-    bool     end = json_is_true(json_object_get(config, "add_eos_token"));
+    bool     begin = qpi_json_is(json_object_get(config, "add_bos_token"), JSON_TRUE);
+    bool     end = qpi_json_is(json_object_get(config, "add_eos_token"), JSON_TRUE);
     qpi_made m = {.t = t, .name = "tokenizer_config.json", .error = e};
     if (t->parts[QPI_PART_POST] || (!begin && !end)) return true;
     qpi_around_free(&t->single);

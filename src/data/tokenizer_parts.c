@@ -106,7 +106,8 @@ static bool keep(qp_tokenizer *t, qpi_part part, const char *json, size_t n, qpi
     if (part == QPI_PART_ADDED) return true; /* written from what was read */
     free(t->parts[part]);
     t->parts[part] = strndup(json, n);
-    return t->parts[part] || qpi_fail_memory(e, "tokenizer") == QP_OK;
+    if (t->parts[part]) return true;
+    return qpi_fail_memory(e, "tokenizer") == QP_OK;
 }
 
 bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const char *json, size_t n, qpi_error *e) {
@@ -117,31 +118,35 @@ bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const 
     if (!value) return false;
     qpi_json root = qpi_json_root(name, NULL, e);
     qpi_json at = {.value = value, .parent = &root, .key = qpi_part_keys[part], .error = e};
-    bool     ok = json_is_null(value) || json_typeof(value) == readers[part].type;
-    if (!ok)
+    bool     ok = true;
+    if (qpi_json_is(value, readers[part].type)) {
+        ok = readers[part].read(t, &at) && keep(t, part, json, n, e);
+    } else if (!qpi_json_is(value, JSON_NULL)) { /* null: as if it were absent */
         qpi_json_fail(&at, QP_ERR_FORMAT, "expected %s, found %s",
                       readers[part].type == JSON_ARRAY ? "an array" : "an object", qpi_json_kind(value));
-    if (ok && !json_is_null(value)) ok = readers[part].read(t, &at) && keep(t, part, json, n, e);
+        ok = false;
+    }
     json_decref(value);
     return ok;
 }
 
 /* Of a sequence its members. */
 static void put_names(const json_t *value, qpi_buffer *out) {
-    const char *type = json_string_value(json_object_get(value, "type")), *key;
-    json_t     *member, *item;
-    size_t      i;
+    const char *type = json_string_value(json_object_get(value, "type"));
     if (type && strcmp(type, "Sequence") != 0) {
         if (out->count) qpi_put_text(out, ", ");
         qpi_put_text(out, type);
         return;
     }
-    json_object_foreach((json_t *)value, key, member) json_array_foreach(member, i, item) put_names(item, out);
+    for (void *at = json_object_iter((json_t *)value); at; at = json_object_iter_next((json_t *)value, at)) {
+        json_t *member = json_object_iter_value(at);
+        for (size_t i = 0; i < json_array_size(member); i++) put_names(json_array_get(member, i), out);
+    }
 }
 
 bool qpi_part_names(const qp_tokenizer *t, qpi_part part, qpi_buffer *out) {
     qpi_error e = {0};
-    json_t   *value = t->parts[part] ? qpi_json_parse("part", t->parts[part], strlen(t->parts[part]), &e) : NULL;
+    json_t   *value = qpi_json_parse("part", t->parts[part], strlen(t->parts[part]), &e);
     put_names(value, out);
     json_decref(value);
     return !e.code && !out->failed;

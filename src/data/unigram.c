@@ -1,6 +1,7 @@
 /* Unigram (Kudo 2018, arXiv:1804.10959): of all ways to cut a word into tokens the one with the greatest sum of
  * scores, by Viterbi's algorithm. Sums are taken in the order of `tokenizers`, and the first of equals stays, so
  * that ties go the same way. A character without a token is unknown, at a score 10 below the lowest. */
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,10 +137,12 @@ static bool encode(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, s
 
 /* ---- Writing ------------------------------------------------------------------------------- */
 
-/* As few digits as read back to the same number, by the reader of `tokenizers`. */
+/* As few digits as read back to the same number, by the reader of `tokenizers`; that rounds twice, so they may have to
+ * be those of a neighbour. Some numbers have none, and get their own. */
 static void print_score(double score, char out[40]) {
-    for (int digits = 15; digits <= 19; digits++) {
-        snprintf(out, 40, "%.*g", digits, score);
+    const double near[] = {score, nextafter(score, 0), nextafter(score, copysign(DBL_MAX, score)), score};
+    for (int k = 0; k < 4 * 6; k++) {
+        snprintf(out, 40, "%.*g", 15 + k % 6, near[k / 6]);
         for (char *p = out; *p; p++)
             if (!strchr("+-0123456789e", *p)) *p = '.'; /* whatever the locale writes */
         if (!strpbrk(out, ".e")) strcat(out, ".0");

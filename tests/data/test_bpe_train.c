@@ -1,7 +1,11 @@
 /* Training against the trainer of the `tokenizers` package (golden files). */
 #include "support.h"
 
+#include <pthread.h>
+
+#include "core/core.h"
 #include "data/tokenizer.h"
+#include "data/words.h"
 
 #define LLAMA3                                                                                                 \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"    \
@@ -114,6 +118,156 @@ static void limits(void **state) {
     assert_null(qp_tokenizer_train_text(ctx, text, n,
                                         (qp_bpe_options){.size = 300, .special = bad, .special_count = 1}));
     expect_error(ctx, QP_ERR_ARGUMENT, "special token 0");
+    assert_null(qp_tokenizer_train_text(ctx, text, n, (qp_bpe_options){.size = INT64_MAX}));
+    expect_error(ctx, QP_ERR_ARGUMENT, "size 9223372036854775807");
+    qp_close(ctx);
+}
+
+static void special_tokens(void **state) {
+    (void)state;
+    qp_ctx           *ctx = qp_open((qp_options){.threads = 1});
+    char              longest[514];
+    const char *const bad[] = {"", longest};
+    memset(longest, 'x', 513);
+    longest[513] = 0;
+    for (int i = 0; i < 2; i++) {
+        assert_null(qp_tokenizer_train_text(ctx, "a", 1, (qp_bpe_options){.size = 300, .special = bad + i, .special_count = 1}));
+        expect_error(ctx, QP_ERR_ARGUMENT, "special token 0: expected 1 to 512 bytes");
+    }
+    /* One that is named twice is one; one that is a byte's text is that; what merges to one becomes it. */
+    const char *const special[] = {"<a>", "<a>", "b", "no"};
+    const char        text[] = " no no no no";
+    qp_ids            ids = {0};
+    qp_tokenizer     *t = qp_tokenizer_train_text(ctx, text, sizeof text - 1, (qp_bpe_options){.size = 259, .special = special, .special_count = 4});
+    expect_ok(ctx);
+    assert_int_equal(qp_tokenizer_size(t), 259);
+    assert_int_equal(qp_tokenizer_id(t, "<a>"), 0);
+    assert_int_equal(qp_tokenizer_id(t, "b"), 1);
+    assert_int_equal(qp_tokenizer_id(t, "no"), 2);
+    assert_int_equal(t->added_count, 3);
+    assert_int_equal(qp_encode(ctx, t, text, sizeof text - 1, (qp_encode_options){.literal = true}, &ids), QP_OK);
+    assert_int_equal(ids.count, 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(ids.data[i], 258); /* a space and "no" */
+    qp_ids_free(&ids);
+    qp_close(ctx);
+}
+
+/* ---- Against counting all pairs anew for each merge ------------------------------------------ */
+
+static uint32_t random_state = 1;
+static uint32_t draw(uint32_t n) {
+    random_state = random_state * 1664525 + 1013904223;
+    return (uint32_t)((uint64_t)random_state * n >> 32);
+}
+
+#define DIFFERENT 3000 /* words, of a space and letters that are all different: no pair overlaps itself */
+#define LETTERS 6
+#define MERGES 400
+#define SIZE (257 + MERGES)
+
+typedef struct {
+    int32_t ids[LETTERS + 1];
+    int     n;
+} plain_word;
+
+static void merge_plain(plain_word *w, int32_t a, int32_t b, int32_t id) {
+    int out = 0;
+    for (int i = 0; i < w->n; out++) {
+        bool hit = i + 1 < w->n && w->ids[i] == a && w->ids[i + 1] == b;
+        w->ids[out] = hit ? id : w->ids[i];
+        i += 1 + hit;
+    }
+    w->n = out;
+}
+
+static void like_counting_anew(void **state) {
+    (void)state;
+    qp_ctx            *ctx = qp_open((qp_options){.threads = 2});
+    static plain_word  words[DIFFERENT];
+    static int32_t     counts[SIZE][SIZE];
+    char              *text = malloc(DIFFERENT * (LETTERS + 1) + 1);
+    size_t             n = 0;
+    for (int i = 0; i < DIFFERENT; i++) {
+        char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        text[n++] = ' ';
+        for (uint32_t k = 0; k < LETTERS; k++) {
+            uint32_t at = k + draw(52 - k);
+            char     c = letters[at];
+            letters[at] = letters[k];
+            letters[k] = c;
+            text[n++] = c;
+        }
+    }
+    qp_tokenizer *t = qp_tokenizer_train_text(ctx, text, n, (qp_bpe_options){.size = SIZE});
+    expect_ok(ctx);
+    assert_int_equal(qp_tokenizer_size(t), SIZE);
+    for (int i = 0; i < DIFFERENT; i++)
+        for (words[i].n = 0; words[i].n <= LETTERS; words[i].n++) {
+            char c = text[i * (LETTERS + 1) + words[i].n];
+            words[i].ids[words[i].n] = qp_tokenizer_id(t, c == ' ' ? "\xC4\xA0" : (char[]){c, 0});
+        }
+    for (int32_t id = 257; id < SIZE; id++) {
+        int32_t a = 0, b = 0;
+        memset(counts, 0, sizeof counts);
+        for (int i = 0; i < DIFFERENT; i++)
+            for (int k = 0; k + 1 < words[i].n; k++) counts[words[i].ids[k]][words[i].ids[k + 1]]++;
+        for (int32_t x = 0; x < id; x++)
+            for (int32_t y = 0; y < id; y++)
+                if (counts[x][y] > counts[a][b]) a = x, b = y;
+        char joined[40];
+        snprintf(joined, sizeof joined, "%s%s", qp_tokenizer_token(t, a), qp_tokenizer_token(t, b));
+        assert_string_equal(qp_tokenizer_token(t, id), joined);
+        for (int i = 0; i < DIFFERENT; i++) merge_plain(&words[i], a, b, id);
+    }
+    free(text);
+    qp_close(ctx);
+}
+
+/* Some of so many words have the same 32 bits of hash. */
+static void every_word_is_counted(void **state) {
+    (void)state;
+    enum { N = 400000 };
+    qp_ctx          *ctx = qp_open((qp_options){.threads = 1});
+    char            *text = malloc((size_t)N * 10);
+    qpi_document    *documents = malloc(N * sizeof *documents);
+    qpi_words        words = {0};
+    qpi_error        e = {0};
+    qpi_pretokenizer none = {0};
+    for (int i = 0; i < N; i++) {
+        char *word = text + (size_t)i * 10;
+        documents[i] = (qpi_document){(uint8_t *)word, (size_t)sprintf(word, i % 2 ? "%08d" : "%07d", i)};
+    }
+    assert_true(qpi_words_count(&words, &none, &ctx->exec, documents, N, &e));
+    assert_int_equal(words.count, N);
+    for (size_t i = 0; i < N; i++) assert_int_equal(words.items[i].count, 1);
+    qpi_words_free(&words);
+    free(documents);
+    free(text);
+    qp_close(ctx);
+}
+
+static void *cancel_soon(void *ctx) {
+    usleep(30000);
+    qp_cancel(ctx);
+    return NULL;
+}
+
+static void cancelled(void **state) {
+    (void)state;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
+    size_t    n = 4000000;
+    char     *text = malloc(n);
+    pthread_t thread;
+    for (size_t i = 0; i < n; i++) text[i] = i % 9 ? (char)('a' + draw(26)) : ' ';
+    qp_cancel(ctx);
+    assert_null(qp_tokenizer_train_text(ctx, text, n, (qp_bpe_options){.size = 100000}));
+    expect_error(ctx, QP_ERR_CANCELLED, "training a tokenizer: cancelled");
+    /* In the middle of it, which takes seconds. */
+    assert_int_equal(pthread_create(&thread, NULL, cancel_soon, ctx), 0);
+    assert_null(qp_tokenizer_train_text(ctx, text, n, (qp_bpe_options){.size = 100000}));
+    expect_error(ctx, QP_ERR_CANCELLED, "training a tokenizer: cancelled");
+    pthread_join(thread, NULL);
+    free(text);
     qp_close(ctx);
 }
 
@@ -123,6 +277,10 @@ int main(void) {
         cmocka_unit_test(cuts_change_nothing),
         cmocka_unit_test(files_and_lines),
         cmocka_unit_test(limits),
+        cmocka_unit_test(special_tokens),
+        cmocka_unit_test(like_counting_anew),
+        cmocka_unit_test(every_word_is_counted),
+        cmocka_unit_test(cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,8 @@
 /* Data sets: what is in a batch, in which order, and going back to a place. */
 #include "support.h"
 
+#include <jansson.h>
+
 #include "data/dataset.h"
 #include "data/permute.h"
 #include "data/tokenizer.h"
@@ -227,6 +229,8 @@ static void wrapped(void **state) {
     assert_memory_equal(inputs, ids, 4 * sizeof *ids);
     assert_memory_equal(labels, ids + 1, 4 * sizeof *ids);
     assert_int_equal(labels[4], -100);
+    d = open_one(ctx, lines, (qp_data_options){.length = 8, .order = QP_SEQUENTIAL, .tokenizer = t, .field = "t"});
+    assert_int_equal(qp_data_tokens(d), 3); /* the end between them alone */
     remove(lines);
     qp_close(ctx);
 }
@@ -408,6 +412,148 @@ static void changes_are_named(void **state) {
     qp_close(ctx);
 }
 
+/* States that nobody wrote, made of one that was. */
+static void odd_states(void **state) {
+    (void)state;
+    qp_ctx     *ctx = open_context();
+    const char *path = temporary("here.txt");
+    write_text(path, "some text");
+    qp_data *d = open_one(ctx, path, (qp_data_options){.batch = 2, .length = 4});
+    char    *text = strdup(qp_data_state(d));
+    static const struct {
+        const char *member, *value; /* value NULL: gone */
+        qp_code     code;
+        const char *words;
+    } cases[] = {
+        {"files", "[]", QP_ERR_STATE, "here.txt is new since the state was saved"},
+        {"files", "[{}]", QP_ERR_FORMAT, "files[0].xxh64: missing"},
+        {"files", "[{\"xxh64\":7}]", QP_ERR_FORMAT, "files[0].xxh64"},
+        {"files", "[{\"xxh64\":\"0\",\"bytes\":\"9\"}]", QP_ERR_FORMAT, "files[0].bytes"},
+        {"files[0].bytes", "8", QP_ERR_STATE, "here.txt has changed since the state was saved: 8 bytes"},
+        {"files+", "{}", QP_ERR_STATE, "a file was part of it"},
+        {"files+", "{\"path\":7}", QP_ERR_FORMAT, "files[1].path"},
+        {"shapes", NULL, QP_ERR_FORMAT, "shapes: missing"},
+        {"shapes", "{}", QP_ERR_FORMAT, "shapes.input_ids: missing"},
+        {"shapes", "{\"input_ids\":[4,1]}", QP_ERR_STATE, "input_ids had another shape"},
+        {"batch", NULL, QP_ERR_FORMAT, "batch: missing"},
+        {"seed", NULL, QP_ERR_FORMAT, "seed: missing"},
+        {"order", "7", QP_ERR_FORMAT, "order"},
+        {"content", "\"0\"", QP_ERR_STATE, "the same files give other samples"},
+        {"position", "-1", QP_ERR_FORMAT, "position"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *root = json_loads(text, 0, NULL), *files = json_object_get(root, "files");
+        json_t *value = cases[i].value ? json_loads(cases[i].value, JSON_DECODE_ANY, NULL) : NULL;
+        if (strcmp(cases[i].member, "files+") == 0)
+            json_array_append_new(files, value);
+        else if (strcmp(cases[i].member, "files[0].bytes") == 0)
+            json_object_set_new(json_array_get(files, 0), "bytes", value);
+        else if (value)
+            json_object_set_new(root, cases[i].member, value);
+        else
+            json_object_del(root, cases[i].member);
+        char *odd = json_dumps(root, JSON_COMPACT);
+        assert_int_not_equal(qp_data_restore(d, odd), QP_OK);
+        expect_error(ctx, cases[i].code, cases[i].words);
+        free(odd);
+        json_decref(root);
+    }
+    assert_int_equal(qp_data_restore(d, text), QP_OK);
+    free(text);
+    remove(path);
+    qp_close(ctx);
+}
+
+/* More tokens than 16 bits number: ids come out as they are. */
+static void wide_ids(void **state) {
+    (void)state;
+    qp_ctx *ctx = open_context();
+    char   *json = malloc((size_t)2 << 20);
+    size_t  n = (size_t)sprintf(json, "{\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"w0\",\"vocab\":{\"w0\":0");
+    for (int i = 1; i < 70000; i++) n += (size_t)sprintf(json + n, ",\"w%d\":%d", i, i);
+    strcpy(json + n, "}},\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"}}");
+    qpi_error     e = {0};
+    qp_tokenizer *t = qpi_tokenizer_give(ctx, qpi_tokenizer_parse("x", json, strlen(json), &e), &e);
+    expect_ok(ctx);
+    const char *path = temporary("wide.txt");
+    write_text(path, "w1 w69999 w65536 w2 w65535");
+    int64_t  inputs[4], labels[4];
+    qp_data *d = open_one(ctx, path, (qp_data_options){.length = 4, .tokenizer = t, .order = QP_SEQUENTIAL, .validation = 0});
+    take(ctx, d, 4, inputs, labels);
+    const int64_t want[] = {1, 69999, 65536, 2, 65535};
+    assert_memory_equal(inputs, want, sizeof inputs);
+    assert_memory_equal(labels, want + 1, sizeof labels);
+    assert_int_not_equal(qp_data_fingerprint(d), 0);
+    /* It has no token that ends a text, so a part for validation begins anywhere. */
+    d = open_one(ctx, path, (qp_data_options){.length = 1, .tokenizer = t, .validation = 0.4});
+    assert_int_equal(qp_data_tokens(qp_data_validation(d)), 2);
+    remove(path);
+    free(json);
+    qp_close(ctx);
+}
+
+static void write_lines(const char *path, int n, size_t bytes) {
+    FILE *f = fopen(path, "wb");
+    char *text = malloc(bytes);
+    memset(text, 'x', bytes);
+    assert_non_null(f);
+    for (int i = 0; i < n; i++) {
+        fputs("{\"text\":\"", f);
+        fwrite(text, 1, bytes, f);
+        fputs(i % 2 ? "\"}\n\t\r\n" : "\"}\n \n", f);
+    }
+    fclose(f);
+    free(text);
+}
+
+static void odd_files(void **state) {
+    (void)state;
+    qp_ctx         *ctx = open_context();
+    qp_data_options o = {.length = 4, .order = QP_SEQUENTIAL};
+    static const char *const names[] = {"none.jsonl", "none.txt"};
+    for (int i = 0; i < 2; i++) {
+        const char *path = temporary(names[i]);
+        write_text(path, "");
+        assert_null(qp_data_open(ctx, 1, &path, o));
+        expect_error(ctx, QP_ERR_ARGUMENT, "0 ids are too few");
+        remove(path);
+    }
+    /* More than is encoded at once, in lines with blanks between them. */
+    const char *path = temporary("long.ndjson");
+    write_lines(path, 9, (size_t)1 << 20);
+    assert_int_equal(qp_data_tokens(open_one(ctx, path, o)), (9 << 20) + 8);
+    qp_cancel(ctx);
+    assert_null(qp_data_open(ctx, 1, &path, o));
+    expect_error(ctx, QP_ERR_CANCELLED, "cancelled");
+    remove(path);
+    path = temporary("lines.jsonl");
+    write_text(path, "{\"text\":\"a\",\"x\":tru}");
+    assert_null(qp_data_open(ctx, 1, &path, o));
+    expect_error(ctx, QP_ERR_FORMAT, "line 1");
+    /* Shuffled windows where there is room for one and a half. */
+    write_text(path, "{\"text\":\"abcdef\"}");
+    assert_int_equal(qp_data_samples(open_one(ctx, path, (qp_data_options){.length = 4})), 1);
+    /* A list of no files for validation is none. */
+    assert_null(qp_data_validation(open_one(ctx, path, (qp_data_options){.length = 4, .validation_paths = &path})));
+    remove(path);
+    path = temporary("without-a-dot");
+    write_text(path, "{\"text\":7}");
+    assert_int_equal(qp_data_tokens(open_one(ctx, path, o)), 10);
+    const qp_data_options refused[] = {{.length = -1}, {.length = (int64_t)1 << 32}, {.validation = 1}, {.validation = -0.5}, {.processes = -1}};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        assert_null(qp_data_open(ctx, 1, &path, refused[i]));
+        expect_error(ctx, QP_ERR_ARGUMENT, "data: ");
+    }
+    assert_null(qp_data_open(ctx, 0, &path, o));
+    expect_error(ctx, QP_ERR_ARGUMENT, "expected files");
+    /* The part for validation goes with the whole. */
+    qp_data *d = open_one(ctx, path, (qp_data_options){.length = 2, .validation = 0.4}), *v = qp_data_validation(d);
+    qp_data_close(v);
+    assert_int_equal(qp_data_next(v).count, 2);
+    remove(path);
+    qp_close(ctx);
+}
+
 /* ---- Other kinds, and memory ---------------------------------------------------------- */
 
 typedef struct {
@@ -458,6 +604,7 @@ static void own_kind(void **state) {
         qp_leave(s);
     }
     assert_non_null(qp_data_state(d));
+    assert_int_equal(qp_data_restore(d, qp_data_state(d)), QP_OK); /* it has no files */
     assert_int_equal(qp_data_tokens(d), 0);
     qp_data_close(d);
     assert_int_equal(c.closed, 1);
@@ -486,7 +633,8 @@ static void odd_kinds(void **state) {
     static const qp_field odd[] = {{NULL, QP_F32, 1, {4}},           {"x", (qp_dtype)99, 1, {4}},
                                    {"x", QP_F32, -1, {4}},           {"x", QP_F32, QP_MAX_DIMS, {4}},
                                    {"x", QP_F32, 1, {-4}},           {"x", QP_F32, 3, {INT64_MAX, 3, 1}},
-                                   {"x", QP_F32, 1, {INT64_MAX / 8}}};
+                                   {"x", QP_F32, 1, {INT64_MAX / 8}},
+                                   {"x", QP_F32, 1, {INT64_MAX / 2}},    {"x", QP_Q4_0, 1, {32}}};
     qp_source             source = counter_source;
     qp_ctx               *ctx = open_context();
     counter               c = {.fail_at = -1};
@@ -536,6 +684,29 @@ static void failing_kind(void **state) {
     }
 }
 
+/* All slots are out or being filled: whoever asks waits for the one that is coming. */
+static const char *slow_fill(void *source, uint64_t epoch, int64_t index, void *const *rows) {
+    usleep(20000);
+    return counter_fill(source, epoch, index, rows);
+}
+
+static void waiting(void **state) {
+    (void)state;
+    qp_ctx   *ctx = open_context();
+    counter   c = {.fail_at = -1};
+    qp_source source = counter_source;
+    source.fill = slow_fill;
+    qp_data *d = qp_data_new(ctx, &source, &c, (qp_data_options){.batch = 1, .order = QP_SEQUENTIAL, .ahead = 1});
+    for (int i = 0; i < 4; i++) {
+        int32_t label;
+        usleep(5000); /* the thread has begun with the next one */
+        qp_record b = qp_data_next(d);
+        assert_int_equal(qp_read(qp_record_get(&b, "label"), QP_I32, &label, 1), QP_OK);
+        assert_int_equal(label, i);
+    }
+    qp_close(ctx);
+}
+
 /* Batches may be kept, even beyond the data set's life. */
 static void kept_batches(void **state) {
     (void)state;
@@ -570,6 +741,8 @@ int main(void) {
         cmocka_unit_test(wrapped),      cmocka_unit_test(validation),        cmocka_unit_test(refused),
         cmocka_unit_test(seeking),      cmocka_unit_test(changes_are_named), cmocka_unit_test(own_kind),
         cmocka_unit_test(odd_kinds),    cmocka_unit_test(failing_kind),      cmocka_unit_test(kept_batches),
+        cmocka_unit_test(odd_states),   cmocka_unit_test(wide_ids),          cmocka_unit_test(odd_files),
+        cmocka_unit_test(waiting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,6 +23,9 @@
          "],\"special_tokens\":{\"neg\":{\"ids\":[-1]},\"big\":{\"ids\":[2147483647]},\"text\":{\"ids\":[\"a\"]}}}")
 #define LONG64 "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl"
 #define LONG LONG64 LONG64 LONG64 LONG64 "abc"
+#define FIFTEEN(x) FOUR(x) "," FOUR(x) "," FOUR(x) "," x "," x "," x
+#define BYTES "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
+#define SPLIT(x) "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" x "\"},\"behavior\":\"Isolated\"}"
 
 static const struct {
     const char *json;
@@ -186,6 +189,36 @@ static const struct {
     {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"FixedLength\",\"length\":99999999999}}", QP_ERR_FORMAT, "length"},
     {WITH("\"decoder\":{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}"), QP_ERR_FORMAT, "start"},
     {WITH("\"decoder\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[\"},\"content\":\"\"}"), QP_ERR_FORMAT, "bad pattern"},
+    {MODELS("\"vocab\":{\"a\":0},\"vocab\":{}"), QP_ERR_FORMAT, "vocab twice"},
+    {MODELS("\"merges\":[],\"merges\":[]"), QP_ERR_FORMAT, "merges twice"},
+    {MODELS("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"continuing_subword_prefix\":\"\""), QP_ERR_FORMAT,
+     "continuing_subword_prefix behind"},
+    {MODELS("\"type\":\"Unigram\",\"vocab\":[[\"a\",tru]]"), QP_ERR_FORMAT, "column"},
+    {MODELS("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"\\q\"]"), QP_ERR_FORMAT, "bad escape"},
+    {MODELS("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[1,2]]"), QP_ERR_FORMAT, "expected a string"},
+    {MODELS("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"#longer than its mark\"]"), QP_ERR_FORMAT, "a space between them"},
+    {MODELS("\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"longer thanmark\"]"), QP_ERR_FORMAT, "merge 0: its first token"},
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":7}}", QP_ERR_FORMAT,
+     "add_prefix_space"},
+    {WITH("\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":7}"), QP_ERR_FORMAT, "add_prefix_space"},
+    {WITH("\"decoder\":{\"type\":\"CTC\",\"pad_token\":\"_\",\"cleanup\":true}"), QP_ERR_FORMAT, "word_delimiter_token: missing"},
+    {WITH("\"decoder\":{\"type\":\"CTC\",\"pad_token\":\"_\",\"word_delimiter_token\":\"_\"}"), QP_ERR_FORMAT, "cleanup: missing"},
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" FIFTEEN(SPACES) "," LEVEL "," SPACES "]}}", QP_ERR_UNSUPPORTED,
+     "so long a sequence"},
+    {"{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0}},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" FIFTEEN(SPACES) "," SPACES
+     "," BYTES "]}}", QP_ERR_UNSUPPORTED, "so long a sequence"},
+    {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"end_of_word_suffix\":\"x\"},\"pre_tokenizer\":{\"type\":\"Sequence\","
+     "\"pretokenizers\":[" FIFTEEN(SPACES) "," LEVEL "]}}", QP_ERR_UNSUPPORTED, "so long a sequence"},
+    {"{" MODEL ",\"pre_tokenizer\":" SPLIT("[a[b]]") "}", QP_ERR_UNSUPPORTED, "a class within a class"},
+    {"{" MODEL ",\"pre_tokenizer\":" SPLIT("[a&&b]") "}", QP_ERR_UNSUPPORTED, "a class within a class"},
+    {"{" MODEL ",\"pre_tokenizer\":" SPLIT("[a&b]&&") "}", QP_OK, ""},
+    {"{" MODEL ",\"pre_tokenizer\":" SPLIT("[[:alpha]") "}", QP_OK, ""},
+    {"{" MODEL ",\"pre_tokenizer\":" SPLIT("a\\\\") "}", QP_ERR_FORMAT, "bad pattern"},
+    {WITH("\"post_processor\":{\"type\":\"Sequence\",\"processors\":[" ROBERTA ",{\"type\":\"ByteLevel\"}]}"), QP_OK, ""},
+    {WITH("\"post_processor\":{\"type\":\"Sequence\",\"processors\":[" ROBERTA "," ROBERTA "]}"), QP_ERR_UNSUPPORTED,
+     "behind one that puts tokens"},
+    {WITH("\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],\"sep\":[\"a\",4294967296]}"), QP_ERR_FORMAT, "a token and its id"},
+    {WITH("\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"a\",0],\"sep\":[\"a\"]}"), QP_ERR_FORMAT, "a token and its id"},
     {WITH("\"padding\":7"), QP_ERR_FORMAT, "padding: expected an object"},
     {WITH("\"padding\":{\"x\":1},\"truncation\":null"), QP_OK, ""},
 };

@@ -253,16 +253,20 @@ static void add_integer(gguf *g, const char *key, int32_t x) {
     put_u32(g, (uint32_t)x);
 }
 
-static void expect_gguf(const gguf *g, qp_code code, const char *words) {
+static void write_gguf(const gguf *g, const char *path) {
     static const char head[] = "GGUF\3\0\0\0\0\0\0\0\0\0\0\0";
     char              all[5000];
     uint64_t          members = (uint64_t)g->members;
-    const char       *path = temporary("made.gguf");
-    qp_ctx           *ctx = qp_open((qp_options){.threads = 1});
     memcpy(all, head, 16);
     memcpy(all + 16, &members, 8);
     memcpy(all + 24, g->data, g->n);
     write_bytes(path, all, 24 + g->n);
+}
+
+static void expect_gguf(const gguf *g, qp_code code, const char *words) {
+    const char *path = temporary("made.gguf");
+    qp_ctx     *ctx = qp_open((qp_options){.threads = 1});
+    write_gguf(g, path);
     qp_tokenizer *t = qp_tokenizer_load(ctx, path);
     remove(path);
     if (code)
@@ -277,6 +281,17 @@ static void expect_gguf(const gguf *g, qp_code code, const char *words) {
         qp_ids_free(&ids);
     }
     qp_close(ctx);
+}
+
+static void expect_part(const gguf *g, qpi_part part, const char *words) {
+    const char *path = temporary("made.gguf");
+    qpi_error   e = {0};
+    write_gguf(g, path);
+    qp_tokenizer *t = qpi_tokenizer_load(path, &e);
+    remove(path);
+    assert_true(t && t->parts[part]);
+    if (!strstr(t->parts[part], words)) fail_msg("expected %s in %s", words, t->parts[part]);
+    qpi_tokenizer_free(t);
 }
 
 static const char *const abc[] = {"a", "b", "ab"};
@@ -360,13 +375,44 @@ static void hostile_gguf(void **state) {
         add_integer(&g, "unknown_token_id", i / 2 ? 1 : 70000);
         expect_gguf(&g, i == 1 ? QP_ERR_FORMAT : QP_OK, "unk_id: the vocabulary has no token 70000");
     }
+    /* A map of replacements is an array of bytes; anything else is none. */
+    for (uint32_t kind = 0; kind < 3; kind++) {
+        g = start("t5");
+        add_numbers(&g, "scores", 6, 3, scores);
+        put_key(&g, "precompiled_charsmap", 9);
+        put_u32(&g, kind);
+        put_u64(&g, 4);
+        put(&g, "\1\0\0\0\0\0\0\0", kind == 2 ? 8 : 4);
+        expect_gguf(&g, kind == 2 ? QP_OK : QP_ERR_FORMAT, "a table of replacements");
+    }
     g = start("t5");
     add_numbers(&g, "scores", 6, 3, scores);
-    put_key(&g, "precompiled_charsmap", 9);
-    put_u32(&g, 0);
-    put_u64(&g, 4);
-    put(&g, "\1\0\0\0", 4);
-    expect_gguf(&g, QP_ERR_FORMAT, "a table of replacements");
+    add_integer(&g, "precompiled_charsmap", 1);
+    expect_gguf(&g, QP_OK, "");
+    g = start("bert");
+    add_integer(&g, "unknown_token_id", 3);
+    add_integer(&g, "normalizer.lowercase", 0);
+    expect_part(&g, QPI_PART_NORMALIZER, "\"strip_accents\":false,\"lowercase\":false");
+    add_integer(&g, "normalizer.strip_accents", 1);
+    expect_part(&g, QPI_PART_NORMALIZER, "\"strip_accents\":true,\"lowercase\":false");
+    /* Special tokens of more than is looked for in texts are tokens that no text has; long ones have no merges. */
+    char              text[1200];
+    const char *const wide[] = {text, text + 600, "ab"};
+    memset(text, 'a', sizeof text);
+    text[599] = text[1199] = 0;
+    static const int32_t special[] = {3, 1, 1};
+    g = (gguf){0};
+    add_text(&g, "model", "llama");
+    add_texts(&g, "tokens", 2, wide + 1);
+    add_numbers(&g, "token_type", 5, 2, special);
+    add_numbers(&g, "scores", 6, 2, scores);
+    expect_gguf(&g, QP_OK, "");
+    text[599] = 'a';
+    g = (gguf){0};
+    add_text(&g, "model", "llama");
+    add_texts(&g, "tokens", 3, (const char *const[]){text, "a", "aa"});
+    add_numbers(&g, "scores", 6, 3, scores);
+    expect_gguf(&g, QP_OK, "");
 }
 
 /* Every name for a way to cut text, with a text that has a bit of everything. */
@@ -398,6 +444,9 @@ static void folders(void **state) {
         {NULL, NULL, "{\"eos_token_id\":[1,2]}", -1, 1, 2, 1},
         {NULL, NULL, "{\"eos_token_id\":0,\"bos_token_id\":99}", -1, 0, 1, 1},
         {"[]", "7", "\"x\"", -1, -1, 0, 1},
+        {"{\"bos_token\":7,\"eos_token\":\"c\",\"add_bos_token\":false,\"add_eos_token\":true}", NULL, NULL, -1, 2, 1, 2},
+        {"{\"eos_token\":\"c\",\"add_bos_token\":true,\"add_eos_token\":\"yes\"}", NULL, NULL, -1, 2, 1, 1},
+        {NULL, NULL, "{\"eos_token_id\":[1,2,0,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18]}", -1, 1, QP_MAX_ENDS, 1},
     };
     static const char *const files[] = {"/tokenizer_config.json", "/special_tokens_map.json", "/generation_config.json"};
     char                     folder[300], path[3][340], tokenizer[340];
@@ -407,7 +456,8 @@ static void folders(void **state) {
     snprintf(command, sizeof command, "mkdir -p '%s'", folder);
     assert_int_equal(system(command), 0);
     snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer.json", folder);
-    write_text(tokenizer, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2},\"unk_token\":\"a\"}}");
+    write_text(tokenizer, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"e\":4,"
+               "\"f\":5,\"g\":6,\"h\":7,\"i\":8,\"j\":9,\"k\":10,\"l\":11,\"m\":12,\"n\":13,\"o\":14,\"p\":15,\"q\":16,\"r\":17},\"unk_token\":\"a\"}}");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const char    *texts[] = {all[i].config, all[i].map, all[i].generation};
         const int32_t *ids;
@@ -426,6 +476,17 @@ static void folders(void **state) {
         qp_ids_free(&wrapped);
         for (int f = 0; f < 3; f++) remove(path[f]);
     }
+    /* A template of the tokenizer's own stays. */
+    write_text(path[0], "{\"bos_token\":\"b\",\"add_bos_token\":true}");
+    write_text(tokenizer, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2},\"unk_token\":\"a\"},"
+                          "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"c\",2],\"sep\":[\"c\",2]}}");
+    qp_ids        own = {0};
+    qp_tokenizer *t = qp_tokenizer_load(ctx, folder);
+    expect_ok(ctx);
+    assert_int_equal(qp_encode(ctx, t, "a", 1, (qp_encode_options){.wrap = true}, &own), QP_OK);
+    assert_true(own.count == 3 && own.data[0] == 2 && own.data[2] == 2 && qp_tokenizer_begin(t) == 1);
+    qp_ids_free(&own);
+    remove(path[0]);
     write_text(path[1], "{");
     assert_null(qp_tokenizer_load(ctx, folder));
     expect_error(ctx, QP_ERR_FORMAT, "special_tokens_map.json");
