@@ -1,14 +1,12 @@
 /* The product with block types: rows of A become 8-bit numbers, weights pass in panels. */
 #include "kernels/block_product.h"
 
-#include <stdatomic.h>
-
 #include "kernels/block_parts.h"
 #include "kernels/int8.h"
+#include "kernels/share.h"
 
 #define MOST_ROWS 512       /* of A that pass a panel */
 #define FEW 8               /* rows for which memory takes longer than the product: one panel at a time */
-#define SHARE_BYTES 16384   /* of W worth a thread, for a tile of rows */
 #define ROUND_VALUES 16384  /* of A worth claiming */
 
 /* As large as the widest instruction set's. */
@@ -21,13 +19,6 @@ void block_product_avx2(const qp_exec *exec, const gemm_item *item);
 #endif
 
 _Static_assert(sizeof(block_row) <= ROW_BYTES, "scratch of rows");
-
-/* Columns that one thread takes panel by panel, so that what it fetches ahead is its own; others help
- * when theirs are done. */
-typedef struct {
-    _Alignas(64) _Atomic int64_t next;
-    int64_t end;
-} share;
 
 typedef struct {
     const gemm_item  *item;
@@ -170,22 +161,7 @@ static void multiply_columns(const job *w, int64_t j, int worker) {
 static void multiply(void *arg, int64_t begin, int64_t end, int worker) {
     const job *w = arg;
     (void)end;
-    for (int i = 0; i < w->shares; i++) {
-        share *s = &w->share[(begin + i) % w->shares];
-        for (int64_t j; (j = atomic_fetch_add_explicit(&s->next, w->cols, memory_order_relaxed)) < s->end;)
-            multiply_columns(w, j, worker);
-    }
-}
-
-/* One share for each thread; small products are not worth more threads. */
-static void set_shares(job *w, int threads) {
-    int64_t n = w->item->g->n, bytes = n * (w->item->k / w->type->values * w->type->bytes) * gemm_parts(w->rows, BLOCK_ROWS);
-    int64_t panels = gemm_parts(n, w->cols);
-    w->shares = (int)gemm_max(1, gemm_min(threads, gemm_min(panels, bytes / SHARE_BYTES)));
-    for (int i = 0; i < w->shares; i++) {
-        atomic_init(&w->share[i].next, panels * i / w->shares * w->cols);
-        w->share[i].end = gemm_min(n, panels * (i + 1) / w->shares * w->cols);
-    }
+    for (int64_t j; (j = share_take(w->share, w->shares, begin, w->cols)) >= 0;) multiply_columns(w, j, worker);
 }
 
 void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
@@ -206,7 +182,8 @@ void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
     for (; w.first < g->m; w.first += w.rows) {
         w.rows = gemm_min(most, g->m - w.first);
         qp_parallel(exec, w.rows, gemm_parts(ROUND_VALUES, gemm_max(1, g->k)), round_rows, &w);
-        set_shares(&w, exec->threads);
+        int64_t bytes = g->n * (g->k / w.type->values * w.type->bytes) * gemm_parts(w.rows, BLOCK_ROWS);
+        w.shares = share_out(w.share, exec->threads, g->n, w.cols, bytes);
         qp_parallel(exec, w.shares, 1, multiply, &w);
     }
 }

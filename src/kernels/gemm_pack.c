@@ -45,11 +45,11 @@ INLINE void pack_across(gemm_kind kind, float *out, int64_t step, const gemm_pan
 }
 
 /* any strides */
-INLINE void pack_gather(gemm_kind kind, float *out, int64_t step, const gemm_source *s, int64_t p0,
+INLINE void pack_gather(float *out, int64_t step, const gemm_source *s, int64_t p0,
                         int64_t count, int64_t j0, int cols)
 {
     for (int64_t p = 0; p < count; p++, out += step)
-        for (int j = 0; j < VF_LANES; j++) out[j] = j < cols ? turn_word(kind, s, p0 + p, j0 + j) : 0.0f;
+        for (int j = 0; j < VF_LANES; j++) out[j] = j < cols ? gemm_word(s, p0 + p, j0 + j) : 0.0f;
 }
 
 /* p contiguous; one vector of lines */
@@ -64,7 +64,7 @@ INLINE void pack_turned(gemm_kind kind, float *out, int64_t step, const gemm_sou
         turn(kind, r, in, offset);
         for (int u = 0; u < TURN_STEP; u++) vf_store(out + u * step, r[u]);
     }
-    pack_gather(kind, out, step, s, p0 + p, count - p, j0, lines);
+    pack_gather(out, step, s, p0 + p, count - p, j0, lines);
 }
 
 INLINE void pack(gemm_kind kind, float *out, int64_t step, const gemm_panels *c, int64_t begin, int64_t end,
@@ -80,7 +80,7 @@ INLINE void pack(gemm_kind kind, float *out, int64_t step, const gemm_panels *c,
             if (s->p_step == 1)
                 pack_turned(kind, out + v, step, s, p0, count, j + v, (int)gemm_min(cols - v, VF_LANES));
             else
-                pack_gather(kind, out + v, step, s, p0, count, j + v, (int)gemm_min(cols - v, VF_LANES));
+                pack_gather(out + v, step, s, p0, count, j + v, (int)gemm_min(cols - v, VF_LANES));
     }
 }
 

@@ -49,6 +49,14 @@ static inline int64_t gemm_whole(const gemm_source *s, int64_t p0, int64_t count
     return gemm_min(count, s->values / GEMM_PAIR - p0);
 }
 
+/* One word. */
+INLINE float gemm_word(const gemm_source *s, int64_t p, int64_t j)
+{
+    const char *first = gemm_at(s, p, j);
+    bool        whole = gemm_whole(s, p, 1) > 0;
+    return gemm_words(s->kind, first, whole ? first + s->p_step * gemm_bytes(s->kind) : NULL, 1)[0];
+}
+
 /* Can words be read where they lie, a line of them for each j? */
 static inline bool gemm_lines_in_place(const gemm_source *s)
 {

@@ -16,6 +16,7 @@
 #define MANY_COLS 256        /* columns from which it pays to pack A for these */
 #define WIDE_SUMS 4096       /* sums kept in the first cache for that, */
 #define WIDE_UNIT 96         /* a multiple of so many columns */
+#define SHARE_FLOATS 16      /* of a share (share.h) */
 
 static inline int64_t gemm_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t gemm_max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -75,10 +76,10 @@ static inline int64_t gemm_wide_cols(int64_t m)
     return gemm_max(1, gemm_min(WIDE_SUMS / m, 512) / WIDE_UNIT) * WIDE_UNIT;
 }
 
-/* Rows of A as floats; sums and totals of each worker. */
+/* Rows of A as floats; a share (share.h), sums and totals of each worker. */
 static inline int64_t gemm_rows_floats(int64_t m, int64_t k, int threads)
 {
-    return m * (gemm_max(k, 1) + 8) + threads * 2 * m * gemm_wide_cols(m);
+    return m * (gemm_max(k, 1) + 16) + threads * (SHARE_FLOATS + 2 * m * gemm_wide_cols(m));
 }
 
 /* A packed whole, in panels. */

@@ -115,29 +115,7 @@ INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t 
 
 #undef TURN_PAIRS
 
-/* TURN_STEP words of one line, in memory again. */
-INLINE void turn_line(gemm_kind kind, float *out, const char *in)
-{
-    float parts[VF_LANES] = {0};
-#if VF_LANES == 16
-    _mm256_storeu_ps(parts, turn_load_part(kind, in));
 #else
-    _mm_storeu_ps(parts, turn_load_part(kind, in));
-#endif
-#if QP_PAIRS
-    memcpy(out, parts, TURN_STEP * sizeof *out);
-#else
-    vf x = word_round(kind, vf_load(parts));
-    memcpy(out, &x, TURN_STEP * sizeof *out);
-#endif
-}
-
-#else
-
-INLINE void turn_line(gemm_kind kind, float *out, const char *in)
-{
-    for (int u = 0; u < TURN_STEP; u++) out[u] = gemm_words(kind, in + u * gemm_bytes(kind), NULL, 1)[0];
-}
 
 INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t *offset)
 {
@@ -155,14 +133,6 @@ INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t 
 INLINE void turn_offsets(int64_t offset[VF_LANES], int64_t j_bytes, int lines)
 {
     for (int i = 0; i < VF_LANES; i++) offset[i] = (i < lines ? i : lines - 1) * j_bytes;
-}
-
-/* One word. */
-INLINE float turn_word(gemm_kind kind, const gemm_source *s, int64_t p, int64_t j)
-{
-    const char *first = gemm_at(s, p, j);
-    bool        whole = gemm_whole(s, p, 1) > 0;
-    return gemm_words(kind, first, whole ? first + s->p_step * gemm_bytes(kind) : NULL, 1)[0];
 }
 
 #endif
