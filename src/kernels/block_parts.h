@@ -9,6 +9,7 @@
 
 #include "core/simd.h"
 #include "kernels/block_product.h"
+#include "kernels/lines.h"
 
 #define BLOCK_VALUES 32
 #define BLOCK_WORDS 8
@@ -42,9 +43,11 @@ typedef struct {
 typedef struct {
     int  values, bytes, parts, zero;
     bool low;
-    /* `count` blocks of VF_LANES lines, which lie `offset` bytes behind `data`; as many bytes from
-     * `ahead` on are fetched. */
-    void (*unpack)(vf *out, const char *data, const int64_t *offset, int64_t count, const char *ahead);
+    /* `count` blocks of VF_LANES lines; as many bytes from `ahead` on are fetched. */
+    void (*unpack)(vf *out, const char *data, const line_steps *s, int64_t count, const char *ahead);
+    /* acc[VF_LANES] = what they add up to with a single row of A. */
+    void (*one)(float *acc, const block_row *x, const char *data, const line_steps *s, int64_t count,
+                const char *ahead);
 } block_type;
 
 const block_type *QK(block_type_of)(qp_dtype type);

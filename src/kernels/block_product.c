@@ -112,22 +112,33 @@ static void round_rows(void *arg, int64_t begin, int64_t end, int worker) {
 
 /* ---- Columns ---------------------------------------------------------------------------------------- */
 
+/* VF_LANES columns of W. The last ones end with the last column, so that some are multiplied once more; of
+ * fewer than VF_LANES in all each fills all lanes. */
 typedef struct {
-    const char *data[BLOCK_PANELS];
-    int64_t     offset[BLOCK_PANELS][VF_LANES]; /* lanes behind the last column repeat it */
-    int64_t     j, cols, next; /* bytes to the columns after these */
-    int         panels;
+    const char *data;
+    int64_t     skip;  /* lanes done already */
+    int64_t     ahead; /* bytes to what is read after them */
+} lanes;
+
+typedef struct {
+    lanes      panel[BLOCK_PANELS];
+    line_steps steps;
+    int        panels;
 } columns;
+
+static bool narrow(const job *w) { return w->item->g->n < VF_LANES; }
 
 static void set_columns(columns *c, const job *w, int64_t j, int64_t cols) {
     const gemm_source *b = &w->item->b;
     int64_t            line = b->j_step / w->type->values * w->type->bytes;
-    c->j = j, c->cols = cols;
-    c->next = w->cols * line;
     c->panels = (int)gemm_parts(cols, VF_LANES);
+    c->steps = line_steps_of(narrow(w) ? 0 : line);
     for (int i = 0; i < c->panels; i++) {
-        c->data[i] = (const char *)b->data + (j + i * VF_LANES) * line;
-        for (int u = 0; u < VF_LANES; u++) c->offset[i][u] = gemm_min(u, cols - 1 - i * VF_LANES) * line;
+        lanes  *l = &c->panel[i];
+        int64_t some = gemm_min(VF_LANES, cols - i * VF_LANES);
+        l->skip = narrow(w) ? 0 : VF_LANES - some;
+        l->data = (const char *)b->data + (j + i * VF_LANES - l->skip) * line;
+        l->ahead = w->cols * line;
     }
 }
 
@@ -135,9 +146,10 @@ static void set_columns(columns *c, const job *w, int64_t j, int64_t cols) {
 static void multiply_panels(const job *w, const columns *c, int64_t first, int64_t count, vf *panel, float *acc) {
     int64_t unit = w->type->values / BLOCK_VALUES, panel_step = BLOCK_AT_ONCE * block_step(w->type);
     int64_t at = first / unit * w->type->bytes;
-    for (int i = 0; i < c->panels; i++)
-        w->type->unpack(panel + i * panel_step, c->data[i] + at, c->offset[i], count / unit,
-                        c->data[i] + c->next + VF_LANES * at);
+    for (int i = 0; i < c->panels; i++) {
+        const lanes *l = &c->panel[i];
+        w->type->unpack(panel + i * panel_step, l->data + at, &c->steps, count / unit, l->data + l->ahead + VF_LANES * at);
+    }
     for (int64_t i = 0; i < w->rows; i += BLOCK_ROWS) {
         block_tile t = {.rows = w->a + i * w->blocks + first, .row_step = w->blocks, .panel = panel,
                         .panel_step = panel_step, .count = count, .acc = acc + i * BLOCK_PANELS * VF_LANES};
@@ -148,14 +160,25 @@ static void multiply_panels(const job *w, const columns *c, int64_t first, int64
 static void multiply_columns(const job *w, int64_t j, int worker) {
     vf     *panel = (vf *)(w->workers + (size_t)worker * w->worker_bytes);
     float  *acc = (float *)((char *)panel + PANEL_BYTES);
+    int64_t cols = gemm_min(w->cols, w->item->g->n - j);
     columns c;
-    set_columns(&c, w, j, gemm_min(w->cols, w->item->g->n - j));
-    memset(acc, 0, (size_t)(w->rows * BLOCK_PANELS * VF_LANES) * sizeof *acc);
-    for (int64_t b = 0; b < w->blocks; b += BLOCK_AT_ONCE)
-        multiply_panels(w, &c, b, gemm_min(BLOCK_AT_ONCE, w->blocks - b), panel, acc);
-    gemm_piece piece = {.i = w->first, .j = j, .rows = w->rows, .cols = c.cols, .first = true, .last = true,
-                        .acc = acc, .acc_row = BLOCK_PANELS * VF_LANES};
-    QK(gemm_add)(w->item, &piece);
+    set_columns(&c, w, j, cols);
+    if (w->rows == 1) {
+        for (int i = 0; i < c.panels; i++)
+            w->type->one(acc + i * VF_LANES, w->a, c.panel[i].data, &c.steps, w->item->k / w->type->values,
+                         c.panel[i].data + c.panel[i].ahead);
+    } else {
+        memset(acc, 0, (size_t)(w->rows * BLOCK_PANELS * VF_LANES) * sizeof *acc);
+        for (int64_t b = 0; b < w->blocks; b += BLOCK_AT_ONCE)
+            multiply_panels(w, &c, b, gemm_min(BLOCK_AT_ONCE, w->blocks - b), panel, acc);
+    }
+    for (int i = 0; i < c.panels; i++) {
+        int64_t    from = i * VF_LANES;
+        gemm_piece piece = {.i = w->first, .j = j + from, .rows = w->rows, .cols = gemm_min(VF_LANES, cols - from),
+                            .first = true, .last = true, .acc = acc + from + c.panel[i].skip,
+                            .acc_row = BLOCK_PANELS * VF_LANES};
+        QK(gemm_add)(w->item, &piece);
+    }
 }
 
 static void multiply(void *arg, int64_t begin, int64_t end, int worker) {
@@ -178,7 +201,7 @@ void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
     w.a = exec->scratch;
     w.workers = (char *)exec->scratch + (size_t)(most * w.blocks) * ROW_BYTES;
     w.share = (share *)(w.workers + (size_t)exec->threads * w.worker_bytes);
-    w.cols = g->m <= FEW ? VF_LANES : BLOCK_PANELS * VF_LANES;
+    w.cols = narrow(&w) ? 1 : g->m <= FEW ? VF_LANES : BLOCK_PANELS * VF_LANES;
     for (; w.first < g->m; w.first += w.rows) {
         w.rows = gemm_min(most, g->m - w.first);
         qp_parallel(exec, w.rows, gemm_parts(ROUND_VALUES, gemm_max(1, g->k)), round_rows, &w);

@@ -3,17 +3,14 @@
 #include <stddef.h>
 
 #include "core/blocks.h"
-#include "kernels/block_parts.h"
+#include "kernels/block_dot.h"
 #include "kernels/turn.h"
-
 
 #define AT(type, field) ((int64_t)offsetof(qpi_##type, field))
 
 /* ---- 16 bytes of every line ------------------------------------------------------------------------ */
 
-#ifndef FETCH
-#define FETCH 3
-#endif
+#define AGAIN 2 /* cache lines asked for a second time: of many requests some are dropped */
 
 typedef uint32_t part __attribute__((vector_size(16)));
 
@@ -25,43 +22,43 @@ INLINE part load_part(const char *p) {
 
 /* Where lines are read, and what will be read next: fetched on the way as fast. */
 typedef struct {
-    const int64_t *offset;
-    const char    *ahead;
+    const line_steps *steps;
+    const char       *ahead;
 } reader;
 
 INLINE void fetch(reader *r, int lines) {
-    for (int i = 0; i < lines; i++) __builtin_prefetch(r->ahead + 64 * i, 0, FETCH);
+    for (int i = 0; i < lines + AGAIN; i++) __builtin_prefetch(r->ahead + 64 * i);
     r->ahead += 64 * lines;
 }
 
 /* r[i] holds lines i, i + 4, .. in its parts of 128 bits. */
-INLINE void load_lines(vf r[4], const char *data, const int64_t *offset) {
+INLINE void load_lines(vf r[4], const char *data, const line_steps *s) {
     for (int i = 0; i < 4; i++) {
 #if VF_LANES == 16
-        __m512i x = _mm512_castsi128_si512((__m128i)load_part(data + offset[i]));
-        x = _mm512_mask_broadcast_i32x4(x, 0x00f0, (__m128i)load_part(data + offset[i + 4]));
-        x = _mm512_mask_broadcast_i32x4(x, 0x0f00, (__m128i)load_part(data + offset[i + 8]));
-        x = _mm512_mask_broadcast_i32x4(x, 0xf000, (__m128i)load_part(data + offset[i + 12]));
+        __m512i x = _mm512_castsi128_si512((__m128i)load_part(line_at(data, s, i)));
+        x = _mm512_mask_broadcast_i32x4(x, 0x00f0, (__m128i)load_part(line_at(data, s, i + 4)));
+        x = _mm512_mask_broadcast_i32x4(x, 0x0f00, (__m128i)load_part(line_at(data, s, i + 8)));
+        x = _mm512_mask_broadcast_i32x4(x, 0xf000, (__m128i)load_part(line_at(data, s, i + 12)));
         r[i] = (vf)x;
 #elif VF_LANES == 8
-        r[i] = (vf)_mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)load_part(data + offset[i])),
-                                           (__m128i)load_part(data + offset[i + 4]), 1);
+        r[i] = (vf)_mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)load_part(line_at(data, s, i))),
+                                           (__m128i)load_part(line_at(data, s, i + 4)), 1);
 #else
-        r[i] = (vf)load_part(data + offset[i]);
+        r[i] = (vf)load_part(line_at(data, s, i));
 #endif
     }
 }
 
 /* word[i]: bytes 4 i .. of each line */
-INLINE void turned_16(vu word[4], const char *data, const int64_t *offset) {
+INLINE void turned_16(vu word[4], const char *data, const line_steps *s) {
 #ifdef __SSE2__
     vf r[4];
-    load_lines(r, data, offset);
+    load_lines(r, data, s);
     turn_parts(r);
     for (int i = 0; i < 4; i++) word[i] = (vu)r[i];
 #else
     for (int lane = 0; lane < VF_LANES; lane++) {
-        part x = load_part(data + offset[lane]);
+        part x = load_part(line_at(data, s, lane));
         for (int i = 0; i < 4; i++) word[i][lane] = x[i];
     }
 #endif
@@ -69,14 +66,14 @@ INLINE void turned_16(vu word[4], const char *data, const int64_t *offset) {
 
 INLINE void words_16(vu word[4], const char *data, reader *r) {
     fetch(r, VF_LANES / 4);
-    turned_16(word, data, r->offset);
+    turned_16(word, data, r->steps);
 }
 
 /* One of the four words; 16 bytes are read all the same. */
 INLINE vu word_16(int i, const char *data, reader *r) {
     vu word[4];
     fetch(r, 1);
-    turned_16(word, data, r->offset);
+    turned_16(word, data, r->steps);
     return word[i];
 }
 
@@ -184,6 +181,8 @@ INLINE void unpack_iq4_nl(vf *out, const char *b, reader *r) {
 
 /* ---- Blocks of 256 ----------------------------------------------------------------------------------- */
 
+/* Where there are parts, the first makes the scales of all. */
+
 /* Of each 32: its scale and its low (Q4_K and Q5_K; see qpi_q4_k_scale). */
 INLINE void six_bits(vf *out, int step, vu header, vu s0, vu s1, vu s2) {
     vu scale[2] = {s0 & 0x3f3f3f3fu, (s2 & NIBBLES) | (s0 >> 6 & CRUMBS) << 4};
@@ -195,58 +194,62 @@ INLINE void six_bits(vf *out, int step, vu header, vu s0, vu s1, vu s2) {
     }
 }
 
-INLINE void unpack_q4_k(vf *out, const char *b, reader *r) {
+INLINE void unpack_q4_k(int part, vf *out, const char *b, reader *r) {
     const int step = BLOCK_WORDS + 2;
     vu        w[4];
-    words_16(w, b, r);
-    six_bits(out, step, w[0], w[1], w[2], w[3]);
-    for (int i = 0; i < 8; i++) {
-        vf *at = out + i / 2 * 2 * step;
-        words_16(w, b + AT(q4_k, q) + 16 * i, r);
+    if (part == 0) {
+        words_16(w, b, r);
+        six_bits(out, step, w[0], w[1], w[2], w[3]);
+    }
+    for (int i = 0; i < 2; i++) {
+        vf *at = out + 2 * part * step;
+        words_16(w, b + AT(q4_k, q) + 32 * part + 16 * i, r);
         for (int u = 0; u < 4; u++) {
-            put(at, i % 2 * 4 + u, w[u] & NIBBLES);
-            put(at + step, i % 2 * 4 + u, w[u] >> 4 & NIBBLES);
+            put(at, i * 4 + u, w[u] & NIBBLES);
+            put(at + step, i * 4 + u, w[u] >> 4 & NIBBLES);
         }
     }
 }
 
-INLINE void unpack_q5_k(vf *out, const char *b, reader *r) {
+INLINE void unpack_q5_k(int part, vf *out, const char *b, reader *r) {
     const int step = BLOCK_WORDS + 2;
-    vu        w[4], high[8];
-    words_16(w, b, r);
-    six_bits(out, step, w[0], w[1], w[2], w[3]);
-    words_16(high, b + AT(q5_k, high), r);
-    words_16(high + 4, b + AT(q5_k, high) + 16, r);
-    for (int i = 0; i < 8; i++) {
-        vf *at = out + i / 2 * 2 * step;
-        words_16(w, b + AT(q5_k, q) + 16 * i, r);
+    vu        w[4], high[4];
+    if (part == 0) {
+        words_16(w, b, r);
+        six_bits(out, step, w[0], w[1], w[2], w[3]);
+    }
+    for (int i = 0; i < 2; i++) {
+        vf *at = out + 2 * part * step;
+        words_16(high, b + AT(q5_k, high) + 16 * i, r);
+        words_16(w, b + AT(q5_k, q) + 32 * part + 16 * i, r);
         for (int u = 0; u < 4; u++) {
-            vu h = high[i % 2 * 4 + u] >> i / 2 * 2;
-            put(at, i % 2 * 4 + u, (w[u] & NIBBLES) | (h & BITS) << 4);
-            put(at + step, i % 2 * 4 + u, (w[u] >> 4 & NIBBLES) | (h >> 1 & BITS) << 4);
+            vu h = high[u] >> 2 * part;
+            put(at, i * 4 + u, (w[u] & NIBBLES) | (h & BITS) << 4);
+            put(at + step, i * 4 + u, (w[u] >> 4 & NIBBLES) | (h >> 1 & BITS) << 4);
         }
     }
 }
 
-INLINE void unpack_q6_k(vf *out, const char *b, reader *r) {
+INLINE void unpack_q6_k(int half, vf *out, const char *b, reader *r) {
     const int step = BLOCK_WORDS + 2;
     vu        w[4], low[4], high[4];
-    vf        d = half_high(word_16(3, b + AT(q6_k, d) - 14, r));
-    words_16(w, b + AT(q6_k, scale), r);
-    for (int g = 0; g < 16; g++) out[g / 2 * step + BLOCK_WORDS + g % 2] = d * signed_byte_of(w[g / 4], g % 4);
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < 2; i++) { /* 16 of each 32 */
-            vf *at = out + 4 * half * step;
-            words_16(high, b + AT(q6_k, high) + 32 * half + 16 * i, r);
-            for (int pair = 0; pair < 2; pair++) {
-                words_16(low, b + AT(q6_k, low) + 64 * half + 32 * pair + 16 * i, r);
-                for (int u = 0; u < 4; u++) {
-                    vu h = high[u] >> 2 * pair;
-                    put(at + pair * step, 4 * i + u, (low[u] & NIBBLES) | (h & CRUMBS) << 4);
-                    put(at + (pair + 2) * step, 4 * i + u, (low[u] >> 4 & NIBBLES) | (h >> 4 & CRUMBS) << 4);
-                }
+    if (half == 0) {
+        vf d = half_high(word_16(3, b + AT(q6_k, d) - 14, r));
+        words_16(w, b + AT(q6_k, scale), r);
+        for (int g = 0; g < 16; g++) out[g / 2 * step + BLOCK_WORDS + g % 2] = d * signed_byte_of(w[g / 4], g % 4);
+    }
+    for (int i = 0; i < 2; i++) { /* 16 of each 32 */
+        vf *at = out + 4 * half * step;
+        words_16(high, b + AT(q6_k, high) + 32 * half + 16 * i, r);
+        for (int pair = 0; pair < 2; pair++) {
+            words_16(low, b + AT(q6_k, low) + 64 * half + 32 * pair + 16 * i, r);
+            for (int u = 0; u < 4; u++) {
+                vu h = high[u] >> 2 * pair;
+                put(at + pair * step, 4 * i + u, (low[u] & NIBBLES) | (h & CRUMBS) << 4);
+                put(at + (pair + 2) * step, 4 * i + u, (low[u] >> 4 & NIBBLES) | (h >> 4 & CRUMBS) << 4);
             }
         }
+    }
 }
 
 INLINE void unpack_q3_k(vf *out, const char *b, reader *r) {
@@ -289,34 +292,55 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
 
 /* ---- The table ------------------------------------------------------------------------------------------ */
 
-/* name, values, parts, zero, low */
+/* name, values, parts that are unpacked one after another, parts of 32 with a d, zero, low */
 #define EACH_TYPE(X) \
-    X(Q8_0, q8_0, 32, 1, 128, false) \
-    X(Q4_0, q4_0, 32, 1, 8, false) \
-    X(Q4_1, q4_1, 32, 1, 0, true) \
-    X(Q5_0, q5_0, 32, 1, 16, false) \
-    X(Q5_1, q5_1, 32, 1, 0, true) \
-    X(IQ4_NL, iq4_nl, 32, 1, 128, false) \
-    X(Q2_K, q2_k, 256, 2, 0, true) \
-    X(Q3_K, q3_k, 256, 2, 4, false) \
-    X(Q4_K, q4_k, 256, 1, 0, true) \
-    X(Q5_K, q5_k, 256, 1, 0, true) \
-    X(Q6_K, q6_k, 256, 2, 32, false)
+    X(Q8_0, q8_0, 32, 1, 1, 128, false) \
+    X(Q4_0, q4_0, 32, 1, 1, 8, false) \
+    X(Q4_1, q4_1, 32, 1, 1, 0, true) \
+    X(Q5_0, q5_0, 32, 1, 1, 16, false) \
+    X(Q5_1, q5_1, 32, 1, 1, 0, true) \
+    X(IQ4_NL, iq4_nl, 32, 1, 1, 128, false) \
+    X(Q2_K, q2_k, 256, 1, 2, 0, true) \
+    X(Q3_K, q3_k, 256, 1, 2, 4, false) \
+    X(Q4_K, q4_k, 256, 4, 1, 0, true) \
+    X(Q5_K, q5_k, 256, 4, 1, 0, true) \
+    X(Q6_K, q6_k, 256, 2, 2, 32, false)
 
-#define DEFINE(type, name, values, parts, zero, low) \
-    static void all_##name(vf *out, const char *data, const int64_t *offset, int64_t count, const char *ahead) { \
-        const int step = values / BLOCK_VALUES * (BLOCK_WORDS + parts * (low ? 2 : 1)), bytes = sizeof(qpi_##name); \
-        for (int64_t i = 0; i < count; i++, data += bytes, out += step) { \
-            reader r = {offset, ahead + i * VF_LANES * bytes}; \
-            unpack_##name(out, data, &r); \
+#define UNPACK_1(name, part, out, data, r) unpack_##name(out, data, r)
+#define UNPACK_2(name, part, out, data, r) unpack_##name(part, out, data, r)
+#define UNPACK_4 UNPACK_2
+
+#define DEFINE(type, name, values, pieces, parts, zero, low) \
+    enum { \
+        step_##name = BLOCK_WORDS + parts * (low ? 2 : 1), \
+        count_##name = values / BLOCK_VALUES, \
+        bytes_##name = sizeof(qpi_##name) \
+    }; \
+    static void all_##name(vf *out, const char *data, const line_steps *s, int64_t count, const char *ahead) { \
+        for (int64_t i = 0; i < count; i++, data += bytes_##name, out += count_##name * step_##name) { \
+            reader r = {s, ahead + i * VF_LANES * bytes_##name}; \
+            UNROLL for (int part = 0; part < pieces; part++) UNPACK_##pieces(name, part, out, data, &r); \
         } \
+    } \
+    TARGET static void one_##name(float *acc, const block_row *x, const char *data, const line_steps *s, int64_t count, \
+                                  const char *ahead) { \
+        vf sum[BLOCK_ROWS][BLOCK_PANELS] = {{{0}}}, w[count_##name * step_##name]; \
+        for (int64_t i = 0; i < count; i++, data += bytes_##name) { \
+            reader r = {s, ahead + i * VF_LANES * bytes_##name}; \
+            UNROLL for (int part = 0; part < pieces; part++) { \
+                UNPACK_##pieces(name, part, w, data, &r); \
+                UNROLL for (int b = 0; b < count_##name / pieces; b++, x++) \
+                    add_32(1, 1, parts, zero != 0, low, x, 0, w + (part * (count_##name / pieces) + b) * step_##name, 0, sum); \
+            } \
+        } \
+        vf_store(acc, sum[0][0]); \
     }
 EACH_TYPE(DEFINE)
 
 const block_type *QK(block_type_of)(qp_dtype type) {
-#define ENTRY(type, name, values, parts, zero, low) \
+#define ENTRY(type, name, values, pieces, parts, zero, low) \
     case QP_##type: { \
-        static const block_type t = {values, sizeof(qpi_##name), parts, zero, low, all_##name}; \
+        static const block_type t = {values, sizeof(qpi_##name), parts, zero, low, all_##name, one_##name}; \
         return &t; \
     }
     switch (type) {

@@ -6,6 +6,7 @@
 #include "kernels/turn.h"
 
 #define TASKS 8 /* wanted for each thread where columns are contiguous */
+#define AGAIN 4 /* cache lines asked for a second time: of many requests some are dropped */
 #define STEP VF_LANES /* words of a line of B turned at once */
 #if VF_LANES == 16
 #define FEW_ROWS 16 /* rows that B is not packed for where it is turned */
@@ -104,7 +105,7 @@ INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int
     for (; p + STEP <= count; p += STEP, in += STEP * bytes, ahead += STEP * VF_LANES * bytes, a += STEP * m) {
         vf      x[STEP];
         int64_t i = 0;
-        for (int u = 0; u < VF_LANES * STEP * (int)bytes / 64; u++) __builtin_prefetch(ahead + 64 * u);
+        for (int u = 0; u < VF_LANES * STEP * (int)bytes / 64 + AGAIN; u++) __builtin_prefetch(ahead + 64 * u);
         for (int u = 0; u < VF_LANES; u++) x[u] = line_words(kind, line_at(in, &step, u));
         turn(x);
         if (single) add_rows(1, &sum, a, x);
