@@ -1,4 +1,4 @@
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* madvise */
 #include "format/reader.h"
 
 #include <errno.h>
@@ -44,6 +44,9 @@ static bool map_file(qpi_bytes *b, int fd, qpi_error *e) {
         qpi_fail_os(e, b->path, "map");
         return false;
     }
+#ifdef MADV_HUGEPAGE /* 2 MB at a time where the system can: cold files come sooner, weights pass faster */
+    madvise(p, (size_t)b->size, MADV_HUGEPAGE);
+#endif
     b->data = p;
     b->mapped = true;
     return true;
