@@ -103,11 +103,11 @@ static double divided_by(const json_t *config, int layers) {
 }
 
 static void complete2(json_t *config) {
-    json_object_set_new(config, "query_pre_attn_scalar", json_real(divided_by(config, 46)));
+    json_object_set_new(config, "query_pre_attn_scalar", json_integer((json_int_t)divided_by(config, 46)));
 }
 
 static void complete3(json_t *config) {
-    json_object_set_new(config, "query_pre_attn_scalar", json_real(divided_by(config, 62)));
+    json_object_set_new(config, "query_pre_attn_scalar", json_integer((json_int_t)divided_by(config, 62)));
     if (!json_object_get(config, "sliding_window")) json_object_set_new(config, "sliding_window", json_null());
 }
 

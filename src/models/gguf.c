@@ -76,7 +76,8 @@ static void read_key(reading *r, const qpi_gguf_key *key) {
         fail(r, QP_ERR_UNSUPPORTED, v->key, "layers differ");
         return;
     }
-    if (ok) put(r, r->config, key->theirs, json_integer(first));
+    bool off = first == 0 && !strcmp(key->theirs, "sliding_window");
+    if (ok) put(r, r->config, key->theirs, off ? json_null() : json_integer(first));
     else fail(r, QP_ERR_FORMAT, v->key, "expected a whole number");
 }
 
@@ -281,6 +282,7 @@ static void read_vocabulary(reading *r) {
     }
     put(r, r->config, "vocab_size", json_integer(e.shape[0]));
     put(r, r->config, "tie_word_embeddings", json_boolean(!has_tensor(r, "output.weight")));
+    put(r, r->config, "pad_token_id", json_null()); /* or transformers has one of its own for some types */
     for (int i = 0; i < 3; i++)
         if (qpi_gguf_integer(qpi_gguf_find(r->file, tokens[i][0]), 0, &id) && id >= 0 && id < e.shape[0])
             put(r, r->config, tokens[i][1], json_integer(id));
