@@ -13,7 +13,7 @@
 #define FAR_FLOATS (1 << 25) /* 128 MiB: beyond every cache */
 
 static const bench_kind *const kinds[] = {&bench_gemm,  &bench_memory,   &bench_ops,     &bench_step,
-                                          &bench_optim, &bench_generate, &bench_embed, &bench_tokenize};
+                                          &bench_optim, &bench_generate, &bench_embed, &bench_tokenize, &bench_load};
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
 /* ---- Time --------------------------------------------------------------------------------------- */
@@ -199,7 +199,7 @@ static int run(cli *c) {
     for (size_t i = 0; i < KINDS; i++)
         if (!strcmp(kinds[i]->name, cli_argument(c, 0))) kind = kinds[i];
     if (!kind)
-        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step, optim, generate, embed or tokenize", cli_argument(c, 0));
+        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step, optim, generate, embed, load or tokenize", cli_argument(c, 0));
     if (!(b.ctx = cli_open(c))) return 1;
     b.rows = json_array();
     b.progress = cli_progress_start(c, 0);
@@ -216,7 +216,7 @@ static const cli_option options[] = {
     {"shape", 0, CLI_LIST, "MxNxK", NULL, "gemm: these products [typical ones]", 0, 0, false},
     {"only", 0, CLI_LIST, "OP", NULL, "ops: these [all]", 0, 0, false},
     {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, optim, generate, embed: a preset's model with fresh weights", 0, 0, false},
-    {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate, embed: that of a model folder or file or a config.json", 0, 0, false},
+    {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate, embed, load: that of a model folder or file or a config.json", 0, 0, false},
     {"batch", 'b', CLI_INT, "B", "4", "step, embed: rows of a batch", 1, 65536, false},
     {"length", 'l', CLI_INT, "T", "64", "step, embed: positions of a row; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
@@ -231,7 +231,7 @@ static const cli_option options[] = {
 
 QP_VERB(bench) = {.name = "bench",
                   .summary = "the engine's speed beside what the machine can do",
-                  .arguments = "gemm|memory|ops|step|optim|generate|embed|tokenize",
+                  .arguments = "gemm|memory|ops|step|optim|generate|embed|load|tokenize",
                   .min_arguments = 1,
                   .max_arguments = 1,
                   .options = options,
@@ -240,5 +240,6 @@ QP_VERB(bench) = {.name = "bench",
                               "  quipu bench step --preset gpt2 --batch 4 --length 64 --steps 10 --profile\n"
                               "  quipu bench generate --preset gpt2 --length 16 --steps 64\n"
                               "  quipu bench embed --config all-MiniLM-L6-v2 --batch 32 --length 32\n"
+                              "  quipu bench load --config model.gguf\n"
                               "  quipu bench tokenize --data book.txt -t 1\n",
                   .run = run};

@@ -107,18 +107,25 @@ static void check_special(lint *l, const qp_tokenizer *t, qp_model *m) {
 }
 
 static void check_tokens(lint *l, qp_model *m) {
-    int64_t       vocabulary = qp_model_info_of(m).vocabulary, missing = 0;
+    int64_t       vocabulary = qp_model_info_of(m).vocabulary, missing = 0, first = -1;
     qp_tokenizer *t = cli_tokenizer_open(l->ctx, l->path);
     if (!t) {
         note_failure(l, "tokenizer");
         return;
     }
-    for (int32_t i = 0; i < qp_tokenizer_size(t) && i < vocabulary; i++) missing += !qp_tokenizer_token(t, i);
+    for (int32_t i = 0; i < qp_tokenizer_size(t) && i < vocabulary; i++) {
+        bool none = !qp_tokenizer_token(t, i);
+        missing += none;
+        if (none && first < 0) first = i;
+    }
     if (qp_tokenizer_size(t) > vocabulary)
         note(l, "tokenizer", false, "%" PRId64 " tokens, the model has a vocabulary of %" PRId64, qp_tokenizer_size(t), vocabulary);
+    else if (missing)
+        note(l, "tokenizer", false, "of its ids up to %" PRId64 " %" PRId64 " have no token, the first is %" PRId64,
+             qp_tokenizer_size(t) - 1, missing, first);
     else
         note(l, "tokenizer", true, "%" PRId64 " tokens, %" PRId64 " ids without one, of a vocabulary of %" PRId64,
-             qp_tokenizer_size(t) - missing, missing + vocabulary - qp_tokenizer_size(t), vocabulary);
+             qp_tokenizer_size(t), vocabulary - qp_tokenizer_size(t), vocabulary);
     check_special(l, t, m);
     qp_tokenizer_close(t);
 }

@@ -315,7 +315,7 @@ static const struct {
     {{{"llama.rope.scale_linear", QPI_GGUF_F32, 4, NULL, 0, 0}}, "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":4.0}", QP_OK},
     {{{SCALING "factor", QPI_GGUF_TEXT, 0, "4", 0, 0}}, "scaling.factor: expected a number", QP_ERR_FORMAT},
     {{{"tokenizer.ggml.bos_token_id", QPI_GGUF_U32, 15, NULL, 0, 0}, {"tokenizer.ggml.eos_token_id", QPI_GGUF_U32, 16, NULL, 0, 0},
-      {"tokenizer.ggml.padding_token_id", QPI_GGUF_I32, -1, NULL, 0, 0}}, "\"tie_word_embeddings\":true,\"bos_token_id\":15}", QP_OK},
+      {"tokenizer.ggml.padding_token_id", QPI_GGUF_I32, -1, NULL, 0, 0}}, "\"tie_word_embeddings\":true,\"pad_token_id\":null,\"bos_token_id\":15}", QP_OK},
 #define PATTERN "llama.attention.sliding_window_pattern"
     {{{PATTERN, QPI_GGUF_BOOL, 1, NULL, 2, 0}}, "\"layer_types\":[\"sliding_attention\"]", QP_OK},
     {{{PATTERN, QPI_GGUF_BOOL, 0, NULL, 2, 1}}, "\"layer_types\":[\"full_attention\"]", QP_OK},
