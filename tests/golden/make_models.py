@@ -133,6 +133,15 @@ FOLDERS = {
     "gemma3-six": (Gemma3TextConfig(**SMALL | NO_IDS | dict(num_hidden_layers=6, num_key_value_heads=1, head_dim=8,
                                                             query_pre_attn_scalar=8, sliding_window=4)), 14, ""),
     "smollm3-four": (SmolLM3Config(**SMALL | NO_IDS | dict(num_hidden_layers=4, num_key_value_heads=1)), 12, ""),
+    "mistral-odd": (MistralConfig(**SMALL | dict(vocab_size=41, hidden_size=33, intermediate_size=35, num_attention_heads=3,
+                                                 num_key_value_heads=1, head_dim=6, sliding_window=7)), 15, ""),
+    "granite-bias": (GraniteConfig(**SMALL | dict(num_hidden_layers=1, attention_bias=True, mlp_bias=True, tie_word_embeddings=True,
+                                                  embedding_multiplier=2.0, logits_scaling=0.5, residual_multiplier=1.5,
+                                                  attention_multiplier=0.2)), 9, ""),
+    "olmo2-bias": (Olmo2Config(**SMALL | NO_IDS | dict(vocab_size=47, hidden_size=18, num_attention_heads=3, num_key_value_heads=1,
+                                                       attention_bias=True, tie_word_embeddings=True)), 11, ""),
+    "gemma-bias": (GemmaConfig(**SMALL | NO_IDS | dict(hidden_size=15, intermediate_size=21, num_attention_heads=3,
+                                                       num_key_value_heads=3, head_dim=6, attention_bias=True)), 10, ""),
     "phi3-partial": (Phi3Config(**SMALL | NO_IDS | dict(num_hidden_layers=1, rope_parameters=rope(
         "default", partial_rotary_factor=0.75))), 12, ""),
 }
