@@ -51,9 +51,12 @@ const char *qp_chat_template_source(const qp_chat_template *t) { return t->sourc
 
 static char *copy_text(const char *text, size_t n, qpi_error *e) {
     char *p = malloc(n + 1);
-    if (!p) qpi_fail_memory(e, "chat template");
-    if (p && n) memcpy(p, text, n);
-    if (p) p[n] = 0;
+    if (!p) {
+        qpi_fail_memory(e, "chat template");
+        return NULL;
+    }
+    if (n) memcpy(p, text, n);
+    p[n] = 0;
     return p;
 }
 
@@ -118,7 +121,7 @@ static bool read_tokens(qp_chat_template *t, const json_t *config, qpi_error *e)
                                         "pad_token", "cls_token", "mask_token"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const json_t *v = json_object_get(config, names[i]);
-        const char   *text = json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
+        const char   *text = json_string_value(qpi_json_is(v, JSON_OBJECT) ? json_object_get(v, "content") : v);
         if (text && !set_variable(t, names[i], text, e)) return false;
     }
     return true;
@@ -126,8 +129,9 @@ static bool read_tokens(qp_chat_template *t, const json_t *config, qpi_error *e)
 
 static qp_chat_template *from_config(const char *path, json_t *config, qpi_error *e) {
     qpi_json          root = qpi_json_root(path, config, e), at = qpi_json_member(&root, "chat_template");
-    const char       *usual = json_is_array(at.value) ? named(&at, "default") : json_string_value(at.value);
-    const char       *tools = json_is_array(at.value) ? named(&at, "tool_use") : NULL;
+    bool              several = qpi_json_is(at.value, JSON_ARRAY);
+    const char       *usual = several ? named(&at, "default") : json_string_value(at.value);
+    const char       *tools = several ? named(&at, "tool_use") : NULL;
     qp_chat_template *t = NULL;
     if (usual)
         t = make(path, usual, strlen(usual), e);
@@ -243,8 +247,7 @@ static void trust_roles(qpi_trun *r, qpi_tval messages) {
 }
 
 static void define(qpi_trun *r, const char *name, qpi_tval value) {
-    qpi_tval key = qpi_t_text(r, name);
-    if (!r->failed) qpi_t_define(r, r->scope, key.str, value);
+    qpi_t_define(r, r->scope, qpi_t_text(r, name).str, value);
 }
 
 /* A JSON argument; absent: none. */
@@ -291,10 +294,9 @@ static void define_all(qpi_trun *r, const qp_chat_template *t, const input *in, 
     define(r, "tools", in->tools ? qpi_t_from_json(r, in->tools, QPI_FOREIGN) : qpi_t_none);
     define(r, "documents", in->documents ? qpi_t_from_json(r, in->documents, QPI_FOREIGN) : qpi_t_none);
     define(r, "add_generation_prompt", qpi_t_bool(o->generation_prompt));
-    for (size_t i = 0; i < t->count && !r->failed; i++)
+    for (size_t i = 0; i < t->count; i++)
         define(r, t->variables[i].name, qpi_t_text(r, t->variables[i].text));
-    json_object_foreach(in->variables, name, value) if (!r->failed)
-        define(r, name, qpi_t_from_json(r, value, QPI_FOREIGN));
+    qpi_json_members(in->variables, name, value) define(r, name, qpi_t_from_json(r, value, QPI_FOREIGN));
 }
 
 static bool put_span(qp_rendered *out, size_t begin, size_t end) {
@@ -311,9 +313,7 @@ static bool put_span(qp_rendered *out, size_t begin, size_t end) {
 
 /* To UTF-8, and which bytes are strangers'. */
 static bool write_out(const qpi_codes *codes, qp_rendered *out) {
-    char *p = codes->count > SIZE_MAX / 4 - 1
-                  ? NULL
-                  : qpi_grown(out->text.data, &out->text.capacity, 4 * codes->count + 1, 1);
+    char *p = qpi_grown(out->text.data, &out->text.capacity, 4 * codes->count + 1, 1); /* count: within the budget */
     if (!p) return false;
     out->text.data = p;
     for (size_t i = 0; i < codes->count; i++) {

@@ -7,6 +7,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "../format/in_turn.h"
+#include "data/template.h"
+#include "format/gguf.h"
 #include "quipu/chat.h"
 
 #define CHAT SOURCE_DIR "/tests/golden/chat/"
@@ -97,6 +100,111 @@ static void test_golden(void **state) {
     closedir(d);
     json_decref(inputs);
     assert_true(count >= 14);
+}
+
+/* ---- Snippets (tests/golden/make_snippets.py) ------------------------------------------------------- */
+
+typedef struct {
+    json_t         *all;
+    char           *messages, *variables;
+    qp_chat_options options;
+} snippets;
+
+static snippets load_snippets(void) {
+    snippets s = {.all = load_json("snippets.json")};
+    s.messages = dump(json_object_get(s.all, "messages"));
+    s.variables = dump(json_object_get(s.all, "variables"));
+    s.options = (qp_chat_options){.variables = s.variables, .now = json_integer_value(json_object_get(s.all, "now"))};
+    return s;
+}
+
+static void free_snippets(snippets *s) {
+    json_decref(s->all);
+    free(s->messages);
+    free(s->variables);
+}
+
+static qp_chat_template *snippet_template(const snippets *s, const char *source) {
+    const char       *token;
+    json_t           *text;
+    qp_chat_template *t = qp_chat_template_new(ctx, "snippet", source, strlen(source));
+    if (t)
+        json_object_foreach(json_object_get(s->all, "tokens"), token, text)
+            assert_int_equal(qp_chat_template_set(ctx, t, token, json_string_value(text)), QP_OK);
+    return t;
+}
+
+static qpi_tbudget plenty(void) { return (qpi_tbudget){.memory = 64 << 20, .steps = 10000000, .most = 4 << 20}; }
+
+/* Renders within the budget, which then says what is left; false after an error. */
+static bool render_snippet(const snippets *s, const qp_chat_template *t, qpi_tbudget *budget, qp_rendered *out) {
+    return qpi_chat_render(ctx, t, s->messages, strlen(s->messages), s->options, budget, out) == QP_OK;
+}
+
+/* Each gives what jinja2 gives, or fails where jinja2 does. */
+static void test_snippets(void **state) {
+    (void)state;
+    snippets s = load_snippets();
+    json_t  *one;
+    size_t   i;
+    json_array_foreach(json_object_get(s.all, "cases"), i, one) {
+        const char       *source = json_string_value(json_array_get(one, 0)), *want = json_string_value(json_array_get(one, 1));
+        qp_rendered       out = {0};
+        qpi_tbudget       budget = plenty();
+        qp_chat_template *t = snippet_template(&s, source);
+        bool              ok = t && render_snippet(&s, t, &budget, &out);
+        if (ok != (want != NULL) || (ok && (out.text.count != strlen(want) || memcmp(out.text.data, want, out.text.count))))
+            fail_msg("%s: expected %s, found %.*s %s", source, want ? want : "an error", ok ? (int)out.text.count : 0,
+                     ok ? out.text.data : "", qp_error(ctx));
+        assert_true(ok || strlen(qp_error(ctx)) > 0);
+        qp_clear(ctx);
+        qp_chat_template_close(t);
+        qp_rendered_free(&out);
+    }
+    assert_true(i > 800);
+    free_snippets(&s);
+}
+
+/* What is left of a budget of steps, memory or output is never less than nothing: a template either fits and
+ * gives the same text, or is refused, wherever the budget ends. */
+static void check_budgets(const snippets *s, const qp_chat_template *t, const char *source) {
+    qp_rendered whole = {0}, out = {0};
+    qpi_tbudget left = plenty();
+    bool        ok = render_snippet(s, t, &left, &whole);
+    qpi_tbudget used = {plenty().memory - left.memory, plenty().steps - left.steps, whole.text.count};
+    qp_clear(ctx);
+    for (int what = 0; what < 3; what++) {
+        int64_t all = what == 0 ? (int64_t)used.memory : what == 1 ? used.steps : (int64_t)used.most, step = 1 + all / 48;
+        for (int64_t k = 0; k < all; k += what ? step : (step + 7) / 8 * 8) {
+            qpi_tbudget budget = plenty();
+            if (what == 0) budget.memory = (size_t)k;
+            else if (what == 1) budget.steps = k;
+            else budget.most = (size_t)k;
+            bool fits = render_snippet(s, t, &budget, &out);
+            if (fits && (what < 2 || !ok || out.text.count != whole.text.count || memcmp(out.text.data, whole.text.data, out.text.count)))
+                fail_msg("%s: within %lld of %lld (%d): \"%.*s\"", source, (long long)k, (long long)all, what, (int)out.text.count,
+                         out.text.data);
+            if (!fits && qp_error_code(ctx) != QP_ERR_ARGUMENT && ok) fail_msg("%s: %s", source, qp_error(ctx));
+            qp_clear(ctx);
+        }
+    }
+    qp_rendered_free(&whole);
+    qp_rendered_free(&out);
+}
+
+static void test_budgets(void **state) {
+    (void)state;
+    snippets s = load_snippets();
+    json_t  *one;
+    size_t   i;
+    json_array_foreach(json_object_get(s.all, "cases"), i, one) {
+        const char       *source = json_string_value(json_array_get(one, 0));
+        qp_chat_template *t = snippet_template(&s, source);
+        qp_clear(ctx);
+        if (t) check_budgets(&s, t, source);
+        qp_chat_template_close(t);
+    }
+    free_snippets(&s);
 }
 
 /* ---- Small templates ------------------------------------------------------------------------------ */
@@ -327,8 +435,167 @@ static void test_folders(void **state) {
     remove(folder);
 }
 
+static void expect_no_template(const char *path, const char *words) {
+    assert_null(qp_chat_template_load(ctx, path));
+    expect_error(ctx, QP_ERR_FORMAT, words);
+}
+
+static void test_configs(void **state) {
+    (void)state;
+    char folder[300], config[330];
+    snprintf(folder, sizeof folder, "%s", temporary("configs"));
+    snprintf(config, sizeof config, "%s/tokenizer_config.json", folder);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    write_text(config, "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, {\"name\": \"default\"}, {\"template\": \"y\"}, 5]}");
+    expect_no_template(folder, "a list with one named \"default\"");
+    write_text(config, "{\"chat_template\": [{\"name\": \"default\", \"template\": \"a\"}]}");
+    expect_loaded(folder, "[]", "a");
+    write_text(config, "{\"chat_template\": [{\"name\": \"default\", \"template\": \"a\"}, {\"name\": \"tool_use\", \"template\": \"{{\"}]}");
+    expect_no_template(folder, "line 1");
+    write_text(config, "{\"bos_token\": 5, \"eos_token\": {\"content\": null}, \"pad_token\": \"p\", \"chat_template\": \"{{ bos_token }}{{ eos_token }}{{ pad_token }}\"}");
+    expect_loaded(folder, NULL, "p");
+    write_text(config, "{");
+    expect_no_template(folder, "line 1 column 2");
+    write_text(config, "{\"chat_template\": \"{{\"}");
+    expect_no_template(folder, "line 1");
+    remove(config);
+    remove(folder);
+}
+
+/* ---- GGUF ------------------------------------------------------------------------------------------------- */
+
+static const char *gguf_with(const char *template, const char *tools, int64_t bos, int64_t eos) {
+    static const char *const tokens[] = {"<s>", "</s>", "\xFF"};
+    static char              path[300];
+    qpi_gguf_pairs           pairs = {0};
+    qpi_error                e = {0};
+    snprintf(path, sizeof path, "%s", temporary("chat.gguf"));
+    qpi_gguf_put_array(&pairs, "tokenizer.ggml.tokens", QPI_GGUF_TEXT, 3);
+    for (int i = 0; i < 3; i++) qpi_gguf_add_text(&pairs, tokens[i], strlen(tokens[i]));
+    qpi_gguf_put_integer(&pairs, "tokenizer.ggml.bos_token_id", QPI_GGUF_I32, bos);
+    qpi_gguf_put_integer(&pairs, "tokenizer.ggml.eos_token_id", QPI_GGUF_I32, eos);
+    if (template) qpi_gguf_put_text(&pairs, "tokenizer.chat_template", template, strlen(template));
+    if (tools) qpi_gguf_put_text(&pairs, "tokenizer.chat_template.tool_use", tools, strlen(tools));
+    assert_true(qpi_gguf_save(path, &pairs, 0, NULL, NULL, NULL, &e));
+    qpi_gguf_pairs_free(&pairs);
+    return path;
+}
+
+static void test_gguf(void **state) {
+    (void)state;
+    expect_loaded(gguf_with("{{ bos_token }}1{{ eos_token }}", NULL, 0, 1), NULL, "<s>1</s>");
+    expect_loaded(gguf_with("1", "2{{ eos_token }}", 3, 1), "[]", "2</s>");
+    expect_loaded(gguf_with("1{{ bos_token }}{{ eos_token }}", NULL, 3, -1), "[]", "1"); /* none of these ids */
+    expect_loaded(gguf_with("1{{ bos_token }}{{ eos_token }}", NULL, 2, 0), NULL, "1<s>"); /* no text */
+    expect_no_template(gguf_with(NULL, "2", 0, 1), "no chat template (tokenizer.chat_template)");
+    expect_no_template(gguf_with("{{", NULL, 0, 1), "line 1");
+    expect_no_template(gguf_with("1", "{{", 0, 1), "line 1");
+    const char *path = temporary("chat.gguf");
+    write_text(path, "GGUF");
+    expect_no_template(path, "version");
+    write_text(path, "GGU{{ 1 }}");
+    expect_loaded(path, NULL, "GGU1");
+    write_text(path, "1");
+    expect_loaded(path, NULL, "1");
+    write_text(path, "");
+    expect_loaded(path, NULL, "");
+    remove(path);
+    assert_null(qp_chat_template_load(ctx, path));
+    expect_error(ctx, QP_ERR_IO, "cannot open");
+}
+
+/* ---- Inputs ------------------------------------------------------------------------------------------------- */
+
+static void test_inputs(void **state) {
+    (void)state;
+    static const struct {
+        const char *messages, *tools, *documents, *variables, *words;
+    } odd[] = {{"{}", NULL, NULL, NULL, "messages: expected an array, found an object"},
+               {"[", NULL, NULL, NULL, "messages: line 1"},
+               {"[1]", NULL, NULL, NULL, "message 0 is int, expected an object"},
+               {"[]", "{}", NULL, NULL, "tools: expected an array, found an object"},
+               {"[]", NULL, "3", NULL, "documents: expected an array, found an integer"},
+               {"[]", NULL, NULL, "[]", "variables: expected an object, found an array"}};
+    const char       *source = "{{ messages }}{{ tools }}{{ documents }}{{ x }}";
+    qp_chat_template *t = qp_chat_template_new(ctx, "inputs", source, strlen(source));
+    qp_rendered       out = {0};
+    expect_ok(ctx);
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        qp_chat_options o = {.tools = odd[i].tools, .documents = odd[i].documents, .variables = odd[i].variables};
+        assert_int_not_equal(qp_chat_render(ctx, t, odd[i].messages, strlen(odd[i].messages), o, &out), QP_OK);
+        if (!strstr(qp_error(ctx), odd[i].words)) fail_msg("%s: %s", odd[i].words, qp_error(ctx));
+        qp_clear(ctx);
+        assert_int_equal(out.text.count, 0);
+    }
+    const char     *messages = "[{\"content\": 1}, {\"role\": 2}, {\"role\": \"other\"}]";
+    qp_chat_options o = {.tools = "[1]", .documents = "[{\"a\": 2}]", .variables = "{\"x\": \"y\", \"tools\": \"z\"}"};
+    assert_int_equal(qp_chat_render(ctx, t, messages, strlen(messages), o, &out), QP_OK);
+    const char *want = "[{'content': 1}, {'role': 2}, {'role': 'other'}]z[{'a': 2}]y";
+    assert_int_equal(out.text.count, strlen(want));
+    assert_memory_equal(out.text.data, want, strlen(want));
+    assert_int_equal(qp_chat_template_set(ctx, t, "x", "\xFF"), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "x is not UTF-8");
+    qp_fail(ctx, QP_ERR_STATE, "as it was");
+    assert_null(qp_chat_template_new(ctx, "x", "x", 1));
+    assert_null(qp_chat_template_load(ctx, "/nowhere"));
+    assert_int_equal(qp_chat_render(ctx, t, "[]", 2, o, &out), QP_ERR_STATE);
+    expect_error(ctx, QP_ERR_STATE, "as it was");
+    qp_rendered_free(&out);
+    qp_chat_template_close(t);
+}
+
+/* ---- Memory -------------------------------------------------------------------------------------------------- */
+
+#if FAULTS
+static char memory_folder[300], gguf_path[300];
+
+/* A template of a folder or of a GGUF file, and a conversation as ids. */
+static bool whole_chat(qp_ctx *c) {
+    static const char *const sources[2] = {memory_folder, NULL};
+    bool                     ok = true;
+    for (int i = 0; ok && i < 2; i++) {
+        qp_rendered       out = {0};
+        qp_ids            ids = {0};
+        qp_chat_template *t = qp_chat_template_load(c, sources[i] ? sources[i] : gguf_path);
+        qp_tokenizer     *bytes = t ? qp_tokenizer_bytes(c) : NULL;
+        const char       *messages = "[{\"role\": \"user\", \"content\": \"hi there, and on to a text of some length\"}, {\"role\": \"x\"}]";
+        ok = bytes && qp_chat_template_set(c, t, "more", "less") == QP_OK &&
+             qp_chat_render(c, t, messages, strlen(messages), (qp_chat_options){.tools = "[{\"a\": 1}]", .variables = "{\"v\": [1]}"}, &out) == QP_OK &&
+             qp_chat_encode(c, bytes, &out, &ids) == QP_OK;
+        qp_rendered_free(&out);
+        qp_ids_free(&ids);
+    }
+    return ok;
+}
+
+static void test_memory(void **state) {
+    (void)state;
+    char        config[330];
+    const char *source = "{{ bos_token }}{% macro f(a) %}{{ a }}{% endmacro %}{% for m in messages %}{{ f(m.role) }}{{ m.content | default('none') | upper }}"
+                         "{% if m.role in ['a', 'b'] %}{{ {'k': (1, 2)} | tojson }}{% endif %}{% endfor %}{{ tools | tojson }}{{ v[0:1] }}";
+    snprintf(memory_folder, sizeof memory_folder, "%s", temporary("chat-memory"));
+    snprintf(config, sizeof config, "%s/tokenizer_config.json", memory_folder);
+    snprintf(gguf_path, sizeof gguf_path, "%s", gguf_with(source, source, 0, 1));
+    assert_int_equal(mkdir(memory_folder, 0700), 0);
+    json_t *j = json_pack("{s:s, s:s, s:[{s:s, s:s}, {s:s, s:s}]}", "bos_token", "<s>", "eos_token", "</s>", "chat_template", "name",
+                          "default", "template", source, "name", "tool_use", "template", source);
+    assert_int_equal(json_dump_file(j, config, 0), 0);
+    json_decref(j);
+    in_turn(whole_chat, 1, NULL, NULL);
+    remove(config);
+    remove(memory_folder);
+    remove(gguf_path);
+}
+#endif
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),         cmocka_unit_test(test_meaning),
+                                       cmocka_unit_test(test_configs),        cmocka_unit_test(test_gguf),
+                                       cmocka_unit_test(test_inputs),
+#if FAULTS
+                                       cmocka_unit_test(test_memory),
+#endif
+                                       cmocka_unit_test(test_snippets),       cmocka_unit_test(test_budgets),
                                        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_bounds),
                                        cmocka_unit_test(test_nesting),        cmocka_unit_test(test_foreign),
                                        cmocka_unit_test(test_special_tokens), cmocka_unit_test(test_folders)};

@@ -1,9 +1,12 @@
 """Writes tests/golden/chat/snippets.json: small templates and what jinja2 makes of them as transformers sets it
 up (null: an error), where the library agrees.   make_snippets.py LIBRARY
 What it refuses on purpose, and what the two show differently, is printed and left out."""
-import itertools, json, os, random, sys, time, warnings
+import copy, itertools, json, os, random, sys, time, warnings
+from unittest import mock
+import datetime
 import chat_shapes as shapes
-from quipu_chat import Quipu, reference
+from quipu_chat import Quipu
+from transformers.utils import chat_template_utils
 
 warnings.simplefilter("ignore")
 os.environ["TZ"] = "UTC"
@@ -40,10 +43,10 @@ def some(all, n):
     return random.sample(all, min(n, len(all)))
 
 
-single = some([f"({v})|{f}" for v in VALUES for f in FILTERS], 1100) + some([f"({v}) is {t}" for v in VALUES for t in TESTS], 450)
-single += some([f"({v}).{m}" for v in VALUES for m in METHODS], 900)
-single += some([f"({a}) {op} ({b})" for a, b in itertools.product(OPERANDS, OPERANDS) for op in BINARY], 900)
-single += some([f"({v}){s}" for v in VALUES for s in SLICES], 300) + [f"{sign}({v})" for v in VALUES for sign in ("-", "+")]
+single = some([f"({v})|{f}" for v in VALUES for f in FILTERS], 500) + some([f"({v}) is {t}" for v in VALUES for t in TESTS], 200)
+single += some([f"({v}).{m}" for v in VALUES for m in METHODS], 400)
+single += some([f"({a}) {op} ({b})" for a, b in itertools.product(OPERANDS, OPERANDS) for op in BINARY], 400)
+single += some([f"({v}){s}" for v in VALUES for s in SLICES], 150) + [f"{sign}({v})" for v in VALUES for sign in ("-", "+")]
 single += [f"{a} {o} {b} {p} {c}" for a, b, c in (("1", "2", "3"), ("3", "2", "1"), ("1", "nope", "2")) for o in ("<", ">", "==", "in") for p in ("<", "<=", "!=")]
 single += ["1 if true", "1 if false", "1 if x else 2", "1 if nope else 2", "(1 if false)|default('q')", "range(1, 5)|list", "range(5, 1, -2)|list", "range(0)|list", "range(1, 2, 0)|list", "range()", "range(1, 2, 3, 4)", "range('a')", "range(true)|list",
            "range(-3, 3, 2)|list", "dict(a=1, b=2)", "dict({'a': 1}, b=2)", "dict([['a', 1], ('b', 2)])", "dict([1])", "dict(5)", "dict([[1, 2, 3]])", "dict({}, {})", "dict([[[], 1]])", "namespace(a=1).a", "namespace().a", "namespace({'a': 2}).a", "namespace(__x=1).a", "raise_exception('x')",
@@ -73,9 +76,28 @@ wholes = ["{% for m in y %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ l
           "{% for m in messages %}{{ m.role }}{{ m['content'] }}{{ m.nope }}{% endfor %}", "{{ bos_token }}{{ eos_token }}{{ add_generation_prompt }}{{ tools }}{{ documents }}", "{{ x[1:][:-1][::-1] }}", "{% set a = [] %}{% for m in y %}{% set a = a + [m] %}{% endfor %}{{ a }}", "{{ [1, [2, [3, {'a': [4]}]]]|tojson }}", "{{ {'b': 1, 'a': {'d': none, 'c': 1.5}}|tojson(indent=1) }}", "{{ []|tojson(indent=2) }}{{ {}|tojson(indent=2) }}", "{{ nope|tojson }}", "{{ (1, 2)|tojson }}", "{{ range(2)|tojson }}", "{{ '\\u2028\\x01\\t\"\\\\/<é😀'|tojson }}", "{{ {1: 2, none: 3, true: 4, 1.5: 5}|tojson }}", "{{ {(1, 2): 3}|tojson }}",
           "{{ 1e999|tojson }}", "{{ namespace(a=1)|tojson }}", "{{ d|tojson(indent='ab') }}", "{{ d|tojson(separators=(1, 2)) }}", "{{ d|tojson(separators=',') }}", "{{ d|tojson(true) }}", "{{ d|tojson(indent=-1) }}", "{{ d|tojson(indent=0) }}", "{{ d|tojson(nosuch=1) }}", "{{ {'z': 1, 'a': 2}|tojson(sort_keys=true, indent=2, separators=('; ', ' = ')) }}"]
 
+class Fixed(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(shapes.NOW, tz)
+
+
+environment = chat_template_utils._compile_jinja_template("").environment  # one for all, as transformers makes it
+
+
+def reference(template):
+    with mock.patch.object(chat_template_utils, "datetime", Fixed):
+        try:
+            return environment.from_string(template).render(messages=copy.deepcopy(MESSAGES), tools=None, documents=None, add_generation_prompt=False,
+                                                            **shapes.TOKENS, **copy.deepcopy(VARIABLES)), None
+        except Exception as e:  # noqa: BLE001 whatever Python raises is a refusal
+            return None, f"{type(e).__name__}: {e}"
+
+
 def both(template):
-    return (reference(template, MESSAGES, shapes.TOKENS, variables=VARIABLES, now=shapes.NOW),
-            quipu.render(template, MESSAGES, shapes.TOKENS, variables=VARIABLES, now=shapes.NOW))
+    return reference(template), quipu.render(template, MESSAGES, shapes.TOKENS, variables=VARIABLES, now=shapes.NOW)
+
+
 
 cases, good, left_out = [], [], 0
 def add(template, value=None):
