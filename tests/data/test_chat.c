@@ -174,7 +174,7 @@ static void check_budgets(const snippets *s, const qp_chat_template *t, const ch
     qpi_tbudget used = {plenty().memory - left.memory, plenty().steps - left.steps, whole.text.count};
     qp_clear(ctx);
     for (int what = 0; what < 3; what++) {
-        int64_t all = what == 0 ? (int64_t)used.memory : what == 1 ? used.steps : (int64_t)used.most, step = 1 + all / 48;
+        int64_t all = what == 0 ? (int64_t)used.memory : what == 1 ? used.steps : (int64_t)used.most, step = 1 + all / 24;
         for (int64_t k = 0; k < all; k += what ? step : (step + 7) / 8 * 8) {
             qpi_tbudget budget = plenty();
             if (what == 0) budget.memory = (size_t)k;
