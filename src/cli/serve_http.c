@@ -496,10 +496,15 @@ static void connection(void *user, struct MHD_Connection *c, void **context,
 
 /* A client that left is told from its socket; its job is cancelled and the connection woken, so that
  * libmicrohttpd finds out too. */
-static void watch_job(client *k) {
+static void watch_job(client *k, double t) {
     serve_job *j = k->job;
-    if (!serve_client_left(k->fd)) return;
+    bool       left = serve_client_left(k->fd);
     pthread_mutex_lock(&j->lock);
+    if (!j->left && !k->deadline) k->deadline = t + SEND_SECONDS; /* a stream that is complete and not read */
+    if (!left) {
+        pthread_mutex_unlock(&j->lock);
+        return;
+    }
     if (!j->gone || j->suspended) {
         j->gone = true;
         serve_job_cancel(j);
@@ -515,7 +520,7 @@ void serve_http_watch(serve_http *h) {
     double t = now();
     pthread_mutex_lock(&h->lock);
     for (client *k = h->clients; k; k = k->next) {
-        if (k->job) watch_job(k);
+        if (k->job) watch_job(k, t);
         if (!k->deadline || t < k->deadline) continue;
         k->deadline = 0;
         shutdown(k->fd, SHUT_RDWR); /* it is closed by its thread */

@@ -323,7 +323,15 @@ static void test_refusals(void **state) {
     large[200000] = 0;
     expect_error_code(hear(post("/v1/completions", "", large)), 413, "too large");
     free(large);
-    expect_error_code(get("/health", "Host: evil.example\r\n"), 403, "API key");
+    static const char *const hosts[] = {"evil.example", "127.0.0.1.evil.example", "127.evil.example:80", "localhost.evil.example",
+                                        "128.0.0.1"};
+    for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+        char line[100];
+        snprintf(line, sizeof line, "Host: %s\r\n", hosts[i]);
+        expect_error_code(get("/health", line), 403, "API key");
+    }
+    assert_int_equal(get("/health", "Host: 127.0.0.1:8080\r\n"), 200);
+    assert_int_equal(get("/health", "Host: 127.1.2.3\r\n"), 200);
     expect_error_code(hear(post("/v1/completions", "Origin: http://evil.example\r\n", "{}")), 403, "API key");
     assert_int_equal(get("/health", ""), 200); /* and it lives */
 }
@@ -347,6 +355,76 @@ static void test_disconnect(void **state) {
         close(fd);
         await_metric("quipu_rows_busy", 0);
         assert_true(now() - begin < 5);
+    }
+}
+
+/* However a client leaves: with bytes of it unread, by a reset, after half of a body; whatever it asked for. Its
+ * row is free, and what answers it later finds nobody (under a sanitizer: touches nothing of it). */
+static void test_leaving(void **state) {
+    (void)state;
+    static char many[60000] = "{\"input\": [\"x\"";
+    for (size_t n = strlen(many); n < sizeof many - 100; n += 5) memcpy(many + n, ", \"y\"", 5);
+    strcpy(many + strlen(many), "]}");
+    static const struct {
+        const char *path, *body;
+        bool        more, reset, whole;
+    } ways[] = {{"/v1/completions", "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}}", true, false, true},
+                {"/v1/completions", "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}}", true, true, true},
+                {"/v1/completions", "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}, \"stream\": true}", false, true, true},
+                {"/v1/chat/completions", "{\"messages\": [", false, true, false},
+                {"/v1/embeddings", NULL, true, true, true}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        int  fd = post(ways[i].path, ways[i].whole ? "" : "X: y\r\nContent-Length: 9999\r\nX-", ways[i].body ? ways[i].body : many);
+        bool writes = strstr(ways[i].path, "completions") && ways[i].whole;
+        if (writes) await_metric("quipu_rows_busy", 1);
+        if (ways[i].more) say(fd, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        if (ways[i].reset) setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
+        close(fd);
+        await_metric("quipu_rows_busy", 0);
+        await_metric("quipu_queue_waiting", 0);
+        await_metric("quipu_connections", 1);
+    }
+}
+
+/* Numbers below 0, and beyond what an int or a token id holds: none is cut to fit. */
+static void test_numbers(void **state) {
+    (void)state;
+    static const char *const wrong[] = {
+        "\"max_tokens\": -1", "\"max_tokens\": 4294967297", "\"max_tokens\": 1e300", "\"max_tokens\": 1.5",
+        "\"n\": -1", "\"n\": 0", "\"n\": 4294967297", "\"logprobs\": -1", "\"logprobs\": 4294967297",
+        "\"top_k\": -1", "\"top_k\": 4294967297", "\"top_p\": -0.1", "\"top_p\": 1.1", "\"temperature\": -1",
+        "\"best_of\": -1", "\"seed\": 1e30", "\"logit_bias\": {\"-1\": 1}", "\"logit_bias\": {\"4294967361\": 1}",
+        "\"logit_bias\": {\"65\": 1e300}", "\"stop\": [\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"]"};
+    static const char *const prompts[] = {"[4294967361]", "[-4294967231]", "[18446744073709551681]", "[257]", "[65.0]", "[[65], [-1]]",
+                                          "[[4294967361]]"};
+    char                     body[300];
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        snprintf(body, sizeof body, "{\"prompt\": \"x\", %s}", wrong[i]);
+        int status = hear(post("/v1/completions", "", body));
+        if (status != 400) fail_msg("%s: expected 400, found %d: %.200s", body, status, text);
+    }
+    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
+        snprintf(body, sizeof body, "{\"prompt\": %s}", prompts[i]);
+        assert_int_equal(hear(post("/v1/completions", "", body)), 400);
+        snprintf(body, sizeof body, "{\"input\": %s}", prompts[i]);
+        assert_int_equal(hear(post("/v1/embeddings", "", body)), 400);
+    }
+    assert_int_equal(hear(post("/v1/completions", "Content-Length: -1\r\nX-", "{}")), 400);
+}
+
+/* What a client says is text: neither the template's language nor its marks. */
+static void test_injection(void **state) {
+    (void)state;
+    static const char *const tries[] = {"{{ 7 * 7 }}", "{% for x in range(9) %}a{% endfor %}", "{{ ''.__class__.__mro__ }}"};
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+        char body[300];
+        snprintf(body, sizeof body, "{\"messages\": [{\"role\": \"%s\", \"content\": \"%s\"}], \"max_tokens\": 1, \"chat_template\": \"%s\"}",
+                 i ? "user" : tries[0], tries[i], tries[i]);
+        assert_int_equal(hear(post("/v1/chat/completions", "", body)), 200);
+        json_t *all = json();
+        /* a byte is a token here, and the template adds a line's end */
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(all, "usage"), "prompt_tokens")), strlen(tries[i]) + 1);
+        json_decref(all);
     }
 }
 
@@ -430,6 +508,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stream),     cmocka_unit_test(test_scores),   cmocka_unit_test(test_parameters),
         cmocka_unit_test(test_embeddings), cmocka_unit_test(test_refusals), cmocka_unit_test(test_disconnect),
+        cmocka_unit_test(test_leaving),    cmocka_unit_test(test_numbers),  cmocka_unit_test(test_injection),
         cmocka_unit_test(test_slow),       cmocka_unit_test(test_drain),    cmocka_unit_test(test_key)};
     return cmocka_run_group_tests(tests, make, end);
 }

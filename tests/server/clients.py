@@ -84,10 +84,11 @@ def evaluate(client, url, model):
         with open(folder + "/task.jsonl", "w") as f:
             for question, choices, answer in QUESTIONS: f.write(json.dumps({"question": question, "choices": choices, "answer": answer}) + "\n")
         with open(folder + "/local.yaml", "w") as f: f.write(json.dumps(TASK).replace("FOLDER", folder))
-        subprocess.run([sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args",
+        run = subprocess.run([sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args",
                         f"model={model},base_url={url}/v1/completions,tokenizer_backend=huggingface,tokenizer={sys.argv[2]},tokenized_requests=True,num_concurrent=2,max_length=512",
-                        "--tasks", "local", "--include_path", folder, "--output_path", folder + "/out", "--log_samples"], check=True,
-                       env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": folder + "/cache", "TRANSFORMERS_OFFLINE": "1"}, stdout=subprocess.DEVNULL)
+                        "--tasks", "local", "--include_path", folder, "--output_path", folder + "/out", "--log_samples"], capture_output=True, text=True,
+                       env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": folder + "/cache", "TRANSFORMERS_OFFLINE": "1"})
+        assert run.returncode == 0, run.stderr[-3000:]
         samples = []
         for base, _, names in os.walk(folder + "/out"):
             for name in names:
