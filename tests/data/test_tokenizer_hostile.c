@@ -1,6 +1,8 @@
 /* Hostile tokenizer files: each is refused with a text that names the place, or does no harm. */
 #include "support.h"
 
+#include <time.h>
+
 #include "data/tokenizer.h"
 
 /* ---- Hostile files -------------------------------------------------------------------- */
@@ -285,8 +287,68 @@ static void deep_file(void **state) {
     qp_close(ctx);
 }
 
+/* Text is cut and encoded in a time that grows with its length, whatever stands in it: half a megabyte of one
+ * character takes a moment, where a walk back from each place would take minutes. */
+static void test_long_runs(void **state) {
+    (void)state;
+    enum { N = 500000 };
+    static const char *const files[] = {"gpt2.json", "llama3.json", "gemma.json", "bytes.json"};
+    static const char        runs[] = " \n\ta1.'\x01";
+    char                    *text = malloc(N);
+    qp_ctx                  *ctx = qp_open((qp_options){.threads = 1});
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[300];
+        snprintf(path, sizeof path, "%s%s", GOLDEN, files[i]);
+        qp_tokenizer *t = qp_tokenizer_load(ctx, path);
+        expect_ok(ctx);
+        for (const char *c = runs; *c; c++) {
+            qp_ids  ids = {0};
+            clock_t begin = clock();
+            memset(text, *c, N);
+            assert_int_equal(qp_encode(ctx, t, text, N, (qp_encode_options){0}, &ids), QP_OK);
+            double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+            if (seconds > 10) fail_msg("%s: %d of byte %d take %.1f s", files[i], N, *c, seconds);
+            qp_ids_free(&ids);
+        }
+        qp_tokenizer_close(t);
+    }
+    free(text);
+    qp_close(ctx);
+}
+
+/* Ids below 0 and beyond the vocabulary are nobody's; bytes above 127 are bytes. */
+static void test_signs(void **state) {
+    (void)state;
+    static const int32_t odd[] = {-1, INT32_MIN, INT32_MAX, 1 << 30, -257};
+    qp_ctx              *ctx = qp_open((qp_options){.threads = 1});
+    qp_tokenizer        *t = qp_tokenizer_load(ctx, GOLDEN "gpt2.json");
+    expect_ok(ctx);
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        qp_text out = {0};
+        assert_null(qp_tokenizer_token(t, odd[i]));
+        assert_false(qp_tokenizer_is_special(t, odd[i]));
+        if (qp_decode(ctx, t, &odd[i], 1, false, &out) == QP_OK) assert_int_equal(out.count, 0);
+        qp_clear(ctx);
+        qp_text_free(&out);
+    }
+    char all[128];
+    for (int i = 0; i < 128; i++) all[i] = (char)(128 + i);
+    qp_ids  ids = {0};
+    qp_text back = {0};
+    assert_int_equal(qp_encode(ctx, t, all, sizeof all, (qp_encode_options){0}, &ids), QP_OK);
+    for (int64_t i = 0; i < ids.count; i++) assert_true(ids.data[i] >= 0);
+    assert_int_equal(qp_decode(ctx, t, ids.data, ids.count, false, &back), QP_OK);
+    assert_int_equal(back.count, sizeof all);
+    assert_memory_equal(back.data, all, sizeof all);
+    qp_ids_free(&ids);
+    qp_text_free(&back);
+    qp_tokenizer_close(t);
+    qp_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(hostile_files), cmocka_unit_test(damaged_files),
-                                       cmocka_unit_test(deep_file)};
+                                       cmocka_unit_test(deep_file), cmocka_unit_test(test_long_runs),
+                                       cmocka_unit_test(test_signs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
