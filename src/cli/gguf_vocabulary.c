@@ -28,6 +28,8 @@ static bool fail(const vocabulary *v, qp_code code, const char *what) {
     return false;
 }
 
+static bool is_switch(const json_t *x) { return qpi_json_is(x, JSON_TRUE) || qpi_json_is(x, JSON_FALSE); }
+
 /* ---- Tokens ----------------------------------------------------------------------------------------- */
 
 static bool set_token(vocabulary *v, json_int_t id, const char *text, int32_t type) {
@@ -39,15 +41,15 @@ static bool set_token(vocabulary *v, json_int_t id, const char *text, int32_t ty
 
 static bool read_tokens(vocabulary *v) {
     const char *text;
-    json_t     *id, *added;
-    size_t      i;
-    json_object_foreach(json_object_get(v->model, "vocab"), text, id) {
-        bool byte = strlen(text) == 6 && !strncmp(text, "<0x", 3) && json_is_true(json_object_get(v->model, "byte_fallback"));
-        if (!set_token(v, json_is_integer(id) ? json_integer_value(id) : -1, text, byte ? QPI_BYTE : QPI_NORMAL)) return false;
+    json_t     *id, *list = json_object_get(v->document, "added_tokens");
+    qpi_json_members(json_object_get(v->model, "vocab"), text, id) {
+        bool byte = strlen(text) == 6 && !strncmp(text, "<0x", 3) && qpi_json_is(json_object_get(v->model, "byte_fallback"), JSON_TRUE);
+        if (!set_token(v, qpi_json_is(id, JSON_INTEGER) ? json_integer_value(id) : -1, text, byte ? QPI_BYTE : QPI_NORMAL)) return false;
     }
-    json_array_foreach(json_object_get(v->document, "added_tokens"), i, added) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *added = json_array_get(list, i);
         const char *content = json_string_value(json_object_get(added, "content"));
-        int32_t     type = json_is_true(json_object_get(added, "special")) ? QPI_SPECIAL : QPI_USER;
+        int32_t     type = qpi_json_is(json_object_get(added, "special"), JSON_TRUE) ? QPI_SPECIAL : QPI_USER;
         if (!set_token(v, json_integer_value(json_object_get(added, "id")), content, type)) return false;
     }
     return true;
@@ -81,8 +83,8 @@ static bool put_tokens(vocabulary *v, bool words) {
 /* ---- Merges: "a b", or ["a", "b"] ---------------------------------------------------------------------- */
 
 static bool merge_of(const vocabulary *v, const json_t *merge, char *out, size_t size) {
-    const char *a = json_string_value(json_is_array(merge) ? json_array_get(merge, 0) : merge);
-    const char *b = json_is_array(merge) ? json_string_value(json_array_get(merge, 1)) : "";
+    const char *a = json_string_value(qpi_json_is(merge, JSON_ARRAY) ? json_array_get(merge, 0) : merge);
+    const char *b = qpi_json_is(merge, JSON_ARRAY) ? json_string_value(json_array_get(merge, 1)) : "";
     if (!a || !b || (size_t)snprintf(out, size, "%s%s%s", a, *b ? " " : "", b) >= size || !strchr(out, ' '))
         return fail(v, QP_ERR_FORMAT, "expected merges of two tokens");
     return true;
@@ -108,7 +110,7 @@ static bool put_scores(vocabulary *v) {
         char *space = strchr(text, ' ');
         memmove(space, space + 1, strlen(space));
         json_t *id = json_object_get(ids, text);
-        if (json_is_integer(id)) v->tokens[json_integer_value(id)].score = -(float)i;
+        if (qpi_json_is(id, JSON_INTEGER)) v->tokens[json_integer_value(id)].score = -(float)i;
     }
     qpi_gguf_put_array(v->pairs, "tokenizer.ggml.scores", QPI_GGUF_F32, (uint64_t)v->count);
     for (int64_t i = 0; i < v->count; i++) qpi_gguf_add_f32(v->pairs, v->tokens[i].score);
@@ -136,25 +138,24 @@ static const char *text_in(const json_t *object, const char *key) {
 
 static void look(const json_t *part, splitting *s) {
     const char *type = text_in(part, "type");
-    json_t     *inner;
-    size_t      i;
+    json_t     *parts = json_object_get(part, "pretokenizers");
     if (!strcmp(type, "ByteLevel")) {
         s->bytes = true;
-        if (!json_is_false(json_object_get(part, "use_regex"))) add_pattern(s, QPI_GPT2_PATTERN);
-        s->other |= json_is_true(json_object_get(part, "add_prefix_space"));
-    } else if (!strcmp(type, "Digits") && json_is_true(json_object_get(part, "individual_digits"))) {
+        if (!qpi_json_is(json_object_get(part, "use_regex"), JSON_FALSE)) add_pattern(s, QPI_GPT2_PATTERN);
+        s->other |= qpi_json_is(json_object_get(part, "add_prefix_space"), JSON_TRUE);
+    } else if (!strcmp(type, "Digits") && qpi_json_is(json_object_get(part, "individual_digits"), JSON_TRUE)) {
         add_pattern(s, "\\p{N}");
     } else if (!strcmp(type, "Split") && !strcmp(text_in(part, "behavior"), "Isolated")) {
         add_pattern(s, json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex")));
     } else if (*type && strcmp(type, "Sequence")) {
         s->other = true;
     }
-    json_array_foreach(json_object_get(part, "pretokenizers"), i, inner) look(inner, s);
+    for (size_t i = 0; i < json_array_size(parts); i++) look(json_array_get(parts, i), s);
 }
 
 static bool put_splitting(vocabulary *v, const splitting *s) {
     char        name[64];
-    const char *first = s->other ? NULL : qpi_gguf_cut_name(s->patterns, s->count, json_is_true(json_object_get(v->model, "ignore_merges")));
+    const char *first = s->other ? NULL : qpi_gguf_cut_name(s->patterns, s->count, qpi_json_is(json_object_get(v->model, "ignore_merges"), JSON_TRUE));
     if (!first) return fail(v, QP_ERR_UNSUPPORTED, "GGUF has no name for how this pre_tokenizer cuts");
     snprintf(name, sizeof name, "%.*s", (int)strcspn(first, " "), first);
     qpi_gguf_put_text(v->pairs, "tokenizer.ggml.pre", name, strlen(name));
@@ -172,23 +173,23 @@ static json_t *load(qp_ctx *ctx, const char *folder, const char *name) {
 
 static void put_id(vocabulary *v, const json_t *config, const char *theirs, const char *key) {
     const json_t *id = json_object_get(config, theirs);
-    if (json_is_array(id)) id = json_array_get(id, 0);
-    if (json_is_integer(id) && json_integer_value(id) >= 0 && json_integer_value(id) < v->count)
+    if (qpi_json_is(id, JSON_ARRAY)) id = json_array_get(id, 0);
+    if (qpi_json_is(id, JSON_INTEGER) && json_integer_value(id) >= 0 && json_integer_value(id) < v->count)
         qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_U32, json_integer_value(id));
 }
 
 static void put_switch(vocabulary *v, const json_t *settings, const char *theirs, const char *key) {
     const json_t *on = json_object_get(settings, theirs);
-    if (json_is_boolean(on)) qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_BOOL, json_is_true(on));
+    if (is_switch(on)) qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_BOOL, qpi_json_is(on, JSON_TRUE));
 }
 
 /* Does the post-processor, or one of a sequence, begin texts with a token of its own? */
 static bool begins_texts(const json_t *processor) {
     const json_t *first = json_array_get(json_object_get(processor, "single"), 0);
-    json_t       *inner;
-    size_t        i;
+    const json_t *parts = json_object_get(processor, "processors");
     if (json_object_get(first, "SpecialToken")) return true;
-    json_array_foreach(json_object_get(processor, "processors"), i, inner) if (begins_texts(inner)) return true;
+    for (size_t i = 0; i < json_array_size(parts); i++)
+        if (begins_texts(json_array_get(parts, i))) return true;
     return false;
 }
 
@@ -198,7 +199,7 @@ static void put_special(vocabulary *v, const char *folder) {
     put_id(v, config, "bos_token_id", "tokenizer.ggml.bos_token_id");
     put_id(v, config, "eos_token_id", "tokenizer.ggml.eos_token_id");
     put_id(v, config, "pad_token_id", "tokenizer.ggml.padding_token_id");
-    if (json_is_boolean(json_object_get(settings, "add_bos_token")))
+    if (is_switch(json_object_get(settings, "add_bos_token")))
         put_switch(v, settings, "add_bos_token", "tokenizer.ggml.add_bos_token");
     else
         qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.add_bos_token", QPI_GGUF_BOOL,
@@ -214,17 +215,17 @@ static void put_special(vocabulary *v, const char *folder) {
 /* Does a part, or one of a sequence, put a space before the text? */
 static bool prefixes(const json_t *part, const char *members) {
     const char *type = text_in(part, "type");
-    json_t     *inner;
-    size_t      i;
+    json_t     *parts = json_object_get(part, members);
     if (!strcmp(type, "Prepend")) return true;
     if (!strcmp(type, "Metaspace")) return strcmp(text_in(part, "prepend_scheme"), "never") != 0;
-    json_array_foreach(json_object_get(part, members), i, inner) if (prefixes(inner, members)) return true;
+    for (size_t i = 0; i < json_array_size(parts); i++)
+        if (prefixes(json_array_get(parts, i), members)) return true;
     return false;
 }
 
 static void put_token_id(vocabulary *v, const char *text, const char *key) {
     const json_t *id = text ? json_object_get(json_object_get(v->model, "vocab"), text) : NULL;
-    if (json_is_integer(id)) qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_U32, json_integer_value(id));
+    if (qpi_json_is(id, JSON_INTEGER)) qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_U32, json_integer_value(id));
 }
 
 static bool put_pieces(vocabulary *v) {
@@ -241,21 +242,21 @@ static bool put_pieces(vocabulary *v) {
 static const char *around(const json_t *processor, int side) {
     const json_t *single = json_object_get(processor, "single"), *bert = json_object_get(processor, side ? "sep" : "cls");
     const json_t *at = json_array_get(single, side ? json_array_size(single) - 1 : 0);
-    if (json_is_array(bert)) return json_string_value(json_array_get(bert, 0));
+    if (qpi_json_is(bert, JSON_ARRAY)) return json_string_value(json_array_get(bert, 0));
     return json_string_value(json_object_get(json_object_get(at, "SpecialToken"), "id"));
 }
 
 static bool put_words(vocabulary *v) {
     const json_t *normalizer = json_object_get(v->document, "normalizer"), *processor = json_object_get(v->document, "post_processor");
-    bool          lower = json_is_true(json_object_get(normalizer, "lowercase"));
+    bool          lower = qpi_json_is(json_object_get(normalizer, "lowercase"), JSON_TRUE);
     const json_t *accents = json_object_get(normalizer, "strip_accents");
     if (strcmp(text_in(normalizer, "type"), "BertNormalizer") || strcmp(text_in(v->model, "continuing_subword_prefix"), "##") ||
         strcmp(text_in(json_object_get(v->document, "pre_tokenizer"), "type"), "BertPreTokenizer") ||
-        json_is_false(json_object_get(normalizer, "clean_text")) || json_is_false(json_object_get(normalizer, "handle_chinese_chars")))
+        qpi_json_is(json_object_get(normalizer, "clean_text"), JSON_FALSE) || qpi_json_is(json_object_get(normalizer, "handle_chinese_chars"), JSON_FALSE))
         return fail(v, QP_ERR_UNSUPPORTED, "only BERT's own WordPiece goes into GGUF");
     qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.normalizer.lowercase", QPI_GGUF_BOOL, lower);
     qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.normalizer.strip_accents", QPI_GGUF_BOOL,
-                         json_is_boolean(accents) ? json_is_true(accents) : lower);
+                         is_switch(accents) ? qpi_json_is(accents, JSON_TRUE) : lower);
     put_token_id(v, around(processor, 0), "tokenizer.ggml.cls_token_id");
     put_token_id(v, around(processor, 1), "tokenizer.ggml.seperator_token_id"); /* (the key is so) */
     put_token_id(v, text_in(v->model, "unk_token"), "tokenizer.ggml.unknown_token_id");
@@ -269,7 +270,7 @@ static bool put_all(vocabulary *v, const char *folder) {
     const char *type = text_in(v->model, "type");
     splitting   s = {0};
     look(json_object_get(v->document, "pre_tokenizer"), &s);
-    bool words = !strcmp(type, "WordPiece"), pieces = json_is_true(json_object_get(v->model, "byte_fallback"));
+    bool words = !strcmp(type, "WordPiece"), pieces = qpi_json_is(json_object_get(v->model, "byte_fallback"), JSON_TRUE);
     if (!words && ((*type && strcmp(type, "BPE")) || (!s.bytes && !pieces)))
         return fail(v, QP_ERR_UNSUPPORTED, "only BPE over bytes, or over pieces with byte_fallback, and WordPiece go into GGUF");
     if (!read_tokens(v)) return false;
