@@ -77,6 +77,26 @@ static void models(void **state) {
     expect_ids(WORDS("\"xy\":1", "\"normalizer\":{\"type\":\"BertNormalizer\"}"), "x\0Y", 3, "1");
 }
 
+/* Marks become spaces; the first one is dropped unless none was put there. */
+static void spoken(void **state) {
+    (void)state;
+    static const struct {
+        const char *members, *text;
+    } decoders[] = {{"", "a b"}, {",\"add_prefix_space\":true", "a b"}, {",\"add_prefix_space\":false", " a b"}, {",\"prepend_scheme\":\"never\"", " a b"}};
+    for (size_t i = 0; i < sizeof decoders / sizeof *decoders; i++) {
+        char    json[300];
+        qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+        qp_text out = {0};
+        snprintf(json, sizeof json, WORDS("\"_a\":1,\"_b\":2", "\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"_\"%s}"), decoders[i].members);
+        qp_tokenizer *t = qpi_tokenizer_give(ctx, parse(json), NULL);
+        assert_int_equal(qp_decode(ctx, t, (int32_t[]){1, 2}, 2, false, &out), QP_OK);
+        assert_int_equal(out.count, strlen(decoders[i].text));
+        assert_memory_equal(out.data, decoders[i].text, out.count);
+        qp_text_free(&out);
+        qp_close(ctx);
+    }
+}
+
 /* Where no character is unknown to the model the longer way may cost more than an unknown one would: an error, as in
  * `tokenizers`. */
 static void without_unknown(void **state) {
@@ -362,7 +382,7 @@ static void small_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(models),      cmocka_unit_test(without_unknown), cmocka_unit_test(scores),
+        cmocka_unit_test(models), cmocka_unit_test(spoken), cmocka_unit_test(without_unknown), cmocka_unit_test(scores),
         cmocka_unit_test(added_tokens), cmocka_unit_test(patterns_that_look_back), cmocka_unit_test(by_hand),
         cmocka_unit_test(too_long),    cmocka_unit_test(many_pieces),     cmocka_unit_test(pairs),
         cmocka_unit_test(strangers),   cmocka_unit_test(charsmaps),       cmocka_unit_test(opaque),
