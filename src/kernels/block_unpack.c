@@ -10,8 +10,6 @@
 
 /* ---- 16 bytes of every line ------------------------------------------------------------------------ */
 
-#define AGAIN 2 /* cache lines asked for a second time: of many requests some are dropped */
-
 typedef uint32_t part __attribute__((vector_size(16)));
 
 INLINE part load_part(const char *p) {
@@ -27,7 +25,10 @@ typedef struct {
 } reader;
 
 INLINE void fetch(reader *r, int lines) {
-    for (int i = 0; i < lines + AGAIN; i++) __builtin_prefetch(r->ahead + 64 * i);
+    for (int i = 0; i < lines; i++) { /* each line twice: of many requests some are dropped */
+        __builtin_prefetch(r->ahead + 64 * i);
+        __builtin_prefetch(r->ahead + 64 * i + 64);
+    }
     r->ahead += 64 * lines;
 }
 
