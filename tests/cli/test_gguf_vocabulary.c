@@ -100,6 +100,8 @@ static const struct {
     {WORDS("", "\"post_processor\": {\"cls\": [\"[C]\", 1], \"sep\": [\"[S]\", 2]}, ", "##"), NULL, NULL, "tokenizer.ggml.seperator_token_id", "2"},
     {WORDS("", "\"post_processor\": {\"single\": [{\"SpecialToken\": {\"id\": \"[C]\"}}, {\"SpecialToken\": {\"id\": \"[S]\"}}]}, ", "##"), NULL, NULL, "tokenizer.ggml.cls_token_id", "1"},
     {WORDS("", "", "##"), NULL, NULL, "tokenizer.ggml.cls_token_id", NULL},
+    {WORDS("", "\"added_tokens\": [{\"id\": 1, \"content\": \"[C]\", \"special\": true}], ", "##"), NULL, NULL, "tokenizer.ggml.unknown_token_id", "0"},
+    {BPE("{\"<0x41>\": 0}", ""), NULL, NULL, "tokenizer.ggml.model", "gpt2"},
     /* special tokens and templates */
 #define PLAIN BPE("{\"a\": 0}", "")
     {PLAIN, "{\"bos_token_id\": 1, \"eos_token_id\": [2, 3]}", NULL, "tokenizer.ggml.eos_token_id", "2"},
