@@ -156,19 +156,17 @@ static bool read_wordpiece(qpi_decode_stage *s, const qpi_json *at) {
            qpi_json_boolean(at, "cleanup", QPI_OPTIONAL, &s->cleanup);
 }
 
-/* Spaces before signs, and English contractions, as they are written: each in turn. */
-static void clean_up(const char *text, size_t n, qpi_buffer *out) {
+/* Spaces before signs, and English contractions, as they are written: each in turn, in what has been appended from
+ * `start` on. */
+static void clean_up(qpi_buffer *out, size_t start) {
     static const char *const pairs[][2] = {
         {" .", "."},    {" ?", "?"},            {" !", "!"},   {" ,", ","},     {" ' ", "'"},  {" n't", "n't"},
         {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-    qpi_buffer  a = {0}, b = {0};
-    const char *p = text, *end = text + n;
-    while (p < end && (*p != ' ' || p + 1 == end || !strchr(".?!,'nd", p[1]))) p++;
-    if (p == end) { /* mostly */
-        qpi_buffer_put(out, text, n);
-        return;
-    }
-    qpi_buffer_put(&a, text, n);
+    size_t at = start, end = out->count;
+    while (at < end && (out->data[at] != ' ' || at + 1 == end || !strchr(".?!,'nd", out->data[at + 1]))) at++;
+    if (at == end) return; /* mostly */
+    qpi_buffer a = {0}, b = {0};
+    qpi_buffer_put(&a, out->data + start, end - start);
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         b.count = 0;
         put_replaced(&b, a.data, a.count, pairs[i][0], strlen(pairs[i][0]), pairs[i][1], strlen(pairs[i][1]));
@@ -176,6 +174,7 @@ static void clean_up(const char *text, size_t n, qpi_buffer *out) {
         a = b;
         b = swap;
     }
+    out->count = start;
     qpi_buffer_put(out, a.data, a.count);
     out->failed |= a.failed | b.failed;
     qpi_buffer_free(&a);
@@ -184,20 +183,17 @@ static void clean_up(const char *text, size_t n, qpi_buffer *out) {
 
 APPLY(apply_wordpiece) {
     (void)e;
-    qpi_buffer spaced = {0};
+    size_t start = out->count;
     if (token.index) {
         if (token.size >= s->text_size && memcmp(token.text, s->text, s->text_size) == 0) {
             token.text += s->text_size;
             token.size -= s->text_size;
         } else {
-            qpi_buffer_put(&spaced, " ", 1);
+            qpi_buffer_put(out, " ", 1);
         }
     }
-    qpi_buffer_put(&spaced, token.text, token.size);
-    if (s->cleanup) clean_up(spaced.data, spaced.count, out);
-    else qpi_buffer_put(out, spaced.data, spaced.count);
-    out->failed |= spaced.failed;
-    qpi_buffer_free(&spaced);
+    qpi_buffer_put(out, token.text, token.size);
+    if (s->cleanup) clean_up(out, start);
 }
 
 static bool read_bpe(qpi_decode_stage *s, const qpi_json *at) {
@@ -219,17 +215,16 @@ static bool read_ctc(qpi_decode_stage *s, const qpi_json *at) {
 
 APPLY(apply_ctc) {
     (void)e;
-    qpi_buffer a = {0}, b = {0};
+    qpi_buffer a = {0};
     put_replaced(&a, token.text, token.size, s->pad, s->pad_size, "", 0);
     if (s->cleanup) {
-        clean_up(a.data, a.count, &b);
-        put_replaced(out, b.data, b.count, s->delimiter, s->delimiter_size, " ", 1);
+        clean_up(&a, 0);
+        put_replaced(out, a.data, a.count, s->delimiter, s->delimiter_size, " ", 1);
     } else {
         qpi_buffer_put(out, a.data, a.count);
     }
-    out->failed |= a.failed | b.failed;
+    out->failed |= a.failed;
     qpi_buffer_free(&a);
-    qpi_buffer_free(&b);
 }
 
 /* ---- The table -------------------------------------------------------------------------------------- */
