@@ -85,9 +85,19 @@ QP_API void        qp_drafter_close(qp_drafter *d);
  * behind the next one. */
 typedef struct qp_medusa qp_medusa;
 
+typedef struct {
+    int            heads, layers; /* 0: 3, each of one layer */
+    bool           shared; /* the model's own head makes the guesses of all, and stays as it is: a head learns its
+                              layer only, and a guess reads one product for all heads */
+    const int32_t *tokens; /* guesses are of these alone, ascending: frequent ones, since the product is most of
+                              what a guess costs (arXiv:2502.14856) */
+    int64_t        token_count; /* 0: all tokens */
+} qp_medusa_options;
+
 /* Fresh ones, which guess as the model's own head does, or those of a safetensors file with the published
- * names (0.0.linear.weight, ..). The context's. NULL after an error. */
-QP_API qp_medusa *qp_medusa_new(qp_model *base, int heads, int layers);
+ * names (0.0.linear.weight, ..; without 0.1.weight they share the model's head; token_map has the tokens). What
+ * is loaded is kept as the model's head is, or as q8_0 where that is blocks. The context's. NULL after an error. */
+QP_API qp_medusa *qp_medusa_new(qp_model *base, qp_medusa_options options);
 QP_API qp_medusa *qp_medusa_load(qp_model *base, const char *path);
 QP_API QP_MUST_CHECK qp_status qp_medusa_save(qp_medusa *m, const char *path);
 QP_API void          qp_medusa_close(qp_medusa *m); /* behind its drafters. NULL is allowed */

@@ -81,10 +81,68 @@ static bool save(job *j, int layers) {
     return !qp_failed(j->ctx);
 }
 
+#define COUNTED 256 /* batches whose tokens are counted, at most */
+
+typedef struct {
+    int64_t times;
+    int32_t id;
+} tally;
+
+static int more_often(const void *a, const void *b) {
+    const tally *x = a, *y = b;
+    return x->times != y->times ? (x->times < y->times) - (x->times > y->times) : x->id - y->id;
+}
+
+static int ascending(const void *a, const void *b) { return *(const int32_t *)a - *(const int32_t *)b; }
+
+static bool count_tokens(job *j, tally *all, int64_t vocabulary) {
+    uint64_t before = qp_data_position(j->data);
+    for (int64_t n = qp_data_batches(j->data), i = 0; i < n && i < COUNTED && !qp_failed(j->ctx); i++) {
+        qp_scope  s = qp_enter(j->ctx);
+        qp_record batch = qp_data_next(j->data);
+        qp_tensor ids = qp_contiguous(qp_record_get(&batch, "input_ids"));
+        const int64_t *data = qp_failed(j->ctx) ? NULL : qp_data_of(ids);
+        for (int64_t k = 0, count = data ? qp_count(ids) : 0; k < count; k++)
+            if (data[k] >= 0 && data[k] < vocabulary) all[data[k]].times++;
+        qp_leave(s);
+    }
+    return qp_data_seek(j->data, before) == QP_OK;
+}
+
+/* The n tokens that the data has most often, ascending; to be freed. */
+static int32_t *frequent(job *j, int64_t n) {
+    int64_t  vocabulary = j->m.info.vocabulary;
+    tally   *all = calloc((size_t)vocabulary, sizeof *all);
+    int32_t *tokens = calloc((size_t)n + 1, sizeof *tokens);
+    for (int64_t i = 0; i < vocabulary && all; i++) all[i].id = (int32_t)i;
+    if (!all || !tokens) qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory: tokens");
+    else if (count_tokens(j, all, vocabulary)) {
+        qsort(all, (size_t)vocabulary, sizeof *all, more_often);
+        for (int64_t i = 0; i < n; i++) tokens[i] = all[i].id;
+        qsort(tokens, (size_t)n, sizeof *tokens, ascending);
+    }
+    free(all);
+    return tokens;
+}
+
+static qp_medusa *fresh_heads(job *j, int layers) {
+    cli              *c = j->c;
+    int64_t           n = cli_int(c, "draft-tokens");
+    qp_medusa_options o = {.heads = (int)cli_int(c, "heads"), .layers = layers, .shared = cli_flag(c, "shared-head")};
+    int32_t          *tokens = NULL;
+    if (n && n < j->m.info.vocabulary) {
+        o.tokens = tokens = frequent(j, n);
+        o.token_count = n;
+    }
+    qp_medusa *m = qp_failed(j->ctx) ? NULL : qp_medusa_new(j->m.model, o);
+    free(tokens);
+    return m;
+}
+
 static int medusa(job *j) {
     cli *c = j->c;
     int  layers = (int)cli_int(c, "head-layers");
-    j->medusa = qp_medusa_new(j->m.model, (int)cli_int(c, "heads"), layers);
+    j->medusa = fresh_heads(j, layers);
     if (!j->medusa) return cli_failed(j->ctx);
     qp_optim *optim = qp_adamw(qp_medusa_params(j->medusa), (qp_adamw_options){.beta2 = 0.95, .clip = 1});
     double    before = validate(j);
@@ -146,6 +204,8 @@ static const cli_option options[] = {
     {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "that products round their inputs to", 0, 0, false},
     {"heads", 0, CLI_INT, "N", "3", "medusa: heads, each a token further ahead", 1, 16, false},
     {"head-layers", 0, CLI_INT, "N", "1", "medusa: layers of a head", 1, 8, false},
+    {"shared-head", 0, CLI_FLAG, NULL, NULL, "medusa: the last product of all heads is the model's own, and not trained", 0, 0, false},
+    {"draft-tokens", 0, CLI_INT, "N", "0", "medusa: guess among the N most frequent tokens of the data only; 0: all", 0, 1e9, false},
     {0}};
 
 QP_VERB(finetune) = {.name = "finetune",

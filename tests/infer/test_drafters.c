@@ -64,7 +64,7 @@ static qp_drafter *drafter_of(kind k, qp_session *s, qp_drafter_options o) {
     case LOOKUP: return qp_drafter_lookup(s, o);
     case MODEL: return qp_drafter_model(s, m, o); /* itself: all that it guesses is right, at temperature 0 */
     case MEDUSA: {
-        qp_medusa *heads = qp_medusa_new(m, 4, 2);
+        qp_medusa *heads = qp_medusa_new(m, (qp_medusa_options){.heads = 4, .layers = 2});
         return heads ? qp_drafter_medusa(s, heads, o) : NULL;
     }
     default: return qp_drafter_mtp(s, o);
@@ -138,7 +138,7 @@ static void heads(void **state) {
     snprintf(file, sizeof file, "%s/medusa_lm_head.safetensors", path);
     qp_ctx    *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
     qp_model  *m = fresh(ctx, 2, "0.12", "");
-    qp_medusa *h = qp_medusa_new(m, 3, 2);
+    qp_medusa *h = qp_medusa_new(m, (qp_medusa_options){.heads = 3, .layers = 2});
     qp_optim  *optim = qp_adamw(qp_medusa_params(h), (qp_adamw_options){.lr = 3e-3});
     double     first = 0, last = 0;
     for (int step = 0; step < 30; step++) {
@@ -238,7 +238,7 @@ static void refusals(void **state) {
     assert_null(qp_drafter_lookup(s, (qp_drafter_options){.depth = 64}));
     assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
     qp_clear(ctx);
-    assert_null(qp_medusa_new(m, 17, 1));
+    assert_null(qp_medusa_new(m, (qp_medusa_options){.heads = 17}));
     assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
     qp_clear(ctx);
     qp_generation g;
