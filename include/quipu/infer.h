@@ -61,7 +61,8 @@ QP_API void qp_logprobs(const float *logits, int64_t n, int32_t id, int top, qp_
 
 /* A drafter guesses how a row goes on, as a tree of tokens; the model verifies all of them in one call,
  * and what it would have written itself stays. Each token is drawn by the request's own sampler from the
- * model's own logits, so the text is that without a drafter, token by token, at any temperature. */
+ * model's own logits, so the text is that without a drafter, token by token, at any temperature (unless
+ * `accept` of qp_generate_options asks for another rule). */
 typedef struct qp_drafter qp_drafter;
 
 typedef struct {
@@ -154,6 +155,13 @@ typedef struct {
     bool (*on_token)(void *user, const qp_token *token);
     void *user;
     qp_drafter *drafter; /* of the session; NULL: none. Of qp_generate only */
+    const char *accept;  /* which of its guesses stay; NULL: match.
+                            match      what the sampler draws: the text is that without a drafter
+                            rejection  another text of the same distribution: guesses are drawn, too, and kept
+                                       with min(1, p / q), by drafters that can (model, medusa, mtp). Where they
+                                       are good, more stay than by match. arXiv:2211.17192, 2305.09781
+                            typical    whatever is not improbable: most stay, but the distribution changes.
+                                       arXiv:2401.10774 */
     int64_t     chunk;   /* prompts are read in pieces of so many positions; 0: 256 */
 } qp_generate_options;
 

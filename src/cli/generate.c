@@ -177,6 +177,7 @@ static int generate(job *j) {
                                    .end_count = cli_flag(c, "no-end") ? 0 : j->m.end_count,
                                    .on_text = on_text,
                                    .on_token = on_token,
+                                   .accept = cli_text(c, "accept"),
                                    .logprobs = cli_given(c, "logprobs"),
                                    .top = (int)cli_int(c, "logprobs"),
                                    .user = j};
@@ -224,6 +225,7 @@ static const cli_option options[] = {
     {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "what keys and values are kept in", 0, 0, false},
     {"draft", 0, CLI_TEXT, "KIND", NULL, "guess ahead, same text: lookup, mtp, medusa, heads of finetune, or a smaller MODEL", 0, 0, false},
     {"draft-depth", 0, CLI_INT, "N", "0", "tokens of a guess at most; 0: what suits the kind", 0, 63, false},
+    {"accept", 0, CLI_CHOICE, "match|rejection|typical", "match", "guesses that stay: same text, same distribution, or whatever is not improbable", 0, 0, false},
     {"logprobs", 0, CLI_INT, "N", "0", "with --json: of each token and the N likeliest", 0, 1000, false},
     {"no-end", 0, CLI_FLAG, NULL, NULL, "go on behind the model's end token", 0, 0, false},
     {"ids", 0, CLI_FLAG, NULL, NULL, "prompt and output are token ids", 0, 0, false},

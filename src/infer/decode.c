@@ -1,9 +1,9 @@
 /* Draft, verify, draw: the loop behind every text.
  *
  * The model reads a tree of tokens at once (one token, where nobody guesses): at each node it gives the
- * logits that plain decoding would give behind the same text, so the token drawn there is the one that
- * plain decoding would draw. If a child holds it, the walk goes on from there; the nodes that were
- * walked stay in the row. */
+ * logits that plain decoding would give behind the same text, so the token drawn there is (by the rule
+ * "match") the one that plain decoding would draw. If a child holds it, the walk goes on from there; the
+ * nodes that were walked stay in the row. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,7 +96,8 @@ bool qpi_decoder_prompt(qpi_decoder *d, qpi_seat *seat, int64_t chunk) {
     if (ok && last) {
         ok = make_logits(d, qp_slice(hidden, 0, n - 1, n, 1));
         qpi_reply_begin(seat->reply);
-        if (ok && !seat->reply->stopped) qpi_reply_draw(seat->reply, d->logits, &seat->pending);
+        qpi_verdict v = qpi_reply_verdict(seat->reply, NULL, d->logits);
+        if (ok && !seat->reply->stopped) qpi_reply_draw(seat->reply, &v, 0, &seat->pending);
     }
     qp_leave(s);
     forgive(d, seat->reply);
@@ -116,6 +117,7 @@ static int draft(qpi_decoder *d, int n, qpi_seat *const *seats) {
         int64_t    limit = room < left ? room : left;
         seat->tree.row = seat->row;
         seat->tree.count = 0;
+        seat->tree.sampler = r->acceptance->draws && r->options->sampling.temperature > 0 ? r->sampler : NULL;
         seat->tree.limit = limit < 1 ? 1 : limit < QPI_MAX_DRAFTS ? (int)limit : QPI_MAX_DRAFTS;
         qpi_tree_add(&seat->tree, seat->pending, -1);
         d->trees[i] = &seat->tree;
@@ -156,11 +158,12 @@ static int child_of(const qpi_tree *t, int node, int32_t id) {
 /* Draws from the root down, as far as the tree goes along; the nodes that were walked to path. */
 static int64_t walk(qpi_decoder *d, qpi_seat *seat, float *logits) {
     const qpi_tree *t = &seat->tree;
-    int64_t         n = 0, V = d->session->m->vocabulary;
+    qpi_verdict     v = qpi_reply_verdict(seat->reply, t, logits);
+    int64_t         n = 0;
     int             node = 0;
     do {
         d->path[n++] = node;
-        if (!qpi_reply_draw(seat->reply, logits + node * V, &seat->pending)) break;
+        if (!qpi_reply_draw(seat->reply, &v, node, &seat->pending)) break;
         node = child_of(t, node, seat->pending);
     } while (node >= 0);
     seat->reply->result.calls++;

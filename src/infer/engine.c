@@ -46,6 +46,7 @@ static void destroy(void *thing) {
         qp_text_free(&e->seats[i]->reply.pending); /* its sampler is the context's */
         free(e->seats[i]->reply.logprobs);
         free(e->seats[i]->reply.logits);
+        free(e->seats[i]->reply.chances);
         qpi_request_free(e->seats[i]);
     }
     qpi_decoder_close(&e->decoder);

@@ -21,6 +21,10 @@ bool qpi_reply_open(qpi_reply *r, qp_ctx *ctx, const qp_tokenizer *t, const qp_g
                 (long long)vocabulary);
     r->sampler = qp_sampler_new(ctx, vocabulary, options->sampling, options->seed);
     for (int64_t i = 0; r->sampler && i < n; i++) qp_sampler_seen(r->sampler, prompt[i]);
+    r->acceptance = qpi_acceptance_of(options->accept);
+    if (!r->acceptance) qp_fail(ctx, QP_ERR_ARGUMENT, "generate: no rule \"%.40s\" that accepts drafts (match, rejection, typical)", options->accept);
+    if (!qp_failed(ctx) && r->acceptance->room && !(r->chances = malloc(2 * (size_t)vocabulary * sizeof *r->chances)))
+        qp_fail(ctx, QP_ERR_MEMORY, "out of memory: chances");
     if (!qp_failed(ctx) && options->logprobs) {
         r->logprobs = malloc((size_t)(options->top + 1) * sizeof *r->logprobs);
         r->logits = malloc((size_t)vocabulary * sizeof *r->logits);
@@ -33,6 +37,7 @@ void qpi_reply_close(qpi_reply *r) {
     qp_sampler_close(r->sampler);
     free(r->logprobs);
     free(r->logits);
+    free(r->chances);
     qp_text_free(&r->pending);
 }
 
@@ -127,9 +132,15 @@ static void take(qpi_reply *r, int32_t id) {
     if (r->result.tokens >= r->options->max_tokens) qpi_reply_stop(r, QP_STOP_LENGTH);
 }
 
-bool qpi_reply_draw(qpi_reply *r, float *logits, int32_t *id) {
-    if (r->logprobs) memcpy(r->logits, logits, (size_t)r->vocabulary * sizeof *logits);
-    *id = qp_sampler_draw(r->sampler, logits);
+qpi_verdict qpi_reply_verdict(qpi_reply *r, const qpi_tree *tree, float *logits) {
+    static const qpi_tree root = {.count = 1, .parents = {-1}};
+    return (qpi_verdict){.sampler = r->sampler, .tree = tree ? tree : &root, .logits = logits, .p = r->chances,
+                         .vocabulary = r->vocabulary};
+}
+
+bool qpi_reply_draw(qpi_reply *r, qpi_verdict *v, int node, int32_t *id) {
+    if (r->logprobs) memcpy(r->logits, v->logits + node * r->vocabulary, (size_t)r->vocabulary * sizeof *r->logits);
+    *id = r->acceptance->next(v, node);
     if (r->ctx->cancelled) qp_fail(r->ctx, QP_ERR_CANCELLED, "cancelled");
     if (ends(r, *id)) {
         qpi_reply_stop(r, QP_STOP_END_TOKEN);

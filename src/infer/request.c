@@ -30,6 +30,8 @@ bool qpi_request_wrong(const qp_request *r, const qp_model *m, int64_t positions
             return wrong(error, "stop text %lld has more than %lld bytes", i, MAX_STOP_BYTES);
     if (o->ends && o->end_count < 0) return wrong(error, "%lld end tokens", o->end_count, 0);
     if (o->drafter) return wrong(error, "a drafter is the engine's, not a request's", 0, 0);
+    const qpi_acceptance *rule = qpi_acceptance_of(o->accept);
+    if (!rule) return wrong(error, "no such rule that accepts drafts", 0, 0);
     const char *option = qpi_sampling_wrong(V, &o->sampling);
     if (option) snprintf(error, 256, "sampling: %s is out of range", option);
     return option;
@@ -47,6 +49,7 @@ qpi_request *qpi_request_new(const qp_request *r) {
     if (!q) return NULL;
     qp_generate_options *o = &q->of.options;
     q->of = *r;
+    o->accept = qpi_acceptance_of(r->options.accept)->name;
     o->stop_count = 0;
     q->of.ids = copy(r->ids, (size_t)r->count * sizeof *r->ids);
     if (o->ends) o->ends = copy(o->ends, (size_t)o->end_count * sizeof *o->ends);

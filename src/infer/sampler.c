@@ -14,7 +14,7 @@ struct qp_sampler {
     qpi_owned  *owned;
     int64_t     n;
     qp_sampling options;
-    uint64_t    seed, draws;
+    uint64_t    seed, draws, guesses;
     bool       *seen;
     int32_t    *drawn; /* how often; NULL: nobody asks */
     candidate  *heap, *odd; /* odd: for typical_p, else NULL */
@@ -196,11 +196,16 @@ static int64_t take_typical(qp_sampler *s, candidate *from, int64_t count, doubl
     return taken;
 }
 
-static double uniform(qp_sampler *s) {
+#define DRAWS 0x73616d706c65u /* streams */
+#define GUESSES 0x6775657373u
+
+static double random_at(const qp_sampler *s, uint64_t stream, uint64_t step) {
     uint32_t word[4];
-    qpi_philox(s->seed, 0x73616d706c65u, s->draws++, word);
+    qpi_philox(s->seed, stream, step, word);
     return ((double)word[0] + (double)word[1] * 0x1p-32) * 0x1p-32;
 }
+
+double qpi_sampler_uniform(qp_sampler *s) { return random_at(s, DRAWS, s->draws++); }
 
 /* The candidates that are left, in the order in which they are counted through: *step is 1 or -1. */
 static const candidate *candidates(qp_sampler *s, const float *logits, int32_t best, int64_t *count, int *step,
@@ -234,7 +239,7 @@ int32_t qp_sampler_draw(qp_sampler *s, float *logits) {
     if (s->options.temperature > 0) {
         int64_t          count;
         int              step;
-        double           total, sum = 0, u = uniform(s);
+        double           total, sum = 0, u = qpi_sampler_uniform(s);
         const candidate *c = candidates(s, logits, best, &count, &step, &total);
         for (int64_t i = 0; i < count; i++, c += step) {
             sum += c->p;
@@ -242,9 +247,52 @@ int32_t qp_sampler_draw(qp_sampler *s, float *logits) {
             if (sum > u * total) break;
         }
     }
-    s->seen[drawn] = true;
-    if (s->drawn) s->drawn[drawn]++;
+    return qpi_sampler_take(s, drawn);
+}
+
+int32_t qpi_sampler_take(qp_sampler *s, int32_t id) {
+    s->seen[id] = true;
+    if (s->drawn) s->drawn[id]++;
+    return id;
+}
+
+/* ---- Probabilities as such: for rules that accept guesses ----------------------------------------- */
+
+double qpi_sampler_temperature(const qp_sampler *s) { return s->options.temperature; }
+
+void qpi_sampler_chances(qp_sampler *s, const float *logits, float *p) {
+    memcpy(p, logits, (size_t)s->n * sizeof *p);
+    adjust(s, p);
+    int32_t best = likeliest(p, s->n);
+    if (!(s->options.temperature > 0)) {
+        memset(p, 0, (size_t)s->n * sizeof *p);
+        p[best] = 1;
+        return;
+    }
+    int64_t          count;
+    int              step;
+    double           total;
+    const candidate *c = candidates(s, p, best, &count, &step, &total);
+    memset(p, 0, (size_t)s->n * sizeof *p);
+    for (int64_t i = 0; i < count; i++, c += step) p[c->id] = (float)(c->p / total);
+}
+
+/* The last that can be, where rounding leaves none. */
+static int32_t pick(const float *p, int64_t n, double u) {
+    double  total = 0, sum = 0;
+    int32_t drawn = 0;
+    for (int64_t i = 0; i < n; i++) total += p[i];
+    for (int64_t i = 0; i < n && !(sum > u * total); i++) {
+        sum += p[i];
+        if (p[i] > 0) drawn = (int32_t)i;
+    }
     return drawn;
+}
+
+int32_t qpi_sampler_pick(qp_sampler *s, const float *p) { return pick(p, s->n, qpi_sampler_uniform(s)); }
+
+int32_t qpi_sampler_guess(qp_sampler *s, const float *p, int64_t n) {
+    return pick(p, n, random_at(s, GUESSES, s->guesses++));
 }
 
 /* ---- Logarithms of probabilities ---------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 
 #include "core/blocks.h"
 #include "infer/drafter.h"
+#include "infer/sampler.h"
 #include "nn/module.h"
 
 #define MAX_HEADS 16
@@ -358,14 +359,45 @@ static void take_top(const qp_medusa *m, const float *p, guesses *top) {
     for (; count < TOP; count++) top->p[count] = 0;
 }
 
-/* A path that may become a node: guess `rank` of head `depth` behind `parent`, which has p / its own. */
+/* A path that may become a node: guess `rank` of head `depth` behind `parent`. p: it has at most; before: its
+ * parent has. */
 typedef struct {
     float p, before;
     int   parent, depth, rank;
 } path;
 
-static path path_of(const guesses *top, float before, int parent, int depth, int rank) {
-    return (path){before * top[depth].p[rank], before, parent, depth, rank};
+/* Is the token a child of parent? */
+static bool is_child(const qpi_tree *t, int parent, int32_t id) {
+    for (int k = parent + 1; k < t->count; k++)
+        if (t->parents[k] == parent && t->ids[k] == id) return true;
+    return false;
+}
+
+/* Drawn guesses can be any that their parent does not have: of these the likeliest counts. */
+static path path_of(const qpi_tree *t, const guesses *top, path c) {
+    int best = c.rank;
+    if (t->sampler)
+        for (best = 0; best + 1 < TOP && is_child(t, c.parent, top[c.depth].id[best]);) best++;
+    c.p = c.before * top[c.depth].p[best];
+    return c;
+}
+
+#define TRIES 32
+
+/* The path's token: its guess, or one drawn. False: there is none. Its share of the head to *p. */
+static bool add_node(const heads *x, qpi_tree *t, const guesses *top, path c, float *p) {
+    const qp_medusa *m = x->medusa;
+    if (!t->sampler) {
+        *p = top[c.depth].p[c.rank];
+        return qpi_tree_add(t, top[c.depth].id[c.rank], c.parent);
+    }
+    const qpi_chances *from = &x->base.from[t->row * m->heads + c.depth];
+    for (int i = 0; i < TRIES; i++) {
+        int32_t at = qpi_sampler_guess(t->sampler, from->p, from->count), id = from->ids ? from->ids[at] : at;
+        *p = from->p[at];
+        if (!is_child(t, c.parent, id)) return qpi_tree_add_drawn(t, id, c.parent, from);
+    }
+    return false;
 }
 
 /* The likeliest paths of a row become nodes, until there are enough or none is likely. */
@@ -373,22 +405,24 @@ static void grow(const heads *x, qpi_tree *t, const guesses *top) {
     path open[2 * QPI_MAX_DRAFTS];
     int  count = 0, most = NODES < t->limit ? NODES : t->limit, depth = x->medusa->heads;
     if (x->base.options.depth && x->base.options.depth < depth) depth = (int)x->base.options.depth;
-    open[count++] = path_of(top, 1, 0, 0, 0);
+    open[count++] = path_of(t, top, (path){.before = 1});
     while (t->count < most && count) {
-        int best = 0;
+        int   best = 0;
+        float p;
         for (int i = 1; i < count; i++)
             if (open[i].p > open[best].p) best = i;
         path c = open[best];
         open[best] = open[--count];
-        if (!(c.p >= LEAST) || !qpi_tree_add(t, top[c.depth].id[c.rank], c.parent)) return;
-        if (c.rank + 1 < TOP) open[count++] = path_of(top, c.before, c.parent, c.depth, c.rank + 1);
-        if (c.depth + 1 < depth) open[count++] = path_of(top, c.p, t->count - 1, c.depth + 1, 0);
+        if (!(c.p >= LEAST) || !add_node(x, t, top, c, &p)) return;
+        if (c.rank + 1 < TOP)
+            open[count++] = path_of(t, top, (path){.before = c.before, .parent = c.parent, .depth = c.depth, .rank = c.rank + 1});
+        if (c.depth + 1 < depth)
+            open[count++] = path_of(t, top, (path){.before = c.before * p, .parent = t->count - 1, .depth = c.depth + 1});
     }
 }
 
-/* What the heads give for hidden [n, D], as probabilities [heads n, N]: head by head. A head that all share
- * is read once. */
-static qp_tensor chances(const qp_medusa *m, qp_tensor hidden) {
+/* What the heads give for hidden [n, D], [heads n, N]: head by head. A head that all share is read once. */
+static qp_tensor logits_of(const qp_medusa *m, qp_tensor hidden) {
     qp_tensor all[MAX_HEADS];
     for (int h = 0; h < m->heads; h++) {
         all[h] = features(m, h, hidden);
@@ -396,7 +430,19 @@ static qp_tensor chances(const qp_medusa *m, qp_tensor hidden) {
     }
     qp_tensor logits = qp_concat(m->heads, all, 0);
     if (!m->out[0]) logits = qp_linear(logits, m->shared, QP_NONE, QP_ACT_NONE, QP_NONE);
-    return qp_softmax(logits, 1);
+    return logits;
+}
+
+/* A row of logits as probabilities at the request's temperature where guesses are drawn, kept there. */
+static const float *chances(heads *x, const qpi_tree *t, int64_t h, qp_tensor row) {
+    const qp_medusa *m = x->medusa;
+    float           *p = x->p;
+    if (t->sampler) {
+        if (!qpi_drafter_room(&x->base, m->heads, m->count, m->tokens)) return NULL;
+        p = x->base.p + (t->row * m->heads + h) * m->count;
+        row = qp_affine(row, 1 / qpi_sampler_temperature(t->sampler), 0);
+    }
+    return qp_read(qp_softmax(row, 1), QP_F32, p, m->count) == QP_OK ? p : NULL;
 }
 
 static void draft(qp_drafter *d, int n, qpi_tree *const *trees) {
@@ -406,12 +452,13 @@ static void draft(qp_drafter *d, int n, qpi_tree *const *trees) {
     qp_scope        s = qp_enter(m->ctx);
     qp_no_grad(m->ctx, true);
     for (int i = 0; i < n; i++) memcpy(x->gather + i * D, x->hidden + trees[i]->row * D, (size_t)D * sizeof *x->gather);
-    qp_tensor p = chances(m, qp_from(m->ctx, QP_F32, 2, (int64_t[]){n, D}, x->gather));
+    qp_tensor logits = logits_of(m, qp_from(m->ctx, QP_F32, 2, (int64_t[]){n, D}, x->gather));
     for (int i = 0; i < n && !qp_failed(m->ctx); i++) {
         guesses top[MAX_HEADS];
         for (int64_t h = 0; h < m->heads; h++) {
-            if (qp_read(qp_slice(p, 0, h * n + i, h * n + i + 1, 1), QP_F32, x->p, m->count) != QP_OK) break;
-            take_top(m, x->p, &top[h]);
+            const float *p = chances(x, trees[i], h, qp_slice(logits, 0, h * n + i, h * n + i + 1, 1));
+            if (!p) break;
+            take_top(m, p, &top[h]);
         }
         if (!qp_failed(m->ctx)) grow(x, trees[i], top);
     }

@@ -1,4 +1,4 @@
-/* A smaller model writes ahead, always its likeliest token (Leviathan et al. 2023, arXiv:2211.17192; Chen
+/* A smaller model writes ahead, its likeliest tokens or drawn ones (Leviathan et al. 2023, arXiv:2211.17192; Chen
  * et al. 2023, arXiv:2302.01318). It has a session of its own, whose rows follow the target's: what the
  * target has kept stays, what it has refused is taken back before the next guess. */
 #include <stdlib.h>
@@ -25,41 +25,52 @@ static int64_t catch_up(follower *f, const qpi_tree *t) {
     return length + 1 - same;
 }
 
-/* Feeds ids [n, T] to the rows of the trees; the likeliest tokens that follow go to next [n]. */
-static bool feed(follower *f, int n, int64_t T, int32_t *next) {
+static int64_t depth_of(const follower *f) { return f->base.options.depth ? f->base.options.depth : DEPTH; }
+
+/* What follows in each tree, at depth k. */
+typedef struct {
+    int64_t            k;
+    int32_t            ids[QPI_MAX_DRAFTS];
+    const qpi_chances *from[QPI_MAX_DRAFTS];
+} guess;
+
+/* Feeds ids [n, T] to the rows of the trees; guesses of what follows those that are wanted. */
+static bool feed(follower *f, int n, int64_t T, qpi_tree *const *trees, const int64_t *wanted, guess *next) {
     qp_ctx   *ctx = f->session->m->ctx;
     qp_scope  s = qp_enter(ctx);
     qp_tensor ids = qp_from(ctx, QP_I32, 2, (int64_t[]){n, T}, f->ids);
     qp_tensor logits = qp_session_feed(f->session, ids, (qp_feed){.rows = f->rows, .counts = f->counts});
-    bool ok = qp_read(qp_argmax(logits, 1, false), QP_I32, next, n) == QP_OK;
+    bool      ok = qpi_drafter_guess(&f->base, n, trees, next->k, depth_of(f), logits, wanted, next->ids, next->from);
     qp_leave(s);
     return ok;
 }
 
 /* Reads what the rows lack, in pieces, the longest of them at once; next: what follows the whole. */
-static bool read_all(follower *f, int n, qpi_tree *const *trees, int32_t *next) {
-    int64_t missing[QPI_MAX_DRAFTS], most = 0;
+static bool read_all(follower *f, int n, qpi_tree *const *trees, guess *next) {
+    int64_t missing[QPI_MAX_DRAFTS], last[QPI_MAX_DRAFTS], most = 0;
     for (int i = 0; i < n; i++) {
         missing[i] = catch_up(f, trees[i]);
         if (missing[i] > most) most = missing[i];
     }
     while (most > 0 && !qp_failed(f->session->m->ctx)) {
         int64_t T = most < CHUNK ? most : CHUNK;
-        int32_t after[QPI_MAX_DRAFTS];
+        guess   after = {0};
         memset(f->ids, 0, (size_t)(n * T) * sizeof *f->ids);
         for (int i = 0; i < n; i++) {
             int64_t        row = trees[i]->row, length = f->base.target->row[row].length;
             const int32_t *text = qpi_row_tokens(f->base.target, row);
             f->rows[i] = row;
             f->counts[i] = missing[i] < T ? missing[i] : T;
+            last[i] = missing[i] > 0 && missing[i] <= T;
             for (int64_t t = 0; t < f->counts[i]; t++) {
                 int64_t at = length + 1 - missing[i] + t;
                 f->ids[i * T + t] = at < length ? text[at] : trees[i]->ids[0];
             }
         }
-        if (!feed(f, n, T, after)) return false;
+        if (!feed(f, n, T, trees, last, &after)) return false;
         for (int i = 0; i < n; i++) {
-            if (f->counts[i]) next[i] = after[i];
+            if (last[i]) next->ids[i] = after.ids[i];
+            if (last[i]) next->from[i] = after.from[i];
             missing[i] -= f->counts[i];
         }
         most -= T;
@@ -68,23 +79,25 @@ static bool read_all(follower *f, int n, qpi_tree *const *trees, int32_t *next) 
 }
 
 static void draft_some(follower *f, int n, qpi_tree *const *trees) {
-    int64_t depth = f->base.options.depth ? f->base.options.depth : DEPTH;
-    int32_t next[QPI_MAX_DRAFTS];
-    if (!read_all(f, n, trees, next)) return;
-    for (int64_t k = 0; k < depth; k++) {
+    guess next = {0};
+    if (!read_all(f, n, trees, &next)) return;
+    for (int64_t k = 0; k < depth_of(f); k++) {
         int64_t open = 0;
         for (int i = 0; i < n; i++) {
-            bool added = next[i] >= 0 && qpi_tree_add(trees[i], next[i], trees[i]->count - 1);
+            bool added = next.ids[i] >= 0 && qpi_tree_add_drawn(trees[i], next.ids[i], trees[i]->count - 1, next.from[i]);
             bool room = f->session->row[trees[i]->row].length < f->session->reserved;
-            f->ids[i] = added ? next[i] : 0;
+            f->ids[i] = added ? next.ids[i] : 0;
             f->counts[i] = added && room;
             open += f->counts[i];
-            if (!f->counts[i]) next[i] = -1;
+            if (!f->counts[i]) next.ids[i] = -1;
         }
-        int32_t after[QPI_MAX_DRAFTS];
-        if (k + 1 == depth || !open || !feed(f, n, 1, after)) return;
+        guess after = {.k = k + 1};
+        if (k + 1 == depth_of(f) || !open || !feed(f, n, 1, trees, f->counts, &after)) return;
         for (int i = 0; i < n; i++)
-            if (f->counts[i]) next[i] = after[i];
+            if (f->counts[i]) {
+                next.ids[i] = after.ids[i];
+                next.from[i] = after.from[i];
+            }
     }
 }
 

@@ -21,6 +21,7 @@ typedef struct {
     float     *call;      /* [rows, WAITING, D], of a call */
     int32_t   *ids;
     int64_t   *integers;
+    const qpi_chances **from; /* [rows] */
 } module;
 
 static qp_model *model_of(const module *x) { return x->base.target->m; }
@@ -95,12 +96,6 @@ static void read_state(qp_drafter *d, int64_t row, int64_t n, qp_tensor hidden) 
 
 /* ---- Guessing --------------------------------------------------------------------------------------- */
 
-/* The likeliest token of each sequence from its state [n, D]. */
-static bool likeliest(module *x, int64_t n, qp_tensor state, int32_t *next) {
-    qp_tensor logits = qp_model_head(model_of(x), state);
-    return qp_read(qp_argmax(logits, 1, false), QP_I32, next, n) == QP_OK;
-}
-
 /* What waits of n rows: states and the tokens behind them. Gives the longest count. */
 static int64_t gather(module *x, int n, qpi_tree *const *trees, int64_t *rows, int64_t *starts, int64_t *counts) {
     int64_t T = 1, D = model_of(x)->width;
@@ -137,10 +132,10 @@ static void draft(qp_drafter *d, int n, qpi_tree *const *trees) {
     state = qp_embedding(qp_reshape(state, 2, (int64_t[]){n * T, D}), qp_from(ctx, QP_I64, 1, &count, last));
     for (int64_t k = 0; k < depth && !qp_failed(ctx); k++) {
         int64_t open = 0;
-        if (!likeliest(x, n, state, x->ids)) break;
+        if (!qpi_drafter_guess(d, n, trees, k, depth, qp_model_head(m, state), counts, x->ids, x->from)) break;
         for (int i = 0; i < n; i++) {
             starts[i] += counts[i];
-            counts[i] = counts[i] && qpi_tree_add(trees[i], x->ids[i], trees[i]->count - 1);
+            counts[i] = counts[i] && qpi_tree_add_drawn(trees[i], x->ids[i], trees[i]->count - 1, x->from[i]);
             open += counts[i];
         }
         if (k + 1 == depth || !open) break;
@@ -165,6 +160,7 @@ static void destroy(qp_drafter *d) {
     free(x->call);
     free(x->ids);
     free(x->integers);
+    free((void *)x->from);
 }
 
 static bool reserve(module *x, const qp_branch *b, qp_state *state) {
@@ -187,7 +183,8 @@ static bool allocate(module *x) {
     x->call = calloc(floats, sizeof *x->call);
     x->ids = calloc(all, sizeof *x->ids);
     x->integers = calloc(all + 4 * rows, sizeof *x->integers);
-    return x->first && x->count && x->hidden && x->call && x->ids && x->integers;
+    x->from = calloc(rows, sizeof(const qpi_chances *));
+    return x->first && x->count && x->hidden && x->call && x->ids && x->integers && x->from;
 }
 
 static const qpi_drafter_type type = {.name = "mtp", .draft = draft, .read = read_state, .close = close, .destroy = destroy};
