@@ -124,10 +124,15 @@ typedef struct {
     int       count;
     bool      grows[QP_MAX_STATE];   /* along axis 1, positions; false: of fixed size */
     qp_dtype  type;                  /* that the session asks of those that grow */
+    int64_t   window;                /* `reserve` may say: of those that grow, only the last so many positions (the
+                                        newest included) are ever read; 0: all */
+    int64_t   spare;                 /* then tensors have so many places more than that at most; 0: all */
+    qp_tensor starts, lengths;       /* in a step, with a window: where its positions lie, in place of s->mask's .. */
+    int64_t   keys;                  /* .. and s->keys; QP_NONE: these hold */
 } qp_state;
 
-/* For `reserve`: one tensor more, of zeros. One that grows is of state->type, and its memory is not
- * there before it is written. */
+/* For `reserve`: one tensor more, of zeros. One that grows is of state->type, its memory is not
+ * there before it is written, and where there is a window it has no more places than that and state->spare. */
 QP_API void qp_state_add(qp_state *state, qp_ctx *ctx, bool grows, int ndim, const int64_t *shape);
 
 /* Tensor i (of fixed size) after these positions: the shape and type of tensors[i]; anything else is

@@ -1,7 +1,8 @@
 /* quipu/session.h: a model step by step, with carried state.
  *
  * A session has rows, each a sequence with a length of its own: several users, beams, a prompt that
- * others begin with. Memory is taken where positions are written, not before. A row's logits have the
+ * others begin with. Memory is taken where positions are written, not before; layers that attend to a window of
+ * positions keep these and some hundred more. A row's logits have the
  * same bits however it was fed (whole, in pieces, one by one, as a tree of drafts) and whatever the
  * other rows do.
  */
@@ -39,7 +40,8 @@ typedef struct {
 } qp_feed;
 
 /* ids [B, T] -> logits of each sequence's last position [B, V] (with counts[b] 0: of no meaning). A call
- * that fails leaves the session as it was. Errors: SHAPE; ARGUMENT (a row is full or named twice ..);
+ * that fails leaves the session as it was (but for whole pieces of 320 positions of a longer one, where layers have
+ * windows). Errors: SHAPE; ARGUMENT (a row is full or named twice ..);
  * STATE (drafts to be chosen from); UNSUPPORTED (drafts, or counts that differ, where a part's state has
  * a fixed size). */
 QP_API qp_tensor qp_session_feed(qp_session *s, qp_tensor ids, qp_feed how);
@@ -60,7 +62,9 @@ QP_API const int32_t *qp_session_tokens(const qp_session *s, int64_t row);
 QP_API QP_MUST_CHECK qp_status qp_session_choose(qp_session *s, int64_t row, int64_t n, const int64_t *nodes);
 
 /* Back to the row's first `length` positions (0: empty). ARGUMENT if longer than now; UNSUPPORTED
- * where a part's state has a fixed size and length is neither 0 nor all. */
+ * where length is neither 0 nor all and a part's state has a fixed size, or a layer's window no longer has what
+ * these need: the last 128 positions that were fed can be taken back always, all while no place was needed
+ * anew, and a row that was loaded has its windows only. */
 QP_API QP_MUST_CHECK qp_status qp_session_truncate(qp_session *s, int64_t row, int64_t length);
 
 /* Row `to` becomes the first `length` positions of row `from`: to begin where another does, to keep

@@ -270,7 +270,7 @@ static int64_t common(const qp_engine *e, const qpi_request *r, int64_t row) {
     int64_t        n = e->session->row[row].length, same = 0, most = r->of.count - 1;
     if (e->options.no_reuse || (r->of.options.echo && r->of.options.logprobs)) return 0;
     while (same < n && same < most && held[same] == r->of.ids[same]) same++;
-    return e->session->fixed && same < n ? 0 : same;
+    return qpi_row_cuts(e->session, row, same) ? same : 0;
 }
 
 /* The free row that has most of the prompt; of equal ones that which was left longest ago. -1: none. */

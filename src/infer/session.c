@@ -18,6 +18,7 @@ static void destroy(void *thing) {
     qp_session *s = thing;
     free(s->row);
     free(s->tokens);
+    qpi_windows_free(s);
     free(s->states);
     free(s->now);
     free(s->integers);
@@ -38,6 +39,7 @@ void qp_session_close(qp_session *s) {
 static bool reserve(qp_session *s, int64_t i) {
     qp_ctx          *ctx = s->m->ctx;
     const qp_branch *b = qpi_state_branch(s, i);
+    s->window_of[i] = -1;
     if (!b->type || b->type->pointwise) return true;
     if (!b->type->step || (b->type->causal && !b->type->causal(b->self))) {
         qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s %s", b->type->part.name,
@@ -47,6 +49,7 @@ static bool reserve(qp_session *s, int64_t i) {
     qp_state *state = &s->states[i];
     qp_scope  scope = qp_enter(ctx);
     state->type = s->kv;
+    state->spare = QPI_WINDOW_SPARE;
     b->type->reserve(b->self, ctx, s->rows, s->reserved, state);
     if (qp_failed(ctx)) *state = (qp_state){0};
     for (int j = 0; j < state->count; j++) {
@@ -54,7 +57,7 @@ static bool reserve(qp_session *s, int64_t i) {
         if (!state->grows[j]) s->fixed = true;
     }
     qp_leave(scope);
-    return !qp_failed(ctx);
+    return !qp_failed(ctx) && qpi_window_add(s, i);
 }
 
 static bool allocate(qp_session *s) {
@@ -63,7 +66,8 @@ static bool allocate(qp_session *s) {
     s->tokens = calloc((size_t)s->rows, (size_t)s->reserved * sizeof *s->tokens);
     s->states = calloc(states, sizeof *s->states);
     s->now = calloc(states, sizeof *s->now);
-    return s->row && s->tokens && s->states && s->now;
+    s->window_of = calloc(states, sizeof *s->window_of);
+    return s->row && s->tokens && s->states && s->now && s->window_of;
 }
 
 qp_session *qp_session_new(qp_model *m, int64_t rows, int64_t positions, qp_session_options options) {
@@ -101,6 +105,7 @@ qp_session *qp_session_new(qp_model *m, int64_t rows, int64_t positions, qp_sess
 typedef struct {
     int64_t  B, T;
     int64_t *rows, *starts, *counts, *lengths; /* [B] */
+    int64_t *places;                           /* [2, B], for windows */
     int64_t *positions;                        /* [B, T] */
     const int64_t *parents;                    /* [B, T] or NULL */
     bool     all, whole; /* every row in order; every count T */
@@ -180,12 +185,13 @@ static bool open_call(qp_session *s, qp_tensor ids, const qp_feed *how, call *c)
     if (T > s->reserved && !how->counts)
         return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: %lld positions, room for %lld", (long long)T,
                         (long long)s->reserved);
-    if (!room_for(s, B * (T + 4), B * T)) return !qp_fail(ctx, QP_ERR_MEMORY, "out of memory: session");
+    if (!room_for(s, B * (T + 6), B * T)) return !qp_fail(ctx, QP_ERR_MEMORY, "out of memory: session");
     *c = (call){.B = B, .T = T, .rows = s->integers, .parents = how->parents, .all = B == s->rows, .whole = true};
     c->starts = c->rows + B;
     c->counts = c->starts + B;
     c->lengths = c->counts + B;
-    c->positions = c->lengths + B;
+    c->places = c->lengths + B;
+    c->positions = c->places + 2 * B;
     for (int64_t b = 0; b < B; b++)
         if (!open_sequence(s, c, how, b) || !place(s, c, b)) return false;
     for (int64_t i = 0; i < qpi_state_count(s) && s->fixed && (c->parents || !c->whole); i++)
@@ -245,6 +251,26 @@ static qp_tensor integers(qp_session *s, int ndim, int64_t B, int64_t T, const i
     return qp_from(s->m->ctx, QP_I64, ndim, (int64_t[]){B, T}, data);
 }
 
+/* Where the positions lie in states of which a window is read. */
+static void open_windows(qp_session *s, const call *c) {
+    for (int64_t b = 0; b < c->B && s->window_count; b++) qpi_windows_slide(s, c->rows[b], c->counts[b]);
+    for (int k = 0; k < s->window_count; k++) {
+        int64_t *starts = c->places, *lengths = starts + c->B, keys = 0;
+        for (int64_t b = 0; b < c->B; b++) {
+            starts[b] = c->starts[b] - s->windows[k].base[c->rows[b]];
+            lengths[b] = starts[b] + c->counts[b];
+            if (lengths[b] > keys) keys = lengths[b];
+        }
+        qp_tensor at = integers(s, 1, c->B, 0, starts), end = integers(s, 1, c->B, 0, lengths);
+        for (int64_t i = 0; i < qpi_state_count(s); i++)
+            if (s->window_of[i] == k) {
+                s->now[i].starts = at;
+                s->now[i].lengths = end;
+                s->now[i].keys = keys;
+            }
+    }
+}
+
 static qp_tensor run(qp_session *s, qp_tensor ids, const call *c) {
     qp_ctx     *ctx = s->m->ctx;
     qp_record   in = {0}, all = {0};
@@ -262,21 +288,58 @@ static qp_tensor run(qp_session *s, qp_tensor ids, const call *c) {
     sequence.mask.lengths = integers(s, 1, c->B, 0, c->lengths);
     if (c->parents) sequence.mask.parents = integers(s, 2, c->B, c->T, c->parents);
     gather(s, c, sequence.mask.rows);
+    open_windows(s, c);
     qp_tensor hidden = qpi_stack_forward(s->m, ids, &sequence, &all, s->now);
     bool known = !qp_failed(ctx) && qp_read(ids, QP_I32, s->ids, c->B * c->T) == QP_OK;
     return known ? hidden : qpi_poison(ctx);
 }
 
+/* Adds the positions of a call that has been opened. */
+static qp_tensor add(qp_session *s, qp_tensor ids, const call *c) {
+    qp_tensor hidden = run(s, ids, c);
+    qpi_shield(s->m->ctx);
+    commit(s, c);
+    return hidden;
+}
+
+/* The same where windows have no place for all at once: piece by piece. */
+static qp_tensor add_pieces(qp_session *s, qp_tensor ids, const qp_feed *how, call *c) {
+    qp_ctx  *ctx = s->m->ctx;
+    int64_t  B = c->B, T = c->T;
+    int64_t *own = malloc(3 * (size_t)B * sizeof *own), *rows = own, *counts = own + B, *left = own + 2 * B;
+    if (!own) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: session");
+    qp_tensor hidden = qp_empty(ctx, ctx->param_dtype, 3, (int64_t[]){B, T, s->m->width});
+    for (int64_t b = 0; b < B && own; b++) {
+        rows[b] = c->rows[b];
+        left[b] = c->counts[b];
+    }
+    for (int64_t t = 0; t < T && !qp_failed(ctx); t += QPI_WINDOW_CALL) {
+        int64_t  n = T - t < QPI_WINDOW_CALL ? T - t : QPI_WINDOW_CALL;
+        call     piece;
+        qp_scope scope = qp_enter(ctx);
+        for (int64_t b = 0; b < B; b++) {
+            counts[b] = left[b] < n ? left[b] : n;
+            left[b] -= counts[b];
+        }
+        qp_tensor some = qp_contiguous(qp_slice(ids, 1, t, t + n, 1));
+        bool ok = open_call(s, some, &(qp_feed){.rows = rows, .counts = how->counts ? counts : NULL}, &piece) &&
+                  qp_copy_to(qp_slice(hidden, 1, t, t + n, 1), add(s, some, &piece)) == QP_OK;
+        qp_leave(scope);
+        if (!ok) break;
+    }
+    for (int64_t b = 0; b < B && own; b++) c->counts[b] = how->counts ? how->counts[b] : T;
+    free(own);
+    return hidden;
+}
+
 /* Adds the positions; c says where they are. */
 static qp_tensor feed(qp_session *s, qp_tensor ids, const qp_feed *how, call *c) {
-    qp_ctx  *ctx = s->m->ctx;
-    qp_scope scope = qp_enter(ctx);
+    qp_ctx   *ctx = s->m->ctx;
+    qp_scope  scope = qp_enter(ctx);
+    qp_tensor hidden = qpi_poison(ctx);
     qp_no_grad(ctx, true);
-    qp_tensor hidden = open_call(s, ids, how, c) ? run(s, ids, c) : qpi_poison(ctx);
-    if (c->B) {
-        qpi_shield(ctx);
-        commit(s, c);
-    }
+    if (open_call(s, ids, how, c))
+        hidden = c->T > QPI_WINDOW_CALL && qpi_windows_small(s) ? add_pieces(s, ids, how, c) : add(s, ids, c);
     return qp_return(scope, hidden);
 }
 

@@ -18,8 +18,7 @@ static bool is_path(const qp_session *s, int64_t row, int64_t n, const int64_t *
     return ok;
 }
 
-/* Position `at` of a row of a tensor that grows, as bytes; *bytes: of one position. */
-static char *bytes_at(const qp_state *state, int j, int64_t row, int64_t at, size_t *bytes) {
+char *qpi_state_bytes(const qp_state *state, int j, int64_t row, int64_t at, size_t *bytes) {
     qp_tensor t = state->tensors[j];
     int64_t   positions = qp_size(t, 0) * qp_size(t, 1);
     char     *data = qp_data_write(t);
@@ -30,7 +29,7 @@ static char *bytes_at(const qp_state *state, int j, int64_t row, int64_t at, siz
 /* Places of nodes become first, first + 1, ... */
 static void compact(const qp_state *state, int j, int64_t row, int64_t first, int64_t n, const int64_t *nodes) {
     size_t bytes;
-    char  *to = bytes_at(state, j, row, first, &bytes);
+    char  *to = qpi_state_bytes(state, j, row, first, &bytes);
     for (int64_t i = 0; i < n && to; i++)
         if (nodes[i] != i) memcpy(to + (size_t)i * bytes, to + (size_t)nodes[i] * bytes, bytes);
 }
@@ -44,7 +43,7 @@ qp_status qp_session_choose(qp_session *s, int64_t row, int64_t n, const int64_t
         return qp_fail(ctx, QP_ERR_ARGUMENT, "choose: %lld nodes that are no path of row %lld's %d drafts", (long long)n,
                        (long long)row, r->drafts);
     for (int64_t i = 0; i < qpi_state_count(s) && n && nodes[n - 1] >= n; i++)
-        for (int j = 0; j < s->states[i].count; j++) compact(&s->states[i], j, row, r->length, n, nodes);
+        for (int j = 0; j < s->states[i].count; j++) compact(&s->states[i], j, row, r->length - qpi_base(s, i, row), n, nodes);
     int32_t *tokens = qpi_row_tokens(s, row) + r->length;
     for (int64_t i = 0; i < n; i++) tokens[i] = tokens[nodes[i]];
     r->drafts = 0;
@@ -54,18 +53,29 @@ qp_status qp_session_choose(qp_session *s, int64_t row, int64_t n, const int64_t
 
 /* ---- Taking back and copying ------------------------------------------------------------------------ */
 
-/* Can a row of `length` positions become its first `wanted`? */
-static bool can_cut(const qp_session *s, int64_t length, int64_t wanted, const char *who) {
-    qp_ctx *ctx = s->m->ctx;
+/* The part with a state of fixed size that keeps a row from being cut; NULL: none does. */
+static const char *hinders(const qp_session *s, int64_t row, int64_t wanted) {
+    for (int64_t i = 0; i < qpi_state_count(s) && s->fixed && wanted && wanted < s->row[row].length; i++)
+        for (int j = 0; j < s->states[i].count; j++)
+            if (!s->states[i].grows[j]) return qpi_state_branch(s, i)->type->part.name;
+    return NULL;
+}
+
+bool qpi_row_cuts(const qp_session *s, int64_t row, int64_t wanted) {
+    int64_t length = s->row[row].length;
+    return wanted >= 0 && wanted <= length && !hinders(s, row, wanted) && (wanted == length || qpi_windows_hold(s, row, wanted));
+}
+
+/* The same, with an error that says why not. */
+static bool can_cut(const qp_session *s, int64_t row, int64_t wanted, const char *who) {
+    qp_ctx     *ctx = s->m->ctx;
+    int64_t     length = s->row[row].length;
+    const char *part = hinders(s, row, wanted);
+    if (qpi_row_cuts(s, row, wanted)) return true;
     if (wanted < 0 || wanted > length)
         return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %lld positions of %lld", who, (long long)wanted, (long long)length);
-    if (!s->fixed || !wanted || wanted == length) return true;
-    for (int64_t i = 0; i < qpi_state_count(s); i++)
-        for (int j = 0; j < s->states[i].count; j++)
-            if (!s->states[i].grows[j])
-                return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: the state of %s has a fixed size", who,
-                                qpi_state_branch(s, i)->type->part.name);
-    return true;
+    if (part) return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: the state of %s has a fixed size", who, part);
+    return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: what %lld positions need has left the window", who, (long long)wanted);
 }
 
 /* States of fixed size of a row are as at the beginning. */
@@ -81,12 +91,13 @@ static void clear_fixed(qp_session *s, int64_t row) {
 qp_status qp_session_truncate(qp_session *s, int64_t row, int64_t length) {
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx)) return qp_error_code(ctx);
-    if (!qpi_row_ready(s, row, "truncate") || !can_cut(s, s->row[row].length, length, "truncate"))
+    if (!qpi_row_ready(s, row, "truncate") || !can_cut(s, row, length, "truncate"))
         return qp_error_code(ctx);
     qp_scope scope = qp_enter(ctx);
     qp_no_grad(ctx, true);
     if (!length) clear_fixed(s, row);
     qp_leave(scope);
+    qpi_windows_cut(s, row, row, length);
     s->row[row].length = length;
     return qp_error_code(ctx);
 }
@@ -96,8 +107,8 @@ static void copy_row(const qp_state *state, int j, int64_t from, int64_t to, int
     if (!state->grows[j]) {
         if (qp_copy_to(qpi_state_part(state, j, to, 0, 0), qpi_state_part(state, j, from, 0, 0)) != QP_OK) return;
     } else {
-        const char *source = bytes_at(state, j, from, 0, &bytes);
-        char       *target = bytes_at(state, j, to, 0, &bytes);
+        const char *source = qpi_state_bytes(state, j, from, 0, &bytes);
+        char       *target = qpi_state_bytes(state, j, to, 0, &bytes);
         if (source && target) memcpy(target, source, (size_t)length * bytes);
     }
 }
@@ -106,16 +117,18 @@ qp_status qp_session_fork(qp_session *s, int64_t from, int64_t to, int64_t lengt
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx)) return qp_error_code(ctx);
     if (!qpi_row_ready(s, from, "fork") || !qpi_row_ready(s, to, "fork") ||
-        !can_cut(s, s->row[from].length, length, "fork"))
+        !can_cut(s, from, length, "fork"))
         return qp_error_code(ctx);
     if (from == to || !length) return qp_session_truncate(s, to, length);
     qp_scope scope = qp_enter(ctx);
     qp_no_grad(ctx, true);
     s->row[to].length = 0;
     for (int64_t i = 0; i < qpi_state_count(s); i++)
-        for (int j = 0; j < s->states[i].count && !qp_failed(ctx); j++) copy_row(&s->states[i], j, from, to, length);
+        for (int j = 0; j < s->states[i].count && !qp_failed(ctx); j++)
+            copy_row(&s->states[i], j, from, to, length - qpi_base(s, i, from));
     qp_leave(scope);
     if (qp_failed(ctx)) return qp_error_code(ctx);
+    qpi_windows_cut(s, from, to, length);
     memcpy(qpi_row_tokens(s, to), qpi_row_tokens(s, from), (size_t)length * sizeof(int32_t));
     s->row[to].length = length;
     return QP_OK;

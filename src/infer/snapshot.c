@@ -1,5 +1,5 @@
-/* A row's state as a safetensors file: its tokens, the parts of the state's tensors that are its own, and
- * what model they are of. Blocks are written as the floats that they stand for: encoding those again
+/* A row's state as a safetensors file: its tokens, the parts of the state's tensors that are its own (where a
+ * window is read, its positions), and what model they are of. Blocks are written as the floats that they stand for: encoding those again
  * gives the same blocks. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -30,6 +30,12 @@ static uint64_t fingerprint(qp_model *m) {
     return qpi_checksum_end(&sum);
 }
 
+/* The first position of a row of so many that state i needs. */
+static int64_t first_of(const qp_session *s, int64_t i, int64_t length) {
+    int64_t window = s->states[i].window;
+    return window && length > window ? length - window : 0;
+}
+
 static const char *state_name(char name[48], int64_t i, int j) {
     snprintf(name, 48, "state.%" PRId64 ".%d", i, j);
     return name;
@@ -43,7 +49,8 @@ static bool collect(qp_session *s, int64_t row, qp_named *named, char (*names)[4
     named[n++] = (qp_named){"tokens", qp_from(ctx, QP_I32, 1, &length, qpi_row_tokens(s, row))};
     for (int64_t i = 0; i < qpi_state_count(s); i++)
         for (int j = 0; j < s->states[i].count; j++, n++) {
-            qp_tensor part = qpi_state_part(&s->states[i], j, row, 0, length);
+            int64_t   base = qpi_base(s, i, row);
+            qp_tensor part = qpi_state_part(&s->states[i], j, row, first_of(s, i, length) - base, length - base);
             if (qp_dtype_block(qp_dtype_of(part)) > 1) part = qp_cast(part, QP_F32);
             named[n] = (qp_named){state_name(names[n], i, j), qp_contiguous(part)};
         }
@@ -126,23 +133,25 @@ static int64_t check_tokens(qp_session *s, const qp_file *f, const char *path) {
 static void restore(qp_session *s, int64_t row, const qp_file *f, int64_t length) {
     qp_ctx   *ctx = s->m->ctx;
     char      name[48];
-    int64_t   zero = 0, one = 1;
-    qp_tensor rows = qp_from(ctx, QP_I64, 1, &one, &row), starts = qp_from(ctx, QP_I64, 1, &one, &zero);
-    qp_tensor counts = qp_from(ctx, QP_I64, 1, &one, &length);
+    int64_t   one = 1;
+    qp_tensor rows = qp_from(ctx, QP_I64, 1, &one, &row);
+    qpi_windows_place(s, row, length);
     for (int64_t i = 0; i < qpi_state_count(s); i++)
         for (int j = 0; j < s->states[i].count; j++) {
+            int64_t   place = first_of(s, i, length) - qpi_base(s, i, row), count = length - first_of(s, i, length);
             qp_tensor t = qp_file_load(ctx, f, state_name(name, i, j), false);
             if (s->states[i].grows[j] && qp_dtype_block(qp_dtype_of(s->states[i].tensors[j])) > 1) {
-                qp_append(s->states[i].tensors[j], t, rows, starts, counts);
+                qp_append(s->states[i].tensors[j], t, rows, qp_from(ctx, QP_I64, 1, &one, &place),
+                          qp_from(ctx, QP_I64, 1, &one, &count));
             } else {
-                qp_status copied = qp_copy_to(qpi_state_part(&s->states[i], j, row, 0, length), t);
+                qp_status copied = qp_copy_to(qpi_state_part(&s->states[i], j, row, place, place + count), t);
                 (void)copied; /* stored in the context */
             }
             qp_drop(t);
         }
     qp_tensor tokens = qp_file_load(ctx, f, "tokens", false);
-    if (qp_read(tokens, QP_I32, qpi_row_tokens(s, row), length) != QP_OK) return; /* cannot: all is checked, memory there */
-    s->row[row].length = length;
+    if (qp_read(tokens, QP_I32, qpi_row_tokens(s, row), length) == QP_OK) s->row[row].length = length;
+    else qpi_windows_cut(s, row, row, 0);
 }
 
 static void load(qp_session *s, int64_t row, const qp_file *f, const char *path) {
@@ -151,7 +160,8 @@ static void load(qp_session *s, int64_t row, const qp_file *f, const char *path)
     int64_t length = check_origin(s, f, path) ? check_tokens(s, f, path) : -1;
     for (int64_t i = 0; i < qpi_state_count(s) && length >= 0; i++)
         for (int j = 0; j < s->states[i].count && !qp_failed(ctx); j++)
-            check_entry(s, f, path, state_name(name, i, j), s->states[i].tensors[j], s->states[i].grows[j], length);
+            check_entry(s, f, path, state_name(name, i, j), s->states[i].tensors[j], s->states[i].grows[j],
+                        length - first_of(s, i, length));
     if (!qp_failed(ctx)) restore(s, row, f, length);
 }
 

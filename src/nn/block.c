@@ -57,8 +57,12 @@ void qp_state_add(qp_state *state, qp_ctx *ctx, bool grows, int ndim, const int6
                 qp_dtype_name(type));
         return;
     }
+    int64_t places[QP_MAX_DIMS];
+    memcpy(places, shape, (size_t)ndim * sizeof *places);
+    if (grows && state->window && state->spare && places[1] - state->spare > state->window)
+        places[1] = state->window + state->spare;
     state->grows[state->count] = grows;
-    state->tensors[state->count++] = grows ? qpi_reserve(ctx, type, ndim, shape) : qp_zeros(ctx, type, ndim, shape);
+    state->tensors[state->count++] = grows ? qpi_reserve(ctx, type, ndim, places) : qp_zeros(ctx, type, ndim, places);
 }
 
 void qp_state_set(qp_state *state, int i, qp_tensor value) {

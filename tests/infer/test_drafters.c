@@ -169,6 +169,25 @@ static void heads(void **state) {
         int64_t n = qp_count(a.entries[i].tensor);
         assert_memory_equal(qp_data_of(a.entries[i].tensor), qp_data_of(b.entries[i].tensor), (size_t)n * sizeof(float));
     }
+    /* heads that share the model's, of some tokens */
+    qp_medusa *shared = qp_medusa_new(m, (qp_medusa_options){.heads = 2, .shared = true, .tokens = (int32_t[]){3, 50, 51, 200}, .token_count = 4});
+    assert_non_null(shared);
+    assert_int_equal(qp_medusa_params(shared).count, 2 * 2);
+    assert_int_equal(qp_medusa_save(shared, file), QP_OK);
+    again = qp_medusa_load(m, file);
+    assert_non_null(again);
+    assert_int_equal(qp_medusa_params(again).count, 2 * 2);
+    qp_scope  scope = qp_enter(ctx);
+    qp_tensor hidden = qp_rand_normal(ctx, QP_F32, 3, (int64_t[]){2, 6, 64}, 0, 1);
+    int64_t   labels[12] = {3, 50, 51, 200, 4, 3, -100, 51, 51, 9, 50, 3};
+    qp_tensor rows = qp_from(ctx, QP_I64, 2, (int64_t[]){2, 6}, labels);
+    assert_true(fabs(qp_item(qp_medusa_loss(shared, hidden, rows)) - qp_item(qp_medusa_loss(again, hidden, rows))) < 1e-6);
+    assert_false(qp_failed(ctx));
+    qp_leave(scope);
+    assert_null(qp_medusa_new(m, (qp_medusa_options){.tokens = (int32_t[]){3, 3}, .token_count = 2}));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
+    qp_clear(ctx);
+    assert_int_equal(qp_medusa_save(h, file), QP_OK);
     qp_model *other = qp_model_new(ctx, "test", "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, "
                                                 "\"intermediate_size\": 32, \"num_hidden_layers\": 1, "
                                                 "\"num_attention_heads\": 4, \"max_position_embeddings\": 64}");

@@ -21,6 +21,7 @@ static int64_t catch_up(follower *f, const qpi_tree *t) {
     const int32_t *theirs = qpi_row_tokens(f->base.target, t->row), *ours = qpi_row_tokens(f->session, t->row);
     int64_t        length = f->base.target->row[t->row].length, own = f->session->row[t->row].length, same = 0;
     while (same < own && same < length && ours[same] == theirs[same]) same++;
+    if (!qpi_row_cuts(f->session, t->row, same)) same = 0;
     if (qp_session_truncate(f->session, t->row, same) != QP_OK) return 0;
     return length + 1 - same;
 }

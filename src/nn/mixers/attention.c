@@ -7,7 +7,7 @@
  * norm: RMS norm of each head (Qwen3, arXiv:2505.09388) or of all heads together (OLMo 2,
  * arXiv:2501.00656), where asked for (Henry et al. 2020, arXiv:2010.04245).
  *
- * State: keys (rotated) and values of all positions so far.
+ * State: keys (rotated) and values of all positions so far, or of those within the window.
  */
 #include <math.h>
 
@@ -142,18 +142,25 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
 
 static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     attention *a = self;
+    if (!a->position || !a->position->type->bias) state->window = a->window;
     for (int i = 0; i < 2; i++)
         qp_state_add(state, ctx, true, 4, (int64_t[]){rows, positions, a->groups, a->width});
 }
 
 static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
-    attention *a = self;
-    triple     t = project_all(a, x, s);
-    qp_append(state->tensors[0], t.k, s->mask.rows, s->mask.starts, s->counts);
-    qp_append(state->tensors[1], t.v, s->mask.rows, s->mask.starts, s->counts);
-    t.k = qp_slice(state->tensors[0], 1, 0, s->keys, 1);
-    t.v = qp_slice(state->tensors[1], 1, 0, s->keys, 1);
-    return attend(a, t, residual, s);
+    attention  *a = self;
+    triple      t = project_all(a, x, s);
+    qp_sequence own = *s;
+    if (!qp_is_none(state->starts)) {
+        own.mask.starts = state->starts;
+        own.mask.lengths = state->lengths;
+        own.keys = state->keys;
+    }
+    qp_append(state->tensors[0], t.k, own.mask.rows, own.mask.starts, own.counts);
+    qp_append(state->tensors[1], t.v, own.mask.rows, own.mask.starts, own.counts);
+    t.k = qp_slice(state->tensors[0], 1, 0, own.keys, 1);
+    t.v = qp_slice(state->tensors[1], 1, 0, own.keys, 1);
+    return attend(a, t, residual, &own);
 }
 
 QP_MIXER(attention) = {.part = {.name = "attention",
