@@ -178,7 +178,7 @@ static void heads(void **state) {
     assert_non_null(again);
     assert_int_equal(qp_medusa_params(again).count, 2 * 2);
     qp_scope  scope = qp_enter(ctx);
-    qp_tensor hidden = qp_rand_normal(ctx, QP_F32, 3, (int64_t[]){2, 6, 64}, 0, 1);
+    qp_tensor hidden = qp_randn(ctx, QP_F32, 3, (int64_t[]){2, 6, 64});
     int64_t   labels[12] = {3, 50, 51, 200, 4, 3, -100, 51, 51, 9, 50, 3};
     qp_tensor rows = qp_from(ctx, QP_I64, 2, (int64_t[]){2, 6}, labels);
     assert_true(fabs(qp_item(qp_medusa_loss(shared, hidden, rows)) - qp_item(qp_medusa_loss(again, hidden, rows))) < 1e-6);

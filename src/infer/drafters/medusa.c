@@ -313,7 +313,9 @@ qp_medusa *qp_medusa_load(qp_model *base, const char *path) {
     qp_medusa *m = make(base, o);
     qp_tensor  head = QP_NONE;
     qp_nn_linear_each(base->module, "head", find_head, &head);
-    bool ok = m && read_all(m, f, path, qp_is_none(head) ? QP_F32 : qp_dtype_of(head));
+    qp_dtype type = qp_is_none(head) ? QP_F32 : qp_dtype_of(head);
+    if (m && qp_dtype_block(type) > 1) qp_freeze(m->module, "*", true); /* blocks do not train */
+    bool ok = m && read_all(m, f, path, type);
     free(tokens);
     qp_leave(s);
     qp_file_close(f);
