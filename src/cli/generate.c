@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* isatty */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +19,8 @@ typedef struct {
     qp_text   text; /* of --json */
     json_t   *ids, *logprobs;
     int64_t   tokens;
-    char      last; /* byte written */
+    double    plain; /* tokens/s without drafts; 0: not measured */
+    char      last;  /* byte written */
 } job;
 
 /* ---- The prompt ---------------------------------------------------------------------------------- */
@@ -102,9 +104,10 @@ static int report(job *j, const qp_generation *g) {
         if (all && j->logprobs) json_object_set(all, "logprobs", j->logprobs);
         if (all && cli_given(j->c, "draft"))
             json_object_set_new(all, "draft",
-                                json_pack("{s:I, s:I, s:I, s:f}", "calls", (json_int_t)g->calls, "drafted",
+                                json_pack("{s:I, s:I, s:I, s:f, s:o}", "calls", (json_int_t)g->calls, "drafted",
                                           (json_int_t)g->drafted, "accepted", (json_int_t)g->accepted,
-                                          "tokens_per_call", per_call(g)));
+                                          "tokens_per_call", per_call(g), "speedup",
+                                          cli_json_number(j->plain > 0 ? speed / j->plain : NAN)));
         if (all && !j->ids_only) json_object_set_new(all, "text", cli_json_text(j->text.data, j->text.count));
         return cli_json_print(all);
     }
@@ -115,7 +118,21 @@ static int report(job *j, const qp_generation *g) {
     if (cli_given(j->c, "draft"))
         cli_remark(j->c, "drafts: %" PRId64 " of %" PRId64 " tokens kept, %.2f tokens for each reading of the weights",
                    g->accepted, g->drafted, per_call(g));
+    if (j->plain > 0) cli_remark(j->c, "without: %.1f tokens/s, so %.2f times as fast", j->plain, speed / j->plain);
     return 0;
+}
+
+/* The same once more without drafts, for its speed. */
+static bool compare(job *j, qp_session *session, qp_generate_options options) {
+    qp_generation g;
+    options.drafter = NULL;
+    options.on_text = NULL;
+    options.on_token = NULL;
+    if (qp_session_truncate(session, 0, 0) != QP_OK ||
+        qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &g) != QP_OK)
+        return false;
+    j->plain = rate((double)g.tokens, g.seconds);
+    return true;
 }
 
 static qp_session *open_session(job *j, int64_t positions) {
@@ -185,7 +202,8 @@ static int generate(job *j) {
     qp_generation result;
     qp_session   *session = open_session(j, j->prompt.count + n);
     if (!session || !open_drafter(j, session, &options.drafter) ||
-        qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK) {
+        qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK ||
+        (cli_flag(c, "compare") && options.drafter && !compare(j, session, options))) {
         if (j->last && j->last != '\n') putchar('\n');
         return cli_failed(j->ctx);
     }
@@ -225,6 +243,7 @@ static const cli_option options[] = {
     {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "what keys and values are kept in", 0, 0, false},
     {"draft", 0, CLI_TEXT, "KIND", NULL, "guess ahead, same text: lookup, mtp, medusa, heads of finetune, or a smaller MODEL", 0, 0, false},
     {"draft-depth", 0, CLI_INT, "N", "0", "tokens of a guess at most; 0: what suits the kind", 0, 63, false},
+    {"compare", 0, CLI_FLAG, NULL, NULL, "with --draft: write it again without, and tell how much faster it was", 0, 0, false},
     {"accept", 0, CLI_CHOICE, "match|rejection|typical", "match", "guesses that stay: same text, same distribution, or whatever is not improbable", 0, 0, false},
     {"logprobs", 0, CLI_INT, "N", "0", "with --json: of each token and the N likeliest", 0, 1000, false},
     {"no-end", 0, CLI_FLAG, NULL, NULL, "go on behind the model's end token", 0, 0, false},

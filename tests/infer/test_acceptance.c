@@ -127,7 +127,7 @@ static void one_node(void **state) {
 
 /* ---- Texts --------------------------------------------------------------------------------------- */
 
-enum { W = 5, LENGTH = 4, TEXTS = W * W * W, RUNS = 3000 };
+enum { W = 5, LENGTH = 4, TEXTS = W * W * W, RUNS = 2000 };
 
 static const char config[] =
     "{\"model_type\": \"llama\", \"vocab_size\": 5, \"hidden_size\": 32, \"intermediate_size\": 32, "
