@@ -24,7 +24,7 @@
 #define MAX_HEADS 16
 #define TOP 8       /* guesses of a head that are looked at */
 #define NODES 12    /* of a tree, the root included */
-#define LEAST 0.05f /* a path less probable is not worth its row */
+#define LEAST 0.1f  /* a path less probable is not worth its row */
 
 struct qp_medusa {
     qp_ctx       *ctx;
