@@ -415,6 +415,29 @@ static void hostile_gguf(void **state) {
     expect_gguf(&g, QP_OK, "");
 }
 
+/* The patterns that a name stands for have that name, or another one of the same. */
+static void expect_cut_name(const gguf *g, const char *name) {
+    const char *path = temporary("made.gguf"), *patterns[6];
+    qpi_error   e = {0};
+    int         count = 0;
+    write_gguf(g, path);
+    qp_tokenizer *t = qpi_tokenizer_load(path, &e);
+    remove(path);
+    json_t *root = json_loads(t->parts[QPI_PART_PRETOKENIZER], 0, NULL), *stage;
+    size_t  i;
+    json_array_foreach(json_object_get(root, "pretokenizers"), i, stage) {
+        const char *type = json_string_value(json_object_get(stage, "type"));
+        if (strcmp(type, "ByteLevel") != 0)
+            patterns[count++] = strcmp(type, "Digits") == 0 ? "\\p{N}" : json_string_value(json_object_get(json_object_get(stage, "pattern"), "Regex"));
+    }
+    bool        whole = strcmp(name, "llama-bpe") == 0 || strcmp(name, "tekken") == 0;
+    const char *found = qpi_gguf_cut_name(patterns, count, whole), *other = qpi_gguf_cut_name(patterns, count, !whole);
+    if (!found || !strstr(found, name)) fail_msg("%s is called %s", name, found ? found : "nothing");
+    assert_true(!other || !strstr(other, name));
+    json_decref(root);
+    qpi_tokenizer_free(t);
+}
+
 /* Every name for a way to cut text, with a text that has a bit of everything. */
 static void ways_to_cut(void **state) {
     (void)state;
@@ -425,6 +448,7 @@ static void ways_to_cut(void **state) {
         gguf g = start("gpt2");
         add_text(&g, "pre", names[i]);
         expect_gguf(&g, QP_OK, "");
+        expect_cut_name(&g, *names[i] ? names[i] : "default");
     }
 }
 
