@@ -202,10 +202,12 @@ typedef struct {
     int           depth, loops;
     int           choices; /* ifs around: what is in them may never run */
     bool          failed, caller;
+    qpi_tnode     spare; /* what nodes are behind a failure */
     qpi_error    *error;
 } qpi_tparser;
 
-qpi_tnode     *qpi_t_node(qpi_tparser *p, qpi_nkind kind);       /* NULL: no memory, which is stored */
+qpi_tnode     *qpi_t_node(qpi_tparser *p, qpi_nkind kind);       /* never NULL: behind a failure it is the spare one */
+void          *qpi_t_take_source(qpi_tparser *p, size_t bytes);  /* from the template's arena; NULL: p failed */
 void           qpi_t_expected(qpi_tparser *p, const char *what); /* "expected WHAT, found ..." */
 void           qpi_t_unsupported(qpi_tparser *p, const char *what);
 const qpi_tok *qpi_t_peek(const qpi_tparser *p);

@@ -63,7 +63,7 @@ static bool own_attribute(qpi_trun *r, qpi_tval v, qpi_str name, qpi_tval *out) 
 
 qpi_tval qpi_t_attribute(qpi_trun *r, qpi_tval v, qpi_str name) {
     qpi_tval out;
-    if (v.kind == QPI_T_UNDEFINED) return r->failed ? nothing() : no_value(r, v);
+    if (v.kind == QPI_T_UNDEFINED) return no_value(r, v);
     if (is_guarded(name)) return qpi_t_undefined(name);
     if (own_attribute(r, v, name, &out)) return out;
     if (v.kind == QPI_T_DICT && qpi_t_find(r, v.dict, qpi_t_string(name), &out)) return out;
@@ -79,7 +79,7 @@ static bool in_range(int64_t *i, size_t n) {
 
 qpi_tval qpi_t_item(qpi_trun *r, qpi_tval v, qpi_tval key) {
     qpi_tval out;
-    if (v.kind == QPI_T_UNDEFINED) return r->failed ? nothing() : no_value(r, v);
+    if (v.kind == QPI_T_UNDEFINED) return no_value(r, v);
     if ((v.kind == QPI_T_STRING || (v.kind == QPI_T_LIST && v.flavour < QPI_F_VIEW)) &&
         (key.kind == QPI_T_INT || key.kind == QPI_T_BOOL)) {
         int64_t i = key.kind == QPI_T_INT ? key.i : key.b;
@@ -434,11 +434,10 @@ static qpi_tval evaluate(qpi_trun *r, const qpi_tnode *n) {
     case QPI_N_BINARY: return v = qpi_t_eval(r, n->a), arithmetic(r, v, qpi_t_eval(r, n->b), n->op);
     case QPI_N_CONCAT: return join(r, n);
     case QPI_N_COMPARE: return compare(r, n);
-    case QPI_N_COND:
+    default: /* COND */
         v = qpi_t_eval(r, n->a);
         if (r->failed || !(qpi_t_truth(v) || n->c)) return nothing();
         return qpi_t_eval(r, qpi_t_truth(v) ? n->b : n->c);
-    default: return qpi_t_fail(r, QP_ERR_STATE, "no expression");
     }
 }
 

@@ -48,8 +48,8 @@ qpi_tval qpi_t_from_json(qpi_trun *r, const json_t *value, qpi_code mark) {
         return v;
     case JSON_INTEGER: return qpi_t_int(json_integer_value(value));
     case JSON_REAL: return qpi_t_float(json_real_value(value));
-    case JSON_TRUE:
-    case JSON_FALSE: return qpi_t_bool(json_is_true(value));
+    case JSON_TRUE: return qpi_t_bool(true);
+    case JSON_FALSE: return qpi_t_bool(false);
     default: return v;
     }
 }

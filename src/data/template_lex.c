@@ -5,13 +5,14 @@
 #include <string.h>
 
 #include "data/template.h"
+#include "format/os.h"
 
 typedef struct {
     qpi_template   *t;
     const qpi_code *p;
     size_t          n, at;
     int             line;
-    bool            line_starting; /* what was read last ended with a line's end */
+    bool            failed, line_starting; /* starting: what was read last ended with a line's end */
     char            open[64];      /* brackets that wait for their match */
     int             open_count;
     qpi_toks       *out;
@@ -28,19 +29,23 @@ static bool here(const lexer *x, size_t at, const char *text) {
     return true;
 }
 
-static bool emit(lexer *x, qpi_tok_kind kind, size_t begin, size_t end, uint32_t op) {
-    qpi_tok *items = qpi_grown(x->out->items, &x->out->capacity, x->out->count + 1, sizeof *items);
-    if (!items) return qpi_fail(x->error, QP_ERR_MEMORY, "out of memory: template") == QP_OK;
+/* A failure stays, and ends the tag that is read: no caller asks. */
+static void emit(lexer *x, qpi_tok_kind kind, size_t begin, size_t end, uint32_t op) {
+    qpi_tok *items = x->failed ? NULL : qpi_grown(x->out->items, &x->out->capacity, x->out->count + 1, sizeof *items);
+    if (!items) {
+        if (!x->failed) qpi_fail_memory(x->error, x->t->name);
+        x->failed = true;
+        return;
+    }
     x->out->items = items;
     items[x->out->count++] =
         (qpi_tok){.kind = (uint8_t)kind, .line = x->line, .op = op, .text = {x->p + begin, end - begin}};
-    return true;
 }
 
 static void move(lexer *x, size_t to) {
     for (; x->at < to; x->at++)
         if (x->p[x->at] == '\n') x->line++;
-    x->line_starting = to && x->p[to - 1] == '\n';
+    x->line_starting = x->p[to - 1] == '\n';
 }
 
 static size_t spaces(const lexer *x, size_t at) {
@@ -49,7 +54,7 @@ static size_t spaces(const lexer *x, size_t at) {
 }
 
 /* Text up to a tag at `tag`, whose mark (- or + or 0) and kind say what white space goes. */
-static bool emit_text(lexer *x, size_t tag, qpi_code mark, bool print) {
+static void emit_text(lexer *x, size_t tag, qpi_code mark, bool print) {
     size_t begin = x->at, end = tag;
     if (mark == '-') {
         while (end > begin && qpi_code_is_space(x->p[end - 1])) end--;
@@ -59,7 +64,7 @@ static bool emit_text(lexer *x, size_t tag, qpi_code mark, bool print) {
         bool starts = line > begin ? x->p[line - 1] == '\n' : x->line_starting;
         if (starts) end = line;
     }
-    return end == begin || emit(x, QPI_TOK_TEXT, begin, end, 0);
+    if (end > begin) emit(x, QPI_TOK_TEXT, begin, end, 0);
 }
 
 /* The end of a block or comment, whose last two characters are at `at`: what follows that goes too. */
@@ -76,7 +81,7 @@ static qpi_code mark_at(const lexer *x, size_t at) {
 
 static bool comment(lexer *x, size_t tag) {
     qpi_code mark = mark_at(x, tag + 2);
-    if (!emit_text(x, tag, mark, false)) return false;
+    emit_text(x, tag, mark, false);
     size_t begin = tag + 2 + (mark != 0), end = begin;
     while (end < x->n && !here(x, end, "#}")) end++;
     if (end >= x->n) return fail(x, "the comment {# has no end");
@@ -100,12 +105,12 @@ static bool bare_block(const lexer *x, size_t tag, const char *word, bool raw, s
 
 static bool raw(lexer *x, size_t tag, size_t begin) {
     size_t end, stop = 0;
-    if (!emit_text(x, tag, mark_at(x, tag + 2), false)) return false;
+    emit_text(x, tag, mark_at(x, tag + 2), false);
     move(x, begin);
     for (end = begin; end < x->n; end++)
         if (here(x, end, "{%") && bare_block(x, end, "endraw", false, &stop)) break;
     if (end >= x->n) return fail(x, "{% raw %} has no {% endraw %}");
-    if (!emit_text(x, end, mark_at(x, end + 2), false)) return false;
+    emit_text(x, end, mark_at(x, end + 2), false);
     move(x, stop);
     return true;
 }
@@ -123,7 +128,7 @@ static size_t digits(const lexer *x, size_t at) {
 
 static bool number(lexer *x) {
     size_t   at = digits(x, x->at), end = at;
-    qpi_code before = x->at ? x->p[x->at - 1] : 0;
+    qpi_code before = x->p[x->at - 1];
     bool     real = false;
     if (before != '.') {
         if (at + 1 < x->n && x->p[at] == '.' && is_digit(x->p[at + 1])) end = digits(x, at + 1), real = true;
@@ -135,7 +140,7 @@ static bool number(lexer *x) {
     }
     if (!real && end == x->at + 1 && x->p[x->at] == '0' && end < x->n && is_letter(x->p[end]))
         return fail(x, "numbers are written in decimal");
-    if (!emit(x, real ? QPI_TOK_FLOAT : QPI_TOK_INT, x->at, end, 0)) return false;
+    emit(x, real ? QPI_TOK_FLOAT : QPI_TOK_INT, x->at, end, 0);
     move(x, end);
     return true;
 }
@@ -145,7 +150,7 @@ static bool string(lexer *x) {
     size_t   end = x->at + 1;
     while (end < x->n && x->p[end] != quote) end += x->p[end] == '\\' ? 2 : 1;
     if (end >= x->n) return fail(x, "a string has no end");
-    if (!emit(x, QPI_TOK_STRING, x->at, end + 1, 0)) return false;
+    emit(x, QPI_TOK_STRING, x->at, end + 1, 0);
     move(x, end + 1);
     return true;
 }
@@ -155,7 +160,7 @@ static bool punctuation(lexer *x) {
     qpi_code                 c = x->p[x->at];
     for (size_t i = 0; i < sizeof two / sizeof *two; i++)
         if (here(x, x->at, two[i])) {
-            if (!emit(x, QPI_TOK_OP, x->at, x->at + 2, QPI_OP(two[i][0], two[i][1]))) return false;
+            emit(x, QPI_TOK_OP, x->at, x->at + 2, QPI_OP(two[i][0], two[i][1]));
             move(x, x->at + 2);
             return true;
         }
@@ -173,7 +178,7 @@ static bool punctuation(lexer *x) {
         if (!x->open_count || x->open[--x->open_count] != (char)c)
             return fail(x, "a closing bracket without its opening one");
     }
-    if (!emit(x, QPI_TOK_OP, x->at, x->at + 1, QPI_OP(0, c))) return false;
+    emit(x, QPI_TOK_OP, x->at, x->at + 1, QPI_OP(0, c));
     move(x, x->at + 1);
     return true;
 }
@@ -185,7 +190,7 @@ static bool token(lexer *x) {
     if (!is_letter(c)) return punctuation(x);
     size_t end = x->at;
     while (end < x->n && (is_letter(x->p[end]) || is_digit(x->p[end]))) end++;
-    if (!emit(x, QPI_TOK_NAME, x->at, end, 0)) return false;
+    emit(x, QPI_TOK_NAME, x->at, end, 0);
     move(x, end);
     return true;
 }
@@ -193,21 +198,22 @@ static bool token(lexer *x) {
 static bool tag(lexer *x, size_t at, bool print) {
     qpi_code    mark = mark_at(x, at + 2);
     const char *close = print ? "}}" : "%}";
-    if (!emit_text(x, at, mark, print)) return false;
+    emit_text(x, at, mark, print);
     move(x, at + 2 + (mark != 0));
-    if (!emit(x, print ? QPI_TOK_PRINT : QPI_TOK_BLOCK, at, at + 2, 0)) return false;
-    for (x->open_count = 0;;) {
+    emit(x, print ? QPI_TOK_PRINT : QPI_TOK_BLOCK, at, at + 2, 0);
+    for (x->open_count = 0; !x->failed;) {
         move(x, spaces(x, x->at));
         if (x->at >= x->n) return fail(x, print ? "{{ has no }}" : "{% has no %}");
         mark = mark_at(x, x->at);
         size_t end = x->at + (mark != 0);
         if (!x->open_count && here(x, end, close) && !(print && mark == '+')) {
-            if (!emit(x, print ? QPI_TOK_PRINT_END : QPI_TOK_BLOCK_END, x->at, end + 2, 0)) return false;
+            emit(x, print ? QPI_TOK_PRINT_END : QPI_TOK_BLOCK_END, x->at, end + 2, 0);
             move(x, after_end(x, end, mark, print));
             return true;
         }
         if (!token(x)) return false;
     }
+    return false;
 }
 
 bool qpi_template_lex(qpi_template *t, qpi_toks *out, qpi_error *e) {
@@ -221,11 +227,11 @@ bool qpi_template_lex(qpi_template *t, qpi_toks *out, qpi_error *e) {
     while (x.at < x.n) {
         size_t at = x.at, end;
         while (at < x.n && !(x.p[at] == '{' && at + 1 < x.n && x.p[at + 1] < 128 &&
-                             strchr("{%#", (int)x.p[at + 1]) && x.p[at + 1]))
+                             strchr("{%#", (int)x.p[at + 1])))
             at++;
-        bool ok;
+        bool ok = true;
         if (at >= x.n) {
-            ok = emit(&x, QPI_TOK_TEXT, x.at, x.n, 0);
+            emit(&x, QPI_TOK_TEXT, x.at, x.n, 0);
             x.at = x.n;
         } else if (x.p[at + 1] == '#') {
             ok = comment(&x, at);
@@ -236,5 +242,6 @@ bool qpi_template_lex(qpi_template *t, qpi_toks *out, qpi_error *e) {
         }
         if (!ok) return false;
     }
-    return emit(&x, QPI_TOK_END, x.n, x.n, 0);
+    emit(&x, QPI_TOK_END, x.n, x.n, 0);
+    return !x.failed;
 }

@@ -10,13 +10,17 @@
 
 /* ---- Tokens -------------------------------------------------------------------------------- */
 
+void *qpi_t_take_source(qpi_tparser *p, size_t bytes) {
+    void *m = p->failed ? NULL : qpi_arena_take(&p->t->arena, bytes);
+    if (m || p->failed) return m;
+    qpi_fail_memory(p->error, p->t->name);
+    p->failed = true;
+    return NULL;
+}
+
 qpi_tnode *qpi_t_node(qpi_tparser *p, qpi_nkind kind) {
-    qpi_tnode *n = p->failed ? NULL : qpi_arena_take(&p->t->arena, sizeof *n);
-    if (!n) {
-        if (!p->failed) qpi_fail_memory(p->error, p->t->name);
-        p->failed = true;
-        return NULL;
-    }
+    qpi_tnode *n = qpi_t_take_source(p, sizeof *n);
+    if (!n) n = &p->spare;
     *n = (qpi_tnode){.kind = (uint8_t)kind, .line = qpi_t_peek(p)->line};
     return n;
 }
@@ -121,7 +125,6 @@ static bool block_end(qpi_tparser *p) { return expect(p, QPI_TOK_BLOCK_END, "%}"
 
 static qpi_tnode *branch(qpi_tparser *p, bool conditional) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_BRANCH);
-    if (!n) return NULL;
     p->choices++;
     if (conditional) n->a = qpi_t_tuple(p, false);
     if (block_end(p)) n->list = statements(p, conditional ? until_endif : until_end_of_if);
@@ -130,11 +133,9 @@ static qpi_tnode *branch(qpi_tparser *p, bool conditional) {
 }
 
 static qpi_tnode *parse_if(qpi_tparser *p) {
-    qpi_tnode *n = qpi_t_node(p, QPI_N_IF), **last = n ? &n->list : NULL;
-    if (!n) return NULL;
+    qpi_tnode *n = qpi_t_node(p, QPI_N_IF), **last = &n->list;
     for (bool conditional = true; !p->failed;) {
         *last = branch(p, conditional);
-        if (!*last) break;
         last = &(*last)->next;
         if (qpi_t_skip_name(p, "endif")) break;
         conditional = qpi_t_skip_name(p, "elif");
@@ -150,12 +151,13 @@ static qpi_tnode *target(qpi_tparser *p, bool attributes) {
     bool       comma = false, closed = qpi_t_skip_op(p, QPI_OP(0, '('));
     do {
         qpi_tnode *n = qpi_t_node(p, QPI_N_NAME);
-        if (!n || (count && (qpi_t_at_name(p, "in") || qpi_t_at_op(p, QPI_OP(0, ')'))))) break;
+        if (count && (qpi_t_at_name(p, "in") || qpi_t_at_op(p, QPI_OP(0, ')')))) break;
         if (!qpi_t_expect_name(p, &n->name)) return NULL;
         if (attributes && qpi_t_skip_op(p, QPI_OP(0, '.'))) {
             qpi_tnode *object = n;
-            if (!(n = qpi_t_node(p, QPI_N_ATTR)) || !qpi_t_expect_name(p, &n->name)) return NULL;
+            n = qpi_t_node(p, QPI_N_ATTR);
             n->a = object;
+            if (!qpi_t_expect_name(p, &n->name)) return NULL;
         }
         *last = n;
         last = &n->next;
@@ -164,13 +166,12 @@ static qpi_tnode *target(qpi_tparser *p, bool attributes) {
     if (closed) qpi_t_expect_op(p, QPI_OP(0, ')'), "')'");
     if (count == 1 && !comma) return first;
     qpi_tnode *tuple = qpi_t_node(p, QPI_N_TUPLE);
-    if (tuple) tuple->list = first;
+    tuple->list = first;
     return tuple;
 }
 
 static qpi_tnode *parse_for(qpi_tparser *p) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_FOR);
-    if (!n) return NULL;
     n->a = target(p, false);
     if (!p->failed && !qpi_t_skip_name(p, "in")) qpi_t_expected(p, "'in'");
     n->b = qpi_t_tuple(p, false);
@@ -187,7 +188,6 @@ static qpi_tnode *parse_for(qpi_tparser *p) {
 
 static qpi_tnode *parse_set(qpi_tparser *p) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_SET);
-    if (!n) return NULL;
     n->a = target(p, true);
     if (p->failed) return NULL;
     if (qpi_t_skip_op(p, QPI_OP(0, '='))) {
@@ -209,7 +209,7 @@ static void parameters(qpi_tparser *p, qpi_tnode *n) {
         if (*last) last = &(*last)->next;
         if (count && !qpi_t_expect_op(p, QPI_OP(0, ','), "','")) return;
         qpi_tnode *parameter = *last = qpi_t_node(p, QPI_N_NAME);
-        if (!parameter || !qpi_t_expect_name(p, &parameter->name)) return;
+        if (!qpi_t_expect_name(p, &parameter->name)) return;
         if (qpi_t_skip_op(p, QPI_OP(0, '=')))
             parameter->a = qpi_t_expression(p, true);
         else if (defaults)
@@ -231,7 +231,7 @@ static void body_of_macro(qpi_tparser *p, qpi_tnode *n, const char *end) {
 static qpi_tnode *parse_macro(qpi_tparser *p) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_MACRO);
     bool       around = p->caller;
-    if (!n || !qpi_t_expect_name(p, &n->name) || !qpi_t_expect_op(p, QPI_OP(0, '('), "'('")) return NULL;
+    if (!qpi_t_expect_name(p, &n->name) || !qpi_t_expect_op(p, QPI_OP(0, '('), "'('")) return NULL;
     p->caller = false;
     parameters(p, n);
     body_of_macro(p, n, "endmacro");
@@ -243,7 +243,6 @@ static qpi_tnode *parse_macro(qpi_tparser *p) {
 /* {% call(a, b) macro(..) %}: the body is what the macro calls as caller(..). */
 static qpi_tnode *parse_call(qpi_tparser *p) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_CALLER);
-    if (!n) return NULL;
     if (qpi_t_skip_op(p, QPI_OP(0, '('))) parameters(p, n);
     n->a = qpi_t_expression(p, true);
     if (!p->failed && n->a->kind != QPI_N_CALL) qpi_t_expected(p, "a call of a macro");
@@ -256,11 +255,10 @@ static qpi_tnode *parse_call(qpi_tparser *p) {
 }
 
 static qpi_tnode *parse_with(qpi_tparser *p) {
-    qpi_tnode *n = qpi_t_node(p, QPI_N_SCOPE), **last = n ? &n->other : NULL;
+    qpi_tnode *n = qpi_t_node(p, QPI_N_SCOPE), **last = &n->other;
     while (!p->failed && qpi_t_peek(p)->kind != QPI_TOK_BLOCK_END) {
         if (n->other) qpi_t_expect_op(p, QPI_OP(0, ','), "','");
         qpi_tnode *set = *last = qpi_t_node(p, QPI_N_SET);
-        if (!set) break;
         last = &set->next;
         set->a = target(p, false);
         qpi_t_expect_op(p, QPI_OP(0, '='), "'='");
@@ -272,13 +270,12 @@ static qpi_tnode *parse_with(qpi_tparser *p) {
 
 static qpi_tnode *parse_generation(qpi_tparser *p) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_SCOPE);
-    if (n && block_end(p)) n->list = body_until(p, "endgeneration");
+    if (block_end(p)) n->list = body_until(p, "endgeneration");
     return n;
 }
 
 static qpi_tnode *parse_filter_block(qpi_tparser *p) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_FILTERED), *hole = qpi_t_node(p, QPI_N_HOLE);
-    if (!hole) return NULL;
     /* {% filter NAME %} is written without the bar that opens other filters */
     qpi_tok *bar = &p->toks.items[--p->at];
     *bar = (qpi_tok){.kind = QPI_TOK_OP, .op = QPI_OP(0, '|'), .line = bar->line, .text = bar->text};
@@ -335,9 +332,11 @@ static qpi_tnode *statements(qpi_tparser *p, const char *const *ends) {
         }
         p->at++;
         if (t->kind == QPI_TOK_TEXT) {
-            if ((n = qpi_t_node(p, QPI_N_TEXT))) n->value = qpi_t_string(t->text);
+            n = qpi_t_node(p, QPI_N_TEXT);
+            n->value = qpi_t_string(t->text);
         } else if (t->kind == QPI_TOK_PRINT) {
-            if ((n = qpi_t_node(p, QPI_N_PRINT))) n->a = qpi_t_tuple(p, true);
+            n = qpi_t_node(p, QPI_N_PRINT);
+            n->a = qpi_t_tuple(p, true);
             expect(p, QPI_TOK_PRINT_END, "}}");
         } else if (at_any(p, ends)) {
             break;

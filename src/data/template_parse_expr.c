@@ -10,7 +10,8 @@ static qpi_tnode *postfix(qpi_tparser *p, qpi_tnode *a);
 
 static qpi_tnode *pair(qpi_tparser *p, qpi_nkind kind, qpi_tnode *a, qpi_tnode *b) {
     qpi_tnode *n = qpi_t_node(p, kind);
-    if (n) n->a = a, n->b = b;
+    n->a = a;
+    n->b = b;
     return n;
 }
 
@@ -27,7 +28,7 @@ static int hex(qpi_code c) {
 static int64_t escape(qpi_str s, size_t *at) {
     static const char names[] = "\\'\"abfnrtv", values[] = "\\'\"\a\b\f\n\r\t\v";
     qpi_code          c = s.codes[(*at)++];
-    const char       *known = c < 128 && c ? strchr(names, (int)c) : NULL;
+    const char       *known = c < 128 ? strchr(names, (int)c) : NULL;
     size_t            digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
     int64_t           value = 0;
     if (known) return values[known - names];
@@ -49,10 +50,9 @@ static int64_t escape(qpi_str s, size_t *at) {
 static qpi_tnode *string(qpi_tparser *p) {
     qpi_tnode *n = qpi_t_node(p, QPI_N_CONST);
     size_t     most = 0, count = 0;
-    if (!n) return NULL;
     for (size_t i = p->at; p->toks.items[i].kind == QPI_TOK_STRING; i++) most += p->toks.items[i].text.n;
-    qpi_code *codes = qpi_arena_take(&p->t->arena, most * sizeof *codes);
-    for (; codes && qpi_t_peek(p)->kind == QPI_TOK_STRING; p->at++) {
+    qpi_code *codes = qpi_t_take_source(p, most * sizeof *codes);
+    for (; !p->failed && qpi_t_peek(p)->kind == QPI_TOK_STRING; p->at++) {
         qpi_str s = qpi_t_peek(p)->text;
         s = (qpi_str){s.codes + 1, s.n - 2};
         for (size_t i = 0; i < s.n;) {
@@ -69,7 +69,7 @@ static qpi_tnode *string(qpi_tparser *p) {
             if (c >= 0) codes[count++] = (qpi_code)c;
         }
     }
-    n->value = qpi_t_string((qpi_str){codes, codes ? count : 0});
+    n->value = qpi_t_string((qpi_str){codes, count});
     return n;
 }
 
@@ -78,7 +78,6 @@ static qpi_tnode *number(qpi_tparser *p) {
     const qpi_tok *t = qpi_t_peek(p);
     char           text[64];
     size_t         count = 0;
-    if (!n) return NULL;
     for (size_t i = 0; i < t->text.n && count < sizeof text - 1; i++)
         if (t->text.codes[i] != '_') text[count++] = (char)t->text.codes[i];
     text[count] = 0;
@@ -92,7 +91,7 @@ static qpi_tnode *number(qpi_tparser *p) {
 /* ---- Primary --------------------------------------------------------------------------------- */
 
 static qpi_tnode *sequence(qpi_tparser *p, qpi_nkind kind, uint32_t close) {
-    qpi_tnode *n = qpi_t_node(p, kind), **last = n ? &n->list : NULL;
+    qpi_tnode *n = qpi_t_node(p, kind), **last = &n->list;
     while (!p->failed && !qpi_t_at_op(p, close)) {
         if (n->list && !qpi_t_expect_op(p, QPI_OP(0, ','), "','")) break;
         if (qpi_t_at_op(p, close)) break;
@@ -115,7 +114,6 @@ static qpi_tnode *name(qpi_tparser *p) {
     } constants[] = {{"true", QPI_T_BOOL, true},   {"True", QPI_T_BOOL, true}, {"false", QPI_T_BOOL, false},
                      {"False", QPI_T_BOOL, false}, {"none", QPI_T_NONE, 0},    {"None", QPI_T_NONE, 0}};
     qpi_tnode *n = qpi_t_node(p, QPI_N_NAME);
-    if (!n) return NULL;
     n->name = qpi_t_peek(p)->text;
     if (qpi_str_is(n->name, "varargs") || qpi_str_is(n->name, "kwargs")) qpi_t_unsupported(p, "name");
     p->caller |= qpi_str_is(n->name, "caller");
@@ -164,7 +162,8 @@ static void arguments(qpi_tparser *p, qpi_tnode *call) {
         if (t->kind == QPI_TOK_NAME && t[1].kind == QPI_TOK_OP && t[1].op == QPI_OP(0, '=')) {
             qpi_tnode *n = *last = qpi_t_node(p, QPI_N_KEYWORD);
             p->at += 2;
-            if (n) n->name = t->text, n->a = qpi_t_expression(p, true);
+            n->name = t->text;
+            n->a = qpi_t_expression(p, true);
             named = true;
         } else {
             if (named) return qpi_t_expected(p, "no argument by place behind one by name");
@@ -179,7 +178,7 @@ static void arguments(qpi_tparser *p, qpi_tnode *call) {
 static qpi_tnode *call(qpi_tparser *p, qpi_tnode *a) {
     qpi_tnode *n = pair(p, QPI_N_CALL, a, NULL);
     p->at++;
-    if (n) arguments(p, n);
+    arguments(p, n);
     return n;
 }
 
@@ -187,14 +186,14 @@ static qpi_tnode *attribute(qpi_tparser *p, qpi_tnode *a) {
     const qpi_tok *t = qpi_t_peek(p);
     if (t->kind == QPI_TOK_INT) return pair(p, QPI_N_ITEM, a, number(p));
     qpi_tnode *n = pair(p, QPI_N_ATTR, a, NULL);
-    if (n) qpi_t_expect_name(p, &n->name);
+    qpi_t_expect_name(p, &n->name);
     return n;
 }
 
 static qpi_tnode *subscript(qpi_tparser *p, qpi_tnode *a) {
     qpi_tnode *part[3] = {NULL};
     int        count = 0;
-    for (; count < 3 && !p->failed; count++) {
+    for (;; count++) {
         if (!qpi_t_at_op(p, QPI_OP(0, ':')) && !qpi_t_at_op(p, QPI_OP(0, ']')))
             part[count] = qpi_t_expression(p, true);
         if (p->failed || count == 2 || !qpi_t_skip_op(p, QPI_OP(0, ':'))) break;
@@ -202,7 +201,7 @@ static qpi_tnode *subscript(qpi_tparser *p, qpi_tnode *a) {
     qpi_tnode *key = part[0];
     if (count) {
         key = pair(p, QPI_N_SLICE, part[0], part[1]);
-        if (key) key->c = part[2];
+        key->c = part[2];
     } else if (!key) {
         qpi_t_expected(p, "an index");
     }
@@ -227,7 +226,7 @@ static qpi_tnode *postfix(qpi_tparser *p, qpi_tnode *a) {
 static qpi_tnode *test(qpi_tparser *p, qpi_tnode *a) {
     bool       negated = qpi_t_skip_name(p, "not");
     qpi_tnode *n = pair(p, QPI_N_TEST, a, NULL);
-    if (!n || qpi_t_peek(p)->kind != QPI_TOK_NAME) return qpi_t_expected(p, "a test's name"), NULL;
+    if (qpi_t_peek(p)->kind != QPI_TOK_NAME) return qpi_t_expected(p, "a test's name"), NULL;
     n->name = qpi_t_peek(p)->text;
     n->op = negated;
     if (!(n->entry = qpi_t_test(n->name)) && !p->choices) return qpi_t_unsupported(p, "test"), NULL;
@@ -246,7 +245,7 @@ static qpi_tnode *test(qpi_tparser *p, qpi_tnode *a) {
 
 static qpi_tnode *filter(qpi_tparser *p, qpi_tnode *a) {
     qpi_tnode *n = pair(p, QPI_N_FILTER, a, NULL);
-    if (!n || qpi_t_peek(p)->kind != QPI_TOK_NAME) return qpi_t_expected(p, "a filter's name"), NULL;
+    if (qpi_t_peek(p)->kind != QPI_TOK_NAME) return qpi_t_expected(p, "a filter's name"), NULL;
     n->name = qpi_t_peek(p)->text;
     if (!(n->entry = qpi_t_filter(n->name)) && !p->choices) return qpi_t_unsupported(p, "filter"), NULL;
     p->at++;
@@ -287,7 +286,7 @@ static qpi_tnode *unary(qpi_tparser *p, bool with_filter) {
 
 static qpi_tnode *binary(qpi_tparser *p, qpi_tnode *a, qpi_tnode *b, uint32_t op) {
     qpi_tnode *n = pair(p, QPI_N_BINARY, a, b);
-    if (n) n->op = op;
+    n->op = op;
     return n;
 }
 
@@ -314,7 +313,6 @@ static qpi_tnode *concat(qpi_tparser *p) {
     qpi_tnode *first = product(p), **last;
     if (p->failed || !qpi_t_at_op(p, QPI_OP(0, '~'))) return first;
     qpi_tnode *n = qpi_t_node(p, QPI_N_CONCAT);
-    if (!n) return NULL;
     for (n->list = first, last = &first->next; !p->failed && qpi_t_skip_op(p, QPI_OP(0, '~'));
          last = &(*last)->next)
         if (!(*last = product(p))) break;
@@ -351,11 +349,10 @@ static qpi_tnode *compare(qpi_tparser *p) {
     uint32_t   op;
     while (!p->failed && (op = comparison(p))) {
         if (!n) {
-            if (!(n = pair(p, QPI_N_COMPARE, a, NULL))) return NULL;
+            n = pair(p, QPI_N_COMPARE, a, NULL);
             last = &n->list;
         }
         qpi_tnode *operand = pair(p, QPI_N_BRANCH, sum(p), NULL);
-        if (!operand) return NULL;
         operand->op = op;
         *last = operand;
         last = &operand->next;
@@ -389,7 +386,7 @@ qpi_tnode *qpi_t_expression(qpi_tparser *p, bool conditional) {
     qpi_tnode *a = or (p);
     while (conditional && !p->failed && qpi_t_skip_name(p, "if")) {
         qpi_tnode *n = pair(p, QPI_N_COND, or (p), a);
-        if (n && qpi_t_skip_name(p, "else")) n->c = qpi_t_expression(p, true);
+        if (qpi_t_skip_name(p, "else")) n->c = qpi_t_expression(p, true);
         a = n;
     }
     p->depth--;
@@ -407,7 +404,6 @@ qpi_tnode *qpi_t_tuple(qpi_tparser *p, bool conditional) {
     qpi_tnode *first = qpi_t_expression(p, conditional), **last;
     if (p->failed || !qpi_t_at_op(p, QPI_OP(0, ','))) return first;
     qpi_tnode *n = qpi_t_node(p, QPI_N_TUPLE);
-    if (!n) return NULL;
     n->list = first;
     for (last = &first->next; !p->failed && qpi_t_skip_op(p, QPI_OP(0, ',')) && !list_ends(p);
          last = &(*last)->next)

@@ -27,7 +27,7 @@ qpi_tval qpi_t_fail(qpi_trun *r, qp_code code, const char *format, ...) {
 
 bool qpi_t_work(qpi_trun *r, size_t steps) {
     if (r->failed) return false;
-    if (steps > INT64_MAX / 2 || (r->steps -= (int64_t)steps) < 0)
+    if ((r->steps -= (int64_t)steps) < 0)
         qpi_t_fail(r, QP_ERR_ARGUMENT, "the template takes too many steps");
     return !r->failed;
 }
@@ -168,8 +168,8 @@ qpi_tval qpi_t_text(qpi_trun *r, const char *ascii) {
 }
 
 qpi_tval qpi_t_list(qpi_trun *r, qpi_flavour f, size_t reserve) {
-    qpi_tlist *list = reserve > SIZE_MAX / 64 ? NULL : qpi_t_take(r, sizeof *list);
-    if (!list) return qpi_t_fail(r, QP_ERR_MEMORY, "out of memory");
+    qpi_tlist *list = qpi_t_take(r, sizeof *list);
+    if (!list) return qpi_t_undefined((qpi_str){0});
     *list = (qpi_tlist){0};
     if (reserve) list->items = qpi_t_take(r, reserve * sizeof *list->items);
     if (list->items) list->capacity = reserve;
@@ -370,6 +370,7 @@ bool qpi_t_length(qpi_trun *r, qpi_tval v, int64_t *n) {
 /* ---- str and repr ----------------------------------------------------------------------------------- */
 
 static bool repr_string(qpi_trun *r, qpi_codes *out, qpi_str s) {
+    static const char names[] = "\n\r\t", marks[] = "nrt";
     bool single = false, both = false;
     for (size_t i = 0; i < s.n; i++)
         single |= QPI_CODE(s.codes[i]) == '\'', both |= QPI_CODE(s.codes[i]) == '"';
@@ -378,11 +379,11 @@ static bool repr_string(qpi_trun *r, qpi_codes *out, qpi_str s) {
     for (size_t i = 0; i < s.n; i++) {
         qpi_code    c = QPI_CODE(s.codes[i]);
         char        text[16] = "";
-        const char *mark = strchr("\n\r\t", (int)(c < 32 ? c : 0));
+        const char *mark = strchr(names, (int)(c < 32 ? c : 0));
         if (c == '\\' || c == quote)
             snprintf(text, sizeof text, "\\%c", (int)c);
-        else if (c && c < 32 && mark)
-            snprintf(text, sizeof text, "\\%c", "nrt"[strchr("\n\r\t", (int)c) - (const char *)"\n\r\t"]);
+        else if (mark && *mark)
+            snprintf(text, sizeof text, "\\%c", marks[mark - names]);
         else if (c < 32 || c == 127 || (c > 127 && c <= 160) || c == 0xAD)
             snprintf(text, sizeof text, "\\x%02x", (unsigned)c);
         else if (c != ' ' && (qpi_code_is_space(c) || (c >= 0x200B && c <= 0x200F) || c == 0xFEFF))

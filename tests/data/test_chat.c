@@ -342,6 +342,150 @@ static void test_nesting(void **state) {
     free(source);
 }
 
+/* ---- Odd sources and values ------------------------------------------------------------------------------- */
+
+/* Nearly all that the reader knows, for tests that cut it. */
+static const char everything[] =
+    "{# a -#}{##}{% raw -%} {{ x }} {% x %}{%- endraw +%}a\r\nb\rc { {\xC3\xA9 {% set ns = namespace(a=1, b='x') %}{% set ns.a = 2 %}"
+    "{% macro f(a, b=2) -%}{{ a ~ b ~ caller() }}{%- endmacro %}{% call(u) f(1, b=2,) %}x{% endcall %}"
+    "{% for a, in [(1,), (2,)] if a is not none recursive %}{{ loop.index }}{% continue %}{% break %}{% else %}{% endfor %}"
+    "{% if not 1 > 2 and 1_0 != 2.5e+3 or 1E5 not in [1e2, 2.5, ] %}{% elif x is in {'a': (), 2: (1, 2)} %}{% else %}{% endif %}"
+    "{% with a = 1, b = 'q' %}{{ a if b else -2 ** +3 // 4 % 5 }}{% endwith %}{% generation %}{% endgeneration %}"
+    "{% filter upper | replace('A', \"b\") %}a{% endfilter %}{% set v | trim %} x {% endset %}{% set a, b = 1, 2 %}"
+    "{{ '\\x4a\\u00e9\\U0001F600\\07\\n\\q' 'b' | default('x') }}{{ [1, 2][0:1:1].1 }}{{ x.y[0] <= 1 < 2 >= 3 == 4 }}{{+ 1 -}} z";
+
+/* A source in memory that ends where it ends: read as a template or refused with a text. */
+static void read_exactly(const char *source, size_t n) {
+    char *copy = malloc(n ? n : 1);
+    assert_non_null(copy);
+    memcpy(copy, source, n);
+    qp_chat_template *t = qp_chat_template_new(ctx, "part", copy, n);
+    assert_true((t != NULL) == !qp_failed(ctx));
+    if (!t && !strstr(qp_error(ctx), "part: line ")) fail_msg("%.*s: %s", (int)n, source, qp_error(ctx));
+    qp_clear(ctx);
+    qp_chat_template_close(t);
+    free(copy);
+}
+
+/* Each beginning, and the whole with each place missing, or with another character there. */
+static void test_cut(void **state) {
+    (void)state;
+    static const char others[] = "\x01{}%#'\"()[],.:=|-+~1ea ";
+    char              changed[sizeof everything];
+    size_t            n = strlen(everything);
+    qp_chat_template *t = qp_chat_template_new(ctx, "everything", everything, n);
+    expect_ok(ctx);
+    qp_chat_template_close(t);
+    for (size_t i = 0; i <= n; i++) read_exactly(everything, i);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(changed, everything, i);
+        memcpy(changed + i, everything + i + 1, n - i - 1);
+        read_exactly(changed, n - 1);
+        memcpy(changed, everything, n);
+        for (const char *c = others; *c; c++) changed[i] = *c, read_exactly(changed, n);
+    }
+}
+
+static void test_refused_sources(void **state) {
+    (void)state;
+    static const char *const odd[] = {
+        "{% raw x %}{% endraw %}", "{% raw %}{% endraw x", "{% raw +%}", "{{ \xC3\xA9 }}", "{{ \x01 }}", "{{ ! }}", "{{ 0x }}", "{{ 1 +}}", "{{ a.1_ }}",
+        "{{ [1 2] }}", "{{ varargs }}", "{{ kwargs }}", "{{ f(1 2) }}", "{{ f(a b) }}", "{{ f(a (b }}", "{{ f(*a) }}", "{{ f(**a) }}",
+        "{{ f(1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17) }}", "{{ x[) }}", "{{ x[] }}", "{{ x[1:2:3:4] }}", "{{ 1 not 2 }}", "{{ 1 not x }}", "{{ 1 not in }}",
+        "{{ 1 ~ 2[ }}", "{{ 1 ~ }}", "{{ 1, 2[) }}", "{{ 1, ~ }}", "{{ 1, 2(~) }}", "{{ '\\x4' }}", "{{ '\\x4g' }}", "{{ '\\xG0' }}", "{{ '\\x:0' }}", "{{ '\\x`0' }}", "{{ '\\x@0' }}", "{{ '\\U00110000' }}", "{{ '\\ud800' }}",
+        "{{ '\\x00' }}", "{{ '\\N' }}", "{{ 99999999999999999999 }}", "{{ 1111111111111111111111111111111111111111111111111111111111111111111111 }}",
+        "{{ 1.5 is is }}", "{{ 1 is 2 }}", "{{ 1 | 2 }}", "{% for 1 in x %}", "{% for a of x %}", "{% for a in ~ %}", "{% for a in x if ~ %}", "{% for a in x %}{% else x %}", "{% for () in x %}{% endfor ~ %}",
+        "{% set a.1 = 2 %}", "{% set ~ %}", "{% macro 1 %}", "{% macro a %}", "{% macro a(1) %}", "{% macro a(b c) %}", "{% macro a(b=1, c) %}",
+        "{% macro a(a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q) %}", "{% call 1 %}", "{% call ~ %}", "{% call(1) f() %}", "{% generation x %}", "{% with 1 %}", "{% with a 1 %}", "{% with a = 1 b = 2 %}",
+        "{% set a | %}", "{% set a (1) %}", "{% filter %}", "{% break %}", "{% include 'x' %}", "{% 1 %}", "{% if %}", "{% if 1 %}{% endfor %}"};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        qp_chat_template *t = qp_chat_template_new(ctx, "odd", odd[i], strlen(odd[i]));
+        if (t) fail_msg("%s: expected an error", odd[i]);
+        if (!strstr(qp_error(ctx), "odd: line 1: ")) fail_msg("%s: %s", odd[i], qp_error(ctx));
+        qp_clear(ctx);
+    }
+    assert_null(qp_chat_template_new(ctx, "odd", "a\0b", 3));
+    expect_error(ctx, QP_ERR_FORMAT, "odd: line 1: expected UTF-8, found the byte 0x00");
+    char *large = calloc(1, QPI_TEMPLATE_BYTES + 1);
+    assert_non_null(large);
+    assert_null(qp_chat_template_new(ctx, "odd", large, QPI_TEMPLATE_BYTES + 1));
+    expect_error(ctx, QP_ERR_FORMAT, "at most 1048576");
+    free(large);
+}
+
+/* Statements and expressions that nest to one less than the bound and beyond, whatever meets it. */
+static void test_depths(void **state) {
+    (void)state;
+    static const char *const inner[] = {"", "{{ 1 }}", "{{ not 1 }}", "{{ not not 1 }}", "{{ -1 }}", "{{ [1] }}"};
+    char                     source[12000];
+    for (size_t k = 0; k < sizeof inner / sizeof *inner; k++)
+        for (int depth = 190, read = 0; depth < 205; depth++) {
+            int at = 0;
+            for (int i = 0; i < depth; i++) at += sprintf(source + at, "{%%generation%%}");
+            at += sprintf(source + at, "%s", inner[k]);
+            for (int i = 0; i < depth; i++) at += sprintf(source + at, "{%%endgeneration%%}");
+            qp_chat_template *t = qp_chat_template_new(ctx, "deep", source, (size_t)at);
+            if (!t) expect_error(ctx, QP_ERR_FORMAT, "nested less deep");
+            assert_true(depth > 190 ? read || !t : t != NULL); /* once refused, always refused */
+            read = t != NULL;
+            qp_chat_template_close(t);
+        }
+}
+
+static void test_odd_values(void **state) {
+    (void)state;
+    static const char *const pairs[][2] = {
+        {"{##}a{# b #}", "a"}, {"{% raw %}{% x %}{% endraw +%}\nb", "{% x %}\nb"}, {"a {", "a {"}, {"{\xC3\xA9", "{\xC3\xA9"}, {"a\rb\r", "a\nb"}, {"{{ 1_0 }} {{ 1_000.5 }}", "10 1000.5"},
+        {"{{ '\\x4a\\x4A\\xe9\\u00E9\\1\\18\\1a\\1!\\377\\9\\ ' | length }}", "16"}, {"{{ '\\\xC3\xA9' | length }}", "2"}, {"{{ f(1,) if nope }}", ""}, {"{{ '\\\n' }}", ""},
+        {"{% for x in 1, %}{{ x }}{% endfor %}{% for x in (1,) recursive %}{{ x }}{% endfor %}{% for x in 1, recursive %}{{ x }}{% endfor %}", "111"}, {"{{ 1, }}", "(1,)"},
+        {"{{ '1\\0' | int(7) }}{{ '\\0' | tojson }}{{ ['\\0'] }}{{ '\\0a' | title | length }}{{ '\\0' | trim | length }}", "7\"\\u0000\"['\\x00']21"},
+        {"{{ 6 is divisibleby 3 }}{{ 1.5 is eq 1.5 }}{{ 'a' is in {'a': 1} }}{{ 'a' is eq 'a' }}", "TrueTrueTrueTrue"},
+        {"{{ [{'': {'': 1}}] | map(attribute='.') | first }}", "1"},
+        {"{{ [{'0x': 1, '1-': 2, '123456789012345678901': 3}] | map(attribute='0x') | first }}", "1"},
+        {"{{ [{'0x': 1, '1-': 2, '123456789012345678901': 3}] | map(attribute='1-') | first }}", "2"},
+        {"{{ [{'123456789012345678901': 3}] | map(attribute='123456789012345678901') | first }}", "3"},
+        {"{% set i = 1e308 * 10 %}{{ i ** 2.0 }} {{ 2.0 ** i }} {{ -i }} {{ i - i }}", "inf inf -inf nan"},
+        {"{% set i = 1e308 * 10 %}{{ i | tojson }} {{ (-i) | tojson }} {{ (i - i) | tojson }}", "Infinity -Infinity NaN"},
+        {"{{ 'a\\U0001F600\\x7f' | tojson(ensure_ascii=true) }} {{ '\\x7f' | tojson }}", "\"a\\ud83d\\ude00\\u007f\" \"\x7f\""},
+        {"{{ [1] | tojson(separators=none) }} {{ [1] | tojson(indent=none) }} {{ [] | tojson(indent='x') }}", "[1] [1] []"},
+        {"{% set i = 1e308 * 10 %}{{ (i - i) <= 1 }}{{ 2.5 > 1 }}{{ 1.0 < 2 }}{{ 1.0 >= 1 }}", "FalseTrueTrueTrue"},
+        {"{{ 'abc'.startswith(()) }}{{ 'abc'.removeprefix('') }}", "Falseabc"}, {"{{ '{}{{}}{a}'.format(1, a=2) }} {{ '{0}{0}'.format(1) }}", "1{}2 11"},
+        {"{{ 'x'.partition('') | length if nope else 1 }}", "1"}, {"{% for i in [1, 1, 2] %}{{ loop.changed(i) }}{% endfor %}", "TrueFalseTrue"},
+        {"{{ namespace({1: 2, '': 3}) is defined }}", "True"}, {"{{ strftime_now('%p') | length > 0 }}{{ strftime_now('') }}", "True"},
+        {"{{ ['\\x01\\t\\n\\r\\x7f\\x85\\xad\\u200b\\u200f\\u2010\\ufeff\\u3000\\\\'] | string | length }}", "53"},
+        {"{{ '\\u1680\\u2000\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\x85\\xa0\\x1c\\u200b\\u2010' | trim | length }}", "2"},
+        {"{{ 'a\\x0bb\\x0cc\\x1cd\\x1ee\\x1ff\\x85g\\u2028h\\u2029i\\r\\nj\\rk' | string | list | length }} {{ 'a\\x0bb\\x1ec\\x1fd\\u2028e\\u2029f\\r\\ng\\rh\\r'.splitlines() | length }}", "22 7"},
+        {"{{ '-1.5' | int }} {{ ' 12 ' | int }} {{ '' | int(7) }} {{ '1 2' | int(7) }} {{ '\\x0112' | int(7) }} {{ '-' | int(7) }} {{ '99999999999999999999' | int(7) }} {{ 'e' | float }}", "-1 12 7 7 7 7 7 0.0"},
+        {"{{ '\xC3\xA9' | int(3) }}{{ 1e19 | int(4) }}{{ none | int(5) }}{{ true | int }}{{ '1' * 70 | int }}", "3451" "1111111111111111111111111111111111111111111111111111111111111111111111"},
+        {"{{ 2.567 | round(2) }} {{ 2.5 | round(1, 'common') }} {{ 7 | round }} {{ true | round }} {{ -3 | abs }} {{ true | abs }} {{ 1.25 | round(1, 'ceil') }} {{ 1.25 | round(0, 'floor') }}", "2.57 2.5 7 1 3 1 1.3 1.0"},
+        {"{{ {'b': 1, 'a': 2} | dictsort(by='value') }} {{ {'b': 1, 'a': 2} | dictsort(by='key') }}", "[('b', 1), ('a', 2)] [('a', 2), ('b', 1)]"},
+        {"{{ 'aaaaaaaaaaaaaaaaaaaaaaaaab'.find('aaaaaaaaaaaaaaaaaaaaaac') }}", "-1"},
+        {"{{ messages == messages }}{{ messages[0].items() == 1 }}{{ range == range }}{{ 'a'.upper == 'a'.upper }}{% set f = 'a'.upper %}{{ f == f }}", "TrueFalseTrueFalseTrue"},
+        {"{% for i in [] %}{% else %}e{% endfor %}{% for i in [] %}{% endfor %}", "e"}, {"{% with %}a{% endwith %}{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}", "a3"},
+        {"{{ 'foo'|title }}{{ '\\u01c5'.title() }}{{ 'a(b' | title }}", "Foo\xC7\x85" "A(B"}, {"{{ '%d' % true }}{{ '%i' % 3 }}", "13"}, {"{{ '%s' % 1.5 }}", "1.5"}, {"{{ [1, 2].index(2) }}{{ [1, 1].count(1) }}{{ [].count(1) }}", "120"}};
+    static const char *const errors[] = {
+        "{{ (-9223372036854775807 - 1) // -1 }}", "{{ 1.5 / 0 }}", "{{ 1.5 % 0.0 }}", "{{ 2.5 ** 1e9 }}", "{{ {}.items() + {}.items() }}", "{{ {}.items() < {}.items() }}", "{{ {}.items() }}", "{{ range }}", "{{ nope[0] }}", "{{ (1 // 0)[0] }}",
+        "{% macro f(a,b,c,d,e,f,g,h,i,j,k,l,m,n,o) %}{% endmacro %}{% call f(a=1,b=1,c=1,d=1,e=1,f=1,g=1,h=1,i=1,j=1,k=1,l=1,m=1,n=1,o=1,p=1) %}{% endcall %}", "{% call range(1) %}{% endcall %}",
+        "{{ {(): 1} | tojson }}", "{{ {nope: 1} | tojson }}", "{{ {[]: 1} | tojson }}", "{{ [1] | tojson(separators=(',', 1)) }}", "{{ [1] | tojson(separators=(1, ',')) }}", "{{ [1] | tojson(separators=(',',)) }}", "{{ [1] | tojson(separators=5) }}", "{{ [1] | tojson(indent=65) }}", "{{ [1] | tojson(indent=1.5) }}", "{{ [1] | tojson(indent={}) }}",
+        "{{ 'a'.split('a', 'b') }}", "{{ 'a'.split('a', 1, 2) }}", "{{ 'a b'.rsplit(none, 1) }}", "{{ 'a'.startswith() }}", "{{ 'a'.startswith('a', 'b') }}", "{{ 'a'.replace('a') }}", "{{ 'a'.replace(1, 'b') }}", "{{ 'a'.find('a', 1) }}", "{{ 'a'.find(1) }}", "{{ 'a'.rfind(1) }}", "{{ 'a'.rfind() }}", "{{ 'a'.join() | length / 0 }}",
+        "{{ '{'.format(1) }}", "{{ '{0'.format(1) }}", "{{ '{a.b}'.format(1) }}", "{{ '{\xC3\xA9}'.format(1) }}", "{{ '}'.format(1) }}", "{{ '{} {0}'.format(1) }}", "{{ '{0} {}'.format(1) }}", "{{ '{1}'.format(1) }}", "{{ '{12345}'.format(1) }}", "{{ '{0a}'.format(1) }}", "{{ '{b}'.format(1, a=2) }}", "{{ '{}'.format(a=2) }}", "{{ 'a'.partition(1) }}",
+        "{{ [1].index(2) }}", "{{ [1].index() }}", "{{ namespace({'_a': 1}) }}", "{{ dict([1]) }}", "{{ strftime_now('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa') }}",
+        "{{ 1 is ne(1, 2) }}", "{{ 1 is lt }}", "{{ 1 is le }}", "{{ 1 is sameas }}", "{{ 1 is divisibleby }}", "{{ 1 is gt }}", "{{ 'a' | replace('a') }}", "{{ '1' | int(base=16) }}", "{{ '1' | int(0, 1.5) }}", "{{ (-9223372036854775807 - 1) | abs }}", "{{ 'a' | abs }}", "{{ [1] | map | list | last | last }}", "{{ [1] | map('string') | last }}", "{{ 5 | join }}",
+        "{{ [1] | select(1) | list }}", "{{ [1] | map(1) | list }}", "{{ [1] | map('nosuch') | list }}", "{{ ['a'] | sum }}", "{{ '%d' % 1.5 }}", "{{ '%d' % none }}", "{% set ns = namespace() %}{% set ns._a = 1 %}", "{% set x = 1 %}{% set x.a = 1 %}",
+        "{% set a | trim|trim|trim|trim|trim|trim|trim|trim|trim|trim|trim|trim|trim|trim|trim|trim|trim %}x{% endset %}", "{% for i in [1] recursive %}{{ loop() }}{% endfor %}", "{% for i in [1] recursive %}{{ loop([], a=1) }}{% endfor %}", "{% for i in [1] %}{{ loop([]) }}{% endfor %}",
+        "{% macro f() %}{{ caller() }}{% endmacro %}{{ f(x=1) }}", "{{ 1 | nosuch if 0 else 2 | nosuch }}"};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        expect_text(pairs[i][0], pairs[i][1]);
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        qp_rendered out = {0};
+        const char *text = render_with(errors[i], "[]", &out);
+        if (text) fail_msg("%s: expected an error, found %s", errors[i], text);
+        assert_true(strstr(qp_error(ctx), "small: line 1: ") != NULL);
+        qp_clear(ctx);
+        qp_rendered_free(&out);
+    }
+}
+
 /* ---- Strangers' text --------------------------------------------------------------------------------- */
 
 static void test_foreign(void **state) {
@@ -586,14 +730,34 @@ static void test_memory(void **state) {
     remove(memory_folder);
     remove(gguf_path);
 }
+/* A source whose tokens, nodes and strings need blocks of their own. */
+static bool long_source(qp_ctx *c) {
+    enum { A = 20000, N = 2000 };
+    static char source[A + 8 * N + 100];
+    size_t      at = (size_t)sprintf(source, "{{ '");
+    memset(source + at, 'a', A);
+    at += A;
+    at += (size_t)sprintf(source + at, "' }}");
+    for (int i = 0; i < N; i++) at += (size_t)sprintf(source + at, "{{x}}.");
+    qp_chat_template *t = qp_chat_template_new(c, "long", source, at);
+    qp_chat_template_close(t);
+    return t != NULL;
+}
+
+static void test_long_source(void **state) {
+    (void)state;
+    in_turn(long_source, 1, NULL, NULL);
+}
 #endif
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),         cmocka_unit_test(test_meaning),
                                        cmocka_unit_test(test_configs),        cmocka_unit_test(test_gguf),
-                                       cmocka_unit_test(test_inputs),
+                                       cmocka_unit_test(test_inputs),         cmocka_unit_test(test_cut),
+                                       cmocka_unit_test(test_refused_sources), cmocka_unit_test(test_depths),
+                                       cmocka_unit_test(test_odd_values),
 #if FAULTS
-                                       cmocka_unit_test(test_memory),
+                                       cmocka_unit_test(test_memory),         cmocka_unit_test(test_long_source),
 #endif
                                        cmocka_unit_test(test_snippets),       cmocka_unit_test(test_budgets),
                                        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_bounds),
