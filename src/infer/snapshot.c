@@ -1,6 +1,6 @@
 /* A row's state as a safetensors file: its tokens, the parts of the state's tensors that are its own (where a
- * window is read, its positions), and what model they are of. Blocks are written as the floats that they stand for: encoding those again
- * gives the same blocks. */
+ * window is read, its positions), and what model they are of. Blocks are written as the floats that they
+ * stand for: encoding those again gives the same blocks. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,7 +150,8 @@ static void restore(qp_session *s, int64_t row, const qp_file *f, int64_t length
             qp_drop(t);
         }
     qp_tensor tokens = qp_file_load(ctx, f, "tokens", false);
-    if (qp_read(tokens, QP_I32, qpi_row_tokens(s, row), length) == QP_OK) s->row[row].length = length;
+    qp_status read = qp_read(tokens, QP_I32, qpi_row_tokens(s, row), length);
+    if (read == QP_OK) s->row[row].length = length; /* cannot: all is checked, memory there */
     else qpi_windows_cut(s, row, row, 0);
 }
 
