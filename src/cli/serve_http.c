@@ -20,6 +20,7 @@
 #define KEEP_ALIVE_SECONDS 60
 #define SEND_SECONDS 120 /* for what is left when a reply is complete */
 #define CONNECTIONS 4096
+#define POOL 36864 /* of a connection; those above 32 KiB libmicrohttpd maps, and unmaps at its end */
 
 typedef struct client { /* one connection */
     struct client *next, *previous;
@@ -550,7 +551,7 @@ serve_http *serve_http_start(serve_server *s, char error[256]) {
         flags, s->port, NULL, NULL, handle, h, MHD_OPTION_EXTERNAL_LOGGER, no_log, NULL, MHD_OPTION_SOCK_ADDR,
         six ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4, MHD_OPTION_NOTIFY_COMPLETED, completed, h,
         MHD_OPTION_NOTIFY_CONNECTION, connection, h, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32768, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL, MHD_OPTION_END);
     if (!h->daemon) {
         snprintf(error, 256, "cannot listen on %.60s port %u: %s", s->host, s->port,
                  errno ? strerror(errno) : "libmicrohttpd refused");
