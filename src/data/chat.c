@@ -213,7 +213,7 @@ static qp_chat_template *from_folder(const char *folder, qpi_error *e) {
                      "%s: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)",
                      folder);
     }
-    if (t && config && !e->code) read_tokens(t, config, e);
+    if (t && config) read_tokens(t, config, e);
     json_decref(config);
     free(file);
     free(config_file);
@@ -267,9 +267,9 @@ static void name_reasoning(qpi_trun *r, qpi_tval messages) {
     static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
     for (size_t i = 0; !r->failed && i < messages.list->count; i++) {
         qpi_tval *m = &messages.list->items[i], value = qpi_t_none, all;
-        for (size_t k = 0; k < 3 && value.kind == QPI_T_NONE && !r->failed; k++)
+        for (size_t k = 0; k < 3 && value.kind == QPI_T_NONE; k++)
             if (!qpi_t_find(r, m->dict, qpi_t_text(r, names[k]), &value)) value = qpi_t_none;
-        if (r->failed || value.kind == QPI_T_NONE) continue;
+        if (value.kind == QPI_T_NONE) continue;
         all = qpi_t_dict(r);
         if (r->failed) return;
         qpi_t_store(r, all.dict, qpi_t_text(r, names[1]), value);

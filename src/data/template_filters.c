@@ -90,7 +90,7 @@ static qpi_tval read_number(qpi_str s, bool real) {
     text[n] = 0;
     errno = 0;
     qpi_tval v = real ? qpi_t_float(strtod(text, &end)) : qpi_t_int(strtoll(text, &end, 10));
-    return *end || end == text || (!real && errno) ? nothing() : v;
+    return *end || (!real && errno) ? nothing() : v;
 }
 
 FILTER(to_int) {
@@ -122,19 +122,17 @@ FILTER(absolute) {
                : qpi_t_fail(r, QP_ERR_ARGUMENT, "abs of %s", qpi_t_kind(self));
 }
 FILTER(round_) {
-    qpi_tval precision = qpi_t_int(0), method;
+    qpi_tval precision = qpi_t_int(0), method = qpi_t_text(r, "common");
     qpi_t_argument(r, a, 0, "precision", &precision);
-    double scale = precision.kind == QPI_T_INT && llabs(precision.i) < 300 ? pow(10, (double)precision.i) : 1,
-           x = qpi_t_number(self), y;
+    qpi_t_argument(r, a, 1, "method", &method);
     if (!qpi_t_is_number(self)) return qpi_t_fail(r, QP_ERR_ARGUMENT, "round of %s", qpi_t_kind(self));
-    if (qpi_t_argument(r, a, 1, "method", &method) && method.kind == QPI_T_STRING &&
-        !qpi_str_is(method.str, "common"))
-        y = (qpi_str_is(method.str, "ceil") ? ceil : floor)(x * scale) / scale;
-    else if (self.kind == QPI_T_FLOAT)
-        y = rint(x * scale) / scale;
-    else
-        return self.kind == QPI_T_INT ? self : qpi_t_int(self.b);
-    return qpi_t_float(y);
+    if (precision.kind != QPI_T_INT || method.kind != QPI_T_STRING)
+        return qpi_t_fail(r, QP_ERR_ARGUMENT, "round: expected a number of places and a method's name");
+    bool common = qpi_str_is(method.str, "common");
+    if (common && self.kind != QPI_T_FLOAT) return qpi_t_int(self.kind == QPI_T_INT ? self.i : self.b);
+    double scale = pow(10, fmax(-300, fmin(300, (double)precision.i))), x = qpi_t_number(self), scaled = x * scale;
+    if (!isfinite(scaled)) return qpi_t_float(x); /* so large that no place is left to round */
+    return qpi_t_float((common ? rint : qpi_str_is(method.str, "ceil") ? ceil : floor)(scaled) / scale);
 }
 
 /* ---- Any value -------------------------------------------------------------------------------------- */
@@ -263,7 +261,7 @@ static void sort_range(qpi_trun *r, ranked *v, ranked *other, size_t n, int sign
 }
 
 static qpi_tval sorted(qpi_trun *r, ranked *v, size_t n, bool reverse) {
-    ranked  *other = v ? qpi_t_take(r, n * sizeof *other) : NULL;
+    ranked  *other = qpi_t_take(r, n * sizeof *other);
     qpi_tval list = qpi_t_list(r, QPI_F_LIST, n);
     if (other) sort_range(r, v, other, n, reverse ? -1 : 1);
     for (size_t i = 0; other && i < n && !r->failed; i++) qpi_t_append(r, list, v[i].item);
@@ -282,7 +280,11 @@ FILTER(dictsort) {
     qpi_tval by;
     bool     exact = flag(r, a, 0, "case_sensitive", false), values = false;
     if (self.kind != QPI_T_DICT) return qpi_t_fail(r, QP_ERR_ARGUMENT, "dictsort of %s", qpi_t_kind(self));
-    if (qpi_t_argument(r, a, 1, "by", &by)) values = by.kind == QPI_T_STRING && qpi_str_is(by.str, "value");
+    if (qpi_t_argument(r, a, 1, "by", &by)) {
+        values = by.kind == QPI_T_STRING && qpi_str_is(by.str, "value");
+        if (!values && !(by.kind == QPI_T_STRING && qpi_str_is(by.str, "key")))
+            return qpi_t_fail(r, QP_ERR_ARGUMENT, "dictsort: by is 'key' or 'value'");
+    }
     size_t  n = self.dict->count;
     ranked *v = qpi_t_take(r, n * sizeof *v);
     for (size_t i = 0; v && i < n && !r->failed; i++) {

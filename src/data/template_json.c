@@ -28,7 +28,7 @@ static qpi_tval from_object(qpi_trun *r, const json_t *value, qpi_code mark) {
     v.dict->values = qpi_t_take(r, n * sizeof v);
     if (r->failed) return v;
     v.dict->capacity = n;
-    json_object_keylen_foreach((json_t *)value, text, bytes, member) {
+    json_object_keylen_foreach((json_t *)value, text, bytes, member) { /* cannot: a member has a value */
         if (!qpi_t_from_utf8(r, text, bytes, mark, &key)) break;
         v.dict->keys[v.dict->count] = key;
         v.dict->values[v.dict->count] = qpi_t_from_json(r, member, mark);
@@ -68,13 +68,13 @@ static bool write(writer *w, qpi_tval v, int depth);
 
 bool qpi_t_put_real(qpi_trun *r, qpi_codes *out, double x) {
     qpi_buffer text = {0};
-    bool       ok;
     if (!isfinite(x)) return qpi_t_put_ascii(r, out, isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
-    ok = qpi_json_print_real(&text, x) && qpi_buffer_put(&text, "", 1);
-    if (!ok) qpi_t_fail(r, QP_ERR_MEMORY, "out of memory");
-    ok = ok && qpi_t_put_ascii(r, out, text.data);
+    if (qpi_json_print_real(&text, x) && qpi_buffer_put(&text, "", 1))
+        qpi_t_put_ascii(r, out, text.data);
+    else
+        qpi_t_fail(r, QP_ERR_MEMORY, "out of memory");
     qpi_buffer_free(&text);
-    return ok;
+    return !r->failed;
 }
 
 static bool write_real(writer *w, double x) {
@@ -85,7 +85,7 @@ static bool write_real(writer *w, double x) {
 static bool write_string(writer *w, qpi_str s) {
     static const char names[] = "\"\\\n\r\t\b\f", marks[] = "\"\\nrtbf";
     if (!put(w, "\"")) return false;
-    for (size_t i = 0, plain = 0; i <= s.n; i++) {
+    for (size_t i = 0, plain = 0;; i++) {
         qpi_code    c = i < s.n ? QPI_CODE(s.codes[i]) : 0;
         const char *known = c && c < 128 ? strchr(names, (int)c) : NULL;
         char        text[16];
@@ -100,7 +100,6 @@ static bool write_string(writer *w, qpi_str s) {
                      (unsigned)(0xDC00 + ((c - 0x10000) & 0x3FF)));
         else
             snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
-        if (c == 127 && !w->ascii) snprintf(text, sizeof text, "\x7f");
         if (!put(w, text)) return false;
     }
     return put(w, "\"");

@@ -221,7 +221,8 @@ static qpi_tval three(qpi_trun *r, qpi_str x, qpi_str y, qpi_str z) {
 METHOD(partition) {
     qpi_str by, s = self.str, none = {s.codes, 0};
     if (!text_at(r, a, 0, NULL, &by)) return self;
-    size_t at = by.n ? qpi_t_search(r, s, by, 0) : SIZE_MAX;
+    if (!by.n) return qpi_t_fail(r, QP_ERR_ARGUMENT, "partition: an empty separator");
+    size_t at = qpi_t_search(r, s, by, 0);
     if (at == SIZE_MAX) return three(r, s, none, none);
     return three(r, (qpi_str){s.codes, at}, by, (qpi_str){s.codes + at + by.n, s.n - at - by.n});
 }
@@ -274,8 +275,8 @@ METHOD(list_index) {
 METHOD(list_count) {
     qpi_tval v;
     int64_t  n = 0;
-    bool     given = qpi_t_argument(r, a, 0, NULL, &v);
-    for (size_t i = 0; given && i < self.list->count; i++) n += qpi_t_equal(r, self.list->items[i], v);
+    if (!qpi_t_argument(r, a, 0, NULL, &v)) return qpi_t_fail(r, QP_ERR_ARGUMENT, "count: expected a value");
+    for (size_t i = 0; i < self.list->count; i++) n += qpi_t_equal(r, self.list->items[i], v);
     return qpi_t_int(n);
 }
 
@@ -326,7 +327,7 @@ static qpi_tval make_dict(qpi_trun *r, const qpi_targs *a) {
     if (!qpi_t_at_most(r, a, 1, "dict")) return d;
     if (a->count && a->items[0].kind == QPI_T_DICT) {
         const qpi_tdict *from = a->items[0].dict;
-        for (size_t i = 0; i < from->count && !r->failed; i++)
+        for (size_t i = 0; i < from->count; i++)
             qpi_t_store(r, d.dict, from->keys[i], from->values[i]);
     } else if (a->count) {
         const qpi_tlist *pairs = qpi_t_items(r, a->items[0]);
@@ -359,16 +360,15 @@ FUNCTION(raise_exception) {
 }
 
 FUNCTION(strftime_now) {
-    char      pattern[128], text[512] = "";
+    char      pattern[129] = "x", text[4096]; /* the x: a text of no length is none that is too long */
     qpi_str   s;
     struct tm tm;
     time_t    now = (time_t)r->now;
     if (!text_at(r, a, 0, "format", &s)) return qpi_t_undefined((qpi_str){0});
-    qpi_t_ascii(s, pattern, sizeof pattern);
-    if (s.n > 100 || !localtime_r(&now, &tm))
-        return qpi_t_fail(r, QP_ERR_ARGUMENT, "strftime_now: a format too long");
-    if (pattern[0] && !strftime(text, sizeof text, pattern, &tm)) text[0] = 0;
-    return qpi_t_text(r, text);
+    qpi_t_ascii(s, pattern + 1, sizeof pattern - 1);
+    if (s.n > 100 || !localtime_r(&now, &tm) || !strftime(text, sizeof text, pattern, &tm))
+        return qpi_t_fail(r, QP_ERR_ARGUMENT, "strftime_now: a format or a text too long");
+    return qpi_t_text(r, text + 1);
 }
 
 /* ---- Tables --------------------------------------------------------------------------------------------- */

@@ -47,7 +47,6 @@ void qpi_t_expected(qpi_tparser *p, const char *what) {
 
 void qpi_t_unsupported(qpi_tparser *p, const char *what) {
     char shown[48];
-    if (p->failed) return;
     qpi_fail(p->error, QP_ERR_UNSUPPORTED, "%s: line %d: templates here have no %s '%s'", p->t->name,
              qpi_t_peek(p)->line, what, qpi_t_ascii(qpi_t_peek(p)->text, shown, sizeof shown));
     p->failed = true;

@@ -152,7 +152,7 @@ qpi_tnode *qpi_t_primary(qpi_tparser *p) {
 static void arguments(qpi_tparser *p, qpi_tnode *call) {
     qpi_tnode **last = &call->list;
     bool        named = false;
-    for (int count = 0; !p->failed && !qpi_t_at_op(p, QPI_OP(0, ')')); count++) {
+    for (int count = 0; !qpi_t_at_op(p, QPI_OP(0, ')')); count++) {
         if (count && !qpi_t_expect_op(p, QPI_OP(0, ','), "','")) return;
         if (qpi_t_at_op(p, QPI_OP(0, ')'))) break;
         if (qpi_t_at_op(p, QPI_OP(0, '*')) || qpi_t_at_op(p, QPI_OP('*', '*')))

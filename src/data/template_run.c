@@ -41,7 +41,7 @@ static void assign(qpi_trun *r, const qpi_tnode *target, qpi_tval value) {
         if (object.kind != QPI_T_NAMESPACE)
             qpi_t_fail(r, QP_ERR_ARGUMENT, "an attribute of %s is assigned; only a namespace's can be",
                        qpi_t_kind(object));
-        else if (target->name.n && target->name.codes[0] == '_')
+        else if (target->name.codes[0] == '_')
             qpi_t_fail(r, QP_ERR_ARGUMENT, "a namespace's names begin with no underscore");
         else
             qpi_t_store(r, object.dict, qpi_t_string(target->name), value);

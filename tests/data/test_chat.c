@@ -393,7 +393,7 @@ static void test_refused_sources(void **state) {
         "{{ [1 2] }}", "{{ varargs }}", "{{ kwargs }}", "{{ f(1 2) }}", "{{ f(a b) }}", "{{ f(a (b }}", "{{ f(*a) }}", "{{ f(**a) }}",
         "{{ f(1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17) }}", "{{ x[) }}", "{{ x[] }}", "{{ x[1:2:3:4] }}", "{{ 1 not 2 }}", "{{ 1 not x }}", "{{ 1 not in }}",
         "{{ 1 ~ 2[ }}", "{{ 1 ~ }}", "{{ 1, 2[) }}", "{{ 1, ~ }}", "{{ 1, 2(~) }}", "{{ '\\x4' }}", "{{ '\\x4g' }}", "{{ '\\xG0' }}", "{{ '\\x:0' }}", "{{ '\\x`0' }}", "{{ '\\x@0' }}", "{{ '\\U00110000' }}", "{{ '\\ud800' }}",
-        "{{ '\\x00' }}", "{{ '\\N' }}", "{{ 99999999999999999999 }}", "{{ 1111111111111111111111111111111111111111111111111111111111111111111111 }}",
+        "{{ '\\x00' }}", "{{ '\\N' }}", "{{ 99999999999999999999 }}", "{{ 0.1111111111111111111111111111111111111111111111111111111111111111111111 }}", "{{ 1111111111111111111111111111111111111111111111111111111111111111111111 }}",
         "{{ 1.5 is is }}", "{{ 1 is 2 }}", "{{ 1 | 2 }}", "{% for 1 in x %}", "{% for a of x %}", "{% for a in ~ %}", "{% for a in x if ~ %}", "{% for a in x %}{% else x %}", "{% for () in x %}{% endfor ~ %}",
         "{% set a.1 = 2 %}", "{% set ~ %}", "{% macro 1 %}", "{% macro a %}", "{% macro a(1) %}", "{% macro a(b c) %}", "{% macro a(b=1, c) %}",
         "{% macro a(a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q) %}", "{% call 1 %}", "{% call ~ %}", "{% call(1) f() %}", "{% generation x %}", "{% with 1 %}", "{% with a 1 %}", "{% with a = 1 b = 2 %}",
@@ -439,6 +439,10 @@ static void test_odd_values(void **state) {
         {"{{ '\\x4a\\x4A\\xe9\\u00E9\\1\\18\\1a\\1!\\377\\9\\ ' | length }}", "16"}, {"{{ '\\\xC3\xA9' | length }}", "2"}, {"{{ f(1,) if nope }}", ""}, {"{{ '\\\n' }}", ""},
         {"{% for x in 1, %}{{ x }}{% endfor %}{% for x in (1,) recursive %}{{ x }}{% endfor %}{% for x in 1, recursive %}{{ x }}{% endfor %}", "111"}, {"{{ 1, }}", "(1,)"},
         {"{{ '1\\0' | int(7) }}{{ '\\0' | tojson }}{{ ['\\0'] }}{{ '\\0a' | title | length }}{{ '\\0' | trim | length }}", "7\"\\u0000\"['\\x00']21"},
+        {"{% for (a, ) in [(1,)] %}{{ a }}{% endfor %}", "1"}, {"{{ 'abc'.startswith(('a', 'b')) }}", "True"}, {"{{ {}.items() == {'a': 1}.items() }}", "False"}, {"{{ [1, 2] < [1] }}", "False"},
+        {"{{ '\\u0378'.isalpha() }}{{ '\\u0378a'.title() | length }}", "False2"}, {"{{ 'a' | trim(none) }}{{ 'aa' | replace('a', 'b', none) }}{{ ('x' * 70) | int(3) }}", "abb3"},
+        {"{{ 2.5 | round(400) }} {{ 2.5 | round(-400) }} {{ 1e300 | round(20) }}", "2.5 0.0 1e+300"}, {"{{ {'a': 1} | attr('a') }}{{ ['a', 'b'] | join('-', none) }}", "a-b"},
+        {"{% for k, v in [('thinking', 1)] %}{{ k }}{% endfor %}{{ 1.5 }}", "thinking1.5"},
         {"{{ 6 is divisibleby 3 }}{{ 1.5 is eq 1.5 }}{{ 'a' is in {'a': 1} }}{{ 'a' is eq 'a' }}", "TrueTrueTrueTrue"},
         {"{{ [{'': {'': 1}}] | map(attribute='.') | first }}", "1"},
         {"{{ [{'0x': 1, '1-': 2, '123456789012345678901': 3}] | map(attribute='0x') | first }}", "1"},
@@ -466,6 +470,8 @@ static void test_odd_values(void **state) {
     static const char *const errors[] = {
         "{{ (-9223372036854775807 - 1) // -1 }}", "{{ 1.5 / 0 }}", "{{ 1.5 % 0.0 }}", "{{ 2.5 ** 1e9 }}", "{{ {}.items() + {}.items() }}", "{{ {}.items() < {}.items() }}", "{{ {}.items() }}", "{{ range }}", "{{ nope[0] }}", "{{ (1 // 0)[0] }}",
         "{% macro f(a,b,c,d,e,f,g,h,i,j,k,l,m,n,o) %}{% endmacro %}{% call f(a=1,b=1,c=1,d=1,e=1,f=1,g=1,h=1,i=1,j=1,k=1,l=1,m=1,n=1,o=1,p=1) %}{% endcall %}", "{% call range(1) %}{% endcall %}",
+        "{{ 'a' | upper() (1) }}", "{{ 'a'.startswith(['a']) }}", "{{ 'x'.partition('') }}", "{{ [1].count() }}", "{{ strftime_now('%c%c%c%c%c%99999Y') }}", "{{ raise_exception('\\x7f') }}",
+        "{{ [1] | map('string') | length }}", "{% with a = nope.x, b = 1 %}{% endwith %}", "{{ 2.5 | round('x') }}", "{{ 2.5 | round(1, none) }}", "{{ ['a'] | join(range) }}", "{{ {} | dictsort(false, 5) }}", "{{ {} | dictsort(by='x') }}",
         "{{ {(): 1} | tojson }}", "{{ {nope: 1} | tojson }}", "{{ {[]: 1} | tojson }}", "{{ [1] | tojson(separators=(',', 1)) }}", "{{ [1] | tojson(separators=(1, ',')) }}", "{{ [1] | tojson(separators=(',',)) }}", "{{ [1] | tojson(separators=5) }}", "{{ [1] | tojson(indent=65) }}", "{{ [1] | tojson(indent=1.5) }}", "{{ [1] | tojson(indent={}) }}",
         "{{ 'a'.split('a', 'b') }}", "{{ 'a'.split('a', 1, 2) }}", "{{ 'a b'.rsplit(none, 1) }}", "{{ 'a'.startswith() }}", "{{ 'a'.startswith('a', 'b') }}", "{{ 'a'.replace('a') }}", "{{ 'a'.replace(1, 'b') }}", "{{ 'a'.find('a', 1) }}", "{{ 'a'.find(1) }}", "{{ 'a'.rfind(1) }}", "{{ 'a'.rfind() }}", "{{ 'a'.join() | length / 0 }}",
         "{{ '{'.format(1) }}", "{{ '{0'.format(1) }}", "{{ '{a.b}'.format(1) }}", "{{ '{\xC3\xA9}'.format(1) }}", "{{ '}'.format(1) }}", "{{ '{} {0}'.format(1) }}", "{{ '{0} {}'.format(1) }}", "{{ '{1}'.format(1) }}", "{{ '{12345}'.format(1) }}", "{{ '{0a}'.format(1) }}", "{{ '{b}'.format(1, a=2) }}", "{{ '{}'.format(a=2) }}", "{{ 'a'.partition(1) }}",
@@ -484,6 +490,72 @@ static void test_odd_values(void **state) {
         qp_clear(ctx);
         qp_rendered_free(&out);
     }
+}
+
+/* Every budget of steps and memory up to what a template needs: it is refused, or fits. */
+static void test_every_budget(void **state) {
+    (void)state;
+    static const char *const sources[] = {
+        "{% set a = 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' %}{% set b = a + 'c' %}{% set c = a + 'd' %}"
+        "{{ b == c }}{{ b < c }}{{ c.find(b) }}{% for i in [] %}{% else %}e{% endfor %}{{ {'B': 1, 'a': 2} | dictsort }}{{ messages }}{{ dict({'a': 1, 'b': 2}) }}"};
+    const char       *messages = "[{\"role\": \"user\", \"content\": \"x\", \"reasoning\": \"r\"}, {\"role\": \"user\", \"thinking\": \"s\"}, {\"reasoning_content\": null}]";
+    qp_chat_template *t = qp_chat_template_new(ctx, "budget", sources[0], strlen(sources[0]));
+    qp_rendered       out = {0};
+    qpi_tbudget       left = plenty(), used;
+    assert_int_equal(qpi_chat_render(ctx, t, messages, strlen(messages), (qp_chat_options){0}, &left, &out), QP_OK);
+    used = (qpi_tbudget){.memory = plenty().memory - left.memory, .steps = plenty().steps - left.steps};
+    for (int64_t k = 0; k < used.steps + (int64_t)used.memory / 8; k++) {
+        qpi_tbudget budget = plenty();
+        if (k < used.steps) budget.steps = k;
+        else budget.memory = (size_t)(k - used.steps) * 8;
+        assert_int_equal(qpi_chat_render(ctx, t, messages, strlen(messages), (qp_chat_options){0}, &budget, &out), QP_ERR_ARGUMENT);
+        qp_clear(ctx);
+    }
+    qp_rendered_free(&out);
+    qp_chat_template_close(t);
+}
+
+/* Values made deeper than any text could say. */
+static void test_deep_values(void **state) {
+    (void)state;
+    static const char *const uses[] = {"{{ n.v | tojson }}", "{{ n.v }}", "{{ n.v == n.w }}", "{{ n.v < n.x }}"};
+    for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {
+        char source[400];
+        snprintf(source, sizeof source, "{%% set n = namespace(v=[], w=[], x=[1]) %%}{%% for i in range(1000) %%}{%% set n.v = [n.v] %%}{%% set n.w = [n.w] %%}"
+                 "{%% set n.x = [n.x, 1] %%}{%% endfor %%}%s", uses[i]);
+        expect_refusal(source, QP_ERR_ARGUMENT, i ? "values nested too deep" : "tojson: nested deeper");
+    }
+}
+
+/* What no template brings: a longer text of the program's own, one that is not UTF-8, a year that is none. */
+static void test_own_texts(void **state) {
+    (void)state;
+    qpi_error    e = {0};
+    qpi_template t = {.name = "own"};
+    qpi_trun     r = {.t = &t, .steps = 1000, .most = 1000, .memory = 1000, .error = &e};
+    qpi_codes    out = {0};
+    qpi_tval     v;
+    char         text[200] = "";
+    memset(text, 'a', 150);
+    assert_true(qpi_t_put_ascii(&r, &out, text));
+    assert_int_equal(out.count, 150);
+    assert_false(qpi_t_from_utf8(&r, "\xFF", 1, 0, &v));
+    assert_int_equal(e.code, QP_ERR_FORMAT);
+    free(out.codes);
+    qpi_arena_free(&r.arena);
+    const char       *source = "{{ strftime_now('%Y') }}";
+    qp_chat_template *c = qp_chat_template_new(ctx, "now", source, strlen(source));
+    qp_rendered       rendered = {0};
+    qp_ids            ids = {0};
+    assert_int_equal(qp_chat_render(ctx, c, "[]", 2, (qp_chat_options){.now = INT64_MAX}, &rendered), QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "strftime_now");
+    qp_rendered_free(&rendered);
+    qp_chat_template_close(c);
+    qp_tokenizer *bytes = qp_tokenizer_bytes(ctx);
+    assert_int_equal(qp_chat_encode(ctx, bytes, &(qp_rendered){0}, &ids), QP_OK);
+    assert_int_equal(ids.count, 0);
+    qp_ids_free(&ids);
+    qp_tokenizer_close(bytes);
 }
 
 /* ---- Strangers' text --------------------------------------------------------------------------------- */
@@ -716,7 +788,7 @@ static void test_memory(void **state) {
     (void)state;
     char        config[330];
     const char *source = "{{ bos_token }}{% macro f(a) %}{{ a }}{% endmacro %}{% for m in messages %}{{ f(m.role) }}{{ m.content | default('none') | upper }}"
-                         "{% if m.role in ['a', 'b'] %}{{ {'k': (1, 2)} | tojson }}{% endif %}{% endfor %}{{ tools | tojson }}{{ v[0:1] }}";
+                         "{% if m.role in ['a', 'b'] %}{{ {'k': (1, 2)} | tojson }}{% endif %}{% endfor %}{{ tools | tojson }}{{ v[0:1] }}{{ 1.5 | tojson }}";
     snprintf(memory_folder, sizeof memory_folder, "%s", temporary("chat-memory"));
     snprintf(config, sizeof config, "%s/tokenizer_config.json", memory_folder);
     snprintf(gguf_path, sizeof gguf_path, "%s", gguf_with(source, source, 0, 1));
@@ -755,7 +827,8 @@ int main(void) {
                                        cmocka_unit_test(test_configs),        cmocka_unit_test(test_gguf),
                                        cmocka_unit_test(test_inputs),         cmocka_unit_test(test_cut),
                                        cmocka_unit_test(test_refused_sources), cmocka_unit_test(test_depths),
-                                       cmocka_unit_test(test_odd_values),
+                                       cmocka_unit_test(test_odd_values),     cmocka_unit_test(test_every_budget),
+                                       cmocka_unit_test(test_deep_values),    cmocka_unit_test(test_own_texts),
 #if FAULTS
                                        cmocka_unit_test(test_memory),         cmocka_unit_test(test_long_source),
 #endif
