@@ -213,7 +213,7 @@ static qp_chat_template *from_folder(const char *folder, qpi_error *e) {
                      "%s: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)",
                      folder);
     }
-    if (t && config) read_tokens(t, config, e);
+    if (t) read_tokens(t, config, e);
     json_decref(config);
     free(file);
     free(config_file);

@@ -69,10 +69,12 @@ static bool write(writer *w, qpi_tval v, int depth);
 bool qpi_t_put_real(qpi_trun *r, qpi_codes *out, double x) {
     qpi_buffer text = {0};
     if (!isfinite(x)) return qpi_t_put_ascii(r, out, isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
-    if (qpi_json_print_real(&text, x) && qpi_buffer_put(&text, "", 1))
-        qpi_t_put_ascii(r, out, text.data);
-    else
+    qpi_json_print_real(&text, x);
+    qpi_buffer_put(&text, "", 1);
+    if (text.failed)
         qpi_t_fail(r, QP_ERR_MEMORY, "out of memory");
+    else
+        qpi_t_put_ascii(r, out, text.data);
     qpi_buffer_free(&text);
     return !r->failed;
 }

@@ -231,7 +231,7 @@ const char *qpi_t_kind(qpi_tval v) {
 
 bool   qpi_t_is_number(qpi_tval v) { return v.kind >= QPI_T_BOOL && v.kind <= QPI_T_FLOAT; }
 double qpi_t_number(qpi_tval v) {
-    return v.kind == QPI_T_FLOAT ? v.f : v.kind == QPI_T_INT ? (double)v.i : v.kind == QPI_T_BOOL ? v.b : 0;
+    return v.kind == QPI_T_FLOAT ? v.f : v.kind == QPI_T_INT ? (double)v.i : v.b;
 }
 
 bool qpi_t_truth(qpi_tval v) {

@@ -441,7 +441,7 @@ static void test_odd_values(void **state) {
         {"{{ '1\\0' | int(7) }}{{ '\\0' | tojson }}{{ ['\\0'] }}{{ '\\0a' | title | length }}{{ '\\0' | trim | length }}", "7\"\\u0000\"['\\x00']21"},
         {"{% for (a, ) in [(1,)] %}{{ a }}{% endfor %}", "1"}, {"{{ 'abc'.startswith(('a', 'b')) }}", "True"}, {"{{ {}.items() == {'a': 1}.items() }}", "False"}, {"{{ [1, 2] < [1] }}", "False"},
         {"{{ '\\u0378'.isalpha() }}{{ '\\u0378a'.title() | length }}", "False2"}, {"{{ 'a' | trim(none) }}{{ 'aa' | replace('a', 'b', none) }}{{ ('x' * 70) | int(3) }}", "abb3"},
-        {"{{ 2.5 | round(400) }} {{ 2.5 | round(-400) }} {{ 1e300 | round(20) }}", "2.5 0.0 1e+300"}, {"{{ {'a': 1} | attr('a') }}{{ ['a', 'b'] | join('-', none) }}", "a-b"},
+        {"{{ 2.5 | round(400) }} {{ 2.5 | round(-400) }} {{ 1e300 | round(20) }}", "2.5 0.0 1e+300"}, {"{{ {} | attr('items') is callable }}{{ {'a': 1} | attr('a') }}{{ ['a', 'b'] | join('-', none) }}", "Truea-b"},
         {"{% for k, v in [('thinking', 1)] %}{{ k }}{% endfor %}{{ 1.5 }}", "thinking1.5"},
         {"{{ 6 is divisibleby 3 }}{{ 1.5 is eq 1.5 }}{{ 'a' is in {'a': 1} }}{{ 'a' is eq 'a' }}", "TrueTrueTrueTrue"},
         {"{{ [{'': {'': 1}}] | map(attribute='.') | first }}", "1"},
@@ -497,7 +497,7 @@ static void test_every_budget(void **state) {
     (void)state;
     static const char *const sources[] = {
         "{% set a = 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' %}{% set b = a + 'c' %}{% set c = a + 'd' %}"
-        "{{ b == c }}{{ b < c }}{{ c.find(b) }}{% for i in [] %}{% else %}e{% endfor %}{{ {'B': 1, 'a': 2} | dictsort }}{{ messages }}{{ dict({'a': 1, 'b': 2}) }}"};
+        "{{ b == c }}{{ b < c }}{{ c.find(b) }}{% for i in [] %}{% else %}e{% endfor %}{{ {'B': 1, 'a': 2} | dictsort }}{{ messages }}{{ dict({'a': 1, 'b': 2}) }}{{ 'abc' | reverse }}"};
     const char       *messages = "[{\"role\": \"user\", \"content\": \"x\", \"reasoning\": \"r\"}, {\"role\": \"user\", \"thinking\": \"s\"}, {\"reasoning_content\": null}]";
     qp_chat_template *t = qp_chat_template_new(ctx, "budget", sources[0], strlen(sources[0]));
     qp_rendered       out = {0};
@@ -632,6 +632,9 @@ static void test_folders(void **state) {
     assert_int_equal(mkdir(folder, 0700), 0);
     assert_null(qp_chat_template_load(ctx, folder));
     expect_error(ctx, QP_ERR_FORMAT, "no chat template");
+    write_text(jinja, "0{{ eos_token }}");
+    expect_loaded(folder, NULL, "0");
+    remove(jinja);
     write_text(
         config,
         "{\"bos_token\": {\"content\": \"<s>\"}, \"chat_template\": \"1{{ bos_token }}{{ eos_token }}\"}");
