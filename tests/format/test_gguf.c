@@ -480,7 +480,7 @@ static const char *part_path(int part) {
 }
 
 /* What is odd about the second of three parts; SOUND: nothing. */
-typedef enum { SOUND, MISSING, NO_GGUF, CUT, OTHER_NO, OTHER_COUNT, OTHER_TOTAL, NO_KEYS, NEW_KEY, OTHER_KEY, SAME_TENSOR,
+typedef enum { SOUND, MISSING, NO_GGUF, CUT, OTHER_NO, OTHER_COUNT, OTHER_TOTAL, NO_KEYS, NEW_KEY, OTHER_KEY, OTHER_LENGTH, OTHER_KIND, OTHER_COUNTED, OTHER_NUMBER, NO_ARRAY, SAME_TENSOR,
                NO_TENSOR, ALL_ODD } odd;
 
 /* The first part holds `a`, the second `b`, the third `c`, 32 bytes each; the second's alignment is its own. */
@@ -489,12 +489,17 @@ static void write_part(int part, odd what) {
     uint32_t no = second && what == OTHER_NO ? 2 : (uint32_t)part, count = second && what == OTHER_COUNT ? 2 : PARTS;
     int      tensors = !(second && what == NO_TENSOR);
     uint64_t pairs = second && what == NO_KEYS ? 1 : 4;
-    begin(3, (uint64_t)tensors, pairs + (uint64_t)(part == 0) + (second && (what == NEW_KEY || what == OTHER_KEY)));
+    begin(3, (uint64_t)tensors, pairs + 2 * (uint64_t)(part == 0) + (second && what >= NEW_KEY && what <= NO_ARRAY));
     pair32("general.alignment", QPI_GGUF_U32, second ? 64 : 32);
     if (pairs > 1) split(no, count, second && what == OTHER_TOTAL ? 4 : PARTS);
-    if (part == 0) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yz");
+    if (part == 0) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yz"), pair32("number", QPI_GGUF_U32, 7);
     if (second && what == NEW_KEY) pair32("more", QPI_GGUF_U32, 1);
     if (second && what == OTHER_KEY) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yy");
+    if (second && what == OTHER_LENGTH) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("y");
+    if (second && what == OTHER_KIND) pair32("number", QPI_GGUF_I32, 7);
+    if (second && what == OTHER_COUNTED) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(1), put_text("x");
+    if (second && what == OTHER_NUMBER) pair32("number", QPI_GGUF_U32, 8);
+    if (second && what == NO_ARRAY) pair("texts", QPI_GGUF_TEXT), put_text("x");
     char name[] = {(char)('a' + (second && what == SAME_TENSOR ? 0 : part)), 0};
     if (tensors) tensor(name, AXES(8), 0, 0);
     data(second ? 64 : 32, 32);
@@ -544,6 +549,11 @@ static void odd_parts(void **state) {
                            [NO_KEYS] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: split.no: expected a whole number, found none"},
                            [NEW_KEY] = {QP_ERR_FORMAT, "more is not in the first part"},
                            [OTHER_KEY] = {QP_ERR_FORMAT, "texts differs from the first part's"},
+                           [OTHER_LENGTH] = {QP_ERR_FORMAT, "texts differs from the first part's"},
+                           [OTHER_KIND] = {QP_ERR_FORMAT, "number differs from the first part's"},
+                           [OTHER_COUNTED] = {QP_ERR_FORMAT, "texts differs from the first part's"},
+                           [OTHER_NUMBER] = {QP_ERR_FORMAT, "number differs from the first part's"},
+                           [NO_ARRAY] = {QP_ERR_FORMAT, "texts differs from the first part's"},
                            [SAME_TENSOR] = {QP_ERR_FORMAT, "found \"a\" twice"},
                            [NO_TENSOR] = {QP_ERR_FORMAT, "split.tensors.count is 3, the parts hold 2"}};
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
