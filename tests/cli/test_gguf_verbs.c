@@ -237,6 +237,28 @@ static void mixtures(void **state) {
     expect_message(run("quantize", "%/blocks", "--type", "Q7", "--out", "%/q.gguf", NULL), 2, "Q7 is none of");
 }
 
+/* From a GGUF file as from the folder: the same blocks and values. What was said of its own types and parts
+ * does not stay. */
+static void from_files(void **state) {
+    (void)state;
+    static const char *const types[] = {"Q8_0", "Q4_K_M", "F16"};
+    make_model();
+    expect_success(run("convert", "%/blocks", "--out", "%/f.gguf", "--type", "f32", NULL));
+    for (int i = 0; i < 3; i++) {
+        expect_success(run("quantize", "%/f.gguf", "--type", types[i], "--out", "%/a.gguf", NULL));
+        expect_success(run("quantize", "%/blocks", "--type", types[i], "--out", "%/b.gguf", NULL));
+        expect_same_tensors(in_folder("a.gguf"), in_folder("b.gguf"));
+        expect_values(in_folder("a.gguf"), in_folder("b.gguf"));
+        expect_values(in_folder("b.gguf"), in_folder("a.gguf"));
+    }
+    expect_success(run("quantize", golden("gguf/split", "qwen2-00001-of-00002", ".gguf"), "--type", "F32", "--out", "%/a.gguf", NULL));
+    qp_file *f = open_file(in_folder("a.gguf"));
+    assert_null(qp_file_meta(f, "split.count"));
+    assert_string_equal(qp_file_meta(f, "general.file_type"), "0");
+    qp_file_close(f);
+    expect_message(run("quantize", golden("models", "qwen2", "/config.json"), "--type", "F32", "--out", "%/a.gguf", NULL), 1, "config.json");
+}
+
 static void perplexities(void **state) {
     (void)state;
     make_model();
@@ -326,7 +348,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_and_back), cmocka_unit_test(types),        cmocka_unit_test(vocabularies),
         cmocka_unit_test(errors_and_bits),
-        cmocka_unit_test(mixtures),       cmocka_unit_test(perplexities), cmocka_unit_test(lint),
+        cmocka_unit_test(from_files),     cmocka_unit_test(mixtures),       cmocka_unit_test(perplexities), cmocka_unit_test(lint),
         cmocka_unit_test(agreement),
     };
     return cmocka_run_group_tests(tests, begin, end);
