@@ -165,6 +165,7 @@ static bool answer(talk *t) {
         }
         if (!qp_engine_step(t->d.engine) && !t->done) break;
     }
+    interrupted = 0; /* before anything is said: who reads it may press Ctrl-C again at once */
     if (!t->reply.count || t->reply.data[t->reply.count - 1] != '\n' || isatty(1)) putchar('\n');
     fflush(stdout);
     if (t->cut) say(t, "(stopped; the part that is there counts as the reply: /retry for another)\n");
@@ -173,7 +174,6 @@ static bool answer(talk *t) {
         say(t, "(%" PRId64 " tokens, %.1f/s; prompt %" PRId64 ", %" PRId64 " of it kept)\n", t->result.tokens,
             t->result.seconds > 0 ? (double)t->result.tokens / t->result.seconds : 0, t->result.prompt_tokens,
             t->result.reused);
-    interrupted = 0;
     add(t, "assistant", t->reply.count ? t->reply.data : "", t->reply.count);
     return !failed(t);
 }
@@ -347,12 +347,12 @@ static bool next_message(talk *t, cli_lines *lines, qp_text *text) {
     text->count = 0;
     t->draft = NULL;
     for (bool more = false;;) {
-        interrupted = 0;
         cli_line_result result = cli_lines_next(lines, more ? ". " : "> ", start, &interrupted, &line);
         free(start);
         start = NULL;
         if (result == CLI_LINE_END && !more) return false;
         if (result == CLI_LINE_INTERRUPTED) {
+            interrupted = 0;
             if (++interruptions == 2 || !isatty(0)) return false;
             say(t, "\n(Ctrl-C once more or /quit leaves)\n");
             text->count = 0;

@@ -85,6 +85,7 @@ static bool edit(cli_lines *l, const char *start, ssize_t *n) {
     HistEvent event;
     int       count = 0;
     if (!l->editor) return false;
+    el_set(l->editor, EL_PREP_TERM, 1); /* before the prompt: a Ctrl-D typed at it would be lost otherwise */
     if (start) el_push(l->editor, start);
     const char *text = el_gets(l->editor, &count);
     *n = -1;
@@ -141,6 +142,7 @@ cli_line_result cli_lines_next(cli_lines *l, const char *prompt, const char *sta
     ssize_t n;
     l->prompt = prompt;
     l->interrupted = interrupted;
+    if (*interrupted) return CLI_LINE_INTERRUPTED;
     if (!l->terminal || !edit(l, start, &n)) {
         if (l->terminal) printf("%s", prompt), fflush(stdout);
         end_calls_at_interrupt(true);
