@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/core.h"
+#include "format/json.h"
 #include "models/model.h"
 
 /* ---- From a GGUF file: pairs and tensors as they are ------------------------------------------------- */
@@ -26,6 +27,12 @@ static int64_t number_of(const qp_file *f, const char *key) {
     return x;
 }
 
+static bool make_items(gguf_target *t, int64_t room) {
+    t->items = calloc((size_t)room + 1, sizeof *t->items);
+    if (!t->items) qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: tensors");
+    return t->items;
+}
+
 static bool add_item(gguf_target *t, const char *name, qp_tensor source) {
     gguf_item      *item = &t->items[t->count];
     const qpi_slot *s = qp_failed(t->ctx) ? NULL : qpi_resolve(source, name);
@@ -34,7 +41,8 @@ static bool add_item(gguf_target *t, const char *name, qp_tensor source) {
     item->as = (qpi_gguf_tensor){.name = strdup(name), .dtype = s->value.view.dtype, .ndim = s->value.view.ndim};
     memcpy(item->as.shape, s->value.view.shape, sizeof item->as.shape);
     t->count++;
-    return item->as.name || qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: tensors") == QP_OK;
+    if (!item->as.name) qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: tensors");
+    return item->as.name;
 }
 
 static bool open_file(gguf_target *t) {
@@ -43,29 +51,29 @@ static bool open_file(gguf_target *t) {
     if (!t->file) return false;
     for (size_t i = 0; (v = qpi_gguf_at(t->file, i)); i++)
         if (!is_stale(v->key)) qpi_gguf_put_value(&t->pairs, v);
-    t->items = calloc((size_t)qp_file_count(t->file) + 1, sizeof *t->items);
-    for (int64_t i = 0; t->items && i < qp_file_count(t->file); i++)
+    if (!make_items(t, qp_file_count(t->file))) return false;
+    for (int64_t i = 0; i < qp_file_count(t->file); i++)
         if (!add_item(t, qp_file_at(t->file, i).name, qp_file_load(t->ctx, t->file, qp_file_at(t->file, i).name, false)))
             return false;
     t->layers = number_of(t->file, "block_count");
     t->heads = number_of(t->file, "attention.head_count");
     t->kv_heads = number_of(t->file, "attention.head_count_kv");
-    return t->items || qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: tensors") == QP_OK;
+    return true;
 }
 
 /* ---- From a folder -------------------------------------------------------------------------------------- */
 
 /* "org/name/" -> "name" */
 static void put_name(gguf_target *t) {
-    size_t end = strlen(t->path), begin;
-    while (end > 1 && t->path[end - 1] == '/') end--;
-    for (begin = end; begin > 0 && t->path[begin - 1] != '/'; begin--) continue;
-    qpi_gguf_put_text(&t->pairs, "general.name", t->path + begin, end - begin);
+    const char *name = t->path;
+    for (const char *at = strchr(name, '/'); at; at = strchr(at + 1, '/'))
+        if (at[1] && at[1] != '/') name = at + 1;
+    qpi_gguf_put_text(&t->pairs, "general.name", name, strcspn(name, "/"));
 }
 
 static int64_t config_number(const qp_model *m, const char *key, const char *other) {
     const json_t *x = json_object_get(m->config, key);
-    return json_integer_value(json_is_integer(x) ? x : json_object_get(m->config, other));
+    return json_integer_value(qpi_json_is(x, JSON_INTEGER) ? x : json_object_get(m->config, other));
 }
 
 /* Of encoders, and of what was made of one to give vectors. */
@@ -88,8 +96,8 @@ static bool open_folder(gguf_target *t) {
     put_name(t);
     if (!put_pooling(t)) return false;
     if (!gguf_put_vocabulary(t->ctx, t->path, t->model->vocabulary, &t->pairs)) return false;
-    t->items = calloc((size_t)qp_module_state(t->model->module).count + 2, sizeof *t->items);
-    for (int64_t i = 0; t->items && qpi_gguf_weight(t->model, i, &name, &tensor); i++) {
+    if (!make_items(t, qp_module_state(t->model->module).count + 1)) return false; /* and the divisors of a rotation */
+    for (int64_t i = 0; qpi_gguf_weight(t->model, i, &name, &tensor); i++) {
         if (!add_item(t, name, tensor)) return false;
         gguf_item *item = &t->items[t->count - 1]; /* norms, biases and places are f32 everywhere */
         if (item->as.ndim < 2 || !strncmp(name, "position_embd", 13)) item->as.dtype = QP_F32;
@@ -97,8 +105,7 @@ static bool open_folder(gguf_target *t) {
     t->layers = t->model->layers;
     t->heads = config_number(t->model, "num_attention_heads", "n_head");
     t->kv_heads = config_number(t->model, "num_key_value_heads", "n_head");
-    if (qp_failed(t->ctx)) return false;
-    return t->items || qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: tensors") == QP_OK;
+    return !qp_failed(t->ctx);
 }
 
 bool gguf_target_open(gguf_target *t, qp_ctx *ctx, const char *path) {
@@ -152,7 +159,7 @@ bool gguf_target_save(gguf_target *t, const char *path, int64_t file_type) {
     bool ok = qpi_gguf_save(path, &t->pairs, t->count, tensors, data_of, t, &t->ctx->error);
     qp_no_grad(t->ctx, before);
     free(tensors);
-    return ok && !qp_failed(t->ctx);
+    return ok;
 }
 
 void gguf_target_close(gguf_target *t) {

@@ -32,8 +32,10 @@ static bool equal(const qpi_gguf_value *a, const qpi_gguf_value *b) {
     qpi_gguf_texts t = qpi_gguf_texts_of(a), u = qpi_gguf_texts_of(b);
     if (a->kind != b->kind || a->array != b->array || a->count != b->count) return false;
     if (a->kind != QPI_GGUF_TEXT) return !memcmp(a->data, b->data, (size_t)a->count * (size_t)qpi_gguf_kind_bytes(a->kind));
-    while (qpi_gguf_text(&t, &x, &n))
-        if (!qpi_gguf_text(&u, &y, &m) || n != m || memcmp(x, y, n)) return false;
+    while (qpi_gguf_text(&t, &x, &n)) {
+        qpi_gguf_text(&u, &y, &m); /* of as many */
+        if (n != m || memcmp(x, y, n)) return false;
+    }
     return true;
 }
 
@@ -47,8 +49,9 @@ bool qpi_gguf_part_fits(const qp_file *f, const qpi_gguf_values *first, uint32_t
         return false;
     }
     for (int i = 0; i < 2; i++) {
-        int64_t mine = number_of(&f->values, path, same[i], e), other = mine < 0 ? -1 : number_of(first, f->parts[0]->path, same[i], e);
-        if (mine < 0 || other < 0) return false;
+        int64_t mine = number_of(&f->values, path, same[i], e), other = -1;
+        qpi_gguf_integer(qpi_gguf_find_in(first, same[i]), 0, &other); /* a whole number, or no part were looked for */
+        if (mine < 0) return false;
         if (mine == other) continue;
         qpi_fail(e, QP_ERR_FORMAT, "%s: %s is %" PRId64 ", in the first part %" PRId64, path, same[i], mine, other);
         return false;

@@ -337,6 +337,9 @@ static void split(uint32_t no, uint32_t count, uint32_t tensors) {
 static void no_parts(void) { begin(3, 0, 3), split(0, 0, 0); }
 static void many_parts(void) { begin(3, 0, 3), split(0, UINT32_MAX, 0); }
 static void negative_parts(void) { begin(3, 0, 1), pair32("split.count", QPI_GGUF_I32, (uint32_t)-2); }
+static void array_parts(void) { begin(3, 0, 1), pair("split.count", QPI_GGUF_ARRAY), put32(QPI_GGUF_U16), put64(1), put("\2\0", 2); }
+static void text_parts(void) { begin(3, 0, 1), pair("split.count", QPI_GGUF_TEXT), put_text("2"); }
+static void part_beyond(void) { begin(3, 0, 3), split(3, 3, 0); }
 static void later_part(void) { begin(3, 0, 3), split(1, 3, 0); }
 static void other_name(void) { begin(3, 0, 3), split(0, 3, 0); }
 static void many_axes(void) { begin(3, 1, 0), put_text("t"), put32(1000000000), data(32, 64); }
@@ -403,6 +406,9 @@ static const struct {
     {no_parts, QP_ERR_FORMAT, "split.no 0 of split.count 0"},
     {many_parts, QP_ERR_FORMAT, "split.count 4294967295, expected at most 99999"},
     {negative_parts, QP_ERR_FORMAT, "split.count: expected a whole number, found something else"},
+    {array_parts, QP_ERR_FORMAT, "split.count: expected a whole number, found something else"},
+    {text_parts, QP_ERR_FORMAT, "split.count: expected a whole number, found something else"},
+    {part_beyond, QP_ERR_FORMAT, "split.no 3 of split.count 3"},
     {later_part, QP_ERR_ARGUMENT, "part 2 of 3 of a model: open the first, which ends in -00001-of-00003.gguf"},
     {other_name, QP_ERR_FORMAT, "expected a name that ends in -00001-of-00003.gguf"},
     {many_axes, QP_ERR_FORMAT, "expected at most 8 axes of \"t\", found 1000000000"},
@@ -479,20 +485,22 @@ static const char *part_path(int part) {
     return temporary(name);
 }
 
-/* What is odd about the second of three parts; SOUND: nothing. */
+/* What is odd about the second of three parts; SOUND: nothing; SAME_KEYS: it has the first one's, too. */
 typedef enum { SOUND, MISSING, NO_GGUF, CUT, OTHER_NO, OTHER_COUNT, OTHER_TOTAL, NO_KEYS, NEW_KEY, OTHER_KEY, OTHER_LENGTH, OTHER_KIND, OTHER_COUNTED, OTHER_NUMBER, NO_ARRAY, SAME_TENSOR,
-               NO_TENSOR, ALL_ODD } odd;
+               NO_TENSOR, NO_COUNT, ALL_ODD, SAME_KEYS = ALL_ODD } odd;
 
 /* The first part holds `a`, the second `b`, the third `c`, 32 bytes each; the second's alignment is its own. */
 static void write_part(int part, odd what) {
     bool     second = part == 1;
     uint32_t no = second && what == OTHER_NO ? 2 : (uint32_t)part, count = second && what == OTHER_COUNT ? 2 : PARTS;
     int      tensors = !(second && what == NO_TENSOR);
-    uint64_t pairs = second && what == NO_KEYS ? 1 : 4;
-    begin(3, (uint64_t)tensors, pairs + 2 * (uint64_t)(part == 0) + (second && what >= NEW_KEY && what <= NO_ARRAY));
+    bool     keys = part == 0 || what == SAME_KEYS;
+    uint64_t pairs = second && what == NO_KEYS ? 1 : second && what == NO_COUNT ? 2 : 4;
+    begin(3, (uint64_t)tensors, pairs + 2 * (uint64_t)keys + (second && what >= NEW_KEY && what <= NO_ARRAY));
     pair32("general.alignment", QPI_GGUF_U32, second ? 64 : 32);
-    if (pairs > 1) split(no, count, second && what == OTHER_TOTAL ? 4 : PARTS);
-    if (part == 0) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yz"), pair32("number", QPI_GGUF_U32, 7);
+    if (pairs == 2) pair32("split.no", QPI_GGUF_U32, no);
+    if (pairs == 4) split(no, count, second && what == OTHER_TOTAL ? 4 : PARTS);
+    if (keys) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yz"), pair32("number", QPI_GGUF_U32, 7);
     if (second && what == NEW_KEY) pair32("more", QPI_GGUF_U32, 1);
     if (second && what == OTHER_KEY) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yy");
     if (second && what == OTHER_LENGTH) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("y");
@@ -519,8 +527,8 @@ static qp_file *open_parts(qp_ctx *ctx, odd what, bool in_memory) {
 static void sound_parts(void **state) {
     (void)state;
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-    for (int memory = 0; memory < 2; memory++) {
-        qp_file *f = open_parts(ctx, SOUND, memory);
+    for (int way = 0; way < 4; way++) {
+        qp_file *f = open_parts(ctx, way & 2 ? SAME_KEYS : SOUND, way & 1);
         expect_ok(ctx);
         assert_int_equal(qp_file_count(f), PARTS);
         for (int part = 0; part < PARTS; part++) {
@@ -555,6 +563,7 @@ static void odd_parts(void **state) {
                            [OTHER_NUMBER] = {QP_ERR_FORMAT, "number differs from the first part's"},
                            [NO_ARRAY] = {QP_ERR_FORMAT, "texts differs from the first part's"},
                            [SAME_TENSOR] = {QP_ERR_FORMAT, "found \"a\" twice"},
+                           [NO_COUNT] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: split.count: expected a whole number, found none"},
                            [NO_TENSOR] = {QP_ERR_FORMAT, "split.tensors.count is 3, the parts hold 2"}};
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
     for (int what = MISSING; what < ALL_ODD; what++)
@@ -562,6 +571,28 @@ static void odd_parts(void **state) {
             if (open_parts(ctx, (odd)what, memory)) fail_msg("opened: %s", expected[what].words);
             expect_error(ctx, expected[what].code, expected[what].words);
         }
+    qp_close(ctx);
+}
+
+/* One of one is a file like others, by any name; a name must be longer than what counts parts. */
+static void few_letters(void **state) {
+    (void)state;
+    char    here[1000];
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    begin(3, 0, 3), split(0, 1, 0);
+    qp_file *f = open_it(ctx, false);
+    expect_ok(ctx);
+    qp_file_close(f);
+    assert_non_null(getcwd(here, sizeof here));
+    const char *folder = temporary("short");
+    assert_int_equal(mkdir(folder, 0700), 0);
+    assert_int_equal(chdir(folder), 0);
+    begin(3, 0, 3), split(0, 2, 0);
+    write_bytes("-00001-of-00002.gguf", file, filled);
+    assert_null(qp_file_open(ctx, "-00001-of-00002.gguf", (qp_file_options){0}));
+    expect_error(ctx, QP_ERR_FORMAT, "the first of 2 parts: expected a name that ends in -00001-of-00002.gguf");
+    assert_int_equal(chdir(here), 0);
+    qpi_folder_remove(folder);
     qp_close(ctx);
 }
 
@@ -578,6 +609,7 @@ int main(void) {
         cmocka_unit_test(hostile_files),
         cmocka_unit_test(sound_parts),
         cmocka_unit_test(odd_parts),
+        cmocka_unit_test(few_letters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
