@@ -114,16 +114,16 @@ static void fold(state *row, const float *max, const float *sum, int lanes, floa
 /* The keys of a block that some strands see, with their values, from key `low` on; those that
  * come after: next..end-1. */
 typedef struct {
+    bool         few; /* columns: each product reads in place, the second what the first has fetched */
     int64_t      low, high, next, end;
     const float *k, *v;
     int64_t      k_row, v_row;
 } window;
 
 /* Rows low.. of k or v: a few columns read them in place, others want them side by side. */
-static const float *open_rows(const qp_view *v, const void *first, bool few, const window *of, float *packed,
-                              int64_t *row) {
+static const float *open_rows(const qp_view *v, const void *first, const window *of, float *packed, int64_t *row) {
     *row = v->shape[3];
-    if (few && v->dtype == QP_F32 && (v->stride[3] == 1 || v->shape[3] == 1)) {
+    if (of->few && v->dtype == QP_F32 && (v->stride[3] == 1 || v->shape[3] == 1)) {
         *row = v->stride[1];
         return (const float *)first + of->low * v->stride[1];
     }
@@ -134,7 +134,7 @@ static const float *open_rows(const qp_view *v, const void *first, bool few, con
 /* False: nobody sees any. */
 static bool open_block(strand *w, int64_t n, int64_t block, const buffers *x, window *of) {
     const qk_attention *a = w->tile.of;
-    bool                few = n == 1 && w->tile.rows <= FEW;
+    of->few = n == 1 && w->tile.rows <= FEW;
     of->low = INT64_MAX;
     of->high = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -144,10 +144,10 @@ static bool open_block(strand *w, int64_t n, int64_t block, const buffers *x, wi
         of->high = attention_max(of->high, w[i].to);
     }
     if (of->low >= of->high) return false;
-    of->k = open_rows(&a->k, w->tile.k, few, of, x->k, &of->k_row);
-    of->v = open_rows(&a->v, w->tile.v, few, of, x->v, &of->v_row);
+    of->k = open_rows(&a->k, w->tile.k, of, x->k, &of->k_row);
+    of->v = open_rows(&a->v, w->tile.v, of, x->v, &of->v_row);
     of->next = of->high;
-    of->end = few ? of->high : attention_min(of->high + attention_block(a), w[n - 1].tile.high_last);
+    of->end = of->few ? of->high : attention_min(of->high + attention_block(a), w[n - 1].tile.high_last);
     return true;
 }
 
@@ -156,9 +156,10 @@ static bool open_block(strand *w, int64_t n, int64_t block, const buffers *x, wi
 static attention_product soft_block(const strand *w, const buffers *x, const window *of, state *block) {
     const attention_tile *t = &w->tile;
     const qk_attention   *a = t->of;
+    attention_ahead       ahead = of->few ? attention_next(&a->v, t->v, w->from, w->to)
+                                          : attention_next(&a->k, t->k, of->next, of->end);
     QK(attention_scores)
-    (t, w->q, of->k + (w->from - of->low) * of->k_row, of->k_row, w->from, w->to, w->masked,
-     attention_next(&a->k, t->k, of->next, of->end), x->s, NULL);
+    (t, w->q, of->k + (w->from - of->low) * of->k_row, of->k_row, w->from, w->to, w->masked, ahead, x->s, NULL);
     soften(x->s, w->to - w->from, t->lanes, block);
     return (attention_product){.rows = value_width(a),
                                .cols = t->lanes,
