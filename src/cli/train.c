@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/config.h"
 #include "cli/json.h"
 #include "cli/report.h"
 #include "cli/samples.h"
@@ -28,65 +29,6 @@ typedef struct {
 
 /* ---- Config ---------------------------------------------------------------------------------- */
 
-/* KEY=VALUE into the config: VALUE is JSON, or else a string. Dots go into objects. */
-static bool set_key(json_t *config, const char *pair) {
-    const char *equals = strchr(pair, '=');
-    char        key[200];
-    if (!equals || equals == pair || (size_t)(equals - pair) >= sizeof key) {
-        cli_error("--set %s: expected KEY=VALUE", pair);
-        return false;
-    }
-    memcpy(key, pair, (size_t)(equals - pair));
-    key[equals - pair] = 0;
-    json_t *object = config;
-    char   *name = key;
-    for (char *dot; (dot = strchr(name, '.')); name = dot + 1) {
-        *dot = 0;
-        json_t *inner = json_object_get(object, name);
-        if (!json_is_object(inner)) {
-            cli_error("--set %s: the config has no object %s", pair, name);
-            return false;
-        }
-        object = inner;
-    }
-    json_t *value = qpi_json_parse("--set", equals + 1, strlen(equals + 1), NULL);
-    if (!value) value = json_string(equals + 1);
-    if (!value || json_object_set_new(object, name, value) != 0) {
-        cli_error("--set %s: not UTF-8", pair);
-        return false;
-    }
-    return true;
-}
-
-static bool set_keys(training *t, json_t *config) {
-    int          count;
-    const char **pairs = cli_list(t->c, "set", &count);
-    for (int i = 0; i < count; i++)
-        if (!set_key(config, pairs[i])) return false;
-    return true;
-}
-
-/* The preset or file, with the keys of --set: known to be sound before anything is learnt. */
-static json_t *read_config(training *t) {
-    const char *preset = cli_text(t->c, "preset"), *path = cli_text(t->c, "config");
-    json_t     *config = NULL;
-    if (path) {
-        qpi_error error = {0};
-        config = qpi_json_load(path, &error);
-        if (!config)
-            cli_error("%s", error.text);
-        else if (!json_is_object(config))
-            cli_error("%s: expected an object", path);
-    } else {
-        const char *text = qp_preset_config(preset);
-        config = text ? qpi_json_parse(preset, text, strlen(text), NULL) : NULL;
-        if (!config) cli_error("no preset \"%s\" (see `quipu list presets`)", preset);
-    }
-    if (json_is_object(config) && set_keys(t, config)) return config;
-    json_decref(config);
-    return NULL;
-}
-
 /* What the tokenizer and the length of the data say of a preset, under the keys of --set. */
 static bool fit_preset(training *t, json_t *config, const qp_tokenizer *tokenizer) {
     const char *positions = json_object_get(config, "n_positions") ? "n_positions" : "max_position_embeddings";
@@ -99,7 +41,7 @@ static bool fit_preset(training *t, json_t *config, const qp_tokenizer *tokenize
         json_object_set_new(config, "bos_token_id", json_integer(end));
         json_object_set_new(config, "eos_token_id", json_integer(end));
     }
-    return set_keys(t, config);
+    return cli_config_set(t->c, config);
 }
 
 static qp_model *make_model(training *t, json_t *config, const qp_tokenizer *tokenizer) {
@@ -346,7 +288,7 @@ static int run(cli *c) {
     int          count, validation_count;
     const char **files = cli_list(c, "data", &count),
                **validation = cli_list(c, "validation", &validation_count);
-    json_t *config = read_config(&t);
+    json_t *config = cli_config_read(c);
     if (!config) return 1;
     qp_tokenizer *tokenizer = make_tokenizer(&t, count, files);
     t.set.tokenizer = tokenizer;
