@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "format/json.h"
+#include "models/model.h"
 
 static bool set_key(json_t *config, const char *pair) {
     const char *equals = strchr(pair, '=');
@@ -41,7 +42,7 @@ bool cli_config_set(const cli *c, json_t *config) {
     return true;
 }
 
-json_t *cli_config_read(const cli *c) {
+json_t *cli_config_read(const cli *c, const char *usual) {
     const char *preset = cli_text(c, "preset"), *path = cli_text(c, "config");
     json_t     *config = NULL;
     if (path) {
@@ -52,11 +53,29 @@ json_t *cli_config_read(const cli *c) {
         else if (!json_is_object(config))
             cli_error("%s: expected an object", path);
     } else {
-        const char *text = qp_preset_config(preset);
-        config = text ? qpi_json_parse(preset, text, strlen(text), NULL) : NULL;
+        const char *text = preset ? qp_preset_config(preset) : usual;
+        config = text ? qpi_json_parse("preset", text, strlen(text), NULL) : NULL;
         if (!config) cli_error("no preset \"%s\" (see `quipu list presets`)", preset);
     }
     if (json_is_object(config) && cli_config_set(c, config)) return config;
     json_decref(config);
+    return NULL;
+}
+
+json_t *cli_config_stack(qp_ctx *ctx, const char *name, json_t *config) {
+    qpi_config        c = {.ctx = ctx, .root = qpi_json_root(name, config, &ctx->error)};
+    const qpi_preset *preset = NULL;
+    const char       *type;
+    if (!qpi_json_string(&c.root, "model_type", QPI_REQUIRED, &type)) return NULL;
+    for (int i = 0; qpi_presets[i]; i++)
+        if (!strcmp(qpi_presets[i]->name, type)) preset = qpi_presets[i];
+    if (!preset) {
+        qpi_json at = qpi_json_member(&c.root, "model_type");
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "no model type \"%.60s\" (see `quipu list presets`)", type);
+        return NULL;
+    }
+    json_t *stack = json_object();
+    if (stack && preset->translate(&c, stack) && qpi_config_finish(&c)) return stack;
+    json_decref(stack);
     return NULL;
 }

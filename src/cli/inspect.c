@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/config.h"
 #include "cli/json.h"
 #include "cli/open.h"
 #include "core/core.h"
@@ -99,25 +100,6 @@ static json_t *inspect_tokenizer(qp_ctx *ctx, const char *path) {
 
 /* ---- Configs ---------------------------------------------------------------------------------------- */
 
-/* The stack that a config means, NULL with an error where quipu cannot run it. */
-static json_t *stack_of(qp_ctx *ctx, const char *path, json_t *config) {
-    qpi_config        c = {.ctx = ctx, .root = qpi_json_root(path, config, &ctx->error)};
-    const qpi_preset *preset = NULL;
-    const char       *type;
-    if (!qpi_json_string(&c.root, "model_type", QPI_REQUIRED, &type)) return NULL;
-    for (int i = 0; qpi_presets[i]; i++)
-        if (!strcmp(qpi_presets[i]->name, type)) preset = qpi_presets[i];
-    if (!preset) {
-        qpi_json at = qpi_json_member(&c.root, "model_type");
-        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "no model type \"%.60s\" (see `quipu list presets`)", type);
-        return NULL;
-    }
-    json_t *stack = json_object();
-    if (stack && preset->translate(&c, stack) && qpi_config_finish(&c)) return stack;
-    json_decref(stack);
-    return NULL;
-}
-
 /* Parameters of the model that a config makes, -1 where making it takes too much memory. */
 static json_int_t count_parameters(const char *path) {
     qp_ctx    *ctx = qp_open((qp_options){.threads = 1, .memory_cap = COUNT_CAP});
@@ -131,7 +113,7 @@ static json_t *gather_config(qp_ctx *ctx, const char *path, bool count) {
     json_t *config = qpi_json_load(path, &ctx->error);
     if (!config) return NULL;
     json_t *all = json_pack("{s:s, s:o, s:O}", "kind", "config", "path", text_json(path), "config", config);
-    json_t *stack = stack_of(ctx, path, config);
+    json_t *stack = cli_config_stack(ctx, path, config);
     json_decref(config);
     json_object_set_new(all, "runs", json_boolean(stack != NULL));
     if (stack) {

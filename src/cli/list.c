@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/task.h"
 #include "models/model.h"
 
 static json_t *item(const char *name, const char *source, const char *help) {
@@ -64,15 +65,18 @@ static json_t *options_of(const qp_part *part) {
     return all;
 }
 
+static json_t *part_item(const qp_part *part, bool options) {
+    json_t *o = item(part->name, part->source, part->help);
+    if (o && options) json_object_set_new(o, "options", options_of(part));
+    return o;
+}
+
 /* Descriptors begin with the part. */
 static json_t *parts(qp_part_kind kind) {
     json_t        *all = json_array();
     const qp_part *part;
-    for (int i = 0; (part = qp_part_at(NULL, kind, i)); i++) {
-        json_t *o = item(part->name, part->source, part->help);
-        if (o && kind != QP_PART_INIT) json_object_set_new(o, "options", options_of(part));
-        json_array_append_new(all, o);
-    }
+    for (int i = 0; (part = qp_part_at(NULL, kind, i)); i++)
+        json_array_append_new(all, part_item(part, kind != QP_PART_INIT));
     return all;
 }
 
@@ -122,6 +126,12 @@ static json_t *tokenizers(void) {
     return all;
 }
 
+static json_t *tasks(void) {
+    json_t *all = json_array();
+    for (int i = 0; cli_tasks[i]; i++) json_array_append_new(all, part_item(&cli_tasks[i]->part, true));
+    return all;
+}
+
 static const struct {
     const char *name;
     bool        part;
@@ -133,6 +143,7 @@ static const struct {
 #undef X
                 {"schedules", false, schedules},
                 {"tokenizers", false, tokenizers},
+                {"tasks", false, tasks},
                 {"ops", false, ops}};
 
 /* ---- As text ------------------------------------------------------------------------------------- */
@@ -199,7 +210,7 @@ static int run(cli *c) {
     return cli_usage(
         c,
         "list: no section \"%s\": ops, parts, presets, verbs, init, norms, inputs, positions, mixers, ffn, "
-        "blocks, outputs, schedules, tokenizers",
+        "blocks, outputs, schedules, tokenizers, tasks",
         wanted);
 }
 
@@ -215,5 +226,5 @@ QP_VERB(list) = {
         "  quipu list\n"
         "  quipu list mixers     with options, their ranges and defaults\n"
         "  quipu list parts      also: ops presets verbs init norms inputs positions ffn blocks outputs\n"
-        "                        schedules tokenizers\n",
+        "                        schedules tokenizers tasks\n",
     .run = run};

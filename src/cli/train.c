@@ -288,7 +288,7 @@ static int run(cli *c) {
     int          count, validation_count;
     const char **files = cli_list(c, "data", &count),
                **validation = cli_list(c, "validation", &validation_count);
-    json_t *config = cli_config_read(c);
+    json_t *config = cli_config_read(c, NULL);
     if (!config) return 1;
     qp_tokenizer *tokenizer = make_tokenizer(&t, count, files);
     t.set.tokenizer = tokenizer;
