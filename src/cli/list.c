@@ -218,7 +218,7 @@ static const cli_option options[] = {{0}};
 
 QP_VERB(list) = {
     .name = "list",
-    .summary = "every op, part, preset and verb, with its source",
+    .summary = "every op, part, preset, task and verb, with its source",
     .arguments = "[SECTION]",
     .max_arguments = 1,
     .options = options,
