@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define QP_MAX_ATTR 64  /* bytes of attributes */
+#define QP_MAX_ATTR 96  /* bytes of attributes */
 #define QP_MAX_IN 64    /* inputs of one call */
 #define QP_MAX_OUT 8
 

@@ -154,6 +154,21 @@ QP_API qp_tensor qp_rope(qp_tensor x, qp_tensor positions, qp_tensor inverse_fre
                          double scale);
 
 /* Which keys a query may see. Query t of T in row b stands at key position starts[b] + t. */
+/* Which blocks of keys a block of queries sees, `block` places each, counted from place 0: kb is seen
+ * from qb if any of these says so. What nobody sees is neither computed nor read.
+ * Child et al. 2019, arXiv:1904.10509; Beltagy et al. 2020, arXiv:2004.05150; Zaheer et al. 2020,
+ * arXiv:2007.14062 */
+typedef struct {
+    int32_t block;            /* 0: no pattern; below 64 what is computed between is not all saved */
+    int32_t local, dilation;  /* the last `local` blocks, the own one included, every `dilation`-th (0: 1);
+                                 after the own one as many where not causal */
+    int32_t stride;           /* every stride-th block, counted from the own one; 0: none */
+    int32_t summary, section; /* the last `summary` blocks of each `section` */
+    int32_t globals;          /* the first `globals` blocks; where not causal they see all, too */
+    int32_t random, seed;     /* so many blocks that the seed chooses for each qb, up to qb where causal,
+                                 else below 2 qb + 2 */
+} qp_pattern;
+
 typedef struct {
     bool      causal;       /* keys up to the query's own position */
     int64_t   window;       /* 0: all; w: the last w positions, its own included (and, when
@@ -177,6 +192,7 @@ typedef struct {
                                UNSUPPORTED) */
     qp_tensor rows;         /* i64 [B] or QP_NONE: k and v are [R, S, G, ..], and batch row b reads
                                theirs rows[b]. Without segments, no gradient */
+    qp_pattern pattern;     /* blocks of keys, besides the prefix; not with parents */
 } qp_mask;
 
 /* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G

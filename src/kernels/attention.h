@@ -18,6 +18,7 @@
 
 #include "core/isa.h"
 #include "quipu/op.h"
+#include "quipu/ops.h"
 
 #define QK_ATTENTION_TREE 64 /* queries of a tree at most */
 
@@ -29,7 +30,30 @@ typedef struct {
     bool    causal;
     int64_t window, prefix;
     float   scale, softcap; /* softcap 0: none */
+
+    qp_pattern pattern;
 } qk_attention;
+
+/* The i-th block that the seed chooses for block qb of queries. */
+static inline int64_t qk_pattern_random(const qp_pattern *p, bool causal, int64_t qb, int64_t i) {
+    uint64_t x = (uint64_t)p->seed * UINT64_C(0x9E3779B97F4A7C15) + (uint64_t)(qb * p->random + i);
+    x = (x ^ x >> 30) * UINT64_C(0xBF58476D1CE4E5B9); /* SplitMix64 (Steele et al. 2014) */
+    x = (x ^ x >> 27) * UINT64_C(0x94D049BB133111EB);
+    return (int64_t)((x ^ x >> 31) % (uint64_t)(causal ? qb + 1 : 2 * qb + 2));
+}
+
+/* Does block qb of queries see block kb of keys? */
+static inline bool qk_pattern_sees(const qp_pattern *p, bool causal, int64_t qb, int64_t kb) {
+    int64_t back = qb - kb, away = back < 0 ? -back : back, dilation = p->dilation ? p->dilation : 1;
+    if (causal && back < 0) return false;
+    if (away % dilation == 0 && away / dilation < p->local) return true;
+    if (p->stride && away % p->stride == 0) return true;
+    if (p->section && kb % p->section >= p->section - p->summary) return true;
+    if (kb < p->globals || (!causal && qb < p->globals)) return true;
+    for (int64_t i = 0; i < p->random; i++)
+        if (qk_pattern_random(p, causal, qb, i) == kb) return true;
+    return false;
+}
 
 static inline int64_t qk_integer(const qp_view *v, int64_t i, int64_t j) {
     return ((const int64_t *)v->data)[i * v->stride[0] + (v->ndim > 1 ? j * v->stride[1] : 0)];

@@ -78,6 +78,7 @@ typedef struct {
     int64_t             low_first, low_last, high_first, high_last;
     int64_t             segment_low, segment_high;
     int32_t             segment[2][TILE]; /* low and high words */
+    int32_t             block[TILE];      /* of the pattern, that a row stands in */
 
     /* Trees: the node of query i has key start + i and position start + depth[i]. */
     bool     tree;

@@ -41,6 +41,7 @@ static void open_row(attention_tile *t, int r) {
         high = attention_min(high, place + a->window);
     }
     if (a->window) low = attention_max(low, place - a->window + 1);
+    if (a->pattern.block) t->block[r] = place < 0 ? -1 : (int32_t)(place / a->pattern.block);
     high = attention_max(high, 0);
     t->low[r] = (int32_t)attention_min(low, high);
     t->high[r] = (int32_t)high;
@@ -59,6 +60,7 @@ static void close_rows(attention_tile *t) {
     for (int r = t->rows; r < t->lanes; r++) {
         t->low[r] = t->low[0];
         t->high[r] = t->high[0];
+        t->block[r] = t->block[0];
         for (int word = 0; word < 2; word++) {
             t->segment[word][r] = t->segment[word][0];
             t->path[word][r] = t->path[word][0];
@@ -125,6 +127,31 @@ static bool one_segment(const attention_tile *t, int64_t from, int64_t to, bool 
     return low == high && low == t->segment_low && low == t->segment_high;
 }
 
+static bool row_sees(const attention_tile *t, int r, int64_t block) {
+    return t->block[r] >= 0 && qk_pattern_sees(&t->of->pattern, t->of->causal, t->block[r], block);
+}
+
+/* Leaves of the keys what begins and ends with a block of the pattern that some row sees (the prefix
+ * counts); false: nothing. *masked: some row does not see all of it. */
+static bool some_blocks(const attention_tile *t, int64_t *from, int64_t *to, bool *masked) {
+    int64_t size = t->of->pattern.block, begin = INT64_MAX, end = 0;
+    for (int64_t block = *from / size; block * size < *to; block++) {
+        int64_t first = attention_max(*from, block * size), last = attention_min(*to, (block + 1) * size);
+        bool    any = first < t->prefix, all = last <= t->prefix;
+        for (int r = 0, sees = 0; r < t->rows && !all; r++) {
+            if (r == 0 || t->block[r] != t->block[r - 1]) sees = row_sees(t, r, block);
+            any |= sees;
+            if (!sees) *masked = true;
+        }
+        if (!any) continue;
+        begin = attention_min(begin, first);
+        end = last;
+    }
+    *from = begin;
+    *to = end;
+    return begin < end;
+}
+
 bool QK(attention_keys)(attention_tile *t, int64_t block, int64_t *begin, int64_t *end, bool *masked) {
     int64_t size = attention_block(t->of), start = block * size, stop = start + size;
     int64_t last = attention_min(stop, t->keys);
@@ -135,13 +162,14 @@ bool QK(attention_keys)(attention_tile *t, int64_t block, int64_t *begin, int64_
     }
     int64_t before = to;
     if (t->tree) add_nodes(t, start, stop, &from, &to);
-    *begin = from;
-    *end = to;
     if (from >= to) return false;
     int64_t seen = from < t->prefix ? attention_max(t->prefix, t->low_last <= t->prefix ? t->high_first : 0)
                    : from >= t->low_last ? t->high_first
                                          : 0;
     *masked = to > seen || to > before;
+    if (t->of->pattern.block && !some_blocks(t, &from, &to, masked)) return false;
+    *begin = from;
+    *end = to;
     if (t->of->segments.ndim < 0) return true;
     bool some;
     if (!one_segment(t, from, to, &some)) *masked = true;
@@ -156,11 +184,16 @@ static vm on_path(const attention_tile *t, int64_t node, int lane) {
 }
 
 static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) {
-    bool segments = t->of->segments.ndim >= 0;
+    bool    segments = t->of->segments.ndim >= 0;
+    int64_t block = t->of->pattern.block;
+    int32_t sees[TILE] = {0}; /* the pattern's block of the key in hand */
     for (int64_t j = begin; j < end; j++) {
         bool near = j < t->prefix || (j >= t->low_last && j < t->high_first);
         bool node = t->tree && !near && j >= t->start;
-        if (near && !segments) continue;
+        bool pattern = block && j >= t->prefix;
+        for (int r = 0; pattern && (j == begin || j == t->prefix || j % block == 0) && r < t->lanes; r++)
+            sees[r] = r && t->block[r] == t->block[r - 1] ? sees[r - 1] : -row_sees(t, r, j / block);
+        if (near && !segments && !pattern) continue;
         uint64_t segment = segments ? (uint64_t)segment_at(t, j) : 0;
         vi       key = vi_set1((int32_t)j), first = vi_set1((int32_t)(uint32_t)segment);
         vi       second = vi_set1((int32_t)(uint32_t)(segment >> 32));
@@ -175,6 +208,7 @@ static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) 
                 seen &= vi_eq(vi_load(t->segment[0] + lane), first);
                 seen &= vi_eq(vi_load(t->segment[1] + lane), second);
             }
+            if (pattern) seen &= vi_eq(vi_load(sees + lane), vi_set1(-1));
             vf_store(p, vf_select(seen, vf_load(p), -VF_INF));
         }
     }

@@ -22,6 +22,8 @@ typedef struct {
     bool    causal;
     int64_t window, prefix;
     double  scale, softcap;
+
+    qp_pattern pattern;
 } attr;
 
 enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, STARTS, PARENTS, ROWS, INPUTS };
@@ -61,7 +63,8 @@ static qk_attention problem(const qp_call *c, int first) {
                           .window = a->window,
                           .prefix = a->prefix,
                           .scale = (float)(a->scale != 0 ? a->scale : 1 / sqrt((double)in[Q].shape[3])),
-                          .softcap = (float)a->softcap};
+                          .softcap = (float)a->softcap,
+                          .pattern = a->pattern};
 }
 
 static qk_attention forward_problem(const qp_call *c) {
@@ -159,6 +162,13 @@ static bool same(const qp_view *v, qp_dtype type, int ndim, const int64_t *shape
     return same;
 }
 
+static bool pattern_fits(const qp_pattern *p) {
+    const int32_t counts[] = {p->block, p->local, p->dilation, p->stride, p->summary, p->section, p->globals, p->random};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (counts[i] < 0 || counts[i] > 1 << 30) return false;
+    return p->random <= 64 && p->summary <= p->section && p->seed >= 0 && p->seed < 1 << 30;
+}
+
 static bool check_mask(const qp_call *c, int first) {
     const attr    *a = c->attr;
     const qp_view *q = &c->in[first + Q], *k = &c->in[first + K];
@@ -185,8 +195,10 @@ static bool check_mask(const qp_call *c, int first) {
         misfit(c, QP_ERR_SHAPE, "q", q, "parents", &parents, "i64 [B, T]");
     else if (parents.ndim >= 0 && (q->shape[1] > QK_ATTENTION_TREE || q->shape[1] > k->shape[1]))
         misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "at most 64 queries with parents, each with a key");
-    else if (parents.ndim >= 0 && !a->causal)
-        qp_call_fail(c, QP_ERR_ARGUMENT, "parents without causal");
+    else if (parents.ndim >= 0 && (!a->causal || a->pattern.block))
+        qp_call_fail(c, QP_ERR_ARGUMENT, "parents: %s", a->causal ? "not with a pattern of blocks" : "without causal");
+    else if (!pattern_fits(&a->pattern))
+        qp_call_fail(c, QP_ERR_ARGUMENT, "pattern: expected a block of 1 to 2^30 places, counts of 0 to 2^30, random at most 64, summary at most section");
     else
         return true;
     return false;
@@ -262,6 +274,8 @@ static bool sees(const qk_attention *p, int64_t b, int64_t t, int64_t s) {
             key = start + depth(p, b, t);
         }
     }
+    if (p->pattern.block && (place < 0 || !qk_pattern_sees(&p->pattern, p->causal, place / p->pattern.block, s / p->pattern.block)))
+        return false;
     bool near = !p->window || (key > place - p->window && (p->causal || key < place + p->window));
     return (!p->causal || key <= place) && near;
 }
@@ -388,6 +402,18 @@ static void backward(qp_rule *r) {
         if (r->need[i]) r->din[i] = in[DQ + i];
 }
 
+/* Of the keys low..high-1 those that the pattern lets the query at `place` see. */
+static int64_t seen_keys(const qk_attention *p, int64_t place, int64_t low, int64_t high) {
+    int64_t block = p->pattern.block, sum = 0;
+    if (low >= high) return 0;
+    if (!block) return high - low;
+    for (int64_t kb = low / block; kb * block < high && place >= 0; kb++) {
+        int64_t from = kb * block < low ? low : kb * block, to = (kb + 1) * block < high ? (kb + 1) * block : high;
+        if (qk_pattern_sees(&p->pattern, p->causal, place / block, kb)) sum += to - from;
+    }
+    return sum;
+}
+
 /* Pairs of a query and a key of a batch row that the shape of the mask lets meet. */
 static double row_pairs(const qk_attention *p, int64_t start) {
     int64_t S = p->k.shape[1], T = p->q.shape[1], sum = 0;
@@ -400,7 +426,7 @@ static double row_pairs(const qk_attention *p, int64_t start) {
         if (p->window) low = place - p->window + 1;
         if (high > S) high = S;
         if (low < p->prefix) low = p->prefix;
-        sum += (p->prefix < S ? p->prefix : S) + (high > low ? high - low : 0);
+        sum += (p->prefix < S ? p->prefix : S) + seen_keys(p, place, low, high);
     }
     return (double)sum;
 }
@@ -474,6 +500,14 @@ static const qp_sample samples[] = {
     {.in = "x[2,4,4,3] x[2,9,2,3] x[2,9,2,3] x[2,4,4,9] - i10[2]", .attr = &(attr){.window = 3, .scale = 1.1, .softcap = 1.5}},
     {.in = "x[1,70,2,5] x[1,150,1,5] x[1,150,1,3]", .attr = &(attr){.causal = true, .softcap = 2}},
     {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]", .attr = &(attr){.causal = true, .softcap = 1}},
+    {.in = "x[2,19,4,3] x[2,19,2,3] x[2,19,2,3]",
+     .attr = &(attr){.causal = true, .pattern = {.block = 3, .local = 2, .stride = 4, .globals = 1}}},
+    {.in = "x[1,9,2,3] x[1,23,1,3] x[1,23,1,3] - - i24[1] i15[1]",
+     .attr = &(attr){.causal = true, .prefix = 2, .pattern = {.block = 4, .local = 2, .dilation = 2, .random = 1, .seed = 5}}},
+    {.in = "x[1,150,1,3] x[1,150,1,3] x[1,150,1,3]",
+     .attr = &(attr){.pattern = {.block = 16, .local = 1, .summary = 1, .section = 3, .globals = 1, .random = 1}}},
+    {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]",
+     .attr = &(attr){.causal = true, .window = 200, .pattern = {.block = 32, .local = 1, .stride = 3}}},
     {.in = "x[0,2,1,3] x[0,2,1,3] x[0,2,1,3]"},
     {.in = "x[1,0,1,3] x[1,2,1,3] x[1,2,1,3]"},
     {.in = "x[1,2,1,3] x[1,0,1,3] x[1,0,1,3]"},
@@ -518,7 +552,7 @@ QP_OP(attention_grad) = {.name = "attention_grad",
                          .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS)};
 
 qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
-    attr      a = {mask.causal, mask.window, mask.prefix, scale, mask.softcap};
+    attr      a = {mask.causal, mask.window, mask.prefix, scale, mask.softcap, mask.pattern};
     qp_tensor y[2];
     QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents, mask.rows);
     qp_drop(y[1]);
