@@ -153,7 +153,6 @@ typedef enum {
 QP_API qp_tensor qp_rope(qp_tensor x, qp_tensor positions, qp_tensor inverse_frequency, qp_rope_layout layout,
                          double scale);
 
-/* Which keys a query may see. Query t of T in row b stands at key position starts[b] + t. */
 /* Which blocks of keys a block of queries sees, `block` places each, counted from place 0: kb is seen
  * from qb if any of these says so. What nobody sees is neither computed nor read.
  * Child et al. 2019, arXiv:1904.10509; Beltagy et al. 2020, arXiv:2004.05150; Zaheer et al. 2020,
@@ -169,6 +168,7 @@ typedef struct {
                                  else below 2 qb + 2 */
 } qp_pattern;
 
+/* Which keys a query may see. Query t of T in row b stands at key position starts[b] + t. */
 typedef struct {
     bool      causal;       /* keys up to the query's own position */
     int64_t   window;       /* 0: all; w: the last w positions, its own included (and, when

@@ -175,12 +175,14 @@ static void check_stack(json_t *config, const char *what) {
     qp_close(ctx);
 }
 
-/* The options that the base config gives, or none may do without. */
-static json_t *start_of(const char *role, const char *name) {
+/* The options that the base config gives, or none may do without; as many heads as the width of 8 has room for. */
+static json_t *start_of(const char *role, const qp_part *of) {
     json_t *base = base_config(), *part = json_object_get(base, role);
     const char *type = json_string_value(json_object_get(part, "type"));
-    json_t     *start = type && !strcmp(type, name) ? json_incref(part) : json_object();
-    json_object_set_new(start, "type", json_string(name));
+    json_t     *start = type && !strcmp(type, of->name) ? json_incref(part) : json_object();
+    json_object_set_new(start, "type", json_string(of->name));
+    for (const qp_option *o = of->options; o && o->name; o++)
+        if (!strcmp(o->name, "heads")) json_object_set_new(start, "heads", json_integer((int)fmin(2, o->high)));
     json_decref(base);
     return start;
 }
@@ -202,7 +204,7 @@ static double other_number(const qp_option *o) { return fmin(fmax(2, o->low), o-
 /* Defaults, then each switch turned, each choice chosen, each number changed. */
 static void check_part(const char *role, const qp_part *part) {
     char    what[200];
-    json_t *start = start_of(role, part->name);
+    json_t *start = start_of(role, part);
     checked++;
     check_with(role, start, part->name);
     for (const qp_option *o = part->options; o && o->name; o++) {

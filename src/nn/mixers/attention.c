@@ -12,60 +12,26 @@
 #include <math.h>
 
 #include "core/core.h"
-#include "nn/part.h"
+#include "nn/mixers/attention.h"
 
-typedef enum { NO_NORM, NORM_OF_HEAD, NORM_OF_ALL } qk_norm;
+static const qp_option options[] = {QPI_ATTENTION_OPTIONS, {0}};
 
-typedef struct {
-    int64_t            heads, groups, width; /* H, G, K */
-    double             scale, softcap;
-    bool               causal;
-    qk_norm            norm;
-    bool               unit_offset, rotate_values;
-    double             norm_eps;
-    qp_tensor          q_norm, k_norm;
-    int64_t            window;
-    const qp_position *position;
-    qp_nn_linear      *q, *k, *v, *out;
-} attention;
-
-#define INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
-#define NUMBER(n, f, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .high = hi, .help = h}
-#define BOOL(n, f, h) {.name = n, .kind = QP_OPTION_BOOL, .fallback = f, .high = 1, .help = h}
-
-static const qp_option options[] = {
-    INT("heads", 8, 1, 65536, "H, query heads"),
-    INT("kv_heads", 0, 0, 65536, "G, key and value heads, a divisor of H; 0: H"),
-    INT("head_width", 0, 0, 65536, "K; 0: D / H"),
-    BOOL("causal", 1, "a position sees itself and earlier ones only"),
-    INT("window", 0, 0, 1e15, "how many positions back are seen, the own one included; 0: all"),
-    BOOL("bias", 0, "bias of the query, key and value products"),
-    BOOL("out_bias", 0, "bias of the output product"),
-    BOOL("scale_by_layer", 0, "scores are also divided by the layer's number, from 1"),
-    NUMBER("scale", 0, 1e9, "of scores; 0: 1 / sqrt(K)"),
-    NUMBER("softcap", 0, 1e9, "c: scores become c tanh(x / c); 0: they stay"),
-    {.name = "qk_norm", .kind = QP_OPTION_CHOICE, .high = 2, .choices = "none|head|all", .help = "RMS norm of queries and keys before they turn, of each head or of all together"},
-    NUMBER("qk_norm_eps", 1e-6, 1, "added to the mean square"),
-    BOOL("qk_norm_unit_offset", 0, "its gains are 1 + weight"),
-    BOOL("rotate_values", 0, "values turn by their position, too"),
-    {0}};
-
-static qp_tensor norm_weight(const attention *a, qp_build *b, const char *name, int64_t width) {
+static qp_tensor norm_weight(const qpi_attention *a, qp_build *b, const char *name, int64_t width) {
     qp_module *m = a->norm ? qp_module_new(b->ctx, b->module, name) : NULL;
     return m ? qp_param(m, "weight", a->unit_offset ? "zeros" : "ones", 1, &width) : QP_NONE;
 }
 
-static void init_norms(attention *a, qp_build *b) {
-    bool all = a->norm == NORM_OF_ALL;
+static void init_norms(qpi_attention *a, qp_build *b) {
+    bool all = a->norm == QPI_QK_NORM_OF_ALL;
     a->norm_eps = qp_setting(b, "qk_norm_eps");
     a->unit_offset = qp_setting(b, "qk_norm_unit_offset") != 0;
     a->q_norm = norm_weight(a, b, "q_norm", all ? a->heads * a->width : a->width);
     a->k_norm = norm_weight(a, b, "k_norm", all ? a->groups * a->width : a->width);
 }
 
-static void init(void *self, qp_build *b) {
-    attention *a = self;
-    a->norm = (qk_norm)qp_setting_int(b, "qk_norm");
+void qpi_attention_init(void *self, qp_build *b) {
+    qpi_attention *a = self;
+    a->norm = (qpi_qk_norm)qp_setting_int(b, "qk_norm");
     a->softcap = qp_setting(b, "softcap");
     a->rotate_values = qp_setting(b, "rotate_values") != 0;
     a->heads = b->heads;
@@ -93,26 +59,26 @@ static void init(void *self, qp_build *b) {
     init_norms(a, b);
 }
 
-static bool causal(const void *self) { return ((const attention *)self)->causal; }
+bool qpi_attention_causal(const void *self) { return ((const qpi_attention *)self)->causal; }
 
 typedef struct {
     qp_tensor q, k, v;
 } triple;
 
-static qp_tensor normed(const attention *a, qp_tensor x, qp_tensor weight) {
+static qp_tensor normed(const qpi_attention *a, qp_tensor x, qp_tensor weight) {
     return qp_rms_norm(x, a->unit_offset ? qp_affine(weight, 1, 1) : weight, a->norm_eps);
 }
 
 /* x w^T as [B, T, heads, K]; norm QP_NONE: none. */
-static qp_tensor project(const attention *a, const qp_nn_linear *w, qp_tensor x, int64_t heads, qp_tensor norm) {
+static qp_tensor project(const qpi_attention *a, const qp_nn_linear *w, qp_tensor x, int64_t heads, qp_tensor norm) {
     qp_tensor y = qp_nn_linear_forward(w, x, QP_ACT_NONE, QP_NONE);
     bool      some = !qp_is_none(norm);
-    if (some && a->norm == NORM_OF_ALL) y = normed(a, y, norm);
+    if (some && a->norm == QPI_QK_NORM_OF_ALL) y = normed(a, y, norm);
     y = qp_reshape(y, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), heads, a->width});
-    return some && a->norm == NORM_OF_HEAD ? normed(a, y, norm) : y;
+    return some && a->norm == QPI_QK_NORM_OF_HEAD ? normed(a, y, norm) : y;
 }
 
-static triple project_all(const attention *a, qp_tensor x, const qp_sequence *s) {
+static triple project_all(const qpi_attention *a, qp_tensor x, const qp_sequence *s) {
     triple t = {project(a, a->q, x, a->heads, a->q_norm), project(a, a->k, x, a->groups, a->k_norm),
                 project(a, a->v, x, a->groups, QP_NONE)};
     if (a->position && a->position->type->rotate) {
@@ -123,11 +89,12 @@ static triple project_all(const attention *a, qp_tensor x, const qp_sequence *s)
     return t;
 }
 
-static qp_tensor attend(const attention *a, triple t, qp_tensor residual, const qp_sequence *s) {
+static qp_tensor attend(const qpi_attention *a, triple t, qp_tensor residual, const qp_sequence *s) {
     qp_mask mask = s->mask;
     mask.causal = a->causal;
     mask.window = a->window;
     mask.softcap = a->softcap;
+    mask.pattern = a->pattern;
     if (a->position && a->position->type->bias)
         mask.bias = a->position->type->bias(a->position->self, t.q, t.k, s);
     qp_tensor o = qp_attention(t.q, t.k, t.v, mask, a->scale);
@@ -135,22 +102,23 @@ static qp_tensor attend(const attention *a, triple t, qp_tensor residual, const 
     return qp_nn_linear_forward(a->out, o, QP_ACT_NONE, residual);
 }
 
-static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
-    attention *a = self;
+qp_tensor qpi_attention_forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
+    qpi_attention *a = self;
     return attend(a, project_all(a, x, s), residual, s);
 }
 
-static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
-    attention *a = self;
-    if (!a->position || !a->position->type->bias) state->window = a->window;
+void qpi_attention_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
+    qpi_attention *a = self;
+    /* blocks of a pattern are counted from the first place */
+    if (!a->pattern.block && (!a->position || !a->position->type->bias)) state->window = a->window;
     for (int i = 0; i < 2; i++)
         qp_state_add(state, ctx, true, 4, (int64_t[]){rows, positions, a->groups, a->width});
 }
 
-static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
-    attention  *a = self;
-    triple      t = project_all(a, x, s);
-    qp_sequence own = *s;
+qp_tensor qpi_attention_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
+    qpi_attention *a = self;
+    triple         t = project_all(a, x, s);
+    qp_sequence    own = *s;
     if (!qp_is_none(state->starts)) {
         own.mask.starts = state->starts;
         own.mask.lengths = state->lengths;
@@ -167,9 +135,9 @@ QP_MIXER(attention) = {.part = {.name = "attention",
                                 .source = "arXiv:1706.03762, arXiv:2305.13245",
                                 .help = "multi-head attention, grouped queries, window",
                                 .options = options,
-                                .bytes = sizeof(attention)},
-                       .causal = causal,
-                       .init = init,
-                       .forward = forward,
-                       .reserve = reserve,
-                       .step = step};
+                                .bytes = sizeof(qpi_attention)},
+                       .causal = qpi_attention_causal,
+                       .init = qpi_attention_init,
+                       .forward = qpi_attention_forward,
+                       .reserve = qpi_attention_reserve,
+                       .step = qpi_attention_step};
