@@ -127,8 +127,9 @@ static bool one_segment(const attention_tile *t, int64_t from, int64_t to, bool 
     return low == high && low == t->segment_low && low == t->segment_high;
 }
 
-static bool row_sees(const attention_tile *t, int r, int64_t block) {
-    return t->block[r] >= 0 && qk_pattern_sees(&t->of->pattern, t->of->causal, t->block[r], block);
+/* qb -1: places before the first. */
+static bool block_sees(const attention_tile *t, int64_t qb, int64_t kb) {
+    return qb >= 0 && qk_pattern_sees(&t->of->pattern, t->of->causal, qb, kb);
 }
 
 /* Leaves of the keys what begins and ends with a block of the pattern that some row sees (the prefix
@@ -138,8 +139,8 @@ static bool some_blocks(const attention_tile *t, int64_t *from, int64_t *to, boo
     for (int64_t block = *from / size; block * size < *to; block++) {
         int64_t first = attention_max(*from, block * size), last = attention_min(*to, (block + 1) * size);
         bool    any = first < t->prefix, all = last <= t->prefix;
-        for (int r = 0, sees = 0; r < t->rows && !all; r++) {
-            if (r == 0 || t->block[r] != t->block[r - 1]) sees = row_sees(t, r, block);
+        for (int64_t qb = t->block[0]; qb <= t->block[t->rows - 1] && !all; qb++) {
+            bool sees = block_sees(t, qb, block);
             any |= sees;
             if (!sees) *masked = true;
         }
@@ -192,7 +193,7 @@ static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) 
         bool node = t->tree && !near && j >= t->start;
         bool pattern = block && j >= t->prefix;
         for (int r = 0; pattern && (j == begin || j == t->prefix || j % block == 0) && r < t->lanes; r++)
-            sees[r] = r && t->block[r] == t->block[r - 1] ? sees[r - 1] : -row_sees(t, r, j / block);
+            sees[r] = r && t->block[r] == t->block[r - 1] ? sees[r - 1] : -block_sees(t, t->block[r], j / block);
         if (near && !segments && !pattern) continue;
         uint64_t segment = segments ? (uint64_t)segment_at(t, j) : 0;
         vi       key = vi_set1((int32_t)j), first = vi_set1((int32_t)(uint32_t)segment);
