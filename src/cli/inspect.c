@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/activations.h"
 #include "cli/config.h"
 #include "cli/json.h"
 #include "cli/open.h"
@@ -327,8 +328,12 @@ static void print_config(const json_t *all) {
 }
 
 static int run(cli *c) {
+    static const char *const own[] = {"text", "length", "set", "plot"};
+    for (int i = 0; i < 4 && !cli_flag(c, "activations"); i++)
+        if (cli_given(c, own[i])) return cli_usage(c, "--%s goes with --activations", own[i]);
     qp_ctx *ctx = cli_open(c);
     if (!ctx) return 1;
+    if (cli_flag(c, "activations")) return activations_run(c, ctx, cli_argument(c, 0));
     json_t *all = inspect(ctx, cli_argument(c, 0));
     if (qp_failed(ctx)) {
         json_decref(all);
@@ -348,16 +353,25 @@ static int run(cli *c) {
     return 0;
 }
 
-static const cli_option options[] = {{0}};
+static const cli_option options[] = {
+    {"activations", 0, CLI_FLAG, NULL, NULL, "of a model, a config or a preset: moments of activations, gradients and logits by layer", 0, 0,
+     false},
+    {"text", 0, CLI_TEXT, "FILE", NULL, "with --activations: what is read; tokens drawn at random without it", 0, 0, false},
+    {"length", 0, CLI_INT, "T", "128", "with --activations: positions of each of 4 rows", 2, 1e6, false},
+    {"set", 0, CLI_LIST, "KEY=VALUE", NULL, "with --activations: change a key of a config", 0, 0, false},
+    {"plot", 0, CLI_TEXT, "FILE.html", NULL, "with --activations: a page of curves, too", 0, 0, false},
+    {0}};
 
 QP_VERB(inspect) = {.name = "inspect",
                     .summary = "what a file or a model's folder holds",
-                    .arguments = "FILE|FOLDER",
+                    .arguments = "FILE|FOLDER|PRESET",
                     .min_arguments = 1,
                     .max_arguments = 1,
                     .options = options,
                     .examples = "  quipu inspect my-model\n"
                                 "  quipu inspect my-model/model.safetensors\n"
                                 "  quipu inspect my-model.Q4_K_M.gguf\n"
-                                "  quipu inspect my-model/tokenizer.json --json\n",
+                                "  quipu inspect my-model/tokenizer.json --json\n"
+                                "  quipu inspect --activations my-model --text book.txt --plot activations.html\n"
+                                "  quipu inspect --activations gpt2 --set n_layer=12\n",
                     .run = run};

@@ -15,6 +15,8 @@
  * Backward: P = e^(S - lse), D = rowsum(dout out) - dlse, dS = P (dout v^T - D), dv = P^T dout,
  * dk = scale dS^T q, dq = scale dS k, dbias = dS; with a soft cap, dS of q and k times 1 - tanh^2.
  * arXiv:2205.14135, 2307.08691 */
+#include "ops/attention.h"
+
 #include "kernels/attention.h"
 #include "ops/op.h"
 
@@ -550,6 +552,9 @@ QP_OP(attention_grad) = {.name = "attention_grad",
                          .flops = flops_grad,
                          .samples = samples_grad,
                          .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS)};
+
+double qpi_attention_call_scale(const qp_call *call) { return problem(call, 0).scale; }
+bool   qpi_attention_call_causal(const qp_call *call) { return problem(call, 0).causal; }
 
 qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
     attr      a = {mask.causal, mask.window, mask.prefix, scale, mask.softcap, mask.pattern};
