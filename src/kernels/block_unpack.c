@@ -311,6 +311,12 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
 #define UNPACK_2(name, part, out, data, r) unpack_##name(part, out, data, r)
 #define UNPACK_4 UNPACK_2
 
+#ifdef __AVX2__
+#define EACH UNROLL
+#else /* small before fast */
+#define EACH
+#endif
+
 #define DEFINE(type, name, values, pieces, parts, zero, low) \
     enum { \
         step_##name = BLOCK_WORDS + parts * (low ? 2 : 1), \
@@ -320,7 +326,7 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
     static void all_##name(vf *out, const char *data, const line_steps *s, int64_t count, const char *ahead) { \
         for (int64_t i = 0; i < count; i++, data += bytes_##name, out += count_##name * step_##name) { \
             reader r = {s, ahead + i * VF_LANES * bytes_##name}; \
-            UNROLL for (int part = 0; part < pieces; part++) UNPACK_##pieces(name, part, out, data, &r); \
+            EACH for (int part = 0; part < pieces; part++) UNPACK_##pieces(name, part, out, data, &r); \
         } \
     } \
     TARGET static void one_##name(float *acc, const block_row *x, const char *data, const line_steps *s, int64_t count, \
@@ -328,9 +334,9 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
         vf sum[BLOCK_ROWS][BLOCK_PANELS] = {{{0}}}, w[count_##name * step_##name]; \
         for (int64_t i = 0; i < count; i++, data += bytes_##name) { \
             reader r = {s, ahead + i * VF_LANES * bytes_##name}; \
-            UNROLL for (int part = 0; part < pieces; part++) { \
+            EACH for (int part = 0; part < pieces; part++) { \
                 UNPACK_##pieces(name, part, w, data, &r); \
-                UNROLL for (int b = 0; b < count_##name / pieces; b++, x++) \
+                EACH for (int b = 0; b < count_##name / pieces; b++, x++) \
                     add_32(1, 1, parts, zero != 0, low, x, 0, w + (part * (count_##name / pieces) + b) * step_##name, 0, sum); \
             } \
         } \
