@@ -12,6 +12,8 @@
 typedef struct {
     char       *name;   /* as given: "mixer=linear:features=relu" */
     json_t     *config; /* a stack */
+    const char *role;   /* that was exchanged; part of the name */
+    json_t     *test;   /* options of that part that hold in tests at other lengths only; NULL: none */
     const char *knob;   /* what was adjusted for equal parameters, NULL: nothing */
     int64_t     inner, parameters; /* the knob's value */
     char        why[400];          /* it cannot be made; "": it can */
@@ -25,8 +27,8 @@ typedef struct {
     int     variant;
     int64_t length, seed;
     double  lr;
-    char    folder[4096];
-    json_t *result; /* NULL: not there yet */
+    char    folder[4096], file[32]; /* where it is trained; what its result is called there */
+    json_t *result;                 /* NULL: not there yet */
 } compare_run;
 
 typedef struct {
@@ -48,10 +50,9 @@ typedef struct {
 /* compare_plan.c: variants and runs from the options. False after a message or storing an error. */
 bool compare_plan(compare *k);
 void compare_free(compare *k);
-/* The variant's config for training at a length; malloc'ed text. */
-char *compare_config(const compare *k, const compare_variant *v, int64_t length, int64_t positions);
-/* The folder of a run is named for all that its result depends on. */
-void compare_folder(const compare *k, compare_run *r);
+/* The variant's config for training at a length, or for tests of what was; malloc'ed text. positions 0: those of the
+ * longest row. */
+char *compare_config(const compare *k, const compare_variant *v, int64_t length, int64_t positions, bool test);
 
 /* compare_run.c: the runs, each once whatever the number of processes. False after storing an error: interrupted,
  * or the folder cannot be written to. What is wrong with one run stands in its result. */

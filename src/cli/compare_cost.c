@@ -115,7 +115,7 @@ static bool give_up(const compare *k, measured *x) {
 }
 
 static void begin(const compare *k, measured *x, const compare_variant *v, int64_t length, qp_tensor ids) {
-    char *config = v->why[0] ? NULL : compare_config(k, v, length, length);
+    char *config = v->why[0] ? NULL : compare_config(k, v, length, length, false);
     qp_set_random(k->ctx, 0, 0);
     if (config) x->m = qp_model_new(k->ctx, "config", config);
     free(config);
@@ -168,7 +168,7 @@ static bool measure_length(compare *k, int64_t length, char (*keys)[20], bool *s
 
 /* What a row depends on. */
 static void key_of(const compare *k, int variant, int64_t length, char key[20]) {
-    char    *config = k->variants[variant].why[0] ? NULL : compare_config(k, &k->variants[variant], length, length);
+    char    *config = k->variants[variant].why[0] ? NULL : compare_config(k, &k->variants[variant], length, length, false);
     char     what[64];
     uint64_t hash = config ? qpi_checksum_of(0, config, strlen(config)) : 0;
     snprintf(what, sizeof what, "%d %s %.9g", qp_stats_of(k->ctx).threads, cli_text(k->c, "precision"), cli_number(k->c, "cost-seconds"));

@@ -40,6 +40,13 @@ static json_t *value_of(const char *text, size_t n) {
     return value ? value : json_stringn(text, n);
 }
 
+/* Sets an option of a part; "test.NAME" goes into its object "test". */
+static bool set_option(json_t *object, const char *key, json_t *value) {
+    if (strncmp(key, "test.", 5)) return json_object_set_new(object, key, value) == 0;
+    if (!json_object_get(object, "test")) json_object_set_new(object, "test", json_object());
+    return json_object_set_new(json_object_get(object, "test"), key + 5, value) == 0;
+}
+
 /* NAME:option=value:..., or a JSON object. */
 static json_t *part_object(const char *text, size_t n) {
     if (n && text[0] == '{') return qpi_json_parse("--parts", text, n, NULL);
@@ -57,7 +64,7 @@ static json_t *part_object(const char *text, size_t n) {
         if (ok) {
             memcpy(key, text + begin, equals - begin);
             key[equals - begin] = 0;
-            ok = json_object_set_new(object, key, value_of(text + equals + 1, at - equals - 1)) == 0;
+            ok = set_option(object, key, value_of(text + equals + 1, at - equals - 1));
         }
         if (ok) continue;
         json_decref(object);
@@ -83,13 +90,17 @@ static void keep_options(qp_ctx *ctx, qp_part_kind kind, const json_t *old, json
 
 /* ---- Variants ------------------------------------------------------------------------------------------ */
 
-/* Exchanges what key names; *given: the value's own width, which is not to be adjusted. */
-static bool exchange(compare *k, json_t *config, const char *key, const char *text, size_t n, bool *given) {
+/* Exchanges what key names; *given: the value has a width of its own, which is not to be adjusted. */
+static bool exchange(compare *k, compare_variant *v, const char *key, const char *text, size_t n, bool *given) {
+    json_t *config = v->config;
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
         if (strcmp(roles[i].key, key)) continue;
         json_t *object = part_object(text, n);
         if (!object) return false;
         *given = json_object_get(object, "width");
+        v->role = roles[i].key;
+        v->test = json_incref(json_object_get(object, "test"));
+        json_object_del(object, "test");
         keep_options(k->ctx, roles[i].kind, json_object_get(config, key), object);
         return json_object_set_new(config, key, object) == 0;
     }
@@ -123,7 +134,7 @@ static bool add_variant(compare *k, const json_t *base, const char *key, const c
     if (!v->name || !v->config) return !qp_fail(k->ctx, QP_ERR_MEMORY, "out of memory: --parts");
     sprintf(v->name, "%s=%.*s", key, (int)n, text);
     k->variant_count++;
-    if (n && exchange(k, v->config, key, text, n, given)) return true;
+    if (n && exchange(k, v, key, text, n, given)) return true;
     return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts %s: expected KEY=NAME:option=value:... or KEY=JSON", v->name);
 }
 
@@ -260,37 +271,57 @@ static void match(compare *k, const bool *given) {
 
 /* ---- Configs of runs ------------------------------------------------------------------------------------------- */
 
-char *compare_config(const compare *k, const compare_variant *v, int64_t length, int64_t positions) {
+char *compare_config(const compare *k, const compare_variant *v, int64_t length, int64_t positions, bool test) {
     json_t *config = json_deep_copy(v->config), *position = json_object_get(config, "position");
     if (!config) return NULL;
-    json_object_set_new(config, "max_position_embeddings", json_integer(positions));
+    if (positions) json_object_set_new(config, "max_position_embeddings", json_integer(positions));
     if (takes(k->ctx, QP_PART_POSITION, position, "trained_positions") && !json_object_get(position, "trained_positions"))
         json_object_set_new(position, "trained_positions", json_integer(length));
+    if (test && v->test) json_object_update(json_object_get(config, v->role), v->test);
     char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(config);
     return text;
 }
 
-void compare_folder(const compare *k, compare_run *r) {
+/* Name without what holds in tests only, fit for a path. */
+static void plain_name(const compare_variant *v, char out[64]) {
+    int n = 0;
+    for (const char *p = v->name; *p && n < 60;) {
+        if (v->test && !strncmp(p, ":test.", 6)) {
+            p += 6 + strcspn(p + 6, ":");
+            continue;
+        }
+        out[n++] = strchr("{}[]\"'/\\ ,:", *p) || (unsigned char)*p < 33 || (unsigned char)*p > 126 ? '_' : *p;
+        p++;
+    }
+    out[n] = 0;
+}
+
+static uint64_t add_text(uint64_t hash, char *text) {
+    if (text) hash = qpi_checksum_of(hash, text, strlen(text));
+    free(text);
+    return hash;
+}
+
+/* The folder is named for all that the training depends on, the result for what the tests do. */
+static void name_run(const compare *k, compare_run *r) {
     const compare_variant *v = &k->variants[r->variant];
     const task            *t = &k->task;
     char                   plain[64], what[512];
-    int                    n = 0;
-    for (const char *p = v->name; *p && n < 60; p++)
-        plain[n++] = strchr("{}[]\"'/\\ ,:", *p) || (unsigned char)*p < 33 || (unsigned char)*p > 126 ? '_' : *p;
-    plain[n] = 0;
-    char *config = compare_config(k, v, r->length, json_integer_value(json_object_get(v->config, "max_position_embeddings")));
-    snprintf(what, sizeof what, "%s %016llx %lld %lld %lld %.9g %.9g %.9g %s %lld", t->type->part.name,
-             (unsigned long long)t->about.fingerprint, (long long)cli_int(k->c, "steps"),
-             (long long)compare_batch(k, r->length), (long long)cli_int(k->c, "test-samples"), r->lr,
-             cli_number(k->c, "weight-decay"), cli_number(k->c, "clip"), cli_text(k->c, "precision"), (long long)r->seed);
+    plain_name(v, plain);
+    snprintf(what, sizeof what, "%s %016llx %lld %lld %.9g %.9g %.9g %s %lld", t->type->part.name,
+             (unsigned long long)t->about.fingerprint, (long long)cli_int(k->c, "steps"), (long long)compare_batch(k, r->length),
+             r->lr, cli_number(k->c, "weight-decay"), cli_number(k->c, "clip"), cli_text(k->c, "precision"), (long long)r->seed);
     uint64_t hash = qpi_checksum_of(0, what, strlen(what));
     hash = qpi_checksum_of(hash, t->settings.values, sizeof t->settings.values);
-    hash = qpi_checksum_of(hash, k->tests.at, (size_t)k->tests.count * sizeof *k->tests.at);
-    if (config) hash = qpi_checksum_of(hash, config, strlen(config));
-    free(config);
+    hash = add_text(hash, compare_config(k, v, r->length, 0, false));
     snprintf(r->folder, sizeof r->folder, "%.3000s/runs/%s-%lld-%lld-%08llx", cli_text(k->c, "out"), plain, (long long)r->length,
              (long long)r->seed, (unsigned long long)(hash & 0xffffffff));
+    int64_t samples = cli_int(k->c, "test-samples");
+    hash = qpi_checksum_of(hash, &samples, sizeof samples);
+    hash = qpi_checksum_of(hash, k->tests.at, (size_t)k->tests.count * sizeof *k->tests.at);
+    hash = add_text(hash, compare_config(k, v, r->length, 0, true));
+    snprintf(r->file, sizeof r->file, "result-%08llx.json", (unsigned long long)(hash & 0xffffffff));
 }
 
 /* ---- Lists of numbers ---------------------------------------------------------------------------------------------- */
@@ -373,7 +404,7 @@ static bool list_runs(compare *k) {
                 for (int i = 0; i < k->rate_count; i++) {
                     compare_run *r = &k->runs[k->run_count++];
                     *r = (compare_run){.variant = v, .length = k->lengths.at[l], .seed = first + s, .lr = k->rates[i]};
-                    compare_folder(k, r);
+                    name_run(k, r);
                 }
     return true;
 }
@@ -397,6 +428,7 @@ void compare_free(compare *k) {
     for (int i = 0; i < k->variant_count; i++) {
         free(k->variants[i].name);
         json_decref(k->variants[i].config);
+        json_decref(k->variants[i].test);
     }
     for (int i = 0; i < k->run_count; i++) json_decref(k->runs[i].result);
     free(k->variants);

@@ -1,4 +1,4 @@
-/* Runs: each is a training in a folder of its own, with a result.json once it is done. Whoever finds one that is not
+/* Runs: each is a training in a folder of its own, with a result once it is done. Whoever finds one that is not
  * done and that nobody works on takes it, so processes share them without a word. */
 #define _GNU_SOURCE /* flock, nanosleep */
 #include <errno.h>
@@ -86,10 +86,21 @@ static json_t *score_json(const compare *k, int64_t length, score s) {
     return o;
 }
 
+/* The trained weights under the options that hold in tests only; NULL after storing an error. */
+static qp_model *test_model(const compare *k, const compare_run *r) {
+    char      path[4200], *config = compare_config(k, &k->variants[r->variant], r->length, 0, true);
+    qp_model *m = config ? qp_model_new(k->ctx, "config", config) : NULL;
+    free(config);
+    snprintf(path, sizeof path, "%s/latest", r->folder);
+    if (m && qp_model_load_weights(m, path) == QP_OK) return m;
+    qp_model_close(m);
+    return NULL;
+}
+
 /* Longer (or shorter) rows than those of the training; what a part cannot do is said. */
 static json_t *test_lengths(const compare *k, qp_model *m, const compare_run *r) {
     json_t *all = json_array();
-    for (int64_t i = 0; i < k->tests.count; i++) {
+    for (int64_t i = 0; i < k->tests.count && m; i++) {
         int64_t T = k->tests.at[i], batch = compare_batch(k, r->length) * r->length / T;
         score   s = test(k, m, T, batch > 0 ? batch : 1);
         if (qp_error_code(k->ctx) == QP_ERR_CANCELLED) break;
@@ -140,7 +151,7 @@ static bool make_folder(compare *k, const char *path) {
 static bool read_result(compare_run *r) {
     char      path[4200];
     qpi_error error = {0};
-    path_in(r, "result.json", path);
+    path_in(r, r->file, path);
     json_t *result = qpi_json_load(path, &error);
     if (!json_is_true(json_object_get(result, "final"))) {
         json_decref(result);
@@ -186,8 +197,7 @@ static bool prepare(running *x) {
     compare               *k = x->k;
     const compare_variant *v = &k->variants[x->r->variant];
     int64_t                batch = compare_batch(k, x->r->length);
-    char *config = compare_config(k, v, x->r->length,
-                                  json_integer_value(json_object_get(v->config, "max_position_embeddings")));
+    char                  *config = compare_config(k, v, x->r->length, 0, false);
     qp_set_random(k->ctx, (uint64_t)x->r->seed, 0);
     if (config) x->set.model = qp_model_new(k->ctx, "config", config);
     free(config);
@@ -250,7 +260,10 @@ static json_t *measure(running *x) {
     json_t  *result = score_json(k, x->r->length, s);
     double   state = qp_failed(k->ctx) ? -1 : state_bytes(x->set.model, x->r->length);
     json_object_set_new(result, "state_bytes", state < 0 ? json_null() : json_integer((json_int_t)state));
-    if (!qp_failed(k->ctx)) json_object_set_new(result, "tests", test_lengths(k, x->set.model, x->r));
+    qp_model *tested = x->set.model;
+    if (!qp_failed(k->ctx) && k->variants[x->r->variant].test) tested = test_model(k, x->r);
+    if (!qp_failed(k->ctx)) json_object_set_new(result, "tests", test_lengths(k, tested, x->r));
+    if (tested != x->set.model) qp_model_close(tested);
     if (!qp_failed(k->ctx)) add_log(x, result);
     if (!qp_failed(k->ctx)) return result;
     json_decref(result);
@@ -289,7 +302,7 @@ static bool run_one(compare *k, compare_run *r, int done) {
         json_decref(r->result);
         r->result = result;
     }
-    path_in(r, "result.json", path);
+    path_in(r, r->file, path);
     if (!qpi_json_save(path, r->result, 2, &k->ctx->error)) return false;
     snprintf(words, sizeof words, "[%d/%d]", done + 1, k->run_count);
     const char *why = json_string_value(json_object_get(r->result, "why"));

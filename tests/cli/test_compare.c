@@ -148,27 +148,35 @@ static void test_directions(void **state) {
 
 /* ---- Kept runs --------------------------------------------------------------------------------------------------- */
 
-/* Path of a file in the first run's folder that begins with name. */
-static void path_of_run(const char *out, const char *name, const char *file, char path[1024]) {
-    DIR           *dir = opendir(in_folder(out));
+/* How many entries of the folder begin with name; the path of one. */
+static int find_entry(const char *folder_path, const char *name, char path[1024]) {
+    DIR           *dir = opendir(folder_path);
     struct dirent *entry;
-    path[0] = 0;
-    assert_non_null(dir);
+    int            found = 0;
+    if (!dir) fail_msg("no folder %s", folder_path);
     while ((entry = readdir(dir)))
-        if (!strncmp(entry->d_name, name, strlen(name))) snprintf(path, 1024, "%s/%s/%s", in_folder(out), entry->d_name, file);
+        if (!strncmp(entry->d_name, name, strlen(name))) found++, snprintf(path, 1024, "%.700s/%.300s", folder_path, entry->d_name);
     closedir(dir);
-    if (!path[0]) fail_msg("no run %s", name);
+    return found;
+}
+
+/* Path of what begins with `file` in the folder of the run that begins with `name`. */
+static void path_of_run(const char *out, const char *name, const char *file, char path[1024]) {
+    char run_folder[1024];
+    if (!find_entry(in_folder(out), name, run_folder)) fail_msg("no run %s", name);
+    if (strchr(file, '/')) snprintf(path, 1024, "%.900s/%.100s", run_folder, file);
+    else if (!find_entry(run_folder, file, path)) fail_msg("no %s in %s", file, run_folder);
 }
 
 static void test_kept(void **state) {
     (void)state;
     char path[1024];
     expect_success(run(COMPARE("%/kept", "--steps", "3", "--parts", "ffn=mlp,swiglu", "--cost-seconds", "0", "--quiet")));
-    path_of_run("kept/runs", "ffn=mlp", "result.json", path);
+    path_of_run("kept/runs", "ffn=mlp", "result-", path);
     FILE *f = fopen(path, "w");
     fputs("{\"status\": \"done\", \"final\": true, \"loss\": 77, \"accuracy\": 0.125}", f);
     fclose(f);
-    path_of_run("kept/runs", "ffn=swiglu", "result.json", path);
+    path_of_run("kept/runs", "ffn=swiglu", "result-", path);
     assert_int_equal(remove(path), 0);
     json_t *all = expect_json(run(COMPARE("%/kept", "--steps", "3", "--parts", "ffn=mlp,swiglu", "--cost-seconds", "0", "--json")));
     assert_float_equal(number(row_at(all, 0), "loss"), 77, 0); /* taken as it is */
@@ -177,6 +185,24 @@ static void test_kept(void **state) {
     all = expect_json(run(COMPARE("%/kept", "--steps", "4", "--parts", "ffn=mlp", "--cost-seconds", "0", "--json")));
     assert_true(number(row_at(all, 0), "loss") < 77); /* another training */
     json_decref(all);
+}
+
+/* What is tested does not change what was trained: options for tests alone train nothing anew. */
+static void test_test_options(void **state) {
+    (void)state;
+    char    path[1024];
+    json_t *all;
+    for (int i = 0; i < 2; i++) {
+        all = expect_json(run(COMPARE("%/again", "--steps", "3", "--parts", "position=rope,rope:test.scaling=yarn:test.factor=8,rope:test.scaling=nosuch",
+                                      "--cost-seconds", "0", "--test-length", i ? "16,64" : "64", "--json")));
+        assert_int_equal(find_entry(in_folder("again/runs"), "position=rope", path), 1);
+        const json_t *plain = json_object_get(row_at(all, 0), "tests"), *yarn = json_object_get(row_at(all, 1), "tests");
+        size_t        last = json_array_size(plain) - 1;
+        assert_float_equal(number(row_at(all, 0), "loss"), number(row_at(all, 1), "loss"), 0);
+        assert_true(number(json_array_get(plain, last), "loss") != number(json_array_get(yarn, last), "loss"));
+        assert_non_null(strstr(text(row_at(all, 2), "why"), "\"nosuch\""));
+        json_decref(all);
+    }
 }
 
 static pid_t start(const char *const *arguments, const char *rank) {
@@ -289,6 +315,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),      cmocka_unit_test(test_costs),
                                        cmocka_unit_test(test_means),     cmocka_unit_test(test_directions),
                                        cmocka_unit_test(test_kept),      cmocka_unit_test(test_interrupt),
-                                       cmocka_unit_test(test_processes), cmocka_unit_test(test_usage)};
+                                       cmocka_unit_test(test_processes), cmocka_unit_test(test_test_options),
+                                       cmocka_unit_test(test_usage)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
