@@ -45,7 +45,8 @@ typedef struct {
 /* ---- Activations ---------------------------------------------------------------------------------------- */
 
 static void note(reading *r, int64_t layer, const char *where, qp_tensor x) {
-    if (r->count < r->capacity && !qp_failed(r->ctx)) r->places[r->count++] = (place){layer, where, qp_keep(qp_alias(x)), QP_NONE};
+    if (r->count < r->capacity && !qp_failed(r->ctx))
+        r->places[r->count++] = (place){layer, where, qp_keep(qp_alias(x)), QP_NONE};
 }
 
 static void before_branch(void *user, int64_t layer, bool ffn, qp_tensor x) {
@@ -54,7 +55,9 @@ static void before_branch(void *user, int64_t layer, bool ffn, qp_tensor x) {
     note(r, layer, ffn ? "ffn_in" : "mixer_in", x);
 }
 
-static void after_branch(void *user, int64_t layer, bool ffn, qp_tensor y) { note(user, layer, ffn ? "ffn" : "mixer", y); }
+static void after_branch(void *user, int64_t layer, bool ffn, qp_tensor y) {
+    note(user, layer, ffn ? "ffn" : "mixer", y);
+}
 
 /* The model's forward pass, layer by layer, and its loss. */
 static void read_forward(reading *r, qp_tensor ids, qp_tensor labels) {
@@ -91,16 +94,19 @@ static void read_gradients(reading *r) {
     }
 }
 
-/* ---- Attention's logits ------------------------------------------------------------------------------------- */
+/* ---- Attention's logits -------------------------------------------------------------------------------------
+ */
 
 static double product(const qp_view *q, int64_t qo, const qp_view *k, int64_t ko) {
     double sum = 0;
-    for (int64_t i = 0; i < q->shape[3]; i++) sum += qp_load(q, qo + i * q->stride[3]) * qp_load(k, ko + i * k->stride[3]);
+    for (int64_t i = 0; i < q->shape[3]; i++)
+        sum += qp_load(q, qo + i * q->stride[3]) * qp_load(k, ko + i * k->stride[3]);
     return sum;
 }
 
 /* Query t of head h in row b, over keys 0 to last. */
-static void look_at(logits *l, const qp_view *q, const qp_view *k, int64_t b, int64_t t, int64_t h, int64_t last) {
+static void look_at(logits *l, const qp_view *q, const qp_view *k, int64_t b, int64_t t, int64_t h,
+                    int64_t last) {
     int64_t group = h / (q->shape[2] / k->shape[2]);
     double  most = -INFINITY, total = 0, entropy = 0;
     for (int pass = 0; pass < 2; pass++)
@@ -129,7 +135,8 @@ static void observe(void *user, const qp_call *call, double seconds) {
     logits        *l = &r->attention[r->layer];
     (void)seconds;
     if (strcmp(call->op->name, "attention") || !q->data || l->rows) return;
-    int64_t B = q->shape[0], T = q->shape[1], H = q->shape[2], all = B * T * H, step = all > LOGIT_ROWS ? all / LOGIT_ROWS | 1 : 1;
+    int64_t B = q->shape[0], T = q->shape[1], H = q->shape[2], all = B * T * H,
+            step = all > LOGIT_ROWS ? all / LOGIT_ROWS | 1 : 1;
     *l = (logits){.layer = r->layer, .width = q->shape[3], .scale = qpi_attention_call_scale(call)};
     for (int64_t i = step / 2; i < all; i += step) {
         int64_t t = i / H % T;
@@ -137,7 +144,8 @@ static void observe(void *user, const qp_call *call, double seconds) {
     }
 }
 
-/* ---- As JSON ---------------------------------------------------------------------------------------------------- */
+/* ---- As JSON
+ * ---------------------------------------------------------------------------------------------------- */
 
 static void put_moments(json_t *o, const char *what, qp_tensor t, qp_ctx *ctx) {
     int64_t n = qp_count(t);
@@ -163,12 +171,14 @@ static json_t *gather_logits(const reading *r) {
         const logits *l = &r->attention[i];
         if (!l->rows) continue;
         double mean = l->sum / (double)l->count, variance = l->squares / (double)l->count - mean * mean;
-        json_array_append_new(all, json_pack("{s:I, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o}", "layer", (json_int_t)i, "head_width",
-                                             (json_int_t)l->width, "scale", l->scale, "product_mean", cli_json_number(mean),
-                                             "product_variance", cli_json_number(variance), "logit_mean", cli_json_number(mean * l->scale),
-                                             "logit_variance", cli_json_number(variance * l->scale * l->scale), "entropy",
-                                             cli_json_number(l->entropy / (double)l->rows), "largest_weight",
-                                             cli_json_number(l->largest / (double)l->rows)));
+        json_array_append_new(all,
+                              json_pack("{s:I, s:I, s:f, s:o, s:o, s:o, s:o, s:o, s:o}", "layer", (json_int_t)i,
+                                        "head_width", (json_int_t)l->width, "scale", l->scale, "product_mean",
+                                        cli_json_number(mean), "product_variance", cli_json_number(variance),
+                                        "logit_mean", cli_json_number(mean * l->scale), "logit_variance",
+                                        cli_json_number(variance * l->scale * l->scale), "entropy",
+                                        cli_json_number(l->entropy / (double)l->rows), "largest_weight",
+                                        cli_json_number(l->largest / (double)l->rows)));
     }
     return all;
 }
@@ -177,62 +187,63 @@ static json_t *gather(const reading *r, const char *path, int64_t tokens) {
     json_t *rows = json_array();
     for (int i = 0; i < r->count && !qp_failed(r->ctx); i++) {
         const place *p = &r->places[i];
-        json_t      *o = json_pack("{s:o, s:s}", "layer", p->layer < 0 ? json_null() : json_integer((json_int_t)p->layer), "where", p->where);
+        json_t      *o =
+            json_pack("{s:o, s:s}", "layer", p->layer < 0 ? json_null() : json_integer((json_int_t)p->layer),
+                      "where", p->where);
         put_moments(o, "", p->value, r->ctx);
         put_moments(o, "gradient_", p->gradient, r->ctx);
         json_array_append_new(rows, o);
     }
-    return json_pack("{s:s, s:o, s:I, s:o, s:o, s:o}", "kind", "activations", "path", cli_json_text(path, strlen(path)), "tokens",
-                     (json_int_t)tokens, "loss", cli_json_number(qp_item(r->loss)), "rows", rows, "attention", gather_logits(r));
+    return json_pack("{s:s, s:o, s:I, s:o, s:o, s:o}", "kind", "activations", "path",
+                     cli_json_text(path, strlen(path)), "tokens", (json_int_t)tokens, "loss",
+                     cli_json_number(qp_item(r->loss)), "rows", rows, "attention", gather_logits(r));
 }
 
-/* ---- Text and page ------------------------------------------------------------------------------------------------ */
-
-static double number_in(const json_t *o, const char *key) {
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
-
-static const char *text_in(const json_t *o, const char *key) {
-    const char *text = json_string_value(json_object_get(o, key));
-    return text ? text : "";
-}
+/* ---- Text and page
+ * ------------------------------------------------------------------------------------------------ */
 
 static void print(const json_t *all) {
     size_t  i;
     json_t *o;
-    printf("loss %.4f over %lld tokens; gradients of their mean loss\n", number_in(all, "loss"), (long long)number_in(all, "tokens"));
+    printf("loss %.4f over %lld tokens; gradients of their mean loss\n", cli_json_number_in(all, "loss"),
+           (long long)cli_json_number_in(all, "tokens"));
     printf("layer where     %11s %11s %14s %14s\n", "mean", "variance", "gradient mean", "variance");
     json_array_foreach(json_object_get(all, "rows"), i, o) {
         char layer[16] = "";
-        if (json_is_integer(json_object_get(o, "layer"))) snprintf(layer, sizeof layer, "%lld", (long long)number_in(o, "layer"));
-        printf("%-5s %-9s %11.4g %11.4g %14.4g %14.4g\n", layer, text_in(o, "where"), number_in(o, "mean"), number_in(o, "variance"),
-               number_in(o, "gradient_mean"), number_in(o, "gradient_variance"));
+        if (json_is_integer(json_object_get(o, "layer")))
+            snprintf(layer, sizeof layer, "%lld", (long long)cli_json_number_in(o, "layer"));
+        printf("%-5s %-9s %11.4g %11.4g %14.4g %14.4g\n", layer, cli_json_text_in(o, "where"),
+               cli_json_number_in(o, "mean"), cli_json_number_in(o, "variance"),
+               cli_json_number_in(o, "gradient_mean"), cli_json_number_in(o, "gradient_variance"));
     }
     if (!json_array_size(json_object_get(all, "attention"))) return;
     printf("\nattention  K     scale  variance of q k  of logits  entropy  largest weight\n");
-    json_array_foreach(json_object_get(all, "attention"), i, o)
-        printf("layer %-3lld %3lld %9.4g %16.4g %10.4g %8.3f %15.3f\n", (long long)number_in(o, "layer"), (long long)number_in(o, "head_width"),
-               number_in(o, "scale"), number_in(o, "product_variance"), number_in(o, "logit_variance"), number_in(o, "entropy"),
-               number_in(o, "largest_weight"));
+    json_array_foreach(json_object_get(all, "attention"), i, o) printf(
+        "layer %-3lld %3lld %9.4g %16.4g %10.4g %8.3f %15.3f\n", (long long)cli_json_number_in(o, "layer"),
+        (long long)cli_json_number_in(o, "head_width"), cli_json_number_in(o, "scale"),
+        cli_json_number_in(o, "product_variance"), cli_json_number_in(o, "logit_variance"),
+        cli_json_number_in(o, "entropy"), cli_json_number_in(o, "largest_weight"));
 }
 
 /* key of the rows whose `where` is this, by layer. */
-static void fill_curve(plot_curve *c, const json_t *rows, const char *where, const char *name, const char *key, int colour) {
+static void fill_curve(plot_curve *c, const json_t *rows, const char *where, const char *name, const char *key,
+                       int colour) {
     size_t  i;
     json_t *o;
     *c = (plot_curve){.name = name, .colour = colour, .dots = json_array_size(rows) < 400};
     json_array_foreach(rows, i, o) {
-        double y = number_in(o, key);
-        if ((where && strcmp(text_in(o, "where"), where)) || !(y > 0) || c->n == PLOT_POINTS) continue;
-        c->x[c->n] = number_in(o, "layer");
+        double y = cli_json_number_in(o, key);
+        if ((where && strcmp(cli_json_text_in(o, "where"), where)) || !(y > 0) || c->n == PLOT_POINTS) continue;
+        c->x[c->n] = cli_json_number_in(o, "layer");
         c->y[c->n++] = y;
     }
 }
 
 static void put_variances(html *h, const json_t *rows, const char *key, const char *title) {
-    static const char *const where[] = {"stream", "mixer", "ffn"}, *const names[] = {"behind the block", "the mixer's result", "the feed-forward's result"};
-    plot_curve              *c = malloc(3 * sizeof *c);
+    static const char *const where[] = {"stream", "mixer", "ffn"}, *const names[] = {
+                                                                       "behind the block", "the mixer's result",
+                                                                       "the feed-forward's result"};
+    plot_curve *c = malloc(3 * sizeof *c);
     if (!c) return;
     for (int i = 0; i < 3; i++) fill_curve(&c[i], rows, where[i], names[i], key, i);
     plot_put(h, (plot_options){.title = title, .log_y = true}, 3, (const plot_curve *[]){&c[0], &c[1], &c[2]});
@@ -245,31 +256,37 @@ static bool write_page(const reading *r, const json_t *all, const char *path, co
     plot_curve    a, b;
     html_begin(&h, "quipu: activations");
     html_put(&h, "<h1>");
-    html_escaped(&h, text_in(all, "path"));
-    html_putf(&h, "</h1>\n<p>Loss %.4f over %.0f tokens</p>\n<h2>By layer</h2>\n", number_in(all, "loss"), number_in(all, "tokens"));
+    html_escaped(&h, cli_json_text_in(all, "path"));
+    html_putf(&h, "</h1>\n<p>Loss %.4f over %.0f tokens</p>\n<h2>By layer</h2>\n",
+              cli_json_number_in(all, "loss"), cli_json_number_in(all, "tokens"));
     put_variances(&h, rows, "variance", "Variance of activations");
     put_variances(&h, rows, "gradient_variance", "Variance of their gradients");
     fill_curve(&a, attention, NULL, "products q k", "product_variance", 0);
     fill_curve(&b, attention, NULL, "logits: times the scale", "logit_variance", 1);
-    plot_put(&h, (plot_options){.title = "Variance of attention's logits", .log_y = true}, 2, (const plot_curve *[]){&a, &b});
+    plot_put(&h, (plot_options){.title = "Variance of attention's logits", .log_y = true}, 2,
+             (const plot_curve *[]){&a, &b});
     fill_curve(&a, attention, NULL, "entropy of the weights; 1: equal ones", "entropy", 0);
     fill_curve(&b, attention, NULL, "the largest weight", "largest_weight", 1);
-    plot_put(&h, (plot_options){.title = "Attention's weights, means over queries", .zero = true}, 2, (const plot_curve *[]){&a, &b});
+    plot_put(&h, (plot_options){.title = "Attention's weights, means over queries", .zero = true}, 2,
+             (const plot_curve *[]){&a, &b});
     html_machine(&h, r->ctx);
     html_text(&h, "Command", command ? command : "");
     html_text(&h, "Config", qp_model_config(r->m));
     return html_write(&h, path, r->ctx);
 }
 
-/* ---- Model and text ------------------------------------------------------------------------------------------------- */
+/* ---- Model and text
+ * ------------------------------------------------------------------------------------------------- */
 
 /* f32 parameters, drawn where the path is a config's or a preset's. */
 static qp_model *open_model(cli *c, qp_ctx *ctx, const char *path) {
     char        buffer[4096];
     const char *preset = qpi_path_exists(path) ? NULL : qp_preset_config(path);
     path = cli_model_path(path, buffer);
-    if (!preset && (qpi_path_is_folder(path) || qpi_path_is_gguf(path))) return qp_model_load(ctx, path, (qp_model_options){0});
-    json_t *config = preset ? qpi_json_parse(path, preset, strlen(preset), &ctx->error) : qpi_json_load(path, &ctx->error);
+    if (!preset && (qpi_path_is_folder(path) || qpi_path_is_gguf(path)))
+        return qp_model_load(ctx, path, (qp_model_options){0});
+    json_t *config =
+        preset ? qpi_json_parse(path, preset, strlen(preset), &ctx->error) : qpi_json_load(path, &ctx->error);
     if (config && !json_is_object(config)) qp_fail(ctx, QP_ERR_FORMAT, "%s: expected an object", path);
     bool      ok = config && !qp_failed(ctx) && cli_config_set(c, config);
     char     *text = ok ? json_dumps(config, JSON_COMPACT) : NULL;
@@ -289,7 +306,8 @@ static bool read_ids(cli *c, qp_ctx *ctx, qp_model *m, const char *path, qp_tens
         bool          folder = qpi_path_exists(path) && (qpi_path_is_folder(path) || qpi_path_is_gguf(path));
         qp_tokenizer *t = folder ? cli_tokenizer_open(ctx, path) : qp_tokenizer_bytes(ctx);
         if (t && qp_tokenizer_size(t) > V + (folder ? 0 : 1))
-            qp_fail(ctx, QP_ERR_ARGUMENT, "--text: the model's vocabulary of %lld has not all bytes", (long long)V);
+            qp_fail(ctx, QP_ERR_ARGUMENT, "--text: the model's vocabulary of %lld has not all bytes",
+                    (long long)V);
         bool ok = t && !qp_failed(ctx) && cli_read_text(ctx, cli_text(c, "text"), &text) &&
                   qp_encode(ctx, t, text.data, text.count, (qp_encode_options){.literal = true}, &all) == QP_OK;
         qp_text_free(&text);
@@ -313,7 +331,9 @@ static bool read_ids(cli *c, qp_ctx *ctx, qp_model *m, const char *path, qp_tens
     return !qp_failed(ctx);
 }
 
-/* ---- All ------------------------------------------------------------------------------------------------------------ */
+/* ---- All
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 static bool read_all(reading *r, qp_tensor ids, qp_tensor labels) {
     cli_watcher watcher = {before_branch, after_branch, r};
@@ -321,7 +341,8 @@ static bool read_all(reading *r, qp_tensor ids, qp_tensor labels) {
     r->places = calloc((size_t)r->capacity, sizeof *r->places);
     r->attention = calloc((size_t)r->m->layers + 1, sizeof *r->attention);
     if (!r->places || !r->attention) return !qp_fail(r->ctx, QP_ERR_MEMORY, "out of memory: activations");
-    if (!r->m->output.type) return !qp_fail(r->ctx, QP_ERR_UNSUPPORTED, "the model has no output, and so no loss");
+    if (!r->m->output.type)
+        return !qp_fail(r->ctx, QP_ERR_UNSUPPORTED, "the model has no output, and so no loss");
     qp_set_training(qp_model_module(r->m), false);
     cli_watch *watch = cli_watch_model(r->m, &watcher);
     qp_observe(r->ctx, observe, r);
@@ -337,7 +358,8 @@ int activations_run(cli *c, qp_ctx *ctx, const char *path) {
     qp_tensor ids, labels;
     json_t   *all = NULL;
     if (!r.m) return qp_failed(ctx) ? cli_failed(ctx) : 1;
-    if (read_ids(c, ctx, r.m, path, &ids, &labels) && read_all(&r, ids, labels)) all = gather(&r, path, qp_count(ids));
+    if (read_ids(c, ctx, r.m, path, &ids, &labels) && read_all(&r, ids, labels))
+        all = gather(&r, path, qp_count(ids));
     char *command = cli_command(c);
     if (all && !qp_failed(ctx) && cli_text(c, "plot")) write_page(&r, all, cli_text(c, "plot"), command);
     free(command);

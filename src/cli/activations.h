@@ -1,4 +1,5 @@
-/* What goes through a model: means and variances of activations, of their gradients and of attention's logits. */
+/* What goes through a model: means and variances of activations, of their gradients and of attention's logits.
+ */
 #ifndef QUIPU_CLI_ACTIVATIONS_H
 #define QUIPU_CLI_ACTIVATIONS_H
 

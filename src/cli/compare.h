@@ -1,4 +1,5 @@
-/* quipu compare in its stages: a plan of variants and runs, the runs, what length costs, tables and the page. */
+/* quipu compare in its stages: a plan of variants and runs, the runs, what length costs, tables and the page.
+ */
 #ifndef QUIPU_CLI_COMPARE_H
 #define QUIPU_CLI_COMPARE_H
 
@@ -50,20 +51,20 @@ typedef struct {
 /* compare_plan.c: variants and runs from the options. False after a message or storing an error. */
 bool compare_plan(compare *k);
 void compare_free(compare *k);
-/* The variant's config for training at a length, or for tests of what was; malloc'ed text. positions 0: those of the
- * longest row. */
+/* The variant's config for training at a length, or for tests of what was; malloc'ed text. positions 0: those
+ * of the longest row. */
 char *compare_config(const compare *k, const compare_variant *v, int64_t length, int64_t positions, bool test);
 
-/* compare_run.c: the runs, each once whatever the number of processes. False after storing an error: interrupted,
- * or the folder cannot be written to. What is wrong with one run stands in its result. */
+/* compare_run.c: the runs, each once whatever the number of processes. False after storing an error:
+ * interrupted, or the folder cannot be written to. What is wrong with one run stands in its result. */
 bool compare_train(compare *k);
 /* Rows of a batch of a run. */
 int64_t compare_batch(const compare *k, int64_t length);
 
 /* compare_cost.c: k->cost, seconds and flops of variants by length. */
 bool compare_measure(compare *k);
-/* The length from which a variant's `key` ("seconds", "flops") is below the reference's: NaN where it is at none that
- * was measured, 0 where at all. */
+/* The length from which a variant's `key` ("seconds", "flops") is below the reference's: NaN where it is at
+ * none that was measured, 0 where at all. */
 double compare_crossover(const compare *k, int variant, const char *key);
 /* A variant's costs as points. */
 struct compare_points {

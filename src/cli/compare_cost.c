@@ -1,5 +1,5 @@
-/* What a step costs by length: seconds of forward and backward, variants taking turns, and flops of the forward pass
- * split into products with weights, what else the mixer does, and the rest. */
+/* What a step costs by length: seconds of forward and backward, variants taking turns, and flops of the forward
+ * pass split into products with weights, what else the mixer does, and the rest. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 #include "format/json.h"
 #include "format/os.h"
 
-#define NOISE 0.02 /* so much less is cheaper */
+#define NOISE 0.02                  /* so much less is cheaper */
 enum { ROUNDS = 5, TOKENS = 2048 }; /* of a batch, one sequence at least */
 
 /* The fastest: what else runs on the machine only slows. */
@@ -131,11 +131,13 @@ static json_t *row_of(const compare_variant *v, int64_t length, const char *key,
     if (!x->m)
         json_object_set_new(row, "seconds", json_null());
     else
-        json_object_update_new(row, json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "seconds", least(x->seconds, x->rounds),
-                                              "forward_seconds", least(x->forward, x->rounds), "flops",
-                                              (f[PROJECTIONS] + f[MIXING] + f[OTHER]) / (double)batch_of(length),
-                                              "projection_flops", f[PROJECTIONS] / (double)batch_of(length), "mixing_flops",
-                                              f[MIXING] / (double)batch_of(length), "other_flops", f[OTHER] / (double)batch_of(length)));
+        json_object_update_new(
+            row, json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "seconds", least(x->seconds, x->rounds),
+                           "forward_seconds", least(x->forward, x->rounds), "flops",
+                           (f[PROJECTIONS] + f[MIXING] + f[OTHER]) / (double)batch_of(length),
+                           "projection_flops", f[PROJECTIONS] / (double)batch_of(length), "mixing_flops",
+                           f[MIXING] / (double)batch_of(length), "other_flops",
+                           f[OTHER] / (double)batch_of(length)));
     return row;
 }
 
@@ -149,7 +151,9 @@ static bool measure_length(compare *k, int64_t length, char (*keys)[20], bool *s
     for (int i = 0; all && i < k->variant_count && qp_error_code(k->ctx) != QP_ERR_CANCELLED; i++)
         if (!slow[i]) begin(k, &all[i], &k->variants[i], length, ids);
     double started = cli_now();
-    for (int round = 0; all && round < ROUNDS && !qp_failed(k->ctx) && (round < 1 || cli_now() - started < ROUNDS * most / 2); round++)
+    for (int round = 0;
+         all && round < ROUNDS && !qp_failed(k->ctx) && (round < 1 || cli_now() - started < ROUNDS * most / 2);
+         round++)
         for (int i = 0; i < k->variant_count && !qp_failed(k->ctx); i++) {
             if (all[i].m) one_step(k, &all[i], ids, true);
             if (all[i].m && give_up(k, &all[i])) break;
@@ -164,14 +168,17 @@ static bool measure_length(compare *k, int64_t length, char (*keys)[20], bool *s
     return !qp_failed(k->ctx);
 }
 
-/* ---- Kept from run to run --------------------------------------------------------------------------------- */
+/* ---- Kept from run to run ---------------------------------------------------------------------------------
+ */
 
 /* What a row depends on. */
 static void key_of(const compare *k, int variant, int64_t length, char key[20]) {
-    char    *config = k->variants[variant].why[0] ? NULL : compare_config(k, &k->variants[variant], length, length, false);
+    char *config =
+        k->variants[variant].why[0] ? NULL : compare_config(k, &k->variants[variant], length, length, false);
     char     what[64];
     uint64_t hash = config ? qpi_checksum_of(0, config, strlen(config)) : 0;
-    snprintf(what, sizeof what, "%d %s %.9g", qp_stats_of(k->ctx).threads, cli_text(k->c, "precision"), cli_number(k->c, "cost-seconds"));
+    snprintf(what, sizeof what, "%d %s %.9g", qp_stats_of(k->ctx).threads, cli_text(k->c, "precision"),
+             cli_number(k->c, "cost-seconds"));
     snprintf(key, 20, "%016llx", (unsigned long long)qpi_checksum_of(hash, what, strlen(what)));
     free(config);
 }
@@ -180,8 +187,9 @@ static json_t *find_row(const json_t *rows, const char *part, int64_t length, co
     size_t  i;
     json_t *row;
     json_array_foreach(rows, i, row) {
-        const char *a = json_string_value(json_object_get(row, "part")), *b = json_string_value(json_object_get(row, "key"));
-        bool        same = a && b && !strcmp(a, part) && (!key || !strcmp(b, key));
+        const char *a = json_string_value(json_object_get(row, "part")),
+                   *b = json_string_value(json_object_get(row, "key"));
+        bool same = a && b && !strcmp(a, part) && (!key || !strcmp(b, key));
         if (same && json_integer_value(json_object_get(row, "length")) == length) return row;
     }
     return NULL;
@@ -210,19 +218,22 @@ bool compare_measure(compare *k) {
     for (int64_t i = 0; i < k->costs.count && ok && cli_number(k->c, "cost-seconds") > 0; i++) {
         for (int v = 0; v < k->variant_count; v++) key_of(k, v, k->costs.at[i], keys[v]);
         cli_progress_show(&progress, i, "what %lld positions cost ", (long long)k->costs.at[i]);
-        if (!reuse(k, old, k->costs.at[i], keys, slow)) ok = measure_length(k, k->costs.at[i], keys, slow, k->cost);
+        if (!reuse(k, old, k->costs.at[i], keys, slow))
+            ok = measure_length(k, k->costs.at[i], keys, slow, k->cost);
     }
     cli_progress_end(&progress);
     json_decref(old);
     return ok && qpi_json_save(path, k->cost, 2, &k->ctx->error);
 }
 
-/* ---- Reading them -------------------------------------------------------------------------------------------- */
+/* ---- Reading them
+ * -------------------------------------------------------------------------------------------- */
 
 struct compare_points compare_costs(const compare *k, int variant, const char *key) {
     struct compare_points p = {0};
     for (int64_t i = 0; i < k->costs.count; i++) {
-        const json_t *row = find_row(k->cost, k->variants[variant].name, k->costs.at[i], NULL), *x = json_object_get(row, key);
+        const json_t *row = find_row(k->cost, k->variants[variant].name, k->costs.at[i], NULL),
+                     *x = json_object_get(row, key);
         if (!json_is_number(x) || !(json_number_value(x) > 0)) continue;
         p.length[p.n] = (double)k->costs.at[i];
         p.value[p.n++] = json_number_value(x);
@@ -235,7 +246,9 @@ double compare_crossover(const compare *k, int variant, const char *key) {
     double                before = NAN, at = NAN; /* of the last length where it was dearer; found */
     bool                  dear = false, any = false;
     double                last = 0;
-    for (int i = 0, j = 0; i < a.n && j < b.n; a.length[i] < b.length[j] ? i++ : a.length[i] > b.length[j] ? j++ : (i++, j++)) {
+    for (int i = 0, j = 0; i < a.n && j < b.n; a.length[i] < b.length[j]   ? i++
+                                               : a.length[i] > b.length[j] ? j++
+                                                                           : (i++, j++)) {
         if (a.length[i] != b.length[j]) continue;
         double ratio = log(b.value[j] / a.value[i] * (1 + NOISE));
         if (ratio < 0 && (dear || !any)) /* between the two lengths, straight in logarithms */

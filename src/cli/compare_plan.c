@@ -11,15 +11,16 @@
 
 static const char base_config[] =
     "{\"model_type\": \"quipu\", \"vocab_size\": 256, \"hidden_size\": 64, \"num_hidden_layers\": 2, "
-    "\"max_position_embeddings\": 256, \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", "
+    "\"max_position_embeddings\": 256, \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": "
+    "\"attention\", "
     "\"heads\": 4}, \"ffn\": {\"type\": \"mlp\", \"width\": 256}, \"norm\": {\"type\": \"rms_norm\"}}";
 
 static const struct {
     const char  *key;
     qp_part_kind kind;
-} roles[] = {{"mixer", QP_PART_MIXER},         {"ffn", QP_PART_FFN},         {"position", QP_PART_POSITION},
-             {"norm", QP_PART_NORM},           {"block", QP_PART_BLOCK},     {"input", QP_PART_INPUT},
-             {"output", QP_PART_OUTPUT},       {"final_norm", QP_PART_NORM}, {"input_norm", QP_PART_NORM}};
+} roles[] = {{"mixer", QP_PART_MIXER},   {"ffn", QP_PART_FFN},         {"position", QP_PART_POSITION},
+             {"norm", QP_PART_NORM},     {"block", QP_PART_BLOCK},     {"input", QP_PART_INPUT},
+             {"output", QP_PART_OUTPUT}, {"final_norm", QP_PART_NORM}, {"input_norm", QP_PART_NORM}};
 
 /* ---- Options of parts ------------------------------------------------------------------------------- */
 
@@ -50,7 +51,7 @@ static bool set_option(json_t *object, const char *key, json_t *value) {
 /* NAME:option=value:..., or a JSON object. */
 static json_t *part_object(const char *text, size_t n) {
     if (n && text[0] == '{') return qpi_json_parse("--parts", text, n, NULL);
-    size_t  name = 0;
+    size_t name = 0;
     while (name < n && text[name] != ':') name++;
     json_t *object = json_pack("{s:o}", "type", json_stringn(text, name));
     for (size_t at = name; object && at < n;) {
@@ -73,18 +74,20 @@ static json_t *part_object(const char *text, size_t n) {
     return object;
 }
 
-/* What an exchanged part keeps of the one that stood there: all options where it is the same part, otherwise those
- * that say the same of every mixer. */
+/* What an exchanged part keeps of the one that stood there: all options where it is the same part, otherwise
+ * those that say the same of every mixer. */
 static void keep_options(qp_ctx *ctx, qp_part_kind kind, const json_t *old, json_t *object) {
     static const char *const common[] = {"heads", "head_width", "causal"};
     const char              *a = type_of(old), *b = type_of(object), *key;
     json_t                  *value;
     if (a && b && !strcmp(a, b)) {
-        qpi_json_members(old, key, value) if (!json_object_get(object, key)) json_object_set(object, key, value);
+        qpi_json_members(old, key, value) if (!json_object_get(object, key))
+            json_object_set(object, key, value);
         return;
     }
     for (size_t i = 0; kind == QP_PART_MIXER && i < sizeof common / sizeof *common; i++)
-        if ((value = json_object_get(old, common[i])) && !json_object_get(object, common[i]) && takes(ctx, kind, object, common[i]))
+        if ((value = json_object_get(old, common[i])) && !json_object_get(object, common[i]) &&
+            takes(ctx, kind, object, common[i]))
             json_object_set(object, common[i], value);
 }
 
@@ -108,7 +111,8 @@ static bool exchange(compare *k, compare_variant *v, const char *key, const char
         size_t name = 0;
         while (name < n && text[name] != ':') name++;
         bool scaled = name < n, sound = !scaled || (n - name > 7 && !memcmp(text + name, ":scale=", 7));
-        json_object_set_new(config, "initializer_range", scaled && sound ? value_of(text + name + 7, n - name - 7) : json_integer(1));
+        json_object_set_new(config, "initializer_range",
+                            scaled && sound ? value_of(text + name + 7, n - name - 7) : json_integer(1));
         return sound && json_object_set_new(config, key, json_stringn(text, name)) == 0;
     }
     return json_object_set_new(config, key, value_of(text, n)) == 0;
@@ -127,15 +131,18 @@ static size_t piece_of(const char *p) {
     return n;
 }
 
-static bool add_variant(compare *k, const json_t *base, const char *key, const char *text, size_t n, bool *given) {
+static bool add_variant(compare *k, const json_t *base, const char *key, const char *text, size_t n,
+                        bool *given) {
     compare_variant *v = &k->variants[k->variant_count];
-    if (k->variant_count == COMPARE_MOST) return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts: more than %d", COMPARE_MOST);
+    if (k->variant_count == COMPARE_MOST)
+        return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts: more than %d", COMPARE_MOST);
     *v = (compare_variant){.name = malloc(strlen(key) + n + 2), .config = json_deep_copy(base)};
     if (!v->name || !v->config) return !qp_fail(k->ctx, QP_ERR_MEMORY, "out of memory: --parts");
     sprintf(v->name, "%s=%.*s", key, (int)n, text);
     k->variant_count++;
     if (n && exchange(k, v, key, text, n, given)) return true;
-    return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts %s: expected KEY=NAME:option=value:... or KEY=JSON", v->name);
+    return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts %s: expected KEY=NAME:option=value:... or KEY=JSON",
+                    v->name);
 }
 
 /* Attention may look both ways where the task allows it. */
@@ -179,7 +186,8 @@ static bool read_variants(compare *k, const json_t *base, int64_t positions, boo
     return true;
 }
 
-/* ---- Equal parameters ------------------------------------------------------------------------------------- */
+/* ---- Equal parameters -------------------------------------------------------------------------------------
+ */
 
 /* Of the model that a config makes; -1: it makes none, and why. Memory for it is bounded. */
 static int64_t count_parameters(const json_t *config, char why[400]) {
@@ -201,7 +209,8 @@ typedef struct {
 
 /* The feed-forward's inner width where it has one, otherwise the model's width, in whole heads. */
 static knob knob_of(compare *k, compare_variant *v) {
-    json_t *ffn = json_object_get(v->config, "ffn"), *heads = json_object_get(json_object_get(v->config, "mixer"), "heads");
+    json_t *ffn = json_object_get(v->config, "ffn"),
+           *heads = json_object_get(json_object_get(v->config, "mixer"), "heads");
     if (takes(k->ctx, QP_PART_FFN, ffn, "width")) return (knob){ffn, "width", "ffn.width", 8};
     return (knob){v->config, "hidden_size", "hidden_size", heads ? 2 * json_integer_value(heads) : 8};
 }
@@ -211,15 +220,18 @@ static int64_t count_at(const knob *b, const compare_variant *v, int64_t units) 
     return count_parameters(v->config, NULL);
 }
 
-/* Sets the knob to the multiple of its unit that brings the count nearest to the target. False: there is none. */
+/* Sets the knob to the multiple of its unit that brings the count nearest to the target. False: there is none.
+ */
 static bool turn(const knob *b, compare_variant *v, int64_t target) {
     int64_t low = 0, high = 1, at = 0; /* count(low) < target <= count(high) */
     while ((at = count_at(b, v, high)) >= 0 && at < target && high < 1 << 20) low = high, high *= 2;
     if (at < 0) return false;
     while (high - low > 1) {
         int64_t middle = (low + high) / 2;
-        if (count_at(b, v, middle) >= target) high = middle;
-        else low = middle;
+        if (count_at(b, v, middle) >= target)
+            high = middle;
+        else
+            low = middle;
     }
     int64_t above = count_at(b, v, high), below = low > 0 ? count_at(b, v, low) : INT64_MIN / 2;
     int64_t best = above - target <= target - below ? high : low;
@@ -245,8 +257,10 @@ static void equalise(compare *k, compare_variant *v, int64_t target) {
     v->knob = ok ? b.knob : NULL;
     if (!ok) {
         v->parameters = own;
-        if (before) json_object_set(b.object, b.key, before);
-        else json_object_del(b.object, b.key);
+        if (before)
+            json_object_set(b.object, b.key, before);
+        else
+            json_object_del(b.object, b.key);
     }
     json_decref(before);
 }
@@ -269,13 +283,15 @@ static void match(compare *k, const bool *given) {
             equalise(k, &k->variants[i], k->variants[k->reference].parameters);
 }
 
-/* ---- Configs of runs ------------------------------------------------------------------------------------------- */
+/* ---- Configs of runs
+ * ------------------------------------------------------------------------------------------- */
 
 char *compare_config(const compare *k, const compare_variant *v, int64_t length, int64_t positions, bool test) {
     json_t *config = json_deep_copy(v->config), *position = json_object_get(config, "position");
     if (!config) return NULL;
     if (positions) json_object_set_new(config, "max_position_embeddings", json_integer(positions));
-    if (takes(k->ctx, QP_PART_POSITION, position, "trained_positions") && !json_object_get(position, "trained_positions"))
+    if (takes(k->ctx, QP_PART_POSITION, position, "trained_positions") &&
+        !json_object_get(position, "trained_positions"))
         json_object_set_new(position, "trained_positions", json_integer(length));
     if (test && v->test) json_object_update(json_object_get(config, v->role), v->test);
     char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
@@ -310,13 +326,14 @@ static void name_run(const compare *k, compare_run *r) {
     char                   plain[64], what[512];
     plain_name(v, plain);
     snprintf(what, sizeof what, "%s %016llx %lld %lld %.9g %.9g %.9g %s %lld", t->type->part.name,
-             (unsigned long long)t->about.fingerprint, (long long)cli_int(k->c, "steps"), (long long)compare_batch(k, r->length),
-             r->lr, cli_number(k->c, "weight-decay"), cli_number(k->c, "clip"), cli_text(k->c, "precision"), (long long)r->seed);
+             (unsigned long long)t->about.fingerprint, (long long)cli_int(k->c, "steps"),
+             (long long)compare_batch(k, r->length), r->lr, cli_number(k->c, "weight-decay"),
+             cli_number(k->c, "clip"), cli_text(k->c, "precision"), (long long)r->seed);
     uint64_t hash = qpi_checksum_of(0, what, strlen(what));
     hash = qpi_checksum_of(hash, t->settings.values, sizeof t->settings.values);
     hash = add_text(hash, compare_config(k, v, r->length, 0, false));
-    snprintf(r->folder, sizeof r->folder, "%.3000s/runs/%s-%lld-%lld-%08llx", cli_text(k->c, "out"), plain, (long long)r->length,
-             (long long)r->seed, (unsigned long long)(hash & 0xffffffff));
+    snprintf(r->folder, sizeof r->folder, "%.3000s/runs/%s-%lld-%lld-%08llx", cli_text(k->c, "out"), plain,
+             (long long)r->length, (long long)r->seed, (unsigned long long)(hash & 0xffffffff));
     int64_t samples = cli_int(k->c, "test-samples");
     hash = qpi_checksum_of(hash, &samples, sizeof samples);
     hash = qpi_checksum_of(hash, k->tests.at, (size_t)k->tests.count * sizeof *k->tests.at);
@@ -324,7 +341,8 @@ static void name_run(const compare *k, compare_run *r) {
     snprintf(r->file, sizeof r->file, "result-%08llx.json", (unsigned long long)(hash & 0xffffffff));
 }
 
-/* ---- Lists of numbers ---------------------------------------------------------------------------------------------- */
+/* ---- Lists of numbers
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool read_lengths(compare *k, const char *option, compare_lengths *out) {
     const char *p = cli_text(k->c, option);
@@ -333,7 +351,8 @@ static bool read_lengths(compare *k, const char *option, compare_lengths *out) {
         char     *end;
         long long x = strtoll(p, &end, 10);
         if (end == p || (*end && *end != ',') || x < 1 || x > 1 << 24 || out->count == COMPARE_MOST) {
-            cli_usage(k->c, "--%s is \"%s\", expected lengths from 1 to %d, as 256,1024", option, cli_text(k->c, option), 1 << 24);
+            cli_usage(k->c, "--%s is \"%s\", expected lengths from 1 to %d, as 256,1024", option,
+                      cli_text(k->c, option), 1 << 24);
             return false;
         }
         out->at[out->count++] = x;
@@ -392,7 +411,8 @@ static bool read_lists(compare *k) {
     return false;
 }
 
-/* ---- All of it ----------------------------------------------------------------------------------------------------- */
+/* ---- All of it
+ * ----------------------------------------------------------------------------------------------------- */
 
 static bool list_runs(compare *k) {
     int64_t seeds = cli_int(k->c, "seeds"), first = cli_int(k->c, "seed");
@@ -403,7 +423,8 @@ static bool list_runs(compare *k) {
             for (int v = 0; v < k->variant_count; v++)
                 for (int i = 0; i < k->rate_count; i++) {
                     compare_run *r = &k->runs[k->run_count++];
-                    *r = (compare_run){.variant = v, .length = k->lengths.at[l], .seed = first + s, .lr = k->rates[i]};
+                    *r = (compare_run){
+                        .variant = v, .length = k->lengths.at[l], .seed = first + s, .lr = k->rates[i]};
                     name_run(k, r);
                 }
     return true;
@@ -415,7 +436,8 @@ bool compare_plan(compare *k) {
     k->variants = calloc(COMPARE_MOST + 1, sizeof *k->variants);
     json_t *config = cli_config_read(k->c, base_config), *base = NULL;
     if (!k->variants) qp_fail(k->ctx, QP_ERR_MEMORY, "out of memory: --parts");
-    if (config) base = cli_config_stack(k->ctx, cli_text(k->c, "config") ? cli_text(k->c, "config") : "config", config);
+    if (config)
+        base = cli_config_stack(k->ctx, cli_text(k->c, "config") ? cli_text(k->c, "config") : "config", config);
     json_decref(config);
     bool ok = base && k->variants && read_variants(k, base, longest(&k->tests, longest(&k->lengths, 1)), given);
     json_decref(base);

@@ -44,10 +44,10 @@ typedef struct {
 } score;
 
 static void score_batch(qp_model *m, const qp_record *batch, score *s) {
-    qp_tensor ids = qp_record_get(batch, "input_ids"), labels = qp_record_get(batch, "labels");
-    qp_tensor logits = qp_logits(m, ids);
-    double    loss = qp_item(qp_cross_entropy(logits, labels, (qp_loss_options){0}));
-    int64_t   n = qp_count(labels), here = 0, *said = malloc((size_t)n * sizeof *said);
+    qp_tensor      ids = qp_record_get(batch, "input_ids"), labels = qp_record_get(batch, "labels");
+    qp_tensor      logits = qp_logits(m, ids);
+    double         loss = qp_item(qp_cross_entropy(logits, labels, (qp_loss_options){0}));
+    int64_t        n = qp_count(labels), here = 0, *said = malloc((size_t)n * sizeof *said);
     const int64_t *wanted = qp_data_of(labels);
     if (!said) qp_fail(ids.ctx, QP_ERR_MEMORY, "out of memory: test");
     if (said && wanted && qp_read(qp_argmax(logits, -1, false), QP_I64, said, n) == QP_OK) {
@@ -79,9 +79,9 @@ static score test(const compare *k, qp_model *m, int64_t length, int64_t batch) 
 }
 
 static json_t *score_json(const compare *k, int64_t length, score s) {
-    double loss = s.counted > 0 ? s.loss / s.counted : NAN, bytes = k->task.about.bytes_per_token;
-    json_t *o = json_pack("{s:I, s:o, s:o}", "length", (json_int_t)length, "loss", cli_json_number(loss), "accuracy",
-                          cli_json_number(s.counted > 0 ? s.right / s.counted : NAN));
+    double  loss = s.counted > 0 ? s.loss / s.counted : NAN, bytes = k->task.about.bytes_per_token;
+    json_t *o = json_pack("{s:I, s:o, s:o}", "length", (json_int_t)length, "loss", cli_json_number(loss),
+                          "accuracy", cli_json_number(s.counted > 0 ? s.right / s.counted : NAN));
     if (o && bytes > 0) json_object_set_new(o, "bits_per_byte", cli_json_number(loss / bytes / log(2)));
     return o;
 }
@@ -105,7 +105,8 @@ static json_t *test_lengths(const compare *k, qp_model *m, const compare_run *r)
         score   s = test(k, m, T, batch > 0 ? batch : 1);
         if (qp_error_code(k->ctx) == QP_ERR_CANCELLED) break;
         if (qp_failed(k->ctx)) {
-            json_array_append_new(all, json_pack("{s:I, s:s}", "length", (json_int_t)T, "why", qp_error(k->ctx)));
+            json_array_append_new(all,
+                                  json_pack("{s:I, s:s}", "length", (json_int_t)T, "why", qp_error(k->ctx)));
             qp_clear(k->ctx);
         } else
             json_array_append_new(all, score_json(k, T, s));
@@ -135,7 +136,8 @@ static double state_bytes(qp_model *m, int64_t length) {
     return qp_failed(ctx) ? -1 : sum;
 }
 
-/* ---- A run's files ---------------------------------------------------------------------------------------- */
+/* ---- A run's files ----------------------------------------------------------------------------------------
+ */
 
 static void path_in(const compare_run *r, const char *name, char path[4200]) {
     snprintf(path, 4200, "%s/%s", r->folder, name);
@@ -168,7 +170,8 @@ static int claim(compare *k, const compare_run *r) {
     if (!make_folder(k, r->folder)) return -1;
     path_in(r, ".claim", path);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd < 0) qpi_fail_os(&k->ctx->error, path, "open");
+    if (fd < 0)
+        qpi_fail_os(&k->ctx->error, path, "open");
     else if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         close(fd);
         fd = -1;
@@ -176,7 +179,8 @@ static int claim(compare *k, const compare_run *r) {
     return fd;
 }
 
-/* ---- A run -------------------------------------------------------------------------------------------------- */
+/* ---- A run --------------------------------------------------------------------------------------------------
+ */
 
 typedef struct {
     compare        *k;
@@ -203,14 +207,17 @@ static bool prepare(running *x) {
     free(config);
     if (!x->set.model) return !qp_fail(k->ctx, QP_ERR_MEMORY, "out of memory: config");
     if (k->task.type->reveals && !qp_model_info_of(x->set.model).causal)
-        return !qp_fail(k->ctx, QP_ERR_UNSUPPORTED, "it sees the tokens that it is to predict: it is not causal");
-    x->set.optim = qp_adamw(qp_model_params(x->set.model), (qp_adamw_options){.lr = x->r->lr,
-                                                                              .beta1 = 0.9,
-                                                                              .beta2 = 0.98,
-                                                                              .weight_decay = cli_number(k->c, "weight-decay"),
-                                                                              .clip = cli_number(k->c, "clip")});
+        return !qp_fail(k->ctx, QP_ERR_UNSUPPORTED,
+                        "it sees the tokens that it is to predict: it is not causal");
+    x->set.optim = qp_adamw(qp_model_params(x->set.model),
+                            (qp_adamw_options){.lr = x->r->lr,
+                                               .beta1 = 0.9,
+                                               .beta2 = 0.98,
+                                               .weight_decay = cli_number(k->c, "weight-decay"),
+                                               .clip = cli_number(k->c, "clip")});
     x->set.data = task_data(&k->task, k->ctx, TASK_TRAINING, x->r->length, batch, 0, (uint64_t)x->r->seed);
-    x->set.validation = task_data(&k->task, k->ctx, TASK_TEST, x->r->length, batch, cli_int(k->c, "test-samples"), 0);
+    x->set.validation =
+        task_data(&k->task, k->ctx, TASK_TEST, x->r->length, batch, cli_int(k->c, "test-samples"), 0);
     return !qp_failed(k->ctx);
 }
 
@@ -224,16 +231,20 @@ static void finish(running *x) {
 static bool learn(running *x) {
     compare  *k = x->k;
     int64_t   steps = cli_int(k->c, "steps");
-    qp_status status = qp_train(
-        x->set, (qp_train_options){.schedule = {.kind = QP_SCHEDULE_COSINE, .lr = x->r->lr, .warmup = steps / 10, .steps = steps, .floor = 0.1},
-                                   .validate_every = steps / 10 > 0 ? steps / 10 : 1,
-                                   .save_every = cli_int(k->c, "save-every"),
-                                   .keep = 1,
-                                   .out = x->r->folder,
-                                   .resume = true,
-                                   .precision = cli_choice(k->c, "precision") ? QP_BF16 : QP_F32,
-                                   .on_step = on_step,
-                                   .user = x});
+    qp_status status =
+        qp_train(x->set, (qp_train_options){.schedule = {.kind = QP_SCHEDULE_COSINE,
+                                                         .lr = x->r->lr,
+                                                         .warmup = steps / 10,
+                                                         .steps = steps,
+                                                         .floor = 0.1},
+                                            .validate_every = steps / 10 > 0 ? steps / 10 : 1,
+                                            .save_every = cli_int(k->c, "save-every"),
+                                            .keep = 1,
+                                            .out = x->r->folder,
+                                            .resume = true,
+                                            .precision = cli_choice(k->c, "precision") ? QP_BF16 : QP_F32,
+                                            .on_step = on_step,
+                                            .user = x});
     return status == QP_OK && !qp_failed(k->ctx);
 }
 
@@ -247,8 +258,9 @@ static void add_log(const running *x, json_t *result) {
         seconds = median(h.value[HISTORY_SECONDS], h.count);
         json_object_set_new(result, "train_loss", cli_json_number(loss));
         json_object_set_new(result, "step_seconds", cli_json_number(seconds));
-        json_object_set_new(result, "tokens_per_second",
-                            cli_json_number((double)(compare_batch(x->k, x->r->length) * x->r->length) / seconds));
+        json_object_set_new(
+            result, "tokens_per_second",
+            cli_json_number((double)(compare_batch(x->k, x->r->length) * x->r->length) / seconds));
         json_object_set_new(result, "peak_bytes", json_integer((json_int_t)h.peak_bytes));
     }
     history_free(&h);
@@ -283,7 +295,8 @@ static json_t *result_of(running *x) {
     bool ok = result && !qp_failed(k->ctx);
     if (!result) result = json_pack("{s:I, s:s}", "length", (json_int_t)x->r->length, "why", qp_error(k->ctx));
     json_object_set_new(result, "status", json_string(ok ? "done" : "failed"));
-    json_object_set_new(result, "final", json_boolean(ok || code == QP_ERR_STATE)); /* STATE: its numbers are none */
+    json_object_set_new(result, "final",
+                        json_boolean(ok || code == QP_ERR_STATE)); /* STATE: its numbers are none */
     if (!ok) qp_clear(k->ctx);
     return result;
 }
@@ -292,8 +305,8 @@ static bool run_one(compare *k, compare_run *r, int done) {
     char    path[4200], words[64];
     running x = {.k = k, .r = r};
     if (k->variants[r->variant].why[0]) {
-        r->result = json_pack("{s:I, s:s, s:s, s:b}", "length", (json_int_t)r->length, "status", "failed", "why",
-                              k->variants[r->variant].why, "final", 0);
+        r->result = json_pack("{s:I, s:s, s:s, s:b}", "length", (json_int_t)r->length, "status", "failed",
+                              "why", k->variants[r->variant].why, "final", 0);
     } else {
         x.progress = cli_progress_start(k->c, cli_int(k->c, "steps"));
         json_t *result = result_of(&x);
@@ -306,10 +319,12 @@ static bool run_one(compare *k, compare_run *r, int done) {
     if (!qpi_json_save(path, r->result, 2, &k->ctx->error)) return false;
     snprintf(words, sizeof words, "[%d/%d]", done + 1, k->run_count);
     const char *why = json_string_value(json_object_get(r->result, "why"));
-    if (k->talks && why) fprintf(stderr, "%s %s, T %lld: %s\n", words, k->variants[r->variant].name, (long long)r->length, why);
+    if (k->talks && why)
+        fprintf(stderr, "%s %s, T %lld: %s\n", words, k->variants[r->variant].name, (long long)r->length, why);
     else if (k->talks)
-        fprintf(stderr, "%s %s, T %lld: loss %.4f, accuracy %.1f%%, %.0f tokens/s\n", words, k->variants[r->variant].name,
-                (long long)r->length, json_number_value(json_object_get(r->result, "loss")),
+        fprintf(stderr, "%s %s, T %lld: loss %.4f, accuracy %.1f%%, %.0f tokens/s\n", words,
+                k->variants[r->variant].name, (long long)r->length,
+                json_number_value(json_object_get(r->result, "loss")),
                 100 * json_number_value(json_object_get(r->result, "accuracy")),
                 json_number_value(json_object_get(r->result, "tokens_per_second")));
     return true;

@@ -11,12 +11,8 @@
 #include "format/os.h"
 #include "format/writer.h"
 
-/* ---- Rows: a variant at a length, over its seeds, at its best learning rate ------------------------------- */
-
-static double number_in(const json_t *o, const char *key) {
-    const json_t *x = json_object_get(o, key);
-    return json_is_number(x) ? json_number_value(x) : NAN;
-}
+/* ---- Rows: a variant at a length, over its seeds, at its best learning rate -------------------------------
+ */
 
 static bool is_done(const compare_run *r) {
     const char *status = json_string_value(json_object_get(r->result, "status"));
@@ -53,7 +49,8 @@ static bool belongs(const compare_run *r, int variant, int64_t length, double lr
 static mean mean_over(const compare *k, int variant, int64_t length, double lr, const char *key) {
     mean m = {0};
     for (int i = 0; i < k->run_count; i++)
-        if (belongs(&k->runs[i], variant, length, lr) && is_done(&k->runs[i])) add(&m, number_in(k->runs[i].result, key));
+        if (belongs(&k->runs[i], variant, length, lr) && is_done(&k->runs[i]))
+            add(&m, cli_json_number_in(k->runs[i].result, key));
     return m;
 }
 
@@ -76,9 +73,9 @@ static json_t *tests_of(const compare *k, int variant, int64_t length, double lr
             const json_t *one = json_array_get(json_object_get(k->runs[i].result, "tests"), (size_t)t);
             if (!belongs(&k->runs[i], variant, length, lr) || !one) continue;
             if (!why) why = json_string_value(json_object_get(one, "why"));
-            add(&loss, number_in(one, "loss"));
-            add(&accuracy, number_in(one, "accuracy"));
-            add(&bits, number_in(one, "bits_per_byte"));
+            add(&loss, cli_json_number_in(one, "loss"));
+            add(&accuracy, cli_json_number_in(one, "accuracy"));
+            add(&bits, cli_json_number_in(one, "bits_per_byte"));
         }
         json_t *o = json_pack("{s:I}", "length", (json_int_t)k->tests.at[t]);
         put_mean(o, "loss", &loss, true);
@@ -95,36 +92,39 @@ static const json_t *cost_row(const compare *k, int variant, int64_t length) {
     json_t *row;
     json_array_foreach(k->cost, i, row) {
         const char *part = json_string_value(json_object_get(row, "part"));
-        if (part && !strcmp(part, k->variants[variant].name) && json_integer_value(json_object_get(row, "length")) == length)
+        if (part && !strcmp(part, k->variants[variant].name) &&
+            json_integer_value(json_object_get(row, "length")) == length)
             return row;
     }
     return NULL;
 }
 
-/* Flops of the forward pass for each token; and, where a step was measured taking turns with the others', its speed in
- * the place of the training's. */
+/* Flops of the forward pass for each token; and, where a step was measured taking turns with the others', its
+ * speed in the place of the training's. */
 static void put_cost(const compare *k, json_t *row, int variant, int64_t length) {
     static const char *const keys[] = {"flops", "projection_flops", "mixing_flops", "other_flops"};
     const json_t            *cost = cost_row(k, variant, length);
-    double                   seconds = number_in(cost, "seconds");
+    double                   seconds = cli_json_number_in(cost, "seconds");
     json_object_set(row, "training_tokens_per_second", json_object_get(row, "tokens_per_second"));
     if (isfinite(seconds)) json_object_set_new(row, "tokens_per_second", json_real((double)length / seconds));
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        json_object_set_new(row, keys[i], cli_json_number(number_in(cost, keys[i]) / (double)length));
+        json_object_set_new(row, keys[i], cli_json_number(cli_json_number_in(cost, keys[i]) / (double)length));
 }
 
 static json_t *row_of(const compare *k, int variant, int64_t length) {
-    static const char *const     means[] = {"loss", "accuracy", "bits_per_byte", "train_loss", "tokens_per_second", "peak_bytes", "state_bytes"};
-    const compare_variant       *v = &k->variants[variant], *ref = &k->variants[k->reference];
-    double                       lr = best_rate(k, variant, length);
-    const char                  *why = NULL;
-    int                          done = 0, all = 0;
-    double  off = (double)v->parameters / (double)ref->parameters - 1;
-    bool    made = v->parameters >= 0;
-    json_t *row = json_pack("{s:s, s:I, s:o, s:o, s:o, s:I, s:o}", "part", v->name, "length", (json_int_t)length, "parameters",
-                            made ? json_integer((json_int_t)v->parameters) : json_null(), "parameters_off", cli_json_number(made ? off : NAN),
-                            "adjusted", v->knob ? json_string(v->knob) : json_null(), "adjusted_to", (json_int_t)v->inner, "lr",
-                            cli_json_number(lr));
+    static const char *const means[] = {
+        "loss", "accuracy", "bits_per_byte", "train_loss", "tokens_per_second", "peak_bytes", "state_bytes"};
+    const compare_variant *v = &k->variants[variant], *ref = &k->variants[k->reference];
+    double                 lr = best_rate(k, variant, length);
+    const char            *why = NULL;
+    int                    done = 0, all = 0;
+    double                 off = (double)v->parameters / (double)ref->parameters - 1;
+    bool                   made = v->parameters >= 0;
+    json_t                *row =
+        json_pack("{s:s, s:I, s:o, s:o, s:o, s:I, s:o}", "part", v->name, "length", (json_int_t)length,
+                  "parameters", made ? json_integer((json_int_t)v->parameters) : json_null(), "parameters_off",
+                  cli_json_number(made ? off : NAN), "adjusted", v->knob ? json_string(v->knob) : json_null(),
+                  "adjusted_to", (json_int_t)v->inner, "lr", cli_json_number(lr));
     for (int i = 0; i < k->run_count; i++) {
         const compare_run *r = &k->runs[i];
         if (!belongs(r, variant, length, isfinite(lr) ? lr : -1)) continue;
@@ -144,18 +144,24 @@ static json_t *row_of(const compare *k, int variant, int64_t length) {
     return row;
 }
 
-/* ---- All ----------------------------------------------------------------------------------------------------- */
+/* ---- All
+ * ----------------------------------------------------------------------------------------------------- */
 
 static json_t *crossover_of(const compare *k, int variant) {
     struct compare_points p = compare_costs(k, variant, "seconds");
-    double                at = compare_crossover(k, variant, "seconds"), flops = compare_crossover(k, variant, "flops");
-    char                  says[80];
-    int64_t               first = p.n ? (int64_t)p.length[0] : 0, last = p.n ? (int64_t)p.length[p.n - 1] : 0;
-    if (!p.n) snprintf(says, sizeof says, "not measured");
-    else if (variant == k->reference) snprintf(says, sizeof says, "the reference");
-    else if (isnan(at)) snprintf(says, sizeof says, "not up to %lld", (long long)last);
-    else if (at == 0) snprintf(says, sizeof says, "from %lld or less", (long long)first);
-    else snprintf(says, sizeof says, "from %.0f", at);
+    double  at = compare_crossover(k, variant, "seconds"), flops = compare_crossover(k, variant, "flops");
+    char    says[80];
+    int64_t first = p.n ? (int64_t)p.length[0] : 0, last = p.n ? (int64_t)p.length[p.n - 1] : 0;
+    if (!p.n)
+        snprintf(says, sizeof says, "not measured");
+    else if (variant == k->reference)
+        snprintf(says, sizeof says, "the reference");
+    else if (isnan(at))
+        snprintf(says, sizeof says, "not up to %lld", (long long)last);
+    else if (at == 0)
+        snprintf(says, sizeof says, "from %lld or less", (long long)first);
+    else
+        snprintf(says, sizeof says, "from %.0f", at);
     return json_pack("{s:s, s:o, s:o, s:s}", "part", k->variants[variant].name, "length",
                      variant == k->reference ? json_null() : cli_json_number(at), "flops_length",
                      variant == k->reference ? json_null() : cli_json_number(flops), "cheaper", says);
@@ -168,39 +174,43 @@ json_t *compare_gather(const compare *k) {
         for (int v = 0; v < k->variant_count; v++) json_array_append_new(rows, row_of(k, v, k->lengths.at[l]));
     for (int v = 0; v < k->variant_count; v++) json_array_append_new(crossovers, crossover_of(k, v));
     for (int i = 0; i < k->run_count; i++)
-        json_array_append_new(runs, json_pack("{s:s, s:I, s:I, s:f, s:s, s:O?}", "part", k->variants[k->runs[i].variant].name, "length",
-                                              (json_int_t)k->runs[i].length, "seed", (json_int_t)k->runs[i].seed, "lr", k->runs[i].lr,
-                                              "folder", k->runs[i].folder, "result", k->runs[i].result));
+        json_array_append_new(
+            runs, json_pack("{s:s, s:I, s:I, s:f, s:s, s:O?}", "part", k->variants[k->runs[i].variant].name,
+                            "length", (json_int_t)k->runs[i].length, "seed", (json_int_t)k->runs[i].seed, "lr",
+                            k->runs[i].lr, "folder", k->runs[i].folder, "result", k->runs[i].result));
     html_processor(processor);
-    json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s?, s:o, s:o, s:O, s:o}", "task", cli_text(k->c, "task"), "measure",
-                            k->task.about.bytes_per_token > 0 ? "bits_per_byte" : "accuracy", "reference",
-                            k->variants[k->reference].name, "processor", processor, "threads", qp_stats_of(k->ctx).threads,
-                            "command", command, "rows", rows, "crossovers", crossovers, "costs", k->cost, "runs", runs);
+    json_t *all = json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:s?, s:o, s:o, s:O, s:o}", "task", cli_text(k->c, "task"), "measure",
+        k->task.about.bytes_per_token > 0 ? "bits_per_byte" : "accuracy", "reference",
+        k->variants[k->reference].name, "processor", processor, "threads", qp_stats_of(k->ctx).threads,
+        "command", command, "rows", rows, "crossovers", crossovers, "costs", k->cost, "runs", runs);
     free(command);
     if (!all) qp_fail(k->ctx, QP_ERR_MEMORY, "out of memory: compare.json");
     return all;
 }
 
-/* ---- As text -------------------------------------------------------------------------------------------------- */
-
-static const char *text_in(const json_t *o, const char *key) {
-    const char *text = json_string_value(json_object_get(o, key));
-    return text ? text : "";
-}
+/* ---- As text
+ * -------------------------------------------------------------------------------------------------- */
 
 /* "71.2%" or "2.310"; "-" for none. */
 static const char *quality(const json_t *o, bool bits, char out[32]) {
-    double x = number_in(o, bits ? "bits_per_byte" : "accuracy"), spread = number_in(o, bits ? "bits_per_byte_spread" : "accuracy_spread");
-    if (!isfinite(x)) snprintf(out, 32, "-");
-    else if (bits && isfinite(spread)) snprintf(out, 32, "%.3f+-%.3f", x, spread);
-    else if (bits) snprintf(out, 32, "%.3f", x);
-    else if (isfinite(spread)) snprintf(out, 32, "%.1f+-%.1f%%", 100 * x, 100 * spread);
-    else snprintf(out, 32, "%.1f%%", 100 * x);
+    double x = cli_json_number_in(o, bits ? "bits_per_byte" : "accuracy"),
+           spread = cli_json_number_in(o, bits ? "bits_per_byte_spread" : "accuracy_spread");
+    if (!isfinite(x))
+        snprintf(out, 32, "-");
+    else if (bits && isfinite(spread))
+        snprintf(out, 32, "%.3f+-%.3f", x, spread);
+    else if (bits)
+        snprintf(out, 32, "%.3f", x);
+    else if (isfinite(spread))
+        snprintf(out, 32, "%.1f+-%.1f%%", 100 * x, 100 * spread);
+    else
+        snprintf(out, 32, "%.1f%%", 100 * x);
     return out;
 }
 
 static const char *bytes_text(const json_t *row, const char *key, char out[32]) {
-    double x = number_in(row, key);
+    double x = cli_json_number_in(row, key);
     if (isfinite(x)) return cli_bytes(x, out);
     return strcpy(out, "-");
 }
@@ -209,24 +219,28 @@ static void print_row(const json_t *all, const json_t *row, bool bits, int name)
     char    a[32], b[32], d[32];
     size_t  i;
     json_t *one;
-    printf("%-*s %6lld", name, text_in(row, "part"), (long long)json_integer_value(json_object_get(row, "length")));
-    if (!strcmp(text_in(row, "status"), "failed")) {
-        printf("  %s\n", text_in(row, "why"));
+    printf("%-*s %6lld", name, cli_json_text_in(row, "part"),
+           (long long)json_integer_value(json_object_get(row, "length")));
+    if (!strcmp(cli_json_text_in(row, "status"), "failed")) {
+        printf("  %s\n", cli_json_text_in(row, "why"));
         return;
     }
-    printf(" %9lld %+6.1f%% %13s", (long long)json_integer_value(json_object_get(row, "parameters")), 100 * number_in(row, "parameters_off"), quality(row, bits, a));
+    printf(" %9lld %+6.1f%% %13s", (long long)json_integer_value(json_object_get(row, "parameters")),
+           100 * cli_json_number_in(row, "parameters_off"), quality(row, bits, a));
     json_array_foreach(json_object_get(row, "tests"), i, one) printf(" %10s", quality(one, bits, d));
-    printf(" %9.0f %9s %9s", number_in(row, "tokens_per_second"), bytes_text(row, "peak_bytes", a), bytes_text(row, "state_bytes", b));
-    if (isfinite(number_in(row, "flops")))
-        printf(" %9.3f %7.3f %7.3f", number_in(row, "projection_flops") * 1e-6, number_in(row, "mixing_flops") * 1e-6,
-               number_in(row, "other_flops") * 1e-6);
-    json_array_foreach(json_object_get(all, "crossovers"), i, one)
-        if (!strcmp(text_in(one, "part"), text_in(row, "part"))) printf("  %s", text_in(one, "cheaper"));
+    printf(" %9.0f %9s %9s", cli_json_number_in(row, "tokens_per_second"), bytes_text(row, "peak_bytes", a),
+           bytes_text(row, "state_bytes", b));
+    if (isfinite(cli_json_number_in(row, "flops")))
+        printf(" %9.3f %7.3f %7.3f", cli_json_number_in(row, "projection_flops") * 1e-6,
+               cli_json_number_in(row, "mixing_flops") * 1e-6, cli_json_number_in(row, "other_flops") * 1e-6);
+    json_array_foreach(json_object_get(all, "crossovers"), i,
+                       one) if (!strcmp(cli_json_text_in(one, "part"), cli_json_text_in(row, "part")))
+        printf("  %s", cli_json_text_in(one, "cheaper"));
     printf("\n");
 }
 
 void compare_print(const compare *k, const json_t *all) {
-    bool    bits = !strcmp(text_in(all, "measure"), "bits_per_byte");
+    bool    bits = !strcmp(cli_json_text_in(all, "measure"), "bits_per_byte");
     size_t  i;
     json_t *row;
     int     name = 4;
@@ -243,7 +257,8 @@ void compare_print(const compare *k, const json_t *all) {
                k->variants[k->reference].name);
 }
 
-/* ---- As files ---------------------------------------------------------------------------------------------------- */
+/* ---- As files
+ * ---------------------------------------------------------------------------------------------------- */
 
 static void put_quoted(qpi_buffer *b, const char *text) {
     if (!strpbrk(text, ",\"\n\r")) {
@@ -258,16 +273,39 @@ static void put_quoted(qpi_buffer *b, const char *text) {
 static void put_cell(qpi_buffer *b, const json_t *value, bool first) {
     char text[40] = "";
     if (!first) qpi_put_text(b, ",");
-    if (json_is_string(value)) put_quoted(b, json_string_value(value));
-    else if (json_is_number(value)) snprintf(text, sizeof text, "%.9g", json_number_value(value));
+    if (json_is_string(value))
+        put_quoted(b, json_string_value(value));
+    else if (json_is_number(value))
+        snprintf(text, sizeof text, "%.9g", json_number_value(value));
     qpi_put_text(b, text);
 }
 
 static void put_csv(qpi_buffer *b, const compare *k, const json_t *all) {
-    static const char *const columns[] = {
-        "part", "length", "status", "why", "parameters", "parameters_off", "adjusted", "adjusted_to", "lr", "seeds", "loss", "loss_spread",
-        "accuracy", "accuracy_spread", "bits_per_byte", "bits_per_byte_spread", "train_loss", "tokens_per_second", "training_tokens_per_second", "peak_bytes",
-        "state_bytes", "flops", "projection_flops", "mixing_flops", "other_flops"};
+    static const char *const columns[] = {"part",
+                                          "length",
+                                          "status",
+                                          "why",
+                                          "parameters",
+                                          "parameters_off",
+                                          "adjusted",
+                                          "adjusted_to",
+                                          "lr",
+                                          "seeds",
+                                          "loss",
+                                          "loss_spread",
+                                          "accuracy",
+                                          "accuracy_spread",
+                                          "bits_per_byte",
+                                          "bits_per_byte_spread",
+                                          "train_loss",
+                                          "tokens_per_second",
+                                          "training_tokens_per_second",
+                                          "peak_bytes",
+                                          "state_bytes",
+                                          "flops",
+                                          "projection_flops",
+                                          "mixing_flops",
+                                          "other_flops"};
     static const char *const tested[] = {"loss", "accuracy"};
     int                      n = (int)(sizeof columns / sizeof *columns);
     size_t                   i, t;
@@ -275,14 +313,17 @@ static void put_csv(qpi_buffer *b, const compare *k, const json_t *all) {
     char                     name[64];
     for (int c = 0; c < n; c++) qpi_put_text(b, c ? "," : ""), qpi_put_text(b, columns[c]);
     for (int64_t l = 0; l < k->tests.count; l++)
-        for (int c = 0; c < 2; c++) snprintf(name, sizeof name, ",%s_at_%lld", tested[c], (long long)k->tests.at[l]), qpi_put_text(b, name);
+        for (int c = 0; c < 2; c++)
+            snprintf(name, sizeof name, ",%s_at_%lld", tested[c], (long long)k->tests.at[l]),
+                qpi_put_text(b, name);
     qpi_put_text(b, ",cheaper_from\n");
     json_array_foreach(json_object_get(all, "rows"), i, row) {
         for (int c = 0; c < n; c++) put_cell(b, json_object_get(row, columns[c]), c == 0);
-        json_array_foreach(json_object_get(row, "tests"), t, one)
-            for (int c = 0; c < 2; c++) put_cell(b, json_object_get(one, tested[c]), false);
-        json_array_foreach(json_object_get(all, "crossovers"), t, one)
-            if (!strcmp(text_in(one, "part"), text_in(row, "part"))) put_cell(b, json_object_get(one, "length"), false);
+        json_array_foreach(json_object_get(row, "tests"), t, one) for (int c = 0; c < 2; c++)
+            put_cell(b, json_object_get(one, tested[c]), false);
+        json_array_foreach(json_object_get(all, "crossovers"), t,
+                           one) if (!strcmp(cli_json_text_in(one, "part"), cli_json_text_in(row, "part")))
+            put_cell(b, json_object_get(one, "length"), false);
         qpi_put_text(b, "\n");
     }
 }

@@ -6,7 +6,8 @@
 
 #include "cli/cli.h"
 
-/* The preset or file, or the text `usual` where neither is given, with the keys of --set. NULL after a message. */
+/* The preset or file, or the text `usual` where neither is given, with the keys of --set. NULL after a message.
+ */
 json_t *cli_config_read(const cli *c, const char *usual);
 /* The KEY=VALUE of --set: VALUE is JSON, or else a string; dots go into objects. False after a message. */
 bool cli_config_set(const cli *c, json_t *config);

@@ -1,5 +1,5 @@
-/* IDX files, as MNIST's are (LeCun, Cortes & Burges): 0 0 TYPE AXES, the sizes, then the elements, all big-endian.
- * Only those of bytes are read, the type of all such images and labels. */
+/* IDX files, as MNIST's are (LeCun, Cortes & Burges): 0 0 TYPE AXES, the sizes, then the elements, all
+ * big-endian. Only those of bytes are read, the type of all such images and labels. */
 #ifndef QUIPU_CLI_IDX_H
 #define QUIPU_CLI_IDX_H
 

@@ -199,11 +199,6 @@ static json_t *inspect(qp_ctx *ctx, const char *path) {
 
 /* ---- As text --------------------------------------------------------------------------------------------- */
 
-static const char *text_of(const json_t *o, const char *key) {
-    const char *text = json_string_value(json_object_get(o, key));
-    return text ? text : "";
-}
-
 static json_int_t number_of(const json_t *o, const char *key) {
     return json_integer_value(json_object_get(o, key));
 }
@@ -234,7 +229,7 @@ static void print_tensors(const json_t *file) {
     const char *key;
     json_t     *value;
     size_t      i;
-    print_shown("%s: ", text_of(file, "path"));
+    print_shown("%s: ", cli_json_text_in(file, "path"));
     print_totals(file);
     printf("\n");
     json_object_foreach(json_object_get(file, "metadata"), key, value) {
@@ -249,17 +244,17 @@ static void print_tensors(const json_t *file) {
         json_array_foreach(json_object_get(value, "shape"), k, size) if (n < sizeof shape) n +=
             (size_t)snprintf(shape + n, sizeof shape - n,
                              k ? ", %" JSON_INTEGER_FORMAT : "%" JSON_INTEGER_FORMAT, json_integer_value(size));
-        print_shown("%-8s ", text_of(value, "dtype"));
+        print_shown("%-8s ", cli_json_text_in(value, "dtype"));
         if (n < sizeof shape - 1) memcpy(shape + n, "]", 2);
         printf("%-20s %10s  ", shape, cli_bytes((double)number_of(value, "bytes"), bytes));
-        print_shown("%s\n", text_of(value, "name"));
+        print_shown("%s\n", cli_json_text_in(value, "name"));
     }
 }
 
 static void print_tokenizer(const json_t *t) {
     size_t  i;
     json_t *one;
-    printf("%s, %" JSON_INTEGER_FORMAT " tokens", text_of(t, "type"), number_of(t, "size"));
+    printf("%s, %" JSON_INTEGER_FORMAT " tokens", cli_json_text_in(t, "type"), number_of(t, "size"));
     json_array_foreach(json_object_get(t, "special"), i, one) {
         if (i == 8) {
             printf(", ...");
@@ -267,7 +262,7 @@ static void print_tokenizer(const json_t *t) {
         }
         printf(i ? ", %" JSON_INTEGER_FORMAT " = " : "; special: %" JSON_INTEGER_FORMAT " = ",
                number_of(one, "id"));
-        print_shown("%s", text_of(one, "token"));
+        print_shown("%s", cli_json_text_in(one, "token"));
     }
     printf("\n");
     const char *key;
@@ -288,7 +283,7 @@ static void print_setting(const char *key, json_t *value) {
         if (text) print_shown("%s", text);
         free(text);
     } else {
-        print_shown("%s", text_of(value, "type"));
+        print_shown("%s", cli_json_text_in(value, "type"));
         json_object_foreach(value, name, setting) {
             char *text = json_dumps(setting, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
             if (text && strcmp(name, "type")) {
@@ -306,10 +301,10 @@ static void print_config(const json_t *all) {
     const char *key;
     json_t     *value;
     char        count[32];
-    print_shown("%s\n", text_of(all, "path"));
-    print_shown("model type               %s\n", text_of(json_object_get(all, "config"), "model_type"));
+    print_shown("%s\n", cli_json_text_in(all, "path"));
+    print_shown("model type               %s\n", cli_json_text_in(json_object_get(all, "config"), "model_type"));
     if (json_is_false(json_object_get(all, "runs")))
-        print_shown("quipu cannot run it:     %s\n", text_of(all, "why"));
+        print_shown("quipu cannot run it:     %s\n", cli_json_text_in(all, "why"));
     json_object_foreach(json_object_get(all, "stack"), key, value) if (strcmp(key, "model_type"))
         print_setting(key, value);
     if (json_object_get(all, "parameters"))
@@ -340,11 +335,11 @@ static int run(cli *c) {
         return cli_failed(ctx);
     }
     if (cli_flag(c, "json") || !all) return cli_json_print(all);
-    const char *kind = text_of(all, "kind");
+    const char *kind = cli_json_text_in(all, "kind");
     if (!strcmp(kind, "tensors")) {
         print_tensors(all);
     } else if (!strcmp(kind, "tokenizer")) {
-        print_shown("%s: ", text_of(all, "path"));
+        print_shown("%s: ", cli_json_text_in(all, "path"));
         print_tokenizer(all);
     } else {
         print_config(all);

@@ -36,3 +36,13 @@ json_t *cli_json_text(const char *text, size_t bytes) {
     free(copy);
     return value;
 }
+
+const char *cli_json_text_in(const json_t *object, const char *key) {
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+double cli_json_number_in(const json_t *object, const char *key) {
+    const json_t *x = json_object_get(object, key);
+    return json_is_number(x) ? json_number_value(x) : NAN;
+}

@@ -148,11 +148,6 @@ static const struct {
 
 /* ---- As text ------------------------------------------------------------------------------------- */
 
-static const char *text_of(const json_t *o, const char *key) {
-    const char *text = json_string_value(json_object_get(o, key));
-    return text ? text : "";
-}
-
 static void print_value(const json_t *value) {
     if (json_is_string(value))
         printf("%s", json_string_value(value));
@@ -164,7 +159,7 @@ static void print_value(const json_t *value) {
 
 static void print_option(const json_t *o) {
     const json_t *choices = json_object_get(o, "choices"), *low = json_object_get(o, "low");
-    printf("      %-20s %s", text_of(o, "name"), text_of(o, "help"));
+    printf("      %-20s %s", cli_json_text_in(o, "name"), cli_json_text_in(o, "help"));
     for (size_t i = 0; i < json_array_size(choices); i++)
         printf("%s%s", i ? "|" : ": ", json_string_value(json_array_get(choices, i)));
     if (low) printf(", %g..%g", json_number_value(low), json_number_value(json_object_get(o, "high")));
@@ -174,10 +169,10 @@ static void print_option(const json_t *o) {
 }
 
 static void print_item(const json_t *o, bool with_options) {
-    const char *help = text_of(o, "help"), *source = text_of(o, "source");
+    const char *help = cli_json_text_in(o, "help"), *source = cli_json_text_in(o, "source");
     size_t      i;
     json_t     *option;
-    printf("  %-20s %s", text_of(o, "name"), help);
+    printf("  %-20s %s", cli_json_text_in(o, "name"), help);
     if (*source) printf(*help ? " (%s)" : "%s", source);
     if (json_object_get(o, "gradient") && !json_is_true(json_object_get(o, "gradient")))
         printf(", no gradient");

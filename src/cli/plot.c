@@ -61,7 +61,8 @@ static void lay_linear(axis *a, int wanted, double least_step, bool round) {
         a->low = floor(a->low / a->step + 1e-9) * a->step;
         a->high = ceil(a->high / a->step - 1e-9) * a->step;
     }
-    for (double k = ceil(a->low / a->step - 1e-6); k * a->step <= a->high + 1e-6 * a->step && a->count < MAX_TICKS; k++)
+    for (double k = ceil(a->low / a->step - 1e-6);
+         k * a->step <= a->high + 1e-6 * a->step && a->count < MAX_TICKS; k++)
         tick(a, k * a->step);
 }
 
@@ -76,8 +77,9 @@ static void lay_doublings(axis *a) {
 /* Powers of ten, and 2 and 5 times these where there are few. */
 static void lay_decades(axis *a) {
     static const double parts[] = {1, 2, 5};
-    double              first = floor(log10(a->low) + 1e-9), last = ceil(log10(a->high) - 1e-9), low = a->low, high = a->high;
-    int                 each = last - first <= 3 ? 3 : 1;
+    double              first = floor(log10(a->low) + 1e-9), last = ceil(log10(a->high) - 1e-9), low = a->low,
+           high = a->high;
+    int each = last - first <= 3 ? 3 : 1;
     a->low = pow(10, first);
     a->high = pow(10, last > first ? last : first + 1);
     for (double k = first; k <= last; k++)
@@ -122,17 +124,21 @@ static void put_axes(const plot *p) {
     for (int i = 0; i < p->y.count; i++) {
         double v = p->y.ticks[i], y = at_y(p, v);
         number_text(v, p->y.log ? v : p->y.step, text);
-        html_putf(p->h,
-                  "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" class=\"left\">%s</text>\n",
-                  LEFT, y, WIDTH - RIGHT, LEFT - 8, y + 4, text);
+        html_putf(
+            p->h,
+            "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text x=\"%d\" y=\"%.1f\" class=\"left\">%s</text>\n",
+            LEFT, y, WIDTH - RIGHT, LEFT - 8, y + 4, text);
     }
     for (int i = 0; i < p->x.count; i++) {
         double v = p->x.ticks[i], x = at_x(p, v);
-        if (p->x.log) snprintf(text, sizeof text, "%.6g", v);
-        else number_text(v, p->x.step, text);
-        html_putf(p->h,
-                  "<path class=\"tick\" d=\"M%.1f %dv5\"/><text x=\"%.1f\" y=\"%d\" class=\"below\">%s</text>\n",
-                  x, HEIGHT - BOTTOM, x, HEIGHT - BOTTOM + 19, text);
+        if (p->x.log)
+            snprintf(text, sizeof text, "%.6g", v);
+        else
+            number_text(v, p->x.step, text);
+        html_putf(
+            p->h,
+            "<path class=\"tick\" d=\"M%.1f %dv5\"/><text x=\"%.1f\" y=\"%d\" class=\"below\">%s</text>\n", x,
+            HEIGHT - BOTTOM, x, HEIGHT - BOTTOM + 19, text);
     }
     html_putf(p->h, "<path class=\"axis\" d=\"M%d %dH%d\"/>\n", LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT);
 }
@@ -148,8 +154,8 @@ static void put_curve(const plot *p, const plot_curve *c) {
         html_put(p->h, "\"/>\n");
     }
     for (int i = 0; i < c->n && (c->dots || c->n == 1); i++) {
-        html_putf(p->h, "<circle class=\"c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"><title>", colour, at_x(p, c->x[i]),
-                  at_y(p, c->y[i]));
+        html_putf(p->h, "<circle class=\"c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"><title>", colour,
+                  at_x(p, c->x[i]), at_y(p, c->y[i]));
         if (c->name) html_escaped(p->h, c->name);
         html_putf(p->h, " %.6g: %.4g</title></circle>\n", c->x[i], c->y[i]);
     }
@@ -158,7 +164,8 @@ static void put_curve(const plot *p, const plot_curve *c) {
 static void put_legend(html *h, int n, const plot_curve *const *curves) {
     for (int k = 0; k < n; k++) {
         if (!curves[k]->name || !curves[k]->n) continue;
-        html_putf(h, " <span class=\"k\"><i class=\"key c%d%s\"></i>", curves[k]->colour % COLOURS, dash_of(curves[k]));
+        html_putf(h, " <span class=\"k\"><i class=\"key c%d%s\"></i>", curves[k]->colour % COLOURS,
+                  dash_of(curves[k]));
         html_escaped(h, curves[k]->name);
         html_put(h, "</span>");
     }
@@ -182,10 +189,14 @@ static int range_of(plot *p, plot_options o, int n, const plot_curve *const *c) 
 void plot_put(html *h, plot_options o, int n, const plot_curve *const *curves) {
     plot p = {.h = h, .x = {.log = o.log_x}, .y = {.log = o.log_y}};
     if (!range_of(&p, o, n, curves)) return;
-    if (o.log_x) lay_doublings(&p.x);
-    else lay_linear(&p.x, 8, 1, false);
-    if (o.log_y) lay_decades(&p.y);
-    else lay_linear(&p.y, 5, 0, true);
+    if (o.log_x)
+        lay_doublings(&p.x);
+    else
+        lay_linear(&p.x, 8, 1, false);
+    if (o.log_y)
+        lay_decades(&p.y);
+    else
+        lay_linear(&p.y, 5, 0, true);
     html_put(h, "<figure><figcaption>");
     html_escaped(h, o.title);
     put_legend(h, n, curves);

@@ -7,7 +7,7 @@
 #define PLOT_POINTS 600 /* of a curve at most */
 
 typedef struct {
-    const char *name; /* in the legend; NULL: not there */
+    const char *name;   /* in the legend; NULL: not there */
     int         colour; /* from 0; what has the same colour belongs together */
     bool        dots, faint;
     int         n;

@@ -7,7 +7,7 @@
 #include "format/checksum.h"
 #include "format/json.h"
 
-#define EPOCH 65536           /* samples of tasks that have no end */
+#define EPOCH 65536            /* samples of tasks that have no end */
 #define TEST_SEED 0x7e57u << 8 /* what is tested on does not depend on --seed */
 
 /* ---- Random numbers ----------------------------------------------------------------------------- */
@@ -25,7 +25,8 @@ double   task_uniform(task_random *r) { return next_word(r) * 0x1p-32; }
 
 static const cli_task *find_task(qp_ctx *ctx, const char *name, size_t n) {
     for (int i = 0; cli_tasks[i]; i++)
-        if (strlen(cli_tasks[i]->part.name) == n && !memcmp(cli_tasks[i]->part.name, name, n)) return cli_tasks[i];
+        if (strlen(cli_tasks[i]->part.name) == n && !memcmp(cli_tasks[i]->part.name, name, n))
+            return cli_tasks[i];
     qp_fail(ctx, QP_ERR_UNSUPPORTED, "no task \"%.*s\" (see `quipu list tasks`)", (int)(n < 60 ? n : 60), name);
     return NULL;
 }
@@ -36,7 +37,8 @@ static bool read_option(qp_ctx *ctx, qp_settings *s, const char *where, const ch
     const char *equals = memchr(text, '=', n);
     size_t      before = equals ? (size_t)(equals - text) : 0, after = equals ? n - before - 1 : 0;
     if (!before || !after || before >= sizeof name || after >= sizeof value)
-        return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: \"%.*s\": expected option=value", where, (int)(n < 60 ? n : 60), text);
+        return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: \"%.*s\": expected option=value", where,
+                        (int)(n < 60 ? n : 60), text);
     memcpy(name, text, before), name[before] = 0;
     memcpy(value, equals + 1, after), value[after] = 0;
     if (!strcmp(value, "true") || !strcmp(value, "false"))
@@ -61,9 +63,12 @@ bool task_open(task *t, qp_ctx *ctx, const char *spec, int file_count, const cha
     size_t n = strcspn(spec, ":");
     *t = (task){.about = {.files = files, .file_count = file_count, .tokenizer = tokenizer}};
     const cli_task *type = find_task(ctx, spec, n);
-    if (!type || !task_settings(ctx, &t->settings, &type->part, "--task", spec + n + (spec[n] == ':'))) return false;
+    if (!type || !task_settings(ctx, &t->settings, &type->part, "--task", spec + n + (spec[n] == ':')))
+        return false;
     if (type->files != (file_count > 0))
-        return !qp_fail(ctx, QP_ERR_ARGUMENT, type->files ? "task %s: it reads files: give --data" : "task %s: it reads no files: leave --data out",
+        return !qp_fail(ctx, QP_ERR_ARGUMENT,
+                        type->files ? "task %s: it reads files: give --data"
+                                    : "task %s: it reads no files: leave --data out",
                         type->part.name);
     t->about.build = (qp_build){.ctx = ctx, .settings = &t->settings};
     t->self = calloc(1, type->part.bytes ? type->part.bytes : 1);
@@ -108,8 +113,9 @@ static const char *fill(void *source, uint64_t epoch, int64_t index, void *const
 
 static uint64_t fingerprint(void *source) {
     const rows *r = source;
-    uint64_t    parts[] = {r->t->about.fingerprint, (uint64_t)r->split, (uint64_t)r->length, (uint64_t)r->samples, r->seed};
-    uint64_t    settings = qpi_checksum_of(0, r->t->settings.values, sizeof r->t->settings.values);
+    uint64_t parts[] = {r->t->about.fingerprint, (uint64_t)r->split, (uint64_t)r->length, (uint64_t)r->samples,
+                        r->seed};
+    uint64_t settings = qpi_checksum_of(0, r->t->settings.values, sizeof r->t->settings.values);
     return qpi_checksum_of(settings, parts, sizeof parts);
 }
 
@@ -123,7 +129,8 @@ qp_data *task_data(const task *t, qp_ctx *ctx, task_split split, int64_t length,
     }
     int64_t there = t->type->samples ? t->type->samples(t->self, split, length) : most ? most : EPOCH;
     if (there < 1) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "task %s: the files are too short for rows of %lld", t->type->part.name, (long long)length);
+        qp_fail(ctx, QP_ERR_ARGUMENT, "task %s: the files are too short for rows of %lld", t->type->part.name,
+                (long long)length);
         return NULL;
     }
     rows *r = calloc(1, sizeof *r);
@@ -132,6 +139,8 @@ qp_data *task_data(const task *t, qp_ctx *ctx, task_split split, int64_t length,
         return NULL;
     }
     *r = (rows){t, split, length, most && most < there ? most : there, split == TASK_TEST ? TEST_SEED : seed};
-    return qp_data_new(ctx, &type, r, (qp_data_options){.batch = batch, .seed = seed,
-                                                        .order = split == TASK_TEST ? QP_SEQUENTIAL : QP_SHUFFLED});
+    return qp_data_new(ctx, &type, r,
+                       (qp_data_options){.batch = batch,
+                                         .seed = seed,
+                                         .order = split == TASK_TEST ? QP_SEQUENTIAL : QP_SHUFFLED});
 }

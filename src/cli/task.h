@@ -1,6 +1,6 @@
-/* Tasks: what `quipu compare` trains models on. Each is one file in src/cli/tasks with one descriptor. A sample is
- * a row of T ids and of T labels, -100 where nothing is to be said: the same form for the next token of a text, for
- * a token to recall and for the class of an image (an id at the last position). */
+/* Tasks: what `quipu compare` trains models on. Each is one file in src/cli/tasks with one descriptor. A sample
+ * is a row of T ids and of T labels, -100 where nothing is to be said: the same form for the next token of a
+ * text, for a token to recall and for the class of an image (an id at the last position). */
 #ifndef QUIPU_CLI_TASK_H
 #define QUIPU_CLI_TASK_H
 
@@ -44,11 +44,13 @@ typedef struct {
     /* Samples that there are of rows of T; NULL: any number. */
     int64_t (*samples)(const void *self, task_split split, int64_t length);
     /* Fills a row; called from several threads at once. Of those without `samples`, r says which. */
-    void (*fill)(const void *self, task_random *r, task_split split, int64_t index, int64_t length, int64_t *ids,
-                 int64_t *labels);
+    void (*fill)(const void *self, task_random *r, task_split split, int64_t index, int64_t length,
+                 int64_t *ids, int64_t *labels);
 } cli_task;
 
-#define QP_TASK(name) extern const cli_task cli_task_##name; const cli_task cli_task_##name
+#define QP_TASK(name)                                                                                          \
+    extern const cli_task cli_task_##name;                                                                     \
+    const cli_task        cli_task_##name
 extern const cli_task *const cli_tasks[];
 
 /* An opened task. */

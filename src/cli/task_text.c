@@ -8,7 +8,8 @@ bool task_text_open(task_text *t, task_build *b) {
     for (int i = 0; i < b->file_count && !qp_failed(ctx); i++) {
         qp_text text = {0};
         bool    ok = cli_read_text(ctx, b->files[i], &text);
-        if (ok && qp_encode(ctx, b->tokenizer, text.data, text.count, (qp_encode_options){.literal = true}, &t->ids) != QP_OK)
+        if (ok && qp_encode(ctx, b->tokenizer, text.data, text.count, (qp_encode_options){.literal = true},
+                            &t->ids) != QP_OK)
             ok = false;
         qp_text_free(&text);
         if (!ok) return false;
@@ -32,7 +33,8 @@ int64_t task_text_samples(const task_text *t, task_split split, int64_t length) 
     return (places(t, split) - 1) / length;
 }
 
-const int32_t *task_text_window(const task_text *t, task_random *r, task_split split, int64_t index, int64_t length) {
+const int32_t *task_text_window(const task_text *t, task_random *r, task_split split, int64_t index,
+                                int64_t length) {
     if (split == TASK_TEST) return t->ids.data + t->split + index * length;
     return t->ids.data + task_draw(r, (uint32_t)(t->split - length));
 }

@@ -13,6 +13,7 @@ bool task_text_open(task_text *t, task_build *b);
 /* Windows of T ids and one more. */
 int64_t task_text_samples(const task_text *t, task_split split, int64_t length);
 /* The first id of a window: any place of the training part, or the index-th window of the tests. */
-const int32_t *task_text_window(const task_text *t, task_random *r, task_split split, int64_t index, int64_t length);
+const int32_t *task_text_window(const task_text *t, task_random *r, task_split split, int64_t index,
+                                int64_t length);
 
 #endif

@@ -1,7 +1,9 @@
 /* quipu inspect --activations: what theory says of fresh weights. */
 #include "support.h"
 
-#define INSPECT(...) run("inspect", "--activations", "quipu", "--set", "hidden_size=64", "--set", "num_hidden_layers=3", "--length", "64", __VA_ARGS__, NULL)
+#define INSPECT(...)                                                                                           \
+    run("inspect", "--activations", "quipu", "--set", "hidden_size=64", "--set", "num_hidden_layers=3",        \
+        "--length", "64", __VA_ARGS__, NULL)
 
 static double number(const json_t *o, const char *key) {
     if (!json_is_number(json_object_get(o, key))) fail_msg("no number \"%s\"", key);
@@ -27,13 +29,15 @@ static const json_t *attention_of(const json_t *all, int layer) {
 }
 
 static void expect_near(double x, double wanted, double share) {
-    if (!(fabs(x - wanted) <= share * wanted)) fail_msg("%g, expected %g to within %g%%", x, wanted, 100 * share);
+    if (!(fabs(x - wanted) <= share * wanted))
+        fail_msg("%g, expected %g to within %g%%", x, wanted, 100 * share);
 }
 
 /* Queries and keys of variance 1 have products of variance K, which the scale takes back. */
 static void test_scale(void **state) {
     (void)state;
-    static const char *const heads[] = {"mixer={\"type\":\"attention\",\"heads\":8}", "mixer={\"type\":\"attention\",\"heads\":2}",
+    static const char *const heads[] = {"mixer={\"type\":\"attention\",\"heads\":8}",
+                                        "mixer={\"type\":\"attention\",\"heads\":2}",
                                         "mixer={\"type\":\"attention\",\"heads\":2,\"scale\":1}"};
     static const double      width[] = {8, 32, 32}, variance[] = {1, 1, 32};
     double                   entropy[3];
@@ -52,18 +56,23 @@ static void test_scale(void **state) {
     assert_true(entropy[2] < entropy[1] - 0.2); /* without it few keys have all the weight */
 }
 
-/* Branches add to the stream; with ReZero they begin at 0, and values and gradients pass all layers as they are. */
+/* Branches add to the stream; with ReZero they begin at 0, and values and gradients pass all layers as they
+ * are. */
 static void test_blocks(void **state) {
     (void)state;
     json_t *pre = expect_json(INSPECT("--set", "init=lecun_normal", "--json")),
-           *zero = expect_json(INSPECT("--set", "init=lecun_normal", "--set", "block={\"type\":\"rezero\"}", "--json"));
+           *zero = expect_json(
+               INSPECT("--set", "init=lecun_normal", "--set", "block={\"type\":\"rezero\"}", "--json"));
     for (int i = 0; i < 3; i++) {
-        const json_t *before = i ? row_of(pre, i - 1, "stream") : row_of(pre, -1, "input"), *after = row_of(pre, i, "stream");
+        const json_t *before = i ? row_of(pre, i - 1, "stream") : row_of(pre, -1, "input"),
+                     *after = row_of(pre, i, "stream");
         assert_true(number(after, "variance") > 1.05 * number(before, "variance"));
         assert_true(number(after, "gradient_variance") < number(before, "gradient_variance"));
         expect_near(number(row_of(pre, i, "mixer_in"), "variance"), 1, 0.05); /* behind the norm */
-        assert_float_equal(number(row_of(zero, i, "stream"), "variance"), number(row_of(zero, -1, "input"), "variance"), 0);
-        expect_near(number(row_of(zero, i, "stream"), "gradient_variance"), number(row_of(zero, -1, "input"), "gradient_variance"), 1e-5);
+        assert_float_equal(number(row_of(zero, i, "stream"), "variance"),
+                           number(row_of(zero, -1, "input"), "variance"), 0);
+        expect_near(number(row_of(zero, i, "stream"), "gradient_variance"),
+                    number(row_of(zero, -1, "input"), "gradient_variance"), 1e-5);
     }
     assert_int_equal(number(pre, "tokens"), 4 * 64);
     json_decref(pre);
@@ -76,7 +85,8 @@ static double loss_of(const char *words) {
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
     qp_model *m = qp_model_load(ctx, in_folder("bytes"), (qp_model_options){0});
     for (int i = 0; i < 129; i++) ids[i] = (unsigned char)words[i];
-    double loss = qp_item(qp_model_loss(m, qp_from(ctx, QP_I64, 2, (int64_t[]){4, 32}, ids), qp_from(ctx, QP_I64, 2, (int64_t[]){4, 32}, ids + 1)));
+    double loss = qp_item(qp_model_loss(m, qp_from(ctx, QP_I64, 2, (int64_t[]){4, 32}, ids),
+                                        qp_from(ctx, QP_I64, 2, (int64_t[]){4, 32}, ids + 1)));
     qp_close(ctx);
     return loss;
 }
@@ -87,7 +97,8 @@ static void test_model(void **state) {
     char words[4 * 32 + 1];
     for (int i = 0; i < (int)sizeof words; i++) words[i] = (char)('a' + i * i % 19);
     write_file("words", words, sizeof words);
-    json_t *all = expect_json(run("inspect", "--activations", "%/bytes", "--text", "%/words", "--length", "32", "--plot", "%/page.html", "--json", NULL));
+    json_t *all = expect_json(run("inspect", "--activations", "%/bytes", "--text", "%/words", "--length", "32",
+                                  "--plot", "%/page.html", "--json", NULL));
     assert_int_equal(number(all, "tokens"), 128);
     expect_near(number(all, "loss"), loss_of(words), 1e-5);
     json_decref(all);
@@ -115,7 +126,7 @@ static void test_usage(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_scale), cmocka_unit_test(test_blocks), cmocka_unit_test(test_model),
-                                       cmocka_unit_test(test_usage)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_scale), cmocka_unit_test(test_blocks),
+                                       cmocka_unit_test(test_model), cmocka_unit_test(test_usage)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define COMPARE(out, ...)                                                                                       \
-    "compare", "--task", "selective_copying:tokens=3", "--length", "16", "--batch", "4", "--test-samples",      \
+#define COMPARE(out, ...)                                                                                      \
+    "compare", "--task", "selective_copying:tokens=3", "--length", "16", "--batch", "4", "--test-samples",     \
         "16", "--set", "hidden_size=32", "--out", out, "-t", "1", __VA_ARGS__, NULL
 
 static const json_t *row_at(const json_t *all, size_t i) {
@@ -31,7 +31,7 @@ static const char *text(const json_t *o, const char *key) {
 /* ---- The table ------------------------------------------------------------------------------------------- */
 
 static void check_csv(const char *csv) {
-    int columns[8] = {0}, line = 0;
+    int  columns[8] = {0}, line = 0;
     bool quoted = false;
     for (const char *p = csv; *p; p++) {
         quoted ^= *p == '"';
@@ -55,8 +55,9 @@ static void check_page(const char *page) {
 static void test_rows(void **state) {
     (void)state;
     size_t  bytes;
-    json_t *all = expect_json(run(COMPARE("%/rows", "--steps", "4", "--parts", "mixer=attention,nosuch,{\"type\":\"attention\",\"kv_heads\":1}",
-                                          "ffn=swiglu", "--test-length", "8,32", "--cost-length", "16,64", "--json")));
+    json_t *all = expect_json(run(COMPARE(
+        "%/rows", "--steps", "4", "--parts", "mixer=attention,nosuch,{\"type\":\"attention\",\"kv_heads\":1}",
+        "ffn=swiglu", "--test-length", "8,32", "--cost-length", "16,64", "--json")));
     assert_int_equal(json_array_size(json_object_get(all, "rows")), 4);
     assert_string_equal(text(all, "reference"), "mixer=attention");
     for (size_t i = 0; i < 4; i++) {
@@ -73,7 +74,8 @@ static void test_rows(void **state) {
         assert_int_equal(json_array_size(tests), 2);
         assert_true(number(json_array_get(tests, 1), "loss") > 0);
     }
-    /* two layers, heads of 8: keys and values of 16 positions in f32; a quarter of that with one head for keys */
+    /* two layers, heads of 8: keys and values of 16 positions in f32; a quarter of that with one head for keys
+     */
     assert_int_equal(number(row_at(all, 0), "state_bytes"), 2 * 2 * 16 * 32 * 4);
     assert_int_equal(number(row_at(all, 2), "state_bytes"), 2 * 2 * 16 * 8 * 4);
     /* each weight of a product once, with two flops */
@@ -81,7 +83,8 @@ static void test_rows(void **state) {
     assert_float_equal(number(row_at(all, 0), "projection_flops"), products, 1e-6 * products);
     assert_true(number(row_at(all, 0), "mixing_flops") > 0);
     json_decref(all);
-    char *csv = read_file(in_folder("rows/compare.csv"), &bytes), *page = read_file(in_folder("rows/report.html"), &bytes);
+    char *csv = read_file(in_folder("rows/compare.csv"), &bytes),
+         *page = read_file(in_folder("rows/report.html"), &bytes);
     check_csv(csv);
     check_page(page);
     free(csv);
@@ -91,8 +94,10 @@ static void test_rows(void **state) {
 /* Mixing grows with the square of the length, products do not. */
 static void test_costs(void **state) {
     (void)state;
-    json_t *all = expect_json(run(COMPARE("%/costs", "--steps", "1", "--parts", "mixer=attention", "ffn=none", "--cost-length", "64,256", "--json")));
-    const json_t *costs = json_object_get(all, "costs"), *a = json_array_get(costs, 2), *b = json_array_get(costs, 4);
+    json_t *all = expect_json(run(COMPARE("%/costs", "--steps", "1", "--parts", "mixer=attention", "ffn=none",
+                                          "--cost-length", "64,256", "--json")));
+    const json_t *costs = json_object_get(all, "costs"), *a = json_array_get(costs, 2),
+                 *b = json_array_get(costs, 4);
     assert_int_equal(json_array_size(costs), 6); /* 16, 64, 256 of two */
     assert_int_equal(number(a, "length"), 64);
     assert_int_equal(number(b, "length"), 256);
@@ -109,8 +114,8 @@ static void test_costs(void **state) {
 /* Several seeds and learning rates: a row is the mean over seeds at the best rate. */
 static void test_means(void **state) {
     (void)state;
-    json_t *all = expect_json(run(COMPARE("%/means", "--steps", "3", "--parts", "norm=rms_norm", "--seeds", "2", "--lr", "1e-3,1e-9",
-                                          "--cost-seconds", "0", "--json")));
+    json_t *all = expect_json(run(COMPARE("%/means", "--steps", "3", "--parts", "norm=rms_norm", "--seeds", "2",
+                                          "--lr", "1e-3,1e-9", "--cost-seconds", "0", "--json")));
     const json_t *runs = json_object_get(all, "runs"), *row = row_at(all, 0);
     double        sum = 0, other = 0;
     assert_int_equal(json_array_size(runs), 4);
@@ -133,20 +138,24 @@ static void test_directions(void **state) {
     write_file("words", words, sizeof words);
     const char *tasks[] = {"lm", "mlm"};
     for (int i = 0; i < 2; i++) {
-        json_t *all = expect_json(run("compare", "--task", tasks[i], "--data", "%/words", "--length", "16", "--batch", "2", "--steps", "2",
-                                      "--test-samples", "4", "--parts", "mixer=attention,attention:causal=false", "--cost-seconds", "0",
-                                      "--out", i ? "%/mlm" : "%/lm", "-t", "1", "--json", NULL));
+        json_t *all = expect_json(run("compare", "--task", tasks[i], "--data", "%/words", "--length", "16",
+                                      "--batch", "2", "--steps", "2", "--test-samples", "4", "--parts",
+                                      "mixer=attention,attention:causal=false", "--cost-seconds", "0", "--out",
+                                      i ? "%/mlm" : "%/lm", "-t", "1", "--json", NULL));
         assert_string_equal(text(all, "measure"), "bits_per_byte");
         assert_string_equal(text(row_at(all, 0), "status"), "done");
         assert_true(number(row_at(all, 0), "bits_per_byte") > 0);
         assert_string_equal(text(row_at(all, 1), "status"), i ? "done" : "failed");
         if (!i) assert_non_null(strstr(text(row_at(all, 1), "why"), "not causal"));
-        if (i) assert_float_equal(number(row_at(all, 0), "loss"), number(row_at(all, 1), "loss"), 0); /* both see both sides */
+        if (i)
+            assert_float_equal(number(row_at(all, 0), "loss"), number(row_at(all, 1), "loss"),
+                               0); /* both see both sides */
         json_decref(all);
     }
 }
 
-/* ---- Kept runs --------------------------------------------------------------------------------------------------- */
+/* ---- Kept runs
+ * --------------------------------------------------------------------------------------------------- */
 
 /* How many entries of the folder begin with name; the path of one. */
 static int find_entry(const char *folder_path, const char *name, char path[1024]) {
@@ -155,7 +164,8 @@ static int find_entry(const char *folder_path, const char *name, char path[1024]
     int            found = 0;
     if (!dir) fail_msg("no folder %s", folder_path);
     while ((entry = readdir(dir)))
-        if (!strncmp(entry->d_name, name, strlen(name))) found++, snprintf(path, 1024, "%.700s/%.300s", folder_path, entry->d_name);
+        if (!strncmp(entry->d_name, name, strlen(name)))
+            found++, snprintf(path, 1024, "%.700s/%.300s", folder_path, entry->d_name);
     closedir(dir);
     return found;
 }
@@ -164,25 +174,30 @@ static int find_entry(const char *folder_path, const char *name, char path[1024]
 static void path_of_run(const char *out, const char *name, const char *file, char path[1024]) {
     char run_folder[1024];
     if (!find_entry(in_folder(out), name, run_folder)) fail_msg("no run %s", name);
-    if (strchr(file, '/')) snprintf(path, 1024, "%.900s/%.100s", run_folder, file);
-    else if (!find_entry(run_folder, file, path)) fail_msg("no %s in %s", file, run_folder);
+    if (strchr(file, '/'))
+        snprintf(path, 1024, "%.900s/%.100s", run_folder, file);
+    else if (!find_entry(run_folder, file, path))
+        fail_msg("no %s in %s", file, run_folder);
 }
 
 static void test_kept(void **state) {
     (void)state;
     char path[1024];
-    expect_success(run(COMPARE("%/kept", "--steps", "3", "--parts", "ffn=mlp,swiglu", "--cost-seconds", "0", "--quiet")));
+    expect_success(
+        run(COMPARE("%/kept", "--steps", "3", "--parts", "ffn=mlp,swiglu", "--cost-seconds", "0", "--quiet")));
     path_of_run("kept/runs", "ffn=mlp", "result-", path);
     FILE *f = fopen(path, "w");
     fputs("{\"status\": \"done\", \"final\": true, \"loss\": 77, \"accuracy\": 0.125}", f);
     fclose(f);
     path_of_run("kept/runs", "ffn=swiglu", "result-", path);
     assert_int_equal(remove(path), 0);
-    json_t *all = expect_json(run(COMPARE("%/kept", "--steps", "3", "--parts", "ffn=mlp,swiglu", "--cost-seconds", "0", "--json")));
+    json_t *all = expect_json(
+        run(COMPARE("%/kept", "--steps", "3", "--parts", "ffn=mlp,swiglu", "--cost-seconds", "0", "--json")));
     assert_float_equal(number(row_at(all, 0), "loss"), 77, 0); /* taken as it is */
-    assert_true(number(row_at(all, 1), "loss") < 77);           /* found anew from its last state */
+    assert_true(number(row_at(all, 1), "loss") < 77);          /* found anew from its last state */
     json_decref(all);
-    all = expect_json(run(COMPARE("%/kept", "--steps", "4", "--parts", "ffn=mlp", "--cost-seconds", "0", "--json")));
+    all = expect_json(
+        run(COMPARE("%/kept", "--steps", "4", "--parts", "ffn=mlp", "--cost-seconds", "0", "--json")));
     assert_true(number(row_at(all, 0), "loss") < 77); /* another training */
     json_decref(all);
 }
@@ -193,11 +208,14 @@ static void test_test_options(void **state) {
     char    path[1024];
     json_t *all;
     for (int i = 0; i < 2; i++) {
-        all = expect_json(run(COMPARE("%/again", "--steps", "3", "--parts", "position=rope,rope:test.scaling=yarn:test.factor=8,rope:test.scaling=nosuch",
-                                      "--cost-seconds", "0", "--test-length", i ? "16,64" : "64", "--json")));
+        all = expect_json(
+            run(COMPARE("%/again", "--steps", "3", "--parts",
+                        "position=rope,rope:test.scaling=yarn:test.factor=8,rope:test.scaling=nosuch",
+                        "--cost-seconds", "0", "--test-length", i ? "16,64" : "64", "--json")));
         assert_int_equal(find_entry(in_folder("again/runs"), "position=rope", path), 1);
-        const json_t *plain = json_object_get(row_at(all, 0), "tests"), *yarn = json_object_get(row_at(all, 1), "tests");
-        size_t        last = json_array_size(plain) - 1;
+        const json_t *plain = json_object_get(row_at(all, 0), "tests"),
+                     *yarn = json_object_get(row_at(all, 1), "tests");
+        size_t last = json_array_size(plain) - 1;
         assert_float_equal(number(row_at(all, 0), "loss"), number(row_at(all, 1), "loss"), 0);
         assert_true(number(json_array_get(plain, last), "loss") != number(json_array_get(yarn, last), "loss"));
         assert_non_null(strstr(text(row_at(all, 2), "why"), "\"nosuch\""));
@@ -210,7 +228,8 @@ static pid_t start(const char *const *arguments, const char *rank) {
     char        paths[64][600];
     int         n = 1;
     for (; arguments[n - 1]; n++) {
-        snprintf(paths[n], sizeof paths[n], "%s%s", arguments[n - 1][0] == '%' ? folder : "", arguments[n - 1] + (arguments[n - 1][0] == '%'));
+        snprintf(paths[n], sizeof paths[n], "%s%s", arguments[n - 1][0] == '%' ? folder : "",
+                 arguments[n - 1] + (arguments[n - 1][0] == '%'));
         words[n] = paths[n];
     }
     pid_t pid = fork();
@@ -253,7 +272,8 @@ static void test_interrupt(void **state) {
         if (dir) {
             struct dirent *entry;
             while ((entry = readdir(dir)))
-                if (!strncmp(entry->d_name, "ffn", 3)) snprintf(path, sizeof path, "%s/%s/log.jsonl", in_folder("stopped/runs"), entry->d_name);
+                if (!strncmp(entry->d_name, "ffn", 3))
+                    snprintf(path, sizeof path, "%s/%s/log.jsonl", in_folder("stopped/runs"), entry->d_name);
             closedir(dir);
         }
         usleep(2000);
@@ -277,7 +297,8 @@ static void test_interrupt(void **state) {
 /* Two processes: each run is made once, and the first prints all. */
 static void test_processes(void **state) {
     (void)state;
-    const char *command[] = {COMPARE("%/two", "--steps", "20", "--parts", "ffn=mlp,swiglu,geglu,mlp:act=relu", "--cost-seconds", "0", "--quiet")};
+    const char *command[] = {COMPARE("%/two", "--steps", "20", "--parts", "ffn=mlp,swiglu,geglu,mlp:act=relu",
+                                     "--cost-seconds", "0", "--quiet")};
     pid_t       second = start(command, "1"), first = start(command, "0");
     assert_int_equal(wait_for(second), 0);
     assert_int_equal(wait_for(first), 0);
@@ -295,20 +316,25 @@ static void test_processes(void **state) {
     json_decref(all);
 }
 
-/* ---- What is wrong ---------------------------------------------------------------------------------------------- */
+/* ---- What is wrong
+ * ---------------------------------------------------------------------------------------------- */
 
 static void test_usage(void **state) {
     (void)state;
     expect_message(run("compare", "--task", "listops", NULL), 2, "--parts is missing");
     expect_message(run(COMPARE("%/u", "--parts", "mixer")), 2, "expected KEY=NAME");
-    expect_message(run(COMPARE("%/u", "--parts", "mixer=attention:heads")), 1, "expected KEY=NAME:option=value");
+    expect_message(run(COMPARE("%/u", "--parts", "mixer=attention:heads")), 1,
+                   "expected KEY=NAME:option=value");
     expect_message(run(COMPARE("%/u", "--parts", "mixer={\"type\"", "--quiet")), 1, "--parts mixer=");
     expect_message(run(COMPARE("%/u", "--parts", "ffn=mlp", "--lr", "x")), 2, "--lr is \"x\"");
-    expect_message(run(COMPARE("%/u", "--parts", "ffn=mlp", "--test-length", "0")), 2, "--test-length is \"0\"");
+    expect_message(run(COMPARE("%/u", "--parts", "ffn=mlp", "--test-length", "0")), 2,
+                   "--test-length is \"0\"");
     expect_message(run("compare", "--parts", "ffn=mlp", "--task", "nosuch", NULL), 1, "no task \"nosuch\"");
-    expect_message(run(COMPARE("%/u", "--parts", "ffn=nosuch", "--quiet")), 1, "no run succeeded; the first: config: ffn: no part");
-    expect_message(run("compare", "--parts", "ffn=mlp", "--task", "selective_copying", "--length", "20", "--quiet", "--out", "%/u", NULL), 1,
-                   "shorter than the tokens");
+    expect_message(run(COMPARE("%/u", "--parts", "ffn=nosuch", "--quiet")), 1,
+                   "no run succeeded; the first: config: ffn: no part");
+    expect_message(run("compare", "--parts", "ffn=mlp", "--task", "selective_copying", "--length", "20",
+                       "--quiet", "--out", "%/u", NULL),
+                   1, "shorter than the tokens");
 }
 
 int main(void) {

@@ -30,7 +30,7 @@ static int tear_down(void **state) {
 /* Calls check for each of n rows of both splits. */
 static void each_row(const char *spec, int files, const char *const *paths, int64_t T, int n,
                      void (*check)(const task *t, const int64_t *ids, const int64_t *labels, int64_t T)) {
-    task t;
+    task          t;
     qp_tokenizer *bytes = qp_tokenizer_bytes(ctx);
     if (!task_open(&t, ctx, spec, files, paths, bytes)) fail_msg("%s: %s", spec, qp_error(ctx));
     for (int split = 0; split < 2; split++) {
@@ -39,8 +39,9 @@ static void each_row(const char *spec, int files, const char *const *paths, int6
         for (int i = 0; i < n && i < qp_data_batches(d); i++) {
             qp_scope       s = qp_enter(ctx);
             qp_record      b = qp_data_next(d);
-            const int64_t *ids = qp_data_of(qp_record_get(&b, "input_ids")), *labels = qp_data_of(qp_record_get(&b, "labels"));
-            int64_t        counted = 0;
+            const int64_t *ids = qp_data_of(qp_record_get(&b, "input_ids")),
+                          *labels = qp_data_of(qp_record_get(&b, "labels"));
+            int64_t counted = 0;
             assert_int_equal(qp_count(qp_record_get(&b, "input_ids")), T);
             for (int64_t k = 0; k < T; k++) {
                 assert_in_range(ids[k], 0, t.about.vocabulary - 1);
@@ -57,7 +58,8 @@ static void each_row(const char *spec, int files, const char *const *paths, int6
     task_close(&t);
 }
 
-/* ---- Made tasks ------------------------------------------------------------------------------------------- */
+/* ---- Made tasks -------------------------------------------------------------------------------------------
+ */
 
 static int64_t first_places; /* rows whose tokens all stand at the beginning */
 
@@ -66,8 +68,10 @@ static void check_copy(const task *t, const int64_t *ids, const int64_t *labels,
     (void)t;
     for (int64_t i = 0; i < T - M; i++) {
         assert_int_equal(labels[i], TASK_NOTHING);
-        if (ids[i] >= 2) assert_int_equal(labels[T - M + found++], ids[i]);
-        else assert_int_equal(ids[i], 0);
+        if (ids[i] >= 2)
+            assert_int_equal(labels[T - M + found++], ids[i]);
+        else
+            assert_int_equal(ids[i], 0);
     }
     assert_int_equal(found, M);
     for (int64_t i = T - M; i < T; i++) assert_int_equal(ids[i], 1);
@@ -132,11 +136,13 @@ static void test_recall(void **state) {
 
 /* Another evaluator: with a stack, from the left. */
 static void check_list(const task *t, const int64_t *ids, const int64_t *labels, int64_t T) {
-    int  values[MOST], starts[MOST], kinds[MOST], n = 0, open = 0;
+    int values[MOST], starts[MOST], kinds[MOST], n = 0, open = 0;
     (void)t;
     for (int64_t i = 0; i < T; i++) {
-        if (ids[i] == 0) assert_int_equal(n + open, 0); /* padding stands before */
-        else if (ids[i] <= 10) values[n++] = (int)ids[i] - 1;
+        if (ids[i] == 0)
+            assert_int_equal(n + open, 0); /* padding stands before */
+        else if (ids[i] <= 10)
+            values[n++] = (int)ids[i] - 1;
         else if (ids[i] < 15) {
             starts[open] = n;
             kinds[open++] = (int)ids[i] - 11;
@@ -155,7 +161,8 @@ static void check_list(const task *t, const int64_t *ids, const int64_t *labels,
                 for (int middle = (count - 1) / 2; middle <= count / 2; middle++)
                     for (int k = from; k < n; k++) {
                         int below = 0, equal = 0;
-                        for (int j = from; j < n; j++) below += values[j] < values[k], equal += values[j] == values[k];
+                        for (int j = from; j < n; j++)
+                            below += values[j] < values[k], equal += values[j] == values[k];
                         if (below <= middle && middle < below + equal) {
                             twice += values[k] * (count % 2 ? 2 : 1);
                             break;
@@ -180,7 +187,8 @@ static void test_listops(void **state) {
     each_row("listops:depth=20", 0, NULL, 1000, 20, check_list);
 }
 
-/* ---- Tasks with files ---------------------------------------------------------------------------------------- */
+/* ---- Tasks with files
+ * ---------------------------------------------------------------------------------------- */
 
 static char text[4000];
 
@@ -200,8 +208,10 @@ static int64_t said, masked, rows_seen;
 
 static void check_masks(const task *t, const int64_t *ids, const int64_t *labels, int64_t T) {
     for (int64_t i = 0; i < T; i++) {
-        if (labels[i] == TASK_NOTHING) assert_true(ids[i] < 256);
-        else assert_true(labels[i] < 256), said++, masked += ids[i] == t->about.vocabulary - 1;
+        if (labels[i] == TASK_NOTHING)
+            assert_true(ids[i] < 256);
+        else
+            assert_true(labels[i] < 256), said++, masked += ids[i] == t->about.vocabulary - 1;
     }
     rows_seen++;
 }
@@ -230,17 +240,17 @@ static void test_texts(void **state) {
 static void check_image(const task *t, const int64_t *ids, const int64_t *labels, int64_t T) {
     (void)t;
     assert_int_equal(T, 4);
-    for (int i = 0; i < 4; i++) assert_int_equal(ids[i], labels[3] == i ? 31 : 0); /* class i: quarter i is white */
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(ids[i], labels[3] == i ? 31 : 0); /* class i: quarter i is white */
 }
 
 /* Images of 4 x 4 with one white quarter. */
 static void write_images(int n) {
     unsigned char images[16 + 64 * 16] = {0, 0, 8, 3, 0, 0, 0, (unsigned char)n, 0, 0, 0, 4, 0, 0, 0, 4},
-                  labels[8 + 64] = {0, 0, 8, 1, 0, 0, 0, (unsigned char)n};
+                                   labels[8 + 64] = {0, 0, 8, 1, 0, 0, 0, (unsigned char)n};
     for (int i = 0; i < n; i++) {
         labels[8 + i] = (unsigned char)(i * 7 % 4);
-        for (int p = 0; p < 16; p++)
-            images[16 + 16 * i + p] = p / 8 * 2 + p % 4 / 2 == labels[8 + i] ? 255 : 0;
+        for (int p = 0; p < 16; p++) images[16 + 16 * i + p] = p / 8 * 2 + p % 4 / 2 == labels[8 + i] ? 255 : 0;
     }
     write_file("images", images, 16 + 16 * (size_t)n);
     write_file("labels", labels, 8 + (size_t)n);
@@ -298,7 +308,8 @@ static void test_hostile_images(void **state) {
     expect_refusal("pixels", 1, paths, "expected --data IMAGES LABELS");
 }
 
-/* ---- Specifications ------------------------------------------------------------------------------------------- */
+/* ---- Specifications
+ * ------------------------------------------------------------------------------------------- */
 
 static void test_specs(void **state) {
     (void)state;
@@ -333,8 +344,8 @@ static void test_seeds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copying), cmocka_unit_test(test_induction), cmocka_unit_test(test_recall),
-        cmocka_unit_test(test_listops), cmocka_unit_test(test_texts),     cmocka_unit_test(test_pixels),
-        cmocka_unit_test(test_hostile_images), cmocka_unit_test(test_specs), cmocka_unit_test(test_seeds)};
+        cmocka_unit_test(test_copying),        cmocka_unit_test(test_induction), cmocka_unit_test(test_recall),
+        cmocka_unit_test(test_listops),        cmocka_unit_test(test_texts),     cmocka_unit_test(test_pixels),
+        cmocka_unit_test(test_hostile_images), cmocka_unit_test(test_specs),     cmocka_unit_test(test_seeds)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,6 +1,7 @@
 /* Associative recall with several queries (Arora et al. 2023, arXiv:2312.04927; with one: Ba et al. 2016,
- * arXiv:1610.06258): first P pairs of a key and a value, then each key once more, at places that are mostly near (the
- * chance of a gap falls as 1 / gap), where its value is to be said. Between stands what means nothing. */
+ * arXiv:1610.06258): first P pairs of a key and a value, then each key once more, at places that are mostly
+ * near (the chance of a gap falls as 1 / gap), where its value is to be said. Between stands what means
+ * nothing. */
 #include <math.h>
 
 #include "cli/task.h"
@@ -11,11 +12,25 @@ typedef struct {
     int64_t pairs, keys, values;
 } recall;
 
-static const qp_option options[] = {
-    {.name = "pairs", .kind = QP_OPTION_INT, .fallback = 8, .low = 1, .high = MAX_PAIRS, .help = "P, pairs to remember"},
-    {.name = "keys", .kind = QP_OPTION_INT, .fallback = 64, .low = 1, .high = 65536, .help = "keys that there are"},
-    {.name = "values", .kind = QP_OPTION_INT, .fallback = 64, .low = 1, .high = 65536, .help = "values that there are"},
-    {0}};
+static const qp_option options[] = {{.name = "pairs",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 8,
+                                     .low = 1,
+                                     .high = MAX_PAIRS,
+                                     .help = "P, pairs to remember"},
+                                    {.name = "keys",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 64,
+                                     .low = 1,
+                                     .high = 65536,
+                                     .help = "keys that there are"},
+                                    {.name = "values",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 64,
+                                     .low = 1,
+                                     .high = 65536,
+                                     .help = "values that there are"},
+                                    {0}};
 
 static bool open(void *self, task_build *b) {
     recall *c = self;
@@ -24,8 +39,8 @@ static bool open(void *self, task_build *b) {
     c->values = qp_setting_int(&b->build, "values");
     b->vocabulary = 1 + c->keys + c->values;
     if (c->keys >= c->pairs) return true;
-    return !qp_fail(b->build.ctx, QP_ERR_ARGUMENT, "task associative_recall: %lld pairs of %lld keys", (long long)c->pairs,
-                    (long long)c->keys);
+    return !qp_fail(b->build.ctx, QP_ERR_ARGUMENT, "task associative_recall: %lld pairs of %lld keys",
+                    (long long)c->pairs, (long long)c->keys);
 }
 
 static const char *refuses(const void *self, int64_t length) {
@@ -36,14 +51,15 @@ static const char *refuses(const void *self, int64_t length) {
 static int64_t draw_new(task_random *r, int64_t below, const int64_t *taken, int64_t n) {
     int64_t x = task_draw(r, (uint32_t)below), i;
     do {
-        for (i = 0; i < n && taken[i] != x; i++) {}
+        for (i = 0; i < n && taken[i] != x; i++) {
+        }
         if (i < n) x = (x + 1) % below;
     } while (i < n);
     return x;
 }
 
-static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length, int64_t *ids,
-                 int64_t *labels) {
+static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length,
+                 int64_t *ids, int64_t *labels) {
     const recall *c = self;
     int64_t       keys[MAX_PAIRS], first = 2 * c->pairs, places = length - first;
     (void)split, (void)index;

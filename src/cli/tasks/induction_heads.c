@@ -1,15 +1,20 @@
-/* Induction heads (Olsson et al. 2022, arXiv:2209.11895; as a task: Gu & Dao 2023, arXiv:2312.00752, section 4.1.2):
- * a mark stands somewhere among random tokens and once more at the end, where the token that followed it the first
- * time is to be said. Short rows to train on, long ones to test (--test-length), tell whether it was understood. */
+/* Induction heads (Olsson et al. 2022, arXiv:2209.11895; as a task: Gu & Dao 2023, arXiv:2312.00752,
+ * section 4.1.2): a mark stands somewhere among random tokens and once more at the end, where the token that
+ * followed it the first time is to be said. Short rows to train on, long ones to test (--test-length), tell
+ * whether it was understood. */
 #include "cli/task.h"
 
 typedef struct {
     int64_t kinds;
 } induction;
 
-static const qp_option options[] = {
-    {.name = "vocab", .kind = QP_OPTION_INT, .fallback = 16, .low = 2, .high = 65536, .help = "kinds of tokens, the mark among them"},
-    {0}};
+static const qp_option options[] = {{.name = "vocab",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 16,
+                                     .low = 2,
+                                     .high = 65536,
+                                     .help = "kinds of tokens, the mark among them"},
+                                    {0}};
 
 static bool open(void *self, task_build *b) {
     b->vocabulary = qp_setting_int(&b->build, "vocab");
@@ -22,8 +27,8 @@ static const char *refuses(const void *self, int64_t length) {
     return length < 3 ? "fewer than a mark, a token and a mark" : NULL;
 }
 
-static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length, int64_t *ids,
-                 int64_t *labels) {
+static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length,
+                 int64_t *ids, int64_t *labels) {
     int64_t kinds = ((const induction *)self)->kinds, mark = kinds;
     (void)split, (void)index;
     int64_t at = task_draw(r, (uint32_t)(length - 2));

@@ -1,6 +1,7 @@
-/* ListOps (Nangia & Bowman 2018, arXiv:1804.06028; as in the Long Range Arena: Tay et al. 2020, arXiv:2011.04006):
- * nested lists of digits under MAX, MIN, MED (median, rounded down) and SM (sum mod 10); the value, a digit, is to be
- * said at the last position. Lists have a quarter of the row or more; what is left of the row stands before them. */
+/* ListOps (Nangia & Bowman 2018, arXiv:1804.06028; as in the Long Range Arena: Tay et al. 2020,
+ * arXiv:2011.04006): nested lists of digits under MAX, MIN, MED (median, rounded down) and SM (sum mod 10); the
+ * value, a digit, is to be said at the last position. Lists have a quarter of the row or more; what is left of
+ * the row stands before them. */
 #include <stdlib.h>
 
 #include "cli/task.h"
@@ -13,10 +14,19 @@ typedef struct {
     int64_t depth, arguments;
 } listops;
 
-static const qp_option options[] = {
-    {.name = "depth", .kind = QP_OPTION_INT, .fallback = 10, .low = 1, .high = 20, .help = "of nested lists, at most"},
-    {.name = "arguments", .kind = QP_OPTION_INT, .fallback = 10, .low = 2, .high = MAX_ARGUMENTS, .help = "of a list, 2 to so many"},
-    {0}};
+static const qp_option options[] = {{.name = "depth",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 10,
+                                     .low = 1,
+                                     .high = 20,
+                                     .help = "of nested lists, at most"},
+                                    {.name = "arguments",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 10,
+                                     .low = 2,
+                                     .high = MAX_ARGUMENTS,
+                                     .help = "of a list, 2 to so many"},
+                                    {0}};
 
 static bool open(void *self, task_build *b) {
     listops *l = self;
@@ -39,7 +49,7 @@ typedef struct {
 
 static int by_value(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
-static int value_of(int operator, int *x, int n) {
+static int value_of(int operator, int * x, int n) {
     int sum = 0;
     qsort(x, (size_t)n, sizeof *x, by_value);
     for (int i = 0; i < n; i++) sum += x[i];
@@ -65,15 +75,15 @@ static int write_tree(writing *w, int64_t depth) {
         put(w, DIGITS + digit);
         return digit;
     }
-    int operator = (int)task_draw(w->r, 4), n = 2 + (int)task_draw(w->r, (uint32_t)w->l->arguments - 1);
+    int operator=(int) task_draw(w->r, 4), n = 2 + (int)task_draw(w->r, (uint32_t)w->l->arguments - 1);
     put(w, OPERATORS + operator);
     for (int i = 0; i < n; i++) x[i] = write_tree(w, depth + 1);
     put(w, CLOSE);
     return value_of(operator, x, n);
 }
 
-static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length, int64_t *ids,
-                 int64_t *labels) {
+static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length,
+                 int64_t *ids, int64_t *labels) {
     listops l = *(const listops *)self;
     writing w = {&l, r, ids, 0, length};
     int     value = 0;

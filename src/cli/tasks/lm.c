@@ -8,8 +8,8 @@ static int64_t samples(const void *self, task_split split, int64_t length) {
     return task_text_samples(self, split, length);
 }
 
-static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length, int64_t *ids,
-                 int64_t *labels) {
+static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length,
+                 int64_t *ids, int64_t *labels) {
     const int32_t *window = task_text_window(self, r, split, index, length);
     for (int64_t i = 0; i < length; i++) {
         ids[i] = window[i];

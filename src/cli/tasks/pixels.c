@@ -1,7 +1,7 @@
-/* Images pixel by pixel (sequential MNIST: Le et al. 2015, arXiv:1504.00941; the Long Range Arena: Tay et al. 2020,
- * arXiv:2011.04006): row after row of grey levels; the class is to be said at the last pixel. A row of T = S^2 holds
- * the image at S x S: cells of the mean of what they cover. --data: files of images and of labels in IDX, in pairs;
- * the first pair trains, a second one tests (without it the last tenth of the first). */
+/* Images pixel by pixel (sequential MNIST: Le et al. 2015, arXiv:1504.00941; the Long Range Arena: Tay et al.
+ * 2020, arXiv:2011.04006): row after row of grey levels; the class is to be said at the last pixel. A row of T
+ * = S^2 holds the image at S x S: cells of the mean of what they cover. --data: files of images and of labels
+ * in IDX, in pairs; the first pair trains, a second one tests (without it the last tenth of the first). */
 #include <math.h>
 
 #include "cli/idx.h"
@@ -19,18 +19,24 @@ typedef struct {
     int64_t levels;
 } pixels;
 
-static const qp_option options[] = {
-    {.name = "levels", .kind = QP_OPTION_INT, .fallback = 32, .low = 2, .high = 256, .help = "of grey, each a token"},
-    {0}};
+static const qp_option options[] = {{.name = "levels",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 32,
+                                     .low = 2,
+                                     .high = 256,
+                                     .help = "of grey, each a token"},
+                                    {0}};
 
 static bool open_set(set *s, const char *const *files, qp_ctx *ctx) {
     qpi_error *e = &ctx->error;
-    if (!(s->images_file = qpi_bytes_open(files[0], QPI_MAP, e)) || !(s->labels_file = qpi_bytes_open(files[1], QPI_MAP, e)) ||
+    if (!(s->images_file = qpi_bytes_open(files[0], QPI_MAP, e)) ||
+        !(s->labels_file = qpi_bytes_open(files[1], QPI_MAP, e)) ||
         !idx_read(&s->images, files[0], s->images_file->data, s->images_file->size, e) ||
         !idx_read(&s->labels, files[1], s->labels_file->data, s->labels_file->size, e))
         return false;
     if (s->images.axes == 3 && s->labels.axes == 1 && s->images.size[0] == s->labels.size[0]) return true;
-    return !qp_fail(ctx, QP_ERR_FORMAT, "%s, %s: expected images [N, H, W] and as many labels [N]", files[0], files[1]);
+    return !qp_fail(ctx, QP_ERR_FORMAT, "%s, %s: expected images [N, H, W] and as many labels [N]", files[0],
+                    files[1]);
 }
 
 static int64_t classes_of(const set *s) {
@@ -45,8 +51,10 @@ static bool open(void *self, task_build *b) {
     qp_ctx *ctx = b->build.ctx;
     p->levels = qp_setting_int(&b->build, "levels");
     if (b->file_count != 2 && b->file_count != 4)
-        return !qp_fail(ctx, QP_ERR_ARGUMENT, "task pixels: %d files, expected --data IMAGES LABELS [IMAGES LABELS]", b->file_count);
-    if (!open_set(&p->train, b->files, ctx) || (b->file_count == 4 && !open_set(&p->test, b->files + 2, ctx))) return false;
+        return !qp_fail(ctx, QP_ERR_ARGUMENT,
+                        "task pixels: %d files, expected --data IMAGES LABELS [IMAGES LABELS]", b->file_count);
+    if (!open_set(&p->train, b->files, ctx) || (b->file_count == 4 && !open_set(&p->test, b->files + 2, ctx)))
+        return false;
     int64_t classes = classes_of(&p->train), others = classes_of(&p->test);
     if (others > classes) classes = others;
     b->vocabulary = classes > p->levels ? classes : p->levels;
@@ -69,7 +77,8 @@ static const char *refuses(const void *self, int64_t length) {
     const pixels *p = self;
     int64_t       side = side_of(length);
     if (side * side != length) return "no square number";
-    return side > p->train.images.size[1] || side > p->train.images.size[2] ? "more pixels than the images have" : NULL;
+    return side > p->train.images.size[1] || side > p->train.images.size[2] ? "more pixels than the images have"
+                                                                            : NULL;
 }
 
 static int64_t samples(const void *self, task_split split, int64_t length) {
@@ -89,8 +98,8 @@ static double cell(const uint8_t *image, int64_t height, int64_t width, int64_t 
     return sum / (double)((y1 - y0) * (x1 - x0));
 }
 
-static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length, int64_t *ids,
-                 int64_t *labels) {
+static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length,
+                 int64_t *ids, int64_t *labels) {
     const pixels *p = self;
     bool          own = split == TASK_TEST && p->test.labels.count;
     const set    *s = own ? &p->test : &p->train;

@@ -11,11 +11,24 @@ typedef struct {
     bool    selective;
 } copying;
 
-static const qp_option options[] = {
-    {.name = "tokens", .kind = QP_OPTION_INT, .fallback = 16, .low = 1, .high = 4096, .help = "M, tokens to copy"},
-    {.name = "vocab", .kind = QP_OPTION_INT, .fallback = 16, .low = 3, .high = 65536, .help = "kinds of tokens, noise and mark among them"},
-    {.name = "selective", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "places are random; otherwise the first M"},
-    {0}};
+static const qp_option options[] = {{.name = "tokens",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 16,
+                                     .low = 1,
+                                     .high = 4096,
+                                     .help = "M, tokens to copy"},
+                                    {.name = "vocab",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 16,
+                                     .low = 3,
+                                     .high = 65536,
+                                     .help = "kinds of tokens, noise and mark among them"},
+                                    {.name = "selective",
+                                     .kind = QP_OPTION_BOOL,
+                                     .fallback = 1,
+                                     .high = 1,
+                                     .help = "places are random; otherwise the first M"},
+                                    {0}};
 
 static bool open(void *self, task_build *b) {
     copying *c = self;
@@ -30,13 +43,14 @@ static const char *refuses(const void *self, int64_t length) {
     return length < 2 * ((const copying *)self)->tokens ? "shorter than the tokens and their copies" : NULL;
 }
 
-static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length, int64_t *ids,
-                 int64_t *labels) {
+static void fill(const void *self, task_random *r, task_split split, int64_t index, int64_t length,
+                 int64_t *ids, int64_t *labels) {
     const copying *c = self;
     int64_t        places = length - c->tokens, put = 0;
     (void)split, (void)index;
     for (int64_t i = 0; i < places; i++) {
-        bool here = c->selective ? task_draw(r, (uint32_t)(places - i)) < (uint32_t)(c->tokens - put) : put < c->tokens;
+        bool here =
+            c->selective ? task_draw(r, (uint32_t)(places - i)) < (uint32_t)(c->tokens - put) : put < c->tokens;
         ids[i] = NOISE;
         if (!here) continue;
         ids[i] = labels[places + put++] = FIRST + task_draw(r, (uint32_t)c->kinds);
