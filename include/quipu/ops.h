@@ -127,6 +127,25 @@ QP_API qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act,
  * instruction set (VNNI where there is). (no gradient) arXiv:2208.07339 */
 QP_API qp_tensor qp_linear_int8(qp_tensor x, qp_tensor w, qp_tensor scale, qp_tensor bias);
 
+/* ---- Groups of rows: mixture of experts -------------------------------------------------------------- */
+
+/* Sorts choices by group: index [.., k], integers below `groups`, says which k groups each row is given to.
+ * Slot m of the sorted order holds row source[m]; choice j of row n stands in slot place[n, j]; group g has
+ * the slots from offsets[g] to offsets[g + 1]: i64 [N k], index's shape, [groups + 1]. A group takes
+ * `capacity` rows, the first ones (0: all of them); others stand behind offsets[groups] (no gradient).
+ * arXiv:2006.16668 */
+QP_API void qp_group(qp_tensor index, int64_t groups, int64_t capacity, qp_tensor *source, qp_tensor *place,
+                     qp_tensor *offsets);
+
+/* y[m] = x[m] w[e]^T for the rows m of group e: x [M, I], w [E, O, I] (any float or block type), offsets
+ * integers [E + 1] as of qp_group. Rows behind offsets[E] give 0. Without padding: only groups that have rows
+ * cost anything. arXiv:2211.15841 */
+QP_API qp_tensor qp_grouped_linear(qp_tensor x, qp_tensor w, qp_tensor offsets);
+
+/* y[n] = sum over j of weight[n, j] x[place[n, j]], + residual[n]: x [M, D], place integers [N, k], weight
+ * [N, k], residual [N, D] or QP_NONE. */
+QP_API qp_tensor qp_combine(qp_tensor x, qp_tensor place, qp_tensor weight, qp_tensor residual);
+
 /* ---- Norms: over the last axis ---------------------------------------------------------------------- */
 
 /* (x - mean) / sqrt(var + eps) * weight + bias; weight, bias [D] or QP_NONE. arXiv:1607.06450 */

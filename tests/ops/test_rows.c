@@ -162,6 +162,9 @@ static void check_case(const op_case *c) {
     }
 }
 
+/* Rows that belong to groups cannot be cut off by themselves: tests/nn/test_experts.c has them. */
+static bool has_groups(const qp_op *op) { return op->samples && strstr(op->samples[0].in, " o"); }
+
 static void test(const qp_op *op) {
     op_case c = {.op = op, .sample = &(qp_sample){.in = "all samples"}};
     found = 0;
@@ -169,7 +172,7 @@ static void test(const qp_op *op) {
     if (op->mutates || op->view) return;
     each_case(op, check_case);
     /* products are what the promise is about: a sample must show it */
-    if (op->autocast && has_axes && !found) complain(&c, "no sample has rows");
+    if (op->autocast && has_axes && !found && !has_groups(op)) complain(&c, "no sample has rows");
 }
 
 int main(int argc, char **argv) { return run_ops(argc, argv, test); }
