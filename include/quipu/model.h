@@ -90,6 +90,10 @@ QP_API qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels);
 /* hidden [.., D] -> logits [.., V]. */
 QP_API qp_tensor qp_model_head(qp_model *m, qp_tensor hidden);
 
+/* An optimiser has taken a step: parts that do something between steps do it (deepseek_moe's bias). qp_train
+ * calls it; a loop of one's own does so behind qp_step. */
+QP_API void qp_model_stepped(qp_model *m);
+
 /* Keep only the inputs of each layer in forward passes that are recorded, and run layers again in
  * backward: memory for one layer's activations instead of all, for a third more arithmetic. Same
  * gradients. Forward passes that wait for their backward at the same time must be given the same

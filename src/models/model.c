@@ -71,10 +71,10 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     json_t *stack = json_object();
     bool    ok = stack && m->preset->translate(&c, stack);
     if (!ok) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model config");
-    if (ok && file && m->preset->adapt) m->preset->adapt(stack, file);
     if (ok && json_object_get(c.root.value, "num_nextn_predict_layers")) /* of any model type */
         qpi_config_put(&c, stack, "num_nextn_predict_layers",
                        json_integer(qpi_config_int(&c, "num_nextn_predict_layers", 0)));
+    if (ok && file && m->preset->adapt) m->preset->adapt(stack, file);
     json_int_t layers = json_integer_value(json_object_get(stack, "num_hidden_layers"));
     if (ok && file && layers > qp_file_count(file))
         ok = !qp_fail(ctx, QP_ERR_FORMAT, "%s: %lld layers, but its weights are %lld tensors", name, (long long)layers,
@@ -136,6 +136,18 @@ qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options)
     json_decref(json);
     qp_file_close(file);
     return NULL;
+}
+
+void qp_model_stepped(qp_model *m) {
+    if (qp_failed(m->ctx)) return;
+    qp_scope scope = qp_enter(m->ctx);
+    qp_no_grad(m->ctx, true);
+    for (int64_t i = 0; i < m->layers + m->mtp_count; i++) {
+        const qp_branch *branches[] = {&m->blocks[i].block.mixer, &m->blocks[i].block.ffn};
+        for (int k = 0; k < 2; k++)
+            if (branches[k]->type && branches[k]->type->stepped) branches[k]->type->stepped(branches[k]->self);
+    }
+    qp_leave(scope);
 }
 
 void qp_set_grad_checkpoint(qp_model *m, bool on) { m->checkpoint = on; }

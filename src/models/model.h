@@ -11,7 +11,8 @@
 
 typedef struct qpi_config qpi_config;
 
-/* One name in a checkpoint and one in the stack; %d is the layer in both. */
+/* One name in a checkpoint and one in the stack; %d is the layer in both. A second %d in theirs: each is one
+ * expert's part [..] of ours [E, ..]. */
 typedef struct {
     const char *theirs, *ours; /* theirs NULL: such files leave it out */
     int         part;      /* 1 ..: theirs holds the rows of several of ours, and this is which; 0: all */
@@ -126,11 +127,12 @@ typedef struct {
 #define QPI_MAX_MTP 8
 #define QPI_MAX_PARTS 8
 
-/* A tensor of a checkpoint: one parameter, or several that it holds one after another. */
+/* A tensor of a checkpoint: one parameter, several that it holds one after another, or an expert's part of one. */
 typedef struct {
     char     *name;
     int       count;
     qp_tensor parts[QPI_MAX_PARTS];
+    int64_t   expert; /* it holds this one's part of the parameter; -1: all of it */
     bool      transpose, tied; /* tied: the same elements as an earlier one; may be absent */
     bool      interleaved, unit_offset; /* qpi_gguf_family */
 } qpi_weight;

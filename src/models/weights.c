@@ -23,10 +23,16 @@ static bool match(const char *pattern, const char *name, int *layer) {
     return !strcmp(end, mark + 2);
 }
 
-static void substitute(const char *pattern, int layer, char out[QPI_MAX_NAME]) {
+static void substitute(const char *pattern, int64_t number, char out[QPI_MAX_NAME]) {
     const char *mark = strstr(pattern, "%d");
-    if (mark) snprintf(out, QPI_MAX_NAME, "%.*s%d%s", (int)(mark - pattern), pattern, layer, mark + 2);
+    if (mark) snprintf(out, QPI_MAX_NAME, "%.*s%lld%s", (int)(mark - pattern), pattern, (long long)number, mark + 2);
     else snprintf(out, QPI_MAX_NAME, "%s", pattern);
+}
+
+/* Does each expert have a tensor of its own under this name? */
+static bool by_expert(const qpi_name_rule *r) {
+    const char *mark = r && r->theirs ? strstr(r->theirs, "%d") : NULL;
+    return mark && strstr(mark + 2, "%d");
 }
 
 void qpi_weights_free(qp_model *m) {
@@ -64,11 +70,38 @@ static const qpi_name_rule *find_rule(const qpi_preset *p, bool gguf, const char
     return NULL;
 }
 
+/* Room for more, in powers of two: files have as many tensors, so that a config asks for no more than these. */
+static bool room_for(qp_model *m, int64_t more) {
+    int64_t room = 64, wanted = m->weight_count + more;
+    while (room < m->weight_count) room *= 2;
+    if (m->weights && wanted <= room) return true;
+    while (room < wanted) room *= 2;
+    qpi_weight *grown = room < INT32_MAX ? realloc(m->weights, (size_t)room * sizeof *grown) : NULL;
+    if (grown) m->weights = grown;
+    return grown != NULL;
+}
+
+/* Takes a name and the place for one tensor; expert -1: all of it. */
+static bool add_named(qp_model *m, const qp_entry *e, const qpi_name_rule *r, const char *name, int64_t expert) {
+    const qpi_gguf_family *family = m->preset->gguf;
+    const char            *pattern = family ? family->interleaved : NULL;
+    qpi_weight            *w = r->part ? find_weight(m, name) : NULL;
+    if (!w) {
+        if (!room_for(m, 1)) return false;
+        w = &m->weights[m->weight_count];
+        *w = (qpi_weight){.name = strdup(name), .transpose = r->transpose, .tied = e->tied, .expert = expert};
+        w->interleaved = pattern && fnmatch(pattern, e->name, 0) == 0;
+        w->unit_offset = family && family->unit_offset && fnmatch("*norm*.weight", e->name, 0) == 0;
+        if (!w->name) return false;
+        m->weight_count++;
+    }
+    w->parts[w->count++] = e->tensor;
+    return true;
+}
+
 static bool add_weight(qp_model *m, const qp_entry *e, bool gguf) {
     static const qpi_name_rule same = {0};
-    const qpi_gguf_family     *family = m->preset->gguf;
-    const char                *pattern = family ? family->interleaved : NULL;
-    char                       name[QPI_MAX_NAME];
+    char                       name[QPI_MAX_NAME], full[QPI_MAX_NAME];
     int                        layer = -1;
     const qpi_name_rule       *r = find_rule(m->preset, gguf, e->name, &layer);
     if (r && !r->theirs) {
@@ -77,17 +110,11 @@ static bool add_weight(qp_model *m, const qp_entry *e, bool gguf) {
     }
     if (r) substitute(r->theirs, layer, name);
     else snprintf(name, sizeof name, "%s", e->name);
-    if (!r) r = &same;
-    qpi_weight *w = r->part ? find_weight(m, name) : NULL;
-    if (!w) {
-        w = &m->weights[m->weight_count];
-        *w = (qpi_weight){.name = strdup(name), .transpose = r->transpose, .tied = e->tied};
-        w->interleaved = pattern && fnmatch(pattern, e->name, 0) == 0;
-        w->unit_offset = family && family->unit_offset && fnmatch("*norm*.weight", e->name, 0) == 0;
-        if (!w->name) return false;
-        m->weight_count++;
+    if (!by_expert(r)) return add_named(m, e, r ? r : &same, name, -1);
+    for (int64_t i = 0; i < qp_size(e->tensor, 0); i++) {
+        substitute(name, i, full);
+        if (!add_named(m, e, r, full, i)) return false;
     }
-    w->parts[w->count++] = e->tensor;
     return true;
 }
 
@@ -99,8 +126,7 @@ static bool name_weights(qp_model *m, bool gguf) {
     if (m->weights && m->named == dict.count && m->named_gguf == gguf) return true;
     qpi_weights_free(m);
     m->left_out = NULL;
-    m->weights = calloc((size_t)dict.count + 1, sizeof *m->weights);
-    bool ok = m->weights != NULL;
+    bool ok = room_for(m, 1);
     for (int i = 0; i < dict.count && ok; i++) ok = add_weight(m, &dict.entries[i], gguf);
     if (!ok) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of weights");
     m->named = ok ? dict.count : -1;
@@ -118,10 +144,18 @@ static qp_tensor reorder(const qp_model *m, qp_tensor t, bool back) {
     return qp_reshape(qp_transpose(pairs, 1, 2), ndim, (int64_t[]){rows, columns});
 }
 
+/* Of all experts' tensor the one's that w holds. */
+static qp_tensor part_of(const qpi_weight *w, qp_tensor all) {
+    int64_t shape[QP_MAX_DIMS];
+    int     ndim = qp_ndim(all) - 1;
+    for (int i = 0; i < ndim; i++) shape[i] = qp_size(all, i + 1);
+    return qp_reshape(qp_slice(all, 0, w->expert, w->expert + 1, 1), ndim, shape);
+}
+
 /* As the checkpoint stores it. */
 static qp_tensor join(qp_model *m, const qpi_weight *w, const qp_tensor *parts) {
     bool      before = qp_no_grad(m->ctx, true);
-    qp_tensor t = w->count > 1 ? qp_concat(w->count, parts, 0) : qp_alias(parts[0]);
+    qp_tensor t = w->count > 1 ? qp_concat(w->count, parts, 0) : w->expert < 0 ? qp_alias(parts[0]) : part_of(w, parts[0]);
     if (w->interleaved && m->interleaved != m->named_gguf) t = reorder(m, t, m->named_gguf);
     if (w->unit_offset && m->named_gguf) t = qp_affine(qp_cast(t, QP_F32), 1, 1);
     if (w->transpose) t = qp_transpose(t, 0, 1);
@@ -207,8 +241,9 @@ static bool ignored(const qp_model *m, const char *name) {
 
 /* What the checkpoint should hold under w's name. */
 static void expected_shape(const qpi_weight *w, int *ndim, int64_t *shape) {
-    *ndim = qp_ndim(w->parts[0]);
-    for (int i = 0; i < *ndim; i++) shape[i] = qp_size(w->parts[0], i);
+    int first = w->expert >= 0;
+    *ndim = qp_ndim(w->parts[0]) - first;
+    for (int i = 0; i < *ndim; i++) shape[i] = qp_size(w->parts[0], i + first);
     for (int k = 1; k < w->count; k++) shape[0] += qp_size(w->parts[k], 0);
     if (!w->transpose) return;
     int64_t rows = shape[0];
@@ -267,6 +302,19 @@ static bool assign(qp_tensor p, qp_tensor value, bool as_stored, bool transposed
     return status == QP_OK;
 }
 
+/* An expert's part; the first one brings the memory for all. */
+static bool assign_part(qp_model *m, const qpi_weight *w, qp_tensor value, bool as_stored) {
+    qp_tensor all = w->parts[0];
+    int64_t   shape[QP_MAX_DIMS];
+    for (int i = 0; i < qp_ndim(all); i++) shape[i] = qp_size(all, i);
+    if (as_stored) qp_require_grad(all, false);
+    if (w->expert == 0 && (as_stored || !qpi_has_elements(all))) {
+        qp_dtype type = as_stored ? qp_dtype_of(value) : qp_dtype_of(all);
+        if (qp_param_set(all, qp_empty(m->ctx, type, qp_ndim(all), shape)) != QP_OK) return false;
+    }
+    return qp_copy_to(part_of(w, all), value) == QP_OK;
+}
+
 static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, bool as_stored) {
     int64_t   start = 0;
     bool      ok = true;
@@ -275,7 +323,8 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
     if (w->transpose) all = qp_transpose(all, 0, 1);
     if (w->interleaved && qpi_file_is_gguf(file) && !m->interleaved) all = reorder(m, all, false);
     if (w->unit_offset && qpi_file_is_gguf(file)) all = qp_affine(qp_cast(all, QP_F32), 1, -1);
-    for (int k = 0; k < w->count && ok; k++) {
+    if (w->expert >= 0) ok = !qp_failed(m->ctx) && assign_part(m, w, all, as_stored);
+    for (int k = 0; k < w->count && ok && w->expert < 0; k++) {
         int64_t   rows = w->count > 1 ? qp_size(w->parts[k], 0) : 0;
         qp_tensor part = w->count > 1 ? qp_slice(all, 0, start, start + rows, 1) : all;
         ok = !qp_failed(m->ctx) && assign(w->parts[k], part, as_stored, w->transpose);
@@ -285,6 +334,16 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
     return ok;
 }
 
+/* Does a config ask for experts' tensors far beyond what the file has? */
+static bool too_many(qp_model *m, const qp_file *file, bool gguf) {
+    qp_state_dict dict = qp_module_state(m->module);
+    int64_t       most = 4 * qp_file_count(file) + 4096, wanted = 0;
+    int           layer;
+    for (int i = 0; i < dict.count && wanted <= most; i++)
+        wanted += by_expert(find_rule(m->preset, gguf, dict.entries[i].name, &layer)) ? qp_size(dict.entries[i].tensor, 0) : 1;
+    return wanted > most;
+}
+
 bool qpi_weights_load(qp_model *m, const char *path, const qp_file *file, bool as_stored) {
     bool *seen = calloc((size_t)qp_file_count(file) + 1, sizeof *seen);
     bool  before = qp_no_grad(m->ctx, true);
@@ -292,6 +351,8 @@ bool qpi_weights_load(qp_model *m, const char *path, const qp_file *file, bool a
     if (!seen) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
     else if (gguf && !m->preset->gguf)
         qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: quipu knows no names of %s in GGUF files", path, m->preset->name);
+    else if (too_many(m, file, gguf))
+        qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %lld tensors, the config has many more experts", path, (long long)qp_file_count(file));
     bool ok = !qp_failed(m->ctx) && name_weights(m, gguf) && check(m, path, file, seen);
     for (int i = 0; i < m->weight_count && ok; i++)
         if (!m->weights[i].tied) ok = load_weight(m, file, &m->weights[i], as_stored);

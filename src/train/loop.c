@@ -157,6 +157,7 @@ static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_t
     e->scale = qp_optim_scale(set->optim);
     qp_step(set->optim);
     e->skipped = qp_optim_skipped(set->optim);
+    if (!e->skipped) qp_model_stepped(set->model);
     e->norm = e->skipped ? NAN : qp_optim_norm(set->optim);
     if (set->ema && !qp_failed(ctx)) qp_ema_update(set->ema, e->step);
     qp_leave(s);

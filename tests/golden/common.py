@@ -46,9 +46,14 @@ def exact():
         torch.set_default_dtype(single)
 
 
+def experts_of(config):
+    """Experts one after another: the other ways compute in float32."""
+    return dict(experts_implementation="eager") if config.model_type in ("mixtral", "deepseek_v3") else {}
+
+
 def build(config, weights, kind=AutoModelForCausalLM):
     """A float64 model of `config` holding `weights`; call inside exact()."""
-    model = kind.from_config(config, dtype=torch.float64, attn_implementation="eager")
+    model = kind.from_config(config, dtype=torch.float64, attn_implementation="eager", **experts_of(config))
     missing, unexpected = model.load_state_dict({k: v.double() for k, v in weights.items()}, strict=False)
     assert not unexpected and set(missing) <= set(model._tied_weights_keys or ()), (missing, unexpected)
     return model.eval()

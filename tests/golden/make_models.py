@@ -25,13 +25,13 @@ import sys
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GraniteConfig,
-                          LlamaConfig, MistralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RoFormerConfig,
+from transformers import (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, DeepseekV3Config, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GraniteConfig,
+                          LlamaConfig, MistralConfig, MixtralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RoFormerConfig,
                           SmolLM3Config)
 from transformers.models.roformer.modeling_roformer import RoFormerSinusoidalPositionalEmbedding
 from transformers.utils.logging import disable_progress_bar
 
-from common import HERE, build, exact, loss_of, random_ids, write
+from common import HERE, build, exact, experts_of, loss_of, random_ids, write
 
 MODELS = HERE / "models"
 disable_progress_bar()
@@ -66,6 +66,13 @@ def bert(**changes):
 
 def roformer(**changes):
     return RoFormerConfig(**ENCODER | changes)
+
+
+def deepseek(**changes):
+    return DeepseekV3Config(**SMALL | NO_IDS | dict(
+        moe_intermediate_size=10, n_routed_experts=8, n_shared_experts=1, n_group=4, topk_group=2, num_experts_per_tok=3,
+        q_lora_rank=9, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=6, v_head_dim=5, first_k_dense_replace=1,
+        num_mtp_layers=0) | changes)
 
 
 def rope(kind, theta=10000.0, **values):
@@ -142,6 +149,16 @@ FOLDERS = {
                                                        attention_bias=True, tie_word_embeddings=True)), 11, ""),
     "gemma-bias": (GemmaConfig(**SMALL | NO_IDS | dict(hidden_size=15, intermediate_size=21, num_attention_heads=3,
                                                        num_key_value_heads=3, head_dim=6, attention_bias=True)), 10, ""),
+    "mixtral": (MixtralConfig(**SIZE | dict(vocab_size=61, num_key_value_heads=2, num_local_experts=4)), 14, ""),
+    "mixtral-odd": (MixtralConfig(**SMALL | dict(num_hidden_layers=1, num_local_experts=5, num_experts_per_tok=3, head_dim=6,
+                                                 sliding_window=5, tie_word_embeddings=True)), 11, "old"),
+    "deepseek_v3": (deepseek(), 13, ""),
+    "deepseek_v3-odd": (deepseek(hidden_size=18, num_hidden_layers=3, q_lora_rank=None, n_group=1, topk_group=1, n_shared_experts=2,
+                                 attention_bias=True, norm_topk_prob=False, routed_scaling_factor=1.5,
+                                 rope_interleave=False, first_k_dense_replace=0), 11, ""),
+    "deepseek_v3-yarn": (deepseek(max_position_embeddings=128, num_mtp_layers=1, rope_parameters=rope(
+        "yarn", 100.0, factor=4.0, original_max_position_embeddings=32, mscale=1.0, mscale_all_dim=0.8,
+        beta_fast=2.0, beta_slow=0.5)), 33, "old"),
     "phi3-partial": (Phi3Config(**SMALL | NO_IDS | dict(num_hidden_layers=1, rope_parameters=rope(
         "default", partial_rotary_factor=0.75))), 12, ""),
 }
@@ -171,6 +188,9 @@ def randomise(model, seed):
         noise = torch.randn(p.shape, generator=draw)
         norm = p.ndim == 1 and name.endswith("weight")
         p.data = 1 + 0.1 * noise if norm else (0.3 if p.ndim > 1 else 0.1) * noise
+    for name, bias in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            bias.copy_(0.2 * torch.randn(bias.shape, generator=draw))
 
 
 def as_before_5(path):
@@ -232,6 +252,32 @@ def stored(folder):
     return {k: v for path in sorted(folder.glob("model*.safetensors")) for k, v in load_file(path).items()}
 
 
+def is_mixture(config):
+    return config.model_type in ("mixtral", "deepseek_v3")
+
+
+class Slice:
+    """One expert's part of a gradient."""
+
+    def __init__(self, grad):
+        self.grad = grad
+
+
+def named_gradients(model):
+    """Parameters under the names of files: experts, which are one tensor in memory, have files' each."""
+    for key, p in model.named_parameters():
+        if ".mlp.experts." not in key:
+            yield key.replace(".mlp.gate.", ".block_sparse_moe.gate.") if model.config.model_type == "mixtral" else key, p
+            continue
+        head, of = key.split(".mlp.experts.")
+        mixtral = model.config.model_type == "mixtral"
+        names = {"gate_up_proj": ["w1", "w3"] if mixtral else ["gate_proj", "up_proj"], "down_proj": ["w2" if mixtral else "down_proj"]}
+        where = "block_sparse_moe" if mixtral else "mlp"
+        for e in range(p.shape[0]):
+            for name, part in zip(names[of], p.grad[e].chunk(len(names[of]), dim=0)):
+                yield f"{head}.{where}.experts.{e}.{name}.weight", Slice(part)
+
+
 def make(name, seed):
     config, length, form = FOLDERS[name]
     folder = MODELS / name
@@ -241,7 +287,7 @@ def make(name, seed):
     model.to(torch.bfloat16 if form == "bf16" else torch.float32)
     model.save_pretrained(folder, max_shard_size="24KB" if form == "sharded" else "1GB")
     (folder / "generation_config.json").unlink(missing_ok=True)
-    weights = stored(folder)
+    weights = model.state_dict() if is_mixture(config) else stored(folder)
 
     ids = random_ids(config.vocab_size, 2, length, seed=seed + 1)
     with exact():
@@ -256,10 +302,10 @@ def make(name, seed):
         if "logits" in outputs:
             loss_of(outputs["logits"], ids).backward()
     tensors = {"input_ids": ids} | fields | {k: v.to(torch.float32) for k, v in outputs.items()}
-    for key, p in model.named_parameters():
+    for key, p in named_gradients(model):
         if p.grad is None or p.grad.abs().max() < 1e-9:  # a bias of keys alone changes nothing
             continue
-        assert key in weights
+        assert key in weights or is_mixture(config)
         key = key.removeprefix("transformer.") if form == "published" else key
         key = key.replace("predictions.bias", "predictions.decoder.bias")  # tied: the same
         tensors[f"grad.{key}"] = p.grad.to(torch.float32)
@@ -281,7 +327,7 @@ def check(name):
     folder = MODELS / name
     reference = load_file(folder / "reference.safetensors")
     config, _, form = FOLDERS[name]
-    model = class_of(config, form).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = class_of(config, form).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **experts_of(config)).eval()
     ids = reference["input_ids"]
     found = outputs_of(model, inputs_of(config, ids, 0)[0] | {k: v for k, v in reference.items() if k == "token_type_ids"})
     found = {k: v for k, v in found.items() if k in reference}
@@ -289,7 +335,7 @@ def check(name):
     if logits is not None:
         loss_of(logits, ids).backward()
     found = {k: v.detach() for k, v in found.items()}
-    for key, p in model.named_parameters():
+    for key, p in named_gradients(model):
         if p.grad is None or p.grad.abs().max() < 1e-6:
             continue
         key = f"grad.{key}".replace("predictions.bias", "predictions.decoder.bias")

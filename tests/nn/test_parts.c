@@ -166,6 +166,7 @@ static void check_stack(json_t *config, const char *what) {
     ctx = qp_open((qp_options){.threads = 2, .seed = 4});
     m = build(ctx, config);
     qp_no_grad(ctx, true);
+    qp_set_training(m->module, false); /* what serves: an expert's capacity lets positions see each other */
     const qp_branch *mixer = &m->blocks[0].block.mixer;
     bool             claimed = mixer->type->causal && mixer->type->causal(mixer->self);
     if (claimed) check_causality(m, what);
@@ -175,14 +176,16 @@ static void check_stack(json_t *config, const char *what) {
     qp_close(ctx);
 }
 
-/* The options that the base config gives, or none may do without; as many heads as the width of 8 has room for. */
+/* The options that the base config gives, or none may do without; as many heads as the width of 8 has room
+ * for; narrow feed-forwards, since each parameter is moved by itself. */
 static json_t *start_of(const char *role, const qp_part *of) {
     json_t *base = base_config(), *part = json_object_get(base, role);
     const char *type = json_string_value(json_object_get(part, "type"));
     json_t     *start = type && !strcmp(type, of->name) ? json_incref(part) : json_object();
     json_object_set_new(start, "type", json_string(of->name));
     for (const qp_option *o = of->options; o && o->name; o++)
-        if (!strcmp(o->name, "heads")) json_object_set_new(start, "heads", json_integer((int)fmin(2, o->high)));
+        if (!strcmp(role, "ffn") && !strcmp(o->name, "width")) json_object_set_new(start, "width", json_integer(5));
+        else if (!strcmp(o->name, "heads")) json_object_set_new(start, "heads", json_integer((int)fmin(2, o->high)));
     json_decref(base);
     return start;
 }
