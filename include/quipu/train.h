@@ -150,6 +150,7 @@ typedef struct {
     double  seconds;    /* it took */
     bool    saved, best; /* best: the validation loss is the lowest so far */
     bool    skipped;     /* gradients were not finite: norm is NaN and the weights are unchanged */
+    qp_record stats;     /* stat.* that parts gave in the step's last batch (loads of experts); until the next step */
 } qp_train_event;
 
 typedef struct {

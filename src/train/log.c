@@ -16,14 +16,16 @@
 
 /* The lines of steps up to `step`, as they are. A last line that was cut off is dropped. */
 static bool keep_lines(FILE *old, int64_t step, qpi_buffer *kept) {
-    char line[1024];
-    while (fgets(line, sizeof line, old)) {
-        long long at;
-        size_t    n = strlen(line);
-        if (n == 0 || line[n - 1] != '\n' || sscanf(line, "{\"step\": %lld,", &at) != 1 || at > step) continue;
-        if (!qpi_buffer_put(kept, line, n)) return false;
-    }
-    return true;
+    char     *line = NULL;
+    size_t    room = 0;
+    ssize_t   n;
+    long long at;
+    bool      ok = true;
+    while (ok && (n = getline(&line, &room, old)) > 0)
+        if (line[n - 1] == '\n' && sscanf(line, "{\"step\": %lld,", &at) == 1 && at <= step)
+            ok = qpi_buffer_put(kept, line, (size_t)n);
+    free(line);
+    return ok;
 }
 
 bool qpi_out_lock(qpi_log *log, const char *out, qp_ctx *ctx) {
@@ -54,6 +56,35 @@ bool qpi_log_open(qpi_log *log, const char *out, int64_t step) {
     return log->file != NULL;
 }
 
+#define MOST_VALUES 4096 /* of a statistic; larger ones are left out */
+
+static void write_row(FILE *file, const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        if (isfinite(x[i])) fprintf(file, "%s%.4g", i ? ", " : "[", x[i]);
+        else fprintf(file, "%snull", i ? ", " : "[");
+    }
+    fputc(']', file);
+}
+
+/* {"load": [[..], [..]], ..}: rows, or one row where each has one value. */
+static void write_stats(FILE *file, const qp_record *stats) {
+    float       x[MOST_VALUES];
+    const char *before = ", \"stat\": {";
+    for (int i = 0; i < stats->count; i++) {
+        qp_tensor t = stats->tensors[i];
+        int64_t   count = qp_count(t), n = qp_ndim(t) > 1 && qp_size(t, -1) > 1 ? qp_size(t, -1) : count;
+        if (count < 1 || count > MOST_VALUES || qp_read(t, QP_F32, x, count) != QP_OK) continue;
+        fprintf(file, "%s\"%s\": %s", before, stats->names[i] + 5, n < count ? "[" : "");
+        for (int64_t k = 0; k < count; k += n) {
+            if (k) fputs(", ", file);
+            write_row(file, x + k, n);
+        }
+        if (n < count) fputc(']', file);
+        before = ", ";
+    }
+    if (*before == ',' && before[2] == '\0') fputc('}', file);
+}
+
 bool qpi_log_step(qpi_log *log, const qp_train_event *e) {
     qp_stats s = qp_stats_of(log->ctx);
     fprintf(log->file, "{\"step\": %lld, \"loss\": %.9g, \"lr\": %.9g", (long long)e->step, e->loss, e->lr);
@@ -62,6 +93,7 @@ bool qpi_log_step(qpi_log *log, const qp_train_event *e) {
     if (isfinite(e->validation)) fprintf(log->file, ", \"validation_loss\": %.9g", e->validation);
     fprintf(log->file, ", \"tokens\": %lld, \"seconds\": %.6f, \"tokens_per_second\": %.1f, \"peak_bytes\": %zu",
             (long long)e->tokens, e->seconds, e->seconds > 0 ? (double)e->tokens / e->seconds : 0, s.peak_bytes);
+    write_stats(log->file, &e->stats);
     fputs("}\n", log->file);
     if (fflush(log->file) == 0 && !ferror(log->file)) return true;
     qpi_fail_os(&log->ctx->error, log->path, "write");

@@ -62,6 +62,21 @@ static void scale_gradients(qp_model *m, double factor) {
     qp_leave(s);
 }
 
+static void drop_stats(qp_train_event *event) {
+    for (int i = 0; i < event->stats.count; i++) qp_drop(event->stats.tensors[i]);
+    event->stats.count = 0;
+}
+
+static void keep_stats(qp_train_event *event, const qp_record *out) {
+    qp_record *to = &event->stats;
+    drop_stats(event);
+    for (int i = 0; i < out->count; i++)
+        if (!strncmp(out->names[i], "stat.", 5)) {
+            to->names[to->count] = out->names[i];
+            to->tensors[to->count++] = qp_keep(qp_alias(out->tensors[i]));
+        }
+}
+
 /* Forward and backward of the step's batches; gradients are those of the mean over all of their
  * counted tokens, times the loss scale. How many tokens these are is known at the end: until then
  * all batches are taken to count as many as the first, which mostly they do. */
@@ -80,6 +95,7 @@ static void accumulate(const qp_training_set *set, const qp_train_options *o, qp
         qp_backward(qp_optim_scaled(set->optim, batches > 1 ? qp_affine(loss, n / expected, 0) : loss));
         sum += qp_item(loss) * n;
         event->tokens += (int64_t)n;
+        keep_stats(event, &out);
         qp_leave(s);
     }
     double tokens = fmax((double)event->tokens, 1);
@@ -141,6 +157,14 @@ static void show_scalars(qp_board *b, const qp_train_event *e, bool scales) {
     if (e->seconds > 0) qp_board_scalar(b, "train/tokens_per_second", e->step, (double)e->tokens / e->seconds);
     if (scales) qp_board_scalar(b, "train/loss_scale", e->step, e->scale);
     if (isfinite(e->validation)) qp_board_scalar(b, "validation/loss", e->step, e->validation);
+    for (int i = 0; i < e->stats.count; i++) {
+        char     tag[100];
+        qp_scope s = qp_enter(e->stats.tensors[i].ctx);
+        snprintf(tag, sizeof tag, "train/largest_%.60s", e->stats.names[i] + 5);
+        qp_tensor flat = qp_reshape(e->stats.tensors[i], 1, (int64_t[]){-1});
+        if (qp_count(flat)) qp_board_scalar(b, tag, e->step, qp_item(qp_max(flat, 0, false)));
+        qp_leave(s);
+    }
 }
 
 /* ---- Steps ------------------------------------------------------------------------------------ */
@@ -206,6 +230,7 @@ static qp_status run_steps(const qp_training_set *set, const qp_train_options *o
         qp_train_event e = {.step = step + 1, .lr = qp_schedule_at(&o->schedule, step), .validation = NAN};
         qp_optim_set_lr(set->optim, e.lr);
         if (!run_step(set, o, &e)) {
+            drop_stats(&e);
             if (qp_error_code(ctx) != QP_ERR_CANCELLED) break;
             undo_step(set, b);
             cancelled = save(set, o, step, p);
@@ -222,12 +247,13 @@ static qp_status run_steps(const qp_training_set *set, const qp_train_options *o
         e.saved = o->out && (stop || early || e.best || due(step, o->save_every, last));
         if (o->board) show_scalars(o->board, &e, o->precision == QP_F16);
         /* the line first: one too many is dropped on resume, a missing one would stay missing */
-        if (o->out && !qpi_log_step(log, &e)) break;
-        if (e.saved && !save(set, o, step, p)) break;
-        if (o->on_step && !o->on_step(o->user, &e)) {
+        bool done = (o->out && !qpi_log_step(log, &e)) || (e.saved && !save(set, o, step, p));
+        if (!done && o->on_step && !o->on_step(o->user, &e)) {
             stop = true;
-            if (!e.saved && !save(set, o, step, p)) break;
+            done = !e.saved && !save(set, o, step, p);
         }
+        drop_stats(&e);
+        if (done) break;
     }
     if (cancelled) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled after step %lld", (long long)step);
     return qp_error_code(ctx);
