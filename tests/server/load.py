@@ -2,7 +2,8 @@
    load.py QUIPU MODEL [--minutes 60] [--slow 1000] [--json]
 Eight clients ask for chats (whole and streamed), completions, scores, embeddings and tokens, some leave in the
 middle, some send nonsense; `slow` more connections send a byte now and then and are closed at their deadline.
-Memory (resident) is sampled; its growth is that of the last tenth's median over the second tenth's."""
+Memory is sampled (resident, less pages of files: weights that are touched first are no growth); its growth is that of
+the last tenth's median over the second tenth's."""
 import argparse, json, multiprocessing, random, signal, socket, statistics, subprocess, sys, threading, time
 
 parser = argparse.ArgumentParser()
@@ -119,9 +120,16 @@ results = multiprocessing.Queue()
 multiprocessing.Process(target=ask_health, args=(results,)).start()
 threads = [guarded(client, i) for i in range(args.clients)] + ([guarded(slow)] if args.slow else [])
 for t in threads: t.start()
+
+
+def resident():
+    kib = dict(l.split()[:2] for l in open(f"/proc/{server.pid}/status") if l.startswith(("VmRSS:", "RssFile:")))
+    return int(kib["VmRSS:"]) - int(kib["RssFile:"])
+
+
 memory = []
 while time.time() < end and server.poll() is None:
-    memory.append(int(next(l for l in open(f"/proc/{server.pid}/status") if l.startswith("VmRSS")).split()[1]))
+    memory.append(resident())
     time.sleep(min(5, max(0.2, args.minutes * 60 / 200)))
 for t in threads: t.join()
 health, wrong = results.get()
@@ -131,11 +139,11 @@ _, metrics = ask("/metrics", None, method="GET", raw=b"") if not died else (0, b
 server.send_signal(signal.SIGTERM)
 status = server.wait(60)
 tenth = max(1, len(memory) // 10)
-early, late = statistics.median(memory[tenth:2 * tenth] or memory), statistics.median(memory[-tenth:])
-growth = late / early - 1
+tenths = [statistics.median(memory[i * tenth:(i + 1) * tenth] or memory) for i in range(10)]
+growth = tenths[9] / tenths[1] - 1
 health.sort()
 p99 = health[int(len(health) * 0.99)] * 1000
-print(json.dumps({"minutes": args.minutes, "answers": counts, "memory_kib": [min(memory), early, late, max(memory)], "growth": round(growth, 5),
+print(json.dumps({"minutes": args.minutes, "answers": counts, "memory_kib": {"max": max(memory), "tenths": tenths}, "growth": round(growth, 5),
                   "health_ms": {"p50": round(health[len(health) // 2] * 1000, 2), "p99": round(p99, 2), "max": round(health[-1] * 1000, 1), "count": len(health)},
                   "rows_busy": next((int(l.split()[1]) for l in metrics.decode().splitlines() if l.startswith("quipu_rows_busy ")), None), "exit": status}))
 failures = [key for key in counts if ": " in key or key.startswith("health") or key == "500"]
