@@ -26,12 +26,15 @@ static const struct {
 
 static const char *type_of(const json_t *object) { return json_string_value(json_object_get(object, "type")); }
 
-/* Has the part that the object names such an option? */
-static bool takes(qp_ctx *ctx, qp_part_kind kind, const json_t *object, const char *option) {
+/* Has the part that the object names such an option, and may it have this value (NULL: any)? */
+static bool takes(qp_ctx *ctx, qp_part_kind kind, const json_t *object, const char *option,
+                  const json_t *value) {
     const char    *type = type_of(object);
     const qp_part *part = type ? qp_part_find(ctx, kind, type) : NULL;
     for (const qp_option *o = part ? part->options : NULL; o && o->name; o++)
-        if (!strcmp(o->name, option)) return true;
+        if (!strcmp(o->name, option))
+            return !json_is_number(value) ||
+                   (json_number_value(value) >= o->low && json_number_value(value) <= o->high);
     return false;
 }
 
@@ -87,7 +90,7 @@ static void keep_options(qp_ctx *ctx, qp_part_kind kind, const json_t *old, json
     }
     for (size_t i = 0; kind == QP_PART_MIXER && i < sizeof common / sizeof *common; i++)
         if ((value = json_object_get(old, common[i])) && !json_object_get(object, common[i]) &&
-            takes(ctx, kind, object, common[i]))
+            takes(ctx, kind, object, common[i], value))
             json_object_set(object, common[i], value);
 }
 
@@ -148,7 +151,7 @@ static bool add_variant(compare *k, const json_t *base, const char *key, const c
 /* Attention may look both ways where the task allows it. */
 static void see_both_sides(qp_ctx *ctx, json_t *object) {
     json_t *mixer = json_object_get(object, "mixer");
-    if (takes(ctx, QP_PART_MIXER, mixer, "causal") && !json_object_get(mixer, "causal"))
+    if (takes(ctx, QP_PART_MIXER, mixer, "causal", NULL) && !json_object_get(mixer, "causal"))
         json_object_set_new(mixer, "causal", json_false());
 }
 
@@ -211,7 +214,7 @@ typedef struct {
 static knob knob_of(compare *k, compare_variant *v) {
     json_t *ffn = json_object_get(v->config, "ffn"),
            *heads = json_object_get(json_object_get(v->config, "mixer"), "heads");
-    if (takes(k->ctx, QP_PART_FFN, ffn, "width")) return (knob){ffn, "width", "ffn.width", 8};
+    if (takes(k->ctx, QP_PART_FFN, ffn, "width", NULL)) return (knob){ffn, "width", "ffn.width", 8};
     return (knob){v->config, "hidden_size", "hidden_size", heads ? 2 * json_integer_value(heads) : 8};
 }
 
@@ -290,7 +293,7 @@ char *compare_config(const compare *k, const compare_variant *v, int64_t length,
     json_t *config = json_deep_copy(v->config), *position = json_object_get(config, "position");
     if (!config) return NULL;
     if (positions) json_object_set_new(config, "max_position_embeddings", json_integer(positions));
-    if (takes(k->ctx, QP_PART_POSITION, position, "trained_positions") &&
+    if (takes(k->ctx, QP_PART_POSITION, position, "trained_positions", NULL) &&
         !json_object_get(position, "trained_positions"))
         json_object_set_new(position, "trained_positions", json_integer(length));
     if (test && v->test) json_object_update(json_object_get(config, v->role), v->test);
