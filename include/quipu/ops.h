@@ -54,6 +54,7 @@ QP_API qp_tensor qp_gelu(qp_tensor x);      /* x Phi(x), with erf */
 QP_API qp_tensor qp_gelu_tanh(qp_tensor x); /* its tanh approximation ("gelu_new") */
 QP_API qp_tensor qp_silu(qp_tensor x);      /* x sigmoid(x) */
 QP_API qp_tensor qp_softplus(qp_tensor x);  /* log(1 + e^x) */
+QP_API qp_tensor qp_elu(qp_tensor x);       /* x where x > 0, e^x - 1 elsewhere */
 
 /* silu(gate) up, one shape. arXiv:2002.05202 */
 QP_API qp_tensor qp_swiglu(qp_tensor gate, qp_tensor up);
@@ -220,6 +221,20 @@ typedef struct {
  * then). Tiled with an online softmax: memory is linear in T and S, forward and backward. A query that may see nothing gives 0. Any strides with contiguous features.
  * arXiv:2205.14135, 2307.08691, 2305.13245 */
 QP_API qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale);
+
+typedef struct {
+    qp_tensor decay;     /* f32 [H], 0 to 1: what lies s positions back counts decay^s times; QP_NONE: 1 */
+    bool      normalize; /* divided by (the sum of the weights + eps) */
+    double    eps;
+    int64_t   chunk;     /* c: only positions in earlier chunks of c are seen; 0: all up to the own. Not with decay */
+    qp_tensor state;     /* what was carried from before, or QP_NONE: [B, H, K, V], with `normalize` [B, H, K, V + 1] */
+} qp_linear_attention_options;
+
+/* sum over s <= t of (q[t] k[s]) v[s], no softmax, in time linear in T: q and k [B, T, H, K], v [B, T, H, V]
+ * give [B, T, H, V]. end, where wanted, becomes the state behind position T (no gradient to or from states and
+ * decay). arXiv:2006.16236, 2307.08621 */
+QP_API qp_tensor qp_linear_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_linear_attention_options options,
+                                     qp_tensor *end);
 
 /* In place, no gradient: cache[rows[b], starts[b] + t] = x[b, t] for t < counts[b], converted to the
  * cache's type. cache [R, S, ..] floats or q8_0, x [B, T, ..] f32 or of the cache's type; rows, starts,
