@@ -1,0 +1,59 @@
+/* See heads.h. */
+#include "nn/heads.h"
+
+void qpi_heads_init(qpi_heads *h, qp_build *b, const char *name, int64_t values) {
+    *h = (qpi_heads){.name = name, .heads = b->heads, .width = b->head_width, .position = b->position};
+    h->values = values ? values : h->width;
+    if (b->position && b->position->type && b->position->type->bias)
+        qp_fail(b->ctx, QP_ERR_UNSUPPORTED, "%s: it forms no scores for the position encoding %s to add to", name,
+                b->position->type->part.name);
+    qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init};
+    qp_linear_options out = {.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual};
+    h->q = qp_nn_linear_new(b->module, "q", b->width, h->heads * h->width, in);
+    h->k = qp_nn_linear_new(b->module, "k", b->width, h->heads * h->width, in);
+    h->v = qp_nn_linear_new(b->module, "v", b->width, h->heads * h->values, in);
+    h->out = qp_nn_linear_new(b->module, "out", h->heads * h->values, b->width, out);
+}
+
+qp_tensor qpi_join_heads(qp_tensor x) {
+    return qp_reshape(x, 3, (int64_t[]){qp_size(x, 0), qp_size(x, 1), qp_size(x, 2) * qp_size(x, 3)});
+}
+
+qp_tensor qpi_split_heads(qp_tensor x, int64_t heads) {
+    return qp_reshape(x, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), heads, qp_size(x, 2) / heads});
+}
+
+static qp_tensor project(const qpi_heads *h, const qp_nn_linear *w, qp_tensor x) {
+    return qpi_split_heads(qp_nn_linear_forward(w, x, QP_ACT_NONE, QP_NONE), h->heads);
+}
+
+qpi_qkv qpi_heads_project(const qpi_heads *h, qp_tensor x, const qp_sequence *s) {
+    qpi_qkv            t = {project(h, h->q, x), project(h, h->k, x), project(h, h->v, x)};
+    const qp_position *p = h->position;
+    if (p && p->type && p->type->rotate) {
+        t.q = p->type->rotate(p->self, t.q, s);
+        t.k = p->type->rotate(p->self, t.k, s);
+    }
+    return t;
+}
+
+qp_tensor qpi_heads_end(const qpi_heads *h, qp_tensor o, qp_tensor residual) {
+    return qp_nn_linear_forward(h->out, qpi_join_heads(o), QP_ACT_NONE, residual);
+}
+
+bool qpi_one_segment(const qp_sequence *s, const char *name) {
+    if (qp_is_none(s->mask.segments)) return true;
+    qp_fail(s->positions.ctx, QP_ERR_UNSUPPORTED, "%s: several segments in a sequence", name);
+    return false;
+}
+
+qp_tensor qpi_present(qp_tensor x, const qp_sequence *s) {
+    if (qp_is_none(s->mask.lengths)) return QP_NONE;
+    qp_tensor places = qp_reshape(qp_arange(x.ctx, QP_I64, qp_size(x, 1)), 4, (int64_t[]){1, qp_size(x, 1), 1, 1});
+    return qp_lt(places, qp_reshape(s->mask.lengths, 4, (int64_t[]){qp_size(x, 0), 1, 1, 1}));
+}
+
+qp_tensor qpi_keep(qp_tensor x, qp_tensor present, double value) {
+    if (qp_is_none(present)) return x;
+    return qp_where(present, x, qp_scalar(x.ctx, qp_dtype_of(x), value));
+}
