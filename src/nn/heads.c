@@ -57,3 +57,16 @@ qp_tensor qpi_keep(qp_tensor x, qp_tensor present, double value) {
     if (qp_is_none(present)) return x;
     return qp_where(present, x, qp_scalar(x.ctx, qp_dtype_of(x), value));
 }
+
+/* What each position of x [B, T, H, n] has as [B, H, T, n]. */
+static qp_tensor by_head(qp_tensor x) { return qp_transpose(x, 1, 2); }
+
+qp_tensor qpi_sum_all(qp_tensor q, qp_tensor k, qp_tensor v) {
+    qp_tensor sum = qp_matmul(qp_transpose(by_head(k), 2, 3), by_head(v));
+    return qp_transpose(qp_matmul(by_head(q), sum), 1, 2);
+}
+
+qp_tensor qpi_see_all(qp_tensor q, qp_tensor k, qp_tensor v, double eps) {
+    qp_tensor weights = qp_sum(qp_mul(q, qp_sum(k, 1, (int[]){1}, true)), 1, (int[]){-1}, true);
+    return qp_div(qpi_sum_all(q, k, v), qp_affine(weights, 1, eps));
+}

@@ -47,4 +47,8 @@ qp_tensor qpi_present(qp_tensor x, const qp_sequence *s);
 /* x, and zeros (or `value`) where `present` (QP_NONE: all) says no. */
 qp_tensor qpi_keep(qp_tensor x, qp_tensor present, double value);
 
+/* Over all positions s: sum of (q[t] k[s]) v[s]; and that over (the sum of the weights + eps). */
+qp_tensor qpi_sum_all(qp_tensor q, qp_tensor k, qp_tensor v);
+qp_tensor qpi_see_all(qp_tensor q, qp_tensor k, qp_tensor v, double eps);
+
 #endif

@@ -128,6 +128,111 @@ def retnet(c, x, heads=2, head_width=8, expand=2, eps=1e-6):
 retnet.cases = [(70, dict()), (5, dict(expand=1)), (130, dict(heads=4, head_width=4)), (520, dict())]
 
 
+# ---- Performer: the authors' softmax_kernel_transformation, given the random matrix --------------------
+
+def random_features(x, w, query, causal, eps):
+    x = x * x.shape[-1] ** -0.25
+    y = torch.einsum("bthk,mk->bthm", x, w)
+    c = y.amax(-1, keepdim=True) if query else 0 if causal else y.amax((1, 3), keepdim=True)
+    return (y - x.square().sum(-1, keepdim=True) / 2 - c).exp() + eps
+
+
+@mixer
+def performer(c, x, heads=2, head_width=8, features=32, causal=True, kernel="softmax", eps=1e-6):
+    q, k, v = (c.heads(x, n, heads, head_width) for n in "qkv")
+    w = c.weight("projection", features, head_width, scale=1, buffer=True)
+    if kernel == "relu":
+        q, k = (F.relu(torch.einsum("bthk,mk->bthm", y * head_width ** -0.25, w)) + eps for y in (q, k))
+    else:
+        q, k = random_features(q, w, True, causal, eps), random_features(k, w, False, causal, eps)
+    a = within(torch.einsum("bthm,bshm->bhts", q, k), causal)
+    return c.linear(torch.einsum("bhts,bshv->bthv", a / a.sum(-1, keepdim=True), v).flatten(2), "out", D)
+
+
+performer.cases = [(70, dict()), (5, dict(features=11)), (21, dict(causal=False)), (70, dict(kernel="relu")),
+                   (9, dict(kernel="relu", causal=False))]
+
+
+# ---- Gated attention units ------------------------------------------------------------------------------
+
+def gated(c, x, width, head_width, sides):
+    u, v = F.silu(c.linear(x, "u", width)), F.silu(c.linear(x, "v", width))
+    z = F.silu(c.linear(x, "z", head_width))
+    return [u, v] + [z * c.weight(f"{n}.scale", head_width, scale=1) + c.weight(f"{n}.offset", head_width, scale=0.3)
+                     for n in sides]
+
+
+@mixer
+def gau(c, x, head_width=8, width=24, causal=True):
+    u, v, q, k = gated(c, x, width, head_width, ("query", "key"))
+    a = within(F.relu(q @ k.mT / head_width ** 0.5) ** 2, causal)
+    seen = torch.arange(1, x.shape[1] + 1).double()[:, None] if causal else x.shape[1]
+    return c.linear(u * (a @ v / seen), "out", D)
+
+
+gau.cases = [(70, dict()), (5, dict()), (21, dict(causal=False)), (300, dict(width=16))]
+
+
+@mixer
+def flash(c, x, head_width=8, width=24, chunk=16, causal=True):
+    u, v, q1, k1, q2, k2 = gated(c, x, width, head_width, ("near_query", "near_key", "far_query", "far_key"))
+    of = torch.arange(x.shape[1]) // chunk
+    near = within(F.relu(q1 @ k1.mT / chunk) ** 2, causal) * (of[:, None] == of)
+    far = q2 @ k2.mT / chunk * (of[:, None] > of) if causal else q2 @ k2.mT / x.shape[1]
+    return c.linear(u * ((near + far) @ v), "out", D)
+
+
+flash.cases = [(70, dict()), (5, dict()), (48, dict()), (21, dict(causal=False)), (300, dict(chunk=70, width=16)),
+               (530, dict(width=16))]
+
+
+# ---- Nyström: transformers' class; Linformer -----------------------------------------------------------------
+
+@mixer
+def nystrom(c, x, heads=2, landmarks=4, kernel=5, norm="all", head_width=8, bias=True):
+    from transformers import NystromformerConfig
+    from transformers.models.nystromformer.modeling_nystromformer import NystromformerSelfAttention
+    config = NystromformerConfig(hidden_size=D, num_attention_heads=heads, num_landmarks=landmarks, conv_kernel_size=kernel,
+                                 segment_means_seq_len=x.shape[1], attention_probs_dropout_prob=0.0)
+    module = NystromformerSelfAttention(config).double().eval()
+    names = dict(q="query", k="key", v="value")
+    given = {f"{names[n]}.weight": c.weight(f"{n}.weight", D, D) for n in names}
+    given |= {f"{names[n]}.bias": c.weight(f"{n}.bias", D, scale=0.3) for n in names}
+    given["conv.weight"] = c.weight("conv.weight", heads, kernel).view(heads, 1, kernel, 1)
+    if norm == "head":                                  # what its own option means, but cannot be asked for
+        module.init_option = "exact"
+        module.iterative_inv = lambda mat: per_head_inverse(module, mat)
+    torch.set_default_dtype(torch.float64)              # it asks for an identity of the default type
+    y, = torch.func.functional_call(module, given, (x,))
+    torch.set_default_dtype(torch.float32)
+    return c.linear(y, "out", D)
+
+
+def per_head_inverse(module, mat):
+    flat = [[type(module).iterative_inv(original(module), m[None, None])[0, 0] for m in row] for row in mat]
+    return torch.stack([torch.stack(row) for row in flat])
+
+
+def original(module):
+    module.init_option = "original"
+    return module
+
+
+nystrom.cases = [(64, dict()), (20, dict(norm="head")), (12, dict(landmarks=2, kernel=9)), (4, dict())]
+
+
+@mixer
+def linformer(c, x, heads=2, head_width=8, features=6):
+    q, k, v = (c.heads(x, n, heads, head_width) for n in "qkv")
+    k, v = (torch.einsum("ms,bshk->bmhk", c.weight(f"{n}.projection", features, 640, scale=0.2)[:, :x.shape[1]], y)
+            for n, y in (("keys", k), ("values", v)))
+    a = torch.einsum("bthk,bmhk->bhtm", q, k) * head_width ** -0.5
+    return c.linear(torch.einsum("bhtm,bmhv->bthv", a.softmax(-1), v).flatten(2), "out", D)
+
+
+linformer.cases = [(70, dict()), (5, dict())]
+
+
 # ---- files ---------------------------------------------------------------------------------------------
 
 def make(name, f):

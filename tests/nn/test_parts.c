@@ -177,7 +177,7 @@ static void check_stack(json_t *config, const char *what) {
 }
 
 /* The options that the base config gives, or none may do without; as many heads as the width of 8 has room
- * for; narrow feed-forwards, since each parameter is moved by itself. */
+ * for; mixers of sizes that fit 6 positions; narrow feed-forwards, since each parameter is moved by itself. */
 static json_t *start_of(const char *role, const qp_part *of) {
     json_t *base = base_config(), *part = json_object_get(base, role);
     const char *type = json_string_value(json_object_get(part, "type"));
@@ -186,6 +186,8 @@ static json_t *start_of(const char *role, const qp_part *of) {
     for (const qp_option *o = of->options; o && o->name; o++)
         if (!strcmp(role, "ffn") && !strcmp(o->name, "width")) json_object_set_new(start, "width", json_integer(5));
         else if (!strcmp(o->name, "heads")) json_object_set_new(start, "heads", json_integer((int)fmin(2, o->high)));
+        else if (!strcmp(role, "mixer") && o->kind == QP_OPTION_INT && o->fallback > 16)
+            json_object_set_new(start, o->name, json_integer(4));
     json_decref(base);
     return start;
 }

@@ -53,22 +53,11 @@ static qp_tensor features_of(const linear *l, qp_tensor x) {
     }
 }
 
-/* What each position of x [B, T, H, n] has as [B, H, T, n]. */
-static qp_tensor by_head(qp_tensor x) { return qp_transpose(x, 1, 2); }
-
-/* q (k^T v) over all positions, [B, T, H, V]. */
-static qp_tensor through(qp_tensor q, qp_tensor k, qp_tensor v) {
-    qp_tensor sum = qp_matmul(qp_transpose(by_head(k), 2, 3), by_head(v));
-    return qp_transpose(qp_matmul(by_head(q), sum), 1, 2);
-}
-
 static qp_tensor see_all(const linear *l, qpi_qkv t, const qp_sequence *s) {
     qp_tensor present = qpi_present(t.k, s);
     if (l->features == SOFTMAX)
-        return through(qp_softmax(t.q, -1), qp_softmax(qpi_keep(t.k, present, -1e30), 1), t.v);
-    qp_tensor q = features_of(l, t.q), k = qpi_keep(features_of(l, t.k), present, 0);
-    qp_tensor all = qp_sum(k, 1, (int[]){1}, true);
-    return qp_div(through(q, k, t.v), qp_affine(qp_sum(qp_mul(q, all), 1, (int[]){-1}, true), 1, l->eps));
+        return qpi_sum_all(qp_softmax(t.q, -1), qp_softmax(qpi_keep(t.k, present, -1e30), 1), t.v);
+    return qpi_see_all(features_of(l, t.q), qpi_keep(features_of(l, t.k), present, 0), t.v, l->eps);
 }
 
 /* The causal forms, from a state (or none) to the next (or none). */
