@@ -13,7 +13,8 @@
 #define FAR_FLOATS (1 << 25) /* 128 MiB: beyond every cache */
 
 static const bench_kind *const kinds[] = {&bench_gemm,  &bench_memory,   &bench_ops,     &bench_step,
-                                          &bench_optim, &bench_generate, &bench_embed, &bench_tokenize, &bench_load};
+                                          &bench_optim, &bench_generate, &bench_embed, &bench_tokenize, &bench_load,
+                                          &bench_mixers};
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
 /* ---- Time --------------------------------------------------------------------------------------- */
@@ -214,11 +215,11 @@ static const cli_option options[] = {
     {"repeats", 'r', CLI_INT, "N", "7", "measurements, of which the median counts", 1, BENCH_MAX_REPEATS,
      false},
     {"shape", 0, CLI_LIST, "MxNxK", NULL, "gemm: these products [typical ones]", 0, 0, false},
-    {"only", 0, CLI_LIST, "OP", NULL, "ops: these [all]", 0, 0, false},
+    {"only", 0, CLI_LIST, "OP", NULL, "ops, mixers: these [all]", 0, 0, false},
     {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, optim, generate, embed: a preset's model with fresh weights", 0, 0, false},
     {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate, embed, load: that of a model folder or file or a config.json", 0, 0, false},
-    {"batch", 'b', CLI_INT, "B", "4", "step, embed: rows of a batch", 1, 65536, false},
-    {"length", 'l', CLI_INT, "T", "64", "step, embed: positions of a row; generate: of the prompt", 1, 1e6, false},
+    {"batch", 'b', CLI_INT, "B", "4", "step, embed, mixers: rows of a batch", 1, 65536, false},
+    {"length", 'l', CLI_INT, "T", "64", "step, embed: positions of a row; mixers: also twice as many; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
     {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "step: that products round their inputs to", 0, 0, false},
     {"rows", 0, CLI_INT, "R", "1", "generate: sequences at once", 1, 4096, false},
@@ -231,7 +232,7 @@ static const cli_option options[] = {
 
 QP_VERB(bench) = {.name = "bench",
                   .summary = "the engine's speed beside what the machine can do",
-                  .arguments = "gemm|memory|ops|step|optim|generate|embed|load|tokenize",
+                  .arguments = "gemm|memory|ops|step|optim|generate|embed|load|tokenize|mixers",
                   .min_arguments = 1,
                   .max_arguments = 1,
                   .options = options,
@@ -241,5 +242,6 @@ QP_VERB(bench) = {.name = "bench",
                               "  quipu bench generate --preset gpt2 --length 16 --steps 64\n"
                               "  quipu bench embed --config all-MiniLM-L6-v2 --batch 32 --length 32\n"
                               "  quipu bench load --config model.gguf\n"
+                              "  quipu bench mixers --only linear --batch 1 --length 8192\n"
                               "  quipu bench tokenize --data book.txt -t 1\n",
                   .run = run};
