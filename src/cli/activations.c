@@ -42,7 +42,7 @@ typedef struct {
     qp_tensor loss;
 } reading;
 
-/* ---- Activations ---------------------------------------------------------------------------------------- */
+/* ---- Activations --------------------------------------------------------------------------------- */
 
 static void note(reading *r, int64_t layer, const char *where, qp_tensor x) {
     if (r->count < r->capacity && !qp_failed(r->ctx))
@@ -94,8 +94,7 @@ static void read_gradients(reading *r) {
     }
 }
 
-/* ---- Attention's logits -------------------------------------------------------------------------------------
- */
+/* ---- Attention's logits -------------------------------------------------------------------------- */
 
 static double product(const qp_view *q, int64_t qo, const qp_view *k, int64_t ko) {
     double sum = 0;
@@ -144,8 +143,7 @@ static void observe(void *user, const qp_call *call, double seconds) {
     }
 }
 
-/* ---- As JSON
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- As JSON ------------------------------------------------------------------------------------- */
 
 static void put_moments(json_t *o, const char *what, qp_tensor t, qp_ctx *ctx) {
     int64_t n = qp_count(t);
@@ -199,8 +197,7 @@ static json_t *gather(const reading *r, const char *path, int64_t tokens) {
                      cli_json_number(qp_item(r->loss)), "rows", rows, "attention", gather_logits(r));
 }
 
-/* ---- Text and page
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Text and page ------------------------------------------------------------------------------- */
 
 static void print(const json_t *all) {
     size_t  i;
@@ -275,8 +272,7 @@ static bool write_page(const reading *r, const json_t *all, const char *path, co
     return html_write(&h, path, r->ctx);
 }
 
-/* ---- Model and text
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Model and text ------------------------------------------------------------------------------ */
 
 /* f32 parameters, drawn where the path is a config's or a preset's. */
 static qp_model *open_model(cli *c, qp_ctx *ctx, const char *path) {
@@ -331,9 +327,7 @@ static bool read_ids(cli *c, qp_ctx *ctx, qp_model *m, const char *path, qp_tens
     return !qp_failed(ctx);
 }
 
-/* ---- All
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- All ----------------------------------------------------------------------------------------- */
 
 static bool read_all(reading *r, qp_tensor ids, qp_tensor labels) {
     cli_watcher watcher = {before_branch, after_branch, r};

@@ -22,7 +22,7 @@ static double least(const double *x, int n) {
     return best;
 }
 
-/* ---- Flops ------------------------------------------------------------------------------------------- */
+/* ---- Flops --------------------------------------------------------------------------------------- */
 
 enum { PROJECTIONS, MIXING, OTHER, KINDS };
 
@@ -70,7 +70,7 @@ static void count_flops(qp_model *m, qp_tensor ids, counting *c) {
     cli_unwatch(watch);
 }
 
-/* ---- Seconds ------------------------------------------------------------------------------------------- */
+/* ---- Seconds ------------------------------------------------------------------------------------- */
 
 typedef struct {
     qp_model *m; /* NULL: not measured at this length */
@@ -168,8 +168,7 @@ static bool measure_length(compare *k, int64_t length, char (*keys)[20], bool *s
     return !qp_failed(k->ctx);
 }
 
-/* ---- Kept from run to run ---------------------------------------------------------------------------------
- */
+/* ---- Kept from run to run ------------------------------------------------------------------------ */
 
 /* What a row depends on. */
 static void key_of(const compare *k, int variant, int64_t length, char key[20]) {
@@ -226,8 +225,7 @@ bool compare_measure(compare *k) {
     return ok && qpi_json_save(path, k->cost, 2, &k->ctx->error);
 }
 
-/* ---- Reading them
- * -------------------------------------------------------------------------------------------- */
+/* ---- Reading them -------------------------------------------------------------------------------- */
 
 struct compare_points compare_costs(const compare *k, int variant, const char *key) {
     struct compare_points p = {0};

@@ -22,7 +22,7 @@ static const struct {
              {"norm", QP_PART_NORM},     {"block", QP_PART_BLOCK},     {"input", QP_PART_INPUT},
              {"output", QP_PART_OUTPUT}, {"final_norm", QP_PART_NORM}, {"input_norm", QP_PART_NORM}};
 
-/* ---- Options of parts ------------------------------------------------------------------------------- */
+/* ---- Options of parts ---------------------------------------------------------------------------- */
 
 static const char *type_of(const json_t *object) { return json_string_value(json_object_get(object, "type")); }
 
@@ -94,7 +94,7 @@ static void keep_options(qp_ctx *ctx, qp_part_kind kind, const json_t *old, json
             json_object_set(object, common[i], value);
 }
 
-/* ---- Variants ------------------------------------------------------------------------------------------ */
+/* ---- Variants ------------------------------------------------------------------------------------ */
 
 /* Exchanges what key names; *given: the value has a width of its own, which is not to be adjusted. */
 static bool exchange(compare *k, compare_variant *v, const char *key, const char *text, size_t n, bool *given) {
@@ -189,8 +189,7 @@ static bool read_variants(compare *k, const json_t *base, int64_t positions, boo
     return true;
 }
 
-/* ---- Equal parameters -------------------------------------------------------------------------------------
- */
+/* ---- Equal parameters ---------------------------------------------------------------------------- */
 
 /* Of the model that a config makes; -1: it makes none, and why. Memory for it is bounded. */
 static int64_t count_parameters(const json_t *config, char why[400]) {
@@ -286,8 +285,7 @@ static void match(compare *k, const bool *given) {
             equalise(k, &k->variants[i], k->variants[k->reference].parameters);
 }
 
-/* ---- Configs of runs
- * ------------------------------------------------------------------------------------------- */
+/* ---- Configs of runs ----------------------------------------------------------------------------- */
 
 char *compare_config(const compare *k, const compare_variant *v, int64_t length, int64_t positions, bool test) {
     json_t *config = json_deep_copy(v->config), *position = json_object_get(config, "position");
@@ -344,8 +342,7 @@ static void name_run(const compare *k, compare_run *r) {
     snprintf(r->file, sizeof r->file, "result-%08llx.json", (unsigned long long)(hash & 0xffffffff));
 }
 
-/* ---- Lists of numbers
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Lists of numbers ---------------------------------------------------------------------------- */
 
 static bool read_lengths(compare *k, const char *option, compare_lengths *out) {
     const char *p = cli_text(k->c, option);
@@ -414,8 +411,7 @@ static bool read_lists(compare *k) {
     return false;
 }
 
-/* ---- All of it
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- All of it ----------------------------------------------------------------------------------- */
 
 static bool list_runs(compare *k) {
     int64_t seeds = cli_int(k->c, "seeds"), first = cli_int(k->c, "seed");

@@ -9,7 +9,7 @@
 #include "core/core.h"
 #include "format/os.h"
 
-/* ---- The table ------------------------------------------------------------------------------------------- */
+/* ---- The table ----------------------------------------------------------------------------------- */
 
 static void put_number(html *h, double x, const char *format) {
     char text[64];
@@ -88,8 +88,7 @@ static void put_table(html *h, const compare *k, const json_t *all) {
     html_put(h, ".</p>\n");
 }
 
-/* ---- Curves -------------------------------------------------------------------------------------------------
- */
+/* ---- Curves -------------------------------------------------------------------------------------- */
 
 /* As many curves as variants. */
 static void put_curves(html *h, plot_options o, plot_curve *curves, int n) {

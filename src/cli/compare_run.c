@@ -37,7 +37,7 @@ static double median(double *x, int64_t n) {
     return n ? (x[(n - 1) / 2] + x[n / 2]) / 2 : NAN;
 }
 
-/* ---- Measuring a trained model ------------------------------------------------------------------------- */
+/* ---- Measuring a trained model ------------------------------------------------------------------- */
 
 typedef struct {
     double loss, right, counted;
@@ -136,8 +136,7 @@ static double state_bytes(qp_model *m, int64_t length) {
     return qp_failed(ctx) ? -1 : sum;
 }
 
-/* ---- A run's files ----------------------------------------------------------------------------------------
- */
+/* ---- A run's files ------------------------------------------------------------------------------- */
 
 static void path_in(const compare_run *r, const char *name, char path[4200]) {
     snprintf(path, 4200, "%s/%s", r->folder, name);
@@ -179,8 +178,7 @@ static int claim(compare *k, const compare_run *r) {
     return fd;
 }
 
-/* ---- A run --------------------------------------------------------------------------------------------------
- */
+/* ---- A run --------------------------------------------------------------------------------------- */
 
 typedef struct {
     compare        *k;

@@ -11,8 +11,7 @@
 #include "format/os.h"
 #include "format/writer.h"
 
-/* ---- Rows: a variant at a length, over its seeds, at its best learning rate -------------------------------
- */
+/* ---- Rows: a variant at a length, over its seeds, at its best learning rate ---------------------- */
 
 static bool is_done(const compare_run *r) {
     const char *status = json_string_value(json_object_get(r->result, "status"));
@@ -144,8 +143,7 @@ static json_t *row_of(const compare *k, int variant, int64_t length) {
     return row;
 }
 
-/* ---- All
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- All ----------------------------------------------------------------------------------------- */
 
 static json_t *crossover_of(const compare *k, int variant) {
     struct compare_points p = compare_costs(k, variant, "seconds");
@@ -189,8 +187,7 @@ json_t *compare_gather(const compare *k) {
     return all;
 }
 
-/* ---- As text
- * -------------------------------------------------------------------------------------------------- */
+/* ---- As text ------------------------------------------------------------------------------------- */
 
 /* "71.2%" or "2.310"; "-" for none. */
 static const char *quality(const json_t *o, bool bits, char out[32]) {
@@ -257,8 +254,7 @@ void compare_print(const compare *k, const json_t *all) {
                k->variants[k->reference].name);
 }
 
-/* ---- As files
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- As files ------------------------------------------------------------------------------------ */
 
 static void put_quoted(qpi_buffer *b, const char *text) {
     if (!strpbrk(text, ",\"\n\r")) {

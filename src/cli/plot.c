@@ -5,7 +5,7 @@
 
 enum { WIDTH = 760, HEIGHT = 260, LEFT = 64, RIGHT = 24, TOP = 14, BOTTOM = 34, MAX_TICKS = 64, COLOURS = 8 };
 
-/* ---- Points ------------------------------------------------------------------------------------- */
+/* ---- Points -------------------------------------------------------------------------------------- */
 
 void plot_thin(plot_curve *c, plot_thinning *t, int64_t total, double x, double y) {
     int64_t share = (total + PLOT_POINTS - 1) / PLOT_POINTS;
@@ -107,7 +107,7 @@ static void number_text(double x, double step, char out[32]) {
         snprintf(out, 32, "%.*f", digits, x == 0 ? 0 : x);
 }
 
-/* ---- The figure ------------------------------------------------------------------------------------- */
+/* ---- The figure ---------------------------------------------------------------------------------- */
 
 typedef struct {
     html *h;

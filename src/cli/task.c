@@ -10,7 +10,7 @@
 #define EPOCH 65536            /* samples of tasks that have no end */
 #define TEST_SEED 0x7e57u << 8 /* what is tested on does not depend on --seed */
 
-/* ---- Random numbers ----------------------------------------------------------------------------- */
+/* ---- Random numbers ------------------------------------------------------------------------------ */
 
 static uint32_t next_word(task_random *r) {
     uint32_t word[4];
@@ -21,7 +21,7 @@ static uint32_t next_word(task_random *r) {
 uint32_t task_draw(task_random *r, uint32_t below) { return (uint32_t)((uint64_t)next_word(r) * below >> 32); }
 double   task_uniform(task_random *r) { return next_word(r) * 0x1p-32; }
 
-/* ---- Opening --------------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------------------------------- */
 
 static const cli_task *find_task(qp_ctx *ctx, const char *name, size_t n) {
     for (int i = 0; cli_tasks[i]; i++)
@@ -83,7 +83,7 @@ void task_close(task *t) {
     *t = (task){0};
 }
 
-/* ---- As a source of samples -------------------------------------------------------------------------- */
+/* ---- As a source of samples ---------------------------------------------------------------------- */
 
 typedef struct {
     const task *t;

@@ -28,7 +28,7 @@ static const char *text(const json_t *o, const char *key) {
     return value ? value : "";
 }
 
-/* ---- The table ------------------------------------------------------------------------------------------- */
+/* ---- The table ----------------------------------------------------------------------------------- */
 
 static void check_csv(const char *csv) {
     int  columns[8] = {0}, line = 0;
@@ -154,8 +154,35 @@ static void test_directions(void **state) {
     }
 }
 
-/* ---- Kept runs
- * --------------------------------------------------------------------------------------------------- */
+/* Whatever is registered runs, or its row says why it cannot. */
+static void test_all_parts(void **state) {
+    (void)state;
+    static const char *const kinds[][2] = {{"mixers", "mixer"}, {"ffn", "ffn"},      {"positions", "position"},
+                                           {"norms", "norm"},   {"blocks", "block"}, {"init", "init"}};
+    for (int kind = 0; kind < 6; kind++) {
+        json_t *list = expect_json(run("list", kinds[kind][0], "--json", NULL)), *all, *part;
+        char    parts[4000];
+        int     n = snprintf(parts, sizeof parts, "%s=", kinds[kind][1]), done = 0;
+        size_t  i, count = json_array_size(json_object_get(list, kinds[kind][0]));
+        json_array_foreach(json_object_get(list, kinds[kind][0]), i, part) n +=
+            snprintf(parts + n, sizeof parts - (size_t)n, "%s%s", i ? "," : "", text(part, "name"));
+        json_decref(list);
+        all = expect_json(
+            run(COMPARE("%/parts", "--steps", "1", "--parts", parts, "--cost-length", "16", "--json")));
+        assert_int_equal(json_array_size(json_object_get(all, "rows")), count);
+        for (i = 0; i < count; i++) {
+            const json_t *row = row_at(all, i);
+            bool          ran = !strcmp(text(row, "status"), "done");
+            if (!ran && !*text(row, "why")) fail_msg("%s neither ran nor said why", text(row, "part"));
+            if (ran) assert_true(number(row, "loss") > 0 && number(row, "flops") > 0);
+            done += ran;
+        }
+        assert_true(done * 2 > (int)count);
+        json_decref(all);
+    }
+}
+
+/* ---- Kept runs ----------------------------------------------------------------------------------- */
 
 /* How many entries of the folder begin with name; the path of one. */
 static int find_entry(const char *folder_path, const char *name, char path[1024]) {
@@ -316,8 +343,7 @@ static void test_processes(void **state) {
     json_decref(all);
 }
 
-/* ---- What is wrong
- * ---------------------------------------------------------------------------------------------- */
+/* ---- What is wrong ------------------------------------------------------------------------------- */
 
 static void test_usage(void **state) {
     (void)state;
@@ -338,10 +364,10 @@ static void test_usage(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),      cmocka_unit_test(test_costs),
-                                       cmocka_unit_test(test_means),     cmocka_unit_test(test_directions),
-                                       cmocka_unit_test(test_kept),      cmocka_unit_test(test_interrupt),
-                                       cmocka_unit_test(test_processes), cmocka_unit_test(test_test_options),
-                                       cmocka_unit_test(test_usage)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),         cmocka_unit_test(test_costs),
+                                       cmocka_unit_test(test_means),        cmocka_unit_test(test_directions),
+                                       cmocka_unit_test(test_all_parts),    cmocka_unit_test(test_kept),
+                                       cmocka_unit_test(test_interrupt),    cmocka_unit_test(test_processes),
+                                       cmocka_unit_test(test_test_options), cmocka_unit_test(test_usage)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

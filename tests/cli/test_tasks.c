@@ -58,8 +58,7 @@ static void each_row(const char *spec, int files, const char *const *paths, int6
     task_close(&t);
 }
 
-/* ---- Made tasks -------------------------------------------------------------------------------------------
- */
+/* ---- Made tasks ---------------------------------------------------------------------------------- */
 
 static int64_t first_places; /* rows whose tokens all stand at the beginning */
 
@@ -187,8 +186,7 @@ static void test_listops(void **state) {
     each_row("listops:depth=20", 0, NULL, 1000, 20, check_list);
 }
 
-/* ---- Tasks with files
- * ---------------------------------------------------------------------------------------- */
+/* ---- Tasks with files ---------------------------------------------------------------------------- */
 
 static char text[4000];
 
@@ -308,8 +306,7 @@ static void test_hostile_images(void **state) {
     expect_refusal("pixels", 1, paths, "expected --data IMAGES LABELS");
 }
 
-/* ---- Specifications
- * ------------------------------------------------------------------------------------------- */
+/* ---- Specifications ------------------------------------------------------------------------------ */
 
 static void test_specs(void **state) {
     (void)state;
