@@ -222,8 +222,7 @@ static int64_t count_at(const knob *b, const compare_variant *v, int64_t units) 
     return count_parameters(v->config, NULL);
 }
 
-/* Sets the knob to the multiple of its unit that brings the count nearest to the target. False: there is none.
- */
+/* Sets the knob to the multiple of its unit that brings the count nearest to the target. False: none. */
 static bool turn(const knob *b, compare_variant *v, int64_t target) {
     int64_t low = 0, high = 1, at = 0; /* count(low) < target <= count(high) */
     while ((at = count_at(b, v, high)) >= 0 && at < target && high < 1 << 20) low = high, high *= 2;
