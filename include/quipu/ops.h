@@ -213,6 +213,15 @@ typedef struct {
     qp_tensor rows;         /* i64 [B] or QP_NONE: k and v are [R, S, G, ..], and batch row b reads
                                theirs rows[b]. Without segments, no gradient */
     qp_pattern pattern;     /* blocks of keys, besides the prefix; not with parents */
+    qp_tensor relative;     /* [B, H, T, C] or what broadcasts to it (all but C), or QP_NONE: what a distance
+                               adds to scores. Of query t and key s it is relative[b,h,t,c], where c =
+                               columns[d + m] and d, the key's place less the query's, is clipped to -m..m.
+                               Tables that all queries share, [H, 1, C], cost next to nothing.
+                               Differentiates, as the next two */
+    qp_tensor relative_keys;/* the same of the keys, [B, H, S, C]: relative_keys[b,h,s,c] joins */
+    qp_tensor relative_values; /* [C, L] or QP_NONE: joins the values,
+                               out[b,t,h] += sum over s of p[t,s] relative_values[c] */
+    qp_tensor columns;      /* i64 [2 m + 1], each below C, or QP_NONE: 0, 1, .. 2 m, C = 2 m + 1 */
 } qp_mask;
 
 /* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G

@@ -93,16 +93,23 @@ typedef struct {
 
 /* ---- Position encodings (nn/positions): up to three hooks ----------------------------------------- */
 
+/* What a mixer is about to call qp_attention with. */
+typedef struct {
+    qp_tensor q, k; /* q [B, T, H, K], turned; k [B, S, G, K], or the cache that mask.rows chooses from */
+    qp_mask   mask;
+    double    scale;
+} qp_scores;
+
 typedef struct {
     qp_part part;
-    bool    shared; /* one object for all layers; otherwise each layer has its own */
+    bool    shared; /* one object for all layers (s->layer tells which); otherwise each layer has its own */
     void (*init)(void *self, qp_build *b);
     /* x [B, T, D] with positions added; of shared ones only: called once, on the stack's input */
     qp_tensor (*embed)(void *self, qp_tensor x, const qp_sequence *s);
     /* q or k [B, T, H, K], turned */
     qp_tensor (*rotate)(void *self, qp_tensor x, const qp_sequence *s);
-    /* q [B, T, H, K], k [B, S, G, K] -> what is added to the scores, broadcast to [B, H, T, S] */
-    qp_tensor (*bias)(void *self, qp_tensor q, qp_tensor k, const qp_sequence *s);
+    /* What scores and values get by position: sets the mask's bias, relative, .. and may change q and scale */
+    void (*bias)(void *self, qp_scores *scores, const qp_sequence *s);
 } qp_position_type;
 
 struct qp_position {

@@ -1,5 +1,5 @@
 /* Attention, forward. */
-#include "kernels/attention_parts.h"
+#include "kernels/attention_relative.h"
 
 #define PIECES 4               /* wanted for each thread: with less, the blocks of one tile are spread */
 #define GROUP 4                /* tiles of a piece at most, .. */
@@ -28,27 +28,29 @@ typedef struct {
     size_t              worker_floats, part_floats;
 } job;
 
-/* A worker's; those of one block: scores, keys and values. */
+/* A worker's; those of one block: scores, keys, values and sums of columns. */
 typedef struct {
-    float *q, *o, *s, *k, *v;
+    float *q, *o, *s, *k, *v, *sums;
 } buffers;
 
 static int64_t value_width(const qk_attention *a) { return a->v.shape[3]; }
+static int64_t sums_width(const qk_attention *a) { return a->sums.ndim < 0 ? 0 : a->sums.shape[3]; }
+static int64_t out_width(const qk_attention *a) { return value_width(a) + sums_width(a); }
 static int64_t lanes_of(const qk_attention *a) {
     int64_t rows = a->q.shape[1] * (a->q.shape[2] / a->k.shape[2]);
     return attention_padded(attention_min(rows, TILE));
 }
 
 static job plan(const qk_attention *a, int threads) {
-    int64_t lanes = lanes_of(a), widths = a->q.shape[3] + value_width(a), heads = a->q.shape[0] * a->k.shape[2];
+    int64_t lanes = lanes_of(a), widths = a->q.shape[3] + out_width(a), heads = a->q.shape[0] * a->k.shape[2];
     int64_t block = attention_block(a), room = attention_room(a);
     job     j = {.of = a, .tiles = attention_tiles(a), .blocks = (a->k.shape[1] + block - 1) / block};
     int64_t pieces = (int64_t)PIECES * threads;
     bool    split = j.tiles == 1 && j.blocks > 1 && threads > 1 && heads < pieces;
     j.group = attention_min(GROUP, attention_max(GROUP_FLOATS / (TILE * widths + 1), 1));
     while (j.group > 1 && heads * ((j.tiles + j.group - 1) / j.group) < pieces) j.group--;
-    j.worker_floats = (size_t)(j.group * lanes * widths + room * (lanes + widths));
-    j.part_floats = split ? (size_t)(lanes * (2 + value_width(a))) : 0;
+    j.worker_floats = (size_t)(j.group * lanes * widths + room * (lanes + widths) + lanes * sums_width(a));
+    j.part_floats = split ? (size_t)(lanes * (2 + out_width(a))) : 0;
     return j;
 }
 
@@ -67,9 +69,10 @@ static buffers buffers_of(const job *j, int worker) {
     int64_t             lanes = lanes_of(a), room = attention_room(a);
     buffers             x = {.q = j->workers + (size_t)worker * j->worker_floats};
     x.o = x.q + j->group * lanes * a->q.shape[3];
-    x.s = x.o + j->group * lanes * value_width(a);
+    x.s = x.o + j->group * lanes * out_width(a);
     x.k = x.s + room * lanes;
     x.v = x.k + room * a->q.shape[3];
+    x.sums = x.v + room * value_width(a);
     return x;
 }
 
@@ -174,6 +177,19 @@ static attention_product soft_block(const strand *w, const buffers *x, const win
                                .ahead = attention_next(&a->v, t->v, of->next, of->end)};
 }
 
+/* o[column][lane] behind the values: keep o + grow times the block's sums of columns. */
+static void blend_sums(const strand *w, const buffers *x, float *o, const float *keep, const float *grow) {
+    const attention_tile *t = &w->tile;
+    int64_t               n = sums_width(t->of) * t->lanes;
+    if (!n) return;
+    QK(attention_sum_columns)(t, w->from, w->to, x->s, x->sums);
+    o += value_width(t->of) * t->lanes;
+    for (int64_t i = 0; i < n; i += VF_LANES) {
+        int64_t lane = i % t->lanes;
+        vf_store(o + i, vf_fma(vf_load(o + i), vf_load(keep + lane), vf_load(x->sums + i) * vf_load(grow + lane)));
+    }
+}
+
 static void start(state *row, float *o, int64_t floats) {
     for (int i = 0; i < TILE; i++) {
         row->max[i] = -__builtin_inff();
@@ -194,6 +210,10 @@ static void finish(const attention_tile *t, const state *row, const float *o) {
     QK(attention_rows)(t, &a->out, 1, 2, out);
     QK(attention_rows)(t, &a->lse, 2, 1, lse);
     QK(attention_return)(out, t->rows, 1, o, t->lanes, value_width(a), scale, false);
+    if (sums_width(a)) {
+        QK(attention_rows)(t, &a->sums, 1, 2, out);
+        QK(attention_return)(out, t->rows, 1, o + value_width(a) * t->lanes, t->lanes, sums_width(a), scale, false);
+    }
     for (int r = 0; r < t->rows; r++) *lse[r] = logs[r];
 }
 
@@ -211,6 +231,7 @@ static void group_block(strand *w, int64_t n, int64_t block, const buffers *x) {
         p.keep = keep;
         p.grow = grow;
         QK(attention_multiply)(&p);
+        blend_sums(&w[i], x, w[i].o, keep, grow);
         of.next = of.end; /* once is enough */
     }
 }
@@ -226,10 +247,10 @@ static void group_piece(void *arg, int64_t begin, int64_t end, int worker) {
     (void)end;
     for (int64_t i = 0; i < n; i++) {
         w[i].q = x.q + i * lanes * a->q.shape[3];
-        w[i].o = x.o + i * lanes * value_width(a);
+        w[i].o = x.o + i * lanes * out_width(a);
         QK(attention_open)(&w[i].tile, a, index / heads, index % heads, (first + i) * TILE);
         load_queries(&w[i].tile, w[i].q);
-        start(&w[i].row, w[i].o, lanes * value_width(a));
+        start(&w[i].row, w[i].o, lanes * out_width(a));
     }
     for (int64_t b = 0; b < j->blocks; b++) group_block(w, n, b, &x);
     for (int64_t i = 0; i < n; i++) finish(&w[i].tile, &w[i].row, w[i].o);
@@ -254,6 +275,8 @@ static void block_piece(void *arg, int64_t begin, int64_t end, int worker) {
     memcpy(part + w.tile.lanes, sums.sum, (size_t)w.tile.lanes * sizeof *part);
     p.c = part + 2 * w.tile.lanes;
     QK(attention_multiply)(&p);
+    if (sums_width(a))
+        QK(attention_sum_columns)(&w.tile, w.from, w.to, x.s, p.c + value_width(a) * w.tile.lanes);
 }
 
 /* The parts of one tile, blocks ascending: the arithmetic of PRODUCT_BLEND. */
@@ -265,7 +288,7 @@ static void join_piece(void *arg, int64_t begin, int64_t end, int worker) {
     attention_tile t;
     state          row;
     QK(attention_open)(&t, a, begin / a->k.shape[2], begin % a->k.shape[2], 0);
-    start(&row, o, t.lanes * value_width(a));
+    start(&row, o, t.lanes * out_width(a));
     for (int64_t b = 0; b < j->blocks; b++) {
         const float *part = j->parts + (size_t)(begin * j->blocks + b) * j->part_floats;
         int64_t      from, to;
@@ -273,7 +296,7 @@ static void join_piece(void *arg, int64_t begin, int64_t end, int worker) {
         if (!QK(attention_keys)(&t, b, &from, &to, &masked)) continue;
         fold(&row, part, part + t.lanes, t.lanes, keep, grow);
         part += 2 * t.lanes;
-        for (int64_t i = 0; i < value_width(a) * t.lanes; i += VF_LANES) {
+        for (int64_t i = 0; i < out_width(a) * t.lanes; i += VF_LANES) {
             int64_t lane = i % t.lanes;
             vf_store(o + i,
                      vf_fma(vf_load(o + i), vf_load(keep + lane), vf_load(part + i) * vf_load(grow + lane)));

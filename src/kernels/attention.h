@@ -23,10 +23,11 @@
 #define QK_ATTENTION_TREE 64 /* queries of a tree at most */
 
 /* Views as the op's inputs and outputs, f32 and i64, any strides; absent ones have ndim -1.
- * bias is expanded to [B, H, T, S]. k and v may be bf16, f16 or q8_0 (not for gradients). */
+ * bias is expanded to [B, H, T, S], relative to [B, H, T, C], relative_keys to [B, H, S, C]. k and v may be
+ * bf16, f16 or q8_0 (not for gradients). */
 typedef struct {
-    qp_view q, k, v, bias, segments, lengths, starts, parents, rows;
-    qp_view out, lse; /* contiguous */
+    qp_view q, k, v, bias, segments, lengths, starts, parents, rows, relative, relative_keys, columns;
+    qp_view out, lse, sums; /* contiguous; sums [B, T, H, C]: of the weights of a column's keys, or absent */
     bool    causal;
     int64_t window, prefix;
     float   scale, softcap; /* softcap 0: none */
@@ -72,10 +73,11 @@ static inline int64_t qk_attention_row(const qk_attention *a, int64_t batch) {
 size_t QK(qk_attention_scratch)(const qk_attention *a, int threads);
 void   QK(qk_attention_run)(const qp_exec *exec, const qk_attention *a);
 
-/* The gradients are added to dq, dk, dv and dbias (expanded like bias), where present. */
+/* The gradients are added to dq, .. drelative_keys (the last three expanded like what they belong to), where
+ * present. */
 typedef struct {
-    qk_attention of; /* with out and lse of the forward pass, any strides */
-    qp_view      dout, dlse, dq, dk, dv, dbias;
+    qk_attention of; /* with out, lse and sums of the forward pass, any strides */
+    qp_view      dout, dlse, dsums, dq, dk, dv, dbias, drelative, drelative_keys;
 } qk_attention_grad;
 
 size_t QK(qk_attention_grad_scratch)(const qk_attention_grad *a, int threads);

@@ -7,8 +7,9 @@
  * One pass: a piece takes tiles of one key head in ascending order, keeps a tile's dQ until
  * it has met all keys and adds to dK and dV as it goes. Where there are few heads, pieces
  * share one: each then has a dK and dV of its own, which are summed in order. Pieces that
- * meet in an element of dbias are one piece. */
-#include "kernels/attention_parts.h"
+ * meet in an element of dbias are one piece, and so with the tables of distances: dS adds up in their
+ * gradients, and what came to the sums of columns is read into dO V^T, as they are into the scores. */
+#include "kernels/attention_relative.h"
 
 #define PIECES 16 /* wanted before heads are shared */
 #define SHARES 8  /* of one head at most */
@@ -35,16 +36,20 @@ static bool unit(const qp_view *v) { return !wanted(v) || v->shape[3] <= 1 || v-
 static job plan(const qk_attention_grad *g) {
     const qk_attention *a = &g->of;
     int64_t             width = a->q.shape[3], values = a->v.shape[3], keys = a->k.shape[1];
-    bool                bias = wanted(&g->dbias);
+    const qp_view      *onto[] = {&g->dbias, &g->drelative, &g->drelative_keys};
+    bool                meet = wanted(&g->drelative_keys);
     job                 j = {
                         .of = g, .batches = a->q.shape[0], .heads = a->k.shape[2], .shares = 1, .tiles = attention_tiles(a)};
     int64_t block = attention_block(a);
     j.blocks = (keys + block - 1) / block;
-    if (bias && g->dbias.stride[0] == 0) j.batches = attention_min(j.batches, 1);
-    if (bias && g->dbias.stride[1] == 0) j.heads = attention_min(j.heads, 1);
+    bool grouped = a->k.shape[2] > 0 && a->q.shape[2] > a->k.shape[2]; /* tiles of several query heads */
+    for (int i = 0; i < 3; i++) {
+        if (!wanted(onto[i])) continue;
+        if (onto[i]->stride[0] == 0) j.batches = attention_min(j.batches, 1);
+        if (onto[i]->stride[1] == 0) j.heads = attention_min(j.heads, 1);
+        meet |= onto[i]->stride[2] == 0 || (grouped && onto[i]->stride[1] == 0);
+    }
     int64_t pieces = j.batches * j.heads;
-    bool    grouped = a->k.shape[2] > 0 && a->q.shape[2] > a->k.shape[2]; /* tiles of several query heads */
-    bool    meet = bias && (g->dbias.stride[2] == 0 || (grouped && g->dbias.stride[1] == 0));
     if (pieces > 0 && pieces < PIECES && !meet)
         j.shares = attention_min(attention_min((PIECES + pieces - 1) / pieces, SHARES), j.tiles);
     j.own = j.shares > 1 || !unit(&g->dk) || !unit(&g->dv);
@@ -78,6 +83,16 @@ static void copy_rows(float *out, int64_t out_row, float *const *row, int rows, 
     }
 }
 
+/* The part of D that the sums of columns have. */
+static void add_sums(const attention_tile *t, const qk_attention_grad *g, float *d) {
+    float *sums[TILE], *dsums[TILE];
+    QK(attention_rows)(t, &g->of.sums, 1, 2, sums);
+    QK(attention_rows)(t, &g->dsums, 1, 2, dsums);
+    for (int r = 0; r < t->rows; r++)
+        for (int64_t i = 0; i < g->dsums.shape[3]; i++)
+            d[r] += sums[r][i * g->of.sums.stride[3]] * dsums[r][i * g->dsums.stride[3]];
+}
+
 static void load_tile(const attention_tile *t, const qk_attention_grad *g, buffers *x) {
     const qk_attention *a = &g->of;
     int64_t             width = a->q.shape[3], values = a->v.shape[3];
@@ -99,6 +114,7 @@ static void load_tile(const attention_tile *t, const qk_attention_grad *g, buffe
             d = vf_fma(vf_load(x->dout + i), vf_load(x->s + i), d);
         vf_store(x->d + lane, d);
     }
+    if (wanted(&g->dsums)) add_sums(t, g, x->d);
     for (int r = 0; r < t->lanes; r++) {
         if (r < t->rows && wanted(&g->dlse)) x->d[r] -= *dlse[r];
         /* a row that saw nothing has lse -inf: P is to be 0 */
@@ -200,10 +216,18 @@ static void add_block(attention_tile *t, const qk_attention_grad *g, buffers *x,
     (t, x->q, x->k, a->k.shape[3], begin, end, masked, attention_next(&a->v, t->v, begin, end), x->s, x->slope);
     QK(attention_pack)(&a->v, t->v, begin, end, x->v);
     dout_times_v(t, begin, end, x);
+    if (wanted(&g->dsums)) {
+        qp_view by_head = g->dsums; /* [B, T, H, C] as [B, H, T, C] */
+        by_head.stride[1] = g->dsums.stride[2];
+        by_head.stride[2] = g->dsums.stride[1];
+        QK(attention_gather)(t, &by_head, false, begin, end, x->ds);
+    }
     slopes(t, x, end - begin);
     if (to->v)
         add_to_keys(t, end - begin, x->s, x->dout_rows, a->v.shape[3], to->v + begin * to->v_row, to->v_row);
     if (wanted(&g->dbias)) add_dbias(t, g, x->ds, begin, end);
+    if (wanted(&g->drelative)) QK(attention_scatter)(t, &g->drelative, false, begin, end, x->ds);
+    if (wanted(&g->drelative_keys)) QK(attention_scatter)(t, &g->drelative_keys, true, begin, end, x->ds);
     for (int64_t i = 0; a->softcap > 0 && i < (end - begin) * t->lanes; i += VF_LANES)
         vf_store(x->ds + i, vf_load(x->ds + i) * vf_load(x->slope + i));
     if (to->k)

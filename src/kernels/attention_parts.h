@@ -98,7 +98,7 @@ bool QK(attention_keys)(attention_tile *t, int64_t block, int64_t *begin, int64_
  * lie far apart would drive each other out of the caches. */
 void QK(attention_pack)(const qp_view *v, const void *first, int64_t begin, int64_t end, float *out);
 
-/* s[key - begin][lane] = q k, capped, + bias, -inf where masked; q[feature][lane] is scaled; k: rows of
+/* s[key - begin][lane] = q k, capped, + bias + relative, -inf where masked; q[feature][lane] is scaled; k: rows of
  * the keys from `begin` on. slope, if not NULL, gets the derivative of the cap where there is one. */
 void QK(attention_scores)(const attention_tile *t, const float *q, const float *k, int64_t k_row, int64_t begin,
                           int64_t end, bool masked, attention_ahead ahead, float *s, float *slope);

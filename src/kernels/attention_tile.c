@@ -1,6 +1,6 @@
 /* Tiles of attention: who sees which key, scores, and rows to and from the lanes. */
-#include "kernels/attention_parts.h"
 #include "core/blocks.h"
+#include "kernels/attention_relative.h"
 #include "kernels/turn.h"
 
 static int64_t segment_at(const attention_tile *t, int64_t key) {
@@ -288,6 +288,8 @@ void QK(attention_scores)(const attention_tile *t, const float *q, const float *
                           .ahead = ahead});
     if (t->of->softcap > 0) cap(t->of->softcap, (end - begin) * t->lanes, s, slope);
     if (t->of->bias.ndim >= 0) add_bias(t, begin, end, s);
+    if (t->of->relative.ndim >= 0) QK(attention_gather)(t, &t->of->relative, false, begin, end, s);
+    if (t->of->relative_keys.ndim >= 0) QK(attention_gather)(t, &t->of->relative_keys, true, begin, end, s);
     if (masked) mask(t, begin, end, s);
 }
 

@@ -9,11 +9,16 @@
  * With rows, the keys and values of batch row b are k[rows[b]] and v[rows[b]]. They may be 16-bit floats
  * or q8_0 whatever q is.
  *
+ * By distance: with table c(d) of columns, where d is the key's place less the query's, clipped,
+ * relative[b,h,t,c(d)] and relative_keys[b,h,s,c(d)] join the bias. A third output, where asked for, is
+ * sums[b,t,h,c], the sum of p[t,s] over the keys with c(d) = c.
+ *
  * Where queries form a tree, key start + i is query i's and both have place start + depth, the number
  * of ancestors. Then of the keys from start on only those of ancestors and its own are seen.
  *
  * Backward: P = e^(S - lse), D = rowsum(dout out) - dlse, dS = P (dout v^T - D), dv = P^T dout,
- * dk = scale dS^T q, dq = scale dS k, dbias = dS; with a soft cap, dS of q and k times 1 - tanh^2.
+ * dk = scale dS^T q, dq = scale dS k, dbias = dS; with a soft cap, dS of q and k times 1 - tanh^2. Sums add
+ * dsums[b,t,h,c(d)] to dout v^T and rowsum(dsums sums) to D.
  * arXiv:2205.14135, 2307.08691 */
 #include "ops/attention.h"
 
@@ -24,26 +29,33 @@ typedef struct {
     bool    causal;
     int64_t window, prefix;
     double  scale, softcap;
-
+    int32_t sums; /* C, if they are wanted */
     qp_pattern pattern;
 } attr;
 
-enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, STARTS, PARENTS, ROWS, INPUTS };
-enum { DQ, DK, DV, DBIAS, OUT, LSE, DOUT, DLSE, FORWARD }; /* of the gradient; then the inputs above */
+enum { Q, K, V, BIAS, SEGMENTS, LENGTHS, STARTS, PARENTS, ROWS, RELATIVE, RELATIVE_KEYS, COLUMNS, INPUTS };
+/* of the gradient; then the inputs above */
+enum { DQ, DK, DV, DBIAS, DRELATIVE, DRELATIVE_KEYS, OUT, LSE, SUMS, DOUT, DLSE, DSUMS, FORWARD };
+enum { MOST = DRELATIVE_KEYS + 1 }; /* gradients */
+
+/* What the gradients are of. */
+static const int input_of[] = {Q, K, V, BIAS, RELATIVE, RELATIVE_KEYS};
 
 static const qp_view absent = {.ndim = -1};
 
 static qp_view optional(const qp_call *c, int i) { return c->nin > i ? c->in[i] : absent; }
 
-/* A bias (or its gradient) as [B, H, T, S]. */
-static qp_view expanded(qp_view bias, const qp_view *q, const qp_view *k) {
-    if (bias.ndim < 0) return bias;
-    qp_view v = {.data = bias.data, .dtype = bias.dtype, .ndim = 4};
-    int64_t shape[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
-    for (int i = 0; i < 4; i++) {
-        int own = i - (4 - bias.ndim);
-        v.shape[i] = shape[i];
-        v.stride[i] = own < 0 || bias.shape[own] == 1 ? 0 : bias.stride[own];
+/* Input i, a bias or a table of distances, or its gradient, as [B, H, T, S], [B, H, T, C] or [B, H, S, C]. */
+static qp_view expanded(qp_view given, int i, const qp_view *q, const qp_view *k) {
+    if (given.ndim < 0) return given;
+    qp_view v = {.data = given.data, .dtype = given.dtype, .ndim = 4};
+    int64_t rows = i == RELATIVE_KEYS ? k->shape[1] : q->shape[1];
+    int64_t columns = i == BIAS ? k->shape[1] : given.ndim ? given.shape[given.ndim - 1] : 1;
+    int64_t shape[] = {q->shape[0], q->shape[2], rows, columns};
+    for (int axis = 0; axis < 4; axis++) {
+        int own = axis - (4 - given.ndim);
+        v.shape[axis] = shape[axis];
+        v.stride[axis] = own < 0 || given.shape[own] == 1 ? 0 : given.stride[own];
     }
     return v;
 }
@@ -55,12 +67,16 @@ static qk_attention problem(const qp_call *c, int first) {
     return (qk_attention){.q = in[Q],
                           .k = in[K],
                           .v = in[V],
-                          .bias = expanded(optional(c, first + BIAS), &in[Q], &in[K]),
+                          .bias = expanded(optional(c, first + BIAS), BIAS, &in[Q], &in[K]),
+                          .relative = expanded(optional(c, first + RELATIVE), RELATIVE, &in[Q], &in[K]),
+                          .relative_keys = expanded(optional(c, first + RELATIVE_KEYS), RELATIVE_KEYS, &in[Q], &in[K]),
+                          .columns = optional(c, first + COLUMNS),
                           .segments = optional(c, first + SEGMENTS),
                           .lengths = optional(c, first + LENGTHS),
                           .starts = optional(c, first + STARTS),
                           .parents = optional(c, first + PARENTS),
                           .rows = optional(c, first + ROWS),
+                          .sums = absent,
                           .causal = a->causal,
                           .window = a->window,
                           .prefix = a->prefix,
@@ -73,6 +89,7 @@ static qk_attention forward_problem(const qp_call *c) {
     qk_attention p = problem(c, 0);
     p.out = c->out[0];
     p.lse = c->out[1];
+    if (((const attr *)c->attr)->sums) p.sums = c->out[2];
     return p;
 }
 
@@ -85,10 +102,13 @@ static qk_attention_grad grad_problem(const qp_call *c) {
     g.of.lse = c->in[LSE];
     g.dout = c->in[DOUT];
     g.dlse = c->in[DLSE];
-    g.dq = gradient(c, DQ);
-    g.dk = gradient(c, DK);
-    g.dv = gradient(c, DV);
-    g.dbias = c->in[DBIAS].ndim < 0 ? absent : expanded(gradient(c, DBIAS), &g.of.q, &g.of.k);
+    g.dsums = c->in[DSUMS];
+    if (g.dsums.ndim >= 0) g.of.sums = c->in[SUMS];
+    qp_view *to[] = {&g.dq, &g.dk, &g.dv, &g.dbias, &g.drelative, &g.drelative_keys};
+    for (int i = 0; i < MOST; i++) {
+        *to[i] = c->in[i].ndim < 0 ? absent : gradient(c, i);
+        if (i >= DBIAS) *to[i] = expanded(*to[i], input_of[i], &g.of.q, &g.of.k);
+    }
     return g;
 }
 
@@ -117,7 +137,21 @@ static bool row_fits(const qp_call *c, const qk_attention *p, int64_t b) {
     return true;
 }
 
+static int64_t least(int64_t a, const qp_view *v) { return v->ndim < 0 || v->shape[3] > a ? a : v->shape[3]; }
+
+static bool columns_fit(const qp_call *c, const qk_attention *p) {
+    if (p->columns.ndim < 0) return true;
+    int64_t sums = ((const attr *)c->attr)->sums;
+    int64_t columns = least(least(sums ? sums : INT32_MAX, &p->relative), &p->relative_keys);
+    for (int64_t i = 0; i < p->columns.shape[0]; i++) {
+        int64_t column = qk_integer(&p->columns, i, 0);
+        if (column < 0 || column >= columns) return refuse(c, "column", column, i, 0, columns - 1);
+    }
+    return true;
+}
+
 static bool mask_fits(const qp_call *c, const qk_attention *p) {
+    if (!columns_fit(c, p)) return false;
     for (int64_t b = 0; b < p->q.shape[0]; b++)
         if (!row_fits(c, p, b)) return false;
     return true;
@@ -133,12 +167,14 @@ static void run_grad(const qp_call *c) {
     if (mask_fits(c, &g.of)) QK(qk_attention_grad_run)(c->exec, &g);
 }
 
+static bool is_index(int i) { return (i >= SEGMENTS && i <= ROWS) || i == COLUMNS; }
+
 /* f32; k and v also as 16-bit floats and blocks. */
 static bool takes(const qp_call *c) {
     for (int i = 0; i < c->nin; i++) {
         qp_dtype type = c->in[i].dtype;
         bool     small = (i == K || i == V) && (type == QP_BF16 || type == QP_F16 || type == QP_Q8_0);
-        if (c->in[i].ndim >= 0 && type != (i >= SEGMENTS ? QP_I64 : QP_F32) && !small) return false;
+        if (c->in[i].ndim >= 0 && type != (is_index(i) ? QP_I64 : QP_F32) && !small) return false;
     }
     return true;
 }
@@ -171,6 +207,30 @@ static bool pattern_fits(const qp_pattern *p) {
     return p->random <= 64 && p->summary <= p->section && p->seed >= 0 && p->seed < 1 << 30;
 }
 
+static bool check_table(const qp_call *c, int first, int i) {
+    const qp_view *q = &c->in[first + Q], *k = &c->in[first + K];
+    qp_view        v = optional(c, first + i), full = v;
+    if (v.ndim < 0) return true;
+    int64_t columns = v.ndim ? v.shape[v.ndim - 1] : 0, rows = i == RELATIVE ? q->shape[1] : k->shape[1];
+    int64_t shape[] = {q->shape[0], q->shape[2], rows, columns};
+    bool    odd = optional(c, first + COLUMNS).ndim >= 0 || columns % 2;
+    if (qp_dtype_is_float(v.dtype) && columns > 0 && columns < INT32_MAX && odd && qpi_view_expand(&full, 4, shape)) return true;
+    misfit(c, QP_ERR_SHAPE, "q", q, i == RELATIVE ? "relative" : "relative_keys", &v,
+           i == RELATIVE ? "floats that broadcast to [B, H, T, C], C odd or with columns"
+                         : "floats that broadcast to [B, H, S, C], C odd or with columns");
+    return false;
+}
+
+static bool check_columns(const qp_call *c, int first) {
+    const attr *a = c->attr;
+    qp_view     columns = optional(c, first + COLUMNS);
+    bool        given = columns.ndim >= 0;
+    if (given ? columns.dtype == QP_I64 && columns.ndim == 1 && columns.shape[0] % 2 : a->sums == 0 || a->sums % 2) return true;
+    qp_call_fail(c, QP_ERR_SHAPE, "columns for the distances -m to m: expected i64 [2 m + 1] or an odd number, found %lld",
+                 (long long)(given && columns.ndim ? columns.shape[0] : a->sums));
+    return false;
+}
+
 static bool check_mask(const qp_call *c, int first) {
     const attr    *a = c->attr;
     const qp_view *q = &c->in[first + Q], *k = &c->in[first + K];
@@ -178,6 +238,7 @@ static bool check_mask(const qp_call *c, int first) {
             lengths = optional(c, first + LENGTHS), starts = optional(c, first + STARTS),
             parents = optional(c, first + PARENTS), rows = optional(c, first + ROWS), full = bias;
     int64_t scores[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
+    if (!check_table(c, first, RELATIVE) || !check_table(c, first, RELATIVE_KEYS) || !check_columns(c, first)) return false;
     if (a->window < 0 || a->prefix < 0)
         qp_call_fail(c, QP_ERR_ARGUMENT, "window %lld and prefix %lld, expected 0 or more",
                      (long long)a->window, (long long)a->prefix);
@@ -232,6 +293,8 @@ static void shape(qp_call *c) {
     if (!check(c, 0)) return;
     qpi_view_init(&c->out[0], q->dtype, 4, (int64_t[]){q->shape[0], q->shape[1], q->shape[2], v->shape[3]});
     qpi_view_init(&c->out[1], q->dtype, 3, (int64_t[]){q->shape[0], q->shape[2], q->shape[1]});
+    int64_t sums = ((const attr *)c->attr)->sums;
+    qpi_view_init(&c->out[2], q->dtype, 4, (int64_t[]){sums ? q->shape[0] : 0, q->shape[1], q->shape[2], sums});
 }
 
 static void shape_grad(qp_call *c) {
@@ -252,6 +315,9 @@ static void shape_grad(qp_call *c) {
     if (!same(&c->in[LSE], q->dtype, 3, lse) ||
         (c->in[DLSE].ndim >= 0 && !same(&c->in[DLSE], q->dtype, 3, lse)))
         misfit(c, QP_ERR_SHAPE, "q", q, "lse", &c->in[LSE], "lse [B, H, T]");
+    int64_t sums[] = {q->shape[0], q->shape[1], q->shape[2], ((const attr *)c->attr)->sums};
+    if (c->in[DSUMS].ndim >= 0 && (!same(&c->in[SUMS], q->dtype, 4, sums) || !same(&c->in[DSUMS], q->dtype, 4, sums)))
+        misfit(c, QP_ERR_SHAPE, "sums", &c->in[SUMS], "dsums", &c->in[DSUMS], "[B, T, H, C]");
 }
 
 /* ---- The definition --------------------------------------------------------------------- */
@@ -295,6 +361,18 @@ static void add4(const qp_view *v, int64_t a, int64_t b, int64_t c, int64_t d, d
     if (v->ndim >= 0) qp_store(v, at4(v, a, b, c, d), qp_load(v, at4(v, a, b, c, d)) + x);
 }
 
+/* The key's place less the query's, clipped, as a column of n. */
+static int64_t column(const qk_attention *p, int64_t b, int64_t t, int64_t s, int64_t n) {
+    int64_t start = qk_attention_start(p, b), place = start + t, key = s;
+    if (p->parents.ndim >= 0) {
+        place = start + depth(p, b, t);
+        if (s >= start && s - start < p->q.shape[1]) key = start + depth(p, b, s - start);
+    }
+    int64_t reach = ((p->columns.ndim < 0 ? n : p->columns.shape[0]) - 1) / 2, d = key - place;
+    int64_t i = (d < -reach ? -reach : d > reach ? reach : d) + reach;
+    return p->columns.ndim < 0 ? i : qk_integer(&p->columns, i, 0);
+}
+
 static double score_of(const qk_attention *p, double scale, double cap, int64_t b, int64_t t, int64_t h, int64_t s) {
     double  dot = 0;
     int64_t g = h / (p->q.shape[2] / p->k.shape[2]), row = qk_attention_row(p, b);
@@ -308,6 +386,9 @@ static double score_row(const qk_attention *p, double scale, double cap, int64_t
     double max = -INFINITY, sum = 0;
     for (int64_t s = 0; s < p->k.shape[1]; s++) {
         score[s] = score_of(p, scale, cap, b, t, h, s) + (p->bias.ndim < 0 ? 0 : load4(&p->bias, b, h, t, s));
+        if (p->relative.ndim >= 0) score[s] += load4(&p->relative, b, h, t, column(p, b, t, s, p->relative.shape[3]));
+        if (p->relative_keys.ndim >= 0)
+            score[s] += load4(&p->relative_keys, b, h, s, column(p, b, t, s, p->relative_keys.shape[3]));
         if (!sees(p, b, t, s)) score[s] = -INFINITY; /* whatever its key is */
         max = fmax(max, score[s]);
     }
@@ -321,6 +402,16 @@ static double scale_of(const qp_call *c, const qk_attention *p) {
     return scale != 0 ? scale : 1 / sqrt((double)p->q.shape[3]);
 }
 static double softcap_of(const qp_call *c) { return ((const attr *)c->attr)->softcap; }
+
+/* Behind the scores is room for the sums. */
+static void plain_sums(const qk_attention *p, int64_t r, double lse, double *score) {
+    int64_t T = p->q.shape[1], H = p->q.shape[2], S = p->k.shape[1], n = p->sums.shape[3];
+    double *sum = score + S;
+    memset(sum, 0, (size_t)n * sizeof *sum);
+    for (int64_t s = 0; s < S && lse != -INFINITY; s++)
+        if (score[s] != -INFINITY) sum[column(p, r / (H * T), r / H % T, s, n)] += exp(score[s] - lse);
+    for (int64_t i = 0; i < n; i++) qp_store(&p->sums, r * n + i, sum[i]);
+}
 
 static void plain(const qp_call *c) {
     qk_attention p = forward_problem(c);
@@ -338,6 +429,7 @@ static void plain(const qp_call *c) {
                     sum += exp(score[s] - lse) * load4(&p.v, qk_attention_row(&p, b), s, h / (H / p.k.shape[2]), i);
             qp_store(&p.out, r * p.v.shape[3] + i, sum);
         }
+        if (p.sums.ndim >= 0) plain_sums(&p, r, lse, score);
     }
 }
 
@@ -349,15 +441,20 @@ static void plain_grad_row(const qk_attention_grad *d, double scale, double cap,
     score_row(p, scale, cap, b, t, h, score);
     for (int64_t i = 0; i < p->v.shape[3]; i++)
         rest += load4(&d->dout, b, t, h, i) * load4(&p->out, b, t, h, i);
+    for (int64_t i = 0; d->dsums.ndim >= 0 && i < d->dsums.shape[3]; i++)
+        rest += load4(&d->dsums, b, t, h, i) * load4(&p->sums, b, t, h, i);
     for (int64_t s = 0; s < p->k.shape[1]; s++) {
         if (score[s] == -INFINITY || lse == -INFINITY) continue;
         double weight = exp(score[s] - lse), slope = -rest;
+        if (d->dsums.ndim >= 0) slope += load4(&d->dsums, b, t, h, column(p, b, t, s, d->dsums.shape[3]));
         for (int64_t i = 0; i < p->v.shape[3]; i++) {
             slope += load4(&d->dout, b, t, h, i) * load4(&p->v, b, s, g, i);
             add4(&d->dv, b, s, g, i, weight * load4(&d->dout, b, t, h, i));
         }
         slope *= weight;
         add4(&d->dbias, b, h, t, s, slope);
+        add4(&d->drelative, b, h, t, column(p, b, t, s, d->drelative.shape[3]), slope);
+        add4(&d->drelative_keys, b, h, s, column(p, b, t, s, d->drelative_keys.shape[3]), slope);
         if (cap > 0) slope *= 1 - pow(score_of(p, scale, cap, b, t, h, s) / cap, 2);
         for (int64_t i = 0; i < p->q.shape[3]; i++) {
             add4(&d->dq, b, t, h, i, scale * slope * load4(&p->k, b, s, g, i));
@@ -390,18 +487,22 @@ static void backward(qp_rule *r) {
     for (int i = 0; i < INPUTS; i++) in[FORWARD + i] = i < r->nin ? r->in[i] : QP_NONE;
     for (int i = Q; i <= V; i++)
         in[DQ + i] = r->need[i] ? qp_grad_into(r, i) : qp_empty(r->ctx, qp_dtype_of(r->in[i]), 1, nothing);
-    in[DBIAS] = r->nin > BIAS && r->need[BIAS] ? qp_grad_into(r, BIAS) : QP_NONE;
+    for (int i = DBIAS; i < MOST; i++)
+        in[i] = r->nin > input_of[i] && r->need[input_of[i]] ? qp_grad_into(r, input_of[i]) : QP_NONE;
+    bool sums = ((const attr *)r->attr)->sums != 0;
     in[OUT] = r->out[0];
     in[LSE] = r->out[1];
+    in[SUMS] = sums ? r->out[2] : QP_NONE;
     in[DOUT] = r->dout[0];
     in[DLSE] = r->dout[1];
+    in[DSUMS] = sums ? r->dout[2] : QP_NONE;
     if (qp_is_none(in[DOUT]))
         in[DOUT] = qp_zeros(r->ctx, qp_dtype_of(r->out[0]), 4,
                             (int64_t[]){qp_size(r->out[0], 0), qp_size(r->out[0], 1), qp_size(r->out[0], 2),
                                         qp_size(r->out[0], 3)});
     qp_apply(&qp_op_attention_grad, FORWARD + INPUTS, in, r->attr);
-    for (int i = Q; i <= BIAS && i < r->nin; i++)
-        if (r->need[i]) r->din[i] = in[DQ + i];
+    for (int i = 0; i < MOST; i++)
+        if (input_of[i] < r->nin && r->need[input_of[i]]) r->din[input_of[i]] = in[i];
 }
 
 /* Of the keys low..high-1 those that the pattern lets the query at `place` see. */
@@ -455,7 +556,8 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static size_t scratch(const qp_call *c, int threads) {
     qk_attention p = forward_problem(c);
-    return larger(QK(qk_attention_scratch)(&p, threads), (size_t)p.k.shape[1] * sizeof(double));
+    int64_t      plain = p.k.shape[1] + ((const attr *)c->attr)->sums;
+    return larger(QK(qk_attention_scratch)(&p, threads), (size_t)plain * sizeof(double));
 }
 static size_t scratch_grad(const qp_call *c, int threads) {
     qk_attention_grad g = grad_problem(c);
@@ -510,6 +612,21 @@ static const qp_sample samples[] = {
      .attr = &(attr){.pattern = {.block = 16, .local = 1, .summary = 1, .section = 3, .globals = 1, .random = 1}}},
     {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]",
      .attr = &(attr){.causal = true, .window = 200, .pattern = {.block = 32, .local = 1, .stride = 3}}},
+    {.in = "x[2,5,4,4] x[2,9,4,4] x[2,9,4,3] - - - - - - x[4,1,7]", .attr = &(attr){.causal = true}},
+    {.in = "x[2,70,4,3] x[2,150,2,3] x[2,150,2,3] - - - - - - x[4,1,200] - i200[301]"},
+    {.in = "x[1,70,9,3] x[1,70,1,3] x[1,70,1,3] - - - - - - x[1,9,1,21]", .attr = &(attr){.causal = true, .window = 50}},
+    {.in = "x[2,5,4,4] x[2,7,2,4] x[2,7,2,3] x[7] - - - - - x[5,9] x[2,1,7,5]", .attr = &(attr){.softcap = 1.5}},
+    {.in = "x[2,70,2,3] x[2,150,1,3] x[2,150,1,3] - - i150[2] - - - x[2,2,70,6] x[2,150,6] i6[41]",
+     .attr = &(attr){.causal = true, .prefix = 2}},
+    {.in = "x[2,5,4,4] x[2,7,2,4] x[2,7,2,3]", .attr = &(attr){.causal = true, .sums = 5}},
+    {.in = "x[2,70,2,3] x[2,150,1,3] x[2,150,1,3] - i2[2,150] - - - - x[2,1,6] - i6[41]", .attr = &(attr){.sums = 7}},
+    {.in = "x[1,1,2,3] x[1,300,1,3] x[1,300,1,3] - - - - - - x[2,1,601]", .attr = &(attr){.causal = true, .sums = 9}},
+    {.in = "x[2,7,4,3] x[2,12,1,3] x[2,12,1,3] - - i13[2] i6[2] t[2,7] - x[4,1,11] x[4,12,9]",
+     .attr = &(attr){.causal = true, .sums = 5},
+     .no_grad = true},
+    {.in = "x[1,60,1,3] x[1,150,1,3] x[1,150,1,3] - - - - t[1,60] - x[1,60,31]",
+     .attr = &(attr){.causal = true, .window = 30, .sums = 31},
+     .no_grad = true},
     {.in = "x[0,2,1,3] x[0,2,1,3] x[0,2,1,3]"},
     {.in = "x[1,0,1,3] x[1,2,1,3] x[1,2,1,3]"},
     {.in = "x[1,2,1,3] x[1,0,1,3] x[1,0,1,3]"},
@@ -520,10 +637,10 @@ QP_OP(attention) = {.name = "attention",
                     .source = "torch.nn.functional.scaled_dot_product_attention, arXiv:2307.08691",
                     .min_in = 3,
                     .max_in = INPUTS,
-                    .nout = 2,
+                    .nout = 3,
                     .blocks = QP_SAVE_IN(K) | QP_SAVE_IN(V),
                     .attr_bytes = sizeof(attr),
-                    .saves = QP_SAVE_ALL_IN | QP_SAVE_OUT(0) | QP_SAVE_OUT(1),
+                    .saves = QP_SAVE_ALL_IN | QP_SAVE_OUT(0) | QP_SAVE_OUT(1) | QP_SAVE_OUT(2),
                     .hidden = QP_SAVE_OUT(1),
                     .shape = shape,
                     .plain = plain,
@@ -533,11 +650,13 @@ QP_OP(attention) = {.name = "attention",
                     .samples = samples};
 
 static const qp_sample samples_grad[] = {
-    {.in =
-         "x[2,5,2,4] x[2,5,2,4] x[2,5,2,4] - x[2,5,2,4] p[2,2,5] x[2,5,2,4] - x[2,5,2,4] x[2,5,2,4] x[2,5,2,4]",
+    {.in = "x[2,5,2,4] x[2,5,2,4] x[2,5,2,4] - - - x[2,5,2,4] p[2,2,5] - x[2,5,2,4] - - x[2,5,2,4] x[2,5,2,4] x[2,5,2,4]",
      .attr = &(attr){.causal = true}},
-    {.in = "x[1,3,4,5] x[0] x[0] x[3,7] x[1,3,4,2] p[1,4,3] x[1,3,4,2] x[1,4,3] x[1,3,4,5] x[1,7,2,5] "
+    {.in = "x[1,3,4,5] x[0] x[0] x[3,7] - - x[1,3,4,2] p[1,4,3] - x[1,3,4,2] x[1,4,3] - x[1,3,4,5] x[1,7,2,5] "
            "x[1,7,2,2] x[3,7]"},
+    {.in = "x[2,3,4,5] x[0] x[2,7,2,2] - x[4,1,5] x[2,4,7,4] x[2,3,4,2] p[2,4,3] u[2,3,4,3] x[2,3,4,2] - x[2,3,4,3] x[2,3,4,5] "
+           "x[2,7,2,5] x[2,7,2,2] - - - - - - x[4,1,5] x[2,4,7,4] i3[9]",
+     .attr = &(attr){.causal = true, .sums = 3}},
     {0}};
 
 QP_OP(attention_grad) = {.name = "attention_grad",
@@ -551,16 +670,22 @@ QP_OP(attention_grad) = {.name = "attention_grad",
                          .scratch = scratch_grad,
                          .flops = flops_grad,
                          .samples = samples_grad,
-                         .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS)};
+                         .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS) | QP_SAVE_IN(DRELATIVE) |
+                                    QP_SAVE_IN(DRELATIVE_KEYS)};
 
 double qpi_attention_call_scale(const qp_call *call) { return problem(call, 0).scale; }
 bool   qpi_attention_call_causal(const qp_call *call) { return problem(call, 0).causal; }
 
 qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
-    attr      a = {mask.causal, mask.window, mask.prefix, scale, mask.softcap, mask.pattern};
-    qp_tensor y[2];
-    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents, mask.rows);
+    bool      values = !qp_is_none(mask.relative_values);
+    attr      a = {mask.causal, mask.window, mask.prefix, scale, mask.softcap,
+                   values ? (int32_t)qp_size(mask.relative_values, -2) : 0, mask.pattern};
+    qp_tensor y[3];
+    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents, mask.rows,
+                 mask.relative, mask.relative_keys, mask.columns);
     qp_drop(y[1]);
+    if (values) return qp_add(y[0], qp_matmul(y[2], mask.relative_values));
+    qp_drop(y[2]);
     return y[0];
 }
 #endif

@@ -90,14 +90,13 @@ static triple project_all(const qpi_attention *a, qp_tensor x, const qp_sequence
 }
 
 static qp_tensor attend(const qpi_attention *a, triple t, qp_tensor residual, const qp_sequence *s) {
-    qp_mask mask = s->mask;
-    mask.causal = a->causal;
-    mask.window = a->window;
-    mask.softcap = a->softcap;
-    mask.pattern = a->pattern;
-    if (a->position && a->position->type->bias)
-        mask.bias = a->position->type->bias(a->position->self, t.q, t.k, s);
-    qp_tensor o = qp_attention(t.q, t.k, t.v, mask, a->scale);
+    qp_scores scores = {.q = t.q, .k = t.k, .mask = s->mask, .scale = a->scale};
+    scores.mask.causal = a->causal;
+    scores.mask.window = a->window;
+    scores.mask.softcap = a->softcap;
+    scores.mask.pattern = a->pattern;
+    if (a->position && a->position->type->bias) a->position->type->bias(a->position->self, &scores, s);
+    qp_tensor o = qp_attention(scores.q, t.k, t.v, scores.mask, scores.scale);
     o = qp_reshape(o, 3, (int64_t[]){qp_size(t.q, 0), qp_size(t.q, 1), a->heads * a->width});
     return qp_nn_linear_forward(a->out, o, QP_ACT_NONE, residual);
 }
@@ -110,7 +109,7 @@ qp_tensor qpi_attention_forward(void *self, qp_tensor x, qp_tensor residual, con
 void qpi_attention_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     qpi_attention *a = self;
     /* blocks of a pattern are counted from the first place */
-    if (!a->pattern.block && (!a->position || !a->position->type->bias)) state->window = a->window;
+    if (!a->pattern.block) state->window = a->window;
     for (int i = 0; i < 2; i++)
         qp_state_add(state, ctx, true, 4, (int64_t[]){rows, positions, a->groups, a->width});
 }
