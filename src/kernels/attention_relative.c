@@ -2,9 +2,7 @@
  * distance, read into the scores of a tile and, backward, added to. */
 #include "kernels/attention_relative.h"
 
-#define NEAR 8                          /* query heads of a key head up to which rows share a line */
-#define LINE_LENGTH (TILE + 128 * NEAR) /* keys of a block: 128 at most */
-#define SPAN (TILE + 128)               /* distances of a block at most */
+#define SPAN (TILE + 130) /* distances of a block at most */
 
 typedef struct {
     int64_t place[TILE];  /* of rows */
@@ -23,10 +21,17 @@ static int64_t row_place(const attention_tile *t, int r) {
     return t->start + (t->tree ? t->depth[query] : query);
 }
 
-static int32_t column_of(const qk_attention *a, int64_t columns, int64_t distance) {
-    int64_t reach = ((a->columns.ndim < 0 ? columns : a->columns.shape[0]) - 1) / 2;
-    int64_t i = attention_min(attention_max(distance, -reach), reach) + reach;
-    return (int32_t)(a->columns.ndim < 0 ? i : qk_integer(&a->columns, i, 0));
+/* The columns of n distances from `from` on, up or down. */
+static void columns_of(const qk_attention *a, int64_t columns, int64_t from, int step, int n, int32_t *out) {
+    const qp_view *v = &a->columns;
+    int64_t        reach = ((v->ndim < 0 ? columns : v->shape[0]) - 1) / 2;
+    const int64_t *of = v->data;
+    int32_t        far = (int32_t)reach, first = (int32_t)attention_min(attention_max(from, -reach - n), reach + n);
+    for (int i = 0; i < n; i++) {
+        int32_t distance = first + step * i;
+        out[i] = (distance < -far ? -far : distance > far ? far : distance) + far;
+    }
+    for (int i = 0; v->ndim >= 0 && i < n; i++) out[i] = (int32_t)of[out[i] * v->stride[0]];
 }
 
 static void open_distances(const attention_tile *t, int64_t columns, int64_t begin, int64_t end, distances *d) {
@@ -42,7 +47,7 @@ static void open_distances(const attention_tile *t, int64_t columns, int64_t beg
     }
     d->low = first - most;
     d->count = (int)attention_min(last - first + most - least + 1, SPAN);
-    for (int i = 0; i < d->count; i++) d->column[i] = column_of(t->of, columns, d->low + i);
+    columns_of(t->of, columns, d->low, 1, d->count, d->column);
 }
 
 /* Nodes of other blocks may lie beyond the span: nobody sees them here. */
@@ -71,60 +76,54 @@ static inline __attribute__((always_inline)) void each_pair(const attention_tile
     }
 }
 
-/* Does every query read the same row, so that the tile's diagonals are of one value? */
-static bool shares_line(const attention_tile *t, const qp_view *v) {
-    return v->stride[2] == 0 && !t->tree && t->group <= NEAR;
+/* Where every query reads the same row, the pairs of a diagonal have one value: line[(end - 1 - key) group +
+ * lane], for which one element of the table stands for each query, real or not. */
+typedef struct {
+    float  *line;
+    int     queries;
+    float  *head;
+    int32_t column[SPAN];
+} diagonals;
+
+static bool open_diagonals(const attention_tile *t, const qp_view *v, int64_t begin, int64_t end, float *room,
+                           diagonals *d) {
+    if (v->stride[2] != 0 || t->tree || t->group > ATTENTION_NEAR) return false;
+    int64_t first = t->row0 - (end - 1) * t->group, last = t->row0 + t->lanes - 1 - begin * t->group;
+    int64_t query = first / t->group - (first % t->group < 0);
+    d->queries = (int)((last - query * t->group) / t->group + 1);
+    d->line = room + (first - query * t->group);
+    d->head = (float *)v->data + t->batch * v->stride[0] + t->head * t->group * v->stride[1];
+    columns_of(t->of, v->shape[3], -query - t->start, -1, d->queries, d->column);
+    return true;
 }
 
-/* line[u], u = lane + (end - 1 - key) group, stands for the pairs of a diagonal: it is set from the table's
- * element, or that gets it. */
-static inline __attribute__((always_inline)) void each_diagonal(const attention_tile *t, const qp_view *v,
-                                                                int64_t begin, int64_t end, float *line,
-                                                                const bool scatter) {
-    float  *head = (float *)v->data + t->batch * v->stride[0] + t->head * t->group * v->stride[1];
-    int64_t first = t->row0 - (end - 1) * t->group, count = t->lanes + (end - 1 - begin) * t->group;
-    int64_t query = first / t->group - (first % t->group < 0), member = first - query * t->group;
-    for (int64_t u = 0; u < count; query++, member = 0) {
-        float *p = head + column_of(t->of, v->shape[3], -query - t->start) * v->stride[3];
-        for (; member < t->group && u < count; member++, u++)
-            if (scatter) p[member * v->stride[1]] += line[u];
-            else line[u] = p[member * v->stride[1]];
-    }
+const float *QK(attention_line)(const attention_tile *t, const qp_view *v, int64_t begin, int64_t end, float *room) {
+    diagonals d;
+    if (!open_diagonals(t, v, begin, end, room, &d)) return NULL;
+    for (int64_t h = 0; h < t->group; h++)
+        for (int i = 0; i < d.queries; i++) room[i * t->group + h] = d.head[h * v->stride[1] + d.column[i] * v->stride[3]];
+    return d.line + (end - 1 - begin) * t->group;
 }
 
-static void add_line(const attention_tile *t, const qp_view *v, int64_t begin, int64_t end, float *s) {
-    float line[LINE_LENGTH];
-    each_diagonal(t, v, begin, end, line, false);
-    for (int64_t j = begin; j < end; j++, s += t->lanes)
-        for (int lane = 0; lane < t->lanes; lane += VF_LANES)
-            vf_store(s + lane, vf_load(s + lane) + vf_load(line + (end - 1 - j) * t->group + lane));
-}
-
-static void take_line(const attention_tile *t, const qp_view *v, int64_t begin, int64_t end, const float *s) {
-    float line[LINE_LENGTH] = {0};
-    for (int64_t j = begin; j < end; j++, s += t->lanes)
-        for (int lane = 0; lane < t->lanes; lane += VF_LANES) {
-            float *p = line + (end - 1 - j) * t->group + lane;
-            vf_store(p, vf_load(p) + vf_load(s + lane));
-        }
-    each_diagonal(t, v, begin, end, line, true);
+static bool take_line(const attention_tile *t, const qp_view *v, int64_t begin, int64_t end, const float *s) {
+    float     room[ATTENTION_LINE] = {0};
+    diagonals d;
+    if (!open_diagonals(t, v, begin, end, room, &d)) return false;
+    float *line = d.line + (end - 1 - begin) * t->group;
+    for (int64_t j = begin; j < end; j++, s += t->lanes, line -= t->group)
+        for (int lane = 0; lane < t->lanes; lane += VF_LANES) vf_store(line + lane, vf_load(line + lane) + vf_load(s + lane));
+    for (int64_t h = 0; h < t->group; h++)
+        for (int i = 0; i < d.queries; i++) d.head[h * v->stride[1] + d.column[i] * v->stride[3]] += room[i * t->group + h];
+    return true;
 }
 
 void QK(attention_gather)(const attention_tile *t, const qp_view *v, bool keys, int64_t begin, int64_t end, float *s) {
-    if (!keys && shares_line(t, v)) {
-        add_line(t, v, begin, end, s);
-        return;
-    }
     each_pair(t, v, keys, begin, end, s, false);
 }
 
 void QK(attention_scatter)(const attention_tile *t, const qp_view *v, bool keys, int64_t begin, int64_t end,
                            float *s) {
-    if (!keys && shares_line(t, v)) {
-        take_line(t, v, begin, end, s);
-        return;
-    }
-    each_pair(t, v, keys, begin, end, s, true);
+    if (keys || !take_line(t, v, begin, end, s)) each_pair(t, v, keys, begin, end, s, true);
 }
 
 void QK(attention_sum_columns)(const attention_tile *t, int64_t begin, int64_t end, const float *s, float *out) {

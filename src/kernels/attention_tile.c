@@ -273,6 +273,10 @@ void QK(attention_pack)(const qp_view *v, const void *first, int64_t begin, int6
 
 void QK(attention_scores)(const attention_tile *t, const float *q, const float *k, int64_t k_row, int64_t begin,
                           int64_t end, bool masked, attention_ahead ahead, float *s, float *slope) {
+    const qp_view *relative = &t->of->relative;
+    float          room[ATTENTION_LINE];
+    const float   *line = NULL;
+    if (relative->ndim >= 0 && !(t->of->softcap > 0)) line = QK(attention_line)(t, relative, begin, end, room);
     QK(attention_multiply)
     (&(attention_product){.rows = end - begin,
                           .cols = t->lanes,
@@ -285,10 +289,12 @@ void QK(attention_scores)(const attention_tile *t, const float *q, const float *
                           .b_row = t->lanes,
                           .c = s,
                           .c_row = t->lanes,
+                          .from = line,
+                          .from_row = -t->group,
                           .ahead = ahead});
     if (t->of->softcap > 0) cap(t->of->softcap, (end - begin) * t->lanes, s, slope);
     if (t->of->bias.ndim >= 0) add_bias(t, begin, end, s);
-    if (t->of->relative.ndim >= 0) QK(attention_gather)(t, &t->of->relative, false, begin, end, s);
+    if (relative->ndim >= 0 && !line) QK(attention_gather)(t, relative, false, begin, end, s);
     if (t->of->relative_keys.ndim >= 0) QK(attention_gather)(t, &t->of->relative_keys, true, begin, end, s);
     if (masked) mask(t, begin, end, s);
 }
