@@ -30,6 +30,7 @@ typedef struct {
     int64_t window, prefix;
     double  scale, softcap;
     int32_t sums; /* C, if they are wanted */
+
     qp_pattern pattern;
 } attr;
 
@@ -612,6 +613,8 @@ static const qp_sample samples[] = {
      .attr = &(attr){.pattern = {.block = 16, .local = 1, .summary = 1, .section = 3, .globals = 1, .random = 1}}},
     {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]",
      .attr = &(attr){.causal = true, .window = 200, .pattern = {.block = 32, .local = 1, .stride = 3}}},
+    {.in = "x[1,70,2,3] x[1,150,1,3] x[1,150,1,3] - - - - - - x[2,1,21] x[1,2,150,21]",
+     .attr = &(attr){.causal = true, .pattern = {.block = 16, .local = 2, .globals = 1}, .sums = 5}},
     {.in = "x[2,5,4,4] x[2,9,4,4] x[2,9,4,3] - - - - - - x[4,1,7]", .attr = &(attr){.causal = true}},
     {.in = "x[2,70,4,3] x[2,150,2,3] x[2,150,2,3] - - - - - - x[4,1,200] - i200[301]"},
     {.in = "x[1,70,9,3] x[1,70,1,3] x[1,70,1,3] - - - - - - x[1,9,1,21]", .attr = &(attr){.causal = true, .window = 50}},
