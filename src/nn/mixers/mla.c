@@ -102,10 +102,10 @@ static parts project(const mla *a, qp_tensor x, const qp_sequence *s) {
 }
 
 static qp_tensor attend(const mla *a, qp_tensor q, qp_tensor k, qp_tensor v, const qp_sequence *s) {
-    qp_mask mask = s->mask;
-    mask.causal = a->causal;
-    if (a->position && a->position->type->bias) mask.bias = a->position->type->bias(a->position->self, q, k, s);
-    return qp_attention(q, k, v, mask, a->scale);
+    qp_scores scores = {.q = q, .k = k, .mask = s->mask, .scale = a->scale};
+    scores.mask.causal = a->causal;
+    if (a->position && a->position->type->bias) a->position->type->bias(a->position->self, &scores, s);
+    return qp_attention(scores.q, k, v, scores.mask, scores.scale);
 }
 
 static qp_tensor finish(const mla *a, qp_tensor o, qp_tensor residual) {
