@@ -14,7 +14,7 @@
 
 static const bench_kind *const kinds[] = {&bench_gemm,  &bench_memory,   &bench_ops,     &bench_step,
                                           &bench_optim, &bench_generate, &bench_embed, &bench_tokenize, &bench_load,
-                                          &bench_mixers};
+                                          &bench_mixers, &bench_experts};
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
 /* ---- Time --------------------------------------------------------------------------------------- */
@@ -200,7 +200,7 @@ static int run(cli *c) {
     for (size_t i = 0; i < KINDS; i++)
         if (!strcmp(kinds[i]->name, cli_argument(c, 0))) kind = kinds[i];
     if (!kind)
-        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step, optim, generate, embed, load or tokenize", cli_argument(c, 0));
+        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step, optim, generate, embed, load, tokenize, mixers or experts", cli_argument(c, 0));
     if (!(b.ctx = cli_open(c))) return 1;
     b.rows = json_array();
     b.progress = cli_progress_start(c, 0);
@@ -232,7 +232,7 @@ static const cli_option options[] = {
 
 QP_VERB(bench) = {.name = "bench",
                   .summary = "the engine's speed beside what the machine can do",
-                  .arguments = "gemm|memory|ops|step|optim|generate|embed|load|tokenize|mixers",
+                  .arguments = "gemm|memory|ops|step|optim|generate|embed|load|tokenize|mixers|experts",
                   .min_arguments = 1,
                   .max_arguments = 1,
                   .options = options,

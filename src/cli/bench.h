@@ -26,7 +26,7 @@ typedef struct {
 } bench_kind;
 
 extern const bench_kind bench_gemm, bench_memory, bench_ops, bench_step, bench_optim, bench_generate, bench_embed,
-    bench_tokenize, bench_load, bench_mixers;
+    bench_tokenize, bench_load, bench_mixers, bench_experts;
 
 /* Seconds of one call: the median over bursts, each long enough to be measured; NaN after a
  * failure. bench_best is the least of them: what the machine can do. */

@@ -31,7 +31,7 @@ static bool to_file(cli *c, qp_ctx *ctx, const char *model, const char *out, int
     if (ok && t.file) qpi_gguf_integer(qpi_gguf_find(t.file, "general.file_type"), 0, &file_type);
     for (int64_t i = 0; ok && i < t.count; i++) {
         gguf_item *item = &t.items[i];
-        bool       matrix = item->as.ndim >= 2 && strncmp(item->as.name, "position_embd", 13);
+        bool       matrix = gguf_is_matrix(item);
         if (matrix && type >= 0) item->as.dtype = (qp_dtype)type;
         if (matrix && (type >= 0 || !t.file)) file_type = file_type_of(item->as.dtype);
     }

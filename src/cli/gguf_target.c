@@ -99,13 +99,17 @@ static bool open_folder(gguf_target *t) {
     if (!make_items(t, qp_module_state(t->model->module).count + 1)) return false; /* and the divisors of a rotation */
     for (int64_t i = 0; qpi_gguf_weight(t->model, i, &name, &tensor); i++) {
         if (!add_item(t, name, tensor)) return false;
-        gguf_item *item = &t->items[t->count - 1]; /* norms, biases and places are f32 everywhere */
-        if (item->as.ndim < 2 || !strncmp(name, "position_embd", 13)) item->as.dtype = QP_F32;
+        gguf_item *item = &t->items[t->count - 1];
+        if (!gguf_is_matrix(item)) item->as.dtype = QP_F32;
     }
     t->layers = t->model->layers;
     t->heads = config_number(t->model, "num_attention_heads", "n_head");
     t->kv_heads = config_number(t->model, "num_key_value_heads", "n_head");
     return !qp_failed(t->ctx);
+}
+
+bool gguf_is_matrix(const gguf_item *item) {
+    return item->as.ndim >= 2 && strncmp(item->as.name, "position_embd", 13) && !strstr(item->as.name, "ffn_gate_inp.");
 }
 
 bool gguf_target_open(gguf_target *t, qp_ctx *ctx, const char *path) {

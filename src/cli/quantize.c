@@ -34,8 +34,8 @@ static bool ends_in(const char *text, const char *end) {
 
 /* Norms, biases, places and whatever is no matrix stay as they are. */
 static bool takes_bits(const gguf_item *i) {
-    return i->as.ndim >= 2 && ends_in(i->as.name, "weight") && !ends_in(i->as.name, "_norm.weight") &&
-           strncmp(i->as.name, "position_embd", 13) && strncmp(i->as.name, "token_types", 11) &&
+    return gguf_is_matrix(i) && ends_in(i->as.name, "weight") && !ends_in(i->as.name, "_norm.weight") &&
+           strncmp(i->as.name, "token_types", 11) &&
            (qp_dtype_is_float(i->as.dtype) || qp_dtype_block(i->as.dtype) > 1);
 }
 
@@ -92,7 +92,7 @@ static qp_dtype type_for(const gguf_target *t, const gguf_item *item, int which)
     if (!strcmp(name, "output.weight") || (t->tied && !strcmp(name, "token_embd.weight")))
         return base == QP_Q8_0 || columns % qp_dtype_block(base) ? fitting(QP_Q8_0, columns) : fitting(QP_Q6_K, columns);
     if (ends_in(name, "attn_v.weight") || ends_in(name, "attn_qkv.weight")) base = type_of_values(r, base, layer, t->layers, grouped);
-    else if (ends_in(name, "ffn_down.weight")) base = type_of_down(r, base, layer, t->layers);
+    else if (ends_in(name, "ffn_down.weight") || ends_in(name, "ffn_down_exps.weight")) base = type_of_down(r, base, layer, t->layers);
     else if (ends_in(name, "attn_output.weight")) base = type_of_output(r, base);
     return fitting(base, columns);
 }

@@ -259,13 +259,13 @@ static void read_scaling(reading *r) {
 
 /* ---- The config ------------------------------------------------------------------------------------------- */
 
-extern const qpi_preset qpi_preset_mistral; /* which holds its models as llama does */
+extern const qpi_preset qpi_preset_mistral, qpi_preset_mixtral; /* which hold their models as llama does */
 
 /* The preset of an architecture. */
 static const qpi_preset *preset_of(const qpi_gguf_value *architecture) {
     for (int i = 0; qpi_presets[i]; i++) {
         const qpi_preset *p = qpi_presets[i];
-        if (p->gguf && p != &qpi_preset_mistral && is_text(architecture, p->gguf->architecture)) return p;
+        if (p->gguf && p != &qpi_preset_mistral && p != &qpi_preset_mixtral && is_text(architecture, p->gguf->architecture)) return p;
     }
     return NULL;
 }
@@ -316,6 +316,7 @@ json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file) {
     }
     reading r = {.ctx = ctx, .path = path, .file = file, .family = preset->gguf};
     if (!strcmp(preset->name, "llama") && number_of(&r, "attention.sliding_window", 0) > 0) preset = &qpi_preset_mistral;
+    if (!strcmp(preset->gguf->architecture, "llama") && number_of(&r, "expert_count", 0) > 0) preset = &qpi_preset_mixtral;
     r.family = preset->gguf;
     r.config = begin(&r, preset);
     if (!qp_failed(ctx)) check_keys(&r);

@@ -21,9 +21,20 @@ static const qpi_name_rule rules[] = {
     {"model.layers.%d.block_sparse_moe.experts.%d.w2.weight", "blocks.%d.ffn.experts.down", 0, false},
     {0}};
 
+static const qpi_name_rule gguf_rules[] = {
+    {"blk.%d.ffn_gate_inp.weight", "blocks.%d.ffn.router.weight", 0, false},
+    {"blk.%d.ffn_gate_exps.weight", "blocks.%d.ffn.experts.gate", 0, false},
+    {"blk.%d.ffn_up_exps.weight", "blocks.%d.ffn.experts.up", 0, false},
+    {"blk.%d.ffn_down_exps.weight", "blocks.%d.ffn.experts.down", 0, false},
+    {0}};
+static const qpi_gguf_key gguf_keys[] = {QPI_LLAMA_GGUF_KEYS, {"expert_count", "num_local_experts", true},
+                                         {"expert_used_count", "num_experts_per_tok", true}, {0}};
+static const qpi_gguf_family gguf = {.architecture = "llama", .rules = qpi_llama_gguf_rules, .own = gguf_rules,
+                                     .keys = gguf_keys, .interleaved = "blocks.*.mixer.[qk].*", .windows = true};
+
 QP_PRESET(mixtral) = QPI_LLAMA_PRESET("mixtral", "arXiv:2401.04088",
                  QPI_LLAMA_DEFAULTS("mixtral", "MixtralForCausalLM",
                                     ", \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-05, \"num_local_experts\": 8, "
                                     "\"num_experts_per_tok\": 2, \"output_router_logits\": true, "
                                     "\"router_aux_loss_coef\": 0.01"),
-                 translate, .own = rules);
+                 translate, .own = rules, .gguf = &gguf);

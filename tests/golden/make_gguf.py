@@ -28,7 +28,7 @@ F16 = gguf.GGMLQuantizationType.F16
 NAMES = ["llama-gqa-tied", "llama-mqa-headdim", "llama-bias", "llama-llama3", "llama-yarn", "llama-linear", "mistral-window",
          "qwen2", "gpt2", "gpt2-odd"]
 CONVERTED = ["qwen3", "smollm3-four", "olmo2", "granite", "phi3", "phi3-partial", "gemma", "gemma2", "gemma3-six",
-             "bert-poolerless"]
+             "bert-poolerless", "mixtral"]
 GPT2 = {"wte.weight": "token_embd.weight", "wpe.weight": "position_embd.weight", "ln_f": "output_norm",
         "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
         "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down", "lm_head": "output"}
