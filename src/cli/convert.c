@@ -100,17 +100,27 @@ static bool write_tokenizer(cli *c, qp_ctx *ctx, const char *model, qp_file *f, 
 
 static const char *dtype_text(qp_dtype t) { return t == QP_F16 ? "float16" : t == QP_BF16 ? "bfloat16" : "float32"; }
 
+static bool grow(qp_ctx *ctx, qp_named **named, int64_t *room) {
+    int64_t   wanted = *room ? 2 * *room : 256;
+    qp_named *grown = realloc(*named, (size_t)wanted * sizeof *grown);
+    if (!grown) return qp_fail(ctx, QP_ERR_MEMORY, "out of memory: names of weights") == QP_OK;
+    *named = grown;
+    *room = wanted;
+    return true;
+}
+
 /* Weights in one type: that of the file where it is a float all over, unless another is asked for. */
 static bool write_weights(qp_ctx *ctx, qp_model *m, const char *to, int type) {
     const char *name;
     qp_tensor   t;
-    int64_t     n = 0, room = qp_module_state(m->module).count;
-    qp_named   *named = calloc((size_t)room + 1, sizeof *named);
+    int64_t     n = 0, room = 0;
+    qp_named   *named = NULL;
     char       *path = qpi_path_join(to, "model.safetensors", &ctx->error), *config = qpi_path_join(to, "config.json", &ctx->error);
-    bool        ok = named && path && config;
+    bool        ok = path && config;
     qp_dtype    dtype = type >= 0 ? (qp_dtype)type : QP_F32;
     qp_scope    s = qp_enter(ctx);
-    for (; ok && n < room && qp_model_weight(m, n, false, &name, &t); n++) {
+    for (; ok && qp_model_weight(m, n, false, &name, &t); n++) {
+        if (n == room && !(ok = grow(ctx, &named, &room))) break;
         if (n == 0 && type < 0 && qp_dtype_block(qp_dtype_of(t)) == 1) dtype = qp_dtype_of(t);
         named[n] = (qp_named){name, qp_cast(t, dtype)};
     }

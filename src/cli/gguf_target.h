@@ -25,6 +25,9 @@ typedef struct {
     qp_tensor      held;   /* what is being written */
 } gguf_target;
 
+/* May it have another type than f32? Norms, biases, places and routers of experts are f32 everywhere. */
+bool gguf_is_matrix(const gguf_item *item);
+
 /* Opens MODEL; items have their source's type. False after storing an error. */
 bool gguf_target_open(gguf_target *t, qp_ctx *ctx, const char *path);
 /* Writes the file with items as they are by now. */
