@@ -90,9 +90,10 @@ QP_API qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels);
 /* hidden [.., D] -> logits [.., V]. */
 QP_API qp_tensor qp_model_head(qp_model *m, qp_tensor hidden);
 
-/* An optimiser has taken a step: parts that do something between steps do it (deepseek_moe's bias). qp_train
- * calls it; a loop of one's own does so behind qp_step. */
-QP_API void qp_model_stepped(qp_model *m);
+/* The optimiser's step is done: parts that do something between steps do it (deepseek_moe moves its bias). taken
+ * false: it changed nothing or was given up, and what parts have counted for it is forgotten. qp_train calls it; a
+ * loop of one's own does so behind qp_step. */
+QP_API void qp_model_stepped(qp_model *m, bool taken);
 
 /* Keep only the inputs of each layer in forward passes that are recorded, and run layers again in
  * backward: memory for one layer's activations instead of all, for a third more arithmetic. Same

@@ -161,7 +161,7 @@ typedef struct {
      * form, unless pointwise. */
     qp_tensor (*step)(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state);
     bool pointwise; /* works on each position alone: forward serves as step */
-    void (*stepped)(void *self); /* after each step of an optimiser (qp_model_stepped); NULL: nothing */
+    void (*stepped)(void *self, bool taken); /* qp_model_stepped, without gradients; NULL: nothing */
 } qp_branch_type;
 
 /* ---- Blocks (nn/blocks): how norms and branches join --------------------------------------------------- */

@@ -118,6 +118,7 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
         t->c_row = TILE_COLS;
         t->prev = NULL;
         t->scale = 1.0f;
+        t->far = false; /* as the piece before may have been */
         kernel(t);
         piece->acc = acc;
         piece->acc_row = TILE_COLS;

@@ -4,7 +4,8 @@
 static bool translate(qpi_config *c, json_t *stack) {
     bool balanced = qpi_config_bool(c, "output_router_logits", false); /* as transformers: no loss without them */
     if (!qpi_llama_translate(c, stack, (qpi_llama){.theta = 1e6, .eps = 1e-5})) return false;
-    qpi_config_only(c, "router_jitter_noise", "0.0");
+    if (qpi_config_number(c, "router_jitter_noise", 0) != 0)
+        qpi_json_fail(&c->root, QP_ERR_UNSUPPORTED, "router_jitter_noise is not 0");
     double  balance = qpi_config_number(c, "router_aux_loss_coef", 0.001);
     json_t *ffn = json_pack("{s:s, s:I, s:I, s:f}", "type", "mixtral", "experts",
                             (json_int_t)qpi_config_int(c, "num_local_experts", 8), "per_token",

@@ -138,14 +138,14 @@ qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options)
     return NULL;
 }
 
-void qp_model_stepped(qp_model *m) {
+void qp_model_stepped(qp_model *m, bool taken) {
     if (qp_failed(m->ctx)) return;
     qp_scope scope = qp_enter(m->ctx);
     qp_no_grad(m->ctx, true);
     for (int64_t i = 0; i < m->layers + m->mtp_count; i++) {
         const qp_branch *branches[] = {&m->blocks[i].block.mixer, &m->blocks[i].block.ffn};
         for (int k = 0; k < 2; k++)
-            if (branches[k]->type && branches[k]->type->stepped) branches[k]->type->stepped(branches[k]->self);
+            if (branches[k]->type && branches[k]->type->stepped) branches[k]->type->stepped(branches[k]->self, taken);
     }
     qp_leave(scope);
 }

@@ -41,7 +41,7 @@ static qp_tensor counts(qp_tensor offsets, qp_dtype type) {
 qp_tensor qpi_experts_load(const qpi_experts *e, qp_tensor index) {
     qp_tensor source, place, offsets;
     qp_group(index, e->count, 0, &source, &place, &offsets);
-    return counts(offsets, e->module ? qp_dtype_of(qp_nn_linear_weight(e->router)) : QP_F32);
+    return counts(offsets, QP_F32);
 }
 
 void qpi_experts_balance(const qpi_experts *e, qp_tensor probability, qp_tensor index, const qp_sequence *s) {

@@ -38,7 +38,7 @@ int64_t qpi_experts_width(const qp_build *b);
 /* x [N, D] -> logits [N, E], in f32 whatever autocast says. */
 qp_tensor qpi_experts_logits(const qpi_experts *e, qp_tensor x);
 
-/* Tokens that each expert is given, [E] in x's type, before any capacity. */
+/* Tokens that each expert is given, f32 [E], before any capacity. */
 qp_tensor qpi_experts_load(const qpi_experts *e, qp_tensor index);
 
 /* Adds aux.balance in training: E sum_e f_e P_e, f the share of tokens that are given to e, P the mean of its

@@ -282,6 +282,7 @@ static const qp_sample samples[] = {{.in = "x[9,5] x[3,7,5] o9[4]"},
 static const qp_sample outer_samples[] = {{.in = "x[9,7] x[9,5] o9[4]", .no_grad = true},
                                           {.in = "x[70,40] x[70,33] o60[6]", .no_grad = true},
                                           {.in = "x[0,4] x[0,6] o0[3]", .no_grad = true},
+                                          {.in = "x[40,96] x[40,176] o40[3]", .no_grad = true},
                                           {0}};
 static const qp_sample outer_into_samples[] = {{.in = "x[3,7,5] x[9,7] x[9,5] o9[4]", .no_grad = true},
                                                {.in = "x[2,4,6] x[0,4] x[0,6] o0[3]", .no_grad = true},

@@ -122,6 +122,7 @@ static void undo_step(const qp_training_set *set, beginning b) {
     qp_state_dict params = qp_model_params(set->model);
     qp_clear(ctx);
     for (int i = 0; i < params.count; i++) qp_zero_grad(params.entries[i].tensor);
+    qp_model_stepped(set->model, false);
     qp_set_random(ctx, ctx->seed, b.random);
     if (qp_data_seek(set->data, b.data) != QP_OK) return;
 }
@@ -181,7 +182,7 @@ static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_t
     e->scale = qp_optim_scale(set->optim);
     qp_step(set->optim);
     e->skipped = qp_optim_skipped(set->optim);
-    if (!e->skipped) qp_model_stepped(set->model);
+    qp_model_stepped(set->model, !e->skipped);
     e->norm = e->skipped ? NAN : qp_optim_norm(set->optim);
     if (set->ema && !qp_failed(ctx)) qp_ema_update(set->ema, e->step);
     qp_leave(s);

@@ -176,12 +176,17 @@ static void bias(void **state) {
     for (int i = 0; i < 4; i++) assert_true(b[i] == 0);
     for (int again = 0; again < 2; again++) { /* no tokens since: it stays */
         qp_no_grad(ctx, true);
-        l.type->stepped(l.self);
+        l.type->stepped(l.self, true);
         assert_int_equal(qp_read(param_of(l, "bias"), QP_F32, b, 4), QP_OK);
         for (int i = 0; i < 4; i++) assert_true(b[i] == (i < 2 ? -0.25f : 0.25f));
     }
     l.type->forward(l.self, t, QP_NONE, &s); /* without a record, and it counts nothing */
-    l.type->stepped(l.self);
+    l.type->stepped(l.self, true);
+    qp_no_grad(ctx, false);
+    l.type->forward(l.self, t, QP_NONE, &s); /* a step that was not taken */
+    qp_no_grad(ctx, true);
+    l.type->stepped(l.self, false);
+    l.type->stepped(l.self, true);
     assert_int_equal(qp_read(param_of(l, "bias"), QP_F32, b, 4), QP_OK);
     assert_true(b[0] == -0.25f);
     close_layer(ctx, l);

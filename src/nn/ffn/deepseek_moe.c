@@ -98,15 +98,14 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
     return qpi_experts_back(qpi_experts_forward(&f->experts, rows, route(f, rows), sum, s), x);
 }
 
-static void stepped(void *self) {
+static void stepped(void *self, bool taken) {
     deepseek_moe *f = self;
-    qp_ctx       *ctx = f->bias.ctx;
-    if (f->rate == 0 || !qp_requires_grad(qp_nn_linear_weight(f->experts.router))) return;
-    qp_tensor mean = qp_mean(f->load, 0, NULL, false);
-    qp_dtype  type = qp_dtype_of(f->bias);
-    qp_tensor sign = qp_sub(qp_cast(qp_lt(f->load, mean), type), qp_cast(qp_gt(f->load, mean), type));
-    if (qp_copy_to(f->bias, qp_add(f->bias, qp_affine(sign, f->rate, 0))) == QP_OK)
-        qp_copy_to(f->load, qp_full(ctx, type, 0, NULL, 0));
+    qp_dtype      type = qp_dtype_of(f->bias);
+    qp_tensor     mean = qp_mean(f->load, 0, NULL, false);
+    qp_tensor     sign = qp_sub(qp_cast(qp_lt(f->load, mean), type), qp_cast(qp_gt(f->load, mean), type));
+    bool          moves = taken && f->rate > 0 && qp_requires_grad(qp_nn_linear_weight(f->experts.router));
+    if (moves) qp_copy_to(f->bias, qp_add(f->bias, qp_affine(sign, f->rate, 0)));
+    qp_copy_to(f->load, qp_full(f->load.ctx, type, 0, NULL, 0));
 }
 
 QP_FFN(deepseek_moe) = {.part = {.name = "deepseek_moe",

@@ -29,7 +29,7 @@ static void init(void *self, qp_build *b) {
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     switch_ffn *f = self;
     qp_tensor   rows = qpi_experts_rows(x), probability = qp_softmax(qpi_experts_logits(&f->experts, rows), -1);
-    bool        training = qp_training(f->experts.module);
+    bool        training = qp_training(f->experts.module) && qp_is_none(s->counts); /* no step of a session */
     qpi_routing r = {0};
     qp_topk(probability, 1, -1, true, &r.weight, &r.index);
     if (training) r.capacity = (int64_t)ceil(f->capacity * (double)qp_size(rows, 0) / (double)f->experts.count);
