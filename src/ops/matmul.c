@@ -52,15 +52,33 @@ static bool takes(const qp_call *c) {
     return qk_gemm_takes(c->out[0].dtype) && qk_gemm_takes(c->in[0].dtype) && qk_gemm_takes(c->in[1].dtype);
 }
 
+static bool by_rows(const qp_view *v) { return v->shape[v->ndim - 1] <= 1 || v->stride[v->ndim - 1] == 1; }
+
+static qp_view transposed(qp_view v) {
+    int64_t *n = &v.shape[v.ndim - 2], *step = &v.stride[v.ndim - 2], first[] = {n[0], step[0]};
+    n[0] = n[1];
+    step[0] = step[1];
+    n[1] = first[0];
+    step[1] = first[1];
+    return v;
+}
+
+/* c += a b, or c^T += b^T a^T where c lies by columns. */
+static qk_product plan_into(const qp_call *c) {
+    if (by_rows(&c->out[0])) return plan(&c->in[1], &c->in[2], &c->out[0], c->compute, true);
+    qp_view a = transposed(c->in[2]), b = transposed(c->in[1]), out = transposed(c->out[0]);
+    return plan(&a, &b, &out, c->compute, true);
+}
+
 static void run_into(const qp_call *c) {
-    qk_product p = plan(&c->in[1], &c->in[2], &c->out[0], c->compute, true);
+    qk_product p = plan_into(c);
     QK(qk_product_run)(c->exec, &p);
 }
 
 static bool takes_into(const qp_call *c) {
-    const qp_view *v = &c->out[0];
-    return qk_gemm_takes(v->dtype) && qk_gemm_takes(c->in[1].dtype) && qk_gemm_takes(c->in[2].dtype) &&
-           (v->shape[v->ndim - 1] <= 1 || v->stride[v->ndim - 1] == 1);
+    qp_view turned = transposed(c->out[0]);
+    return qk_gemm_takes(turned.dtype) && qk_gemm_takes(c->in[1].dtype) && qk_gemm_takes(c->in[2].dtype) &&
+           (by_rows(&c->out[0]) || by_rows(&turned));
 }
 
 QP_KERNEL(matmul) = {run, QP_ANY, takes};
@@ -196,7 +214,7 @@ static size_t scratch(const qp_call *c, int threads) {
     return QK(qk_product_scratch)(&p, threads);
 }
 static size_t scratch_into(const qp_call *c, int threads) {
-    qk_product p = plan(&c->in[1], &c->in[2], &c->out[0], c->compute, true);
+    qk_product p = plan_into(c);
     return QK(qk_product_scratch)(&p, threads);
 }
 
