@@ -19,6 +19,8 @@ import time
 import torch
 import torch.nn.functional as F
 
+from torch_step import keep_memory
+
 D, H, K = 512, 8, 64
 
 
@@ -179,6 +181,7 @@ def main():
     o = options.parse_args()
     torch.set_num_threads(o.threads)
     torch.set_flush_denormal(True)
+    keep_memory()
     for make in MIXERS:
         if o.only and make.__name__ not in o.only:
             continue
