@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import DebertaV2Config
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.models.t5.modeling_t5 import T5Attention
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import _apply_relative_key_position_encoding
 from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
@@ -137,6 +138,73 @@ class Deberta(Plain):
         return out.view(B, T, self.H, self.K)
 
 
+class Rope(Plain):
+    """Rotations by apply_rotary_pos_emb of transformers, which pairs features i and i + K/2."""
+
+    name = "rope"
+
+    def angles(self, p):  # [T, K / 2]
+        base = 10000 * self.o["factor"] ** (self.K / (self.K - 2))  # "NTK-aware"
+        return torch.arange(T)[:, None] * base ** (-torch.arange(0, self.K, 2) / self.K)
+
+    def turn(self, q, k, p):
+        emb = torch.cat([self.angles(p)] * 2, -1)[None]
+        return apply_rotary_pos_emb(q, k, emb.cos(), emb.sin(), unsqueeze_dim=2)
+
+    def attend(self, q, k, v, p, layer, scale):
+        q, k = self.turn(q, k, p)
+        if self.o.get("log_n"):  # as QWenAttention.logn_list
+            n = self.o["log_n"]
+            q = q * torch.tensor([max(1, math.log(i, n)) for i in range(1, T + 1)])[:, None, None]
+        return softmax_of(dots(q, k) * scale, v, self.causal)[1]
+
+
+class Rope2D(Rope):
+    name = "rope2d"
+
+    def angles(self, p):  # as PixtralRotaryEmbedding, or Qwen2-VL's VisionRotaryEmbedding
+        row, column = torch.arange(T) // self.o["grid_width"], torch.arange(T) % self.o["grid_width"]
+        if self.o["frequencies"] == "shared":
+            f = 1 / 10000 ** (torch.arange(0, self.K, 2) / self.K)
+            return torch.cat([row[:, None] * f[::2], column[:, None] * f[1::2]], -1)
+        f = 1 / 10000 ** (torch.arange(0, self.K // 2, 2) / (self.K // 2))
+        return torch.cat([row[:, None] * f, column[:, None] * f], -1)
+
+
+class General(Rope):
+    """Queries and keys times torch.matrix_exp of the generators, position by position."""
+
+    name = "rope_general"
+
+    def shapes(self):
+        own = {"basis": (self.K, self.K), "frequencies": (2 if "grid_width" in self.o else 1, self.K // 2)}
+        return {f"blocks.{i}.position.{k}": v for i in range(LAYERS) for k, v in own.items()}
+
+    def attend(self, q, k, v, p, layer, scale):
+        a, change = (p[f"blocks.{layer}.position.{n}"] for n in ("basis", "frequencies"))
+        half, axes, w = self.K // 2, len(change), self.o.get("grid_width", T)
+        basis = torch.matrix_exp(a - a.T)
+        J = torch.zeros(half, self.K, self.K)  # the turn of each pair
+        for i in range(half):
+            J[i, i, half + i], J[i, half + i, i] = -1, 1
+        first = torch.stack([10000 ** (-2 * torch.arange(half) / self.K) * (torch.arange(half) % axes == n) for n in range(axes)])
+        B = [basis @ torch.einsum("i,ijk->jk", f, J) @ basis.T for f in first + change]
+        places = [[t] if axes == 1 else [t // w, t % w] for t in range(T)]
+        R = torch.stack([torch.matrix_exp(sum(m * b for m, b in zip(at, B))) for at in places])
+        q, k = (torch.einsum("tjk,bthk->bthj", R, x) for x in (q, k))
+        return softmax_of(dots(q, k) * scale, v, self.causal)[1]
+
+
+class Complex(Plain):
+    def shapes(self):
+        return {"position.frequencies": (D,), "position.phases": (D,)}
+
+    def embed(self, x, p):
+        wave = torch.polar(torch.ones(T, D), torch.arange(T)[:, None] * p["position.frequencies"] + p["position.phases"])
+        z = x * wave
+        return z.real + z.imag
+
+
 #           reference, options of the position, heads, causal
 FOLDERS = {
     "alibi": (Alibi, {}, 6, True),
@@ -148,6 +216,13 @@ FOLDERS = {
     "xl": (XL, {}, 3, True),
     "xl-both": (XL, {"clamp": 7}, 2, False),
     "deberta": (Deberta, {"max_distance": 6}, 3, True),
+    "rope-ntk": (Rope, {"scaling": "ntk", "factor": 4.0}, 3, True),
+    "rope-log-n": (Rope, {"scaling": "ntk", "factor": 2.0, "log_n": 5}, 2, True),
+    "rope2d": (Rope2D, {"grid_width": 5, "frequencies": "own"}, 3, False),
+    "rope2d-shared": (Rope2D, {"grid_width": 4, "frequencies": "shared"}, 3, False),
+    "rope-general": (General, {}, 2, True),
+    "rope-general-grid": (General, {"grid_width": 5}, 3, False),
+    "complex": (Complex, {}, 2, True),
     "deberta-both": (Deberta, {"max_distance": 16, "buckets": 4}, 2, False),
 }
 
@@ -184,8 +259,8 @@ def make(name, seed):
     folder.mkdir(parents=True)
     config = {"model_type": "quipu", "vocab_size": V, "hidden_size": D, "num_hidden_layers": LAYERS,
               "max_position_embeddings": T, "tie_word_embeddings": True,
-              "position": {"type": kind.__name__.lower()} | options,
-              "mixer": {"type": "attention", "heads": heads, "causal": causal},
+              "position": {"type": getattr(kind, "name", kind.__name__.lower())} | {k: v for k, v in options.items() if k != "log_n"},
+              "mixer": {"type": "attention", "heads": heads, "causal": causal} | {k: v for k, v in options.items() if k == "log_n"},
               "ffn": {"type": "none"}, "norm": {"type": "rms_norm"}}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -34,6 +34,7 @@ void qpi_attention_init(void *self, qp_build *b) {
     a->norm = (qpi_qk_norm)qp_setting_int(b, "qk_norm");
     a->softcap = qp_setting(b, "softcap");
     a->rotate_values = qp_setting(b, "rotate_values") != 0;
+    a->log_n = qp_setting(b, "log_n");
     a->heads = b->heads;
     a->groups = qp_setting_int(b, "kv_heads");
     a->width = b->head_width;
@@ -78,6 +79,15 @@ static qp_tensor project(const qpi_attention *a, const qp_nn_linear *w, qp_tenso
     return some && a->norm == QPI_QK_NORM_OF_HEAD ? normed(a, y, norm) : y;
 }
 
+/* More keys make attention flatter: the logarithm keeps it as sharp as it was at n (Su 2021,
+ * kexue.fm/archives/8823). */
+static qp_tensor sharpened(const qpi_attention *a, qp_tensor q, const qp_sequence *s) {
+    qp_tensor place = qp_affine(qp_cast(s->positions, QP_F64), 1, 1);
+    qp_tensor grown = qp_maximum(qp_affine(qp_log(place), 1 / log(a->log_n), 0), qp_full(q.ctx, QP_F64, 0, NULL, 1));
+    int64_t   shape[] = {qp_size(place, 0), qp_size(place, 1), 1, 1};
+    return qp_mul(q, qp_cast(qp_reshape(grown, 4, shape), qp_dtype_of(q)));
+}
+
 static triple project_all(const qpi_attention *a, qp_tensor x, const qp_sequence *s) {
     triple t = {project(a, a->q, x, a->heads, a->q_norm), project(a, a->k, x, a->groups, a->k_norm),
                 project(a, a->v, x, a->groups, QP_NONE)};
@@ -86,6 +96,7 @@ static triple project_all(const qpi_attention *a, qp_tensor x, const qp_sequence
         t.k = a->position->type->rotate(a->position->self, t.k, s);
         if (a->rotate_values) t.v = a->position->type->rotate(a->position->self, t.v, s);
     }
+    if (a->log_n > 1) t.q = sharpened(a, t.q, s);
     return t;
 }
 

@@ -8,7 +8,7 @@ typedef enum { QPI_QK_NO_NORM, QPI_QK_NORM_OF_HEAD, QPI_QK_NORM_OF_ALL } qpi_qk_
 
 typedef struct {
     int64_t            heads, groups, width; /* H, G, K */
-    double             scale, softcap;
+    double             scale, softcap, log_n;
     bool               causal;
     qpi_qk_norm        norm;
     bool               unit_offset, rotate_values;
@@ -39,6 +39,7 @@ typedef struct {
     {.name = "qk_norm", .kind = QP_OPTION_CHOICE, .high = 2, .choices = "none|head|all", .help = "RMS norm of queries and keys before they turn, of each head or of all together"}, \
     QPI_NUMBER("qk_norm_eps", 1e-6, 1, "added to the mean square"), \
     QPI_BOOL("qk_norm_unit_offset", 0, "its gains are 1 + weight"), \
+    QPI_NUMBER("log_n", 0, 1e12, "n: queries beyond n positions are multiplied by log(positions) / log n; 0: none"), \
     QPI_BOOL("rotate_values", 0, "values turn by their position, too")
 
 /* The functions of the part, of a qpi_attention or what begins with one. */

@@ -2,6 +2,7 @@
  * key at position m turns by m f_i, f_i = theta^(-2i/R). To reach beyond the trained length L
  * with factor s:
  *   linear   f_i / s                                         arXiv:2306.15595
+ *   ntk      theta s^(R/(R-2)): the slowest pair as linear, the fastest as it is
  *   dynamic  theta (s n/L - (s - 1))^(R/(R-2)), n = max(length, L)   "dynamic NTK"
  *   yarn     between f_i / s and f_i by a ramp over pairs, cos and sin times
  *            0.1 ln s + 1                                     arXiv:2309.00071
@@ -12,7 +13,7 @@
 #include "core/core.h"
 #include "nn/part.h"
 
-enum { DEFAULT, LINEAR, DYNAMIC, YARN, LLAMA3 };
+enum { DEFAULT, LINEAR, DYNAMIC, YARN, LLAMA3, NTK };
 
 typedef struct {
     int            type;
@@ -26,7 +27,7 @@ typedef struct {
 #define NUMBER(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .low = lo, .high = hi, .help = h}
 
 static const qp_option options[] = {
-    {.name = "scaling", .kind = QP_OPTION_CHOICE, .high = 4, .choices = "default|linear|dynamic|yarn|llama3", .help = "how it reaches beyond the trained length"},
+    {.name = "scaling", .kind = QP_OPTION_CHOICE, .high = 5, .choices = "default|linear|dynamic|yarn|llama3|ntk", .help = "how it reaches beyond the trained length"},
     {.name = "layout", .kind = QP_OPTION_CHOICE, .high = 1, .choices = "half|interleaved", .help = "which features form a pair"},
     NUMBER("theta", 10000, 1e-3, 1e12, "base of the frequencies"),
     NUMBER("fraction", 1, 0, 1, "share of the features that turn"),
@@ -96,6 +97,7 @@ static void init(void *self, qp_build *b) {
                 (long long)r->rotated, (long long)b->head_width);
         return;
     }
+    if (r->type == NTK && r->rotated > 2) r->theta *= pow(r->factor, (double)r->rotated / ((double)r->rotated - 2));
     int64_t pairs = r->rotated / 2;
     r->frequencies = qp_module_keep(b->module, qp_empty(b->ctx, QP_F32, 1, &pairs));
     float *f = qp_data_write(r->frequencies);
