@@ -82,7 +82,58 @@ static void learned(void **state) {
     }
 }
 
+/* R(m) of a head of 4, from the unit vectors: result[i] is R(m) e_i. */
+static void rotation(qp_model *m, int64_t place, float result[4][4]) {
+    qp_ctx     *ctx = m->ctx;
+    float       unit[4][4] = {{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}};
+    qp_sequence s = {.positions = qp_from(ctx, QP_I64, 2, (int64_t[]){1, 1}, &place), .length = place + 1};
+    qp_tensor   x = qp_from(ctx, QP_F32, 4, (int64_t[]){1, 1, 4, 4}, unit);
+    const qp_position *p = &m->blocks[0].position;
+    assert_int_equal(qp_read(p->type->rotate(p->self, x, &s), QP_F32, result, 16), QP_OK);
+}
+
+/* R(m)^T R(n) = R(n - m), which m = n makes orthogonality; of a grid by rows and columns. */
+static void check_rotation(const char *position, int64_t m, int64_t n, int64_t difference) {
+    char    config[600];
+    float   a[4][4], b[4][4], c[4][4];
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1, .seed = 3});
+    snprintf(config, sizeof config,
+             "{\"model_type\": \"quipu\", \"vocab_size\": 5, \"hidden_size\": 8, \"num_hidden_layers\": 1,"
+             " \"max_position_embeddings\": 64, \"initializer_range\": 0.7, \"position\": %s,"
+             " \"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"ffn\": {\"type\": \"none\"},"
+             " \"norm\": {\"type\": \"rms_norm\"}}",
+             position);
+    qp_model *model = qp_model_new(ctx, "config", config);
+    if (!model) fail_msg("%s", qp_error(ctx));
+    rotation(model, m, a);
+    rotation(model, n, b);
+    rotation(model, difference, c);
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) {
+            double dot = 0;
+            for (int k = 0; k < 4; k++) dot += (double)a[i][k] * b[j][k];
+            assert_true(fabs(dot - c[j][i]) < 1e-5);
+        }
+    qp_close(ctx);
+}
+
+static void rotations(void **state) {
+    (void)state;
+    static const char *const lines[] = {"{\"type\": \"rope\"}", "{\"type\": \"rope\", \"layout\": \"interleaved\"}",
+                                        "{\"type\": \"rope_general\"}"};
+    static const char *const grids[] = {"{\"type\": \"rope2d\", \"grid_width\": 9}",
+                                        "{\"type\": \"rope_general\", \"grid_width\": 9}"};
+    for (int i = 0; i < 3; i++) {
+        check_rotation(lines[i], 17, 17, 0);
+        check_rotation(lines[i], 5, 42, 37);
+    }
+    for (int i = 0; i < 2; i++) {
+        check_rotation(grids[i], 31, 31, 0);
+        check_rotation(grids[i], 2 * 9 + 1, 5 * 9 + 4, 3 * 9 + 3);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sinusoidal), cmocka_unit_test(learned)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sinusoidal), cmocka_unit_test(learned), cmocka_unit_test(rotations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
