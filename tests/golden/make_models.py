@@ -26,7 +26,7 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, DeepseekV3Config, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GraniteConfig,
-                          LlamaConfig, MistralConfig, MixtralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RoFormerConfig,
+                          LlamaConfig, Mamba2Config, MambaConfig, MistralConfig, MixtralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RoFormerConfig,
                           SmolLM3Config)
 from transformers.models.roformer.modeling_roformer import RoFormerSinusoidalPositionalEmbedding
 from transformers.utils.logging import disable_progress_bar
@@ -73,6 +73,12 @@ def deepseek(**changes):
         moe_intermediate_size=10, n_routed_experts=8, n_shared_experts=1, n_group=4, topk_group=2, num_experts_per_tok=3,
         q_lora_rank=9, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=6, v_head_dim=5, first_k_dense_replace=1,
         num_mtp_layers=0) | changes)
+
+
+# Of Mamba's; heads and groups of the second.
+STATE = dict(vocab_size=67, hidden_size=24, num_hidden_layers=2, expand=2, conv_kernel=4, pad_token_id=None,
+             bos_token_id=0, eos_token_id=0)
+HEADS = STATE | dict(num_heads=6, head_dim=8, state_size=16, n_groups=1, chunk_size=8)
 
 
 def rope(kind, theta=10000.0, **values):
@@ -161,6 +167,13 @@ FOLDERS = {
         beta_fast=2.0, beta_slow=0.5)), 33, "old"),
     "phi3-partial": (Phi3Config(**SMALL | NO_IDS | dict(num_hidden_layers=1, rope_parameters=rope(
         "default", partial_rotary_factor=0.75))), 12, ""),
+    "mamba": (MambaConfig(**STATE | dict(state_size=16)), 21, ""),
+    "mamba-bias": (MambaConfig(**STATE | dict(hidden_size=18, state_size=7, conv_kernel=3, time_step_rank=5, use_bias=True,
+                                              use_conv_bias=False, tie_word_embeddings=False)), 13, ""),
+    "mamba2": (Mamba2Config(**HEADS), 29, ""),
+    "mamba2-groups": (Mamba2Config(**HEADS | dict(hidden_size=20, num_heads=4, head_dim=10, state_size=5, n_groups=2, conv_kernel=2,
+                                                  use_bias=True, use_conv_bias=False, tie_word_embeddings=True,
+                                                  time_step_limit=(0.3, 1.1))), 15, ""),
 }
 
 
