@@ -250,6 +250,16 @@ QP_API qp_tensor qp_linear_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_l
  * counts i64 [B], no row twice. Nothing else of the cache is touched. */
 QP_API void qp_append(qp_tensor cache, qp_tensor x, qp_tensor rows, qp_tensor starts, qp_tensor counts);
 
+/* ---- State spaces ------------------------------------------------------------------------------------------ */
+
+/* The selective scan: h_t = exp(-delta_t rate) h_(t-1) + delta_t u_t B_t for each channel and state, and
+ * y_t = the sum over states of C_t h_t, + skip u_t. u and delta [B, T, D], rate [N, D], B and C [B, T, N],
+ * skip [D] or QP_NONE, state [B, N, D] to begin with or QP_NONE (0). Gives y [B, T, D] and, where `last` is not
+ * NULL, the state behind the last position [B, N, D]. Memory is linear in T and D, forward and backward.
+ * arXiv:2312.00752 */
+QP_API qp_tensor qp_selective_scan(qp_tensor u, qp_tensor delta, qp_tensor rate, qp_tensor B, qp_tensor C,
+                                   qp_tensor skip, qp_tensor state, qp_tensor *last);
+
 /* ---- Random and loss ------------------------------------------------------------------------------------ */
 
 /* Zeroes each element with probability p and scales the rest by 1 / (1 - p). The mask comes

@@ -7,7 +7,8 @@
 #include "cli/bench.h"
 #include "core/core.h"
 
-#define MAX_IN 4
+#define MAX_IN 6
+#define STATES 16
 #define MAX_OUT 2
 #define VOCABULARY 8192
 #define GPT2 50257
@@ -16,7 +17,8 @@ typedef struct {
     const char *name; /* of the op */
     const char *in;   /* x, y [R, C]; v, u [C]; w [C, C]; q, k, l [4, R/4, C/64, 64]; 4 [1, R, C/64, 64];
                          t targets [R] below C; i ids [R]; e [VOCABULARY, C]; p positions; f frequencies;
-                         h [GPT2, C]; g targets [R] below GPT2 */
+                         h [GPT2, C]; g targets [R] below GPT2; a, d [1, R, C], d in 0..1; r [STATES, C];
+                         m, n [1, R, STATES] */
     void (*run)(const qp_tensor *in, qp_tensor *out);
     int64_t sizes[2][2]; /* R, C */
 } test;
@@ -68,6 +70,9 @@ static void run_linear_cross_entropy(const qp_tensor *in, qp_tensor *out) {
 static void run_linear_int8(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_linear_int8(in[0], in[1], in[2], QP_NONE);
 }
+static void run_selective_scan(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_selective_scan(in[0], in[1], in[2], in[3], in[4], in[5], QP_NONE, NULL);
+}
 static void run_attention(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_attention(in[0], in[1], in[2], (qp_mask){0}, 0);
 }
@@ -104,7 +109,8 @@ static const test tests[] = {{"add", "xy", run_add, USUAL},
                              {"linear_int8", "x8s", run_linear_int8, USUAL},
                              {"cross_entropy", "xt", run_cross_entropy, {{1024, GPT2}}},
                              {"linear_cross_entropy", "xhg", run_linear_cross_entropy, {{1024, 768}}},
-                             {"attention", "444", run_causal, {{4096, 512}, {16384, 512}}}};
+                             {"attention", "444", run_causal, {{4096, 512}, {16384, 512}}},
+                             {"selective_scan", "adrmnv", run_selective_scan, {{512, 768}, {8192, 1536}}}};
 
 /* ---- Inputs --------------------------------------------------------------------------------------- */
 
@@ -140,6 +146,11 @@ static qp_tensor input(qp_ctx *ctx, char kind, int64_t R, int64_t C) {
         shape[0] = 4, shape[1] = T, shape[2] = C / 64, shape[3] = 64;
         ndim = 4;
         break;
+    case 'm':
+    case 'n': return qp_randn(ctx, QP_F32, 3, (int64_t[]){1, R, STATES});
+    case 'r': return qp_affine(qp_sigmoid(qp_randn(ctx, QP_F32, 2, (int64_t[]){STATES, C})), STATES, 0);
+    case 'a': return qp_randn(ctx, QP_F32, 3, (int64_t[]){1, R, C});
+    case 'd': return qp_softplus(qp_affine(qp_randn(ctx, QP_F32, 3, (int64_t[]){1, R, C}), 1, -3));
     case '4':
         shape[0] = 1, shape[1] = R, shape[2] = C / 64, shape[3] = 64;
         ndim = 4;

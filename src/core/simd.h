@@ -446,6 +446,19 @@ static inline vf vf_exp(vf x)
     return vf_scale2(e + 1.0f, n);
 }
 
+/* 2^x of finite x: what vf_exp(x ln 2) gives, for fewer instructions. Exact at 0, so that products of many
+ * near 1 do not drift. */
+static inline vf vf_exp2(vf x)
+{
+    static const float c[] = {6.931472029e-01f, 2.402264791e-01f, 5.550332471e-02f,
+                              9.618437358e-03f, 1.339887441e-03f, 1.535336193e-04f};
+#ifndef __AVX512F__
+    x = vf_min(vf_set1(129.0f), vf_max(vf_set1(-151.0f), x));
+#endif
+    vf n = vf_round(x), r = x - n;
+    return vf_scale2(vf_fma(r, vf_poly(r, c, 6), vf_set1(1.0f)), n);
+}
+
 static inline vf vf_expm1(vf x)
 {
     vf n, e = vf_exp_reduced(vf_min(vf_set1(89.0f), vf_max(vf_set1(-30.0f), x)), &n);
