@@ -252,6 +252,10 @@ QP_API void qp_append(qp_tensor cache, qp_tensor x, qp_tensor rows, qp_tensor st
 
 /* ---- State spaces ------------------------------------------------------------------------------------------ */
 
+/* Each channel convolved with its own few weights, looking back: y_t = bias + the sum of w_k x_(t - K + 1 + k).
+ * x [B, T, D], w [K, D], bias [D] or QP_NONE. */
+QP_API qp_tensor qp_causal_conv1d(qp_tensor x, qp_tensor w, qp_tensor bias);
+
 /* The selective scan: h_t = exp(-delta_t rate) h_(t-1) + delta_t u_t B_t for each channel and state, and
  * y_t = the sum over states of C_t h_t, + skip u_t. u and delta [B, T, D], rate [N, D], B and C [B, T, N],
  * skip [D] or QP_NONE, state [B, N, D] to begin with or QP_NONE (0). Gives y [B, T, D] and, where `last` is not

@@ -53,18 +53,24 @@ static const qp_view *given(const qp_call *c, int i) { return i < c->nin && c->i
 typedef float lanes[CHUNK][VF_LANES];
 typedef struct {
     int          count, m;   /* positions, channels */
+    int          ahead;      /* rows from here to the next chunk that there is */
     const float *B, *C;      /* of the first position */
     int64_t      b_row, c_row, D;
     lanes        delta, du, u, y; /* du: delta u; y: of the gradient dy */
 } span;
 
+/* What will be taken next, `ahead` rows from here, is on its way while these are worked on. */
 INLINE void take(lanes to, const span *s, const float *from, int64_t stride) {
-    for (int t = 0; t < s->count; t++) vf_store(to[t], vf_load_n(from + t * stride, s->m));
+    for (int t = 0; t < s->count; t++) {
+        __builtin_prefetch(from + (t + s->ahead) * stride);
+        vf_store(to[t], vf_load_n(from + t * stride, s->m));
+    }
 }
 
 /* The chunk at t of channels d, d + 1, .. */
-INLINE void open_span(span *s, const sizes *z, const qp_view *in, int64_t b, int64_t t, int64_t d) {
+INLINE void open_span(span *s, const sizes *z, const qp_view *in, int64_t b, int64_t t, int64_t d, int step) {
     s->count = z->T - t < CHUNK ? (int)(z->T - t) : CHUNK;
+    s->ahead = t + step >= 0 && t + step < z->T ? step : 0;
     s->m = z->D - d < VF_LANES ? (int)(z->D - d) : VF_LANES;
     s->D = z->D;
     s->B = row3(&in[B_IN], b, t);
@@ -105,25 +111,22 @@ INLINE void scan_states(span *s, const float *rate, int64_t rate_row, float *h, 
     for (int k = 0; k < count; k++) vf_store_n(h + (n + k) * s->D, x[k], s->m);
 }
 
-/* One sequence of VF_LANES channels from d on; its state in `last`. */
-static void scan_lanes(const qp_call *c, const sizes *z, int64_t b, int64_t d) {
-    const qp_view *in = c->in, *rate = &in[RATE];
+/* A chunk of VF_LANES channels; their state in `last`. */
+static void scan_lanes(const qp_call *c, const sizes *z, int64_t b, int64_t chunk, int64_t d) {
+    const qp_view *rate = &c->in[RATE];
     const float   *r = (const float *)rate->data + d;
     float         *h = (float *)c->out[LAST].data + b * z->N * z->D + d, *kept = c->out[KEPT].data;
-    bool           keep = ((const attr *)c->attr)->keep;
+    int64_t        n = 0, t = chunk * CHUNK;
     span           s;
-    for (int64_t i = 0; i < z->chunks; i++) {
-        int64_t n = 0, t = i * CHUNK;
-        open_span(&s, z, in, b, t, d);
-        vf skip = skip_of(given(c, SKIP), d, s.m);
-        for (int j = 0; j < s.count; j++) vf_store(s.y[j], skip * vf_load(s.u[j]));
-        for (int64_t k = 0; k < z->N && keep; k++)
-            vf_store_n(kept + ((b * z->chunks + i) * z->N + k) * z->D + d, vf_load_n(h + k * z->D, s.m), s.m);
-        for (; n + BLOCK <= z->N; n += BLOCK) scan_states(&s, r, rate->stride[0], h, n, BLOCK);
-        for (; n < z->N; n++) scan_states(&s, r, rate->stride[0], h, n, 1);
-        for (int j = 0; j < s.count; j++)
-            vf_store_n((float *)c->out[Y].data + (b * z->T + t + j) * z->D + d, vf_load(s.y[j]), s.m);
-    }
+    open_span(&s, z, c->in, b, t, d, CHUNK);
+    vf skip = skip_of(given(c, SKIP), d, s.m);
+    for (int j = 0; j < s.count; j++) vf_store(s.y[j], skip * vf_load(s.u[j]));
+    for (int64_t k = 0; k < z->N && ((const attr *)c->attr)->keep; k++)
+        vf_store_n(kept + ((b * z->chunks + chunk) * z->N + k) * z->D + d, vf_load_n(h + k * z->D, s.m), s.m);
+    for (; n + BLOCK <= z->N; n += BLOCK) scan_states(&s, r, rate->stride[0], h, n, BLOCK);
+    for (; n < z->N; n++) scan_states(&s, r, rate->stride[0], h, n, 1);
+    for (int j = 0; j < s.count; j++)
+        vf_store_n((float *)c->out[Y].data + (b * z->T + t + j) * z->D + d, vf_load(s.y[j]), s.m);
 }
 
 /* The state to start from. */
@@ -149,12 +152,14 @@ static void run_piece(void *arg, int64_t first, int64_t end, int worker) {
     for (int64_t i = first; i < end; i++) {
         int64_t b = i / j->units, d = i % j->units * j->unit, stop = d + j->unit < j->z.D ? d + j->unit : j->z.D;
         begin(j->c, &j->z, b, d, stop);
-        for (; d < stop; d += VF_LANES) scan_lanes(j->c, &j->z, b, d);
+        for (int64_t chunk = 0; chunk < j->z.chunks; chunk++)
+            for (int64_t k = d; k < stop; k += VF_LANES) scan_lanes(j->c, &j->z, b, chunk, k);
     }
 }
 
 static void run(const qp_call *c) {
-    job j = {.c = c, .z = sizes_of(&c->in[U], &c->in[RATE]), .unit = MOST_LANES};
+    job j = {.c = c, .z = sizes_of(&c->in[U], &c->in[RATE])};
+    j.unit = j.z.D < 8 * CHANNELS ? MOST_LANES : CHANNELS; /* rows are long: more of each at once */
     j.units = (j.z.D + j.unit - 1) / j.unit;
     if (j.z.T > 0 && j.z.D > 0) qp_parallel(c->exec, j.z.B * j.units, 1 + 2048 / (j.z.T * (j.z.N + 1)), run_piece, &j);
     else if (j.z.D > 0)
@@ -254,7 +259,7 @@ static void grad_lanes(const qp_call *c, const sizes *z, room r, int64_t b, int6
     int64_t        n = 0, t = chunk * CHUNK, kept_row = c->in[G_KEPT].stride[2];
     span           s;
     n_sums         sums = {{{0}}, {{0}}};
-    open_span(&s, z, in, b, t, d);
+    open_span(&s, z, in, b, t, d, -CHUNK);
     take(s.y, &s, row3(&c->in[G_DY], b, t) + d, c->in[G_DY].stride[1]);
     for (; n + BLOCK <= z->N; n += BLOCK) grad_states(&s, &r, rates, rate->stride[0], kept, kept_row, z->N, n, &sums, BLOCK);
     for (; n < z->N; n++) grad_states(&s, &r, rates, rate->stride[0], kept, kept_row, z->N, n, &sums, 1);
