@@ -264,6 +264,13 @@ QP_API qp_tensor qp_causal_conv1d(qp_tensor x, qp_tensor w, qp_tensor bias);
 QP_API qp_tensor qp_selective_scan(qp_tensor u, qp_tensor delta, qp_tensor rate, qp_tensor B, qp_tensor C,
                                    qp_tensor skip, qp_tensor state, qp_tensor *last);
 
+/* x [.., Q] -> [.., Q, Q]: y_ts = exp(x_(s + 1) + .. + x_t) for s <= t, 0 above; sums are never differences of
+ * longer ones. arXiv:2405.21060, listing 1 */
+QP_API qp_tensor qp_decays(qp_tensor x);
+
+/* y_t = a_t y_(t - 1) + x_t along axis 1: x [B, T, H, E], a [B, T, H], state [B, H, E] for y_(-1) or QP_NONE (0). */
+QP_API qp_tensor qp_decay_scan(qp_tensor x, qp_tensor a, qp_tensor state);
+
 /* ---- Random and loss ------------------------------------------------------------------------------------ */
 
 /* Zeroes each element with probability p and scales the rest by 1 / (1 - p). The mask comes
