@@ -185,6 +185,7 @@ static json_t *start_of(const char *role, const qp_part *of) {
     json_object_set_new(start, "type", json_string(of->name));
     for (const qp_option *o = of->options; o && o->name; o++)
         if (!strcmp(role, "ffn") && !strcmp(o->name, "width")) json_object_set_new(start, "width", json_integer(5));
+        else if (!strcmp(o->name, "states")) json_object_set_new(start, "states", json_integer(3));
         else if (!strcmp(o->name, "heads")) json_object_set_new(start, "heads", json_integer((int)fmin(2, o->high)));
         else if (!strcmp(role, "mixer") && o->kind == QP_OPTION_INT && o->fallback > 16)
             json_object_set_new(start, o->name, json_integer(4));
