@@ -205,6 +205,24 @@ class Complex(Plain):
         return z.real + z.imag
 
 
+class Floater(Plain):
+    def shapes(self):
+        return {f"position.{k}": v for k, v in {"start": (1, D), "time": (self.o["width"],), "in.weight": (self.o["width"], D),
+                "in.bias": (self.o["width"],), "out.weight": (D, self.o["width"]), "out.bias": (D,)}.items()}
+
+    def embed(self, x, p):
+        w, h = {k.removeprefix("position."): v for k, v in p.items()}, self.o["dt"]
+        f = lambda t, y: torch.tanh(y @ w["in.weight"].T + w["in.bias"] + t * w["time"]) @ w["out.weight"].T + w["out.bias"]
+        at = [w["start"][0]]
+        for i in range(T - 1):  # the classical Runge-Kutta method
+            t, y = i * h, at[-1]
+            a = f(t, y)
+            b = f(t + h / 2, y + h / 2 * a)
+            c = f(t + h / 2, y + h / 2 * b)
+            at.append(y + h / 6 * (a + 2 * b + 2 * c + f(t + h, y + h * c)))
+        return x + torch.stack(at)
+
+
 #           reference, options of the position, heads, causal
 FOLDERS = {
     "alibi": (Alibi, {}, 6, True),
@@ -222,6 +240,7 @@ FOLDERS = {
     "rope2d-shared": (Rope2D, {"grid_width": 4, "frequencies": "shared"}, 3, False),
     "rope-general": (General, {}, 2, True),
     "rope-general-grid": (General, {"grid_width": 5}, 3, False),
+    "floater": (Floater, {"width": 10, "dt": 0.2}, 2, True),
     "complex": (Complex, {}, 2, True),
     "deberta-both": (Deberta, {"max_distance": 16, "buckets": 4}, 2, False),
 }
