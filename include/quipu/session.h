@@ -4,7 +4,8 @@
  * others begin with. Memory is taken where positions are written, not before; layers that attend to a window of
  * positions keep these and some hundred more. A row's logits have the
  * same bits however it was fed (whole, in pieces, one by one, as a tree of drafts) and whatever the
- * other rows do.
+ * other rows do; with mixers that sum positions up (linear, retnet, performer, gau, flash) the pieces
+ * show in the rounding.
  */
 #ifndef QUIPU_SESSION_H
 #define QUIPU_SESSION_H
