@@ -5,7 +5,7 @@
 
 #include "models/model.h"
 
-#define POSITIONS (1 << 20) /* no length is in such files, and none is a limit */
+#define POSITIONS (1 << 20) /* published files say no length, and none is a limit; those trained here may */
 
 /* What says how it was trained or drawn, and what a cache or a kernel does. */
 static void pass_over(qpi_config *c) {
@@ -31,7 +31,7 @@ static bool stack_of(qpi_config *c, json_t *stack, int64_t width, int64_t vocabu
                stack, json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:{s:s}, s:o, s:{s:s}, s:{s:s, s:f}}", "vocab_size",
                                 (json_int_t)qpi_config_int(c, "vocab_size", vocabulary), "hidden_size", (json_int_t)width,
                                 "num_hidden_layers", (json_int_t)qpi_config_int(c, "num_hidden_layers", layers),
-                                "max_position_embeddings", (json_int_t)POSITIONS, "tie_word_embeddings",
+                                "max_position_embeddings", (json_int_t)qpi_config_int(c, "max_position_embeddings", POSITIONS), "tie_word_embeddings",
                                 qpi_config_bool(c, "tie_word_embeddings", tied), "initializer_range",
                                 qpi_config_number(c, "initializer_range", 0.1), "residual_init", "scaled", "position", "type", "none",
                                 "mixer", mixer, "ffn", "type", "none", "norm", "type", "rms_norm", "eps",
