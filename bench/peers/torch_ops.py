@@ -45,6 +45,12 @@ def layer_norm(R, C):
     return lambda: F.layer_norm(x, (C,), w, b), [x, w, b]
 
 
+@timed((4096, 256), (16384, 256))
+def long_conv(R, C):
+    x, k = leaf(1, C, R), leaf(C, R)
+    return lambda: torch.fft.irfft(torch.fft.rfft(x, n=2 * R) * torch.fft.rfft(k, n=2 * R), n=2 * R)[..., :R], [x, k]
+
+
 @timed(*USUAL)
 def rms_norm(R, C):
     x, w = leaf(R, C), leaf(C)

@@ -73,6 +73,30 @@ QP_API qp_tensor qp_argmax(qp_tensor x, int axis, bool keep); /* i64, the first 
 QP_API qp_tensor qp_logsumexp(qp_tensor x, int axis, bool keep);
 QP_API qp_tensor qp_cumsum(qp_tensor x, int axis);
 
+/* y[b, t, d] = sum over s <= t of k[t - s, d] x[b, s, d]: each channel of x [B, T, D] with a filter of its own,
+ * k [L, D], by Fourier transforms: T log T. Filters longer than T are cut. */
+QP_API qp_tensor qp_long_conv(qp_tensor x, qp_tensor k);
+
+/* k[l, d] = 2 Re sum over n of c[d, n] p[d, n]^l for l < T, complex c and p [D, N] by their parts: the answer of a
+ * diagonal state space to an impulse. [T, D] of f32, or of c's type with another dtype. Give c and p in f64 where T
+ * is long: what p is off by grows with l. arXiv:2206.11893 */
+QP_API qp_tensor qp_vandermonde(qp_tensor c_re, qp_tensor c_im, qp_tensor p_re, qp_tensor p_im, int64_t T,
+                                qp_dtype dtype);
+
+/* The same of a state space whose matrix is diagonal plus one of rank one, discretised bilinearly (S4), [T, D]. planes
+ * [10, D, N]: a1, a0 and four pairs alpha, beta as src/ops/dplr_kernel.c says. dtype as above; f64 planes are meant.
+ * arXiv:2111.00396 */
+QP_API qp_tensor qp_dplr_kernel(qp_tensor planes, int64_t T, qp_dtype dtype);
+
+/* Such a state space position by position: x = x + e x - g Re(q . x) + b u, y = Re(c . x) for each channel. u [B, T, D],
+ * state [B, D, 2, N] (real, imaginary), planes [D, 10, N]: the parts of e, q, g, b, c. y [B, T, D] and the state after
+ * the last position. No gradient. */
+QP_API void qp_dplr_scan(qp_tensor u, qp_tensor state, qp_tensor planes, qp_tensor *y, qp_tensor *next);
+
+/* h_t = p h_{t-1} + u_t for complex features: u and h [B, T, 2, N] (real, imaginary), p [2, N], h0 [B, 2, N] or QP_NONE,
+ * zeros. arXiv:2303.06349 */
+QP_API qp_tensor qp_diagonal_scan(qp_tensor u, qp_tensor p, qp_tensor h0);
+
 /* x summed over the axes along which it was broadcast from like's shape. */
 QP_API qp_tensor qp_sum_to(qp_tensor x, qp_tensor like);
 

@@ -67,6 +67,7 @@ static void run_causal(const qp_tensor *in, qp_tensor *out) {
 static void run_linear_cross_entropy(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_linear_cross_entropy(in[0], in[1], in[2], (qp_loss_options){0});
 }
+static void run_long_conv(const qp_tensor *in, qp_tensor *out) { out[0] = qp_long_conv(in[0], in[1]); }
 static void run_linear_int8(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_linear_int8(in[0], in[1], in[2], QP_NONE);
 }
@@ -110,7 +111,8 @@ static const test tests[] = {{"add", "xy", run_add, USUAL},
                              {"cross_entropy", "xt", run_cross_entropy, {{1024, GPT2}}},
                              {"linear_cross_entropy", "xhg", run_linear_cross_entropy, {{1024, 768}}},
                              {"attention", "444", run_causal, {{4096, 512}, {16384, 512}}},
-                             {"selective_scan", "adrmnv", run_selective_scan, {{512, 768}, {8192, 1536}}}};
+                             {"selective_scan", "adrmnv", run_selective_scan, {{512, 768}, {8192, 1536}}},
+                             {"long_conv", "ax", run_long_conv, {{4096, 256}, {16384, 256}}}};
 
 /* ---- Inputs --------------------------------------------------------------------------------------- */
 

@@ -288,6 +288,63 @@ for x, out, bias in [((3, 5), 4, True), ((2, 3, 70), 9, False), ((1, 300), 13, T
     case("linear_int8", linear_int8, randn(*x, scale=3), ints(128, out, x[-1], low=-127), positive(out),
          *([randn(out)] if bias else []))
 
+# ---- Long convolutions, and the kernels of state spaces from their matrices ----
+def long_conv(x, k):
+    T = x.shape[1]
+    n = 2 * max(T, k.shape[0])
+    spectrum = torch.fft.rfft(x.transpose(1, 2), n=n) * torch.fft.rfft(k.T, n=n)
+    return torch.fft.irfft(spectrum, n=n)[..., :T].transpose(1, 2)
+
+
+for B, T, D, L in [(2, 7, 3, 7), (1, 100, 2, 100), (2, 129, 5, 40), (1, 300, 1, 500)]:
+    case("long_conv", long_conv, randn(B, T, D), randn(L, D))
+
+
+# k[l, d] = 2 Re sum_n c p^l by powers of the diagonal matrix, one after another
+def vandermonde(c_re, c_im, p_re, p_im, T):
+    c, p, rows = torch.complex(c_re, c_im), torch.complex(p_re, p_im), []
+    for _ in range(T):
+        rows.append(2 * c.sum(-1).real)
+        c = c * p
+    return torch.stack(rows)
+
+
+for T, D, N in [(9, 3, 2), (40, 2, 4), (400, 2, 3)]:
+    p = torch.polar(0.9 + 0.1 * torch.rand(D, N, generator=draw), 3 * torch.rand(D, N, generator=draw))
+    case("vandermonde", lambda *x, T=T: vandermonde(*x, T=T), randn(D, N), randn(D, N), p.real.float().double(), p.imag.float().double(), T=T)
+
+
+# k[l] = C Abar^l Bbar by powers of the whole matrix, which is made of the planes: a pole's pair is
+# [[a1, -a0], [1, 0]], of what B and P may be one is free. alpha g + beta over g^2 - a1 g + a0 is
+# [alpha, beta] (g I - pair)^-1 [1, 0]'; for r0 = cb and the rest: C, Q rows and B, P columns with
+# the four products as planes say, where P is [1, 0]' and B, too, so that r1 = r0 and r3 = r2.
+def dplr_kernel(planes, T):
+    a1, a0, alpha0, beta0, alpha1, beta1, alpha2, beta2, alpha3, beta3 = planes
+    rows = []
+    D, N = a1.shape
+    for d in range(D):
+        pairs = [torch.stack([torch.stack([a1[d, n], -a0[d, n]]), torch.tensor([1.0, 0.0]).double()]) for n in range(N)]
+        A = torch.block_diag(*pairs)
+        one = torch.tensor([1.0, 0.0]).double().repeat(N)
+        row = lambda a, b: torch.stack([a[d], b[d]], 1).reshape(-1)
+        A = A - torch.outer(one, row(alpha3, beta3))
+        eye = torch.eye(2 * N).double()
+        left = torch.linalg.inv(eye - A / 2)
+        x, k = left @ one, []
+        for _ in range(T):
+            k.append(row(alpha0, beta0) @ x)
+            x = left @ ((eye + A / 2) @ x)
+        rows.append(torch.stack(k))
+    # the planes of C P and Q B are those of C B and Q P
+    return torch.stack(rows, 1) + 0 * (alpha1 + alpha2 + beta1 + beta2).sum()
+
+
+for T, D, N in [(9, 2, 2), (40, 2, 3), (150, 1, 4)]:
+    a = torch.complex(-0.02 - 0.1 * torch.rand(D, N, generator=draw), 0.1 + 2 * torch.rand(D, N, generator=draw))
+    cb, qp = randn(2, D, N), 0.01 * randn(2, D, N)
+    planes = torch.stack([2 * a.real, a.abs() ** 2, *cb, *cb, *qp, *qp]).float().double()
+    case("dplr_kernel", lambda p, T=T: dplr_kernel(p, T).detach(), planes, T=T)
+
 if __name__ == "__main__":
     shutil.rmtree(OPS, ignore_errors=True)
     for name, (tensors, settings) in files.items():

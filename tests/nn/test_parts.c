@@ -219,7 +219,7 @@ static void check_part(const char *role, const qp_part *part) {
         for (int value = first; value <= last; value++) {
             if (value == o->fallback) continue;
             json_t *changed = json_copy(start);
-            json_object_set_new(changed, o->name, json_integer(value));
+            json_object_set_new(changed, o->name, o->kind == QP_OPTION_NUMBER ? json_real(other_number(o)) : json_integer(value));
             if (o->kind == QP_OPTION_CHOICE) json_object_set_new(changed, "factor", json_integer(2));
             if (strcmp(part->name, "rope")) json_object_del(changed, "factor");
             if (o->kind == QP_OPTION_BOOL && !strcmp(o->name, "causal")) json_object_set_new(changed, o->name, json_false());

@@ -1,0 +1,104 @@
+#include "nn/hippo.h"
+
+#include <complex.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void qpi_hippo_fill(qpi_hippo kind, int64_t N, double *A, double *B, double *P) {
+    bool legs = kind == QPI_LEGS;
+    for (int64_t n = 0; n < N; n++) {
+        double root = sqrt(2.0 * (double)n + 1);
+        B[n] = legs ? root : 1;
+        P[n] = legs ? sqrt((double)n + 0.5) : sqrt(0.5);
+        for (int64_t k = 0; k < N; k++) {
+            double below = legs ? -root * sqrt(2.0 * (double)k + 1) : -1, on = legs ? -(double)(n + 1) : -0.5;
+            A[n * N + k] = k > n ? 0 : k == n ? on : below;
+        }
+    }
+}
+
+/* ---- Eigenvectors of a Hermitian matrix by Jacobi's rotations -------------------------------------------- */
+
+/* The columns p and q of m [N, N] (or, conjugate, its rows) times [[c, s], [-s w, c w]]. */
+static void turn_columns(double complex *m, int64_t N, int64_t p, int64_t q, double c, double s, double complex w) {
+    for (int64_t k = 0; k < N; k++) {
+        double complex a = m[k * N + p], b = m[k * N + q] * w;
+        m[k * N + p] = c * a - s * b;
+        m[k * N + q] = s * a + c * b;
+    }
+}
+static void turn_rows(double complex *m, int64_t N, int64_t p, int64_t q, double c, double s, double complex w) {
+    for (int64_t k = 0; k < N; k++) {
+        double complex a = m[p * N + k], b = m[q * N + k] * conj(w);
+        m[p * N + k] = c * a - s * b;
+        m[q * N + k] = s * a + c * b;
+    }
+}
+
+/* h becomes diagonal; v, the unit matrix at first, has the eigenvectors as columns. */
+static void diagonalise(double complex *h, double complex *v, int64_t N) {
+    for (int sweep = 0; sweep < 60; sweep++) {
+        double off = 0, all = 0;
+        for (int64_t i = 0; i < N * N; i++) {
+            double square = creal(h[i]) * creal(h[i]) + cimag(h[i]) * cimag(h[i]);
+            all += square;
+            if (i / N != i % N) off += square;
+        }
+        if (off <= 1e-30 * all) return;
+        for (int64_t p = 0; p < N; p++)
+            for (int64_t q = p + 1; q < N; q++) {
+                double size = cabs(h[p * N + q]);
+                if (size == 0) continue;
+                double         tau = creal(h[q * N + q] - h[p * N + p]) / (2 * size);
+                double         t = copysign(1, tau) / (fabs(tau) + hypot(1, tau)), c = 1 / hypot(1, t), s = t * c;
+                double complex w = conj(h[p * N + q]) / size;
+                turn_columns(h, N, p, q, c, s, w);
+                turn_rows(h, N, p, q, c, s, w);
+                turn_columns(v, N, p, q, c, s, w);
+            }
+    }
+}
+
+/* v^* x */
+static double complex project(const double complex *v, int64_t N, int64_t column, const double *x) {
+    double complex sum = 0;
+    for (int64_t k = 0; k < N; k++) sum += conj(v[k * N + column]) * x[k];
+    return sum;
+}
+
+/* The column of the (rank + 1)-th smallest positive eigenvalue. */
+static int64_t column_of(const double complex *h, int64_t N, int64_t rank) {
+    for (int64_t i = 0; i < N; i++) {
+        int64_t below = 0;
+        for (int64_t k = 0; k < N; k++) below += creal(h[k * N + k]) > 0 && creal(h[k * N + k]) < creal(h[i * N + i]);
+        if (creal(h[i * N + i]) > 0 && below == rank) return i;
+    }
+    return 0;
+}
+
+bool qpi_hippo_poles(qpi_hippo kind, int64_t N, qpi_poles out) {
+    double         *A = malloc((size_t)(N * N + 2 * N) * sizeof *A), *B = A + N * N, *P = B + N;
+    double complex *h = malloc((size_t)(2 * N * N) * sizeof *h), *v = h + N * N;
+    bool            ok = A && h;
+    if (ok) {
+        qpi_hippo_fill(kind, N, A, B, P);
+        double real = A[0] + P[0] * P[0];
+        for (int64_t i = 0; i < N; i++)
+            for (int64_t k = 0; k < N; k++) { /* -i times the skew part */
+                h[i * N + k] = i == k ? 0 : -I * (A[i * N + k] + P[i] * P[k]);
+                v[i * N + k] = i == k;
+            }
+        diagonalise(h, v, N);
+        for (int64_t n = 0; n < N / 2; n++) {
+            int64_t        column = column_of(h, N, n);
+            double complex b = project(v, N, column, B), p = project(v, N, column, P);
+            out.re[n] = real, out.im[n] = creal(h[column * N + column]);
+            out.b_re[n] = creal(b), out.b_im[n] = cimag(b);
+            out.p_re[n] = creal(p), out.p_im[n] = cimag(p);
+        }
+    }
+    free(A);
+    free(h);
+    return ok;
+}

@@ -1,0 +1,190 @@
+/* S4, S4D and the LRU: against their definitions (tests/golden/make_state_spaces.py), steps of any size against the
+ * whole sequence, causality of long sequences; HiPPO's poles against its matrix. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "models/model.h"
+#include "nn/hippo.h"
+#include "quipu/quipu.h"
+
+enum { D = 4 };
+
+static qp_ctx *ctx;
+
+/* The mixer of a stack of one layer. */
+static const qp_branch *make(const char *mixer, qp_model **m) {
+    char config[600];
+    snprintf(config, sizeof config, "{\"model_type\": \"quipu\", \"vocab_size\": 5, \"hidden_size\": %d, \"num_hidden_layers\": 1,"
+                                    " \"max_position_embeddings\": 4096, \"position\": {\"type\": \"none\"}, \"mixer\": %s,"
+                                    " \"ffn\": {\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}", D, mixer);
+    *m = qp_model_new(ctx, "config", config);
+    if (!*m) fail_msg("%s", qp_error(ctx));
+    return &(*m)->blocks[0].block.mixer;
+}
+
+static qp_tensor parameter(qp_model *m, const char *name) {
+    qp_state_dict all = qp_module_state(m->module);
+    for (int i = 0; i < all.count; i++) {
+        const char *end = strstr(all.entries[i].name, "mixer.");
+        if (end && !strcmp(end + 6, name)) return all.entries[i].tensor;
+    }
+    fail_msg("no parameter %s", name);
+    return QP_NONE;
+}
+
+/* max|a - b| / max|b| */
+static double error_of(qp_tensor a, qp_tensor b) {
+    int64_t n = qp_count(b);
+    double *x = calloc((size_t)(2 * n), sizeof *x), most = 0, scale = 0;
+    assert_int_equal(qp_count(a), n);
+    if (qp_read(a, QP_F64, x, n) != QP_OK || qp_read(b, QP_F64, x + n, n) != QP_OK) fail_msg("%s", qp_error(ctx));
+    for (int64_t i = 0; i < n; i++) {
+        most = fmax(most, fabs(x[i] - x[n + i]));
+        scale = fmax(scale, fabs(x[n + i]));
+    }
+    free(x);
+    return most / scale;
+}
+
+static qp_tensor weighed_sum(qp_tensor y) {
+    int64_t   n = qp_count(y);
+    qp_tensor w = qp_cast(qp_cos(qp_cast(qp_arange(ctx, QP_I64, n), QP_F64)), qp_dtype_of(y));
+    return qp_sum(qp_mul(qp_reshape(y, 1, &n), w), 0, NULL, false);
+}
+
+static void check_golden(const char *name, double forward, double backward) {
+    char path[300];
+    snprintf(path, sizeof path, SOURCE_DIR "/tests/golden/state_spaces/%s.safetensors", name);
+    qp_file         *f = qp_file_open(ctx, path, (qp_file_options){0});
+    qp_model        *m;
+    qp_sequence      s = {0};
+    const qp_branch *mixer = make(qp_file_meta(f, "config"), &m);
+    for (int64_t i = 0; i < qp_file_count(f); i++) {
+        const char *of = qp_file_at(f, i).name;
+        if (strncmp(of, "in.", 3) && strncmp(of, "out.y", 5) && strncmp(of, "grad.", 5))
+            assert_int_equal(qp_copy_to(parameter(m, of), qp_file_load(ctx, f, of, true)), QP_OK);
+    }
+    qp_tensor x = qp_cast(qp_file_load(ctx, f, "in.x", true), ctx->param_dtype);
+    qp_require_grad(x, true);
+    qp_tensor y = mixer->type->forward(mixer->self, x, QP_NONE, &s);
+    double    e = error_of(y, qp_file_load(ctx, f, "out.y", true));
+    if (!(e <= forward)) fail_msg("%s: off by %.2e", name, e);
+    qp_backward(weighed_sum(y));
+    for (int64_t i = 0; i < qp_file_count(f); i++) {
+        const char *of = qp_file_at(f, i).name;
+        if (strncmp(of, "grad.", 5)) continue;
+        qp_tensor g = qp_grad_of(!strcmp(of, "grad.x") ? x : parameter(m, of + 5));
+        e = error_of(g, qp_file_load(ctx, f, of, true));
+        if (!(e <= backward)) fail_msg("%s: %s is off by %.2e", name, of, e);
+    }
+    qp_file_close(f);
+}
+
+static const char *const goldens[] = {"s4", "s4d", "s4d-bilinear", "lru"};
+
+static void golden(void **state) {
+    (void)state;
+    for (int wide = 0; wide < 2; wide++)
+        for (int i = 0; i < 4; i++) {
+            ctx = qp_open((qp_options){.threads = 2});
+            ctx->param_dtype = wide ? QP_F64 : QP_F32;
+            check_golden(goldens[i], wide ? 1e-7 : 1e-5, wide ? 1e-6 : 1e-4);
+            qp_close(ctx);
+        }
+}
+
+static const char *const mixers[] = {"{\"type\": \"s4\"}", "{\"type\": \"s4\", \"hippo\": \"lagt\", \"glu\": false}", "{\"type\": \"s4d\"}",
+                                     "{\"type\": \"s4d\", \"poles\": \"lin\"}", "{\"type\": \"s4d\", \"poles\": \"inv\", \"discrete\": \"bilinear\"}",
+                                     "{\"type\": \"lru\"}", "{\"type\": \"lru\", \"r_min\": 0.9, \"r_max\": 0.999}"};
+enum { MIXERS = sizeof mixers / sizeof *mixers, T = 1500 };
+
+/* A kernel and its state space are one: pieces of 1, 30, 400, .. positions with the state between them. */
+static void steps(void **state) {
+    static const int64_t cuts[] = {0, 1, 2, 32, 432, T};
+    (void)state;
+    for (int i = 0; i < MIXERS; i++) {
+        qp_model *m;
+        ctx = qp_open((qp_options){.threads = 2, .seed = 3});
+        const qp_branch *mixer = make(mixers[i], &m);
+        qp_no_grad(ctx, true);
+        qp_state    carried = {0};
+        qp_sequence s = {0};
+        qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){2, T, D}), y = mixer->type->forward(mixer->self, x, QP_NONE, &s), parts[5];
+        mixer->type->reserve(mixer->self, ctx, 2, T, &carried);
+        for (int k = 0; k < 5; k++) {
+            parts[k] = mixer->type->step(mixer->self, qp_slice(x, 1, cuts[k], cuts[k + 1], 1), QP_NONE, &s, &carried);
+            for (int j = 0; j < carried.count; j++) carried.tensors[j] = carried.next[j];
+        }
+        double e = error_of(qp_concat(5, parts, 1), y);
+        if (!(e <= 2e-5)) fail_msg("%s: steps are off by %.2e", mixers[i], e);
+        qp_close(ctx);
+    }
+}
+
+/* What comes later changes earlier positions by rounding at most. */
+static void causality(void **state) {
+    (void)state;
+    for (int i = 0; i < MIXERS; i++) {
+        qp_model *m;
+        ctx = qp_open((qp_options){.threads = 2, .seed = 3});
+        const qp_branch *mixer = make(mixers[i], &m);
+        qp_no_grad(ctx, true);
+        qp_sequence s = {0};
+        qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D}), other = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D});
+        qp_tensor   mixed = qp_concat(2, (qp_tensor[]){qp_slice(x, 1, 0, 700, 1), qp_slice(other, 1, 700, T, 1)}, 1);
+        qp_tensor   a = mixer->type->forward(mixer->self, x, QP_NONE, &s), b = mixer->type->forward(mixer->self, mixed, QP_NONE, &s);
+        double      e = error_of(qp_slice(a, 1, 0, 700, 1), qp_slice(b, 1, 0, 700, 1));
+        if (!(e <= 5e-6)) fail_msg("%s: the future is seen: %.2e", mixers[i], e);
+        qp_close(ctx);
+    }
+}
+
+/* Whatever the eigenvectors' phases, 2 Re sum conj(p) lambda^k b = P^T (A + P P^T)^k B, whose poles come in pairs. */
+static void hippo(void **state) {
+    (void)state;
+    for (int kind = QPI_LEGS; kind <= QPI_LAGT; kind++)
+        for (int64_t n = 2; n <= 64; n *= 2) {
+            double   *A = calloc((size_t)(n * n + 4 * n), sizeof *A), *B = A + n * n, *P = B + n, *x = P + n, *next = x + n;
+            double    v[6][32];
+            qpi_poles p = {v[0], v[1], v[2], v[3], v[4], v[5]};
+            qpi_hippo_fill((qpi_hippo)kind, n, A, B, P);
+            assert_true(qpi_hippo_poles((qpi_hippo)kind, n, p));
+            memcpy(x, B, (size_t)n * sizeof *x);
+            double size = 1, largest = v[1][n / 2 - 1] + 1;
+            for (int power = 0; power < 5; power++, size /= largest) {
+                double expected = 0, got = 0;
+                for (int64_t i = 0; i < n; i++) expected += P[i] * x[i] * size;
+                for (int64_t i = 0; i < n / 2; i++) {
+                    double re = v[4][i] * v[2][i] + v[5][i] * v[3][i], im = v[4][i] * v[3][i] - v[5][i] * v[2][i]; /* conj(p) b */
+                    for (int k = 0; k < power; k++) {
+                        double keep = re * v[0][i] - im * v[1][i];
+                        im = re * v[1][i] + im * v[0][i];
+                        re = keep;
+                    }
+                    got += 2 * re * size;
+                }
+                if (fabs(got - expected) > 1e-9 * (double)(n * n)) fail_msg("kind %d, %d: %g, expected %g", kind, (int)n, got, expected);
+                for (int64_t i = 0; i < n; i++) {
+                    next[i] = 0;
+                    for (int64_t k = 0; k < n; k++) next[i] += (A[i * n + k] + P[i] * P[k]) * x[k];
+                }
+                memcpy(x, next, (size_t)n * sizeof *x);
+            }
+            for (int64_t i = 1; i < n / 2; i++) assert_true(v[1][i] > v[1][i - 1]);
+            free(A);
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(steps), cmocka_unit_test(causality),
+                                       cmocka_unit_test(hippo)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
