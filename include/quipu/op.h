@@ -99,7 +99,7 @@ QP_API bool qp_grad_begun(const qp_rule *rule, int i);
 #define QP_SAVE_ALL_IN 0x00ffffffu
 
 /* A call for the harness to try. `in` lists inputs: KIND[SIZES] separated by spaces, KIND
- * one of x (normal, not near 0), p (0.5..2.5), u (0..1), d (distinct, well apart), iN (i64
+ * one of x (normal, not near 0), p (0.5..2.5), u (0..1), s (small: -0.1..0.1), d (distinct, well apart), iN (i64
  * below N), oN (i64 offsets: sorted, from 0 to N), t (i64 tree: along the last axis, each -1 or the
  * index of an earlier one), b (bool), q (i8, -127..127), wTYPE (normal, in blocks: "wq4_k[7,256]"), - (absent). "x[3,5] i7[3]" is a
  * 3x5 float and 3 integers in 0..6. Floats are f32, and f64 where gradients are compared

@@ -295,6 +295,31 @@ QP_API qp_tensor qp_decays(qp_tensor x);
 /* y_t = a_t y_(t - 1) + x_t along axis 1: x [B, T, H, E], a [B, T, H], state [B, H, E] for y_(-1) or QP_NONE (0). */
 QP_API qp_tensor qp_decay_scan(qp_tensor x, qp_tensor a, qp_tensor state);
 
+/* ---- Recurrences --------------------------------------------------------------------------------------- */
+
+/* Each position mixed with the one before it, x_t + m (x_{t-1} - x_t): x [B, T, D], m [B or 1, T or 1, D], last
+ * [B, D] what stands before position 0 (no gradient), or QP_NONE: zeros. arXiv:2305.13048 */
+QP_API qp_tensor qp_token_shift(qp_tensor x, qp_tensor m, qp_tensor last);
+
+/* RWKV 4, each channel by itself: y_t = (a + e^(u + k_t) v_t) / (b + e^(u + k_t)), then a = e^w a + e^(k_t) v_t,
+ * b = e^w b + e^(k_t). w (the logarithm of the decay) and u [D], k, v [B, T, D], state [B, 3, D]: a and b, both
+ * times e to the third, or QP_NONE or zeros: nothing yet (no gradient). Gives y [B, T, D] and, in *last unless NULL,
+ * the state behind (no gradient). Exponentials never leave the range of floats. arXiv:2305.13048 */
+QP_API qp_tensor qp_wkv4(qp_tensor w, qp_tensor u, qp_tensor k, qp_tensor v, qp_tensor state, qp_tensor *last);
+
+/* RWKV 5, 6 and 7: for each head a state S [K, V].
+ *
+ *   with u:         y_t = (S + diag(u) k_t v_t^T)^T r_t, then S = diag(w_t) S + k_t v_t^T
+ *   with a and b:   S = diag(w_t) S + k_t v_t^T + b_t (a_t^T S), then y_t = S^T r_t
+ *
+ * r, w (the decay, a factor), k, a, b [B, T, H, K], v [B, T, H, V], u [H, K]; state [B, H, K, V] or QP_NONE: zeros
+ * (no gradient). Gives y [B, T, H, V] and, in *last unless NULL, the state behind (no gradient). Memory grows with T
+ * as the inputs do: states are made again in backward. arXiv:2404.05892, 2503.14456 */
+typedef struct {
+    qp_tensor r, w, k, v, u, a, b, state; /* u, or a and b; the others QP_NONE */
+} qp_wkv_inputs;
+QP_API qp_tensor qp_wkv(qp_wkv_inputs x, qp_tensor *last);
+
 /* ---- Random and loss ------------------------------------------------------------------------------------ */
 
 /* Zeroes each element with probability p and scales the rest by 1 / (1 - p). The mask comes

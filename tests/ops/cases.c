@@ -42,7 +42,7 @@ static bool read_input(input *in, const char **text) {
     const char *p = *text;
     *in = (input){.count = 1};
     for (; *p == '!' || *p == '^'; p++) *(*p == '!' ? &in->constant : &in->wide) = true;
-    if (!*p || !strchr("xpudiobtqw-", *p)) return false;
+    if (!*p || !strchr("xpusdiobtqw-", *p)) return false;
     in->kind = *p++;
     if (in->kind == '-') {
         in->ndim = -1;
@@ -97,6 +97,7 @@ static double draw(const input *in) {
         return (float)x;
     case 'p': return (float)(0.5 + 2 * uniform());
     case 'u': return (float)uniform();
+    case 's': return (float)(0.2 * uniform() - 0.1);
     case 'b': return uniform() < 0.5;
     case 'q': return floor(uniform() * 255) - 127;
     default: return floor(uniform() * (double)(in->limit + (in->kind == 'o')));
@@ -135,7 +136,7 @@ void case_free(op_case *c) {
     for (int i = 0; i < c->nin; i++) free(c->in[i].value);
 }
 
-bool is_float_input(const input *in) { return strchr("xpud", in->kind) != NULL; }
+bool is_float_input(const input *in) { return strchr("xpusd", in->kind) != NULL; }
 bool gets_gradient(const input *in) { return is_float_input(in) && !in->constant; }
 
 double tolerance_of(const op_case *c) {

@@ -1,0 +1,76 @@
+/* RWKV 4 (Peng et al. 2023, arXiv:2305.13048): attention without scores. Each channel keeps two sums that
+ * decay, of values weighed by e^key and of the weights.
+ *
+ *   x_k = token_shift(x, 1 - time_mix_k), and so for v and r
+ *   k = key(x_k), v = value(x_v), r = receptance(x_r)
+ *   output(sigmoid(r) wkv4(-exp(time_decay), time_first, k, v)) + residual
+ *
+ * State: x of the position before and the sums. Names of parameters are the authors'.
+ */
+#include "nn/rwkv.h"
+
+typedef struct {
+    qp_tensor     decay, first, mix_k, mix_v, mix_r;
+    qp_nn_linear *key, *value, *receptance, *output;
+} rwkv4;
+
+static double first(double x, double layer) {
+    (void)layer;
+    return log(0.3) + 0.5 * cos(x * 1e4); /* the authors' zigzag: neighbours differ */
+}
+
+static void init(void *self, qp_build *b) {
+    rwkv4            *m = self;
+    int64_t           D = b->width, row[3] = {1, 1, D};
+    qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
+    m->decay = rwkv_ramp(b, "time_decay", 1, &D, rwkv_decay);
+    m->first = rwkv_ramp(b, "time_first", 1, &D, first);
+    m->mix_k = rwkv_ramp(b, "time_mix_k", 3, row, rwkv_share);
+    m->mix_v = rwkv_ramp(b, "time_mix_v", 3, row, rwkv_share);
+    m->mix_r = rwkv_ramp(b, "time_mix_r", 3, row, rwkv_share);
+    m->key = qp_nn_linear_new(b->module, "key", D, D, in);
+    m->value = qp_nn_linear_new(b->module, "value", D, D, in);
+    m->receptance = qp_nn_linear_new(b->module, "receptance", D, D, in);
+    m->output = qp_nn_linear_new(b->module, "output", D, D, out);
+}
+
+static bool causal(const void *self) {
+    (void)self;
+    return true;
+}
+
+static qp_tensor mix(const qp_nn_linear *l, const rwkv_shift *s, qp_tensor share) {
+    return qp_nn_linear_forward(l, rwkv_mixed_by_share(s, share), QP_ACT_NONE, QP_NONE);
+}
+
+static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
+    rwkv4     *m = self;
+    rwkv_shift shift = rwkv_shift_open(x, state, 0);
+    qp_tensor  k = mix(m->key, &shift, m->mix_k), v = mix(m->value, &shift, m->mix_v), r = mix(m->receptance, &shift, m->mix_r);
+    qp_tensor  last, w = qp_neg(qp_exp(m->decay));
+    (void)s;
+    qp_tensor y = qp_wkv4(w, m->first, k, v, state ? state->tensors[1] : QP_NONE, &last);
+    if (state) qp_state_set(state, 1, last);
+    return qp_nn_linear_forward(m->output, qp_mul(qp_sigmoid(r), y), QP_ACT_NONE, residual);
+}
+
+static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
+    return step(self, x, residual, s, NULL);
+}
+
+static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
+    int64_t D = qp_count(((rwkv4 *)self)->decay);
+    (void)positions;
+    qp_state_add(state, ctx, false, 2, (int64_t[]){rows, D});
+    qp_state_add(state, ctx, false, 3, (int64_t[]){rows, 3, D});
+}
+
+QP_MIXER(rwkv4) = {.part = {.name = "rwkv4",
+                            .source = "arXiv:2305.13048",
+                            .help = "RWKV 4: two decaying sums for each channel",
+                            .bytes = sizeof(rwkv4)},
+                   .causal = causal,
+                   .init = init,
+                   .forward = forward,
+                   .reserve = reserve,
+                   .step = step};
