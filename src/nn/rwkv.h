@@ -20,9 +20,12 @@ static inline rwkv_shift rwkv_shift_open(qp_tensor x, qp_state *state, int i) {
     return (rwkv_shift){state->tensors[i], x};
 }
 
+/* A parameter in x's type: files may hold it in 16 bits. */
+static inline qp_tensor rwkv_as(qp_tensor p, qp_tensor x) { return qp_cast(p, qp_dtype_of(x)); }
+
 /* x_t + m (x_{t-1} - x_t), m [1, 1, D] or [B, T, D] */
 static inline qp_tensor rwkv_mixed(const rwkv_shift *s, qp_tensor m) {
-    return qp_token_shift(s->x, qp_cast(m, qp_dtype_of(s->x)), s->last);
+    return qp_token_shift(s->x, rwkv_as(m, s->x), s->last);
 }
 
 /* The same of versions 4 and 5, whose m is the share of x_t. */
@@ -93,7 +96,7 @@ static inline qp_tensor rwkv_join(qp_tensor y) {
 /* [B, T, H, K], each head normalised, -> [B, T, D] */
 static inline qp_tensor rwkv_normed(const rwkv_heads *h, qp_tensor y) {
     qp_tensor n = rwkv_join(qp_layer_norm(y, QP_NONE, QP_NONE, h->eps));
-    return qp_add(qp_mul(n, h->weight), h->bias);
+    return qp_add(qp_mul(n, rwkv_as(h->weight, n)), rwkv_as(h->bias, n));
 }
 
 /* State: the position before [B, D] and S [B, H, K, V]. */
@@ -125,8 +128,8 @@ static inline rwkv_low rwkv_low_new(qp_build *b, const char *down, const char *u
 }
 
 static inline qp_tensor rwkv_low_rank(const rwkv_low *l, qp_tensor x, qp_tensor (*act)(qp_tensor x)) {
-    qp_tensor inner = qp_matmul(x, l->down);
-    return qp_matmul(act ? act(inner) : inner, l->up);
+    qp_tensor inner = qp_matmul(x, rwkv_as(l->down, x));
+    return qp_matmul(act ? act(inner) : inner, rwkv_as(l->up, x));
 }
 
 /* exp(-exp(p)), the decay of a raw parameter */

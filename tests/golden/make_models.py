@@ -26,7 +26,7 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, BertConfig, DeepseekV3Config, Gemma2Config, Gemma3TextConfig, GemmaConfig, GPT2Config, GraniteConfig,
-                          LlamaConfig, Mamba2Config, MambaConfig, MistralConfig, MixtralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RoFormerConfig,
+                          LlamaConfig, Mamba2Config, MambaConfig, MistralConfig, MixtralConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, RoFormerConfig, RwkvConfig,
                           SmolLM3Config)
 from transformers.models.roformer.modeling_roformer import RoFormerSinusoidalPositionalEmbedding
 from transformers.utils.logging import disable_progress_bar
@@ -174,6 +174,8 @@ FOLDERS = {
     "mamba2-groups": (Mamba2Config(**HEADS | dict(hidden_size=20, num_heads=4, head_dim=10, state_size=5, n_groups=2, conv_kernel=2,
                                                   use_bias=True, use_conv_bias=False, tie_word_embeddings=True,
                                                   time_step_limit=(0.3, 1.1))), 15, ""),
+    "rwkv": (RwkvConfig(vocab_size=53, hidden_size=24, num_hidden_layers=2, intermediate_size=40, rescale_every=0,
+                        context_length=32), 15, ""),
 }
 
 

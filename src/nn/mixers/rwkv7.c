@@ -79,7 +79,7 @@ static bool causal(const void *self) {
 static qp_tensor mixed(const rwkv7 *m, const rwkv_shift *s, int part) { return rwkv_mixed(s, m->mix[part]); }
 
 static qp_tensor gated(const rwkv_low *l, qp_tensor x, qp_tensor shift) {
-    return qp_sigmoid(qp_add(rwkv_low_rank(l, x, NULL), shift));
+    return qp_sigmoid(qp_add(rwkv_low_rank(l, x, NULL), rwkv_as(shift, x)));
 }
 
 /* The first layer hands its v on; later ones move theirs towards it. */
@@ -101,16 +101,16 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
     const rwkv_heads *h = &m->heads;
     rwkv_shift        shift = rwkv_shift_open(x, state, 0);
     qp_tensor         r = rwkv_split(h, qp_nn_linear_forward(m->receptance, mixed(m, &shift, R), QP_ACT_NONE, QP_NONE));
-    qp_tensor         w = qp_add(rwkv_low_rank(&m->w, mixed(m, &shift, W), qp_tanh), m->w0);
+    qp_tensor         w = qp_add(rwkv_low_rank(&m->w, mixed(m, &shift, W), qp_tanh), rwkv_as(m->w0, x));
     qp_tensor         k = qp_nn_linear_forward(m->key, mixed(m, &shift, KEY), QP_ACT_NONE, QP_NONE);
     qp_tensor         v = rwkv_split(h, values(m, mixed(m, &shift, VALUE), s));
     qp_tensor         a = gated(&m->a, mixed(m, &shift, A), m->a0);
-    qp_tensor         g = rwkv_low_rank(&m->g, mixed(m, &shift, G), qp_sigmoid), q = unit(m, qp_mul(k, m->k_k));
-    k = rwkv_split(h, qp_mul(k, qp_affine(qp_mul(qp_affine(a, 1, -1), m->k_a), 1, 1)));
+    qp_tensor         g = rwkv_low_rank(&m->g, mixed(m, &shift, G), qp_sigmoid), q = unit(m, qp_mul(k, rwkv_as(m->k_k, k)));
+    k = rwkv_split(h, qp_mul(k, qp_affine(qp_mul(qp_affine(a, 1, -1), rwkv_as(m->k_a, a)), 1, 1)));
     w = qp_exp(qp_affine(qp_sigmoid(w), -exp(-0.5), 0));
     qp_wkv_inputs in = {.r = r, .w = rwkv_split(h, w), .k = k, .v = v, .a = qp_neg(q), .b = qp_mul(q, rwkv_split(h, a))};
     qp_tensor     y = rwkv_normed(h, rwkv_run(in, state));
-    qp_tensor     own = qp_mul(qp_sum(qp_mul(qp_mul(r, k), m->r_k), 1, (int[]){-1}, true), v);
+    qp_tensor     own = qp_mul(qp_sum(qp_mul(qp_mul(r, k), rwkv_as(m->r_k, k)), 1, (int[]){-1}, true), v);
     y = qp_mul(qp_add(y, rwkv_join(own)), g);
     return qp_nn_linear_forward(m->output, y, QP_ACT_NONE, residual);
 }
