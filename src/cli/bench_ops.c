@@ -18,7 +18,8 @@ typedef struct {
     const char *in;   /* x, y [R, C]; v, u [C]; w [C, C]; q, k, l [4, R/4, C/64, 64]; 4 [1, R, C/64, 64];
                          t targets [R] below C; i ids [R]; e [VOCABULARY, C]; p positions; f frequencies;
                          h [GPT2, C]; g targets [R] below GPT2; a, d [1, R, C], d in 0..1; r [STATES, C];
-                         m, n [1, R, STATES] */
+                         m, n [1, R, STATES]; D decays like 4, A small ones; B [C/64, 64];
+                         N [C] below 0 */
     void (*run)(const qp_tensor *in, qp_tensor *out);
     int64_t sizes[2][2]; /* R, C */
 } test;
@@ -74,6 +75,16 @@ static void run_linear_int8(const qp_tensor *in, qp_tensor *out) {
 static void run_selective_scan(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_selective_scan(in[0], in[1], in[2], in[3], in[4], in[5], QP_NONE, NULL);
 }
+static void run_wkv(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_wkv((qp_wkv_inputs){.r = in[0], .w = in[1], .k = in[2], .v = in[3], .u = in[4]}, NULL);
+}
+static void run_wkv_removing(const qp_tensor *in, qp_tensor *out) {
+    out[0] = qp_wkv((qp_wkv_inputs){.r = in[0], .w = in[1], .k = in[2], .v = in[3], .a = in[4], .b = in[5]}, NULL);
+}
+static void run_wkv4(const qp_tensor *in, qp_tensor *out) {
+    int64_t shape[3] = {1, qp_size(in[2], 0), qp_size(in[2], 1)};
+    out[0] = qp_wkv4(in[0], in[1], qp_reshape(in[2], 3, shape), qp_reshape(in[3], 3, shape), QP_NONE, NULL);
+}
 static void run_attention(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_attention(in[0], in[1], in[2], (qp_mask){0}, 0);
 }
@@ -112,7 +123,10 @@ static const test tests[] = {{"add", "xy", run_add, USUAL},
                              {"linear_cross_entropy", "xhg", run_linear_cross_entropy, {{1024, 768}}},
                              {"attention", "444", run_causal, {{4096, 512}, {16384, 512}}},
                              {"selective_scan", "adrmnv", run_selective_scan, {{512, 768}, {8192, 1536}}},
-                             {"long_conv", "ax", run_long_conv, {{4096, 256}, {16384, 256}}}};
+                             {"long_conv", "ax", run_long_conv, {{4096, 256}, {16384, 256}}},
+                             {"wkv4", "Nvxy", run_wkv4, {{8192, 768}, {16384, 768}}},
+                             {"wkv", "4D44B", run_wkv, {{8192, 768}, {16384, 768}}}, /* RWKV 5 and 6 */
+                             {"wkv", "4D44AA", run_wkv_removing, {{8192, 768}, {16384, 768}}}}; /* RWKV 7 */
 
 /* ---- Inputs --------------------------------------------------------------------------------------- */
 
@@ -136,6 +150,10 @@ static qp_tensor input(qp_ctx *ctx, char kind, int64_t R, int64_t C) {
     case 'h': shape[0] = GPT2; break;
     case 'w': shape[0] = C; break;
     case '8': return qp_cast(qp_affine(qp_randn(ctx, QP_F32, 2, (int64_t[]){C, C}), 40, 0), QP_I8);
+    case 'N': return qp_full(ctx, QP_F32, 1, &C, -0.05);
+    case 'D':
+    case 'A': return qp_full(ctx, QP_F32, 4, (int64_t[]){1, R, C / 64, 64}, kind == 'D' ? 0.95 : 0.01);
+    case 'B': return qp_randn(ctx, QP_F32, 2, (int64_t[]){C / 64, 64});
     case 's': return qp_full(ctx, QP_F32, 1, &C, 0.01);
     case 'v':
     case 'u':

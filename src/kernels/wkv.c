@@ -50,47 +50,51 @@ INLINE float dot(const float *x, const float *y, const float *z, int64_t K) {
     return vf_sum(s);
 }
 
-/* All positions for nv vectors of columns; removes: the state loses b (a^T S), and is read behind the step. */
-INLINE void columns(const head *h, int nv, bool removes) {
-    float *S = h->S;
+/* Rows of the state from the caller's memory into S, or back. */
+static void copy_state(const head *h, float *S, float *to) {
     for (int64_t i = 0; i < h->K; i++)
-        for (int j = 0; j < nv; j++)
-            vf_store(S + (i * nv + j) * VF_LANES, h->state.at ? vf_load_n(h->state.at + i * h->state.step + j * VF_LANES, left(h->n, j)) : (vf){0});
+        for (int j = 0; j < WIDE; j++) {
+            float *at = S + (i * WIDE + j) * VF_LANES;
+            int    m = left(h->n, j);
+            if (to) vf_store_n(to + i * h->V + j * VF_LANES, vf_load(at), m);
+            else vf_store(at, h->state.at ? vf_load_n(h->state.at + i * h->state.step + j * VF_LANES, m) : (vf){0});
+        }
+}
+
+/* All positions; removes: the state loses b (a^T S), and is read behind the step. */
+INLINE void columns(const head *h, bool removes) {
+    float *S = h->S;
+    int    m[WIDE];
+    for (int j = 0; j < WIDE; j++) m[j] = left(h->n, j);
+    copy_state(h, S, NULL);
     for (int64_t t = 0; t < h->T; t++) {
         const float *r = h->r.at + t * h->r.step, *w = h->w.at + t * h->w.step, *k = h->k.at + t * h->k.step;
         const float *v = h->v.at + t * h->v.step, *a = h->a.at + t * h->a.step, *b = h->b.at + t * h->b.step;
-        vf           new[WIDE], out[WIDE], gone[WIDE];
-        for (int j = 0; j < nv; j++) {
-            new[j] = vf_load_n(v + j * VF_LANES, left(h->n, j));
+        float       *y = h->y + t * h->y_step;
+        vf           new[WIDE], out[WIDE], gone[WIDE], old[WIDE];
+        for (int j = 0; j < WIDE; j++) {
+            new[j] = vf_load_n(v + j * VF_LANES, m[j]);
             out[j] = gone[j] = (vf){0};
         }
-        for (int64_t i = 0; i < h->K && removes; i++)
-            for (int j = 0; j < nv; j++)
-                gone[j] = vf_fma(vf_set1(a[i]), vf_load(S + (i * nv + j) * VF_LANES), gone[j]);
-        for (int64_t i = 0; i < h->K; i++)
-            for (int j = 0; j < nv; j++) {
-                float *at = S + (i * nv + j) * VF_LANES;
-                vf     old = vf_load(at), s = vf_fma(vf_set1(k[i]), new[j], vf_set1(w[i]) * old);
-                if (removes) s = vf_fma(vf_set1(b[i]), gone[j], s);
-                out[j] = vf_fma(vf_set1(r[i]), removes ? s : old, out[j]);
-                vf_store(at, s);
+        for (int64_t i = 0; i < h->K && removes; i++) {
+            vf ai = vf_set1(a[i]);
+            for (int j = 0; j < WIDE; j++) gone[j] = vf_fma(ai, vf_load(S + (i * WIDE + j) * VF_LANES), gone[j]);
+        }
+        for (int64_t i = 0; i < h->K; i++) {
+            vf     ri = vf_set1(r[i]), wi = vf_set1(w[i]), ki = vf_set1(k[i]), bi = vf_set1(removes ? b[i] : 0);
+            float *at = S + i * COLUMNS;
+            for (int j = 0; j < WIDE; j++) old[j] = vf_load(at + j * VF_LANES);
+            for (int j = 0; j < WIDE; j++) {
+                vf s = vf_fma(ki, new[j], wi * old[j]);
+                if (removes) s = vf_fma(bi, gone[j], s);
+                out[j] = vf_fma(ri, removes ? s : old[j], out[j]);
+                vf_store(at + j * VF_LANES, s);
             }
+        }
         vf bonus = vf_set1(removes ? 0 : dot(r, h->u, k, h->K));
-        for (int j = 0; j < nv; j++)
-            vf_store_n(h->y + t * h->y_step + j * VF_LANES, removes ? out[j] : vf_fma(bonus, new[j], out[j]), left(h->n, j));
+        for (int j = 0; j < WIDE; j++) vf_store_n(y + j * VF_LANES, removes ? out[j] : vf_fma(bonus, new[j], out[j]), m[j]);
     }
-    for (int64_t i = 0; i < h->K; i++)
-        for (int j = 0; j < nv; j++)
-            vf_store_n(h->last + i * h->V + j * VF_LANES, vf_load(S + (i * nv + j) * VF_LANES), left(h->n, j));
-}
-
-static void some_columns(const head *h) {
-    int64_t vectors = (h->n + VF_LANES - 1) / VF_LANES;
-    bool    removes = h->a.at != NULL;
-    if (vectors > 2 && removes) columns(h, WIDE, true);
-    else if (vectors > 2) columns(h, WIDE, false);
-    else if (removes) columns(h, 2, true);
-    else columns(h, 2, false);
+    copy_state(h, S, h->last);
 }
 
 typedef struct {
@@ -116,7 +120,8 @@ static void forward_piece(void *arg, int64_t begin, int64_t end, int worker) {
         if (p.state.at) p.state.at += first;
         p.last = (float *)j->last->data + at;
         p.S = (float *)j->exec->scratch + (size_t)worker * j->floats;
-        some_columns(&p);
+        if (p.a.at) columns(&p, true);
+        else columns(&p, false);
     }
 }
 

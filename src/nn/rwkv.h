@@ -30,7 +30,7 @@ static inline qp_tensor rwkv_mixed(const rwkv_shift *s, qp_tensor m) {
 
 /* The same of versions 4 and 5, whose m is the share of x_t. */
 static inline qp_tensor rwkv_mixed_by_share(const rwkv_shift *s, qp_tensor share) {
-    return rwkv_mixed(s, qp_affine(share, -1, 1));
+    return rwkv_mixed(s, qp_affine(rwkv_as(share, s->x), -1, 1));
 }
 
 /* A parameter that begins as f(channel / (n - 1)), n its elements. */

@@ -64,7 +64,7 @@ static double loss_of(qp_model *m) {
 
 /* Fourth-order central difference, near enough that few kinks (relu) come between. */
 static double difference(qp_model *m, double *x) {
-    double h = 1e-4, at = *x, f[4];
+    double h = 2e-5, at = *x, f[4];
     int    steps[] = {-2, -1, 1, 2};
     for (int i = 0; i < 4; i++) {
         *x = at + steps[i] * h;
