@@ -6,6 +6,7 @@
 #define WIDE 4                     /* vectors that are worked on at once */
 #define COLUMNS (WIDE * VF_LANES)  /* of a state, in one piece of forward */
 #define MOST (WIDE * 16)           /* the same on any instruction set: what scratch is reckoned by */
+#define AHEAD 4                    /* positions whose rows are fetched early */
 #define CHUNK 32                   /* positions whose states backward holds */
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -72,6 +73,12 @@ INLINE void columns(const head *h, bool removes) {
         const float *v = h->v.at + t * h->v.step, *a = h->a.at + t * h->a.step, *b = h->b.at + t * h->b.step;
         float       *y = h->y + t * h->y_step;
         vf           new[WIDE], out[WIDE], gone[WIDE], old[WIDE];
+        for (int64_t i = 0; i < h->K; i += 16) { /* rows lie too far apart for the processor to guess */
+            __builtin_prefetch(r + AHEAD * h->r.step + i);
+            __builtin_prefetch(w + AHEAD * h->w.step + i);
+            __builtin_prefetch(k + AHEAD * h->k.step + i);
+            __builtin_prefetch(v + AHEAD * h->v.step + i);
+        }
         for (int j = 0; j < WIDE; j++) {
             new[j] = vf_load_n(v + j * VF_LANES, m[j]);
             out[j] = gone[j] = (vf){0};
