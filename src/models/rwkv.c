@@ -4,7 +4,8 @@
 
 /* What all share; takes over the mixer's object. */
 static bool translate(qpi_config *c, json_t *stack, json_t *mixer, const char *form, double width_factor) {
-    int64_t width = qpi_config_int(c, "hidden_size", 768), inner = width > 0 ? (int64_t)(width_factor * (double)width) / 32 * 32 : 0;
+    int64_t width = qpi_config_int(c, "hidden_size", 768);
+    int64_t inner = width > 0 && width < 1 << 24 ? (int64_t)(width_factor * (double)width) / 32 * 32 : 0;
     double  eps = qpi_config_number(c, "layer_norm_epsilon", 1e-5);
     json_t *norm = json_pack("{s:s, s:f}", "type", "layer_norm", "eps", eps);
     json_t *ffn = json_pack("{s:s, s:I, s:s}", "type", "channel_mix", "width",

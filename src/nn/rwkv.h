@@ -4,6 +4,7 @@
 #define QUIPU_NN_RWKV_H
 
 #include <math.h>
+#include <stdio.h>
 
 #include "core/core.h"
 #include "nn/part.h"
@@ -33,27 +34,12 @@ static inline qp_tensor rwkv_mixed_by_share(const rwkv_shift *s, qp_tensor share
     return rwkv_mixed(s, qp_affine(rwkv_as(share, s->x), -1, 1));
 }
 
-/* A parameter that begins as f(channel / (n - 1)), n its elements. */
-static inline qp_tensor rwkv_ramp(qp_build *b, const char *name, int ndim, const int64_t *shape,
-                                  double (*f)(double x, double layer)) {
-    qp_tensor p = qp_param(b->module, name, NULL, ndim, shape);
-    double    layer = b->layers > 1 ? (double)b->layer / (b->layers - 1) : 0;
-    if (qp_failed(b->ctx)) return p;
-    qp_tensor t = qp_empty(b->ctx, qp_dtype_of(p), ndim, shape);
-    qp_view   v = {.data = qp_data_write(t), .dtype = qp_dtype_of(p)};
-    int64_t   n = qp_count(t);
-    for (int64_t i = 0; v.data && i < n; i++) qp_store(&v, i, f(n > 1 ? (double)i / (double)(n - 1) : 0, layer));
-    if (v.data && qp_param_set(p, t) != QP_OK) return p;
-    qp_drop(t);
-    return p;
+/* A parameter that begins as an initialisation of nn/init/rwkv.c says of this layer. */
+static inline qp_tensor rwkv_param(qp_build *b, const char *name, const char *init, int ndim, const int64_t *shape) {
+    char spec[48];
+    snprintf(spec, sizeof spec, "%s:%.9g", init, b->layers > 1 ? (double)b->layer / (b->layers - 1) : 0.0);
+    return qp_param(b->module, name, spec, ndim, shape);
 }
-
-/* Shares of the position before: channels differ, and later layers look back less. */
-static inline double rwkv_back(double x, double layer) { return 1 - pow(x, 1 - layer * 0.9); }
-static inline double rwkv_share(double x, double layer) { return 1 - rwkv_back(x, layer); }
-
-/* Raw decays exp(-exp(p)): slow channels and fast ones. */
-static inline double rwkv_decay(double x, double layer) { return -6 + 5 * pow(x, 0.7 + 1.3 * layer); }
 
 /* ---- Heads (versions 5 to 7) ---------------------------------------------------------------------- */
 

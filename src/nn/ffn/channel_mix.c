@@ -30,11 +30,12 @@ static void init(void *self, qp_build *b) {
     qp_linear_options        in = {.init = b->init}, out = {.init = b->init_residual};
     m->form = (form)qp_setting_int(b, "form");
     m->width = b->width;
+    const char *ramp = m->form == MIX ? "rwkv_share" : "rwkv_back";
     if (!inner) inner = 4 * b->width;
-    m->mix_k = rwkv_ramp(b, names[m->form][0], 3, row, m->form == MIX ? rwkv_share : rwkv_back);
+    m->mix_k = rwkv_param(b, names[m->form][0], ramp, 3, row);
     m->key = qp_nn_linear_new(b->module, "key", b->width, inner, in);
     if (m->form != PLAIN) {
-        m->mix_r = rwkv_ramp(b, names[m->form][1], 3, row, m->form == MIX ? rwkv_share : rwkv_back);
+        m->mix_r = rwkv_param(b, names[m->form][1], ramp, 3, row);
         m->receptance = qp_nn_linear_new(b->module, "receptance", b->width, b->width, in);
     }
     m->value = qp_nn_linear_new(b->module, "value", inner, b->width, out);

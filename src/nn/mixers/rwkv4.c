@@ -14,20 +14,15 @@ typedef struct {
     qp_nn_linear *key, *value, *receptance, *output;
 } rwkv4;
 
-static double first(double x, double layer) {
-    (void)layer;
-    return log(0.3) + 0.5 * cos(x * 1e4); /* the authors' zigzag: neighbours differ */
-}
-
 static void init(void *self, qp_build *b) {
     rwkv4            *m = self;
     int64_t           D = b->width, row[3] = {1, 1, D};
     qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
-    m->decay = rwkv_ramp(b, "time_decay", 1, &D, rwkv_decay);
-    m->first = rwkv_ramp(b, "time_first", 1, &D, first);
-    m->mix_k = rwkv_ramp(b, "time_mix_k", 3, row, rwkv_share);
-    m->mix_v = rwkv_ramp(b, "time_mix_v", 3, row, rwkv_share);
-    m->mix_r = rwkv_ramp(b, "time_mix_r", 3, row, rwkv_share);
+    m->decay = rwkv_param(b, "time_decay", "rwkv_decay", 1, &D);
+    m->first = rwkv_param(b, "time_first", "rwkv_first", 1, &D);
+    m->mix_k = rwkv_param(b, "time_mix_k", "rwkv_share", 3, row);
+    m->mix_v = rwkv_param(b, "time_mix_v", "rwkv_share", 3, row);
+    m->mix_r = rwkv_param(b, "time_mix_r", "rwkv_share", 3, row);
     m->key = qp_nn_linear_new(b->module, "key", D, D, in);
     m->value = qp_nn_linear_new(b->module, "value", D, D, in);
     m->receptance = qp_nn_linear_new(b->module, "receptance", D, D, in);

@@ -23,8 +23,6 @@ static const qp_option options[] = {
     {.name = "scalar_decay", .kind = QP_OPTION_BOOL, .fallback = 0, .high = 1, .help = "one decay for a head, as in 5.0 and 5.1"},
     {0}};
 
-static double bonus(double x, double layer) { return (1 - layer) * (1 - x) + 0.1 * cos(x * 1e4); }
-
 static void init(void *self, qp_build *b) {
     rwkv5            *m = self;
     int64_t           D = b->width, row[3] = {1, 1, D};
@@ -33,12 +31,12 @@ static void init(void *self, qp_build *b) {
     m->scalar = qp_setting(b, "scalar_decay") != 0;
     bool    gate = qp_setting(b, "gate") != 0;
     int64_t shape[2] = {m->heads.heads, m->heads.width};
-    m->decay = rwkv_ramp(b, "time_decay", m->scalar ? 1 : 2, shape, rwkv_decay);
-    m->bonus = rwkv_ramp(b, m->scalar ? "time_first" : "time_faaaa", m->scalar ? 1 : 2, shape, bonus);
-    m->mix_k = rwkv_ramp(b, "time_mix_k", 3, row, rwkv_share);
-    m->mix_v = rwkv_ramp(b, "time_mix_v", 3, row, rwkv_share);
-    m->mix_r = rwkv_ramp(b, "time_mix_r", 3, row, rwkv_share);
-    if (gate) m->mix_g = rwkv_ramp(b, "time_mix_g", 3, row, rwkv_share);
+    m->decay = rwkv_param(b, "time_decay", "rwkv_decay", m->scalar ? 1 : 2, shape);
+    m->bonus = rwkv_param(b, m->scalar ? "time_first" : "time_faaaa", "rwkv_bonus", m->scalar ? 1 : 2, shape);
+    m->mix_k = rwkv_param(b, "time_mix_k", "rwkv_share", 3, row);
+    m->mix_v = rwkv_param(b, "time_mix_v", "rwkv_share", 3, row);
+    m->mix_r = rwkv_param(b, "time_mix_r", "rwkv_share", 3, row);
+    if (gate) m->mix_g = rwkv_param(b, "time_mix_g", "rwkv_share", 3, row);
     m->receptance = qp_nn_linear_new(b->module, "receptance", D, D, in);
     m->key = qp_nn_linear_new(b->module, "key", D, D, in);
     m->value = qp_nn_linear_new(b->module, "value", D, D, in);

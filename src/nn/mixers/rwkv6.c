@@ -8,8 +8,6 @@
  *
  * State: x of the position before and the matrices. Names of parameters are the authors'.
  */
-#include <stdio.h>
-
 #include "nn/rwkv.h"
 
 enum { W, KEY, VALUE, R, G, PARTS };
@@ -28,25 +26,23 @@ static const qp_option options[] = {
     {.name = "decay_rank", .kind = QP_OPTION_INT, .fallback = 64, .low = 1, .high = 65536, .help = "rank of the decay"},
     {0}};
 
-static double bonus(double x, double layer) { return (1 - layer) * (1 - x) + 0.1 * cos(x * 1e4); }
-
 static void init(void *self, qp_build *b) {
     rwkv6            *m = self;
     int64_t           D = b->width, row[3] = {1, 1, D};
     qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
     if (!rwkv_heads_init(&m->heads, b)) return;
     m->rank = qp_setting_int(b, "mix_rank");
-    m->maa_x = rwkv_ramp(b, "time_maa_x", 3, row, rwkv_back);
+    m->maa_x = rwkv_param(b, "time_maa_x", "rwkv_back", 3, row);
     for (int i = 0; i < PARTS; i++) {
         char name[16];
         snprintf(name, sizeof name, "time_maa_%c", "wkvrg"[i]);
-        m->maa[i] = rwkv_ramp(b, name, 3, row, rwkv_back);
+        m->maa[i] = rwkv_param(b, name, "rwkv_back", 3, row);
     }
     m->maa_down = qp_param(b->module, "time_maa_w1", b->init, 2, (int64_t[]){D, PARTS * m->rank});
     m->maa_up = qp_param(b->module, "time_maa_w2", b->init, 3, (int64_t[]){PARTS, m->rank, D});
-    m->decay = rwkv_ramp(b, "time_decay", 3, row, rwkv_decay);
+    m->decay = rwkv_param(b, "time_decay", "rwkv_decay", 3, row);
     m->decay_low = rwkv_low_new(b, "time_decay_w1", "time_decay_w2", qp_setting_int(b, "decay_rank"));
-    m->bonus = rwkv_ramp(b, "time_faaaa", 2, (int64_t[]){m->heads.heads, m->heads.width}, bonus);
+    m->bonus = rwkv_param(b, "time_faaaa", "rwkv_bonus", 2, (int64_t[]){m->heads.heads, m->heads.width});
     m->receptance = qp_nn_linear_new(b->module, "receptance", D, D, in);
     m->key = qp_nn_linear_new(b->module, "key", D, D, in);
     m->value = qp_nn_linear_new(b->module, "value", D, D, in);

@@ -11,8 +11,6 @@
  * The field "rwkv7.v" has the first layer's v. State: x of the position before and the matrices. Names of
  * parameters are the authors'.
  */
-#include <stdio.h>
-
 #include "nn/rwkv.h"
 
 enum { R, W, KEY, VALUE, A, G, PARTS };
@@ -39,9 +37,6 @@ static int64_t rank_of(qp_build *b, const char *name, double factor, double powe
     return given ? given : rank > 32 ? rank : 32;
 }
 
-/* That of the raw w, which a sigmoid takes: decays from e^-0.6 to nearly 1. */
-static double decay(double x, double layer) { return -6 + 6 * pow(x, 1 + layer) + 0.5; }
-
 static void init(void *self, qp_build *b) {
     rwkv7            *m = self;
     int64_t           D = b->width, row[3] = {1, 1, D};
@@ -50,9 +45,9 @@ static void init(void *self, qp_build *b) {
     for (int i = 0; i < PARTS; i++) {
         char name[4];
         snprintf(name, sizeof name, "x_%c", "rwkvag"[i]);
-        m->mix[i] = rwkv_ramp(b, name, 3, row, rwkv_back);
+        m->mix[i] = rwkv_param(b, name, "rwkv_back", 3, row);
     }
-    m->w0 = rwkv_ramp(b, "w0", 3, row, decay);
+    m->w0 = rwkv_param(b, "w0", "rwkv_decay", 3, row);
     m->w = rwkv_low_new(b, "w1", "w2", rank_of(b, "decay_rank", 1.8, 0.5));
     m->a0 = qp_param(b->module, "a0", "zeros", 3, row);
     m->a = rwkv_low_new(b, "a1", "a2", rank_of(b, "a_rank", 1.8, 0.5));
