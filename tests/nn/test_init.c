@@ -43,6 +43,11 @@ static const promise promises[] = {
     {"orthogonal:3", 9.0 / IN, 0},
     {"log_range", -1, 0}, /* see scans */
     {"log_step", -1, 0},
+    {"rwkv_share", -1, 0}, /* see ramps */
+    {"rwkv_back", -1, 0},
+    {"rwkv_decay", -1, 0},
+    {"rwkv_first", -1, 0},
+    {"rwkv_bonus", -1, 0},
 };
 
 /* Fourth moment over the squared variance: 3 for a normal distribution, 1.8 for a uniform one. */
@@ -89,6 +94,31 @@ static void distributions(void **state) {
                 p = &promises[k];
         if (!p) fail_msg("no test says what %s draws", part->name);
         if (p->variance >= 0) check(ctx, p);
+    }
+    qp_close(ctx);
+}
+
+/* RWKV's ramps: shares from 0 to 1, what is left of them, rates that grow along the channels, and bounds of the rest. */
+static void ramps(void **state) {
+    (void)state;
+    enum { D = 64 };
+    static const char *const names[] = {"rwkv_share", "rwkv_back", "rwkv_decay", "rwkv_first", "rwkv_bonus"};
+    float                    x[5][D];
+    qp_ctx                  *ctx = qp_open((qp_options){.threads = 1});
+    for (int layer = 0; layer < 2; layer++) {
+        for (int i = 0; i < 5; i++) {
+            char spec[32];
+            snprintf(spec, sizeof spec, "%s:%g", names[i], 0.5 * layer);
+            qp_tensor t = qp_zeros(ctx, QP_F32, 1, (int64_t[]){D});
+            qp_init(t, spec);
+            assert_int_equal(qp_read(t, QP_F32, x[i], D), QP_OK);
+        }
+        for (int c = 0; c < D; c++) {
+            if (fabsf(x[0][c] + x[1][c] - 1) > 1e-6f || x[0][c] < 0 || x[0][c] > 1) fail_msg("shares %g, %g", x[0][c], x[1][c]);
+            if (c && (x[0][c] <= x[0][c - 1] || x[2][c] <= x[2][c - 1])) fail_msg("channel %d: no ramp", c);
+            if (fabs(x[3][c] - log(0.3)) > 0.5001 || fabsf(x[4][c]) > 1.1001f) fail_msg("channel %d: %g, %g", c, x[3][c], x[4][c]);
+        }
+        assert_true(x[2][0] == -6 && fabsf(x[2][D - 1] + 1) < 1e-5f);
     }
     qp_close(ctx);
 }
@@ -160,7 +190,7 @@ static void wrong(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(scans), cmocka_unit_test(orthogonal),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(scans), cmocka_unit_test(ramps), cmocka_unit_test(orthogonal),
                                        cmocka_unit_test(wrong)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,7 +44,7 @@ results run_case(qp_ctx *ctx, const qp_op *op, const op_case *c, form f) {
     qp_clear(ctx);
     for (int i = 0; i < op->nout && !r.failed; i++) r.a[r.n++] = array_read(out[i]);
     for (int i = 1; i < x.n && !r.failed; i++)
-        if (op->mutates >> i & 1) r.a[r.n++] = array_read(x.tensor[i]);
+        if ((op->mutates >> i & 1) && !qp_is_none(x.tensor[i])) r.a[r.n++] = array_read(x.tensor[i]);
     for (int i = 0; i < op->nout && r.failed; i++)
         if (!qpi_is_poison(out[i])) complain(c, "failed (%s) but output %d is no poison", r.error, i);
     if (!inputs_intact(&x, op))
