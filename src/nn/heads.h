@@ -6,11 +6,6 @@
 #include "core/core.h"
 #include "nn/part.h"
 
-#define OPTION_INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
-#define OPTION_NUMBER(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .low = lo, .high = hi, .help = h}
-#define OPTION_BOOL(n, f, h) {.name = n, .kind = QP_OPTION_BOOL, .fallback = f, .high = 1, .help = h}
-#define OPTION_CHOICE(n, last, c, h) {.name = n, .kind = QP_OPTION_CHOICE, .high = last, .choices = c, .help = h}
-
 #define QPI_HEADS_OPTIONS \
     OPTION_INT("heads", 8, 1, 65536, "H"), OPTION_INT("head_width", 0, 0, 65536, "K; 0: D / H"), \
         OPTION_BOOL("bias", 0, "bias of the query, key and value products"), \

@@ -15,6 +15,12 @@
 #define QP_BLOCK(name) QPI_PART(qp_block_type, qp_block_##name)
 #define QP_OUTPUT(name) QPI_PART(qp_output_type, qp_output_##name)
 
+/* Rows of an option table. */
+#define OPTION_INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
+#define OPTION_NUMBER(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .low = lo, .high = hi, .help = h}
+#define OPTION_BOOL(n, f, h) {.name = n, .kind = QP_OPTION_BOOL, .fallback = f, .high = 1, .help = h}
+#define OPTION_CHOICE(n, last, c, h) {.name = n, .kind = QP_OPTION_CHOICE, .high = last, .choices = c, .help = h}
+
 #define QPI_MAX_SETTINGS 32
 
 struct qp_settings {

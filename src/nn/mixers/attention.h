@@ -20,27 +20,23 @@ typedef struct {
     qp_nn_linear      *q, *k, *v, *out;
 } qpi_attention;
 
-#define QPI_INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
-#define QPI_NUMBER(n, f, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .high = hi, .help = h}
-#define QPI_BOOL(n, f, h) {.name = n, .kind = QP_OPTION_BOOL, .fallback = f, .high = 1, .help = h}
-
 /* The options that the reading of `init` expects. */
 #define QPI_ATTENTION_OPTIONS \
-    QPI_INT("heads", 8, 1, 65536, "H, query heads"), \
-    QPI_INT("kv_heads", 0, 0, 65536, "G, key and value heads, a divisor of H; 0: H"), \
-    QPI_INT("head_width", 0, 0, 65536, "K; 0: D / H"), \
-    QPI_BOOL("causal", 1, "a position sees itself and earlier ones only"), \
-    QPI_INT("window", 0, 0, 1e15, "how many positions back are seen, the own one included; 0: all"), \
-    QPI_BOOL("bias", 0, "bias of the query, key and value products"), \
-    QPI_BOOL("out_bias", 0, "bias of the output product"), \
-    QPI_BOOL("scale_by_layer", 0, "scores are also divided by the layer's number, from 1"), \
-    QPI_NUMBER("scale", 0, 1e9, "of scores; 0: 1 / sqrt(K)"), \
-    QPI_NUMBER("softcap", 0, 1e9, "c: scores become c tanh(x / c); 0: they stay"), \
-    {.name = "qk_norm", .kind = QP_OPTION_CHOICE, .high = 2, .choices = "none|head|all", .help = "RMS norm of queries and keys before they turn, of each head or of all together"}, \
-    QPI_NUMBER("qk_norm_eps", 1e-6, 1, "added to the mean square"), \
-    QPI_BOOL("qk_norm_unit_offset", 0, "its gains are 1 + weight"), \
-    QPI_NUMBER("log_n", 0, 1e12, "n: queries beyond n positions are multiplied by log(positions) / log n; 0: none"), \
-    QPI_BOOL("rotate_values", 0, "values turn by their position, too")
+    OPTION_INT("heads", 8, 1, 65536, "H, query heads"), \
+    OPTION_INT("kv_heads", 0, 0, 65536, "G, key and value heads, a divisor of H; 0: H"), \
+    OPTION_INT("head_width", 0, 0, 65536, "K; 0: D / H"), \
+    OPTION_BOOL("causal", 1, "a position sees itself and earlier ones only"), \
+    OPTION_INT("window", 0, 0, 1e15, "how many positions back are seen, the own one included; 0: all"), \
+    OPTION_BOOL("bias", 0, "bias of the query, key and value products"), \
+    OPTION_BOOL("out_bias", 0, "bias of the output product"), \
+    OPTION_BOOL("scale_by_layer", 0, "scores are also divided by the layer's number, from 1"), \
+    OPTION_NUMBER("scale", 0, 0, 1e9, "of scores; 0: 1 / sqrt(K)"), \
+    OPTION_NUMBER("softcap", 0, 0, 1e9, "c: scores become c tanh(x / c); 0: they stay"), \
+    OPTION_CHOICE("qk_norm", 2, "none|head|all", "RMS norm of queries and keys before they turn, of each head or of all together"), \
+    OPTION_NUMBER("qk_norm_eps", 1e-6, 0, 1, "added to the mean square"), \
+    OPTION_BOOL("qk_norm_unit_offset", 0, "its gains are 1 + weight"), \
+    OPTION_NUMBER("log_n", 0, 0, 1e12, "n: queries beyond n positions are multiplied by log(positions) / log n; 0: none"), \
+    OPTION_BOOL("rotate_values", 0, "values turn by their position, too")
 
 /* The functions of the part, of a qpi_attention or what begins with one. */
 void      qpi_attention_init(void *self, qp_build *b);

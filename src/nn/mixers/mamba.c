@@ -24,15 +24,13 @@ typedef struct {
     qp_tensor      A_log, D; /* [I, N], [I] */
 } mamba;
 
-#define INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
-#define BOOL(n, f, h) {.name = n, .kind = QP_OPTION_BOOL, .fallback = f, .high = 1, .help = h}
 
-static const qp_option options[] = {INT("states", 16, 1, 65536, "N, states of a channel"),
-                                    INT("inner", 0, 0, 1e9, "I, channels of the scan; 0: 2 D"),
-                                    INT("conv", 4, 2, 1024, "K, positions that the convolution sees"),
-                                    INT("rank", 0, 0, 1e9, "R, of what steps are made from; 0: D / 16, rounded up"),
-                                    BOOL("bias", 0, "the products in and out have a bias"),
-                                    BOOL("conv_bias", 1, "the convolution has a bias"),
+static const qp_option options[] = {OPTION_INT("states", 16, 1, 65536, "N, states of a channel"),
+                                    OPTION_INT("inner", 0, 0, 1e9, "I, channels of the scan; 0: 2 D"),
+                                    OPTION_INT("conv", 4, 2, 1024, "K, positions that the convolution sees"),
+                                    OPTION_INT("rank", 0, 0, 1e9, "R, of what steps are made from; 0: D / 16, rounded up"),
+                                    OPTION_BOOL("bias", 0, "the products in and out have a bias"),
+                                    OPTION_BOOL("conv_bias", 1, "the convolution has a bias"),
                                     {0}};
 
 static void init(void *self, qp_build *b) {

@@ -26,21 +26,18 @@ typedef struct {
     qp_tensor      dt_bias, A_log, D, norm; /* [H], [H], [H], [I] */
 } mamba2;
 
-#define INT(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = hi, .help = h}
-#define NUMBER(n, f, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .high = hi, .help = h}
-#define BOOL(n, f, h) {.name = n, .kind = QP_OPTION_BOOL, .fallback = f, .high = 1, .help = h}
 
-static const qp_option options[] = {INT("states", 128, 1, 65536, "N, states of a channel"),
-                                    INT("inner", 0, 0, 1e9, "I, channels of the heads; 0: 2 D"),
-                                    INT("channels", 0, 0, 65536, "P, of a head, a divisor of I; 0: 64, or half of I where that is less"),
-                                    INT("groups", 1, 1, 65536, "G, of heads that share B and C"),
-                                    INT("conv", 4, 2, 1024, "K, positions that the convolution sees"),
-                                    INT("chunk", 64, 1, 1024, "Q, positions that are worked on as matrices; changes no result"),
-                                    NUMBER("step_low", 0, 1e9, "steps are at least this"),
-                                    NUMBER("step_high", 0, 1e9, "and at most this; 0: any"),
-                                    NUMBER("eps", 1e-5, 1, "of the norm, added to the mean square"),
-                                    BOOL("bias", 0, "the products in and out have a bias"),
-                                    BOOL("conv_bias", 1, "the convolution has a bias"),
+static const qp_option options[] = {OPTION_INT("states", 128, 1, 65536, "N, states of a channel"),
+                                    OPTION_INT("inner", 0, 0, 1e9, "I, channels of the heads; 0: 2 D"),
+                                    OPTION_INT("channels", 0, 0, 65536, "P, of a head, a divisor of I; 0: 64, or half of I where that is less"),
+                                    OPTION_INT("groups", 1, 1, 65536, "G, of heads that share B and C"),
+                                    OPTION_INT("conv", 4, 2, 1024, "K, positions that the convolution sees"),
+                                    OPTION_INT("chunk", 64, 1, 1024, "Q, positions that are worked on as matrices; changes no result"),
+                                    OPTION_NUMBER("step_low", 0, 0, 1e9, "steps are at least this"),
+                                    OPTION_NUMBER("step_high", 0, 0, 1e9, "and at most this; 0: any"),
+                                    OPTION_NUMBER("eps", 1e-5, 0, 1, "of the norm, added to the mean square"),
+                                    OPTION_BOOL("bias", 0, "the products in and out have a bias"),
+                                    OPTION_BOOL("conv_bias", 1, "the convolution has a bias"),
                                     {0}};
 
 static bool read_sizes(mamba2 *m, qp_build *b) {

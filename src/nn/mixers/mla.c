@@ -21,19 +21,18 @@ typedef struct {
     qp_tensor          q_norm, kv_norm;
 } mla;
 
-#define INT(n, f, lo, h) {.name = n, .kind = QP_OPTION_INT, .fallback = f, .low = lo, .high = 65536, .help = h}
 #define EPS 1e-6
 
 static const qp_option options[] = {
-    INT("heads", 8, 1, "H"),
-    INT("head_width", 0, 0, "R, features of a head that turn; 0: D / H"),
-    INT("plain_width", 0, 0, "features of a head that do not; 0: R"),
-    INT("value_width", 0, 0, "of a head's values; 0: as plain_width"),
-    INT("rank", 0, 0, "C, of what is kept for each position; 0: 4 R"),
-    INT("q_rank", 0, 0, "queries pass a vector of this width, too; 0: they do not"),
-    {.name = "causal", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "a position sees itself and earlier ones only"},
-    {.name = "bias", .kind = QP_OPTION_BOOL, .high = 1, .help = "bias of the products from x and of the output's"},
-    {.name = "scale", .kind = QP_OPTION_NUMBER, .high = 1e9, .help = "of scores; 0: 1 / sqrt(R + plain_width)"},
+    OPTION_INT("heads", 8, 1, 65536, "H"),
+    OPTION_INT("head_width", 0, 0, 65536, "R, features of a head that turn; 0: D / H"),
+    OPTION_INT("plain_width", 0, 0, 65536, "features of a head that do not; 0: R"),
+    OPTION_INT("value_width", 0, 0, 65536, "of a head's values; 0: as plain_width"),
+    OPTION_INT("rank", 0, 0, 65536, "C, of what is kept for each position; 0: 4 R"),
+    OPTION_INT("q_rank", 0, 0, 65536, "queries pass a vector of this width, too; 0: they do not"),
+    OPTION_BOOL("causal", 1, "a position sees itself and earlier ones only"),
+    OPTION_BOOL("bias", 0, "bias of the products from x and of the output's"),
+    OPTION_NUMBER("scale", 0, 0, 1e9, "of scores; 0: 1 / sqrt(R + plain_width)"),
     {0}};
 
 static int64_t given(const qp_build *b, const char *name, int64_t fallback) {

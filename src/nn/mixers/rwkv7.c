@@ -22,7 +22,7 @@ typedef struct {
     qp_nn_linear *key, *value, *receptance, *output;
 } rwkv7;
 
-#define RANK(n, h) {.name = n, .kind = QP_OPTION_INT, .fallback = 0, .high = 65536, .help = h}
+#define RANK(n, h) OPTION_INT(n, 0, 0, 65536, h)
 
 static const qp_option options[] = {RWKV_HEAD_OPTIONS,
                                     RANK("decay_rank", "rank of w; 0: the authors', which grows with D"),

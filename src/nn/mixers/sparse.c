@@ -18,15 +18,15 @@
 
 static const qp_option options[] = {
     QPI_ATTENTION_OPTIONS,
-    QPI_INT("block", 64, 1, 1 << 20, "places of a block"),
-    QPI_INT("local", 4, 0, 1 << 20, "the last so many blocks, the own one included"),
-    QPI_INT("dilation", 1, 1, 1 << 20, "of the local ones: every so manieth"),
-    QPI_INT("stride", 0, 0, 1 << 20, "every so manieth block, counted back from the own one; 0: none"),
-    QPI_INT("section", 0, 0, 1 << 20, "blocks of a section, of which the last `summary` are seen; 0: none"),
-    QPI_INT("summary", 1, 0, 1 << 20, "last blocks of each section"),
-    QPI_INT("globals", 0, 0, 1 << 20, "the first so many blocks"),
-    QPI_INT("random", 0, 0, 64, "blocks that the seed chooses for each block of queries"),
-    QPI_INT("pattern_seed", 0, 0, 1 << 20, "of the random ones; the layer's number is added"),
+    OPTION_INT("block", 64, 1, 1 << 20, "places of a block"),
+    OPTION_INT("local", 4, 0, 1 << 20, "the last so many blocks, the own one included"),
+    OPTION_INT("dilation", 1, 1, 1 << 20, "of the local ones: every so manieth"),
+    OPTION_INT("stride", 0, 0, 1 << 20, "every so manieth block, counted back from the own one; 0: none"),
+    OPTION_INT("section", 0, 0, 1 << 20, "blocks of a section, of which the last `summary` are seen; 0: none"),
+    OPTION_INT("summary", 1, 0, 1 << 20, "last blocks of each section"),
+    OPTION_INT("globals", 0, 0, 1 << 20, "the first so many blocks"),
+    OPTION_INT("random", 0, 0, 64, "blocks that the seed chooses for each block of queries"),
+    OPTION_INT("pattern_seed", 0, 0, 1 << 20, "of the random ones; the layer's number is added"),
     {0}};
 
 static void init(void *self, qp_build *b) {

@@ -24,23 +24,22 @@ typedef struct {
     qp_tensor      frequencies; /* f32 [R / 2]; those of the trained length */
 } rope;
 
-#define NUMBER(n, f, lo, hi, h) {.name = n, .kind = QP_OPTION_NUMBER, .fallback = f, .low = lo, .high = hi, .help = h}
 
 static const qp_option options[] = {
     {.name = "scaling", .kind = QP_OPTION_CHOICE, .high = 5, .choices = "default|linear|dynamic|yarn|llama3|ntk", .help = "how it reaches beyond the trained length"},
     {.name = "layout", .kind = QP_OPTION_CHOICE, .high = 1, .choices = "half|interleaved", .help = "which features form a pair"},
-    NUMBER("theta", 10000, 1e-3, 1e12, "base of the frequencies"),
-    NUMBER("fraction", 1, 0, 1, "share of the features that turn"),
-    NUMBER("factor", 1, 1e-3, 1e6, "s, how many times the trained length"),
-    NUMBER("trained_positions", 0, 0, 1e12, "L; 0: the model's positions"),
-    NUMBER("beta_fast", 32, 1e-6, 1e6, "yarn: turns over L above which a pair is kept"),
-    NUMBER("beta_slow", 1, 1e-6, 1e6, "yarn: turns over L below which a pair is divided by s"),
-    NUMBER("attention_factor", 0, 0, 1e6, "yarn: scale of cos and sin; 0: from s"),
-    NUMBER("mscale", 0, 0, 1e6, "yarn: numerator of the scale (with mscale_all_dim)"),
-    NUMBER("mscale_all_dim", 0, 0, 1e6, "yarn: its denominator"),
+    OPTION_NUMBER("theta", 10000, 1e-3, 1e12, "base of the frequencies"),
+    OPTION_NUMBER("fraction", 1, 0, 1, "share of the features that turn"),
+    OPTION_NUMBER("factor", 1, 1e-3, 1e6, "s, how many times the trained length"),
+    OPTION_NUMBER("trained_positions", 0, 0, 1e12, "L; 0: the model's positions"),
+    OPTION_NUMBER("beta_fast", 32, 1e-6, 1e6, "yarn: turns over L above which a pair is kept"),
+    OPTION_NUMBER("beta_slow", 1, 1e-6, 1e6, "yarn: turns over L below which a pair is divided by s"),
+    OPTION_NUMBER("attention_factor", 0, 0, 1e6, "yarn: scale of cos and sin; 0: from s"),
+    OPTION_NUMBER("mscale", 0, 0, 1e6, "yarn: numerator of the scale (with mscale_all_dim)"),
+    OPTION_NUMBER("mscale_all_dim", 0, 0, 1e6, "yarn: its denominator"),
     {.name = "truncate", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "yarn: bounds of the ramp are whole pairs"},
-    NUMBER("low_freq_factor", 1, 1e-6, 1e6, "llama3"),
-    NUMBER("high_freq_factor", 4, 1e-6, 1e6, "llama3"),
+    OPTION_NUMBER("low_freq_factor", 1, 1e-6, 1e6, "llama3"),
+    OPTION_NUMBER("high_freq_factor", 4, 1e-6, 1e6, "llama3"),
     {0}};
 
 /* The pair that turns `turns` times over the trained length. */
