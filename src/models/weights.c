@@ -76,7 +76,8 @@ static bool room_for(qp_model *m, int64_t more) {
     while (room < m->weight_count) room *= 2;
     if (m->weights && wanted <= room) return true;
     while (room < wanted) room *= 2;
-    qpi_weight *grown = room < INT32_MAX ? realloc(m->weights, (size_t)room * sizeof *grown) : NULL;
+    if (room > INT32_MAX) return false; /* cannot: a quarter of them takes more memory than there is */
+    qpi_weight *grown = realloc(m->weights, (size_t)room * sizeof *grown);
     if (grown) m->weights = grown;
     return grown != NULL;
 }
@@ -323,7 +324,7 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
     if (w->transpose) all = qp_transpose(all, 0, 1);
     if (w->interleaved && qpi_file_is_gguf(file) && !m->interleaved) all = reorder(m, all, false);
     if (w->unit_offset && qpi_file_is_gguf(file)) all = qp_affine(qp_cast(all, QP_F32), 1, -1);
-    if (w->expert >= 0) ok = !qp_failed(m->ctx) && assign_part(m, w, all, as_stored);
+    if (w->expert >= 0) ok = assign_part(m, w, all, as_stored);
     for (int k = 0; k < w->count && ok && w->expert < 0; k++) {
         int64_t   rows = w->count > 1 ? qp_size(w->parts[k], 0) : 0;
         qp_tensor part = w->count > 1 ? qp_slice(all, 0, start, start + rows, 1) : all;

@@ -165,7 +165,8 @@ static void check_out(bool succeeded) {
 }
 
 static void memory(void **state) {
-    static const char *const some[] = {"gguf/split/qwen2-00001-of-00002.gguf", "models/llama-gqa-tied", "models/bert-poolerless", "models/gpt2"};
+    static const char *const some[] = {"gguf/split/qwen2-00001-of-00002.gguf", "models/llama-gqa-tied", "models/bert-poolerless", "models/gpt2",
+                                       "models/mixtral"};
     (void)state;
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
         qp_ctx *ctx = open_ctx();

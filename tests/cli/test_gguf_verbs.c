@@ -8,7 +8,7 @@ static const char *const names[] = {"llama-gqa-tied", "llama-mqa-headdim", "llam
                                     "llama-linear",   "mistral-window",    "qwen2",      "gpt2",         "gpt2-odd",
                                     "qwen3",          "smollm3-four",      "olmo2",      "granite",      "phi3",
                                     "phi3-partial",   "gemma",             "gemma2",     "gemma3-six",   "gemma3-old",
-                                    "bert-poolerless"};
+                                    "bert-poolerless", "mixtral"};
 enum { NAMES = sizeof names / sizeof *names };
 
 static const char *golden(const char *kind, const char *name, const char *end) {

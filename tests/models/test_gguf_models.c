@@ -19,7 +19,8 @@
 static const char *const names[] = {"llama-gqa-tied", "llama-mqa-headdim", "llama-bias", "llama-llama3", "llama-yarn",
                                     "llama-linear",   "mistral-window",    "qwen2",      "gpt2",         "gpt2-odd",
                                     "qwen3",          "smollm3-four",      "olmo2",      "granite",      "phi3",
-                                    "phi3-partial",   "gemma",             "gemma2",     "gemma3-six",   "bert-poolerless"};
+                                    "phi3-partial",   "gemma",             "gemma2",     "gemma3-six",   "bert-poolerless",
+                                    "mixtral"};
 enum { NAMES = sizeof names / sizeof *names };
 
 static const char *path_of(const char *folder, const char *name, const char *end) {
