@@ -102,8 +102,8 @@ static qp_tensor grouped(const mamba2 *m, qp_tensor x, int64_t groups) {
  * before each chunk [B, c, G, H / G, N, P], and *last. */
 static qp_tensor states(const mamba2 *m, qp_tensor added, qp_tensor left, qp_tensor state, qp_tensor *last) {
     int64_t   B = qp_size(added, 0), c = qp_size(added, 1), E = m->states * m->width;
-    qp_tensor none = qp_zeros(added.ctx, qp_dtype_of(added), 4, (int64_t[]){B, 1, m->heads, E});
-    qp_tensor first = qp_is_none(state) ? none : qp_reshape(state, 4, (int64_t[]){B, 1, m->heads, E});
+    int64_t   shape[] = {B, 1, m->heads, E};
+    qp_tensor first = qp_is_none(state) ? qp_zeros(added.ctx, qp_dtype_of(added), 4, shape) : qp_reshape(state, 4, shape);
     qp_tensor behind = qp_decay_scan(added, left, qp_reshape(first, 3, (int64_t[]){B, m->heads, E}));
     if (last) *last = qp_reshape(qp_slice(behind, 1, c - 1, c, 1), 4, (int64_t[]){B, m->heads, m->states, m->width});
     qp_tensor before = c == 1 ? first : qp_concat(2, (qp_tensor[]){first, qp_slice(behind, 1, 0, c - 1, 1)}, 1);
