@@ -95,8 +95,9 @@ typedef struct qp_nn_linear qp_nn_linear;
 
 typedef struct {
     bool        bias;
-    const char *init; /* of the weight; NULL: normal:0.02 */
-    qp_tensor   tied; /* take this weight instead of a new one */
+    const char *init;      /* of the weight; NULL: normal:0.02 */
+    qp_tensor   tied;      /* take this weight instead of a new one */
+    const char *bias_init; /* NULL: zeros */
 } qp_linear_options;
 
 /* The module's. NULL on failure. */

@@ -35,7 +35,8 @@ static const qp_option options[] = {OPTION_INT("states", 16, 1, 65536, "N, state
 
 static void init(void *self, qp_build *b) {
     mamba            *m = self;
-    qp_linear_options plain = {.init = b->init}, ends = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, out = ends, dt = {.bias = true};
+    qp_linear_options plain = {.init = b->init}, ends = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, out = ends,
+                      dt = {.bias = true, .bias_init = "log_step"};
     char              steps[40];
     m->inner = qp_setting_int(b, "inner");
     m->states = qp_setting_int(b, "states");
