@@ -42,9 +42,9 @@ typedef struct {
     int64_t            heads, head_width; /* H, K of the layer's mixer; 0 where it has no heads */
     int64_t            max_positions, vocabulary; /* V */
     int                layer, layers;
-    const char        *init, *init_residual; /* for weights; for those that end a branch */
-    const qp_position *position;             /* the layer's position encoding; mixers only */
-    qp_tensor          table;                    /* outputs: the input's [V, D] where weights are tied */
+    const char        *init, *init_value, *init_residual; /* for weights; for those that make values; that end a branch */
+    const qp_position *position; /* the layer's position encoding; mixers only */
+    qp_tensor          table;    /* outputs: the input's [V, D] where weights are tied */
     const qp_settings *settings;
 } qp_build;
 
@@ -192,6 +192,8 @@ typedef struct {
     /* x [B, T, D] -> [B, T, D]; written with the functions below. states: mixer's and ffn's, or
      * NULL for whole sequences */
     qp_tensor (*forward)(const qp_block *b, qp_tensor x, const qp_sequence *s, qp_state *states);
+    /* What initial weights of feed-forwards, of values and of what ends a branch are times; NULL: 1 */
+    double (*gain)(const void *self);
 } qp_block_type;
 
 /* The block's norm i of x. */

@@ -16,7 +16,9 @@ typedef struct {
     int64_t       repeated;
     int64_t       heads, head_width; /* of the layer's mixer */
     qp_tensor     table;             /* for outputs, where weights are tied */
-    char          init[96], init_residual[96];
+    const char   *init_name;
+    double        init_scale, init_shrink; /* shrink: of what ends a branch */
+    char          init[96], init_value[96], init_residual[96];
 } builder;
 
 /* ---- Parts from JSON ----------------------------------------------------------------------------- */
@@ -108,7 +110,8 @@ static void *make_object(const builder *b, const char *role, const json_t *objec
                       .vocabulary = m->vocabulary,
                       .layer = b->layer,
                       .layers = (int)m->layers,
-                      .init = b->init,
+                      .init = kind == QP_PART_FFN ? b->init_value : b->init,
+                      .init_value = b->init_value,
                       .init_residual = b->init_residual,
                       .position = position && position->type ? position : NULL,
                       .table = b->table,
@@ -148,24 +151,30 @@ static double read_number(builder *b, const char *key, double fallback, double l
     return x;
 }
 
+/* gain: of the layer's block. */
+static void write_inits(builder *b, double gain) {
+    snprintf(b->init, sizeof b->init, "%s:%.9g", b->init_name, b->init_scale);
+    snprintf(b->init_value, sizeof b->init_value, "%s:%.9g", b->init_name, b->init_scale * gain);
+    snprintf(b->init_residual, sizeof b->init_residual, "%s:%.9g", b->init_name, b->init_scale * b->init_shrink * gain);
+}
+
 /* How weights are drawn: "init", or normal:initializer_range. */
 static void read_init(builder *b) {
     qp_model     *m = b->m;
     const json_t *given = json_object_get(b->stack, "init");
     const char   *name = given ? json_string_value(given) : "normal",
                *residual = json_string_value(json_object_get(b->stack, "residual_init"));
-    double scale = read_number(b, "initializer_range", given ? 1 : 0.02, 0, 1e3);
+    b->init_scale = read_number(b, "initializer_range", given ? 1 : 0.02, 0, 1e3);
     /* GPT-2 (section 2.3) shrinks what ends a branch by the number of branches */
-    double shrink =
-        residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
+    b->init_shrink = residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
     if (!name || !qp_part_find(m->ctx, QP_PART_INIT, name)) {
         qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
                 "%s: init: no initialisation named \"%.60s\" (see `quipu list init`)", b->where,
                 name ? name : "");
         return;
     }
-    snprintf(b->init, sizeof b->init, "%s:%.9g", name, scale);
-    snprintf(b->init_residual, sizeof b->init_residual, "%s:%.9g", name, scale * shrink);
+    b->init_name = name;
+    write_inits(b, 1);
 }
 
 static bool read_head(builder *b) {
@@ -300,6 +309,7 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
     b->layer = layer->block.layer = i;
     qp_module *module = layer->module = qp_module_new(m->ctx, parent, name);
     if (!module || !read_heads(b) || !build_block_part(b, module, layer)) return false;
+    if (layer->type->gain) write_inits(b, layer->type->gain(layer->block.self));
     if (!m->head_width) m->head_width = b->head_width;
     if (!build_position(b, module, &layer->position)) return false;
     if (layer->type->norms > 0 && !build_norm(b, "norm", module, "norm1", &layer->block.norms[0])) return false;
@@ -309,7 +319,9 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
         snprintf(name, sizeof name, "norm%d", n + 1);
         if (!build_norm(b, "norm", module, name, &layer->block.norms[n])) return false;
     }
-    return build_branch(b, "ffn", QP_PART_FFN, module, &layer->position, &layer->block.ffn);
+    bool ok = build_branch(b, "ffn", QP_PART_FFN, module, &layer->position, &layer->block.ffn);
+    write_inits(b, 1);
+    return ok;
 }
 
 /* What stands around the block of module k: the block itself is the stack's next. */

@@ -7,9 +7,9 @@ void qpi_gated_init(qpi_gated *g, qp_build *b, const char *name, int sides, cons
     if (b->position && b->position->type && b->position->type->bias)
         qp_fail(b->ctx, QP_ERR_UNSUPPORTED, "%s: the position encoding %s adds to a softmax's scores, and there is none", name,
                 b->position->type->part.name);
-    qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
+    qp_linear_options in = {.init = b->init}, value = {.init = b->init_value}, out = {.init = b->init_residual};
     g->u = qp_nn_linear_new(b->module, "u", b->width, g->inner, in);
-    g->v = qp_nn_linear_new(b->module, "v", b->width, g->inner, in);
+    g->v = qp_nn_linear_new(b->module, "v", b->width, g->inner, value);
     g->z = qp_nn_linear_new(b->module, "z", b->width, g->width, in);
     g->out = qp_nn_linear_new(b->module, "out", g->inner, b->width, out);
     for (int i = 0; i < sides; i++) {

@@ -7,11 +7,12 @@ void qpi_heads_init(qpi_heads *h, qp_build *b, const char *name, int64_t values)
     if (b->position && b->position->type && b->position->type->bias)
         qp_fail(b->ctx, QP_ERR_UNSUPPORTED, "%s: it forms no scores for the position encoding %s to add to", name,
                 b->position->type->part.name);
-    qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init};
+    qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, value = in;
     qp_linear_options out = {.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual};
+    value.init = b->init_value;
     h->q = qp_nn_linear_new(b->module, "q", b->width, h->heads * h->width, in);
     h->k = qp_nn_linear_new(b->module, "k", b->width, h->heads * h->width, in);
-    h->v = qp_nn_linear_new(b->module, "v", b->width, h->heads * h->values, in);
+    h->v = qp_nn_linear_new(b->module, "v", b->width, h->heads * h->values, value);
     h->out = qp_nn_linear_new(b->module, "out", h->heads * h->values, b->width, out);
 }
 

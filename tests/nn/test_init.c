@@ -168,6 +168,35 @@ static void mamba_steps(void **state) {
     qp_close(ctx);
 }
 
+/* DeepNorm: values, outputs and feed-forwards begin (8 N)^(-1/4) as large, 1/2 of 2 layers; queries and keys do not. */
+static void deep_norm_gain(void **state) {
+    (void)state;
+    static float x[64 * 256];
+    qp_ctx      *ctx = qp_open((qp_options){.threads = 1, .seed = 7});
+    qp_model    *m = qp_model_new(ctx, "config",
+                                  "{\"model_type\": \"quipu\", \"vocab_size\": 8, \"hidden_size\": 64, \"num_hidden_layers\": 2, "
+                                  "\"max_position_embeddings\": 8, \"initializer_range\": 1, \"position\": {\"type\": \"none\"}, "
+                                  "\"mixer\": {\"type\": \"attention\"}, \"ffn\": {\"type\": \"mlp\"}, "
+                                  "\"norm\": {\"type\": \"rms_norm\"}, \"block\": {\"type\": \"deep_norm\"}}");
+    if (!m) fail_msg("%s", qp_error(ctx));
+    qp_state_dict all = qp_module_state(qp_model_module(m));
+    int           small = 0, large = 0;
+    for (int i = 0; i < all.count; i++) {
+        const char *name = all.entries[i].name;
+        int64_t     n = qp_count(all.entries[i].tensor);
+        double      squares = 0;
+        if (qp_ndim(all.entries[i].tensor) < 2) continue;
+        assert_int_equal(qp_read(all.entries[i].tensor, QP_F32, x, n), QP_OK);
+        for (int64_t k = 0; k < n; k++) squares += x[k] * x[k] / (double)n;
+        bool whole = !strstr(name, ".v.") && !strstr(name, ".out.") && !strstr(name, ".ffn.");
+        if (fabs(sqrt(squares) - (whole ? 1 : 0.5)) > 0.1) fail_msg("%s: %g", name, sqrt(squares));
+        *(whole ? &large : &small) += 1;
+    }
+    assert_int_equal(small, 8);
+    assert_int_equal(large, 6); /* with the table and the output */
+    qp_close(ctx);
+}
+
 static void check_orthogonal(qp_ctx *ctx, int ndim, const int64_t *shape, int64_t rows, int64_t columns) {
     qp_scope  s = qp_enter(ctx);
     qp_tensor t = qp_zeros(ctx, QP_F32, ndim, shape);
@@ -212,7 +241,7 @@ static void wrong(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(scans), cmocka_unit_test(mamba_steps), cmocka_unit_test(ramps), cmocka_unit_test(orthogonal),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(scans), cmocka_unit_test(mamba_steps), cmocka_unit_test(deep_norm_gain), cmocka_unit_test(ramps), cmocka_unit_test(orthogonal),
                                        cmocka_unit_test(wrong)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,11 +51,12 @@ void qpi_attention_init(void *self, qp_build *b) {
     if (a->scale == 0) a->scale = 1 / sqrt((double)a->width);
     if (qp_setting(b, "scale_by_layer")) a->scale /= b->layer + 1;
     int64_t q = a->heads * a->width, kv = a->groups * a->width;
-    qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init};
+    qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, value = in;
     qp_linear_options out = {.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual};
+    value.init = b->init_value;
     a->q = qp_nn_linear_new(b->module, "q", b->width, q, in);
     a->k = qp_nn_linear_new(b->module, "k", b->width, kv, in);
-    a->v = qp_nn_linear_new(b->module, "v", b->width, kv, in);
+    a->v = qp_nn_linear_new(b->module, "v", b->width, kv, value);
     a->out = qp_nn_linear_new(b->module, "out", q, b->width, out);
     init_norms(a, b);
 }

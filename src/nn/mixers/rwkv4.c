@@ -17,14 +17,14 @@ typedef struct {
 static void init(void *self, qp_build *b) {
     rwkv4            *m = self;
     int64_t           D = b->width, row[3] = {1, 1, D};
-    qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
+    qp_linear_options in = {.init = b->init}, value = {.init = b->init_value}, out = {.init = b->init_residual};
     m->decay = rwkv_param(b, "time_decay", "rwkv_decay", 1, &D);
     m->first = rwkv_param(b, "time_first", "rwkv_first", 1, &D);
     m->mix_k = rwkv_param(b, "time_mix_k", "rwkv_share", 3, row);
     m->mix_v = rwkv_param(b, "time_mix_v", "rwkv_share", 3, row);
     m->mix_r = rwkv_param(b, "time_mix_r", "rwkv_share", 3, row);
     m->key = qp_nn_linear_new(b->module, "key", D, D, in);
-    m->value = qp_nn_linear_new(b->module, "value", D, D, in);
+    m->value = qp_nn_linear_new(b->module, "value", D, D, value);
     m->receptance = qp_nn_linear_new(b->module, "receptance", D, D, in);
     m->output = qp_nn_linear_new(b->module, "output", D, D, out);
 }

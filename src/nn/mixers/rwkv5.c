@@ -26,7 +26,7 @@ static const qp_option options[] = {
 static void init(void *self, qp_build *b) {
     rwkv5            *m = self;
     int64_t           D = b->width, row[3] = {1, 1, D};
-    qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
+    qp_linear_options in = {.init = b->init}, value = {.init = b->init_value}, out = {.init = b->init_residual};
     if (!rwkv_heads_init(&m->heads, b)) return;
     m->scalar = qp_setting(b, "scalar_decay") != 0;
     bool    gate = qp_setting(b, "gate") != 0;
@@ -39,7 +39,7 @@ static void init(void *self, qp_build *b) {
     if (gate) m->mix_g = rwkv_param(b, "time_mix_g", "rwkv_share", 3, row);
     m->receptance = qp_nn_linear_new(b->module, "receptance", D, D, in);
     m->key = qp_nn_linear_new(b->module, "key", D, D, in);
-    m->value = qp_nn_linear_new(b->module, "value", D, D, in);
+    m->value = qp_nn_linear_new(b->module, "value", D, D, value);
     if (gate) m->gate = qp_nn_linear_new(b->module, "gate", D, D, in);
     m->output = qp_nn_linear_new(b->module, "output", D, D, out);
     rwkv_heads_norm(&m->heads, b);

@@ -29,7 +29,7 @@ static const qp_option options[] = {
 static void init(void *self, qp_build *b) {
     rwkv6            *m = self;
     int64_t           D = b->width, row[3] = {1, 1, D};
-    qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
+    qp_linear_options in = {.init = b->init}, value = {.init = b->init_value}, out = {.init = b->init_residual};
     if (!rwkv_heads_init(&m->heads, b)) return;
     m->rank = qp_setting_int(b, "mix_rank");
     m->maa_x = rwkv_param(b, "time_maa_x", "rwkv_back", 3, row);
@@ -45,7 +45,7 @@ static void init(void *self, qp_build *b) {
     m->bonus = rwkv_param(b, "time_faaaa", "rwkv_bonus", 2, (int64_t[]){m->heads.heads, m->heads.width});
     m->receptance = qp_nn_linear_new(b->module, "receptance", D, D, in);
     m->key = qp_nn_linear_new(b->module, "key", D, D, in);
-    m->value = qp_nn_linear_new(b->module, "value", D, D, in);
+    m->value = qp_nn_linear_new(b->module, "value", D, D, value);
     m->gate = qp_nn_linear_new(b->module, "gate", D, D, in);
     m->output = qp_nn_linear_new(b->module, "output", D, D, out);
     rwkv_heads_norm(&m->heads, b);

@@ -40,7 +40,7 @@ static int64_t rank_of(qp_build *b, const char *name, double factor, double powe
 static void init(void *self, qp_build *b) {
     rwkv7            *m = self;
     int64_t           D = b->width, row[3] = {1, 1, D};
-    qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
+    qp_linear_options in = {.init = b->init}, value = {.init = b->init_value}, out = {.init = b->init_residual};
     if (!rwkv_heads_init(&m->heads, b)) return;
     for (int i = 0; i < PARTS; i++) {
         char name[4];
@@ -61,7 +61,7 @@ static void init(void *self, qp_build *b) {
     m->r_k = qp_param(b->module, "r_k", "zeros", 2, (int64_t[]){m->heads.heads, m->heads.width});
     m->receptance = qp_nn_linear_new(b->module, "receptance", D, D, in);
     m->key = qp_nn_linear_new(b->module, "key", D, D, in);
-    m->value = qp_nn_linear_new(b->module, "value", D, D, in);
+    m->value = qp_nn_linear_new(b->module, "value", D, D, value);
     m->output = qp_nn_linear_new(b->module, "output", D, D, out);
     rwkv_heads_norm(&m->heads, b);
 }
