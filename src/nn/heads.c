@@ -42,12 +42,6 @@ qp_tensor qpi_heads_end(const qpi_heads *h, qp_tensor o, qp_tensor residual) {
     return qp_nn_linear_forward(h->out, qpi_join_heads(o), QP_ACT_NONE, residual);
 }
 
-bool qpi_one_segment(const qp_sequence *s, const char *name) {
-    if (qp_is_none(s->mask.segments)) return true;
-    qp_fail(s->positions.ctx, QP_ERR_UNSUPPORTED, "%s: several segments in a sequence", name);
-    return false;
-}
-
 qp_tensor qpi_present(qp_tensor x, const qp_sequence *s) {
     if (qp_is_none(s->mask.lengths)) return QP_NONE;
     qp_tensor places = qp_reshape(qp_arange(x.ctx, QP_I64, qp_size(x, 1)), 4, (int64_t[]){1, qp_size(x, 1), 1, 1});

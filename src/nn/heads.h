@@ -33,9 +33,6 @@ qp_tensor qpi_split_heads(qp_tensor x, int64_t heads);
 qpi_qkv   qpi_heads_project(const qpi_heads *h, qp_tensor x, const qp_sequence *s);
 qp_tensor qpi_heads_end(const qpi_heads *h, qp_tensor o, qp_tensor residual);
 
-/* Stores an error and gives false where the sequence has segments, which the part cannot tell apart. */
-bool qpi_one_segment(const qp_sequence *s, const char *name);
-
 /* Positions that are there: bool [B, T, 1, 1], or QP_NONE where all are. */
 qp_tensor qpi_present(qp_tensor x, const qp_sequence *s);
 

@@ -20,23 +20,37 @@ void qpi_hippo_fill(qpi_hippo kind, int64_t N, double *A, double *B, double *P) 
 
 /* ---- Eigenvectors of a Hermitian matrix by Jacobi's rotations -------------------------------------------- */
 
-/* The columns p and q of m [N, N] (or, conjugate, its rows) times [[c, s], [-s w, c w]]. */
-static void turn_columns(double complex *m, int64_t N, int64_t p, int64_t q, double c, double s, double complex w) {
-    for (int64_t k = 0; k < N; k++) {
-        double complex a = m[k * N + p], b = m[k * N + q] * w;
-        m[k * N + p] = c * a - s * b;
-        m[k * N + q] = s * a + c * b;
-    }
+/* (a, b) times [[c, s], [-s w, c w]] */
+static inline void turn(double complex *a, double complex *b, double c, double s, double complex w) {
+    double complex x = *a, y = *b * w;
+    *a = c * x - s * y;
+    *b = s * x + c * y;
 }
+
+/* The rows p and q of m [N, N], which lie side by side in memory as columns do not. */
 static void turn_rows(double complex *m, int64_t N, int64_t p, int64_t q, double c, double s, double complex w) {
-    for (int64_t k = 0; k < N; k++) {
-        double complex a = m[p * N + k], b = m[q * N + k] * conj(w);
-        m[p * N + k] = c * a - s * b;
-        m[q * N + k] = s * a + c * b;
+    for (int64_t k = 0; k < N; k++) turn(&m[p * N + k], &m[q * N + k], c, s, conj(w));
+}
+
+/* One rotation, after which h[p, q] is 0. */
+static void rotate(double complex *h, double complex *v, int64_t N, int64_t p, int64_t q) {
+    double size = cabs(h[p * N + q]);
+    if (size == 0) return;
+    double         tau = creal(h[q * N + q] - h[p * N + p]) / (2 * size);
+    double         t = copysign(1, tau) / (fabs(tau) + hypot(1, tau)), c = 1 / hypot(1, t), s = t * c;
+    double complex w = conj(h[p * N + q]) / size;
+    turn_rows(h, N, p, q, c, s, w);
+    turn_rows(v, N, p, q, c, s, w);
+    turn(&h[p * N + p], &h[p * N + q], c, s, w);
+    turn(&h[q * N + p], &h[q * N + q], c, s, w);
+    for (int64_t k = 0; k < N; k++) { /* the other columns are the rows, conjugate */
+        if (k == p || k == q) continue;
+        h[k * N + p] = conj(h[p * N + k]);
+        h[k * N + q] = conj(h[q * N + k]);
     }
 }
 
-/* h becomes diagonal; v, the unit matrix at first, has the eigenvectors as columns. */
+/* h becomes diagonal; v, the unit matrix at first, has the eigenvectors as rows, conjugate. */
 static void diagonalise(double complex *h, double complex *v, int64_t N) {
     for (int sweep = 0; sweep < 60; sweep++) {
         double off = 0, all = 0;
@@ -47,28 +61,19 @@ static void diagonalise(double complex *h, double complex *v, int64_t N) {
         }
         if (off <= 1e-30 * all) return;
         for (int64_t p = 0; p < N; p++)
-            for (int64_t q = p + 1; q < N; q++) {
-                double size = cabs(h[p * N + q]);
-                if (size == 0) continue;
-                double         tau = creal(h[q * N + q] - h[p * N + p]) / (2 * size);
-                double         t = copysign(1, tau) / (fabs(tau) + hypot(1, tau)), c = 1 / hypot(1, t), s = t * c;
-                double complex w = conj(h[p * N + q]) / size;
-                turn_columns(h, N, p, q, c, s, w);
-                turn_rows(h, N, p, q, c, s, w);
-                turn_columns(v, N, p, q, c, s, w);
-            }
+            for (int64_t q = p + 1; q < N; q++) rotate(h, v, N, p, q);
     }
 }
 
-/* v^* x */
-static double complex project(const double complex *v, int64_t N, int64_t column, const double *x) {
+/* Row `row` of v times x. */
+static double complex project(const double complex *v, int64_t N, int64_t row, const double *x) {
     double complex sum = 0;
-    for (int64_t k = 0; k < N; k++) sum += conj(v[k * N + column]) * x[k];
+    for (int64_t k = 0; k < N; k++) sum += v[row * N + k] * x[k];
     return sum;
 }
 
-/* The column of the (rank + 1)-th smallest positive eigenvalue. */
-static int64_t column_of(const double complex *h, int64_t N, int64_t rank) {
+/* Where the (rank + 1)-th smallest positive eigenvalue stands. */
+static int64_t place_of(const double complex *h, int64_t N, int64_t rank) {
     for (int64_t i = 0; i < N; i++) {
         int64_t below = 0;
         for (int64_t k = 0; k < N; k++) below += creal(h[k * N + k]) > 0 && creal(h[k * N + k]) < creal(h[i * N + i]);
@@ -91,9 +96,9 @@ bool qpi_hippo_poles(qpi_hippo kind, int64_t N, qpi_poles out) {
             }
         diagonalise(h, v, N);
         for (int64_t n = 0; n < N / 2; n++) {
-            int64_t        column = column_of(h, N, n);
-            double complex b = project(v, N, column, B), p = project(v, N, column, P);
-            out.re[n] = real, out.im[n] = creal(h[column * N + column]);
+            int64_t        at = place_of(h, N, n);
+            double complex b = project(v, N, at, B), p = project(v, N, at, P);
+            out.re[n] = real, out.im[n] = creal(h[at * N + at]);
             out.b_re[n] = creal(b), out.b_im[n] = cimag(b);
             out.p_re[n] = creal(p), out.p_im[n] = cimag(p);
         }

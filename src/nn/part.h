@@ -35,6 +35,9 @@ void qpi_settings_init(qp_settings *s, const qp_part *part);
  * `where`. A choice is set by its index or, through qpi_settings_choose, by its text. */
 qp_status qpi_settings_set(qp_ctx *ctx, qp_settings *s, const char *where, const char *name, double value);
 qp_status qpi_settings_choose(qp_ctx *ctx, qp_settings *s, const char *where, const char *name, const char *text);
+/* Stores an error and gives false where the sequence has segments, which the part cannot tell apart. */
+bool qpi_one_segment(const qp_sequence *s, const char *name);
+
 /* Does the part have such an option? */
 bool qpi_settings_has(const qp_settings *s, const char *name);
 

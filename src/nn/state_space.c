@@ -203,7 +203,7 @@ qp_tensor qpi_gate_forward(const qpi_gate *g, qp_tensor y, qp_tensor x, qp_tenso
 
 qp_tensor qpi_state_space_forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     qpi_state_space *m = self;
-    (void)s;
+    qpi_one_segment(s, m->low_rank ? "s4" : "s4d");
     return qpi_gate_forward(&m->gate, qp_long_conv(x, kernel(m, qp_size(x, 1), qp_dtype_of(x))), x, residual);
 }
 

@@ -48,10 +48,11 @@ typedef struct {
 #define QPI_GATE_OPTION \
     {.name = "glu", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "the output is twice as wide, one half gates the other"}
 
-/* Options that both have; N = state / 2. */
+/* Options that both have; N = state / 2. Poles are found in a time that grows with the cube of the state: 256 take a
+ * second. */
 #define QPI_STATE_SPACE_OPTIONS \
     QPI_GATE_OPTION, \
-    {.name = "state", .kind = QP_OPTION_INT, .fallback = 64, .low = 2, .high = 4096, .help = "real numbers in a channel's state, even"}, \
+    {.name = "state", .kind = QP_OPTION_INT, .fallback = 64, .low = 2, .high = 256, .help = "real numbers in a channel's state, even"}, \
     {.name = "dt_min", .kind = QP_OPTION_NUMBER, .fallback = 1e-3, .low = 1e-9, .high = 0.1, .help = "steps are drawn from here.."}, \
     {.name = "dt_max", .kind = QP_OPTION_NUMBER, .fallback = 0.1, .low = 1e-9, .high = 0.2, .help = "..to here, evenly on a logarithmic scale"}
 

@@ -7,7 +7,6 @@
  *   step        feeding position by position gives the logits of the whole sequence
  *   state       grows with the positions or stays, as declared
  */
-#include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,20 +18,9 @@
 #include <cmocka.h>
 
 #include "models/model.h"
-#include "quipu/quipu.h"
+#include "parts.h"
 
 enum { B = 2, T = 6, V = 7 };
-
-static json_t *base_config(void) {
-    json_error_t error;
-    json_t      *c = json_loads("{\"model_type\": \"quipu\", \"vocab_size\": 7, \"hidden_size\": 8, \"num_hidden_layers\": 1,"
-                                " \"max_position_embeddings\": 8, \"tie_word_embeddings\": false, \"initializer_range\": 0.4,"
-                                " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2},"
-                                " \"ffn\": {\"type\": \"swiglu\", \"width\": 5}, \"norm\": {\"type\": \"rms_norm\"}}",
-                                0, &error);
-    assert_non_null(c);
-    return c;
-}
 
 static qp_tensor ids_of(qp_ctx *ctx, int from, int to) {
     int64_t ids[B * T];
@@ -176,97 +164,39 @@ static void check_stack(json_t *config, const char *what) {
     qp_close(ctx);
 }
 
-/* The options that the base config gives, or none may do without; as many heads as the width of 8 has room
- * for; mixers of sizes that fit 6 positions; narrow feed-forwards, since each parameter is moved by itself. */
-static json_t *start_of(const char *role, const qp_part *of) {
-    json_t *base = base_config(), *part = json_object_get(base, role);
-    const char *type = json_string_value(json_object_get(part, "type"));
-    json_t     *start = type && !strcmp(type, of->name) ? json_incref(part) : json_object();
-    json_object_set_new(start, "type", json_string(of->name));
-    for (const qp_option *o = of->options; o && o->name; o++)
-        if (!strcmp(role, "ffn") && !strcmp(o->name, "width")) json_object_set_new(start, "width", json_integer(5));
-        else if (!strcmp(o->name, "states")) json_object_set_new(start, "states", json_integer(3));
-        else if (!strcmp(o->name, "heads")) json_object_set_new(start, "heads", json_integer((int)fmin(2, o->high)));
-        else if (!strcmp(role, "mixer") && o->kind == QP_OPTION_INT && o->fallback > 16)
-            json_object_set_new(start, o->name, json_integer(4));
-    json_decref(base);
-    return start;
-}
-
-/* role "outputs": a further one beside the logits. */
-static void check_with(const char *role, json_t *part, const char *what) {
-    json_t *config = base_config();
-    if (strcmp(role, "outputs")) json_object_set(config, role, part);
-    else json_object_set_new(config, role, json_pack("{s:O}", "extra", part));
-    check_stack(config, what);
-    json_decref(config);
-}
-
-static int checked;
-
-/* What a number is to be instead of its fallback: 2 where that is in its range. */
-static double other_number(const qp_option *o) { return fmin(fmax(2, o->low), o->high); }
-
-/* Defaults, then each switch turned, each choice chosen, each number changed. */
-static void check_part(const char *role, const qp_part *part) {
-    char    what[200];
-    json_t *start = start_of(role, part);
-    checked++;
-    check_with(role, start, part->name);
-    for (const qp_option *o = part->options; o && o->name; o++) {
-        bool few = o->kind == QP_OPTION_CHOICE || o->kind == QP_OPTION_BOOL;
-        int  first = few ? 0 : (int)other_number(o), last = few ? (int)o->high : first;
-        for (int value = first; value <= last; value++) {
-            if (value == o->fallback) continue;
-            json_t *changed = json_copy(start);
-            json_object_set_new(changed, o->name, o->kind == QP_OPTION_NUMBER ? json_real(other_number(o)) : json_integer(value));
-            if (o->kind == QP_OPTION_CHOICE) json_object_set_new(changed, "factor", json_integer(2));
-            if (strcmp(part->name, "rope")) json_object_del(changed, "factor");
-            if (o->kind == QP_OPTION_BOOL && !strcmp(o->name, "causal")) json_object_set_new(changed, o->name, json_false());
-            snprintf(what, sizeof what, "%s with %s %d", part->name, o->name, value);
-            check_with(role, changed, what);
-            json_decref(changed);
-        }
-    }
-    json_decref(start);
-}
-
-static void check_kind(qp_part_kind kind, const char *role) {
-    const qp_part *part;
-    for (int i = 0; (part = qp_part_at(NULL, kind, i)); i++) check_part(role, part);
-}
+static void walk(qp_part_kind kind, const char *role) { parts_walk(kind, role, check_stack); }
 
 static void norms(void **state) {
     (void)state;
-    check_kind(QP_PART_NORM, "norm");
+    walk(QP_PART_NORM, "norm");
 }
 static void positions(void **state) {
     (void)state;
-    check_kind(QP_PART_POSITION, "position");
+    walk(QP_PART_POSITION, "position");
 }
 static void mixers(void **state) {
     (void)state;
-    check_kind(QP_PART_MIXER, "mixer");
+    walk(QP_PART_MIXER, "mixer");
 }
 static void ffns(void **state) {
     (void)state;
-    check_kind(QP_PART_FFN, "ffn");
+    walk(QP_PART_FFN, "ffn");
 }
 static void blocks(void **state) {
     (void)state;
-    check_kind(QP_PART_BLOCK, "block");
+    walk(QP_PART_BLOCK, "block");
 }
 
 static void inputs(void **state) {
     (void)state;
-    check_kind(QP_PART_INPUT, "input");
+    walk(QP_PART_INPUT, "input");
 }
 static void outputs(void **state) {
     (void)state;
     const qp_part *part;
     for (int i = 0; (part = qp_part_at(NULL, QP_PART_OUTPUT, i)); i++) {
-        if (!((const qp_output_type *)(const void *)part)->whole) check_part("output", part);
-        check_part("outputs", part);
+        if (!((const qp_output_type *)(const void *)part)->whole) parts_walk_one("output", part, check_stack);
+        parts_walk_one("outputs", part, check_stack);
     }
 }
 
@@ -275,7 +205,8 @@ static void inits(void **state) {
     (void)state;
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
     const qp_part *init;
-    for (int i = 0; (init = qp_part_at(NULL, QP_PART_INIT, i)); i++, checked++) {
+    int            checked = 0;
+    for (; (init = qp_part_at(NULL, QP_PART_INIT, checked)); checked++) {
         static float x[64 * 48];
         char         spec[64];
         qp_tensor    t = qp_full(ctx, QP_F32, 2, (int64_t[]){64, 48}, NAN);

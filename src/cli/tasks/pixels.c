@@ -46,6 +46,11 @@ static int64_t classes_of(const set *s) {
     return most;
 }
 
+static uint64_t fingerprint_of(const set *s, uint64_t hash) {
+    hash = qpi_checksum_of(hash, s->images.data, (size_t)s->images.count);
+    return qpi_checksum_of(hash, s->labels.data, (size_t)s->labels.count);
+}
+
 static bool open(void *self, task_build *b) {
     pixels *p = self;
     qp_ctx *ctx = b->build.ctx;
@@ -55,11 +60,15 @@ static bool open(void *self, task_build *b) {
                         "task pixels: %d files, expected --data IMAGES LABELS [IMAGES LABELS]", b->file_count);
     if (!open_set(&p->train, b->files, ctx) || (b->file_count == 4 && !open_set(&p->test, b->files + 2, ctx)))
         return false;
+    for (int i = 1; i < 3 && b->file_count == 4; i++)
+        if (p->test.images.size[i] != p->train.images.size[i])
+            return !qp_fail(ctx, QP_ERR_FORMAT, "%s: images of %lld x %lld, those of %s are %lld x %lld", b->files[2],
+                            (long long)p->test.images.size[1], (long long)p->test.images.size[2], b->files[0],
+                            (long long)p->train.images.size[1], (long long)p->train.images.size[2]);
     int64_t classes = classes_of(&p->train), others = classes_of(&p->test);
     if (others > classes) classes = others;
     b->vocabulary = classes > p->levels ? classes : p->levels;
-    b->fingerprint = qpi_checksum_of(qpi_checksum_of(0, p->train.images.data, (size_t)p->train.images.count),
-                                     p->train.labels.data, (size_t)p->train.labels.count);
+    b->fingerprint = fingerprint_of(&p->test, fingerprint_of(&p->train, 0));
     return true;
 }
 

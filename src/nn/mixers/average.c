@@ -41,6 +41,7 @@ static qp_tensor mix(const average *a, qp_tensor x, qp_tensor sums, qp_tensor re
 }
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
+    qpi_one_segment(s, "average");
     return mix(self, x, qp_cumsum(x, 1), residual, s);
 }
 

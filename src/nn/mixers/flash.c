@@ -64,6 +64,7 @@ static qp_tensor far_of(const flash *m, const qpi_gates *t, const qp_sequence *s
 }
 
 static qp_tensor mix(const flash *m, const qpi_gates *t, const qp_sequence *s) {
+    if (qp_failed(t->v.ctx)) return t->v; /* of no positions */
     qp_tensor near = near_of(m, t);
     return qp_size(t->v, 1) <= m->chunk && m->causal ? near : qp_add(near, far_of(m, t, s));
 }

@@ -83,7 +83,7 @@ static qp_tensor finish(const lru *m, qp_tensor h, qp_tensor x, qp_tensor residu
 }
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
-    (void)s;
+    qpi_one_segment(s, "lru");
     return finish(self, states(self, x, QP_NONE), x, residual);
 }
 

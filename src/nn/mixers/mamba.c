@@ -75,7 +75,7 @@ static qp_tensor mix(const mamba *m, qp_tensor x, qp_tensor residual, qp_state *
 }
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
-    if (!qp_is_none(s->mask.segments)) qp_fail(x.ctx, QP_ERR_UNSUPPORTED, "mamba: no segments, its state runs through a row");
+    qpi_one_segment(s, "mamba");
     return mix(self, x, residual, NULL);
 }
 

@@ -26,7 +26,7 @@ typedef struct {
 
 static const qp_option options[] = {QPI_HEADS_OPTIONS,
                                     OPTION_INT("landmarks", 64, 1, 4096, "M"),
-                                    OPTION_INT("kernel", 65, 0, 4097, "positions that the convolution of the values spans; 0: none"),
+                                    OPTION_INT("kernel", 65, 0, 1025, "positions that the convolution of the values spans; 0: none"),
                                     OPTION_CHOICE("norm", 1, "head|all", "whose columns the inverse starts from"),
                                     {0}};
 

@@ -29,7 +29,7 @@ static const qp_option options[] = {QPI_HEADS_OPTIONS,
                                     OPTION_INT("features", 256, 1, 65536, "M, rows of the random matrix"),
                                     OPTION_CHOICE("kernel", 1, "softmax|relu", "what the features stand for"),
                                     OPTION_BOOL("orthogonal", 1, "rows are orthogonal in blocks of K"),
-                                    OPTION_INT("redraw", 0, 0, 1e9, "training steps after which the matrix is drawn anew; 0: never"),
+                                    OPTION_INT("redraw", 0, 0, 1e6, "training steps after which the matrix is drawn anew; 0: never"),
                                     OPTION_NUMBER("eps", 1e-6, 1e-12, 1, "added to each feature"),
                                     {0}};
 

@@ -111,6 +111,7 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
 }
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
+    qpi_one_segment(s, "rwkv7");
     return step(self, x, residual, s, NULL);
 }
 

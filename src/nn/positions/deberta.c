@@ -34,7 +34,7 @@ static const qp_option options[] = {
 /* A distance in buckets, in f32 as DeBERTa was trained. */
 static int64_t bucket(int64_t distance, int64_t buckets, int64_t far) {
     int64_t mid = buckets / 2, size = distance < 0 ? -distance : distance;
-    if (size <= mid || mid < 1) return distance;
+    if (size <= mid || mid < 1 || far - 1 <= mid) return distance; /* no bucket holds more than one */
     float grown = logf((float)size / (float)mid) / logf((float)(far - 1) / (float)mid) * (float)(mid - 1);
     int64_t place = (int64_t)ceilf(grown) + mid;
     return distance < 0 ? -place : place;
@@ -93,6 +93,7 @@ static qp_tensor vectors(const deberta *p, const qp_nn_linear *w, qp_dtype type)
 /* Keys as [B, H, S, K] of the queries' type. */
 static qp_tensor keys_of(const deberta *p, const qp_scores *scores) {
     qp_tensor k = scores->k, rows = scores->mask.rows;
+    if (qp_failed(k.ctx)) return k; /* of no heads */
     int64_t   S = qp_size(k, 1), G = qp_size(k, 2), R = qp_size(k, 0);
     k = qp_reshape(qp_contiguous(k), 2, (int64_t[]){R, S * G * p->head_width});
     if (!qp_is_none(rows)) k = qp_embedding(k, rows);
