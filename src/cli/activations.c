@@ -279,8 +279,11 @@ static qp_model *open_model(cli *c, qp_ctx *ctx, const char *path) {
     char        buffer[4096];
     const char *preset = qpi_path_exists(path) ? NULL : qp_preset_config(path);
     path = cli_model_path(path, buffer);
-    if (!preset && (qpi_path_is_folder(path) || qpi_path_is_gguf(path)))
-        return qp_model_load(ctx, path, (qp_model_options){0});
+    if (!preset && (qpi_path_is_folder(path) || qpi_path_is_gguf(path))) {
+        if (!cli_given(c, "set")) return qp_model_load(ctx, path, (qp_model_options){0});
+        cli_usage(c, "--set goes with a config or a preset: %s has weights", path);
+        return NULL;
+    }
     json_t *config =
         preset ? qpi_json_parse(path, preset, strlen(preset), &ctx->error) : qpi_json_load(path, &ctx->error);
     if (config && !json_is_object(config)) qp_fail(ctx, QP_ERR_FORMAT, "%s: expected an object", path);
@@ -351,7 +354,7 @@ int activations_run(cli *c, qp_ctx *ctx, const char *path) {
     reading   r = {.ctx = ctx, .m = open_model(c, ctx, path)};
     qp_tensor ids, labels;
     json_t   *all = NULL;
-    if (!r.m) return qp_failed(ctx) ? cli_failed(ctx) : 1;
+    if (!r.m) return qp_failed(ctx) ? cli_failed(ctx) : 2;
     if (read_ids(c, ctx, r.m, path, &ids, &labels) && read_all(&r, ids, labels))
         all = gather(&r, path, qp_count(ids));
     char *command = cli_command(c);

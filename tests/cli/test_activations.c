@@ -123,6 +123,8 @@ static void test_usage(void **state) {
     expect_message(run("inspect", "--activations", "bert", "--text", "%/none", NULL), 1, "none");
     write_text("short", "a");
     expect_message(run("inspect", "--activations", "%/bytes", "--text", "%/short", NULL), 1, "too short");
+    expect_message(run("inspect", "--activations", "%/bytes", "--set", "hidden_size=8", NULL), 2,
+                   "--set goes with");
 }
 
 int main(void) {

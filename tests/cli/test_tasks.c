@@ -305,7 +305,8 @@ static void test_hostile_images(void **state) {
     }
     expect_refusal("pixels", 1, paths, "expected --data IMAGES LABELS");
     /* images to test on are of those to train on's size */
-    static const unsigned char one[] = {0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 9}, label[] = {0, 0, 8, 1, 0, 0, 0, 1, 0};
+    static const unsigned char one[] = {0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 9},
+                               label[] = {0, 0, 8, 1, 0, 0, 0, 1, 0};
     write_file("one", one, sizeof one);
     write_file("label", label, sizeof label);
     const char *pairs[] = {in_folder("images"), in_folder("labels"), in_folder("one"), in_folder("label")};

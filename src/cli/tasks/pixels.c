@@ -62,9 +62,10 @@ static bool open(void *self, task_build *b) {
         return false;
     for (int i = 1; i < 3 && b->file_count == 4; i++)
         if (p->test.images.size[i] != p->train.images.size[i])
-            return !qp_fail(ctx, QP_ERR_FORMAT, "%s: images of %lld x %lld, those of %s are %lld x %lld", b->files[2],
-                            (long long)p->test.images.size[1], (long long)p->test.images.size[2], b->files[0],
-                            (long long)p->train.images.size[1], (long long)p->train.images.size[2]);
+            return !qp_fail(ctx, QP_ERR_FORMAT, "%s: images of %lld x %lld, those of %s are %lld x %lld",
+                            b->files[2], (long long)p->test.images.size[1], (long long)p->test.images.size[2],
+                            b->files[0], (long long)p->train.images.size[1],
+                            (long long)p->train.images.size[2]);
     int64_t classes = classes_of(&p->train), others = classes_of(&p->test);
     if (others > classes) classes = others;
     b->vocabulary = classes > p->levels ? classes : p->levels;
