@@ -298,9 +298,8 @@ static bool check(qp_model *m, const char *path, const qp_file *file, bool *seen
 
 /* Matrices stay where they are, in their type, if asked to and if their rows lie side by side; buffers are copied. */
 static bool assign(qp_tensor p, qp_tensor value, bool as_stored, bool transposed) {
-    const qpi_slot *s = qpi_resolve(p, "load");
     if (as_stored) qp_require_grad(p, false);
-    bool      stays = as_stored && s && s->parameter && qp_ndim(p) >= 2 && !transposed;
+    bool      stays = as_stored && qpi_resolve(p, "load")->parameter && qp_ndim(p) >= 2 && !transposed;
     qp_status status = stays ? qp_param_set(p, value) : qpi_param_copy(p, value);
     return status == QP_OK;
 }
