@@ -75,10 +75,13 @@ static void run_into(const qp_call *c) {
     QK(qk_product_run)(c->exec, &p);
 }
 
+static bool in_lines(const qp_view *v) {
+    qp_view turned = transposed(*v);
+    return by_rows(v) || by_rows(&turned);
+}
+
 static bool takes_into(const qp_call *c) {
-    qp_view turned = transposed(c->out[0]);
-    return qk_gemm_takes(turned.dtype) && qk_gemm_takes(c->in[1].dtype) && qk_gemm_takes(c->in[2].dtype) &&
-           (by_rows(&c->out[0]) || by_rows(&turned));
+    return qk_gemm_takes(c->out[0].dtype) && qk_gemm_takes(c->in[1].dtype) && qk_gemm_takes(c->in[2].dtype) && in_lines(&c->out[0]);
 }
 
 QP_KERNEL(matmul) = {run, QP_ANY, takes};
@@ -188,10 +191,13 @@ static bool broadcast(qp_tensor x, qp_tensor z) {
 }
 
 /* The gradient a b of input i: a matrix on the right (a weight, as a rule) and what was
- * broadcast grow in place. */
+ * broadcast grow in place, if they lie by rows or by columns. */
 static qp_tensor gradient(qp_rule *r, int i, qp_tensor a, qp_tensor b) {
     if (!broadcast(r->in[i], r->dout[0]) && !(i == 1 && qp_ndim(r->in[i]) == 2)) return qp_matmul(a, b);
-    return QP_CALL(matmul_into, NULL, qp_grad_into(r, i), a, b);
+    qp_tensor       sum = qp_grad_into(r, i);
+    const qpi_slot *s = qpi_resolve(sum, "matmul");
+    if (s && !in_lines(&s->value.view)) sum = qp_zeros(r->ctx, s->value.view.dtype, s->value.view.ndim, s->value.view.shape);
+    return QP_CALL(matmul_into, NULL, sum, a, b);
 }
 
 static void backward(qp_rule *r) {
