@@ -15,6 +15,7 @@ typedef struct {
     size_t        entry;    /* of "layers", and how many layers it has described */
     int64_t       repeated;
     int64_t       heads, head_width; /* of the layer's mixer */
+    int64_t       shared_heads, shared_width; /* that the encoding of all layers has been made for */
     qp_tensor     table;             /* for outputs, where weights are tied */
     const char   *init_name;
     double        init_scale, init_shrink; /* shrink: of what ends a branch */
@@ -264,7 +265,11 @@ static bool build_position(builder *b, qp_module *module, qp_position *position)
     const void *type = m->position.type;
     if (type && !json_object_get(b->spec, "position")) {
         *position = m->position;
-        return true;
+        if (!m->position.type->bias || !b->heads) return true;
+        if (b->heads == b->shared_heads && b->head_width == b->shared_width) return true;
+        return !qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: position: %s is the same for all layers, made for %lld heads of %lld; layer %d has %lld of %lld",
+                        b->where, m->position.type->part.name, (long long)b->shared_heads, (long long)b->shared_width, b->layer,
+                        (long long)b->heads, (long long)b->head_width);
     }
     if (!b->heads && !json_object_get(b->spec, "position")) return true;
     position->self = make_part(b, "position", QP_PART_POSITION, module, "position", NULL, &type);
@@ -336,14 +341,31 @@ static bool build_mtp(builder *b, qp_module *blocks, int k) {
            build_norm(b, "norm", module, "shared_head_norm", &p->last);
 }
 
-/* The stack's encoding, if one object serves all layers. */
+/* H and K for an encoding of all layers: those of the first mixer that has heads. */
+static bool read_shared_heads(builder *b) {
+    const json_t *list = json_object_get(b->stack, "layers");
+    size_t        i = 0;
+    do {
+        b->spec = json_array_get(list, i);
+        if (!read_heads(b)) return false;
+    } while (!b->heads && ++i < json_array_size(list));
+    b->spec = NULL;
+    b->shared_heads = b->heads;
+    b->shared_width = b->head_width;
+    return true;
+}
+
+/* The stack's encoding, if one object serves all layers. Without heads nobody has a use for what is not added to the
+ * input. */
 static bool build_shared_position(builder *b) {
     qp_model      *m = b->m;
     const void    *type = NULL;
     const qp_part *part = find_part(b, "position", QP_PART_POSITION, role_object(b, "position"));
     if (!part) return false;
-    if (!((const qp_position_type *)(const void *)part)->shared) return true;
-    if (!read_heads(b)) return false;
+    const qp_position_type *shared = (const void *)part;
+    if (!shared->shared) return true;
+    if (!read_shared_heads(b)) return false;
+    if (!b->heads && !shared->embed) return true;
     m->position.self = make_part(b, "position", QP_PART_POSITION, m->module, "position", NULL, &type);
     m->position.type = type;
     return m->position.self;
