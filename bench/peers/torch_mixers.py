@@ -7,7 +7,7 @@ backward (gradients of the input and of all weights). Linear attention, Performe
 in chunks, as their authors' fast forms are: within a chunk all pairs, between chunks a cumulative sum of k^T v
 (chunks of 128; FLASH 256). That is the fastest form found with PyTorch's own operations: a cumulative sum of every
 position's k v^T, which fast-transformers and performer-pytorch use without their CUDA kernels, takes 64 times the
-memory. Nyström is transformers' class; Linformer and GAU are written with scaled_dot_product_attention and
+memory. Nyström and Mamba-2 are transformers' classes; Linformer and GAU are written with scaled_dot_product_attention and
 products. --length is measured, and twice that.
 """
 
@@ -128,6 +128,18 @@ class nystrom(Mixer):
         return self.out(self.inner(x)[0])
 
 
+class mamba2(torch.nn.Module):
+    def __init__(self, T):
+        super().__init__()
+        from transformers import Mamba2Config
+        from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+        config = Mamba2Config(hidden_size=D, num_heads=2 * D // K, head_dim=K, n_groups=1, state_size=128, chunk_size=256)
+        self.inner = Mamba2Mixer(config, 0)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
 class gau(torch.nn.Module):
     sides = 2
 
@@ -158,7 +170,7 @@ class flash(gau):
         return (F.relu(q1 @ k1.mT / C).square().tril() @ v + q2 @ state).reshape(B, T, -1)
 
 
-MIXERS = [linear, performer, retnet, nystrom, linformer, flash, gau]
+MIXERS = [linear, performer, retnet, nystrom, linformer, flash, gau, mamba2]
 
 
 def median(call, repeats):
