@@ -168,6 +168,29 @@ static void mamba_steps(void **state) {
     qp_close(ctx);
 }
 
+/* An initialisation that needs fans serves whatever position and mixer a config names. */
+static void fans_everywhere(void **state) {
+    (void)state;
+    static const struct {
+        const char  *role;
+        qp_part_kind kind;
+    } roles[] = {{"position", QP_PART_POSITION}, {"mixer", QP_PART_MIXER}, {"ffn", QP_PART_FFN}};
+    for (int r = 0; r < 3; r++) {
+        const qp_part *part;
+        for (int i = 0; (part = qp_part_at(NULL, roles[r].kind, i)); i++) {
+            char    config[700];
+            qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+            snprintf(config, sizeof config,
+                     "{\"model_type\": \"quipu\", \"vocab_size\": 8, \"hidden_size\": 64, \"num_hidden_layers\": 2, "
+                     "\"max_position_embeddings\": 64, \"init\": \"lecun_normal\", \"norm\": {\"type\": \"rms_norm\"}, "
+                     "\"position\": {\"type\": \"%s\"}, \"mixer\": {\"type\": \"%s\"}, \"ffn\": {\"type\": \"%s\"}}",
+                     r == 0 ? part->name : "none", r == 1 ? part->name : "attention", r == 2 ? part->name : "mlp");
+            if (!qp_model_new(ctx, "config", config)) fail_msg("%s %s: %s", roles[r].role, part->name, qp_error(ctx));
+            qp_close(ctx);
+        }
+    }
+}
+
 /* DeepNorm: values, outputs and feed-forwards begin (8 N)^(-1/4) as large, 1/2 of 2 layers; queries and keys do not. */
 static void deep_norm_gain(void **state) {
     (void)state;
@@ -241,7 +264,7 @@ static void wrong(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(scans), cmocka_unit_test(mamba_steps), cmocka_unit_test(deep_norm_gain), cmocka_unit_test(ramps), cmocka_unit_test(orthogonal),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(scans), cmocka_unit_test(mamba_steps), cmocka_unit_test(deep_norm_gain), cmocka_unit_test(fans_everywhere), cmocka_unit_test(ramps), cmocka_unit_test(orthogonal),
                                        cmocka_unit_test(wrong)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

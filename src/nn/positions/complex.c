@@ -11,7 +11,7 @@ typedef struct {
 
 static void init(void *self, qp_build *b) {
     complex_ *p = self;
-    p->frequencies = qp_param(b->module, "frequencies", b->init, 1, &b->width);
+    p->frequencies = qp_param(b->module, "frequencies", "normal:0.02", 1, &b->width);
     p->phases = qp_param(b->module, "phases", "zeros", 1, &b->width);
 }
 

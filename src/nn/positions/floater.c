@@ -30,7 +30,7 @@ static void init(void *self, qp_build *b) {
     p->most = b->max_positions;
     p->dt = qp_setting(b, "dt");
     p->start = qp_param(b->module, "start", b->init, 2, (int64_t[]){1, b->width});
-    p->time = qp_param(b->module, "time", b->init, 1, &inner);
+    p->time = qp_param(b->module, "time", "normal:0.02", 1, &inner);
     p->in = qp_nn_linear_new(b->module, "in", b->width, inner, linear);
     p->out = qp_nn_linear_new(b->module, "out", inner, b->width, linear);
 }
