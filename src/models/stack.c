@@ -91,6 +91,17 @@ static void (*init_of(qp_part_kind kind, const qp_part *part))(void *, qp_build 
     }
 }
 
+/* What a part's init refused, with the place in front. */
+static void name_place(const builder *b, const char *role) {
+    qp_ctx *ctx = b->m->ctx;
+    qp_code code = qp_error_code(ctx);
+    char    text[sizeof ctx->error.text];
+    if (code != QP_ERR_ARGUMENT && code != QP_ERR_UNSUPPORTED) return;
+    memcpy(text, ctx->error.text, sizeof text);
+    qp_clear(ctx);
+    qp_fail(ctx, code, "%s: %s: %s", b->where, role, text);
+}
+
 /* A part from its object: settings, memory, parameters in a module of that name (NULL: in the parent
  * itself). *type: the part. */
 static void *make_object(const builder *b, const char *role, const json_t *object, qp_part_kind kind, qp_module *parent,
@@ -118,6 +129,7 @@ static void *make_object(const builder *b, const char *role, const json_t *objec
                       .table = b->table,
                       .settings = &settings};
     if (build.module && init_of(kind, part)) init_of(kind, part)(self, &build);
+    name_place(b, role);
     return qp_failed(m->ctx) ? NULL : self;
 }
 

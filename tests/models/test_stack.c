@@ -142,6 +142,8 @@ static const struct {
     {"{\"position\": {\"type\": \"t5\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", \"heads\": 2, \"head_width\": 2}}]}",
      QP_ERR_UNSUPPORTED, "layer 1 has 2 of 2"},
     {"{\"position\": {\"type\": \"alibi\"}, \"layers\": [{\"mixer\": {\"type\": \"nosuch\"}}, {}]}", QP_ERR_UNSUPPORTED, "no part named \"nosuch\""},
+    {"{\"mixer\": {\"type\": \"mamba2\", \"inner\": 7, \"channels\": 2}}", QP_ERR_ARGUMENT, "test: mixer: mamba2: 7 channels in heads of 2"},
+    {"{\"mixer\": {\"type\": \"linear\", \"heads\": 2}, \"position\": {\"type\": \"alibi\"}}", QP_ERR_UNSUPPORTED, "test: mixer: linear: it forms no"},
     {"{\"ffn\": {\"type\": \"mlp\", \"act\": \"step\"}}", QP_ERR_UNSUPPORTED, "act of mlp is \"step\", expected one of "},
     {"{\"ffn\": {\"type\": \"mlp\", \"width\": 1e7, \"act\": \"\"}}", QP_ERR_UNSUPPORTED, "act of mlp is \"\""},
     {"{\"norm\": {\"type\": \"rms_norm\", \"eps\": 1e300}}", QP_ERR_ARGUMENT, "expected a number from"},
