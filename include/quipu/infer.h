@@ -75,11 +75,10 @@ typedef struct {
  *            itself or its prompt. (Prompt look-up decoding, Saxena 2023)
  *   model    a smaller model with the same tokens. arXiv:2211.17192, 2302.01318
  *   medusa   heads on the model's last hidden state: qp_medusa below. arXiv:2401.10774
- *   mtp      the model's own module for multi-token prediction (num_nextn_predict_layers in its config).
- *            arXiv:2412.19437 */
+ *   mtp      a module for multi-token prediction: m, a qp_mtp (below) of the target's model, which must outlive it; NULL:
+ *            the model's own first (num_nextn_predict_layers in its config). arXiv:2412.19437 */
 QP_API qp_drafter *qp_drafter_lookup(qp_session *target, qp_drafter_options options);
 QP_API qp_drafter *qp_drafter_model(qp_session *target, qp_model *draft, qp_drafter_options options);
-QP_API qp_drafter *qp_drafter_mtp(qp_session *target, qp_drafter_options options);
 QP_API void        qp_drafter_close(qp_drafter *d);
 
 /* Medusa's heads: further heads on a model that stays as it is. Head h guesses the token h + 1 places
@@ -109,6 +108,31 @@ QP_API qp_state_dict qp_medusa_params(qp_medusa *m); /* what an optimiser takes 
 QP_API qp_tensor qp_medusa_loss(qp_medusa *m, qp_tensor hidden, qp_tensor labels);
 
 QP_API qp_drafter *qp_drafter_medusa(qp_session *target, qp_medusa *m, qp_drafter_options options);
+
+/* A module for multi-token prediction beside a model that stays as it is: one layer more of the kind that its config
+ * describes, which reads the model's last hidden state and the embedding of the token that follows, then its own state
+ * and its own guess. Embedding and head are the model's. */
+typedef struct qp_mtp qp_mtp;
+
+typedef struct {
+    const int32_t *tokens; /* as of qp_medusa_options */
+    int64_t        token_count;
+} qp_mtp_options;
+
+/* A fresh one, or that of a safetensors file with DeepSeek-V3's names behind the model's L layers
+ * (model.layers.L.eh_proj.weight, ..; token_map has the tokens). What is loaded is kept as of qp_medusa_load, and does
+ * not train. The context's. NULL after an error. */
+QP_API qp_mtp *qp_mtp_new(qp_model *base, qp_mtp_options options);
+QP_API qp_mtp *qp_mtp_load(qp_model *base, const char *path);
+QP_API QP_MUST_CHECK qp_status qp_mtp_save(qp_mtp *m, const char *path);
+QP_API void          qp_mtp_close(qp_mtp *m); /* behind its drafters, before its base. NULL is allowed */
+QP_API qp_state_dict qp_mtp_params(qp_mtp *m); /* what an optimiser takes */
+/* hidden [B, T, D] (qp_model_hidden of the ids), ids and labels [B, T] (the id behind each position) -> the sum over k =
+ * 0 .. ahead - 1 of 0.8^k times the mean cross-entropy of the token k + 2 places behind a position; for each k the module
+ * reads what it had for the one before. arXiv:2509.18362 */
+QP_API qp_tensor qp_mtp_loss(qp_mtp *m, qp_tensor hidden, qp_tensor ids, qp_tensor labels, int64_t ahead);
+
+QP_API qp_drafter *qp_drafter_mtp(qp_session *target, qp_mtp *m, qp_drafter_options options);
 
 /* ---- One text ---------------------------------------------------------------------------------- */
 

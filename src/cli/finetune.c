@@ -8,16 +8,76 @@
 #include "cli/json.h"
 #include "cli/open.h"
 
-typedef struct {
-    cli       *c;
-    qp_ctx    *ctx;
-    cli_model  m;
-    qp_data   *data, *validation;
-    qp_medusa *medusa;
-    double     first, last;
-} job;
+typedef struct job job;
 
-/* ---- Medusa: heads on a frozen model -------------------------------------------------------------- */
+/* Something that learns from the last hidden state of a model that stays as it is. */
+typedef struct {
+    const char *name, *file; /* file: in the folder of what was learnt */
+    bool (*make)(job *j, const int32_t *tokens, int64_t count);
+    qp_state_dict (*params)(job *j);
+    qp_tensor (*loss)(job *j, qp_tensor hidden, qp_tensor ids, qp_tensor labels);
+    qp_status (*save)(job *j, const char *path);
+    json_t *(*describe)(job *j); /* config.json */
+} method;
+
+struct job {
+    cli          *c;
+    qp_ctx       *ctx;
+    const method *method;
+    cli_model     m;
+    qp_data      *data, *validation;
+    qp_medusa    *medusa;
+    qp_mtp       *mtp;
+    double        first, last;
+};
+
+/* ---- Medusa: a head for each token ahead ------------------------------------------------------------ */
+
+static bool make_medusa(job *j, const int32_t *tokens, int64_t count) {
+    cli              *c = j->c;
+    qp_medusa_options o = {.heads = (int)cli_int(c, "heads"), .layers = (int)cli_int(c, "head-layers"),
+                           .shared = cli_flag(c, "shared-head"), .tokens = tokens, .token_count = count};
+    return (j->medusa = qp_medusa_new(j->m.model, o));
+}
+
+static qp_state_dict medusa_params(job *j) { return qp_medusa_params(j->medusa); }
+
+static qp_tensor medusa_loss(job *j, qp_tensor hidden, qp_tensor ids, qp_tensor labels) {
+    (void)ids;
+    return qp_medusa_loss(j->medusa, hidden, labels);
+}
+
+static qp_status save_medusa(job *j, const char *path) { return qp_medusa_save(j->medusa, path); }
+
+static json_t *describe_medusa(job *j) {
+    return json_pack("{s:i, s:I}", "medusa_num_heads", qp_medusa_heads(j->medusa), "medusa_num_layers",
+                     (json_int_t)cli_int(j->c, "head-layers"));
+}
+
+/* ---- Multi-token prediction: a module that reads its own guesses ------------------------------------ */
+
+static bool make_mtp(job *j, const int32_t *tokens, int64_t count) {
+    return (j->mtp = qp_mtp_new(j->m.model, (qp_mtp_options){.tokens = tokens, .token_count = count}));
+}
+
+static qp_state_dict mtp_params(job *j) { return qp_mtp_params(j->mtp); }
+
+static qp_tensor mtp_loss(job *j, qp_tensor hidden, qp_tensor ids, qp_tensor labels) {
+    return qp_mtp_loss(j->mtp, hidden, ids, labels, cli_int(j->c, "heads"));
+}
+
+static qp_status save_mtp(job *j, const char *path) { return qp_mtp_save(j->mtp, path); }
+
+static json_t *describe_mtp(job *j) {
+    (void)j;
+    return json_pack("{s:i}", "num_nextn_predict_layers", 1);
+}
+
+static const method methods[] = {
+    {"medusa", "medusa_lm_head.safetensors", make_medusa, medusa_params, medusa_loss, save_medusa, describe_medusa},
+    {"mtp", "mtp.safetensors", make_mtp, mtp_params, mtp_loss, save_mtp, describe_mtp}};
+
+/* ---- Training --------------------------------------------------------------------------------------- */
 
 static qp_tensor loss_of(job *j, const qp_record *batch) {
     qp_ctx   *ctx = j->ctx;
@@ -25,7 +85,7 @@ static qp_tensor loss_of(job *j, const qp_record *batch) {
     bool      before = qp_no_grad(ctx, true);
     qp_tensor hidden = qp_model_hidden(j->m.model, ids);
     qp_no_grad(ctx, before);
-    return qp_medusa_loss(j->medusa, hidden, labels);
+    return j->method->loss(j, hidden, ids, labels);
 }
 
 static double validate(job *j) {
@@ -62,17 +122,17 @@ static void train(job *j, qp_optim *optim) {
     }
 }
 
-/* The folder's config names the base and the heads, as published ones do. */
-static bool save(job *j, int layers) {
+/* The folder's config names the base and what is there, as published heads' do. */
+static bool save(job *j) {
     const char *out = cli_text(j->c, "out");
     char        path[4096];
-    json_t     *config = json_pack("{s:i, s:i, s:s}", "medusa_num_heads", qp_medusa_heads(j->medusa), "medusa_num_layers",
-                                   layers, "base_model_name_or_path", cli_text(j->c, "model"));
+    json_t     *config = j->method->describe(j);
+    json_object_set_new(config, "base_model_name_or_path", json_string(cli_text(j->c, "model")));
     bool        ok = mkdir(out, 0777) == 0 || errno == EEXIST;
     if (!ok) qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be made: %s", out, strerror(errno));
-    if (ok && snprintf(path, sizeof path, "%s/medusa_lm_head.safetensors", out) >= (int)sizeof path)
+    if (ok && snprintf(path, sizeof path, "%s/%s", out, j->method->file) >= (int)sizeof path)
         ok = qp_fail(j->ctx, QP_ERR_ARGUMENT, "--out: the path is too long") == QP_OK;
-    ok = ok && qp_medusa_save(j->medusa, path) == QP_OK;
+    ok = ok && j->method->save(j, path) == QP_OK;
     if (ok) {
         snprintf(path, sizeof path, "%s/config.json", out);
         if (json_dump_file(config, path, JSON_INDENT(2)) != 0) qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be written", path);
@@ -125,46 +185,34 @@ static int32_t *frequent(job *j, int64_t n) {
     return tokens;
 }
 
-static qp_medusa *fresh_heads(job *j, int layers) {
-    cli              *c = j->c;
-    int64_t           n = cli_int(c, "draft-tokens");
-    qp_medusa_options o = {.heads = (int)cli_int(c, "heads"), .layers = layers, .shared = cli_flag(c, "shared-head")};
-    int32_t          *tokens = NULL;
-    if (n && n < j->m.info.vocabulary) {
-        o.tokens = tokens = frequent(j, n);
-        o.token_count = n;
-    }
-    qp_medusa *m = qp_failed(j->ctx) ? NULL : qp_medusa_new(j->m.model, o);
+static bool make(job *j) {
+    int64_t  n = cli_int(j->c, "draft-tokens");
+    int32_t *tokens = NULL;
+    if (n >= j->m.info.vocabulary) n = 0;
+    if (n) tokens = frequent(j, n);
+    bool ok = !qp_failed(j->ctx) && j->method->make(j, tokens, n);
     free(tokens);
-    return m;
+    return ok;
 }
 
-static int medusa(job *j) {
+static int learn(job *j) {
     cli *c = j->c;
-    int  layers = (int)cli_int(c, "head-layers");
-    j->medusa = fresh_heads(j, layers);
-    if (!j->medusa) return cli_failed(j->ctx);
-    qp_optim *optim = qp_adamw(qp_medusa_params(j->medusa), (qp_adamw_options){.beta2 = 0.95, .clip = 1});
+    if (!make(j)) return cli_failed(j->ctx);
+    qp_optim *optim = qp_adamw(j->method->params(j), (qp_adamw_options){.beta2 = 0.95, .clip = 1});
     double    before = validate(j);
     if (optim) train(j, optim);
     qp_autocast(j->ctx, QP_F32);
     double after = validate(j);
-    if (qp_failed(j->ctx) || !save(j, layers)) return cli_failed(j->ctx);
+    if (qp_failed(j->ctx) || !save(j)) return cli_failed(j->ctx);
     if (cli_flag(c, "json"))
         return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:s}", "first_loss", j->first, "loss", j->last,
                                         "validation_before", cli_json_number(before), "validation",
                                         cli_json_number(after), "out", cli_text(c, "out")));
-    cli_remark(c, "%d heads: loss %.4f -> %.4f, validation %.4f -> %.4f; they are in %s (quipu generate --draft %s)",
-               qp_medusa_heads(j->medusa), j->first, j->last, before, after, cli_text(c, "out"), cli_text(c, "out"));
+    cli_remark(c, "%s: loss %.4f -> %.4f, validation %.4f -> %.4f; it is in %s (quipu generate --draft %s)", j->method->name, j->first, j->last, before, after, cli_text(c, "out"), cli_text(c, "out"));
     return 0;
 }
 
 /* ---- The verb --------------------------------------------------------------------------------------- */
-
-static const struct {
-    const char *name;
-    int (*run)(job *j);
-} methods[] = {{"medusa", medusa}};
 
 static bool open_data(job *j) {
     cli         *c = j->c;
@@ -173,7 +221,7 @@ static bool open_data(job *j) {
     j->data = qp_data_open(j->ctx, count, files,
                            (qp_data_options){.batch = cli_int(c, "batch"), .length = cli_int(c, "length"),
                                              .tokenizer = j->m.tokenizer, .seed = (uint64_t)cli_int(c, "seed"),
-                                             .field = cli_text(c, "field"), .validation = cli_number(c, "holdout")});
+                                             .field = cli_text(c, "field"), .special = true, .validation = cli_number(c, "holdout")});
     if (j->data) j->validation = qp_data_validation(j->data);
     return j->data;
 }
@@ -183,17 +231,18 @@ static int run(cli *c) {
     const char *name = cli_text(c, "method");
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
         if (strcmp(name, methods[i].name)) continue;
+        j.method = &methods[i];
         if (!(j.ctx = cli_open(c))) return 1;
         if (!cli_model_open(j.ctx, cli_text(c, "model"), true, &j.m) || !open_data(&j)) return cli_failed(j.ctx);
-        return methods[i].run(&j);
+        return learn(&j);
     }
-    return cli_usage(c, "finetune: no method \"%s\" (medusa)", name);
+    return cli_usage(c, "finetune: no method \"%s\" (medusa, mtp)", name);
 }
 
 static const cli_option options[] = {
     {"model", 'm', CLI_TEXT, "MODEL", NULL, "model to start from, which stays as it is", 0, 0, true},
-    {"method", 0, CLI_CHOICE, "medusa", NULL, "medusa: heads that guess ahead, for quipu generate --draft", 0, 0, true},
-    {"data", 0, CLI_LIST, "FILE", NULL, "text, or .jsonl with a text field", 0, 0, true},
+    {"method", 0, CLI_CHOICE, "medusa|mtp", NULL, "what guesses ahead, for quipu generate --draft: heads, or a module that reads its own guesses", 0, 0, true},
+    {"data", 0, CLI_LIST, "FILE", NULL, "text, or .jsonl with a text field; marks of a chat count as such", 0, 0, true},
     {"field", 0, CLI_TEXT, "NAME", "text", "field of JSON lines", 0, 0, false},
     {"holdout", 0, CLI_NUMBER, "SHARE", "0.02", "this share of the data is for validation", 0, 0.5, false},
     {"out", 0, CLI_TEXT, "DIR", NULL, "folder of what was learnt", 0, 0, true},
@@ -202,10 +251,10 @@ static const cli_option options[] = {
     {"length", 0, CLI_INT, "T", "256", "tokens in a sequence", 2, 1e9, false},
     {"lr", 0, CLI_NUMBER, "X", "1e-3", "peak learning rate", 0, 1e3, false},
     {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "that products round their inputs to", 0, 0, false},
-    {"heads", 0, CLI_INT, "N", "3", "medusa: heads, each a token further ahead", 1, 16, false},
+    {"heads", 0, CLI_INT, "N", "3", "tokens ahead: a head of medusa for each; mtp learns to read its own guesses so far", 1, 16, false},
     {"head-layers", 0, CLI_INT, "N", "1", "medusa: layers of a head", 1, 8, false},
     {"shared-head", 0, CLI_FLAG, NULL, NULL, "medusa: the last product of all heads is the model's own, and not trained", 0, 0, false},
-    {"draft-tokens", 0, CLI_INT, "N", "0", "medusa: guess among the N most frequent tokens of the data only; 0: all", 0, 1e9, false},
+    {"draft-tokens", 0, CLI_INT, "N", "0", "guess among the N most frequent tokens of the data only; 0: all", 0, 1e9, false},
     {0}};
 
 QP_VERB(finetune) = {.name = "finetune",
@@ -213,5 +262,6 @@ QP_VERB(finetune) = {.name = "finetune",
                      .arguments = "",
                      .options = options,
                      .examples = "  quipu finetune -m my-model --method medusa --data book.txt --out my-heads\n"
+                                 "  quipu finetune -m my-model --method mtp --data replies.jsonl --draft-tokens 8192 --out my-mtp\n"
                                  "  quipu generate -m my-model --draft my-heads -p \"To be\"\n",
                      .run = run};

@@ -19,7 +19,9 @@ typedef struct {
     qp_text   text; /* of --json */
     json_t   *ids, *logprobs;
     int64_t   tokens;
+    qp_ids    written;
     double    plain; /* tokens/s without drafts; 0: not measured */
+    int64_t   same;  /* tokens at the beginning that are the same without drafts */
     char      last;  /* byte written */
 } job;
 
@@ -76,6 +78,7 @@ static bool note_logprobs(job *j, const qp_token *token) {
 static bool on_token(void *user, const qp_token *token) {
     job    *j = user;
     int32_t id = token->id;
+    if (cli_flag(j->c, "compare") && !cli_append_id(j->ctx, &j->written, id)) return false;
     if (j->logprobs && !note_logprobs(j, token)) return false;
     if (j->ids) return json_array_append_new(j->ids, json_integer(id)) == 0;
     if (!j->ids_only) return true;
@@ -104,10 +107,11 @@ static int report(job *j, const qp_generation *g) {
         if (all && j->logprobs) json_object_set(all, "logprobs", j->logprobs);
         if (all && cli_given(j->c, "draft"))
             json_object_set_new(all, "draft",
-                                json_pack("{s:I, s:I, s:I, s:f, s:o}", "calls", (json_int_t)g->calls, "drafted",
+                                json_pack("{s:I, s:I, s:I, s:f, s:o, s:b}", "calls", (json_int_t)g->calls, "drafted",
                                           (json_int_t)g->drafted, "accepted", (json_int_t)g->accepted,
                                           "tokens_per_call", per_call(g), "speedup",
-                                          cli_json_number(j->plain > 0 ? speed / j->plain : NAN)));
+                                          cli_json_number(j->plain > 0 ? speed / j->plain : NAN), "same_text",
+                                          j->plain > 0 && j->same == g->tokens));
         if (all && !j->ids_only) json_object_set_new(all, "text", cli_json_text(j->text.data, j->text.count));
         return cli_json_print(all);
     }
@@ -118,16 +122,24 @@ static int report(job *j, const qp_generation *g) {
     if (cli_given(j->c, "draft"))
         cli_remark(j->c, "drafts: %" PRId64 " of %" PRId64 " tokens kept, %.2f tokens for each reading of the weights",
                    g->accepted, g->drafted, per_call(g));
-    if (j->plain > 0) cli_remark(j->c, "without: %.1f tokens/s, so %.2f times as fast", j->plain, speed / j->plain);
+    if (j->plain > 0)
+        cli_remark(j->c, "without: %.1f tokens/s, so %.2f times as fast; %s text", j->plain, speed / j->plain,
+                   j->same == g->tokens ? "the same" : "another");
     return 0;
 }
 
-/* The same once more without drafts, for its speed. */
+static bool on_same(void *user, const qp_token *token) {
+    job *j = user;
+    if (j->same < j->written.count && j->written.data[j->same] == token->id) j->same++;
+    return true;
+}
+
+/* Once more without drafts, for its speed. */
 static bool compare(job *j, qp_session *session, qp_generate_options options) {
     qp_generation g;
     options.drafter = NULL;
     options.on_text = NULL;
-    options.on_token = NULL;
+    options.on_token = on_same;
     if (qp_session_truncate(session, 0, 0) != QP_OK ||
         qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &g) != QP_OK)
         return false;
@@ -140,19 +152,28 @@ static qp_session *open_session(job *j, int64_t positions) {
     return cli_kv_type(j->ctx, cli_text(j->c, "kv"), &options) ? qp_session_new(j->m.model, 1, positions, options) : NULL;
 }
 
-/* Medusa's heads: beside the model, in a folder of their own, or a file. */
-static bool find_heads(const job *j, const char *name, char path[4096]) {
-    char        buffer[4096];
-    const char *folder = strcmp(name, "medusa") ? name : cli_model_path(cli_text(j->c, "model"), buffer);
-    size_t      n = strlen(name), suffix = strlen(".safetensors");
-    if (n > suffix && n < 4096 && !strcmp(name + n - suffix, ".safetensors")) return strcpy(path, name);
-    bool fits = snprintf(path, 4096, "%s/medusa_lm_head.safetensors", folder) < 4096;
-    return fits && (!strcmp(name, "medusa") || access(path, R_OK) == 0);
+static qp_drafter *open_medusa(qp_session *session, const char *path, qp_drafter_options options) {
+    qp_medusa *m = qp_medusa_load(qp_session_model(session), path);
+    return m ? qp_drafter_medusa(session, m, options) : NULL;
 }
 
-static qp_drafter *open_medusa(job *j, qp_session *session, const char *path, qp_drafter_options options) {
-    qp_medusa *m = qp_medusa_load(j->m.model, path);
-    return m ? qp_drafter_medusa(session, m, options) : NULL;
+static qp_drafter *open_mtp(qp_session *session, const char *path, qp_drafter_options options) {
+    qp_mtp *m = qp_mtp_load(qp_session_model(session), path);
+    return m ? qp_drafter_mtp(session, m, options) : NULL;
+}
+
+typedef qp_drafter *(*opener)(qp_session *session, const char *path, qp_drafter_options options);
+
+/* What finetune made: a folder with a file of either name, or Medusa's heads as such a file or beside the model. */
+static opener find_learnt(const job *j, const char *name, char path[4096]) {
+    char        buffer[4096];
+    bool        beside = !strcmp(name, "medusa");
+    const char *folder = beside ? cli_model_path(cli_text(j->c, "model"), buffer) : name;
+    size_t      n = strlen(name), suffix = strlen(".safetensors");
+    if (n > suffix && n < 4096 && !strcmp(name + n - suffix, ".safetensors")) return strcpy(path, name), open_medusa;
+    if (snprintf(path, 4096, "%s/mtp.safetensors", folder) < 4096 && !beside && access(path, R_OK) == 0) return open_mtp;
+    bool fits = snprintf(path, 4096, "%s/medusa_lm_head.safetensors", folder) < 4096;
+    return fits && (beside || access(path, R_OK) == 0) ? open_medusa : NULL;
 }
 
 /* What --draft asks for, in *drafter. */
@@ -160,11 +181,12 @@ static bool open_drafter(job *j, qp_session *session, qp_drafter **drafter) {
     const char        *name = cli_text(j->c, "draft");
     qp_drafter_options options = {.depth = cli_int(j->c, "draft-depth")};
     cli_model          draft;
-    char               heads[4096];
+    char               path[4096];
+    opener             learnt;
     if (!name) return true;
     if (!strcmp(name, "lookup")) *drafter = qp_drafter_lookup(session, options);
-    else if (!strcmp(name, "mtp")) *drafter = qp_drafter_mtp(session, options);
-    else if (find_heads(j, name, heads)) *drafter = open_medusa(j, session, heads, options);
+    else if (!strcmp(name, "mtp")) *drafter = qp_drafter_mtp(session, NULL, options);
+    else if ((learnt = find_learnt(j, name, path))) *drafter = learnt(session, path, options);
     else if (cli_model_open(j->ctx, name, false, &draft)) *drafter = qp_drafter_model(session, draft.model, options);
     return *drafter != NULL;
 }
@@ -221,6 +243,7 @@ static int run(cli *c) {
     if (ok) cli_round_products(j.ctx, j.m.model);
     int  status = ok ? generate(&j) : cli_failed(j.ctx);
     qp_ids_free(&j.prompt);
+    qp_ids_free(&j.written);
     qp_text_free(&j.text);
     json_decref(j.ids);
     json_decref(j.logprobs);
@@ -241,7 +264,7 @@ static const cli_option options[] = {
     {"frequency-penalty", 0, CLI_NUMBER, "X", "0", "taken from a logit for each time that its token was written", -1e5, 1e5, false},
     {"presence-penalty", 0, CLI_NUMBER, "X", "0", "taken once if its token was written", -1e5, 1e5, false},
     {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "what keys and values are kept in", 0, 0, false},
-    {"draft", 0, CLI_TEXT, "KIND", NULL, "guess ahead, same text: lookup, mtp, medusa, heads of finetune, or a smaller MODEL", 0, 0, false},
+    {"draft", 0, CLI_TEXT, "KIND", NULL, "guess ahead, same text: lookup, mtp, medusa, a folder of finetune, or a smaller MODEL", 0, 0, false},
     {"draft-depth", 0, CLI_INT, "N", "0", "tokens of a guess at most; 0: what suits the kind", 0, 63, false},
     {"compare", 0, CLI_FLAG, NULL, NULL, "with --draft: write it again without, and tell how much faster it was", 0, 0, false},
     {"accept", 0, CLI_CHOICE, "match|rejection|typical", "match", "guesses that stay: same text, same distribution, or whatever is not improbable", 0, 0, false},

@@ -88,9 +88,9 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     return ok;
 }
 
-/* Takes over config and weights, the file at `path` (NULL: fresh ones). */
+/* host: see qp_model. Takes over config and weights, the file at `path` (NULL: fresh ones). */
 static qp_model *make(qp_ctx *ctx, const char *name, json_t *config, const char *path, qp_file *weights,
-                      qp_model_options options) {
+                      qp_model_options options, const qp_model *host) {
     qp_model *m = calloc(1, sizeof *m);
     if (!m || !(m->owned = qpi_own(ctx, m, destroy))) {
         free(m);
@@ -101,6 +101,7 @@ static qp_model *make(qp_ctx *ctx, const char *name, json_t *config, const char 
     }
     m->ctx = ctx;
     m->config = config;
+    m->host = host;
     m->interleaved = options.as_stored && weights && qpi_file_is_gguf(weights);
     bool ok = build(m, name, weights);
     if (ok && weights && !options.empty) ok = qpi_weights_load(m, path, weights, options.as_stored);
@@ -111,10 +112,19 @@ static qp_model *make(qp_ctx *ctx, const char *name, json_t *config, const char 
     return NULL;
 }
 
+qp_model *qpi_mtp_new(qp_model *host) {
+    json_t *config = qp_failed(host->ctx) ? NULL : json_deep_copy(host->config);
+    if (config && json_object_set_new(config, "num_nextn_predict_layers", json_integer(1)) == 0)
+        return make(host->ctx, "mtp", config, NULL, NULL, (qp_model_options){.empty = true}, host);
+    json_decref(config);
+    qp_fail(host->ctx, QP_ERR_MEMORY, "out of memory: model config");
+    return NULL;
+}
+
 qp_model *qp_model_new(qp_ctx *ctx, const char *name, const char *config) {
     if (!ctx || qp_failed(ctx)) return NULL;
     json_t *json = qpi_json_parse(name, config, strlen(config), &ctx->error);
-    return json ? make(ctx, name, json, NULL, NULL, (qp_model_options){0}) : NULL;
+    return json ? make(ctx, name, json, NULL, NULL, (qp_model_options){0}, NULL) : NULL;
 }
 
 qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options) {
@@ -132,7 +142,7 @@ qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options)
                         ? NULL
                         : qp_file_open(ctx, path, (qp_file_options){.in_memory = options.in_memory});
     if (gguf && file) json = qpi_gguf_config(ctx, path, file);
-    if (json && (file || !wanted)) return make(ctx, name, json, path, file, options);
+    if (json && (file || !wanted)) return make(ctx, name, json, path, file, options, NULL);
     json_decref(json);
     qp_file_close(file);
     return NULL;

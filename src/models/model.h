@@ -153,6 +153,7 @@ struct qp_model {
     qpi_layer              *blocks; /* layers of them, then those of mtp */
     qpi_mtp                 mtp[QPI_MAX_MTP];
     int                     mtp_count;
+    const qp_model         *host;     /* of which it is a module for further tokens, and nothing besides; NULL: none */
     qp_norm                 norm;     /* the last; type NULL: none */
     qpi_output              output;   /* type NULL: none, the model gives hidden states */
     qpi_output             *outputs;  /* further ones, by the name of their field */
@@ -198,10 +199,17 @@ qp_tensor qpi_stack_layer(qp_model *m, int64_t i, qp_tensor x, const qp_sequence
 /* Module k: hidden [B, T, D] of positions and, for each, the id that stands k + 1 places behind [B, T] ->
  * what the module has for hidden there. states: as of qpi_stack_layer. */
 qp_tensor qpi_mtp_forward(qp_model *m, int k, qp_tensor hidden, qp_tensor ids, const qp_sequence *s, qp_state *states);
+/* The same in whole sequences [B, T]: module k with its hidden [B, at least T - ahead, D], for the ids `ahead` places
+ * behind each [B, T - ahead, D]; *cropped: of what positions. */
+qp_tensor qpi_mtp_ahead(qp_model *m, int k, int64_t ahead, qp_tensor hidden, qp_tensor ids, const qp_sequence *s,
+                        qp_sequence *cropped);
 /* Their part of the loss, of whole sequences; hidden: the last norm's output. */
 qp_tensor qpi_mtp_loss(qp_model *m, qp_tensor hidden, qp_tensor ids, qp_tensor labels, const qp_sequence *s);
 /* The mean cross-entropy of an output. */
 qp_tensor qpi_output_loss(const qpi_output *o, qp_tensor hidden, qp_tensor labels, const qp_sequence *s);
+/* A module for further tokens as host's config describes its layers, fresh, without elements yet; with host's input
+ * and output, and named as behind host's layers. It is used by qpi_mtp_forward only, and closed before host. */
+qp_model *qpi_mtp_new(qp_model *host);
 /* The last norm's output alone, from fields as qp_forward takes them. */
 qp_tensor qpi_model_hidden(qp_model *m, const qp_record *in);
 

@@ -445,15 +445,18 @@ bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
     if (m->module) m->module->model = true;
     m->blocks = calloc((size_t)(m->layers + m->mtp_count) + 1, sizeof *m->blocks);
     if (!m->blocks) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
-    if (!build_input(b) || !build_shared_position(b)) return false;
-    if (role_object(b, "input_norm") && !build_norm(b, "input_norm", m->module, "input_norm", &m->input_norm)) return false;
+    if (m->host) m->input = m->host->input;
+    else if (!build_input(b)) return false;
+    if (!build_shared_position(b)) return false;
+    if (!m->host && role_object(b, "input_norm") && !build_norm(b, "input_norm", m->module, "input_norm", &m->input_norm)) return false;
     qp_module *blocks = qp_module_new(m->ctx, m->module, "blocks");
-    for (int i = 0; i < m->layers; i++)
+    for (int i = 0; i < m->layers && !m->host; i++)
         if (!build_layer(b, blocks, i)) return false;
     b->spec = NULL;
     for (int k = 0; k < m->mtp_count; k++)
         if (!build_mtp(b, blocks, k)) return false;
     b->spec = NULL;
+    if (m->host) return m->output = m->host->output, !qp_failed(m->ctx);
     return build_norm(b, "final_norm", m->module, "norm", &m->norm) && build_outputs(b) && !qp_failed(m->ctx);
 }
 

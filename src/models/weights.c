@@ -57,8 +57,8 @@ static const qpi_name_rule mtp_rules[] = {
     {.theirs = "model.layers.%d.eh_proj.weight", .ours = "blocks.%d.eh_proj.weight"},
     {.theirs = "model.layers.%d.shared_head.norm.weight", .ours = "blocks.%d.shared_head_norm.weight"},
     {0}};
-/* It has them twice. */
-static const char *const mtp_copies[] = {"model.layers.*.embed_tokens.weight", "model.layers.*.shared_head.head.weight"};
+/* It has the first two twice; the last is a drafter's (infer/draft_head.h). */
+static const char *const mtp_others[] = {"model.layers.*.embed_tokens.weight", "model.layers.*.shared_head.head.weight", "token_map"};
 
 /* The rule of a parameter; NULL: it has the same name in checkpoints. */
 static const qpi_name_rule *find_rule(const qpi_preset *p, bool gguf, const char *name, int *layer) {
@@ -233,8 +233,8 @@ static int64_t find_entry(const qp_model *m, const qp_file *file, const char *na
 
 static bool ignored(const qp_model *m, const char *name) {
     if (!strcmp(name, "rope_freqs.weight")) return true; /* part of a GGUF file's config */
-    for (int i = 0; i < 2 && m->mtp_count; i++)
-        if (fnmatch(mtp_copies[i], name, 0) == 0) return true;
+    for (int i = 0; i < 3 && m->mtp_count; i++)
+        if (fnmatch(mtp_others[i], name, 0) == 0) return true;
     for (int i = 0; m->preset->ignored && m->preset->ignored[i]; i++)
         if (fnmatch(m->preset->ignored[i], name, 0) == 0) return true;
     return false;

@@ -210,7 +210,7 @@ static void texts(void **state) {
     qp_session *s = qp_session_new(m, 1, 16, (qp_session_options){0});
     qp_medusa  *heads = qp_medusa_new(m, (qp_medusa_options){.shared = true, .tokens = (int32_t[]){0, 1, 3, 4}, .token_count = 4});
     qp_drafter *drafters[] = {qp_drafter_model(s, small, (qp_drafter_options){0}),
-                              qp_drafter_medusa(s, heads, (qp_drafter_options){0}), qp_drafter_mtp(s, (qp_drafter_options){0})};
+                              qp_drafter_medusa(s, heads, (qp_drafter_options){0}), qp_drafter_mtp(s, NULL, (qp_drafter_options){0})};
     qp_sampling samplings[] = {{.temperature = 1}, {.temperature = 0.8, .top_k = 4}};
     double      p[2][TEXTS];
     if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
@@ -245,7 +245,7 @@ static void no_chance(void **state) {
     qp_session *s = qp_session_new(m, 1, 64, (qp_session_options){0});
     qp_medusa  *heads = qp_medusa_new(m, (qp_medusa_options){.shared = true});
     qp_drafter *drafters[] = {qp_drafter_lookup(s, (qp_drafter_options){0}), qp_drafter_model(s, m, (qp_drafter_options){0}),
-                              qp_drafter_medusa(s, heads, (qp_drafter_options){0}), qp_drafter_mtp(s, (qp_drafter_options){0})};
+                              qp_drafter_medusa(s, heads, (qp_drafter_options){0}), qp_drafter_mtp(s, NULL, (qp_drafter_options){0})};
     static const char *const rules[] = {"match", "rejection", "typical"};
     for (int hot = 0; hot < 2; hot++)
         for (int d = 0; d < 4; d++)

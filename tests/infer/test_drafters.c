@@ -67,7 +67,7 @@ static qp_drafter *drafter_of(kind k, qp_session *s, qp_drafter_options o) {
         qp_medusa *heads = qp_medusa_new(m, (qp_medusa_options){.heads = 4, .layers = 2});
         return heads ? qp_drafter_medusa(s, heads, o) : NULL;
     }
-    default: return qp_drafter_mtp(s, o);
+    default: return qp_drafter_mtp(s, NULL, o);
     }
 }
 
@@ -246,12 +246,102 @@ static void modules(void **state) {
     qp_close(ctx);
 }
 
+/* A module beside a model that stays as it is learns what that writes; then most of its guesses stay, and the text is
+ * that without. */
+static void module_beside(void **state) {
+    (void)state;
+    static text plain, drafted;
+    char path[] = P_tmpdir "/quipu-module-XXXXXX", file[200];
+    assert_non_null(mkdtemp(path));
+    snprintf(file, sizeof file, "%s/mtp.safetensors", path);
+    qp_ctx     *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_model   *m = fresh(ctx, 2, "0.12", "");
+    qp_session *s = qp_session_new(m, 1, 400, (qp_session_options){0});
+    write_text(s, NULL, 0, &plain);
+    qp_mtp   *module = qp_mtp_new(m, (qp_mtp_options){0});
+    qp_optim *optim = qp_adamw(qp_mtp_params(module), (qp_adamw_options){.lr = 3e-3});
+    double    first = 0, last = 0;
+    for (int step = 0; step < 40; step++) {
+        int64_t ids[4 * 49];
+        for (int i = 0; i < 4 * 49; i++) ids[i] = plain.ids[i / 49 * 60 + step % 10 + i % 49];
+        qp_scope  scope = qp_enter(ctx);
+        qp_tensor all = qp_from(ctx, QP_I64, 2, (int64_t[]){4, 49}, ids), in = qp_slice(all, 1, 0, 48, 1);
+        bool      before = qp_no_grad(ctx, true);
+        qp_tensor hidden = qp_model_hidden(m, in);
+        qp_no_grad(ctx, before);
+        qp_tensor loss = qp_mtp_loss(module, hidden, in, qp_contiguous(qp_slice(all, 1, 1, 49, 1)), 3);
+        qp_backward(loss);
+        qp_step(optim);
+        last = qp_item(loss);
+        if (!step) first = last;
+        qp_leave(scope);
+    }
+    if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
+    if (!(last < 0.3 * first)) fail_msg("loss %g -> %g", first, last);
+    write_text(s, qp_drafter_mtp(s, module, (qp_drafter_options){0}), 0, &drafted);
+    assert_memory_equal(plain.ids, drafted.ids, sizeof plain.ids);
+    if (drafted.result.calls > N / 2) fail_msg("%d calls for %d tokens", (int)drafted.result.calls, N);
+    /* as a file, on the same and another model */
+    assert_int_equal(qp_mtp_save(module, file), QP_OK);
+    qp_mtp *again = qp_mtp_load(m, file);
+    assert_non_null(again);
+    qp_generation trained = drafted.result;
+    write_text(s, qp_drafter_mtp(s, again, (qp_drafter_options){0}), 0, &drafted);
+    assert_memory_equal(plain.ids, drafted.ids, sizeof plain.ids);
+    assert_int_equal(drafted.result.accepted, trained.accepted);
+    qp_model   *other = fresh(ctx, 2, "0.1", ""), *deeper = fresh(ctx, 3, "0.1", "");
+    qp_session *theirs = qp_session_new(other, 1, 400, (qp_session_options){0});
+    assert_null(qp_drafter_mtp(theirs, module, (qp_drafter_options){0}));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
+    qp_clear(ctx);
+    assert_null(qp_mtp_load(deeper, file)); /* its module stands behind three layers */
+    assert_non_null(strstr(qp_error(ctx), "model.layers.3."));
+    qp_clear(ctx);
+    /* of some tokens */
+    int32_t tokens[60];
+    for (int i = 0; i < 60; i++) tokens[i] = i * 4;
+    qp_mtp *some = qp_mtp_new(m, (qp_mtp_options){.tokens = tokens, .token_count = 60});
+    assert_int_equal(qp_mtp_save(some, file), QP_OK);
+    again = qp_mtp_load(m, file);
+    assert_non_null(again);
+    assert_int_equal(qp_mtp_params(again).count, 0); /* what is loaded does not train */
+    qp_scope  scope = qp_enter(ctx);
+    qp_tensor hidden = qp_randn(ctx, QP_F32, 3, (int64_t[]){2, 6, 64}), ids = qp_zeros(ctx, QP_I64, 2, (int64_t[]){2, 6});
+    int64_t   labels[12] = {3, 4, 8, 200, 5, 3, -100, 8, 8, 12, 52, 3};
+    qp_tensor rows = qp_from(ctx, QP_I64, 2, (int64_t[]){2, 6}, labels);
+    assert_true(qp_item(qp_mtp_loss(some, hidden, ids, rows, 2)) == qp_item(qp_mtp_loss(again, hidden, ids, rows, 2)));
+    assert_true(qp_failed(ctx) == false);
+    qp_mtp_loss(some, hidden, ids, rows, 0);
+    assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
+    qp_clear(ctx);
+    qp_leave(scope);
+    write_text(s, qp_drafter_mtp(s, again, (qp_drafter_options){.depth = 2}), 0, &drafted);
+    assert_memory_equal(plain.ids, drafted.ids, sizeof plain.ids);
+    assert_null(qp_mtp_new(m, (qp_mtp_options){.tokens = (int32_t[]){5, 2}, .token_count = 2}));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
+    qp_clear(ctx);
+    /* a map with too many tokens, and one that does not ascend */
+    for (int wrong = 0; wrong < 2; wrong++) {
+        int32_t  map[300] = {2, 1};
+        int64_t  count = wrong ? 2 : 300;
+        qp_named entry = {"token_map", qp_from(ctx, QP_I32, 1, &count, map)};
+        assert_int_equal(qp_file_save(ctx, file, 1, &entry, (qp_save_options){0}), QP_OK);
+        assert_null(qp_mtp_load(m, file));
+        assert_int_equal(qp_error_code(ctx), wrong ? QP_ERR_ARGUMENT : QP_ERR_FORMAT);
+        qp_clear(ctx);
+    }
+    unlink(file);
+    rmdir(path);
+    qp_mtp_close(some);
+    qp_close(ctx);
+}
+
 static void refusals(void **state) {
     (void)state;
     qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
     qp_model   *m = fresh(ctx, 1, "0.1", "");
     qp_session *s = qp_session_new(m, 1, 50, (qp_session_options){0}), *other = qp_session_new(m, 1, 50, (qp_session_options){0});
-    assert_null(qp_drafter_mtp(s, (qp_drafter_options){0}));
+    assert_null(qp_drafter_mtp(s, NULL, (qp_drafter_options){0}));
     assert_int_equal(qp_error_code(ctx), QP_ERR_UNSUPPORTED);
     qp_clear(ctx);
     assert_null(qp_drafter_lookup(s, (qp_drafter_options){.depth = 64}));
@@ -270,7 +360,7 @@ static void refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_text), cmocka_unit_test(texts_that_stop), cmocka_unit_test(heads),
-        cmocka_unit_test(modules),   cmocka_unit_test(refusals),
+        cmocka_unit_test(modules),   cmocka_unit_test(module_beside),   cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

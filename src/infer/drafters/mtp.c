@@ -1,19 +1,160 @@
-/* The model's own first module for multi-token prediction as drafter (DeepSeek-V3, arXiv:2412.19437): it
- * reads the model's state at a position and the token behind it, and guesses the one after that; for
- * further ones it reads its own state and guess, as servers do.
+/* A module for multi-token prediction as drafter (DeepSeek-V3, arXiv:2412.19437): it reads the model's state at a
+ * position and the token behind it, and guesses the one after that; for further ones it reads its own state and guess,
+ * as servers do. It is the model's own first one, trained with it, or one that was trained beside a model that stays as
+ * it is, to read its own states as it will have to (FastMTP, arXiv:2509.18362): the loss is the sum of 0.8^k times the
+ * cross-entropy of the token k + 2 places on.
  *
- * The module attends to what it had for earlier positions: a state of its own, with rows like the
- * session's. The entry of position p needs token p + 1, so the last position's waits until that is drawn. */
+ * The module attends to what it had for earlier positions: a state of its own, with rows like the session's. The entry of
+ * position p needs token p + 1, so the last position's waits until that is drawn. The likeliest guess goes on while it
+ * is likely to stay; others of its place that are likely enough become leaves beside it, which cost a row of the
+ * verification and no run of the module.
+ *
+ * Files have DeepSeek-V3's names, behind the layers of the model: model.layers.L.eh_proj.weight, ..; token_map [N]. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "infer/drafter.h"
+#include "infer/draft_head.h"
+#include "nn/module.h"
 
-#define DEPTH 3
-#define WAITING 64 /* positions of a row whose entries are still to be made */
+#define DEPTH 6
+#define WAITING 64     /* positions of a row whose entries are still to be made */
+#define NODES 12       /* of a tree, the root included */
+#define LEAST 0.1f     /* a path less probable is not worth its row .. */
+#define FURTHER 0.25f  /* .. or a run of the module for what may follow */
+
+struct qp_mtp {
+    qp_ctx        *ctx;
+    qp_model      *m; /* whose module 0 it is: the target itself, or one of qpi_mtp_new */
+    qpi_owned     *owned;
+    qpi_draft_head head;
+    qp_tensor      rows; /* the model's, QP_NONE: all of its head */
+};
+
+/* ---- A module beside a model -------------------------------------------------------------------------- */
+
+static void destroy_mtp(void *thing) {
+    qpi_draft_head_close(&((qp_mtp *)thing)->head);
+    free(thing);
+}
+
+void qp_mtp_close(qp_mtp *m) {
+    if (!m) return;
+    qp_model_close(m->m);
+    qpi_disown(m->owned);
+    destroy_mtp(m);
+}
+
+/* Its parameters have no elements yet. */
+static qp_mtp *make(qp_model *base, const int32_t *tokens, int64_t count) {
+    qp_ctx *ctx = base->ctx;
+    qp_mtp *m = qp_failed(ctx) ? NULL : calloc(1, sizeof *m);
+    if (qp_failed(ctx)) return NULL;
+    if (m) *m = (qp_mtp){.ctx = ctx};
+    if (!m || !(m->owned = qpi_own(ctx, m, destroy_mtp))) {
+        free(m);
+        qp_fail(ctx, QP_ERR_MEMORY, "out of memory: mtp");
+        return NULL;
+    }
+    if (qpi_draft_head_open(&m->head, base, tokens, count, "mtp") && (m->m = qpi_mtp_new(base))) {
+        qp_scope s = qp_enter(ctx);
+        qp_no_grad(ctx, true);
+        qp_tensor rows = qpi_draft_head_rows(&m->head, base); /* also where they are not kept: is there a head? */
+        if (m->head.tokens) m->rows = qp_module_keep(m->m->module, rows);
+        qp_leave(s);
+        if (!qp_failed(ctx)) return m;
+    }
+    qp_mtp_close(m);
+    return NULL;
+}
+
+qp_mtp *qp_mtp_new(qp_model *base, qp_mtp_options options) {
+    qp_mtp *m = make(base, options.tokens, options.token_count);
+    if (!m) return NULL;
+    qp_module_fill(m->m->module);
+    if (!qp_failed(m->ctx)) return m;
+    qp_mtp_close(m);
+    return NULL;
+}
+
+qp_state_dict qp_mtp_params(qp_mtp *m) { return qp_module_params(m->m->module); }
+
+qp_tensor qp_mtp_loss(qp_mtp *m, qp_tensor hidden, qp_tensor ids, qp_tensor labels, int64_t ahead) {
+    qp_scope    s = qp_enter(m->ctx);
+    int64_t     T = qp_size(ids, 1);
+    qp_sequence whole = {.length = T, .positions = qp_reshape(qp_arange(m->ctx, QP_I64, T), 2, (int64_t[]){1, T})}, cropped;
+    qp_tensor   sum = QP_NONE, rows = qpi_draft_head_labels(&m->head, labels);
+    for (int64_t k = 1; k <= ahead && k < T && !qp_failed(m->ctx); k++) {
+        hidden = qpi_mtp_ahead(m->m, 0, k, hidden, ids, &whole, &cropped);
+        qp_tensor y = qp_contiguous(qp_slice(rows, 1, k, T, 1));
+        qp_tensor loss = qp_is_none(m->rows) ? qpi_output_loss(&m->m->output, hidden, y, &cropped)
+                                             : qp_linear_cross_entropy(hidden, m->rows, y, (qp_loss_options){0});
+        loss = qp_affine(loss, pow(0.8, (double)k - 1), 0);
+        sum = qp_is_none(sum) ? loss : qp_add(sum, loss);
+    }
+    if (qp_is_none(sum)) {
+        qp_fail(m->ctx, QP_ERR_ARGUMENT, "mtp: %lld tokens ahead in sequences of %lld", (long long)ahead, (long long)T);
+        sum = qpi_poison(m->ctx);
+    }
+    return qp_return(s, sum);
+}
+
+qp_status qp_mtp_save(qp_mtp *m, const char *path) {
+    const char *name;
+    qp_tensor   t;
+    int64_t     count = 0, n = 0;
+    qp_scope    s = qp_enter(m->ctx);
+    while (qp_model_weight(m->m, count, false, &name, &t)) count++;
+    qp_named *named = calloc((size_t)count + 1, sizeof *named);
+    if (!named) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: mtp");
+    while (named && n < count && qp_model_weight(m->m, n, false, &name, &t)) named[n++] = (qp_named){name, t};
+    if (named && m->head.tokens) named[n++] = qpi_draft_head_map(&m->head);
+    qp_status status = qp_failed(m->ctx) ? qp_error_code(m->ctx) : qp_file_save(m->ctx, path, n, named, (qp_save_options){0});
+    free(named);
+    qp_leave(s);
+    return status;
+}
+
+/* Matrices as narrow as the model's. */
+static void narrow(qp_mtp *m, qp_model *base) {
+    qp_state_dict dict = qp_module_state(m->m->module);
+    for (int i = 0; i < dict.count && !qp_failed(m->ctx); i++) {
+        qp_tensor t = dict.entries[i].tensor;
+        if (qp_ndim(t) == 2 && qp_param_set(t, qpi_draft_narrowed(qp_contiguous(qp_cast(t, QP_F32)), base)) != QP_OK) return;
+    }
+}
+
+qp_mtp *qp_mtp_load(qp_model *base, const char *path) {
+    qp_ctx  *ctx = base->ctx;
+    int64_t  count;
+    qp_file *f = qp_failed(ctx) ? NULL : qp_file_open(ctx, path, (qp_file_options){0});
+    if (!f) return NULL;
+    qp_scope s = qp_enter(ctx);
+    qp_no_grad(ctx, true);
+    int32_t *tokens = qpi_draft_tokens_read(ctx, f, path, base->vocabulary, &count);
+    qp_mtp  *m = qp_failed(ctx) ? NULL : make(base, tokens, count);
+    if (m && qpi_weights_load(m->m, path, f, true)) narrow(m, base);
+    free(tokens);
+    qp_leave(s);
+    qp_file_close(f);
+    if (m && !qp_failed(ctx)) return m;
+    qp_mtp_close(m);
+    return NULL;
+}
+
+/* ---- The drafter -------------------------------------------------------------------------------------- */
+
+/* Where a row's guesses go on, and how probable it is that the text comes so far. */
+typedef struct {
+    int64_t node;
+    float   p;
+} chain;
 
 typedef struct {
     qp_drafter base;
+    qp_mtp    *mtp, own;
+    chain     *ends; /* [rows] */
+    float     *p;    /* [N] */
     qp_state   states[2]; /* of the module's block */
     int64_t   *first;     /* [rows]: position of the first that waits .. */
     int       *count;     /* .. of so many */
@@ -21,10 +162,9 @@ typedef struct {
     float     *call;      /* [rows, WAITING, D], of a call */
     int32_t   *ids;
     int64_t   *integers;
-    const qpi_chances **from; /* [rows] */
 } module;
 
-static qp_model *model_of(const module *x) { return x->base.target->m; }
+static qp_model *model_of(const module *x) { return x->mtp->m; }
 
 /* ---- A call of the module ------------------------------------------------------------------------ */
 
@@ -117,6 +257,19 @@ static int64_t gather(module *x, int n, qpi_tree *const *trees, int64_t *rows, i
     return T;
 }
 
+/* The likeliest guess of place k goes on, others stay beside it. False: nothing goes on. */
+static bool extend(module *x, qpi_tree *t, int64_t k, int64_t depth, qp_tensor logits, chain *end) {
+    qpi_guesses g;
+    chain       from = *end;
+    float       p;
+    if (!qpi_draft_head_guess(&x->mtp->head, &x->base, t, k, depth, logits, x->p, &g)) return false;
+    for (int rank = 0; rank < QPI_GUESSES && from.p * qpi_draft_head_most(t, from.node, &g, rank) >= LEAST; rank++) {
+        if (t->count == NODES || !qpi_draft_head_add(&x->base, t, from.node, &g, rank, k, depth, &p)) break;
+        if (!rank) *end = (chain){t->count - 1, from.p * p};
+    }
+    return end->node != from.node && end->p >= FURTHER;
+}
+
 static void draft(qp_drafter *d, int n, qpi_tree *const *trees) {
     module   *x = (module *)d;
     qp_model *m = model_of(x);
@@ -128,14 +281,17 @@ static void draft(qp_drafter *d, int n, qpi_tree *const *trees) {
     int64_t   T = gather(x, n, trees, rows, starts, counts), *last = x->integers + 4 * n;
     qp_tensor state = qp_from(ctx, QP_F32, 3, (int64_t[]){n, T, D}, x->call);
     state = run(x, n, T, rows, starts, counts, state, x->ids);
+    for (int i = 0; i < n; i++) x->ends[i] = (chain){.p = 1};
     for (int i = 0; i < n; i++) last[i] = i * T + (counts[i] ? counts[i] - 1 : 0);
     state = qp_embedding(qp_reshape(state, 2, (int64_t[]){n * T, D}), qp_from(ctx, QP_I64, 1, &count, last));
     for (int64_t k = 0; k < depth && !qp_failed(ctx); k++) {
-        int64_t open = 0;
-        if (!qpi_drafter_guess(d, n, trees, k, depth, qp_model_head(m, state), counts, x->ids, x->from)) break;
+        int64_t   open = 0;
+        qp_tensor head = x->mtp->rows, logits = qp_is_none(head) ? qp_model_head(m, state)
+                                                                 : qp_linear(state, head, QP_NONE, QP_ACT_NONE, QP_NONE);
         for (int i = 0; i < n; i++) {
             starts[i] += counts[i];
-            counts[i] = counts[i] && qpi_tree_add_drawn(trees[i], x->ids[i], trees[i]->count - 1, x->from[i]);
+            counts[i] = counts[i] && extend(x, trees[i], k, depth, qp_slice(logits, 0, i, i + 1, 1), &x->ends[i]);
+            x->ids[i] = trees[i]->ids[x->ends[i].node];
             open += counts[i];
         }
         if (k + 1 == depth || !open) break;
@@ -160,7 +316,8 @@ static void destroy(qp_drafter *d) {
     free(x->call);
     free(x->ids);
     free(x->integers);
-    free((void *)x->from);
+    free(x->ends);
+    free(x->p);
 }
 
 static bool reserve(module *x, const qp_branch *b, qp_state *state) {
@@ -183,14 +340,19 @@ static bool allocate(module *x) {
     x->call = calloc(floats, sizeof *x->call);
     x->ids = calloc(all, sizeof *x->ids);
     x->integers = calloc(all + 4 * rows, sizeof *x->integers);
-    x->from = calloc(rows, sizeof(const qpi_chances *));
-    return x->first && x->count && x->hidden && x->call && x->ids && x->integers && x->from;
+    x->ends = calloc(rows, sizeof *x->ends);
+    x->p = malloc((size_t)x->mtp->head.count * sizeof *x->p);
+    return x->first && x->count && x->hidden && x->call && x->ids && x->integers && x->ends && x->p;
 }
 
 static const qpi_drafter_type type = {.name = "mtp", .draft = draft, .read = read_state, .close = close, .destroy = destroy};
 
-qp_drafter *qp_drafter_mtp(qp_session *target, qp_drafter_options options) {
-    qp_model *m = target->m;
+qp_drafter *qp_drafter_mtp(qp_session *target, qp_mtp *mtp, qp_drafter_options options) {
+    qp_model *m = mtp ? mtp->m : target->m;
+    if (!qp_failed(m->ctx) && mtp && m->host != target->m) {
+        qp_fail(m->ctx, QP_ERR_ARGUMENT, "mtp: the module is of another model");
+        return NULL;
+    }
     if (!qp_failed(m->ctx) && !m->mtp_count) {
         qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "drafter: the model has no modules for multi-token prediction");
         return NULL;
@@ -198,6 +360,9 @@ qp_drafter *qp_drafter_mtp(qp_session *target, qp_drafter_options options) {
     module *x = qpi_drafter_new(&type, sizeof *x, target, options);
     if (!x) return NULL;
     const qp_block *b = &m->blocks[m->layers].block;
+    x->own = (qp_mtp){.ctx = m->ctx, .m = m};
+    x->mtp = mtp ? mtp : &x->own;
+    qpi_draft_head_open(&x->own.head, target->m, NULL, 0, "mtp");
     if (!allocate(x)) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: drafter");
     if (!qp_failed(m->ctx) && reserve(x, &b->mixer, &x->states[0]) && reserve(x, &b->ffn, &x->states[1])) return &x->base;
     qp_drafter_close(&x->base);
