@@ -79,13 +79,52 @@ static const method methods[] = {
 
 /* ---- Training --------------------------------------------------------------------------------------- */
 
-static qp_tensor loss_of(job *j, const qp_record *batch) {
-    qp_ctx   *ctx = j->ctx;
-    qp_tensor ids = qp_record_get(batch, "input_ids"), labels = qp_record_get(batch, "labels");
-    bool      before = qp_no_grad(ctx, true);
-    qp_tensor hidden = qp_model_hidden(j->m.model, ids);
-    qp_no_grad(ctx, before);
-    return j->method->loss(j, hidden, ids, labels);
+typedef struct {
+    qp_tensor ids, labels, hidden;
+} seen;
+
+static seen read_batch(job *j, qp_data *data) {
+    bool      before = qp_no_grad(j->ctx, true);
+    qp_record batch = qp_data_next(data);
+    seen      b = {.ids = qp_record_get(&batch, "input_ids"), .labels = qp_record_get(&batch, "labels")};
+    b.hidden = qp_model_hidden(j->m.model, b.ids);
+    qp_no_grad(j->ctx, before);
+    return b;
+}
+
+static qp_tensor loss_of(job *j, const seen *b) { return j->method->loss(j, b->hidden, b->ids, b->labels); }
+
+/* Batches with what the model made of them, which takes most of a step, to be learnt from several times: the newest. */
+#define POOL 128
+
+typedef struct {
+    seen     batches[POOL];
+    int      count, next;
+    uint64_t random;
+} pool;
+
+static void drop(seen *b) {
+    qp_drop(b->ids);
+    qp_drop(b->labels);
+    qp_drop(b->hidden);
+}
+
+/* In 16 bits. */
+static void keep(job *j, pool *p, const seen *b) {
+    bool  before = qp_no_grad(j->ctx, true);
+    seen *to = &p->batches[p->next];
+    if (p->count == POOL) drop(to);
+    else p->count++;
+    *to = (seen){qp_keep(b->ids), qp_keep(b->labels), qp_keep(qp_cast(b->hidden, QP_BF16))};
+    p->next = (p->next + 1) % POOL;
+    qp_no_grad(j->ctx, before);
+}
+
+static seen draw(pool *p) {
+    p->random = p->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    seen b = p->batches[(p->random >> 33) % (uint64_t)p->count];
+    b.hidden = qp_cast(b.hidden, QP_F32);
+    return b;
 }
 
 static double validate(job *j) {
@@ -94,8 +133,8 @@ static double validate(job *j) {
     for (; j->validation && n < 10 && !qp_failed(j->ctx); n++) {
         qp_scope s = qp_enter(j->ctx);
         qp_no_grad(j->ctx, true);
-        qp_record batch = qp_data_next(j->validation);
-        sum += qp_item(loss_of(j, &batch));
+        seen b = read_batch(j, j->validation);
+        sum += qp_item(loss_of(j, &b));
         qp_leave(s);
     }
     return n ? sum / n : NAN;
@@ -106,12 +145,15 @@ static void train(job *j, qp_optim *optim) {
     qp_schedule  schedule = {.kind = QP_SCHEDULE_COSINE, .lr = cli_number(c, "lr"), .steps = cli_int(c, "steps"),
                              .warmup = cli_int(c, "steps") / 20, .floor = 0.1};
     cli_progress progress = cli_progress_start(c, schedule.steps);
+    int64_t      reuse = cli_int(c, "reuse");
+    pool         known = {.random = (uint64_t)cli_int(c, "seed")};
     if (!strcmp(cli_text(c, "precision"), "bf16")) qp_autocast(j->ctx, QP_BF16);
     for (int64_t step = 0; step < schedule.steps && !qp_failed(j->ctx); step++) {
         if (cli_interrupted()) qp_fail(j->ctx, QP_ERR_CANCELLED, "cancelled");
         qp_scope  s = qp_enter(j->ctx);
-        qp_record batch = qp_data_next(j->data);
-        qp_tensor loss = loss_of(j, &batch);
+        seen      b = step % reuse ? draw(&known) : read_batch(j, j->data);
+        if (step % reuse == 0 && reuse > 1) keep(j, &known, &b);
+        qp_tensor loss = loss_of(j, &b);
         qp_backward(loss);
         qp_optim_set_lr(optim, qp_schedule_at(&schedule, step));
         qp_step(optim);
@@ -120,6 +162,7 @@ static void train(job *j, qp_optim *optim) {
         cli_progress_show(&progress, step + 1, "loss %.4f ", j->last);
         qp_leave(s);
     }
+    for (int i = 0; i < known.count; i++) drop(&known.batches[i]);
 }
 
 /* The folder's config names the base and what is there, as published heads' do. */
@@ -248,6 +291,7 @@ static const cli_option options[] = {
     {"out", 0, CLI_TEXT, "DIR", NULL, "folder of what was learnt", 0, 0, true},
     {"steps", 'n', CLI_INT, "N", "500", "length of the training", 1, 1e12, false},
     {"batch", 'b', CLI_INT, "B", "8", "sequences in a batch", 1, 1e6, false},
+    {"reuse", 0, CLI_INT, "N", "1", "steps for each batch that the model reads: the others learn from one of the last 128 again", 1, 1000, false},
     {"length", 0, CLI_INT, "T", "256", "tokens in a sequence", 2, 1e9, false},
     {"lr", 0, CLI_NUMBER, "X", "1e-3", "peak learning rate", 0, 1e3, false},
     {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "that products round their inputs to", 0, 0, false},

@@ -37,7 +37,8 @@ static inline qp_tensor rwkv_mixed_by_share(const rwkv_shift *s, qp_tensor share
 /* A parameter that begins as an initialisation of nn/init/rwkv.c says of this layer. */
 static inline qp_tensor rwkv_param(qp_build *b, const char *name, const char *init, int ndim, const int64_t *shape) {
     char spec[48];
-    snprintf(spec, sizeof spec, "%s:%.9g", init, b->layers > 1 ? (double)b->layer / (b->layers - 1) : 0.0);
+    double depth = b->layers > 1 ? (double)b->layer / (b->layers - 1) : 0;
+    snprintf(spec, sizeof spec, "%s:%.9g", init, depth < 1 ? depth : 1); /* modules stand behind the last layer */
     return qp_param(b->module, name, spec, ndim, shape);
 }
 

@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include <dirent.h>
+#include <unistd.h>
 
 static json_int_t integer(const json_t *o, const char *key) {
     if (!json_is_integer(json_object_get(o, key))) fail_msg("no integer \"%s\"", key);
@@ -171,6 +172,42 @@ static void generate_stops(void **state) {
     json_decref(o);
     remove(in_folder("bytes/generation_config.json"));
     json_decref(all);
+}
+
+/* ---- finetune ------------------------------------------------------------------------------------------ */
+
+/* What guesses ahead is learnt into a folder, and drafts from there: the same text. */
+static void finetune(void **state) {
+    static const struct {
+        const char *method, *file, *more;
+    } methods[] = {{"medusa", "medusa_lm_head.safetensors", "--shared-head"}, {"mtp", "mtp.safetensors", "--heads=2"}};
+    char lines[3000] = "", path[100];
+    (void)state;
+    for (int i = 0; i < 60; i++) strcat(lines, "{\"text\": \"Once upon a time, and once again\"}\n");
+    write_text("lines.jsonl", lines);
+    json_t *plain = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "40", "--temp", "0", "--json", NULL));
+    for (int i = 0; i < 2; i++) {
+        json_t *said = expect_json(run("finetune", "-m", "%/bytes", "--method", methods[i].method, "--data", "%/lines.jsonl", "--out", "%/learnt",
+                                       "--steps", "6", "-b", "2", "--length", "24", "--lr", "3e-3", "--draft-tokens", "60",
+                                       methods[i].more, "--json", NULL));
+        assert_true(number(said, "loss") < number(said, "first_loss"));
+        assert_true(number(said, "validation") < number(said, "validation_before"));
+        json_decref(said);
+        said = expect_json(run("generate", "-m", "%/bytes", "--draft", "%/learnt", "-p", "Once", "-n", "40", "--temp", "0",
+                               "--compare", "--json", NULL));
+        assert_true(json_equal(json_object_get(said, "ids"), json_object_get(plain, "ids")));
+        json_t *draft = json_object_get(said, "draft");
+        assert_true(json_is_true(json_object_get(draft, "same_text")));
+        assert_int_equal(integer(draft, "calls") + integer(draft, "accepted"), 39);
+        json_decref(said);
+        snprintf(path, sizeof path, "learnt/%s", methods[i].file);
+        write_text(path, "not tensors");
+        expect_message(run("generate", "-m", "%/bytes", "--draft", "%/learnt", "-p", "Once", NULL), 1, methods[i].file);
+        assert_int_equal(unlink(in_folder(path)), 0);
+    }
+    json_decref(plain);
+    expect_message(run("finetune", "-m", "%/bytes", "--method", "hope", "--data", "%/lines.jsonl", "--out", "%/x", NULL), 2, "hope");
+    expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--out", "%/lines.jsonl/x", NULL), 1, "lines.jsonl/x");
 }
 
 /* ---- tokenize -------------------------------------------------------------------------------------------- */
@@ -546,6 +583,7 @@ int main(void) {
         cmocka_unit_test(generate_is_argmax),
         cmocka_unit_test(generate_ids),
         cmocka_unit_test(generate_stops),
+        cmocka_unit_test(finetune),
         cmocka_unit_test(tokenize),
         cmocka_unit_test(tokenize_template),
         cmocka_unit_test(eval),

@@ -1,5 +1,6 @@
 /* Drafts change how fast a text comes, never the text: with each drafter, at any temperature, the tokens and
  * their logprobs are those of plain decoding. */
+#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -336,6 +337,62 @@ static void module_beside(void **state) {
     qp_close(ctx);
 }
 
+static void draft_for(const char *path) {
+    text        plain, drafted;
+    qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
+    qp_model   *m = qp_model_load(ctx, path, (qp_model_options){.as_stored = true});
+    if (!m) fail_msg("%s: %s", path, qp_error(ctx));
+    qp_set_training(qp_model_module(m), false);
+    qp_mtp *module = qp_mtp_new(m, (qp_mtp_options){0});
+    if (!module) { /* gives hidden states, or its head is of another width */
+        if (qp_error_code(ctx) != QP_ERR_UNSUPPORTED) fail_msg("%s: %s", path, qp_error(ctx));
+        qp_close(ctx);
+        return;
+    }
+    qp_scope  scope = qp_enter(ctx);
+    qp_tensor ids = qp_zeros(ctx, QP_I64, 2, (int64_t[]){2, 7});
+    qp_tensor loss = qp_mtp_loss(module, qp_detach(qp_model_hidden(m, ids)), ids, ids, 3);
+    qp_backward(loss);
+    if (qp_error_code(ctx) == QP_ERR_UNSUPPORTED) { /* a part that is made for so many layers */
+        qp_close(ctx);
+        return;
+    }
+    if (qp_failed(ctx) || !(qp_item(loss) > 0)) fail_msg("%s: loss %g, %s", path, qp_item(loss), qp_error(ctx));
+    qp_leave(scope);
+    qp_session *s = qp_session_new(m, 1, 64, (qp_session_options){0});
+    qp_drafter *d = s ? qp_drafter_mtp(s, module, (qp_drafter_options){.depth = 3}) : NULL;
+    if (d) {
+        qp_generate_options o = {.max_tokens = 24, .on_token = on_token};
+        for (int k = 0; k < 2; k++) {
+            text *x = o.user = k ? &drafted : &plain;
+            o.drafter = k ? d : NULL;
+            memset(x, 0, sizeof *x);
+            if (qp_generate(s, NULL, (int32_t[]){1, 2, 3}, 3, o, &x->result) != QP_OK) fail_msg("%s: %s", path, qp_error(ctx));
+            assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
+        }
+        assert_int_equal(plain.count, drafted.count);
+        if (memcmp(plain.ids, drafted.ids, sizeof(int32_t) * (size_t)plain.count)) fail_msg("%s: another text", path);
+    } else if (qp_error_code(ctx) != QP_ERR_UNSUPPORTED) { /* states of a fixed size, no step form */
+        fail_msg("%s: %s", path, qp_error(ctx));
+    }
+    qp_close(ctx);
+}
+
+/* A module can stand beside whatever model there is, of its own kind of layer. */
+static void every_model(void **state) {
+    (void)state;
+    char           path[600];
+    struct dirent *e;
+    DIR           *d = opendir(SOURCE_DIR "/tests/golden/models");
+    assert_non_null(d);
+    while ((e = readdir(d))) {
+        if (e->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "%s/tests/golden/models/%s", SOURCE_DIR, e->d_name);
+        draft_for(path);
+    }
+    closedir(d);
+}
+
 static void refusals(void **state) {
     (void)state;
     qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
@@ -360,7 +417,7 @@ static void refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_text), cmocka_unit_test(texts_that_stop), cmocka_unit_test(heads),
-        cmocka_unit_test(modules),   cmocka_unit_test(module_beside),   cmocka_unit_test(refusals),
+        cmocka_unit_test(modules),   cmocka_unit_test(module_beside), cmocka_unit_test(every_model),   cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
