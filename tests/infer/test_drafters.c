@@ -362,7 +362,7 @@ static void draft_for(const char *path) {
     qp_session *s = qp_session_new(m, 1, 64, (qp_session_options){0});
     qp_drafter *d = s ? qp_drafter_mtp(s, module, (qp_drafter_options){.depth = 3}) : NULL;
     if (d) {
-        qp_generate_options o = {.max_tokens = 24, .on_token = on_token};
+        qp_generate_options o = {.max_tokens = 14, .on_token = on_token};
         for (int k = 0; k < 2; k++) {
             text *x = o.user = k ? &drafted : &plain;
             o.drafter = k ? d : NULL;
