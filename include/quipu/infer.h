@@ -96,9 +96,10 @@ typedef struct {
 
 /* Fresh ones, which guess as the model's own head does, or those of a safetensors file with the published
  * names (0.0.linear.weight, ..; without 0.1.weight they share the model's head; token_map has the tokens). What
- * is loaded is kept as the model's head is, or as q8_0 where that is blocks. The context's. NULL after an error. */
+ * is loaded is kept as the model's head is, or as q8_0 where that is blocks; with `train` in f32. The context's. NULL after
+ * an error. */
 QP_API qp_medusa *qp_medusa_new(qp_model *base, qp_medusa_options options);
-QP_API qp_medusa *qp_medusa_load(qp_model *base, const char *path);
+QP_API qp_medusa *qp_medusa_load(qp_model *base, const char *path, bool train);
 QP_API QP_MUST_CHECK qp_status qp_medusa_save(qp_medusa *m, const char *path);
 QP_API void          qp_medusa_close(qp_medusa *m); /* behind its drafters. NULL is allowed */
 QP_API int           qp_medusa_heads(const qp_medusa *m);
@@ -120,10 +121,10 @@ typedef struct {
 } qp_mtp_options;
 
 /* A fresh one, or that of a safetensors file with DeepSeek-V3's names behind the model's L layers
- * (model.layers.L.eh_proj.weight, ..; token_map has the tokens). What is loaded is kept as of qp_medusa_load, and does
- * not train. The context's. NULL after an error. */
+ * (model.layers.L.eh_proj.weight, ..; token_map has the tokens). What is loaded is kept as of qp_medusa_load, and
+ * trains further only with `train`. The context's. NULL after an error. */
 QP_API qp_mtp *qp_mtp_new(qp_model *base, qp_mtp_options options);
-QP_API qp_mtp *qp_mtp_load(qp_model *base, const char *path);
+QP_API qp_mtp *qp_mtp_load(qp_model *base, const char *path, bool train);
 QP_API QP_MUST_CHECK qp_status qp_mtp_save(qp_mtp *m, const char *path);
 QP_API void          qp_mtp_close(qp_mtp *m); /* behind its drafters, before its base. NULL is allowed */
 QP_API qp_state_dict qp_mtp_params(qp_mtp *m); /* what an optimiser takes */

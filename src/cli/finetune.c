@@ -14,6 +14,7 @@ typedef struct job job;
 typedef struct {
     const char *name, *file; /* file: in the folder of what was learnt */
     bool (*make)(job *j, const int32_t *tokens, int64_t count);
+    bool (*load)(job *j, const char *path);
     qp_state_dict (*params)(job *j);
     qp_tensor (*loss)(job *j, qp_tensor hidden, qp_tensor ids, qp_tensor labels);
     qp_status (*save)(job *j, const char *path);
@@ -40,6 +41,8 @@ static bool make_medusa(job *j, const int32_t *tokens, int64_t count) {
     return (j->medusa = qp_medusa_new(j->m.model, o));
 }
 
+static bool load_medusa(job *j, const char *path) { return (j->medusa = qp_medusa_load(j->m.model, path, true)); }
+
 static qp_state_dict medusa_params(job *j) { return qp_medusa_params(j->medusa); }
 
 static qp_tensor medusa_loss(job *j, qp_tensor hidden, qp_tensor ids, qp_tensor labels) {
@@ -60,6 +63,8 @@ static bool make_mtp(job *j, const int32_t *tokens, int64_t count) {
     return (j->mtp = qp_mtp_new(j->m.model, (qp_mtp_options){.tokens = tokens, .token_count = count}));
 }
 
+static bool load_mtp(job *j, const char *path) { return (j->mtp = qp_mtp_load(j->m.model, path, true)); }
+
 static qp_state_dict mtp_params(job *j) { return qp_mtp_params(j->mtp); }
 
 static qp_tensor mtp_loss(job *j, qp_tensor hidden, qp_tensor ids, qp_tensor labels) {
@@ -74,8 +79,8 @@ static json_t *describe_mtp(job *j) {
 }
 
 static const method methods[] = {
-    {"medusa", "medusa_lm_head.safetensors", make_medusa, medusa_params, medusa_loss, save_medusa, describe_medusa},
-    {"mtp", "mtp.safetensors", make_mtp, mtp_params, mtp_loss, save_mtp, describe_mtp}};
+    {"medusa", "medusa_lm_head.safetensors", make_medusa, load_medusa, medusa_params, medusa_loss, save_medusa, describe_medusa},
+    {"mtp", "mtp.safetensors", make_mtp, load_mtp, mtp_params, mtp_loss, save_mtp, describe_mtp}};
 
 /* ---- Training --------------------------------------------------------------------------------------- */
 
@@ -83,11 +88,37 @@ typedef struct {
     qp_tensor ids, labels, hidden;
 } seen;
 
+#define CHUNK 256 /* positions whose logits are made at once */
+
+/* The token that the model itself would write behind each position, where there is a label: guesses stay if they are
+ * that, whatever the text says. */
+static qp_tensor choices(job *j, qp_tensor hidden, qp_tensor labels) {
+    int64_t   B = qp_size(labels, 0), T = qp_size(labels, 1), n = B * T, counted = 0;
+    int64_t  *ids = malloc((size_t)(n + CHUNK) * sizeof *ids), *text = malloc((size_t)n * sizeof *text + 1);
+    qp_tensor flat = qp_reshape(hidden, 2, (int64_t[]){n, -1});
+    bool      ok = ids && text && qp_read(labels, QP_I64, text, n) == QP_OK;
+    if (!ids || !text) qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory: labels");
+    for (; ok && counted < n; counted += CHUNK) {
+        qp_scope s = qp_enter(j->ctx);
+        int64_t  rows = n - counted < CHUNK ? n - counted : CHUNK;
+        qp_tensor best = qp_argmax(qp_model_head(j->m.model, qp_slice(flat, 0, counted, counted + rows, 1)), 1, false);
+        ok = qp_read(best, QP_I64, ids + counted, rows) == QP_OK;
+        qp_leave(s);
+    }
+    for (int64_t i = 0; ok && i < n; i++)
+        if (text[i] < 0) ids[i] = text[i];
+    qp_tensor result = ok ? qp_from(j->ctx, QP_I64, 2, (int64_t[]){B, T}, ids) : labels;
+    free(ids);
+    free(text);
+    return result;
+}
+
 static seen read_batch(job *j, qp_data *data) {
     bool      before = qp_no_grad(j->ctx, true);
     qp_record batch = qp_data_next(data);
-    seen      b = {.ids = qp_record_get(&batch, "input_ids"), .labels = qp_record_get(&batch, "labels")};
+    seen      b = {.ids = qp_record_get(&batch, "input_ids")};
     b.hidden = qp_model_hidden(j->m.model, b.ids);
+    b.labels = choices(j, b.hidden, qp_record_get(&batch, "labels"));
     qp_no_grad(j->ctx, before);
     return b;
 }
@@ -229,6 +260,11 @@ static int32_t *frequent(job *j, int64_t n) {
 }
 
 static bool make(job *j) {
+    char        path[4096];
+    const char *from = cli_text(j->c, "from");
+    if (from && snprintf(path, sizeof path, "%s/%s", from, j->method->file) >= (int)sizeof path)
+        return !qp_fail(j->ctx, QP_ERR_ARGUMENT, "--from: the path is too long");
+    if (from) return j->method->load(j, path);
     int64_t  n = cli_int(j->c, "draft-tokens");
     int32_t *tokens = NULL;
     if (n >= j->m.info.vocabulary) n = 0;
@@ -289,6 +325,7 @@ static const cli_option options[] = {
     {"field", 0, CLI_TEXT, "NAME", "text", "field of JSON lines", 0, 0, false},
     {"holdout", 0, CLI_NUMBER, "SHARE", "0.02", "this share of the data is for validation", 0, 0.5, false},
     {"out", 0, CLI_TEXT, "DIR", NULL, "folder of what was learnt", 0, 0, true},
+    {"from", 0, CLI_TEXT, "DIR", NULL, "go on from what was learnt there", 0, 0, false},
     {"steps", 'n', CLI_INT, "N", "500", "length of the training", 1, 1e12, false},
     {"batch", 'b', CLI_INT, "B", "8", "sequences in a batch", 1, 1e6, false},
     {"reuse", 0, CLI_INT, "N", "1", "steps for each batch that the model reads: the others learn from one of the last 128 again", 1, 1000, false},

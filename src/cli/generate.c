@@ -153,12 +153,12 @@ static qp_session *open_session(job *j, int64_t positions) {
 }
 
 static qp_drafter *open_medusa(qp_session *session, const char *path, qp_drafter_options options) {
-    qp_medusa *m = qp_medusa_load(qp_session_model(session), path);
+    qp_medusa *m = qp_medusa_load(qp_session_model(session), path, false);
     return m ? qp_drafter_medusa(session, m, options) : NULL;
 }
 
 static qp_drafter *open_mtp(qp_session *session, const char *path, qp_drafter_options options) {
-    qp_mtp *m = qp_mtp_load(qp_session_model(session), path);
+    qp_mtp *m = qp_mtp_load(qp_session_model(session), path, false);
     return m ? qp_drafter_mtp(session, m, options) : NULL;
 }
 

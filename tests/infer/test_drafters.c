@@ -160,7 +160,7 @@ static void heads(void **state) {
     assert_false(qp_failed(ctx));
     if (!(last < 0.5 * first)) fail_msg("loss %g -> %g", first, last);
     assert_int_equal(qp_medusa_save(h, file), QP_OK);
-    qp_medusa *again = qp_medusa_load(m, file);
+    qp_medusa *again = qp_medusa_load(m, file, false);
     assert_non_null(again);
     assert_int_equal(qp_medusa_heads(again), 3);
     qp_state_dict a = qp_medusa_params(h), b = qp_medusa_params(again);
@@ -175,7 +175,7 @@ static void heads(void **state) {
     assert_non_null(shared);
     assert_int_equal(qp_medusa_params(shared).count, 2 * 2);
     assert_int_equal(qp_medusa_save(shared, file), QP_OK);
-    again = qp_medusa_load(m, file);
+    again = qp_medusa_load(m, file, false);
     assert_non_null(again);
     assert_int_equal(qp_medusa_params(again).count, 2 * 2);
     qp_scope  scope = qp_enter(ctx);
@@ -192,7 +192,7 @@ static void heads(void **state) {
     qp_model *other = qp_model_new(ctx, "test", "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, "
                                                 "\"intermediate_size\": 32, \"num_hidden_layers\": 1, "
                                                 "\"num_attention_heads\": 4, \"max_position_embeddings\": 64}");
-    assert_null(qp_medusa_load(other, file));
+    assert_null(qp_medusa_load(other, file, false));
     assert_int_equal(qp_error_code(ctx), QP_ERR_FORMAT);
     qp_clear(ctx);
     unlink(file);
@@ -284,8 +284,15 @@ static void module_beside(void **state) {
     if (drafted.result.calls > N / 2) fail_msg("%d calls for %d tokens", (int)drafted.result.calls, N);
     /* as a file, on the same and another model */
     assert_int_equal(qp_mtp_save(module, file), QP_OK);
-    qp_mtp *again = qp_mtp_load(m, file);
+    qp_mtp *again = qp_mtp_load(m, file, false);
     assert_non_null(again);
+    qp_mtp *further = qp_mtp_load(m, file, true);
+    assert_non_null(further);
+    qp_state_dict a = qp_mtp_params(module), b = qp_mtp_params(further);
+    assert_int_equal(a.count, b.count);
+    for (int i = 0; i < a.count; i++)
+        assert_memory_equal(qp_data_of(a.entries[i].tensor), qp_data_of(b.entries[i].tensor),
+                            (size_t)qp_count(a.entries[i].tensor) * sizeof(float));
     qp_generation trained = drafted.result;
     write_text(s, qp_drafter_mtp(s, again, (qp_drafter_options){0}), 0, &drafted);
     assert_memory_equal(plain.ids, drafted.ids, sizeof plain.ids);
@@ -295,7 +302,7 @@ static void module_beside(void **state) {
     assert_null(qp_drafter_mtp(theirs, module, (qp_drafter_options){0}));
     assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
     qp_clear(ctx);
-    assert_null(qp_mtp_load(deeper, file)); /* its module stands behind three layers */
+    assert_null(qp_mtp_load(deeper, file, false)); /* its module stands behind three layers */
     assert_non_null(strstr(qp_error(ctx), "model.layers.3."));
     qp_clear(ctx);
     /* of some tokens */
@@ -303,7 +310,7 @@ static void module_beside(void **state) {
     for (int i = 0; i < 60; i++) tokens[i] = i * 4;
     qp_mtp *some = qp_mtp_new(m, (qp_mtp_options){.tokens = tokens, .token_count = 60});
     assert_int_equal(qp_mtp_save(some, file), QP_OK);
-    again = qp_mtp_load(m, file);
+    again = qp_mtp_load(m, file, false);
     assert_non_null(again);
     assert_int_equal(qp_mtp_params(again).count, 0); /* what is loaded does not train */
     qp_scope  scope = qp_enter(ctx);
@@ -327,7 +334,7 @@ static void module_beside(void **state) {
         int64_t  count = wrong ? 2 : 300;
         qp_named entry = {"token_map", qp_from(ctx, QP_I32, 1, &count, map)};
         assert_int_equal(qp_file_save(ctx, file, 1, &entry, (qp_save_options){0}), QP_OK);
-        assert_null(qp_mtp_load(m, file));
+        assert_null(qp_mtp_load(m, file, false));
         assert_int_equal(qp_error_code(ctx), wrong ? QP_ERR_ARGUMENT : QP_ERR_FORMAT);
         qp_clear(ctx);
     }

@@ -21,7 +21,7 @@
 
 #define MAX_HEADS 16
 #define NODES 12    /* of a tree, the root included */
-#define LEAST 0.1f  /* a path less probable is not worth its row */
+#define LEAST 0.15f /* a path less probable is not worth its row */
 
 struct qp_medusa {
     qp_ctx       *ctx;
@@ -182,6 +182,7 @@ static qp_medusa_options kind_of(const qp_file *f) {
     return o;
 }
 
+/* base: whose kind of matrices it becomes; NULL: f32. */
 static bool read_weight(qp_medusa *m, const qp_file *f, const char *path, const char *name, qp_model *base, qp_tensor into) {
     int64_t       at = qp_file_find(f, name);
     qp_file_entry e = qp_file_at(f, at);
@@ -191,7 +192,7 @@ static bool read_weight(qp_medusa *m, const qp_file *f, const char *path, const 
     qp_tensor t = qp_file_load(m->ctx, f, name, false);
     if (qp_dtype_of(t) != QP_F32) t = qp_cast(t, QP_F32);
     t = qp_contiguous(t);
-    return !qp_failed(m->ctx) && qp_param_set(into, qp_ndim(t) == 2 ? qpi_draft_narrowed(t, base) : t) == QP_OK;
+    return !qp_failed(m->ctx) && qp_param_set(into, base && qp_ndim(t) == 2 ? qpi_draft_narrowed(t, base) : t) == QP_OK;
 }
 
 static bool read_all(qp_medusa *m, const qp_file *f, const char *path, qp_model *base) {
@@ -208,7 +209,7 @@ static bool read_all(qp_medusa *m, const qp_file *f, const char *path, qp_model 
     return ok;
 }
 
-qp_medusa *qp_medusa_load(qp_model *base, const char *path) {
+qp_medusa *qp_medusa_load(qp_model *base, const char *path, bool train) {
     qp_ctx  *ctx = base->ctx;
     qp_file *f = qp_failed(ctx) ? NULL : qp_file_open(ctx, path, (qp_file_options){0});
     if (!f) return NULL;
@@ -219,8 +220,8 @@ qp_medusa *qp_medusa_load(qp_model *base, const char *path) {
     int32_t   *tokens = qp_failed(ctx) ? NULL : qpi_draft_tokens_read(ctx, f, path, base->vocabulary, &o.token_count);
     o.tokens = tokens;
     qp_medusa *m = make(base, o);
-    if (m && qp_dtype_block(qpi_draft_dtype(base)) > 1) qp_freeze(m->module, "*", true); /* blocks do not train */
-    bool ok = m && read_all(m, f, path, base);
+    if (m && !train && qp_dtype_block(qpi_draft_dtype(base)) > 1) qp_freeze(m->module, "*", true); /* blocks do not train */
+    bool ok = m && read_all(m, f, path, train ? NULL : base);
     free(tokens);
     qp_leave(s);
     qp_file_close(f);

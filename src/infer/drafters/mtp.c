@@ -20,8 +20,8 @@
 #define DEPTH 6
 #define WAITING 64     /* positions of a row whose entries are still to be made */
 #define NODES 12       /* of a tree, the root included */
-#define LEAST 0.1f     /* a path less probable is not worth its row .. */
-#define FURTHER 0.25f  /* .. or a run of the module for what may follow */
+#define LEAST 0.15f    /* a path less probable is not worth its row .. */
+#define FURTHER 0.3f   /* .. or a run of the module for what may follow */
 
 struct qp_mtp {
     qp_ctx        *ctx;
@@ -124,7 +124,7 @@ static void narrow(qp_mtp *m, qp_model *base) {
     }
 }
 
-qp_mtp *qp_mtp_load(qp_model *base, const char *path) {
+qp_mtp *qp_mtp_load(qp_model *base, const char *path, bool train) {
     qp_ctx  *ctx = base->ctx;
     int64_t  count;
     qp_file *f = qp_failed(ctx) ? NULL : qp_file_open(ctx, path, (qp_file_options){0});
@@ -133,7 +133,7 @@ qp_mtp *qp_mtp_load(qp_model *base, const char *path) {
     qp_no_grad(ctx, true);
     int32_t *tokens = qpi_draft_tokens_read(ctx, f, path, base->vocabulary, &count);
     qp_mtp  *m = qp_failed(ctx) ? NULL : make(base, tokens, count);
-    if (m && qpi_weights_load(m->m, path, f, true)) narrow(m, base);
+    if (m && qpi_weights_load(m->m, path, f, !train) && !train) narrow(m, base);
     free(tokens);
     qp_leave(s);
     qp_file_close(f);
