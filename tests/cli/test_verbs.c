@@ -192,6 +192,13 @@ static void finetune(void **state) {
                                        methods[i].more, "--json", NULL));
         assert_true(number(said, "loss") < number(said, "first_loss"));
         assert_true(number(said, "validation") < number(said, "validation_before"));
+        double before = number(said, "validation");
+        json_decref(said);
+        said = expect_json(run("finetune", "-m", "%/bytes", "--method", methods[i].method, "--data", "%/lines.jsonl", "--from", "%/learnt",
+                               "--out", "%/learnt", "--steps", "4", "-b", "2", "--length", "24", "--lr", "1e-3", "--reuse", "2",
+                               methods[i].more, "--json", NULL)); /* goes on from there */
+        assert_true(fabs(number(said, "validation_before") - before) < 1e-3 * before);
+        assert_true(number(said, "validation") < before);
         json_decref(said);
         said = expect_json(run("generate", "-m", "%/bytes", "--draft", "%/learnt", "-p", "Once", "-n", "40", "--temp", "0",
                                "--compare", "--json", NULL));

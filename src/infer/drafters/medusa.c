@@ -182,7 +182,7 @@ static qp_medusa_options kind_of(const qp_file *f) {
     return o;
 }
 
-/* base: whose kind of matrices it becomes; NULL: f32. */
+/* base: whose kind of matrices it becomes; NULL: f32 that trains. */
 static bool read_weight(qp_medusa *m, const qp_file *f, const char *path, const char *name, qp_model *base, qp_tensor into) {
     int64_t       at = qp_file_find(f, name);
     qp_file_entry e = qp_file_at(f, at);
@@ -190,9 +190,10 @@ static bool read_weight(qp_medusa *m, const qp_file *f, const char *path, const 
     for (int i = 0; i < e.ndim && ok; i++) ok = e.shape[i] == qp_size(into, i);
     if (!ok) return !qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %s is missing, or does not fit the model", path, name);
     qp_tensor t = qp_file_load(m->ctx, f, name, false);
+    if (!base) return qpi_param_copy(into, t) == QP_OK;
     if (qp_dtype_of(t) != QP_F32) t = qp_cast(t, QP_F32);
     t = qp_contiguous(t);
-    return !qp_failed(m->ctx) && qp_param_set(into, base && qp_ndim(t) == 2 ? qpi_draft_narrowed(t, base) : t) == QP_OK;
+    return !qp_failed(m->ctx) && qp_param_set(into, qp_ndim(t) == 2 ? qpi_draft_narrowed(t, base) : t) == QP_OK;
 }
 
 static bool read_all(qp_medusa *m, const qp_file *f, const char *path, qp_model *base) {
