@@ -29,6 +29,16 @@ QP_API void qp_module_close(qp_module *root);
  * NULL: the caller sets it). Until then an op that reads it fails with STATE. */
 QP_API qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, const int64_t *shape);
 
+/* What optimisers do with a parameter besides what they are told. */
+typedef struct {
+    double adam, sgd; /* the learning rate is multiplied by the one or the other, by their kind; 0: 1. The weight
+                         decay of a step, rate times decay, stays */
+    bool   steady;    /* has no weight decay unless a group (train.h) says so */
+} qp_rates;
+
+/* m's own parameter of that name has these rates, which an optimiser made later reads. ARGUMENT: there is none. */
+QP_API void qp_param_rates(qp_module *m, const char *name, qp_rates rates);
+
 /* Draws the initialisation of every parameter below m that has no elements, in order of making. */
 QP_API void qp_module_fill(qp_module *m);
 
@@ -56,6 +66,7 @@ typedef struct {
     const char *name; /* from the module that was asked */
     qp_tensor   tensor;
     bool        buffer, tied; /* tied: a second name of an earlier entry */
+    qp_rates    rates;
 } qp_entry;
 
 typedef struct {

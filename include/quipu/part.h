@@ -1,5 +1,5 @@
 /* quipu/part.h: the exchangeable parts of a model: initialisations, norms, inputs, position
- * encodings, mixers, feed-forwards, blocks, outputs. Each is one file with one descriptor; the options it takes
+ * encodings, mixers, feed-forwards, blocks, outputs, parametrisations. Each is one file with one descriptor; the options it takes
  * stand in a table from which reading, checking and help derive. Host programs register their
  * own through the same descriptors (qp_register_part), and configs name them like any other.
  */
@@ -45,6 +45,8 @@ typedef struct {
     const char        *init, *init_value, *init_residual; /* for weights; for those that make values; that end a branch */
     const qp_position *position; /* the layer's position encoding; mixers only */
     qp_tensor          table;    /* outputs: the input's [V, D] where weights are tied */
+    double             scores, tied; /* what attention's scores, and logits of that table, are multiplied by besides
+                                        (parametrisation); 0: 1 */
     const qp_settings *settings;
 } qp_build;
 
@@ -81,6 +83,7 @@ QP_API void qp_sequence_add(const qp_sequence *s, const char *name, qp_tensor t)
 typedef struct {
     qp_part part;
     void (*fill)(qp_tensor t, double argument); /* argument: behind the colon, 0 if none */
+    double (*deviation)(qp_tensor t); /* what the standard deviation owes to t's shape; NULL: nothing */
 } qp_init_type;
 
 /* ---- Norms (nn/norms) -------------------------------------------------------------------------- */
@@ -227,6 +230,24 @@ typedef struct {
     qp_tensor (*loss)(void *self, qp_tensor hidden, qp_tensor labels);
 } qp_output_type;
 
+/* ---- Parametrisations (nn/parametrizations): how scales of weights follow the width -------------------- */
+
+/* Powers of how many times as wide the model is as its base: of what the initial deviation is multiplied by, and
+ * the learning rates of Adam and of SGD. */
+typedef struct {
+    double init, adam, sgd;
+} qp_powers;
+
+/* `hidden`: weights of products both of whose sides follow the width; `output`: those that only read such a side;
+ * `input`: all others that have one (embeddings, gains, biases). The ratio is that of the side read; of `input` that
+ * of the one written. */
+typedef struct {
+    qp_part   part; /* has the option "base", the width at which nothing is changed; none: never is */
+    qp_powers input, hidden, output;
+    double    scores; /* of attention's scores: the ratio is that of the heads' widths */
+    double    tied;   /* of logits of the input's table */
+} qp_parametrization_type;
+
 /* ---- Registries ---------------------------------------------------------------------------------------- */
 
 /* kind, folder, descriptor */
@@ -238,7 +259,8 @@ typedef struct {
     X(MIXER, "mixers", qp_branch_type) \
     X(FFN, "ffn", qp_branch_type) \
     X(BLOCK, "blocks", qp_block_type) \
-    X(OUTPUT, "outputs", qp_output_type)
+    X(OUTPUT, "outputs", qp_output_type) \
+    X(PARAMETRIZATION, "parametrizations", qp_parametrization_type)
 
 typedef enum {
 #define X(kind, folder, type) QP_PART_##kind,

@@ -14,7 +14,7 @@ extern "C" {
 typedef struct qp_optim qp_optim;
 
 /* Parameters whose name matches the pattern (*, ? and [] as in a shell): lr times the
- * optimiser's learning rate, and this weight decay. */
+ * optimiser's learning rate (and times their own rates, qp_rates in nn.h), and this weight decay. */
 typedef struct {
     const char *pattern;
     double      lr, weight_decay;

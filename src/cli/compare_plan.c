@@ -21,7 +21,8 @@ static const struct {
     qp_part_kind kind;
 } roles[] = {{"mixer", QP_PART_MIXER},   {"ffn", QP_PART_FFN},         {"position", QP_PART_POSITION},
              {"norm", QP_PART_NORM},     {"block", QP_PART_BLOCK},     {"input", QP_PART_INPUT},
-             {"output", QP_PART_OUTPUT}, {"final_norm", QP_PART_NORM}, {"input_norm", QP_PART_NORM}};
+             {"output", QP_PART_OUTPUT}, {"final_norm", QP_PART_NORM}, {"input_norm", QP_PART_NORM},
+             {"parametrization", QP_PART_PARAMETRIZATION}};
 
 /* ---- Options of parts ---------------------------------------------------------------------------- */
 

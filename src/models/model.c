@@ -88,18 +88,24 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     return ok;
 }
 
+qp_model *qpi_model_alloc(qp_ctx *ctx) {
+    qp_model *m = calloc(1, sizeof *m);
+    if (m) m->ctx = ctx;
+    if (m && (m->owned = qpi_own(ctx, m, destroy))) return m;
+    free(m);
+    qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model");
+    return NULL;
+}
+
 /* host: see qp_model. Takes over config and weights, the file at `path` (NULL: fresh ones). */
 static qp_model *make(qp_ctx *ctx, const char *name, json_t *config, const char *path, qp_file *weights,
                       qp_model_options options, const qp_model *host) {
-    qp_model *m = calloc(1, sizeof *m);
-    if (!m || !(m->owned = qpi_own(ctx, m, destroy))) {
-        free(m);
+    qp_model *m = qpi_model_alloc(ctx);
+    if (!m) {
         json_decref(config);
         qp_file_close(weights);
-        qp_fail(ctx, QP_ERR_MEMORY, "out of memory: model");
         return NULL;
     }
-    m->ctx = ctx;
     m->config = config;
     m->host = host;
     m->interleaved = options.as_stored && weights && qpi_file_is_gguf(weights);

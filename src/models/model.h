@@ -102,6 +102,7 @@ typedef struct {
     qp_block             block;
     qp_position          position;
     qp_module           *module;
+    int64_t              head_width; /* K of its mixer; 0: it has no heads */
     /* gradient checkpoints: names of the fields that it saw and added */
     const char          *seen[QP_MAX_IN], *added[QP_MAX_OUT];
     uint32_t            *asked; /* where the running forward pass notes what is asked for */
@@ -186,6 +187,8 @@ bool qpi_gguf_describe(qp_model *m, qpi_gguf_pairs *pairs);
 bool qpi_gguf_divisors(qp_model *m, qp_tensor *t);
 bool qpi_gguf_weight(qp_model *m, int64_t i, const char **name, qp_tensor *t);
 
+/* A model without parts yet; NULL after storing an error. */
+qp_model *qpi_model_alloc(qp_ctx *ctx);
 /* Builds the modules from a stack config. False after storing an error. */
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where);
 /* ids [B, T] -> the last norm's output [B, T, D], and in `all` the fields that layers add, in the

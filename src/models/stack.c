@@ -20,6 +20,9 @@ typedef struct {
     const char   *init_name;
     double        init_scale, init_shrink; /* shrink: of what ends a branch */
     char          init[96], init_value[96], init_residual[96];
+    const qp_parametrization_type *parametrization;
+    qp_model     *base;  /* the same at the parametrisation's base width; NULL: nothing depends on that */
+    int64_t       width; /* in place of hidden_size; 0: that */
 } builder;
 
 /* ---- Parts from JSON ----------------------------------------------------------------------------- */
@@ -102,6 +105,11 @@ static void name_place(const builder *b, const char *role) {
     qp_fail(ctx, code, "%s: %s: %s", b->where, role, text);
 }
 
+/* (how many times as wide as the base)^power */
+static double scaled(int64_t width, int64_t base, double power) {
+    return width > 0 && base > 0 ? pow((double)width / (double)base, power) : 1;
+}
+
 /* A part from its object: settings, memory, parameters in a module of that name (NULL: in the parent
  * itself). *type: the part. */
 static void *make_object(const builder *b, const char *role, const json_t *object, qp_part_kind kind, qp_module *parent,
@@ -128,6 +136,10 @@ static void *make_object(const builder *b, const char *role, const json_t *objec
                       .position = position && position->type ? position : NULL,
                       .table = b->table,
                       .settings = &settings};
+    if (b->base) {
+        build.scores = scaled(b->head_width, b->base->blocks[b->layer].head_width, b->parametrization->scores);
+        build.tied = scaled(m->width, b->base->width, b->parametrization->tied);
+    }
     if (build.module && init_of(kind, part)) init_of(kind, part)(self, &build);
     name_place(b, role);
     return qp_failed(m->ctx) ? NULL : self;
@@ -144,7 +156,7 @@ static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp
 static const char *const known_keys[] = {
     "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings",
     "tie_word_embeddings", "init", "initializer_range", "residual_init", "dropout", "position", "mixer", "ffn", "norm",
-    "input", "input_norm", "final_norm", "output", "outputs", "block", "layers", "num_nextn_predict_layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
+    "input", "input_norm", "final_norm", "output", "outputs", "parametrization", "block", "layers", "num_nextn_predict_layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
 
 static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high) {
     const json_t *value = json_object_get(b->stack, key);
@@ -201,6 +213,7 @@ static bool read_head(builder *b) {
     }
     m->vocabulary = read_size(b, "vocab_size", 1, 1 << 28);
     m->width = read_size(b, "hidden_size", 1, 1 << 24);
+    if (b->width) m->width = b->width;
     m->layers = read_size(b, "num_hidden_layers", 0, 1 << 16);
     if (json_object_get(b->stack, "num_nextn_predict_layers"))
         m->mtp_count = (int)read_size(b, "num_nextn_predict_layers", 0, QPI_MAX_MTP);
@@ -261,9 +274,12 @@ static bool read_heads(builder *b) {
     if (!qpi_settings_has(&settings, "heads")) return true;
     qp_build build = {.ctx = b->m->ctx, .settings = &settings};
     b->heads = qp_setting_int(&build, "heads");
-    if (b->heads < 1) return true;
     if (qpi_settings_has(&settings, "head_width")) b->head_width = qp_setting_int(&build, "head_width");
-    if (b->head_width) return true;
+    if (!b->heads && b->head_width) b->heads = b->m->width / b->head_width;
+    if (b->heads < 1 ? !qpi_settings_has(&settings, "head_width") : b->head_width > 0) return true;
+    if (b->heads < 1)
+        return !qp_fail(b->m->ctx, QP_ERR_ARGUMENT, "%s: mixer: heads 0 and head_width %lld of width %lld are no heads", b->where,
+                        (long long)b->head_width, (long long)b->m->width);
     b->head_width = b->m->width / b->heads;
     if (b->m->width % b->heads == 0) return true;
     return !qp_fail(b->m->ctx, QP_ERR_ARGUMENT, "%s: mixer: heads %lld do not divide the width %lld (give head_width)",
@@ -327,6 +343,7 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
     qp_module *module = layer->module = qp_module_new(m->ctx, parent, name);
     if (!module || !read_heads(b) || !build_block_part(b, module, layer)) return false;
     if (layer->type->gain) write_inits(b, layer->type->gain(layer->block.self));
+    layer->head_width = b->head_width;
     if (!m->head_width) m->head_width = b->head_width;
     if (!build_position(b, module, &layer->position)) return false;
     if (layer->type->norms > 0 && !build_norm(b, "norm", module, "norm1", &layer->block.norms[0])) return false;
@@ -437,9 +454,8 @@ static bool build_outputs(builder *b) {
     return build_further(b);
 }
 
-bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
-    builder  builder_ = {.m = m, .stack = stack, .where = where};
-    builder *b = &builder_;
+static bool build_parts(builder *b) {
+    qp_model *m = b->m;
     if (!read_head(b) || !check_layers(b)) return false;
     m->module = qp_module_new(m->ctx, NULL, "");
     if (m->module) m->module->model = true;
@@ -458,6 +474,34 @@ bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
     b->spec = NULL;
     if (m->host) return m->output = m->host->output, !qp_failed(m->ctx);
     return build_norm(b, "final_norm", m->module, "norm", &m->norm) && build_outputs(b) && !qp_failed(m->ctx);
+}
+
+/* The same model at the width to which the parametrisation refers, for its shapes. What it draws is drawn again. */
+static bool build_base(builder *b) {
+    qp_ctx        *ctx = b->m->ctx;
+    const json_t  *object = json_object_get(b->stack, "parametrization");
+    qp_settings    settings;
+    char           where[300];
+    const qp_part *part = object ? find_part(b, "parametrization", QP_PART_PARAMETRIZATION, object) : NULL;
+    if (!part || !read_settings(b, "parametrization", object, part, &settings)) return !object;
+    if (!qpi_settings_has(&settings, "base")) return true;
+    b->parametrization = (const void *)part;
+    snprintf(where, sizeof where, "%s: parametrization's base", b->where);
+    builder  small = {.m = qpi_model_alloc(ctx), .stack = b->stack, .where = where};
+    uint64_t drawn = qp_random_position(ctx);
+    small.width = qp_setting_int(&(qp_build){.ctx = ctx, .settings = &settings}, "base");
+    b->base = small.m;
+    if (small.m) small.m->host = b->m->host;
+    bool ok = small.m && build_parts(&small);
+    qp_set_random(ctx, ctx->seed, drawn);
+    return ok;
+}
+
+bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
+    builder b = {.m = m, .stack = stack, .where = where};
+    bool    ok = build_base(&b) && build_parts(&b) && (!b.base || qpi_parametrize(m->module, b.base->module, b.parametrization));
+    qp_model_close(b.base);
+    return ok;
 }
 
 /* ---- Running --------------------------------------------------------------------------------------- */

@@ -7,7 +7,7 @@
 #include "nn/part.h"
 
 #define QPI_HEADS_OPTIONS \
-    OPTION_INT("heads", 8, 1, 65536, "H"), OPTION_INT("head_width", 0, 0, 65536, "K; 0: D / H"), \
+    OPTION_INT("heads", 8, 0, 65536, "H; 0: D / head_width"), OPTION_INT("head_width", 0, 0, 65536, "K; 0: D / H"), \
         OPTION_BOOL("bias", 0, "bias of the query, key and value products"), \
         OPTION_BOOL("out_bias", 0, "bias of the output product")
 

@@ -137,6 +137,16 @@ qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, c
     return t;
 }
 
+void qp_param_rates(qp_module *m, const char *name, qp_rates rates) {
+    for (int i = 0; m && i < m->entry_count; i++)
+        if (!strcmp(m->entries[i].name, name) && !m->entries[i].buffer) {
+            m->entries[i].rates = rates;
+            for (qp_module *up = m; up; up = up->parent) up->stale = true;
+            return;
+        }
+    if (m && !qp_failed(m->ctx)) qp_fail(m->ctx, QP_ERR_ARGUMENT, "module %s has no parameter %s", m->name, name);
+}
+
 void qp_buffer(qp_module *m, const char *name, qp_tensor t) {
     qpi_own_entry *e = m && !qp_failed(m->ctx) && proper(m->ctx, name) ? add_entry(m, name, qp_keep(t)) : NULL;
     if (e) e->buffer = true;
@@ -221,6 +231,7 @@ void qp_module_fill(qp_module *m) {
         qp_scope  s = qp_enter(m->ctx);
         qp_tensor fresh = empty_like(e->tensor);
         qp_init(fresh, e->init);
+        if (e->gain != 0 && e->gain != 1) fresh = qp_affine(fresh, e->gain, 0);
         qp_status status = qp_failed(m->ctx) ? QP_OK : qpi_set_storage(e->tensor, fresh);
         (void)status; /* stored in the context */
         qp_leave(s);

@@ -3,12 +3,14 @@
 #define QUIPU_NN_MODULE_H
 
 #include "core/core.h"
-#include "quipu/nn.h"
+#include "quipu/part.h"
 
 typedef struct {
     char     *name, *init; /* init NULL: not drawn */
     qp_tensor tensor;
     bool      buffer, tied, unsaved; /* unsaved: has no name and is in no list */
+    qp_rates  rates;
+    double    gain; /* what is drawn is multiplied by; 0: 1 */
 } qpi_own_entry;
 
 typedef struct qpi_held {
@@ -44,6 +46,13 @@ bool qpi_has_elements(qp_tensor p);
 /* p's elements become those of value, converted to p's type: in place, or in fresh memory where p
  * has none yet. */
 qp_status qpi_param_copy(qp_tensor p, qp_tensor value);
+
+/* Gives the parameters below m the gains and rates by which they differ from those of base, a module of the same
+ * parts at another width (parametrization.c). False after storing an error. */
+bool qpi_parametrize(qp_module *m, const qp_module *base, const qp_parametrization_type *type);
+
+/* What the standard deviation of an initialisation owes to t's shape; 1: nothing. */
+double qpi_init_deviation(qp_tensor t, const char *spec);
 
 void qpi_module_free_lists(qp_module *m);
 void qpi_linear_free(qp_nn_linear *l);

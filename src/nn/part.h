@@ -13,6 +13,7 @@
 #define QP_MIXER(name) QPI_PART(qp_branch_type, qp_mixer_##name)
 #define QP_FFN(name) QPI_PART(qp_branch_type, qp_ffn_##name)
 #define QP_BLOCK(name) QPI_PART(qp_block_type, qp_block_##name)
+#define QP_PARAMETRIZATION(name) QPI_PART(qp_parametrization_type, qp_parametrization_##name)
 #define QP_OUTPUT(name) QPI_PART(qp_output_type, qp_output_##name)
 
 /* Rows of an option table. */

@@ -65,6 +65,7 @@ static bool complete(qp_part_kind kind, const qp_part *part) {
         const qp_block_type *b = p;
         return b->forward && b->norms >= 0 && b->ffn_norms >= 0 && b->norms <= QP_MAX_NORMS - b->ffn_norms;
     }
+    case QP_PART_PARAMETRIZATION: return true; /* numbers alone */
     default: return false;
     }
 }

@@ -31,7 +31,7 @@ static bool collect(qp_module *root, const qp_module *m, const char *prefix) {
         char *name = strdup(full);
         if (!name) return false;
         root->names[root->state_count] = name;
-        root->state[root->state_count++] = (qp_entry){name, e->tensor, e->buffer, e->tied};
+        root->state[root->state_count++] = (qp_entry){name, e->tensor, e->buffer, e->tied, e->rates};
     }
     for (int i = 0; i < m->child_count; i++) {
         snprintf(full, sizeof full, "%s%s.", prefix, m->children[i]->name);

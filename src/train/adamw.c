@@ -19,6 +19,7 @@ static void numbers(const qp_optim *o, int64_t t, qpi_rates rates, float *out) {
 static const qpi_optim_type adamw = {.name = "adamw",
                                      .state_count = 2,
                                      .state_names = {"m", "v"},
+                                     .adaptive = true,
                                      .number_count = 8,
                                      .clip_number = 7,
                                      .op = &qp_op_adamw,

@@ -44,10 +44,12 @@ static bool matches(const qp_param_group *g, const qp_entry *e) { return fnmatch
 static void assign_rates(qp_optim *o, qpi_optim_common options) {
     for (int i = 0; i < o->params.count; i++) {
         const qp_entry *e = &o->params.entries[i];
-        qpi_rates       r = {1, qp_ndim(e->tensor) >= 2 ? options.weight_decay : 0};
+        double          factor = o->type->adaptive ? e->rates.adam : e->rates.sgd;
+        qpi_rates       r = {1, qp_ndim(e->tensor) >= 2 && !e->rates.steady ? options.weight_decay : 0};
         for (int g = options.groups.count; g-- > 0;)
             if (matches(&options.groups.group[g], e))
                 r = (qpi_rates){options.groups.group[g].lr, options.groups.group[g].weight_decay};
+        if (factor != 0) r = (qpi_rates){r.lr * factor, r.weight_decay / factor};
         o->rate[i] = rate_index(o, r);
     }
     for (int g = 0; g < options.groups.count; g++) {

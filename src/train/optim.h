@@ -15,6 +15,7 @@ typedef struct {
     const char  *name;
     int          state_count;    /* tensors kept for each parameter, f32, its shape, from 0 */
     const char  *state_names[2]; /* "m", "v" */
+    bool         adaptive; /* steps do not grow with the gradient: of a parameter's rates `adam` holds, else `sgd` */
     int          number_count;
     int          clip_number; /* which of the numbers is the clip factor */
     const qp_op *op;          /* for each parameter: w, states.., g, numbers */

@@ -41,7 +41,13 @@ static void fill(qp_tensor t, double gain) {
     qp_copy_to(t, qp_reshape(qp_affine(x, gain == 0 ? 1 : gain, 0), qp_ndim(t), shape));
 }
 
+static double deviation(qp_tensor t) {
+    double rows = (double)qp_size(t, 0), columns = (double)qp_count(t) / fmax(rows, 1);
+    return 1 / sqrt(fmax(fmax(rows, columns), 1));
+}
+
 QP_INIT(orthogonal) = {.part = {.name = "orthogonal",
                                 .source = "arXiv:1312.6120",
                                 .help = "orthogonal:GAIN, rows or columns that are orthogonal and GAIN long"},
-                       .fill = fill};
+                       .fill = fill,
+                       .deviation = deviation};

@@ -48,7 +48,7 @@ void qpi_attention_init(void *self, qp_build *b) {
         return;
     }
     a->scale = qp_setting(b, "scale");
-    if (a->scale == 0) a->scale = 1 / sqrt((double)a->width);
+    if (a->scale == 0) a->scale = (b->scores != 0 ? b->scores : 1) / sqrt((double)a->width);
     if (qp_setting(b, "scale_by_layer")) a->scale /= b->layer + 1;
     int64_t q = a->heads * a->width, kv = a->groups * a->width;
     qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, value = in;

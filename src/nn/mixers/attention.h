@@ -22,7 +22,7 @@ typedef struct {
 
 /* The options that the reading of `init` expects. */
 #define QPI_ATTENTION_OPTIONS \
-    OPTION_INT("heads", 8, 1, 65536, "H, query heads"), \
+    OPTION_INT("heads", 8, 0, 65536, "H, query heads; 0: D / head_width"), \
     OPTION_INT("kv_heads", 0, 0, 65536, "G, key and value heads, a divisor of H; 0: H"), \
     OPTION_INT("head_width", 0, 0, 65536, "K; 0: D / H"), \
     OPTION_BOOL("causal", 1, "a position sees itself and earlier ones only"), \

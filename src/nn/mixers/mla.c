@@ -56,7 +56,7 @@ static void init(void *self, qp_build *b) {
     a->value = given(b, "value_width", a->plain);
     a->rank = given(b, "rank", 4 * a->turned);
     a->scale = qp_setting(b, "scale");
-    if (a->scale == 0) a->scale = 1 / sqrt((double)(a->plain + a->turned));
+    if (a->scale == 0) a->scale = (b->scores != 0 ? b->scores : 1) / sqrt((double)(a->plain + a->turned));
     a->causal = qp_setting(b, "causal") != 0;
     a->position = b->position;
     int64_t q = a->heads * (a->plain + a->turned);

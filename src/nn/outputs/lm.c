@@ -15,6 +15,7 @@ static const qp_option options[] = {
 static void init(void *self, qp_build *b) {
     lm *o = self;
     o->scale = qp_setting(b, "scale");
+    if (!qp_is_none(b->table) && b->tied != 0) o->scale *= b->tied;
     o->softcap = qp_setting(b, "softcap");
     o->head = qp_nn_linear_new(b->module, "head", b->width, b->vocabulary,
                                (qp_linear_options){.init = b->init, .tied = b->table});
