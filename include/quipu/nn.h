@@ -109,6 +109,7 @@ typedef struct {
     const char *init;      /* of the weight; NULL: normal:0.02 */
     qp_tensor   tied;      /* take this weight instead of a new one */
     const char *bias_init; /* NULL: zeros */
+    double      gain;      /* what is drawn for the weight is multiplied by; 0: 1 */
 } qp_linear_options;
 
 /* The module's. NULL on failure. */

@@ -33,6 +33,7 @@ typedef struct {
 
 typedef struct qp_settings qp_settings;
 typedef struct qp_position qp_position;
+typedef struct qp_state    qp_state;
 
 /* What a part's init sees. */
 typedef struct {
@@ -113,6 +114,11 @@ typedef struct {
     qp_tensor (*rotate)(void *self, qp_tensor x, const qp_sequence *s);
     /* What scores and values get by position: sets the mask's bias, relative, .. and may change q and scale */
     void (*bias)(void *self, qp_scores *scores, const qp_sequence *s);
+    /* An `embed` that looks at other positions: does it look at earlier ones only? NULL: yes. And what a session
+     * carries for it, as of mixers; NULL: nothing, embed serves as step */
+    bool (*causal)(const void *self);
+    void (*reserve)(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state);
+    qp_tensor (*step)(void *self, qp_tensor x, const qp_sequence *s, qp_state *state);
 } qp_position_type;
 
 struct qp_position {
@@ -128,7 +134,7 @@ struct qp_position {
  * a call appends to the rows that its sequences have (qp_append; the sequence's mask says which, and
  * where); those of fixed size hold the B sequences of the call, and only change through qp_state_set.
  * So a call that fails halfway leaves the state as it was. */
-typedef struct {
+struct qp_state {
     qp_tensor tensors[QP_MAX_STATE]; /* axis 0: rows or sequences */
     qp_tensor next[QP_MAX_STATE];    /* what qp_state_set gave, taken over when all layers are done */
     int       count;
@@ -139,7 +145,7 @@ typedef struct {
     int64_t   spare;                 /* then tensors have so many places more than that at most; 0: all */
     qp_tensor starts, lengths;       /* in a step, with a window: where its positions lie, in place of s->mask's .. */
     int64_t   keys;                  /* .. and s->keys; QP_NONE: these hold */
-} qp_state;
+};
 
 /* For `reserve`: one tensor more, of zeros. One that grows is of state->type, its memory is not
  * there before it is written, and where there is a window it has no more places than that and state->spare. */

@@ -150,11 +150,13 @@ static bool add_variant(compare *k, const json_t *base, const char *key, const c
                     v->name);
 }
 
-/* Attention may look both ways where the task allows it. */
+/* Mixers and positions may look both ways where the task allows it. */
 static void see_both_sides(qp_ctx *ctx, json_t *object) {
-    json_t *mixer = json_object_get(object, "mixer");
-    if (takes(ctx, QP_PART_MIXER, mixer, "causal", NULL) && !json_object_get(mixer, "causal"))
-        json_object_set_new(mixer, "causal", json_false());
+    for (int i = 0; i < 2; i++) {
+        json_t *part = json_object_get(object, i ? "position" : "mixer");
+        if (takes(ctx, i ? QP_PART_POSITION : QP_PART_MIXER, part, "causal", NULL) && !json_object_get(part, "causal"))
+            json_object_set_new(part, "causal", json_false());
+    }
 }
 
 static void complete(compare *k, json_t *config, int64_t positions) {

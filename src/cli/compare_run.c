@@ -118,14 +118,13 @@ static json_t *test_lengths(const compare *k, qp_model *m, const compare_run *r)
 static double state_bytes(qp_model *m, int64_t length) {
     qp_ctx *ctx = qp_model_ctx(m);
     double  sum = 0;
-    for (int64_t i = 0; i < 2 * m->layers; i++) {
-        const qp_block  *block = &m->blocks[i / 2].block;
-        const qp_branch *b = i % 2 ? &block->ffn : &block->mixer;
-        qp_state         state = {.type = QP_F32};
-        if (!b->type || b->type->pointwise) continue;
-        if (!b->type->step || !b->type->reserve || (b->type->causal && !b->type->causal(b->self))) return -1;
+    for (int64_t i = 0; i < qpi_carrier_count(m); i++) {
+        qpi_carrier c = qpi_model_carrier(m, i);
+        qp_state    state = {.type = QP_F32};
+        if (!c.name) continue;
+        if (!c.steps || !c.causal) return -1;
         qp_scope scope = qp_enter(ctx);
-        b->type->reserve(b->self, ctx, 1, length, &state);
+        c.reserve(c.self, ctx, 1, length, &state);
         for (int j = 0; j < state.count && !qp_failed(ctx); j++) {
             double bytes = (double)qp_dtype_size(qp_dtype_of(state.tensors[j]), qp_count(state.tensors[j]));
             bool   window = state.grows[j] && state.window && state.window < length;

@@ -35,22 +35,20 @@ void qp_session_close(qp_session *s) {
     qpi_model_release(m);
 }
 
-/* An empty state for branch i. */
+/* An empty state i. */
 static bool reserve(qp_session *s, int64_t i) {
-    qp_ctx          *ctx = s->m->ctx;
-    const qp_branch *b = qpi_state_branch(s, i);
+    qp_ctx     *ctx = s->m->ctx;
+    qpi_carrier c = qpi_model_carrier(s->m, i);
     s->window_of[i] = -1;
-    if (!b->type || b->type->pointwise) return true;
-    if (!b->type->step || (b->type->causal && !b->type->causal(b->self))) {
-        qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s %s", b->type->part.name,
-                b->type->step ? "is not causal here: it sees whole sequences" : "has no step form");
-        return false;
-    }
+    if (!c.name) return true;
+    if (!c.steps || !c.causal)
+        return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: %s %s", c.name,
+                        c.steps ? "is not causal here: it sees whole sequences" : "has no step form");
     qp_state *state = &s->states[i];
     qp_scope  scope = qp_enter(ctx);
     state->type = s->kv;
     state->spare = QPI_WINDOW_SPARE;
-    b->type->reserve(b->self, ctx, s->rows, s->reserved, state);
+    c.reserve(c.self, ctx, s->rows, s->reserved, state);
     if (qp_failed(ctx)) *state = (qp_state){0};
     for (int j = 0; j < state->count; j++) {
         qp_keep(state->tensors[j]);
@@ -198,7 +196,7 @@ static bool open_call(qp_session *s, qp_tensor ids, const qp_feed *how, call *c)
         for (int j = 0; j < s->states[i].count; j++)
             if (!s->states[i].grows[j])
                 return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "session: the state of %s has a fixed size: no %s",
-                                qpi_state_branch(s, i)->type->part.name, c->parents ? "drafts" : "counts that differ");
+                                qpi_model_carrier(s->m, i).name, c->parents ? "drafts" : "counts that differ");
     return true;
 }
 

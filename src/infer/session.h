@@ -32,7 +32,7 @@ struct qp_session {
     qp_dtype         kv;
     qpi_session_row *row;
     int32_t         *tokens; /* [rows, reserved] */
-    qp_state        *states; /* of each layer's mixer and feed-forward */
+    qp_state        *states; /* of each layer's mixer and feed-forward, then of the positions */
     qp_state        *now;    /* the same as the call in hand sees them */
     bool             fixed;  /* some state is of fixed size */
     qpi_window      *windows;
@@ -43,11 +43,7 @@ struct qp_session {
     int64_t          integer_room, id_room;
 };
 
-static inline int64_t qpi_state_count(const qp_session *s) { return 2 * s->m->layers; }
-static inline const qp_branch *qpi_state_branch(const qp_session *s, int64_t i) {
-    const qp_block *b = &s->m->blocks[i / 2].block;
-    return i % 2 ? &b->ffn : &b->mixer;
-}
+static inline int64_t qpi_state_count(const qp_session *s) { return qpi_carrier_count(s->m); }
 static inline int32_t *qpi_row_tokens(const qp_session *s, int64_t row) { return s->tokens + row * s->reserved; }
 
 static inline qpi_window *qpi_window_of(const qp_session *s, int64_t i) {

@@ -57,7 +57,7 @@ qp_status qp_session_choose(qp_session *s, int64_t row, int64_t n, const int64_t
 static const char *hinders(const qp_session *s, int64_t row, int64_t wanted) {
     for (int64_t i = 0; i < qpi_state_count(s) && s->fixed && wanted && wanted < s->row[row].length; i++)
         for (int j = 0; j < s->states[i].count; j++)
-            if (!s->states[i].grows[j]) return qpi_state_branch(s, i)->type->part.name;
+            if (!s->states[i].grows[j]) return qpi_model_carrier(s->m, i).name;
     return NULL;
 }
 

@@ -185,7 +185,22 @@ const char *qp_model_config(qp_model *m) {
     return m->config_text;
 }
 
+qpi_carrier qpi_model_carrier(const qp_model *m, int64_t i) {
+    if (i == 2 * m->layers) {
+        const qp_position_type *t = m->position.type;
+        if (!t || !t->reserve) return (qpi_carrier){0};
+        return (qpi_carrier){t->part.name, m->position.self, true, !t->causal || t->causal(m->position.self), t->reserve};
+    }
+    const qp_block  *block = &m->blocks[i / 2].block;
+    const qp_branch *b = i % 2 ? &block->ffn : &block->mixer;
+    if (!b->type || b->type->pointwise) return (qpi_carrier){0};
+    return (qpi_carrier){b->type->part.name, b->self, b->type->step != NULL, !b->type->causal || b->type->causal(b->self),
+                         b->type->reserve};
+}
+
 static bool is_causal(const qp_model *m) {
+    const qp_position *p = &m->position;
+    if (p->type && p->type->causal && !p->type->causal(p->self)) return false;
     for (int64_t i = 0; i < m->layers; i++) {
         const qp_branch *mixer = &m->blocks[i].block.mixer;
         if (mixer->type && !(mixer->type->causal && mixer->type->causal(mixer->self))) return false;
@@ -195,7 +210,7 @@ static bool is_causal(const qp_model *m) {
 
 qp_model_info qp_model_info_of(qp_model *m) {
     const qpi_layer *first = m->layers ? &m->blocks[0] : NULL;
-    const qp_norm   *norm = m->norm.type ? &m->norm : first ? &first->block.norms[0] : NULL;
+    const qp_norm   *norm = first && first->block.norms[0].type ? &first->block.norms[0] : &m->norm;
     qp_state_dict    dict = qp_module_state(m->module);
     int64_t          bytes = 0;
     for (int i = 0; i < dict.count; i++)

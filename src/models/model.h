@@ -192,8 +192,8 @@ qp_model *qpi_model_alloc(qp_ctx *ctx);
 /* Builds the modules from a stack config. False after storing an error. */
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where);
 /* ids [B, T] -> the last norm's output [B, T, D], and in `all` the fields that layers add, in the
- * current scope. s->in is not NULL. states: two for each layer, without gradients (qp_no_grad); or NULL for
- * whole sequences. */
+ * current scope. s->in is not NULL. states: two for each layer and one for the positions, without gradients
+ * (qp_no_grad); or NULL for whole sequences. */
 qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *s, qp_record *all, qp_state *states);
 
 /* Runs one of the blocks; what it adds goes to out. states: its two, or NULL. */
@@ -215,6 +215,17 @@ qp_tensor qpi_output_loss(const qpi_output *o, qp_tensor hidden, qp_tensor label
 qp_model *qpi_mtp_new(qp_model *host);
 /* The last norm's output alone, from fields as qp_forward takes them. */
 qp_tensor qpi_model_hidden(qp_model *m, const qp_record *in);
+
+/* What of a model carries a state from position to position: mixer and feed-forward of layer i / 2, at last the
+ * positions. */
+typedef struct {
+    const char *name; /* of the part; NULL: nothing is carried */
+    void       *self;
+    bool        steps, causal;
+    void (*reserve)(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state);
+} qpi_carrier;
+static inline int64_t qpi_carrier_count(const qp_model *m) { return 2 * m->layers + 1; }
+qpi_carrier           qpi_model_carrier(const qp_model *m, int64_t i);
 
 /* A session uses the model, which lives until the last of them is closed. */
 void qpi_model_use(qp_model *m);

@@ -317,9 +317,7 @@ static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_mod
 /* role: "norm", or one that stands in for it where it is given. */
 static bool build_norm(builder *b, const char *role, qp_module *module, const char *name, qp_norm *norm) {
     const void *type = NULL;
-    const json_t *own = role_object(b, role);
-    if (is_none(own)) return true;
-    norm->self = make_part(b, type_of(own) ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
+    norm->self = make_part(b, type_of(role_object(b, role)) ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
     norm->type = type;
     return norm->self;
 }
@@ -585,11 +583,17 @@ qp_tensor qpi_stack_layer(qp_model *m, int64_t i, qp_tensor x, const qp_sequence
 
 static qp_tensor norm_of(const qp_norm *n, qp_tensor x) { return n->type ? n->type->forward(n->self, x) : x; }
 
+/* state: of the encoding, where it has one. */
+static qp_tensor embedded(const qp_position *p, qp_tensor x, const qp_sequence *s, qp_state *state) {
+    if (!p->type || !p->type->embed) return x;
+    return state && p->type->step ? p->type->step(p->self, x, s, state) : p->type->embed(p->self, x, s);
+}
+
 qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given, qp_record *all, qp_state *states) {
     qp_sequence s = *given;
     s.before = all;
     qp_tensor x = m->input.type->forward(m->input.self, ids, &s);
-    if (m->position.type && m->position.type->embed) x = m->position.type->embed(m->position.self, x, &s);
+    x = embedded(&m->position, x, &s, states ? &states[2 * m->layers] : NULL);
     x = norm_of(&m->input_norm, x);
     if (s.dropout > 0) x = qp_dropout(x, s.dropout);
     for (int64_t i = 0; i < m->layers && !qp_failed(m->ctx); i++) {

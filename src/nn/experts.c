@@ -10,6 +10,10 @@ int64_t qpi_experts_width(const qp_build *b) {
 void qpi_experts_init(qpi_experts *e, qp_build *b, bool gated) {
     int64_t width = qpi_experts_width(b);
     e->module = b->module;
+    if (qpi_settings_has(b->settings, "balance")) {
+        e->balance = qp_setting(b, "balance") / b->layers;
+        e->z = qp_setting(b, "z_loss") / b->layers;
+    }
     e->count = qp_setting_int(b, "experts");
     e->chosen = qp_setting_int(b, "per_token");
     if (e->chosen > e->count) {
@@ -44,12 +48,18 @@ qp_tensor qpi_experts_load(const qpi_experts *e, qp_tensor index) {
     return counts(offsets, QP_F32);
 }
 
-void qpi_experts_balance(const qpi_experts *e, qp_tensor probability, qp_tensor index, const qp_sequence *s) {
-    double    tokens = (double)qp_size(probability, 0);
-    qp_tensor load = qp_cast(qpi_experts_load(e, index), qp_dtype_of(probability));
-    qp_tensor mean = qp_mean(probability, 1, (int[]){0}, false);
+static void balance(const qpi_experts *e, qp_tensor logits, qp_tensor index, const qp_sequence *s) {
+    double    tokens = (double)qp_size(logits, 0);
+    qp_tensor load = qp_cast(qpi_experts_load(e, index), qp_dtype_of(logits));
+    qp_tensor mean = qp_mean(qp_softmax(logits, -1), 1, (int[]){0}, false);
     qp_tensor loss = qp_sum(qp_mul(load, mean), 0, NULL, false);
     qp_sequence_add(s, "aux.balance", qp_affine(loss, e->balance * (double)e->count / (tokens > 0 ? tokens : 1), 0));
+}
+
+void qpi_experts_losses(const qpi_experts *e, qp_tensor logits, qp_tensor index, const qp_sequence *s) {
+    if (!qp_training(e->module)) return;
+    if (e->balance > 0) balance(e, logits, index, s);
+    if (e->z > 0) qp_sequence_add(s, "aux.z_loss", qp_affine(qp_mean(qp_square(qp_logsumexp(logits, -1, false)), 0, NULL, false), e->z, 0));
 }
 
 /* What a layer says joins what those before it said, a row for each; layers of another kind begin anew. */

@@ -8,7 +8,7 @@
 typedef struct {
     qp_module    *module;
     int64_t       count, chosen;  /* E; k of them for each token */
-    double        balance;        /* coefficient of the loss; 0: none */
+    double        balance, z;     /* coefficients of the losses; 0: none */
     qp_nn_linear *router;         /* [E, D] */
     qp_tensor     gate, up, down; /* [E, F, D], [E, F, D], [E, D, F]; gate QP_NONE: relu between up and down */
 } qpi_experts;
@@ -27,9 +27,12 @@ typedef struct {
          .help = "F, inner width of an expert; 0: 8 D / 3, a multiple of 32"}
 #define QPI_BALANCE_OPTION                                                                            \
     {.name = "balance", .kind = QP_OPTION_NUMBER, .fallback = 0.01, .high = 1e3,                      \
-     .help = "coefficient of the loss that wants equal loads, over the layers; 0: none"}
+     .help = "coefficient of the loss that wants equal loads, over the layers; 0: none"},             \
+        {.name = "z_loss", .kind = QP_OPTION_NUMBER, .high = 1e3,                                     \
+         .help = "coefficient of the loss that wants small logits (arXiv:2202.08906: 0.001); 0: none"}
 
-/* From the options `experts`, `per_token` and `width`. */
+
+/* From the options `experts`, `per_token` and `width`, and `balance` and `z_loss` where the part has them. */
 void qpi_experts_init(qpi_experts *e, qp_build *b, bool gated);
 
 /* F. */
@@ -41,9 +44,11 @@ qp_tensor qpi_experts_logits(const qpi_experts *e, qp_tensor x);
 /* Tokens that each expert is given, f32 [E], before any capacity. */
 qp_tensor qpi_experts_load(const qpi_experts *e, qp_tensor index);
 
-/* Adds aux.balance in training: E sum_e f_e P_e, f the share of tokens that are given to e, P the mean of its
- * probability [N, E]; 1 where all are equal and k is 1. arXiv:2101.03961, equations 4 to 6 */
-void qpi_experts_balance(const qpi_experts *e, qp_tensor probability, qp_tensor index, const qp_sequence *s);
+/* Adds in training
+ *   aux.balance  E sum_e f_e P_e, f the share of tokens that are given to e, P the mean of its probability; 1 where all
+ *                are equal and k is 1 (arXiv:2101.03961, equations 4 to 6)
+ *   aux.z_loss   the mean over tokens of log^2 sum_e exp(logit_e) (ST-MoE, arXiv:2202.08906, equation 5) */
+void qpi_experts_losses(const qpi_experts *e, qp_tensor logits, qp_tensor index, const qp_sequence *s);
 
 /* x [N, D] -> sum over the chosen of weight times expert(x), + residual. Adds stat.load and stat.dropped. */
 qp_tensor qpi_experts_forward(const qpi_experts *e, qp_tensor x, qpi_routing r, qp_tensor residual, const qp_sequence *s);

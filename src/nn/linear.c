@@ -41,6 +41,7 @@ qp_nn_linear *qp_nn_linear_new(qp_module *parent, const char *name, int64_t in, 
     l->weight = options.tied;
     if (!qp_is_none(options.tied)) qp_tie(m, "weight", options.tied);
     else l->weight = qp_param(m, "weight", options.init ? options.init : "normal:0.02", 2, (int64_t[]){out, in});
+    if (m->entry_count) m->entries[0].gain = options.gain;
     if (options.bias) l->bias = qp_param(m, "bias", options.bias_init ? options.bias_init : "zeros", 1, &out);
     return qp_failed(m->ctx) ? NULL : l;
 }

@@ -207,6 +207,17 @@ qp_status qp_param_set(qp_tensor p, qp_tensor value) {
     return qpi_set_storage(p, value);
 }
 
+uint64_t qpi_module_stamp(const qp_module *m) {
+    uint64_t stamp = 0;
+    for (int i = 0; i < m->entry_count; i++) {
+        const qpi_slot *s = m->entries[i].unsaved ? NULL : qpi_resolve(m->entries[i].tensor, "module");
+        if (s && s->value.storage)
+            stamp += ((uint64_t)(uintptr_t)s->value.storage ^ (uint64_t)s->value.storage->version << 40) * UINT64_C(0x9e3779b97f4a7c15);
+    }
+    for (int i = 0; i < m->child_count; i++) stamp += qpi_module_stamp(m->children[i]);
+    return stamp;
+}
+
 /* Uninitialised memory of t's shape and type. */
 static qp_tensor empty_like(qp_tensor t) {
     int64_t shape[QP_MAX_DIMS];

@@ -43,6 +43,9 @@ struct qp_module {
 /* Has the parameter elements yet? */
 bool qpi_has_elements(qp_tensor p);
 
+/* Of the memory that the parameters below m have and of what was written to it: another number when they change. */
+uint64_t qpi_module_stamp(const qp_module *m);
+
 /* p's elements become those of value, converted to p's type: in place, or in fresh memory where p
  * has none yet. */
 qp_status qpi_param_copy(qp_tensor p, qp_tensor value);

@@ -19,7 +19,7 @@ static void scale_entry(qpi_own_entry *e, const qpi_own_entry *base, const qp_pa
         p = out != 1 ? &type->hidden : &type->output;
         by = in;
     }
-    e->gain = pow(by, p->init);
+    e->gain = pow(by, p->init) * (e->gain != 0 ? e->gain : 1);
     if (e->init) e->gain *= qpi_init_deviation(base->tensor, e->init) / qpi_init_deviation(e->tensor, e->init);
     e->rates.adam = pow(by, p->adam) * (e->rates.adam != 0 ? e->rates.adam : 1);
     e->rates.sgd = pow(by, p->sgd) * (e->rates.sgd != 0 ? e->rates.sgd : 1);

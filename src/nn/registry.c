@@ -55,7 +55,10 @@ static bool complete(qp_part_kind kind, const qp_part *part) {
     case QP_PART_NORM: return ((const qp_norm_type *)p)->init && ((const qp_norm_type *)p)->forward;
     case QP_PART_INPUT: return ((const qp_input_type *)p)->init && ((const qp_input_type *)p)->forward;
     case QP_PART_OUTPUT: return ((const qp_output_type *)p)->init && ((const qp_output_type *)p)->forward;
-    case QP_PART_POSITION: return ((const qp_position_type *)p)->init;
+    case QP_PART_POSITION: {
+        const qp_position_type *t = p;
+        return t->init && (!t->reserve || (t->shared && t->embed && t->step));
+    }
     case QP_PART_MIXER:
     case QP_PART_FFN: {
         const qp_branch_type *b = p;

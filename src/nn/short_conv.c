@@ -14,7 +14,7 @@ void qpi_short_conv_init(qpi_short_conv *c, qp_build *b, int64_t channels, int64
     qp_module *m = qp_module_new(b->ctx, b->module, "conv");
     char       init[40];
     snprintf(init, sizeof init, "uniform:%.9g", 1 / sqrt((double)length));
-    *c = (qpi_short_conv){.channels = channels, .length = length};
+    *c = (qpi_short_conv){.channels = channels, .length = length, .act = qp_silu};
     if (!m) return;
     c->weight = qp_param(m, "weight", init, 3, (int64_t[]){channels, 1, length});
     if (bias) c->bias = qp_param(m, "bias", "zeros", 1, &channels);
@@ -22,7 +22,8 @@ void qpi_short_conv_init(qpi_short_conv *c, qp_build *b, int64_t channels, int64
 
 qp_tensor qpi_short_conv_forward(const qpi_short_conv *c, qp_tensor x) {
     qp_tensor w = qp_reshape(qpi_like(c->weight, x), 2, (int64_t[]){c->channels, c->length});
-    return qp_silu(qp_causal_conv1d(x, qp_transpose(w, 0, 1), qpi_like(c->bias, x)));
+    qp_tensor y = qp_causal_conv1d(x, qp_transpose(w, 0, 1), qpi_like(c->bias, x));
+    return c->act ? c->act(y) : y;
 }
 
 void qpi_short_conv_reserve(const qpi_short_conv *c, qp_ctx *ctx, int64_t rows, qp_state *state) {

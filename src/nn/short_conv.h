@@ -1,5 +1,4 @@
-/* The short causal convolution in front of a state space, with silu behind it; step by step its state is the last
- * K - 1 inputs. */
+/* A short causal convolution, each channel for itself; step by step its state is the last K - 1 inputs. */
 #ifndef QUIPU_NN_SHORT_CONV_H
 #define QUIPU_NN_SHORT_CONV_H
 
@@ -8,12 +7,13 @@
 typedef struct {
     qp_tensor weight, bias; /* [D, 1, K]; [D] or QP_NONE */
     int64_t   channels, length; /* D; K, at least 2 */
+    qp_tensor (*act)(qp_tensor); /* behind it; NULL: nothing */
 } qpi_short_conv;
 
-/* Parameters "conv.weight" and "conv.bias". */
+/* Parameters "conv.weight" and "conv.bias"; silu behind it. */
 void qpi_short_conv_init(qpi_short_conv *c, qp_build *b, int64_t channels, int64_t length, bool bias);
 
-/* x [B, T, D] -> silu(conv(x)) */
+/* x [B, T, D] -> act(conv(x)) */
 qp_tensor qpi_short_conv_forward(const qpi_short_conv *c, qp_tensor x);
 
 /* Its state becomes tensor state->count of the state. */

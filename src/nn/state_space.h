@@ -41,7 +41,9 @@ typedef struct {
     qp_tensor log_dt;                          /* [D] */
     qp_tensor log_real, imag;                  /* [D, N]: the poles are -exp(log_real) + i imag */
     qp_tensor c_re, c_im, b_re, b_im, p_re, p_im; /* [D, N]; b and p of S4 only */
-    qp_tensor planes;                          /* of the step, made when a session begins */
+    const qp_module *module;
+    qp_tensor        planes; /* of the step, .. */
+    uint64_t         stamp;  /* .. made of the parameters as they were then */
     qpi_gate  gate;
 } qpi_state_space;
 

@@ -1,11 +1,13 @@
 """Make tests/golden/experts/switch.safetensors: a layer of switch transformers by its formula, in float64.
 
     x [N, D], router [E, D], up [E, F, D], down [E, D, F], capacity (one number, tokens)
-    y [N, D], loss (of balance, coefficient 1), grad.NAME of sum(y cos(arange)) + loss for each of x, router, up, down
+    y [N, D], loss (of balance, coefficient 1), z_loss (transformers' router_z_loss_func), grad.NAME of sum(y cos(arange)) +
+    loss + z_loss / 2 for each of x, router, up, down
 
     python make_experts.py
 """
 import torch
+from transformers.models.switch_transformers.modeling_switch_transformers import router_z_loss_func
 
 from common import HERE, write
 
@@ -29,8 +31,9 @@ for n in range(N):
 assert max(taken) > CAPACITY
 y = torch.stack(rows)
 loss = E * sum(taken[e] / N * p[:, e].mean() for e in range(E))
-((y.flatten() * torch.arange(N * D).double().cos()).sum() + loss).backward()
+z_loss = router_z_loss_func((x @ router.T)[None])
+((y.flatten() * torch.arange(N * D).double().cos()).sum() + loss + z_loss / 2).backward()
 write(HERE / "experts" / "switch.safetensors",
-      dict(capacity=torch.tensor([float(CAPACITY)]), y=y, loss=loss[None])
+      dict(capacity=torch.tensor([float(CAPACITY)]), y=y, loss=loss[None], z_loss=z_loss[None])
       | {k: v for k, v in dict(x=x, router=router, up=up, down=down).items()}
       | {f"grad.{k}": v.grad for k, v in dict(x=x, router=router, up=up, down=down).items()})

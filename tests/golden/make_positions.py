@@ -223,6 +223,21 @@ class Floater(Plain):
         return x + torch.stack(at)
 
 
+class Convolutional(Plain):
+    def shapes(self):
+        return {"position.conv.weight": (D, 1, self.o["kernel"]), "position.conv.bias": (D,)}
+
+    def embed(self, x, p):
+        w, bias, n = p["position.conv.weight"], p["position.conv.bias"], self.o["kernel"]
+        y = x.transpose(1, 2)
+        if self.o.get("causal", True):
+            y = torch.nn.functional.conv1d(torch.nn.functional.pad(y, (n - 1, 0)), w, bias, groups=D)
+        else:
+            y = torch.nn.functional.conv1d(y, w, bias, groups=D, padding="same")
+        y = y.transpose(1, 2)
+        return x + (torch.nn.functional.gelu(y) if "act" in self.o else y)
+
+
 #           reference, options of the position, heads, causal
 FOLDERS = {
     "alibi": (Alibi, {}, 6, True),
@@ -243,6 +258,8 @@ FOLDERS = {
     "floater": (Floater, {"width": 10, "dt": 0.2}, 2, True),
     "complex": (Complex, {}, 2, True),
     "deberta-both": (Deberta, {"max_distance": 16, "buckets": 4}, 2, False),
+    "convolutional": (Convolutional, {"kernel": 5, "act": "gelu"}, 2, True),
+    "convolutional-both": (Convolutional, {"kernel": 4, "causal": False}, 2, False),
 }
 
 

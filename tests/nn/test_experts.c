@@ -68,10 +68,10 @@ static double off(qp_tensor a, qp_tensor b) {
 
 static void golden(void **state) {
     (void)state;
-    static const char *const options[] = {"experts", "width", "capacity", "balance", NULL};
+    static const char *const options[] = {"experts", "width", "capacity", "balance", "z_loss", NULL};
     static const char *const names[][2] = {{"router.weight", "router"}, {"experts.up", "up"}, {"experts.down", "down"}};
     qp_ctx   *ctx = qp_open((qp_options){.threads = 2});
-    layer     l = layer_of(ctx, "switch", 6, options, (double[]){4, 5, 1.2, 1});
+    layer     l = layer_of(ctx, "switch", 6, options, (double[]){4, 5, 1.2, 1, 0.5});
     qp_file  *file = qp_file_open(ctx, SOURCE_DIR "/tests/golden/experts/switch.safetensors", (qp_file_options){0});
     qp_record out = {0};
     if (!file) fail_msg("%s", qp_error(ctx));
@@ -81,11 +81,12 @@ static void golden(void **state) {
     qp_require_grad(x, true);
     qp_sequence s = {.out = &out};
     qp_tensor y = l.type->forward(l.self, qp_reshape(x, 3, (int64_t[]){1, 23, 6}), QP_NONE, &s);
-    qp_tensor loss = qp_record_get(&out, "aux.balance");
+    qp_tensor loss = qp_record_get(&out, "aux.balance"), z = qp_record_get(&out, "aux.z_loss");
+    assert_true(off(qp_reshape(qp_affine(z, 2, 0), 1, (int64_t[]){1}), qp_file_load(ctx, file, "z_loss", true)) < 1e-5);
     assert_true(off(qp_reshape(y, 2, (int64_t[]){23, 6}), qp_file_load(ctx, file, "y", true)) < 1e-5);
     assert_true(off(qp_reshape(loss, 1, (int64_t[]){1}), qp_file_load(ctx, file, "loss", true)) < 1e-5);
     qp_tensor wave = qp_reshape(qp_cos(qp_cast(qp_arange(ctx, QP_I64, 138), QP_F32)), 3, (int64_t[]){1, 23, 6});
-    qp_backward(qp_add(qp_sum(qp_mul(y, wave), 0, NULL, false), loss));
+    qp_backward(qp_add(qp_sum(qp_mul(y, wave), 0, NULL, false), qp_add(loss, z)));
     assert_true(off(qp_grad_of(x), qp_file_load(ctx, file, "grad.x", true)) < 1e-4);
     for (int i = 0; i < 3; i++) {
         char name[40];

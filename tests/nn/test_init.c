@@ -263,8 +263,68 @@ static void wrong(void **state) {
     }
 }
 
+/* ---- Gains of parts ------------------------------------------------------------------------------ */
+
+/* A stack's weights by name, as f32; the logits of a few ids where name is NULL. */
+static void drawn(int layers, const char *rest, const char *name, float *out, int n) {
+    char    config[900];
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1, .seed = 7});
+    snprintf(config, sizeof config, "{\"model_type\": \"quipu\", \"vocab_size\": 9, \"hidden_size\": 16, \"num_hidden_layers\": %d,"
+                                    " \"max_position_embeddings\": 8, \"init\": \"xavier_normal\", \"position\": {\"type\": \"rope\"},"
+                                    " \"norm\": {\"type\": \"layer_norm\"}, \"ffn\": {\"type\": \"mlp\"}, %s}", layers, rest);
+    qp_model *m = qp_model_new(ctx, "config", config);
+    if (!m) fail_msg("%s", qp_error(ctx));
+    qp_state_dict all = qp_module_state(qp_model_module(m));
+    qp_tensor     t = name ? QP_NONE : qp_logits(m, qp_reshape(qp_arange(ctx, QP_I64, 8), 2, (int64_t[]){1, 8}));
+    for (int i = 0; i < all.count; i++)
+        if (name && !strcmp(all.entries[i].name, name)) t = all.entries[i].tensor;
+    assert_int_equal(qp_count(t), n);
+    assert_int_equal(qp_read(t, QP_F32, out, n), QP_OK);
+    qp_close(ctx);
+}
+
+/* Table 2 of arXiv:2203.00555, decoders: alpha = (2 N)^(1/4) and beta = (8 N)^(-1/4), here for N of 6 and 18; beta
+ * for values, output and feed-forward, none for queries and keys. */
+static void deep_norm_table(void **state) {
+    static const struct { const char *name; int n; bool scaled; } cases[] = {
+        {"blocks.1.mixer.q.weight", 256, false}, {"blocks.1.mixer.k.weight", 256, false}, {"blocks.1.mixer.v.weight", 256, true},
+        {"blocks.1.mixer.out.weight", 256, true}, {"blocks.1.ffn.up.weight", 1024, true}, {"blocks.1.ffn.down.weight", 1024, true},
+        {"blocks.1.norm1.weight", 16, false}, {"embed.weight", 144, false}};
+    static const double table[2][3] = {{6, 1.8612097182041991, 0.3799178428257963}, {18, 2.449489742783178, 0.28867513459481287}};
+    static float        with[1024], without[1024];
+    char                given[200];
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        int N = (int)table[k][0];
+        for (int i = 0; i < 8; i++) {
+            drawn(N, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\"}", cases[i].name, with, cases[i].n);
+            drawn(N, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\", \"beta\": 1}", cases[i].name, without, cases[i].n);
+            for (int j = 0; j < cases[i].n; j++) {
+                double expected = without[j] * (cases[i].scaled ? table[k][2] : 1);
+                if (fabs(with[j] - expected) > 1e-6) fail_msg("%s: %g, expected %g", cases[i].name, with[j], expected);
+            }
+        }
+        snprintf(given, sizeof given, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\", \"alpha\": %.16g, \"beta\": %.16g}", table[k][1], table[k][2]);
+        drawn(N, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\"}", NULL, with, 72);
+        drawn(N, given, NULL, without, 72);
+        for (int j = 0; j < 72; j++) assert_true(fabsf(with[j] - without[j]) < 1e-5f);
+    }
+}
+
+/* T5's attention: what stands before the softmax is at first as it is with the division. */
+static void unscaled(void **state) {
+    static float with[256], without[256];
+    (void)state;
+    drawn(1, "\"mixer\": {\"type\": \"attention\", \"heads\": 4, \"unscaled\": true}", "blocks.0.mixer.q.weight", with, 256);
+    drawn(1, "\"mixer\": {\"type\": \"attention\", \"heads\": 4}", "blocks.0.mixer.q.weight", without, 256);
+    for (int j = 0; j < 256; j++) assert_true(fabsf(with[j] - without[j] / 2) < 1e-7f);
+    drawn(1, "\"mixer\": {\"type\": \"attention\", \"heads\": 4, \"unscaled\": true}", NULL, with, 72);
+    drawn(1, "\"mixer\": {\"type\": \"attention\", \"heads\": 4}", NULL, without, 72);
+    for (int j = 0; j < 72; j++) assert_true(fabsf(with[j] - without[j]) < 1e-5f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(scans), cmocka_unit_test(mamba_steps), cmocka_unit_test(deep_norm_gain), cmocka_unit_test(fans_everywhere), cmocka_unit_test(ramps), cmocka_unit_test(orthogonal),
-                                       cmocka_unit_test(wrong)};
+                                       cmocka_unit_test(wrong), cmocka_unit_test(deep_norm_table), cmocka_unit_test(unscaled)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,7 +156,7 @@ static void check_stack(json_t *config, const char *what) {
     qp_no_grad(ctx, true);
     qp_set_training(m->module, false); /* what serves: an expert's capacity lets positions see each other */
     const qp_branch *mixer = &m->blocks[0].block.mixer;
-    bool             claimed = mixer->type->causal && mixer->type->causal(mixer->self);
+    bool             claimed = qp_model_info_of(m).causal;
     if (claimed) check_causality(m, what);
     if (claimed && mixer->type->step) check_steps(m, what);
     if (mixer->type->reserve) check_state(m, what);

@@ -133,7 +133,34 @@ static void rotations(void **state) {
     }
 }
 
+/* The first places of floater, which are kept without gradients, are those that are solved anew, and follow the
+ * weights when these change. */
+static void flows(void **state) {
+    (void)state;
+    static const int64_t at[6] = {0, 1, 2, 3, 4, 5};
+    float    kept[6 * D], fresh[6 * D], first[2 * D], before = 0;
+    qp_ctx  *ctx = qp_open((qp_options){.threads = 1, .seed = 9});
+    qp_model *m = stack(ctx, "{\"type\": \"floater\"}", D);
+    for (int turn = 0; turn < 2; turn++) {
+        qp_no_grad(ctx, true);
+        encoded(m, 3, 2, at, first);
+        encoded(m, 3, 6, at, kept);
+        qp_no_grad(ctx, false);
+        encoded(m, 3, 6, at, fresh);
+        assert_memory_equal(kept, fresh, sizeof kept);
+        assert_memory_equal(first, fresh, sizeof first);
+        assert_true(kept[5 * D] != before);
+        before = kept[5 * D];
+        qp_tensor start = qp_module_state(m->module).entries[1].tensor;
+        assert_string_equal(qp_module_state(m->module).entries[1].name, "position.start");
+        qp_no_grad(ctx, true);
+        assert_int_equal(qp_write(start, QP_F32, (float[D]){1, 2, 3, 4, 5, 6}, D), QP_OK);
+        qp_no_grad(ctx, false);
+    }
+    qp_close(ctx);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sinusoidal), cmocka_unit_test(learned), cmocka_unit_test(rotations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(flows), cmocka_unit_test(sinusoidal), cmocka_unit_test(learned), cmocka_unit_test(rotations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

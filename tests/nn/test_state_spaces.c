@@ -129,6 +129,31 @@ static void steps(void **state) {
     }
 }
 
+/* Weights that change while a session lives are seen by its next step. */
+static void changes(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        float     y[3][D];
+        qp_model *m;
+        ctx = qp_open((qp_options){.threads = 1, .seed = 3});
+        const qp_branch *mixer = make(mixers[i], &m);
+        qp_no_grad(ctx, true);
+        qp_sequence s = {0};
+        qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, 1, D}), dt = parameter(m, "log_dt");
+        for (int k = 0; k < 3; k++) {
+            qp_state carried = {0};
+            if (k == 2) qp_copy_to(dt, qp_affine(dt, 1, 0.7));
+            if (k != 1) mixer->type->reserve(mixer->self, ctx, 1, 4, &carried);
+            if (k == 1) mixer->type->reserve(mixer->self, ctx, 1, 4, &carried), qp_copy_to(dt, qp_affine(dt, 1, 0.7));
+            assert_int_equal(qp_read(mixer->type->step(mixer->self, x, QP_NONE, &s, &carried), QP_F32, y[k], D), QP_OK);
+            if (k == 1) qp_copy_to(dt, qp_affine(dt, 1, -0.7));
+        }
+        assert_memory_not_equal(y[0], y[1], sizeof *y);
+        assert_memory_equal(y[1], y[2], sizeof *y);
+        qp_close(ctx);
+    }
+}
+
 /* What comes later changes earlier positions by rounding at most. */
 static void causality(void **state) {
     (void)state;
@@ -184,7 +209,7 @@ static void hippo(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(steps), cmocka_unit_test(causality),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(steps), cmocka_unit_test(changes), cmocka_unit_test(causality),
                                        cmocka_unit_test(hippo)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

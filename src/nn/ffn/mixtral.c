@@ -5,11 +5,7 @@
 
 static const qp_option options[] = {QPI_EXPERT_OPTIONS(2, 65536), QPI_BALANCE_OPTION, {0}};
 
-static void init(void *self, qp_build *b) {
-    qpi_experts *e = self;
-    e->balance = qp_setting(b, "balance") / b->layers;
-    qpi_experts_init(e, b, true);
-}
+static void init(void *self, qp_build *b) { qpi_experts_init(self, b, true); }
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     qpi_experts *e = self;
@@ -17,7 +13,7 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
     qpi_routing  r = {0};
     qp_topk(logits, e->chosen, -1, true, &best, &r.index);
     r.weight = qp_softmax(best, -1);
-    if (qp_training(e->module) && e->balance > 0) qpi_experts_balance(e, qp_softmax(logits, -1), r.index, s);
+    qpi_experts_losses(e, logits, r.index, s);
     return qpi_experts_back(qpi_experts_forward(e, rows, r, qpi_experts_rows(residual), s), x);
 }
 

@@ -22,18 +22,17 @@ static const qp_option options[] = {
 static void init(void *self, qp_build *b) {
     switch_ffn *f = self;
     f->capacity = qp_setting(b, "capacity");
-    f->experts.balance = qp_setting(b, "balance") / b->layers;
     qpi_experts_init(&f->experts, b, false);
 }
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     switch_ffn *f = self;
-    qp_tensor   rows = qpi_experts_rows(x), probability = qp_softmax(qpi_experts_logits(&f->experts, rows), -1);
+    qp_tensor   rows = qpi_experts_rows(x), logits = qpi_experts_logits(&f->experts, rows), probability = qp_softmax(logits, -1);
     bool        training = qp_training(f->experts.module) && qp_is_none(s->counts); /* no step of a session */
     qpi_routing r = {0};
     qp_topk(probability, 1, -1, true, &r.weight, &r.index);
     if (training) r.capacity = (int64_t)ceil(f->capacity * (double)qp_size(rows, 0) / (double)f->experts.count);
-    if (training && f->experts.balance > 0) qpi_experts_balance(&f->experts, probability, r.index, s);
+    if (training) qpi_experts_losses(&f->experts, logits, r.index, s);
     return qpi_experts_back(qpi_experts_forward(&f->experts, rows, r, qpi_experts_rows(residual), s), x);
 }
 

@@ -48,13 +48,15 @@ void qpi_attention_init(void *self, qp_build *b) {
         return;
     }
     a->scale = qp_setting(b, "scale");
+    if (a->scale == 0 && qp_setting(b, "unscaled")) a->scale = 1;
     if (a->scale == 0) a->scale = (b->scores != 0 ? b->scores : 1) / sqrt((double)a->width);
     if (qp_setting(b, "scale_by_layer")) a->scale /= b->layer + 1;
     int64_t q = a->heads * a->width, kv = a->groups * a->width;
-    qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, value = in;
+    qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, value = in, query = in;
     qp_linear_options out = {.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual};
     value.init = b->init_value;
-    a->q = qp_nn_linear_new(b->module, "q", b->width, q, in);
+    if (qp_setting(b, "unscaled")) query.gain = 1 / sqrt((double)a->width);
+    a->q = qp_nn_linear_new(b->module, "q", b->width, q, query);
     a->k = qp_nn_linear_new(b->module, "k", b->width, kv, in);
     a->v = qp_nn_linear_new(b->module, "v", b->width, kv, value);
     a->out = qp_nn_linear_new(b->module, "out", q, b->width, out);

@@ -31,6 +31,7 @@ typedef struct {
     OPTION_BOOL("out_bias", 0, "bias of the output product"), \
     OPTION_BOOL("scale_by_layer", 0, "scores are also divided by the layer's number, from 1"), \
     OPTION_NUMBER("scale", 0, 0, 1e9, "of scores; 0: 1 / sqrt(K)"), \
+    OPTION_BOOL("unscaled", 0, "of scores 1, and the queries' initial weights over sqrt(K) (T5, arXiv:1910.10683)"), \
     OPTION_NUMBER("softcap", 0, 0, 1e9, "c: scores become c tanh(x / c); 0: they stay"), \
     OPTION_CHOICE("qk_norm", 2, "none|head|all", "RMS norm of queries and keys before they turn, of each head or of all together"), \
     OPTION_NUMBER("qk_norm_eps", 1e-6, 0, 1, "added to the mean square"), \
