@@ -26,13 +26,17 @@ static qp_model *stack(qp_ctx *ctx, const char *position, int width) {
     return qp_model_new(ctx, "config", config);
 }
 
-/* What becomes of an input of `value` at n positions. */
-static void encoded(qp_model *m, double value, int n, const int64_t *positions, float *out) {
+/* What becomes of an input of `value` at n positions, as in a session or not. */
+static void encoded_in(qp_model *m, bool session, double value, int n, const int64_t *positions, float *out) {
     qp_ctx     *ctx = m->ctx;
     qp_tensor   x = qp_full(ctx, QP_F32, 3, (int64_t[]){1, n, D}, value);
     qp_sequence s = {.positions = qp_from(ctx, QP_I64, 2, (int64_t[]){1, n}, positions),
                      .length = positions[n - 1] + 1};
+    if (session) s.counts = qp_from(ctx, QP_I64, 1, (int64_t[]){1}, (int64_t[]){n});
     assert_int_equal(qp_read(m->position.type->embed(m->position.self, x, &s), QP_F32, out, n * D), QP_OK);
+}
+static void encoded(qp_model *m, double value, int n, const int64_t *positions, float *out) {
+    encoded_in(m, false, value, n, positions, out);
 }
 
 static void check_sinusoidal(const char *config, double theta, bool half) {
@@ -133,7 +137,7 @@ static void rotations(void **state) {
     }
 }
 
-/* The first places of floater, which are kept without gradients, are those that are solved anew, and follow the
+/* The first places of floater, which sessions keep, are those that are solved anew, and follow the
  * weights when these change. */
 static void flows(void **state) {
     (void)state;
@@ -143,8 +147,8 @@ static void flows(void **state) {
     qp_model *m = stack(ctx, "{\"type\": \"floater\"}", D);
     for (int turn = 0; turn < 2; turn++) {
         qp_no_grad(ctx, true);
-        encoded(m, 3, 2, at, first);
-        encoded(m, 3, 6, at, kept);
+        encoded_in(m, true, 3, 2, at, first);
+        encoded_in(m, true, 3, 6, at, kept);
         qp_no_grad(ctx, false);
         encoded(m, 3, 6, at, fresh);
         assert_memory_equal(kept, fresh, sizeof kept);

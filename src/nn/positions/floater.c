@@ -1,8 +1,8 @@
 /* FLOATER (Liu et al. 2020, arXiv:2003.09229): positions as places along a learned flow, p' = h(t, p), from a learned
  * start, added to the input; longer texts flow on. h(t, p) = W_o tanh(W_i p + b_i + t w_t) + b_o, solved by one
  * Runge-Kutta step of fourth order from a position to the next; gradients are those of the steps. Positions come
- * one after the other; without gradients those that are known are kept as long as the weights stay, so that a step of a
- * session solves its own positions only.
+ * one after the other; sessions keep those that are known as long as the weights stay, so that a step solves its own
+ * positions only.
  */
 #include <stdlib.h>
 
@@ -97,7 +97,7 @@ static void make_room(const floater *f, int64_t n, qp_dtype type) {
     k->places = qp_keep(places);
 }
 
-/* The first n places [n, D] or more, without gradients. */
+/* The first n places [n, D] or more. */
 static qp_tensor known_flow(const floater *f, int64_t n, qp_dtype type) {
     known   *k = f->known;
     uint64_t stamp = qpi_module_stamp(f->module) + (uint64_t)f->start.ctx->mode.autocast;
@@ -116,8 +116,10 @@ static qp_tensor known_flow(const floater *f, int64_t n, qp_dtype type) {
 static qp_tensor embed(void *self, qp_tensor x, const qp_sequence *s) {
     floater *f = self;
     qp_dtype type = qp_dtype_of(x);
-    if (s->length <= f->most && s->length > 0)
-        return qp_add(x, qp_embedding(x.ctx->mode.no_grad ? known_flow(f, s->length, type) : flow(f, 0, s->length, QP_NONE, type), s->positions));
+    if (s->length <= f->most && s->length > 0) {
+        bool step = !qp_is_none(s->counts);
+        return qp_add(x, qp_embedding(step ? known_flow(f, s->length, type) : flow(f, 0, s->length, QP_NONE, type), s->positions));
+    }
     if (s->length <= 0) return x;
     qp_fail(x.ctx, QP_ERR_ARGUMENT, "positions: %lld positions, the model has %lld", (long long)s->length, (long long)f->most);
     return qpi_poison(x.ctx);
