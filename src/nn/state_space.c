@@ -220,6 +220,9 @@ static void remake_planes(qpi_state_space *m, qp_ctx *ctx) {
 void qpi_state_space_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     qpi_state_space *m = self;
     (void)positions;
+    bool before = qp_no_grad(ctx, true);
+    remake_planes(m, ctx);
+    qp_no_grad(ctx, before);
     qp_state_add(state, ctx, false, 4, (int64_t[]){rows, m->width, 2, m->poles});
 }
 

@@ -420,11 +420,13 @@ static void stop_everywhere(const json_t *config, int at) {
         pass(m, s);
         qp_observe(ctx, NULL, NULL);
         if (stop < 0) all = count.calls - 1;
+        bool over = count.calls <= stop + 1; /* it has fewer ops than at first: what was solved then is kept */
         if (stop < 0)
             expect_well(ctx);
-        else if (qp_error_code(ctx) != QP_ERR_CANCELLED)
+        else if (qp_error_code(ctx) != QP_ERR_CANCELLED && !over)
             fail_msg("%s: stopped at op %d: %s", what, stop, qp_error(ctx));
         if (stop >= 0) qp_clear(ctx);
+        ctx->cancelled = 0;
         qp_leave(scope);
     }
     expect_well(ctx);
