@@ -107,7 +107,7 @@ static void name_place(const builder *b, const char *role) {
 
 /* (how many times as wide as the base)^power */
 static double scaled(int64_t width, int64_t base, double power) {
-    return width > 0 && base > 0 ? pow((double)width / (double)base, power) : 1;
+    return base > 0 ? pow((double)width / (double)base, power) : 1;
 }
 
 /* A part from its object: settings, memory, parameters in a module of that name (NULL: in the parent

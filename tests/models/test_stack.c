@@ -116,6 +116,8 @@ static const struct {
     {"{\"vocab_size\": 0}", QP_ERR_FORMAT, "vocab_size: expected"},
     {"{\"hidden_size\": 8.0}", QP_ERR_FORMAT, "hidden_size: expected a whole number"},
     {"{\"hidden_size\": 99999999999}", QP_ERR_FORMAT, "found 99999999999"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 0, \"head_width\": 64}}", QP_ERR_ARGUMENT, "heads 0 and head_width 64 of width 8 are no heads"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 0}}", QP_ERR_ARGUMENT, "heads 0 and head_width 0 of width 8 are no heads"},
     {"{\"dropout\": 1.5}", QP_ERR_FORMAT, "dropout: 1.5, expected a number from 0 to 0.99"},
     {"{\"dropout\": -1}", QP_ERR_FORMAT, "dropout: -1, expected a number"},
     {"{\"dropout\": \"0.1\"}", QP_ERR_FORMAT, "dropout: nan, expected a number"},
@@ -235,6 +237,7 @@ static void allowed(void **state) {
         "{\"final_norm\": {\"type\": \"none\"}, \"num_nextn_predict_layers\": 1, \"dropout\": null}",
         "{\"residual_init\": \"scaled\", \"tie_word_embeddings\": true}",
         "{\"mixer\": {\"type\": \"attention\", \"heads\": 3, \"head_width\": 4}}",
+        "{\"mixer\": {\"type\": \"attention\", \"heads\": 0, \"head_width\": 4}}",
         "{\"initializer_range\": 0, \"input_norm\": {\"type\": \"none\"}}",
     };
     for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
@@ -323,7 +326,8 @@ static const char *const whole[] = {
     " \"num_hidden_layers\": 1, \"outputs\": {\"pooled\": {\"type\": \"pooler\"}}}",
     "{\"num_hidden_layers\": 0, \"final_norm\": {\"type\": \"none\"}, \"output\": {\"type\": \"none\"}}",
     "{\"block\": {\"type\": \"post_norm\"}, \"position\": {\"type\": \"rope\"}, \"num_hidden_layers\": 1,"
-    " \"layers\": [{\"ffn\": {\"type\": \"none\"}}]}"};
+    " \"layers\": [{\"ffn\": {\"type\": \"none\"}}]}",
+    "{\"parametrization\": {\"type\": \"mup\", \"base\": 4}, \"num_hidden_layers\": 1}"};
 static char *text;
 
 static bool build(qp_ctx *ctx) { return qp_model_new(ctx, "test", text) != NULL; }
