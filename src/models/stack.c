@@ -470,8 +470,8 @@ static bool build_parts(builder *b) {
     for (int k = 0; k < m->mtp_count; k++)
         if (!build_mtp(b, blocks, k)) return false;
     b->spec = NULL;
-    if (m->host) return m->output = m->host->output, !qp_failed(m->ctx);
-    return build_norm(b, "final_norm", m->module, "norm", &m->norm) && build_outputs(b) && !qp_failed(m->ctx);
+    if (m->host) return m->output = m->host->output, true;
+    return build_norm(b, "final_norm", m->module, "norm", &m->norm) && build_outputs(b);
 }
 
 /* The same model at the width to which the parametrisation refers, for its shapes. What it draws is drawn again. */
@@ -499,7 +499,7 @@ bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
     builder b = {.m = m, .stack = stack, .where = where};
     bool    ok = build_base(&b) && build_parts(&b) && (!b.base || qpi_parametrize(m->module, b.base->module, b.parametrization));
     qp_model_close(b.base);
-    return ok;
+    return ok && !qp_failed(m->ctx);
 }
 
 /* ---- Running --------------------------------------------------------------------------------------- */

@@ -37,7 +37,7 @@ static bool alike(const qp_module *m, const qp_module *base) {
 
 bool qpi_parametrize(qp_module *m, const qp_module *base, const qp_parametrization_type *type) {
     if (!alike(m, base))
-        return !qp_fail(m->ctx, QP_ERR_ARGUMENT, "%s: module %s has other parameters at the base's width", type->part.name, m->name);
+        return !qp_fail(m->ctx, QP_ERR_ARGUMENT, "%s: module \"%s\" has other parameters at the base's width", type->part.name, m->name);
     for (int i = 0; i < m->entry_count; i++)
         if (!m->entries[i].tied && !m->entries[i].buffer && !m->entries[i].unsaved)
             scale_entry(&m->entries[i], &base->entries[i], type, m->linear != NULL);

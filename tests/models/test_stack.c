@@ -53,6 +53,13 @@ static qp_tensor ones(void *self, qp_tensor ids, const qp_sequence *s) {
 }
 static const qp_input_type ones_input = {.part = {.name = "ones", .bytes = sizeof(int64_t)}, .init = init_ones, .forward = ones};
 
+/* Has a parameter in wide models alone. */
+static void init_wide(void *self, qp_build *b) {
+    init_ones(self, b);
+    if (b->width > 4) qp_param(b->module, "p", "ones", 1, &b->width);
+}
+static const qp_input_type wide_input = {.part = {.name = "wide", .bytes = sizeof(int64_t)}, .init = init_wide, .forward = ones};
+
 /* Shared by all layers, with no hook at all. */
 static const qp_position_type shared_position = {.part = {.name = "shared"}, .shared = true, .init = init_without};
 
@@ -76,6 +83,7 @@ static qp_ctx *open_ctx(void) {
     assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &bare_mixer.part), QP_OK);
     assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &wrong_mixer.part), QP_OK);
     assert_int_equal(qp_register_part(ctx, QP_PART_INPUT, &ones_input.part), QP_OK);
+    assert_int_equal(qp_register_part(ctx, QP_PART_INPUT, &wide_input.part), QP_OK);
     assert_int_equal(qp_register_part(ctx, QP_PART_POSITION, &shared_position.part), QP_OK);
     assert_int_equal(qp_register_part(ctx, QP_PART_BLOCK, &plain_block.part), QP_OK);
     return ctx;
@@ -118,6 +126,8 @@ static const struct {
     {"{\"hidden_size\": 99999999999}", QP_ERR_FORMAT, "found 99999999999"},
     {"{\"mixer\": {\"type\": \"attention\", \"heads\": 0, \"head_width\": 64}}", QP_ERR_ARGUMENT, "heads 0 and head_width 64 of width 8 are no heads"},
     {"{\"mixer\": {\"type\": \"attention\", \"heads\": 0}}", QP_ERR_ARGUMENT, "heads 0 and head_width 0 of width 8 are no heads"},
+    {"{\"input\": {\"type\": \"wide\"}, \"parametrization\": {\"type\": \"mup\", \"base\": 4}}", QP_ERR_ARGUMENT,
+     "has other parameters at the base's width"},
     {"{\"dropout\": 1.5}", QP_ERR_FORMAT, "dropout: 1.5, expected a number from 0 to 0.99"},
     {"{\"dropout\": -1}", QP_ERR_FORMAT, "dropout: -1, expected a number"},
     {"{\"dropout\": \"0.1\"}", QP_ERR_FORMAT, "dropout: nan, expected a number"},
@@ -233,6 +243,7 @@ static void allowed(void **state) {
         "{\"position\": {\"type\": \"learned\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", \"heads\": 4}}]}",
         "{\"mixer\": {\"type\": \"attention\", \"heads\": 2, \"bias\": true}, \"ffn\": {\"type\": \"mlp\", \"bias\": false, \"act\": \"relu\"}}",
         "{\"block\": {\"type\": \"plain\"}}",
+        "{\"mixer\": {\"type\": \"bare\"}, \"parametrization\": {\"type\": \"ntk\", \"base\": 4}}",
         "{\"input\": {\"type\": \"ones\"}, \"tie_word_embeddings\": true}",
         "{\"final_norm\": {\"type\": \"none\"}, \"num_nextn_predict_layers\": 1, \"dropout\": null}",
         "{\"residual_init\": \"scaled\", \"tie_word_embeddings\": true}",
