@@ -35,6 +35,11 @@ qp_tensor qp_block_ffn(const qp_block *b, qp_tensor x, qp_tensor residual, const
     return branch(&b->ffn, x, residual, s, states ? &states[1] : NULL);
 }
 
+qp_tensor qpi_like(qp_tensor parameter, qp_tensor x) {
+    if (qp_is_none(parameter) || qp_failed(x.ctx) || qp_dtype_of(parameter) == qp_dtype_of(x)) return parameter;
+    return qp_cast(parameter, qp_dtype_of(x));
+}
+
 bool qpi_one_segment(const qp_sequence *s, const char *name) {
     if (qp_is_none(s->mask.segments)) return true;
     return !qp_fail(s->positions.ctx, QP_ERR_UNSUPPORTED, "%s: several segments in a sequence", name);

@@ -39,6 +39,9 @@ qp_status qpi_settings_choose(qp_ctx *ctx, qp_settings *s, const char *where, co
 /* Stores an error and gives false where the sequence has segments, which the part cannot tell apart. */
 bool qpi_one_segment(const qp_sequence *s, const char *name);
 
+/* A parameter as an operand beside activations x: weights kept in other types are cast. */
+qp_tensor qpi_like(qp_tensor parameter, qp_tensor x);
+
 /* Does the part have such an option? */
 bool qpi_settings_has(const qp_settings *s, const char *name);
 

@@ -6,8 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "core/core.h"
-#include "nn/part.h"
+#include "nn/heads.h"
 
 /* The position before a call's first: tensor `i` of the state, [B, D]. */
 typedef struct {
@@ -21,17 +20,14 @@ static inline rwkv_shift rwkv_shift_open(qp_tensor x, qp_state *state, int i) {
     return (rwkv_shift){state->tensors[i], x};
 }
 
-/* A parameter in x's type: files may hold it in 16 bits. */
-static inline qp_tensor rwkv_as(qp_tensor p, qp_tensor x) { return qp_cast(p, qp_dtype_of(x)); }
-
 /* x_t + m (x_{t-1} - x_t), m [1, 1, D] or [B, T, D] */
 static inline qp_tensor rwkv_mixed(const rwkv_shift *s, qp_tensor m) {
-    return qp_token_shift(s->x, rwkv_as(m, s->x), s->last);
+    return qp_token_shift(s->x, qpi_like(m, s->x), s->last);
 }
 
 /* The same of versions 4 and 5, whose m is the share of x_t. */
 static inline qp_tensor rwkv_mixed_by_share(const rwkv_shift *s, qp_tensor share) {
-    return rwkv_mixed(s, qp_affine(rwkv_as(share, s->x), -1, 1));
+    return rwkv_mixed(s, qp_affine(qpi_like(share, s->x), -1, 1));
 }
 
 /* A parameter that begins as an initialisation of nn/init/rwkv.c says of this layer. */
@@ -44,9 +40,9 @@ static inline qp_tensor rwkv_param(qp_build *b, const char *name, const char *in
 
 /* ---- Heads (versions 5 to 7) ---------------------------------------------------------------------- */
 
-#define RWKV_HEAD_OPTIONS                                                                                      \
-    {.name = "head_width", .kind = QP_OPTION_INT, .fallback = 64, .low = 1, .high = 65536, .help = "K, a divisor of D; D where D is smaller"}, \
-    {.name = "head_norm_eps", .kind = QP_OPTION_NUMBER, .fallback = 64e-5, .high = 1, .help = "of the norm of each head's output"}
+#define RWKV_HEAD_OPTIONS \
+    OPTION_INT("head_width", 64, 1, 65536, "K, a divisor of D; D where D is smaller"), \
+        OPTION_NUMBER("head_norm_eps", 64e-5, 0, 1, "of the norm of each head's output")
 
 typedef struct {
     int64_t   heads, width; /* H, K */
@@ -71,19 +67,10 @@ static inline void rwkv_heads_norm(rwkv_heads *h, qp_build *b) {
     h->bias = qp_param(m, "bias", "zeros", 1, &b->width);
 }
 
-/* [B, T, D] -> [B, T, H, K] */
-static inline qp_tensor rwkv_split(const rwkv_heads *h, qp_tensor x) {
-    return qp_reshape(x, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), h->heads, h->width});
-}
-
-static inline qp_tensor rwkv_join(qp_tensor y) {
-    return qp_reshape(y, 3, (int64_t[]){qp_size(y, 0), qp_size(y, 1), qp_size(y, 2) * qp_size(y, 3)});
-}
-
 /* [B, T, H, K], each head normalised, -> [B, T, D] */
 static inline qp_tensor rwkv_normed(const rwkv_heads *h, qp_tensor y) {
-    qp_tensor n = rwkv_join(qp_layer_norm(y, QP_NONE, QP_NONE, h->eps));
-    return qp_add(qp_mul(n, rwkv_as(h->weight, n)), rwkv_as(h->bias, n));
+    qp_tensor n = qpi_join_heads(qp_layer_norm(y, QP_NONE, QP_NONE, h->eps));
+    return qp_add(qp_mul(n, qpi_like(h->weight, n)), qpi_like(h->bias, n));
 }
 
 /* State: the position before [B, D] and S [B, H, K, V]. */
@@ -115,8 +102,8 @@ static inline rwkv_low rwkv_low_new(qp_build *b, const char *down, const char *u
 }
 
 static inline qp_tensor rwkv_low_rank(const rwkv_low *l, qp_tensor x, qp_tensor (*act)(qp_tensor x)) {
-    qp_tensor inner = qp_matmul(x, rwkv_as(l->down, x));
-    return qp_matmul(act ? act(inner) : inner, rwkv_as(l->up, x));
+    qp_tensor inner = qp_matmul(x, qpi_like(l->down, x));
+    return qp_matmul(act ? act(inner) : inner, qpi_like(l->up, x));
 }
 
 /* exp(-exp(p)), the decay of a raw parameter */

@@ -5,11 +5,6 @@
 
 #include "core/core.h"
 
-qp_tensor qpi_like(qp_tensor parameter, qp_tensor x) {
-    if (qp_is_none(parameter) || qp_failed(x.ctx) || qp_dtype_of(parameter) == qp_dtype_of(x)) return parameter;
-    return qp_cast(parameter, qp_dtype_of(x));
-}
-
 void qpi_short_conv_init(qpi_short_conv *c, qp_build *b, int64_t channels, int64_t length, bool bias) {
     qp_module *m = qp_module_new(b->ctx, b->module, "conv");
     char       init[40];

@@ -22,7 +22,4 @@ void qpi_short_conv_reserve(const qpi_short_conv *c, qp_ctx *ctx, int64_t rows, 
 /* The same for the next positions, with tensor i of the state. */
 qp_tensor qpi_short_conv_step(const qpi_short_conv *c, qp_tensor x, qp_state *state, int i);
 
-/* A parameter as an operand beside activations x: weights kept in other types are cast. */
-qp_tensor qpi_like(qp_tensor parameter, qp_tensor x);
-
 #endif

@@ -157,3 +157,18 @@ json_t *expect_json(outcome o) {
     if (!json_is_object(value)) fail_msg("not a JSON object: %s: %s", error.text, o.out);
     return value;
 }
+
+json_int_t integer_of(const json_t *o, const char *key) {
+    if (!json_is_integer(json_object_get(o, key))) fail_msg("no integer \"%s\"", key);
+    return json_integer_value(json_object_get(o, key));
+}
+
+double number_of(const json_t *o, const char *key) {
+    if (!json_is_number(json_object_get(o, key))) fail_msg("no number \"%s\"", key);
+    return json_number_value(json_object_get(o, key));
+}
+
+const char *text_of(const json_t *o, const char *key) {
+    if (!json_is_string(json_object_get(o, key))) fail_msg("no text \"%s\"", key);
+    return json_string_value(json_object_get(o, key));
+}

@@ -44,6 +44,10 @@ void expect_message(outcome o, int status, const char *part);
 void expect_success(outcome o);
 /* stdout as one JSON object on one line. */
 json_t *expect_json(outcome o);
+/* What an object has under a key; fails unless it is that. */
+json_int_t  integer_of(const json_t *o, const char *key);
+double      number_of(const json_t *o, const char *key);
+const char *text_of(const json_t *o, const char *key);
 
 /* A model of bytes, two layers, fresh weights. */
 extern const char byte_config[];

@@ -5,11 +5,6 @@
     run("inspect", "--activations", "quipu", "--set", "hidden_size=64", "--set", "num_hidden_layers=3",        \
         "--length", "64", __VA_ARGS__, NULL)
 
-static double number(const json_t *o, const char *key) {
-    if (!json_is_number(json_object_get(o, key))) fail_msg("no number \"%s\"", key);
-    return json_number_value(json_object_get(o, key));
-}
-
 /* The row of a layer (-1: none) and place. */
 static const json_t *row_of(const json_t *all, int layer, const char *where) {
     const json_t *rows = json_object_get(all, "rows"), *layer_of;
@@ -45,11 +40,11 @@ static void test_scale(void **state) {
         json_t       *all = expect_json(INSPECT("--set", "init=lecun_normal", "--set", heads[i], "--json"));
         const json_t *first = attention_of(all, 0);
         assert_int_equal(json_array_size(json_object_get(all, "attention")), 3);
-        assert_int_equal(number(first, "head_width"), width[i]);
-        expect_near(number(first, "scale"), variance[i] > 1 ? 1 : 1 / sqrt(width[i]), 1e-6);
-        expect_near(number(first, "product_variance"), width[i], 0.35);
-        expect_near(number(first, "logit_variance"), variance[i], 0.35);
-        entropy[i] = number(first, "entropy");
+        assert_int_equal(number_of(first, "head_width"), width[i]);
+        expect_near(number_of(first, "scale"), variance[i] > 1 ? 1 : 1 / sqrt(width[i]), 1e-6);
+        expect_near(number_of(first, "product_variance"), width[i], 0.35);
+        expect_near(number_of(first, "logit_variance"), variance[i], 0.35);
+        entropy[i] = number_of(first, "entropy");
         assert_true(entropy[i] > 0 && entropy[i] <= 1 + 1e-9);
         json_decref(all);
     }
@@ -66,15 +61,15 @@ static void test_blocks(void **state) {
     for (int i = 0; i < 3; i++) {
         const json_t *before = i ? row_of(pre, i - 1, "stream") : row_of(pre, -1, "input"),
                      *after = row_of(pre, i, "stream");
-        assert_true(number(after, "variance") > 1.05 * number(before, "variance"));
-        assert_true(number(after, "gradient_variance") < number(before, "gradient_variance"));
-        expect_near(number(row_of(pre, i, "mixer_in"), "variance"), 1, 0.05); /* behind the norm */
-        assert_float_equal(number(row_of(zero, i, "stream"), "variance"),
-                           number(row_of(zero, -1, "input"), "variance"), 0);
-        expect_near(number(row_of(zero, i, "stream"), "gradient_variance"),
-                    number(row_of(zero, -1, "input"), "gradient_variance"), 1e-5);
+        assert_true(number_of(after, "variance") > 1.05 * number_of(before, "variance"));
+        assert_true(number_of(after, "gradient_variance") < number_of(before, "gradient_variance"));
+        expect_near(number_of(row_of(pre, i, "mixer_in"), "variance"), 1, 0.05); /* behind the norm */
+        assert_float_equal(number_of(row_of(zero, i, "stream"), "variance"),
+                           number_of(row_of(zero, -1, "input"), "variance"), 0);
+        expect_near(number_of(row_of(zero, i, "stream"), "gradient_variance"),
+                    number_of(row_of(zero, -1, "input"), "gradient_variance"), 1e-5);
     }
-    assert_int_equal(number(pre, "tokens"), 4 * 64);
+    assert_int_equal(number_of(pre, "tokens"), 4 * 64);
     json_decref(pre);
     json_decref(zero);
 }
@@ -99,8 +94,8 @@ static void test_model(void **state) {
     write_file("words", words, sizeof words);
     json_t *all = expect_json(run("inspect", "--activations", "%/bytes", "--text", "%/words", "--length", "32",
                                   "--plot", "%/page.html", "--json", NULL));
-    assert_int_equal(number(all, "tokens"), 128);
-    expect_near(number(all, "loss"), loss_of(words), 1e-5);
+    assert_int_equal(number_of(all, "tokens"), 128);
+    expect_near(number_of(all, "loss"), loss_of(words), 1e-5);
     json_decref(all);
     size_t bytes;
     char  *page = read_file(in_folder("page.html"), &bytes);

@@ -18,11 +18,6 @@ static const json_t *row_at(const json_t *all, size_t i) {
     return row;
 }
 
-static double number(const json_t *o, const char *key) {
-    if (!json_is_number(json_object_get(o, key))) fail_msg("no number \"%s\"", key);
-    return json_number_value(json_object_get(o, key));
-}
-
 static const char *text(const json_t *o, const char *key) {
     const char *value = json_string_value(json_object_get(o, key));
     return value ? value : "";
@@ -68,20 +63,20 @@ static void test_rows(void **state) {
             continue;
         }
         assert_string_equal(text(row, "status"), "done");
-        assert_true(fabs(number(row, "parameters_off")) < 0.01);
-        assert_true(number(row, "accuracy") >= 0 && number(row, "accuracy") <= 1);
-        assert_true(number(row, "tokens_per_second") > 0 && number(row, "peak_bytes") > 0);
+        assert_true(fabs(number_of(row, "parameters_off")) < 0.01);
+        assert_true(number_of(row, "accuracy") >= 0 && number_of(row, "accuracy") <= 1);
+        assert_true(number_of(row, "tokens_per_second") > 0 && number_of(row, "peak_bytes") > 0);
         assert_int_equal(json_array_size(tests), 2);
-        assert_true(number(json_array_get(tests, 1), "loss") > 0);
+        assert_true(number_of(json_array_get(tests, 1), "loss") > 0);
     }
     /* two layers, heads of 8: keys and values of 16 positions in f32; a quarter of that with one head for keys
      */
-    assert_int_equal(number(row_at(all, 0), "state_bytes"), 2 * 2 * 16 * 32 * 4);
-    assert_int_equal(number(row_at(all, 2), "state_bytes"), 2 * 2 * 16 * 8 * 4);
+    assert_int_equal(number_of(row_at(all, 0), "state_bytes"), 2 * 2 * 16 * 32 * 4);
+    assert_int_equal(number_of(row_at(all, 2), "state_bytes"), 2 * 2 * 16 * 8 * 4);
     /* each weight of a product once, with two flops */
     double products = 2 * (2 * (4 * 32 * 32 + 2 * 32 * 256) + 32 * 16);
-    assert_float_equal(number(row_at(all, 0), "projection_flops"), products, 1e-6 * products);
-    assert_true(number(row_at(all, 0), "mixing_flops") > 0);
+    assert_float_equal(number_of(row_at(all, 0), "projection_flops"), products, 1e-6 * products);
+    assert_true(number_of(row_at(all, 0), "mixing_flops") > 0);
     json_decref(all);
     char *csv = read_file(in_folder("rows/compare.csv"), &bytes),
          *page = read_file(in_folder("rows/report.html"), &bytes);
@@ -99,15 +94,15 @@ static void test_costs(void **state) {
     const json_t *costs = json_object_get(all, "costs"), *a = json_array_get(costs, 2),
                  *b = json_array_get(costs, 4);
     assert_int_equal(json_array_size(costs), 6); /* 16, 64, 256 of two */
-    assert_int_equal(number(a, "length"), 64);
-    assert_int_equal(number(b, "length"), 256);
-    assert_float_equal(number(b, "projection_flops") / number(a, "projection_flops"), 4, 1e-9);
-    double mixing = number(b, "mixing_flops") / number(a, "mixing_flops");
+    assert_int_equal(number_of(a, "length"), 64);
+    assert_int_equal(number_of(b, "length"), 256);
+    assert_float_equal(number_of(b, "projection_flops") / number_of(a, "projection_flops"), 4, 1e-9);
+    double mixing = number_of(b, "mixing_flops") / number_of(a, "mixing_flops");
     assert_true(mixing > 12 && mixing <= 16);
-    assert_true(number(b, "seconds") > number(a, "seconds"));
+    assert_true(number_of(b, "seconds") > number_of(a, "seconds"));
     /* without an inner width the model's is adjusted */
     assert_string_equal(text(row_at(all, 1), "adjusted"), "hidden_size");
-    assert_true(fabs(number(row_at(all, 1), "parameters_off")) < 0.25);
+    assert_true(fabs(number_of(row_at(all, 1), "parameters_off")) < 0.25);
     json_decref(all);
 }
 
@@ -120,13 +115,13 @@ static void test_means(void **state) {
     double        sum = 0, other = 0;
     assert_int_equal(json_array_size(runs), 4);
     for (size_t i = 0; i < 4; i++) {
-        double loss = number(json_object_get(json_array_get(runs, i), "result"), "loss");
-        *(number(json_array_get(runs, i), "lr") == 1e-3 ? &sum : &other) += loss;
+        double loss = number_of(json_object_get(json_array_get(runs, i), "result"), "loss");
+        *(number_of(json_array_get(runs, i), "lr") == 1e-3 ? &sum : &other) += loss;
     }
-    assert_true(number(row, "lr") == (sum < other ? 1e-3 : 1e-9));
-    assert_float_equal(number(row, "loss"), fmin(sum, other) / 2, 1e-12);
-    assert_int_equal(number(row, "seeds"), 2);
-    assert_true(number(row, "loss_spread") >= 0);
+    assert_true(number_of(row, "lr") == (sum < other ? 1e-3 : 1e-9));
+    assert_float_equal(number_of(row, "loss"), fmin(sum, other) / 2, 1e-12);
+    assert_int_equal(number_of(row, "seeds"), 2);
+    assert_true(number_of(row, "loss_spread") >= 0);
     json_decref(all);
 }
 
@@ -144,11 +139,11 @@ static void test_directions(void **state) {
                                       i ? "%/mlm" : "%/lm", "-t", "1", "--json", NULL));
         assert_string_equal(text(all, "measure"), "bits_per_byte");
         assert_string_equal(text(row_at(all, 0), "status"), "done");
-        assert_true(number(row_at(all, 0), "bits_per_byte") > 0);
+        assert_true(number_of(row_at(all, 0), "bits_per_byte") > 0);
         assert_string_equal(text(row_at(all, 1), "status"), i ? "done" : "failed");
         if (!i) assert_non_null(strstr(text(row_at(all, 1), "why"), "not causal"));
         if (i)
-            assert_float_equal(number(row_at(all, 0), "loss"), number(row_at(all, 1), "loss"),
+            assert_float_equal(number_of(row_at(all, 0), "loss"), number_of(row_at(all, 1), "loss"),
                                0); /* both see both sides */
         json_decref(all);
     }
@@ -174,7 +169,7 @@ static void test_all_parts(void **state) {
             const json_t *row = row_at(all, i);
             bool          ran = !strcmp(text(row, "status"), "done");
             if (!ran && !*text(row, "why")) fail_msg("%s neither ran nor said why", text(row, "part"));
-            if (ran) assert_true(number(row, "loss") > 0 && number(row, "flops") > 0);
+            if (ran) assert_true(number_of(row, "loss") > 0 && number_of(row, "flops") > 0);
             done += ran;
         }
         assert_true(done * 2 > (int)count);
@@ -220,12 +215,12 @@ static void test_kept(void **state) {
     assert_int_equal(remove(path), 0);
     json_t *all = expect_json(
         run(COMPARE("%/kept", "--steps", "3", "--parts", "ffn=mlp,swiglu", "--cost-seconds", "0", "--json")));
-    assert_float_equal(number(row_at(all, 0), "loss"), 77, 0); /* taken as it is */
-    assert_true(number(row_at(all, 1), "loss") < 77);          /* found anew from its last state */
+    assert_float_equal(number_of(row_at(all, 0), "loss"), 77, 0); /* taken as it is */
+    assert_true(number_of(row_at(all, 1), "loss") < 77);          /* found anew from its last state */
     json_decref(all);
     all = expect_json(
         run(COMPARE("%/kept", "--steps", "4", "--parts", "ffn=mlp", "--cost-seconds", "0", "--json")));
-    assert_true(number(row_at(all, 0), "loss") < 77); /* another training */
+    assert_true(number_of(row_at(all, 0), "loss") < 77); /* another training */
     json_decref(all);
 }
 
@@ -243,8 +238,8 @@ static void test_test_options(void **state) {
         const json_t *plain = json_object_get(row_at(all, 0), "tests"),
                      *yarn = json_object_get(row_at(all, 1), "tests");
         size_t last = json_array_size(plain) - 1;
-        assert_float_equal(number(row_at(all, 0), "loss"), number(row_at(all, 1), "loss"), 0);
-        assert_true(number(json_array_get(plain, last), "loss") != number(json_array_get(yarn, last), "loss"));
+        assert_float_equal(number_of(row_at(all, 0), "loss"), number_of(row_at(all, 1), "loss"), 0);
+        assert_true(number_of(json_array_get(plain, last), "loss") != number_of(json_array_get(yarn, last), "loss"));
         assert_non_null(strstr(text(row_at(all, 2), "why"), "\"nosuch\""));
         json_decref(all);
     }

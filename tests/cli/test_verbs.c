@@ -5,21 +5,6 @@
 #include <dirent.h>
 #include <unistd.h>
 
-static json_int_t integer(const json_t *o, const char *key) {
-    if (!json_is_integer(json_object_get(o, key))) fail_msg("no integer \"%s\"", key);
-    return json_integer_value(json_object_get(o, key));
-}
-
-static double number(const json_t *o, const char *key) {
-    if (!json_is_number(json_object_get(o, key))) fail_msg("no number \"%s\"", key);
-    return json_number_value(json_object_get(o, key));
-}
-
-static const char *text(const json_t *o, const char *key) {
-    if (!json_is_string(json_object_get(o, key))) fail_msg("no text \"%s\"", key);
-    return json_string_value(json_object_get(o, key));
-}
-
 /* ---- verify ----------------------------------------------------------------------------------------- */
 
 static void verify_all(void **state) {
@@ -38,10 +23,10 @@ static void verify_all(void **state) {
             expect_json(run("verify", path, "--reference", reference, "--tolerance", "1e-4", "--json", NULL));
         const json_t *errors = json_object_get(o, "errors");
         bool          headless = !json_object_get(errors, "logits");
-        double        off = number(errors, headless ? "hidden" : "logits");
+        double        off = number_of(errors, headless ? "hidden" : "logits");
         if (!(off <= 2e-5)) fail_msg("%s: %s differ by %g", e->d_name, headless ? "hidden states" : "logits", off);
         assert_true(json_is_true(json_object_get(o, "ok")));
-        assert_true(headless || integer(o, "compared") > 8); /* gradients too */
+        assert_true(headless || integer_of(o, "compared") > 8); /* gradients too */
         json_decref(o);
         models++;
     }
@@ -97,9 +82,9 @@ static void generate_is_argmax(void **state) {
     (void)state;
     json_t *o =
         expect_json(run("generate", "-m", "%/bytes", "-p", prompt, "-n", "40", "--temp", "0", "--json", NULL));
-    assert_int_equal(integer(o, "prompt_tokens"), P);
-    assert_int_equal(integer(o, "tokens"), N);
-    assert_string_equal(text(o, "reason"), "length");
+    assert_int_equal(integer_of(o, "prompt_tokens"), P);
+    assert_int_equal(integer_of(o, "tokens"), N);
+    assert_string_equal(text_of(o, "reason"), "length");
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
     qp_model *m = qp_model_load(ctx, in_folder("bytes"), (qp_model_options){0});
     assert_non_null(m);
@@ -130,18 +115,18 @@ static void generate_ids(void **state) {
     /* GPT-2's table of positions ends at 40 */
     json_t *j = expect_json(
         run("generate", "-m", path, "--ids", "-p", "3 1 4 1 5", "-n", "100", "--no-end", "--json", NULL));
-    assert_int_equal(integer(j, "tokens"), 36);
+    assert_int_equal(integer_of(j, "tokens"), 36);
     json_decref(j);
     /* an empty prompt is the token that begins a text */
     j = expect_json(run("generate", "-m", path, "--ids", "-p", "", "-n", "3", "--json", NULL));
-    assert_int_equal(integer(j, "prompt_tokens"), 1);
+    assert_int_equal(integer_of(j, "prompt_tokens"), 1);
     json_decref(j);
 }
 
 static void generate_stops(void **state) {
     (void)state;
     json_t     *all = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", NULL));
-    const char *whole = text(all, "text");
+    const char *whole = text_of(all, "text");
     char        stop[4] = {0}; /* three plain characters of the text */
     size_t      at = 8;
     while (whole[at] && ((whole[at] | whole[at + 1] | whole[at + 2]) & 0x80 || whole[at] == '-')) at++;
@@ -149,9 +134,9 @@ static void generate_stops(void **state) {
     if (strlen(stop) == 3) {
         json_t *o = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", "--stop",
                                     "nowhere", stop, NULL));
-        assert_string_equal(text(o, "reason"), "stop");
-        assert_int_equal(strlen(text(o, "text")), strstr(whole, stop) - whole);
-        assert_memory_equal(text(o, "text"), whole, strlen(text(o, "text")));
+        assert_string_equal(text_of(o, "reason"), "stop");
+        assert_int_equal(strlen(text_of(o, "text")), strstr(whole, stop) - whole);
+        assert_memory_equal(text_of(o, "text"), whole, strlen(text_of(o, "text")));
         json_decref(o);
     }
     /* the end token of the config */
@@ -163,12 +148,12 @@ static void generate_stops(void **state) {
     snprintf(config, sizeof config, "{\"eos_token_id\": [300, %d]}", (int)end);
     write_text("bytes/generation_config.json", config);
     json_t *o = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", NULL));
-    assert_string_equal(text(o, "reason"), "end");
-    assert_int_equal(integer(o, "tokens"), n);
+    assert_string_equal(text_of(o, "reason"), "end");
+    assert_int_equal(integer_of(o, "tokens"), n);
     json_decref(o);
     o = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "64", "--json", "--no-end", NULL));
-    assert_int_equal(integer(o, "tokens"), 64);
-    assert_string_equal(text(o, "text"), whole);
+    assert_int_equal(integer_of(o, "tokens"), 64);
+    assert_string_equal(text_of(o, "text"), whole);
     json_decref(o);
     remove(in_folder("bytes/generation_config.json"));
     json_decref(all);
@@ -190,22 +175,22 @@ static void finetune(void **state) {
         json_t *said = expect_json(run("finetune", "-m", "%/bytes", "--method", methods[i].method, "--data", "%/lines.jsonl", "--out", "%/learnt",
                                        "--steps", "6", "-b", "2", "--length", "24", "--lr", "3e-3", "--draft-tokens", "60",
                                        methods[i].more, "--json", NULL));
-        assert_true(number(said, "loss") < number(said, "first_loss"));
-        assert_true(number(said, "validation") < number(said, "validation_before"));
-        double before = number(said, "validation");
+        assert_true(number_of(said, "loss") < number_of(said, "first_loss"));
+        assert_true(number_of(said, "validation") < number_of(said, "validation_before"));
+        double before = number_of(said, "validation");
         json_decref(said);
         said = expect_json(run("finetune", "-m", "%/bytes", "--method", methods[i].method, "--data", "%/lines.jsonl", "--from", "%/learnt",
                                "--out", "%/learnt", "--steps", "4", "-b", "2", "--length", "24", "--lr", "1e-3", "--reuse", "2",
                                methods[i].more, "--json", NULL)); /* goes on from there */
-        assert_true(fabs(number(said, "validation_before") - before) < 1e-3 * before);
-        assert_true(number(said, "validation") < before);
+        assert_true(fabs(number_of(said, "validation_before") - before) < 1e-3 * before);
+        assert_true(number_of(said, "validation") < before);
         json_decref(said);
         said = expect_json(run("generate", "-m", "%/bytes", "--draft", "%/learnt", "-p", "Once", "-n", "40", "--temp", "0",
                                "--compare", "--json", NULL));
         assert_true(json_equal(json_object_get(said, "ids"), json_object_get(plain, "ids")));
         json_t *draft = json_object_get(said, "draft");
         assert_true(json_is_true(json_object_get(draft, "same_text")));
-        assert_int_equal(integer(draft, "calls") + integer(draft, "accepted"), 39);
+        assert_int_equal(integer_of(draft, "calls") + integer_of(draft, "accepted"), 39);
         json_decref(said);
         snprintf(path, sizeof path, "learnt/%s", methods[i].file);
         write_text(path, "not tensors");
@@ -215,126 +200,6 @@ static void finetune(void **state) {
     json_decref(plain);
     expect_message(run("finetune", "-m", "%/bytes", "--method", "hope", "--data", "%/lines.jsonl", "--out", "%/x", NULL), 2, "hope");
     expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--out", "%/lines.jsonl/x", NULL), 1, "lines.jsonl/x");
-}
-
-/* ---- tokenize -------------------------------------------------------------------------------------------- */
-
-static const char lines[] =
-    "Hello, world\n\n  two  spaces\t\r\n\xc3\xbcml\xc3\xa4ut \xf0\x9f\x98\x80\n\xff\xfe bytes\nno newline";
-
-static void round_trip(const char *model) {
-    char    ids[8192], back[sizeof lines + 1];
-    outcome o = run_with(lines, sizeof lines - 1, "tokenize", "-m", model, NULL);
-    expect_success(o);
-    assert_true(o.out_bytes < sizeof ids);
-    memcpy(ids, o.out, o.out_bytes);
-    int count = 0;
-    for (size_t i = 0; i < o.out_bytes; i++) count += o.out[i] == '\n';
-    assert_int_equal(count, 6); /* a line of ids for each line */
-    o = run_with(ids, o.out_bytes, "tokenize", "-m", model, "--decode", NULL);
-    expect_success(o);
-    snprintf(back, sizeof back, "%s\n", lines);
-    assert_int_equal(o.out_bytes, sizeof lines);
-    assert_memory_equal(o.out, back, sizeof lines);
-}
-
-/* Vocabularies of other files: the same ids once they are a tokenizer.json, and its parts by name. */
-static void tokenize_others(void **state) {
-    (void)state;
-    static const char *const files[] = {"spm.gguf", "bpe.gguf", "wpm.gguf", "spm.model"};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char path[400], ids[4096];
-        snprintf(path, sizeof path, "%s/tests/golden/tokenizers/%s", SOURCE_DIR, files[i]);
-        outcome o = run_with(lines, sizeof lines - 1, "tokenize", "-m", path, NULL);
-        expect_success(o);
-        assert_true(o.out_bytes > 20 && o.out_bytes < sizeof ids);
-        size_t n = o.out_bytes;
-        memcpy(ids, o.out, n);
-        json_t *said = expect_json(run("tokenize", "-m", path, "-o", "%/made.json", "--json", NULL));
-        assert_true(integer(said, "size") > 100);
-        json_decref(said);
-        o = run_with(lines, sizeof lines - 1, "tokenize", "-m", "%/made.json", NULL);
-        expect_success(o);
-        assert_int_equal(o.out_bytes, n);
-        assert_memory_equal(o.out, ids, n);
-        said = expect_json(run("inspect", "%/made.json", "--json", NULL));
-        assert_non_null(text(json_object_get(said, "components"), "decoder"));
-        json_decref(said);
-        outcome p = run("inspect", "%/made.json", NULL);
-        expect_success(p);
-        assert_non_null(strstr(p.out, "decoder"));
-    }
-    expect_message(run("tokenize", "-m", "%/made.json", "-o", "%/x.json", "--decode", NULL), 2, "--out writes");
-}
-
-static void tokenize(void **state) {
-    (void)state;
-    round_trip("%/bytes");
-    char corpus[20000];
-    for (size_t i = 0; i < sizeof corpus; i++) corpus[i] = " etaoin shrdlu the and\n"[(i * i + i / 7) % 23];
-    write_file("corpus.txt", corpus, sizeof corpus);
-    json_t *o = expect_json(run("tokenize", "--train", "%/corpus.txt", "--size", "320", "--out",
-                                "%/tokenizer.json", "--json", NULL));
-    assert_int_equal(integer(o, "size"), 320);
-    json_decref(o);
-    round_trip("%/tokenizer.json");
-    /* the same as the library */
-    qp_ctx       *ctx = qp_open((qp_options){.threads = 1});
-    qp_tokenizer *t = qp_tokenizer_load(ctx, in_folder("tokenizer.json"));
-    qp_ids        ids = {0};
-    assert_int_equal(qp_encode(ctx, t, "the and", 7, (qp_encode_options){0}, &ids), QP_OK);
-    o = expect_json(run_with("the and", 7, "tokenize", "-m", "%/tokenizer.json", "--json", NULL));
-    json_t *line = json_array_get(json_object_get(o, "ids"), 0);
-    assert_int_equal(json_array_size(line), ids.count);
-    assert_int_equal(integer(o, "tokens"), ids.count);
-    for (int64_t i = 0; i < ids.count; i++)
-        assert_int_equal(json_integer_value(json_array_get(line, (size_t)i)), ids.data[i]);
-    json_decref(o);
-    qp_ids_free(&ids);
-    qp_close(ctx);
-    /* nothing in, nothing out */
-    outcome nothing = run("tokenize", "-m", "%/bytes", NULL);
-    expect_success(nothing);
-    assert_int_equal(nothing.out_bytes, 0);
-    o = expect_json(run("inspect", "%/tokenizer.json", "--json", NULL));
-    assert_string_equal(text(o, "kind"), "tokenizer");
-    assert_string_equal(text(o, "type"), "bpe");
-    assert_int_equal(integer(o, "size"), 320);
-    json_decref(o);
-}
-
-/* What a template puts around a text comes with encoding and goes with decoding. */
-static void tokenize_template(void **state) {
-    static const char tokenizer[] =
-        "{\"version\": \"1.0\", \"added_tokens\": [{\"id\": 3, \"content\": \"<s>\", \"single_word\": false, "
-        "\"lstrip\": false, "
-        "\"rstrip\": false, \"normalized\": false, \"special\": true}], \"normalizer\": null, "
-        "\"pre_tokenizer\": "
-        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}, "
-        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": "
-        "\"<s>\", "
-        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"Sequence\": "
-        "{\"id\": \"A\", "
-        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}], \"special_tokens\": {\"<s>\": "
-        "{\"id\": \"<s>\", "
-        "\"ids\": [3], \"tokens\": [\"<s>\"]}}}, \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": "
-        "true, "
-        "\"trim_offsets\": true, \"use_regex\": true}, \"model\": {\"type\": \"BPE\", \"dropout\": null, "
-        "\"unk_token\": null, "
-        "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
-        "\"byte_fallback\": false, "
-        "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"<s>\": 3}, \"merges\": [\"a b\"]}}";
-    (void)state;
-    write_text("template.json", tokenizer);
-    outcome o = run_with("abb\n\n", 5, "tokenize", "-m", "%/template.json", NULL);
-    expect_success(o);
-    assert_string_equal(o.out, "3 2 1\n3\n");
-    o = run_with("abb\n\n", 5, "tokenize", "-m", "%/template.json", "--no-special", NULL);
-    assert_string_equal(o.out, "2 1\n\n");
-    o = run_with("3 2 1\n3\n2 1\n", 12, "tokenize", "-m", "%/template.json", "--decode", NULL);
-    assert_string_equal(o.out, "abb\n\nabb\n");
-    o = run_with("3 2 1\n3 3\n", 10, "tokenize", "-m", "%/template.json", "--decode", "--no-special", NULL);
-    assert_string_equal(o.out, "<s>abb\n<s><s>\n");
 }
 
 /* ---- eval
@@ -388,21 +253,21 @@ static void eval(void **state) {
                             "--stride", cases[i].stride, "--batch", cases[i].batch, "--json", NULL));
         int    n, disjoint = !strcmp(cases[i].length, cases[i].stride); /* first tokens of windows do not count */
         double mean = windowed_loss(m, data, sizeof data, atoi(cases[i].length), atoi(cases[i].stride), &n) / n;
-        assert_int_equal(integer(o, "tokens"), n);
+        assert_int_equal(integer_of(o, "tokens"), n);
         assert_true(n == sizeof data || (disjoint && n < (int)sizeof data));
-        assert_int_equal(integer(o, "bytes"), sizeof data);
-        if (!(fabs(number(o, "loss") - mean) < 2e-5 * mean))
-            fail_msg("length %s, stride %s: %g, expected %g", cases[i].length, cases[i].stride, number(o, "loss"), mean);
-        assert_true(fabs(number(o, "perplexity") / exp(mean) - 1) < 1e-3);
-        assert_true(fabs(number(o, "bits_per_byte") - mean / log(2)) < 1e-3);
+        assert_int_equal(integer_of(o, "bytes"), sizeof data);
+        if (!(fabs(number_of(o, "loss") - mean) < 2e-5 * mean))
+            fail_msg("length %s, stride %s: %g, expected %g", cases[i].length, cases[i].stride, number_of(o, "loss"), mean);
+        assert_true(fabs(number_of(o, "perplexity") / exp(mean) - 1) < 1e-3);
+        assert_true(fabs(number_of(o, "bits_per_byte") - mean / log(2)) < 1e-3);
         json_decref(o);
     }
     qp_close(ctx);
     /* without a token before the text, its first byte only helps */
     json_t *o =
         expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--no-special", "--json", NULL));
-    assert_int_equal(integer(o, "tokens"), sizeof data - 1);
-    assert_int_equal(integer(o, "bytes"), sizeof data - 1);
+    assert_int_equal(integer_of(o, "tokens"), sizeof data - 1);
+    assert_int_equal(integer_of(o, "bytes"), sizeof data - 1);
     json_decref(o);
 }
 
@@ -417,18 +282,18 @@ static void eval_texts(void **state) {
     const char *const files[] = {"%/a.txt", "%/b.txt"};
     for (int i = 0; i < 2; i++) {
         json_t *o = expect_json(run("eval", "-m", "%/bytes", "--data", files[i], "--json", NULL));
-        loss[i] = number(o, "loss") * (double)integer(o, "tokens");
+        loss[i] = number_of(o, "loss") * (double)integer_of(o, "tokens");
         json_decref(o);
     }
     json_t *o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/a.txt", "%/b.txt", "--json", NULL));
-    assert_int_equal(integer(o, "tokens"), 48);
-    assert_int_equal(integer(o, "documents"), 2);
-    assert_true(fabs(number(o, "loss") * 48 - loss[0] - loss[1]) < 1e-3);
-    loss[2] = number(o, "loss");
+    assert_int_equal(integer_of(o, "tokens"), 48);
+    assert_int_equal(integer_of(o, "documents"), 2);
+    assert_true(fabs(number_of(o, "loss") * 48 - loss[0] - loss[1]) < 1e-3);
+    loss[2] = number_of(o, "loss");
     json_decref(o);
     o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/c.jsonl", "--field", "t", "--json", NULL));
-    assert_int_equal(integer(o, "tokens"), 48);
-    assert_true(fabs(number(o, "loss") - loss[2]) < 1e-6);
+    assert_int_equal(integer_of(o, "tokens"), 48);
+    assert_true(fabs(number_of(o, "loss") - loss[2]) < 1e-6);
     json_decref(o);
 }
 
@@ -439,31 +304,31 @@ static void inspect(void **state) {
     char path[512];
     (void)state;
     json_t *o = expect_json(run("inspect", "%/bytes", "--json", NULL));
-    assert_string_equal(text(o, "kind"), "model");
+    assert_string_equal(text_of(o, "kind"), "model");
     assert_true(json_is_true(json_object_get(o, "runs")));
-    assert_string_equal(text(json_object_get(o, "tokenizer"), "type"), "byte");
-    json_int_t parameters = integer(o, "parameters");
+    assert_string_equal(text_of(json_object_get(o, "tokenizer"), "type"), "byte");
+    json_int_t parameters = integer_of(o, "parameters");
     json_decref(o);
     o = expect_json(run("inspect", "%/bytes/config.json", "--json", NULL)); /* counted without weights */
-    assert_string_equal(text(o, "kind"), "config");
-    assert_int_equal(integer(o, "parameters"), parameters);
+    assert_string_equal(text_of(o, "kind"), "config");
+    assert_int_equal(integer_of(o, "parameters"), parameters);
     json_decref(o);
     o = expect_json(run("inspect", "%/bytes/model.safetensors", "--json", NULL));
-    assert_string_equal(text(o, "kind"), "tensors");
-    assert_int_equal(integer(o, "parameters"), parameters);
-    assert_int_equal(json_array_size(json_object_get(o, "tensors")), integer(o, "count"));
-    assert_string_equal(text(json_object_get(o, "metadata"), "format"), "pt");
+    assert_string_equal(text_of(o, "kind"), "tensors");
+    assert_int_equal(integer_of(o, "parameters"), parameters);
+    assert_int_equal(json_array_size(json_object_get(o, "tensors")), integer_of(o, "count"));
+    assert_string_equal(text_of(json_object_get(o, "metadata"), "format"), "pt");
     json_decref(o);
     snprintf(path, sizeof path, "%s/tests/golden/models/llama-sharded", SOURCE_DIR);
     o = expect_json(run("inspect", path, "--json", NULL));
-    assert_true(integer(json_object_get(o, "weights"), "count") == 21);
+    assert_true(integer_of(json_object_get(o, "weights"), "count") == 21);
     assert_true(json_is_null(json_object_get(o, "tokenizer")));
     json_decref(o);
     /* a model that quipu cannot run is shown all the same */
     write_text("other.json", "{\"model_type\": \"no-such-model\", \"width\": 3}");
     o = expect_json(run("inspect", "%/other.json", "--json", NULL));
     assert_true(json_is_false(json_object_get(o, "runs")));
-    assert_non_null(strstr(text(o, "why"), "no-such-model"));
+    assert_non_null(strstr(text_of(o, "why"), "no-such-model"));
     json_decref(o);
     /* names from files reach a terminal without their control bytes */
     qp_ctx  *ctx = qp_open((qp_options){.threads = 1});
@@ -484,8 +349,8 @@ static void embed(void **state) {
     size_t            bytes;
     (void)state;
     json_t *o = expect_json(run_with(texts, strlen(texts), "embed", "-m", "%/bytes", "--json", NULL)), *rows = json_object_get(o, "embeddings");
-    int     D = (int)integer(o, "dimensions");
-    assert_true(integer(o, "texts") == 3 && json_array_size(rows) == 3 && D <= 512);
+    int     D = (int)integer_of(o, "dimensions");
+    assert_true(integer_of(o, "texts") == 3 && json_array_size(rows) == 3 && D <= 512);
     assert_true(json_equal(json_array_get(rows, 0), json_array_get(rows, 2)));
     assert_false(json_equal(json_array_get(rows, 0), json_array_get(rows, 1)));
     write_text("lines.txt", texts);
@@ -525,8 +390,8 @@ static void list(void **state) {
         assert_true(json_equal(json_object_get(one, sections[i]), json_object_get(all, sections[i])));
         outcome o = run("list", sections[i], NULL);
         expect_success(o);
-        json_array_foreach(json_object_get(all, sections[i]), k, entry) if (!strstr(o.out, text(entry, "name")))
-            fail_msg("%s is not in the list of %s", text(entry, "name"), sections[i]);
+        json_array_foreach(json_object_get(all, sections[i]), k, entry) if (!strstr(o.out, text_of(entry, "name")))
+            fail_msg("%s is not in the list of %s", text_of(entry, "name"), sections[i]);
         assert_true(json_array_size(json_object_get(all, sections[i])) > 0);
         json_decref(one);
     }
@@ -543,7 +408,7 @@ static void check_profile(const json_t *rows) {
         json_t     *row = json_array_get(rows, i);
         const char *op = json_string_value(json_object_get(row, "op")),
                    *phase = json_string_value(json_object_get(row, "phase"));
-        double seconds = number(row, "seconds");
+        double seconds = number_of(row, "seconds");
         assert_true(seconds >= 0);
         if (!strcmp(phase, "all"))
             all += seconds;
@@ -551,7 +416,7 @@ static void check_profile(const json_t *rows) {
             outside += seconds;
         else if (strcmp(op, "all ops") != 0) {
             ops += seconds;
-            assert_true(number(row, "calls") >= 1 && number(row, "gbytes") > 0);
+            assert_true(number_of(row, "calls") >= 1 && number_of(row, "gbytes") > 0);
         }
     }
     assert_true(ops > 0 && outside > 0 && fabs(ops + outside - all) < 1e-9);
@@ -562,14 +427,14 @@ static void bench(void **state) {
     write_text("config.json", byte_config);
     json_t *o = expect_json(run("bench", "gemm", "--shape", "8x8x8", "65x33x17", "-r", "1", "--json", NULL));
     assert_int_equal(json_array_size(json_object_get(o, "rows")) % 4, 0); /* for each type; few rows: no backward */
-    assert_true(number(o, "peak_gflops") > 0);
+    assert_true(number_of(o, "peak_gflops") > 0);
     json_decref(o);
     expect_message(run("bench", "ops", "--only", "nosuch", NULL), 1, "--only nosuch");
     o = expect_json(run("bench", "step", "--config", "%/config.json", "--steps", "3", "--length", "16", "-r",
                         "1", "--json", NULL));
     json_t *row = json_array_get(json_object_get(o, "rows"), 0);
-    assert_true(number(row, "seconds") > 0 && number(row, "tokens_per_second") > 0 &&
-                integer(row, "peak_bytes") > 0);
+    assert_true(number_of(row, "seconds") > 0 && number_of(row, "tokens_per_second") > 0 &&
+                integer_of(row, "peak_bytes") > 0);
     json_decref(o);
     o = expect_json(run("bench", "step", "--config", "%/config.json", "--steps", "3", "--length", "16", "-r",
                         "1", "--profile", "--json", NULL));
@@ -578,7 +443,7 @@ static void bench(void **state) {
     o = expect_json(
         run("bench", "generate", "--config", "%/config.json", "--steps", "20", "-r", "1", "--json", NULL));
     row = json_array_get(json_object_get(o, "rows"), 0);
-    assert_int_equal(integer(row, "system_calls"), 0);
+    assert_int_equal(integer_of(row, "system_calls"), 0);
     json_decref(o);
 }
 
@@ -591,11 +456,8 @@ int main(void) {
         cmocka_unit_test(generate_ids),
         cmocka_unit_test(generate_stops),
         cmocka_unit_test(finetune),
-        cmocka_unit_test(tokenize),
-        cmocka_unit_test(tokenize_template),
         cmocka_unit_test(eval),
         cmocka_unit_test(eval_texts),
-        cmocka_unit_test(tokenize_others),
         cmocka_unit_test(inspect),
         cmocka_unit_test(embed), cmocka_unit_test(list),
         cmocka_unit_test(bench),

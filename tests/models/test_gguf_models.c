@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "../relative_error.h"
 #include "../format/in_turn.h"
 #include "models/model.h"
 #include "quipu/quipu.h"
@@ -41,19 +42,6 @@ static float *read_all(qp_tensor t) {
     return x;
 }
 
-static double difference(qp_tensor a, qp_tensor b) {
-    double most = 0, scale = 0;
-    float *x = read_all(a), *y = read_all(b);
-    assert_int_equal(qp_count(a), qp_count(b));
-    for (int64_t i = 0; i < qp_count(a); i++) {
-        most = fmax(most, fabs((double)x[i] - (double)y[i]));
-        scale = fmax(scale, fabs((double)y[i]));
-    }
-    free(x);
-    free(y);
-    return most / scale;
-}
-
 /* The fields that the reference has, and of encoders its first row (the second is padded). */
 static void check_logits(qp_ctx *ctx, qp_model *m, const char *name) {
     static const char *const fields[] = {"input_ids", "token_type_ids", "lengths"};
@@ -66,8 +54,8 @@ static void check_logits(qp_ctx *ctx, qp_model *m, const char *name) {
     out = qp_forward(m, in);
     expect_ok(ctx);
     qp_tensor found = qp_record_get(&out, what), golden = qp_file_load(ctx, f, what, false);
-    double    e = difference(qp_slice(found, 0, 0, 1, 1), qp_slice(golden, 0, 0, 1, 1));
-    if (*what == 'l') e = fmax(e, difference(found, golden));
+    double    e = relative_error(qp_slice(found, 0, 0, 1, 1), qp_slice(golden, 0, 0, 1, 1));
+    if (*what == 'l') e = fmax(e, relative_error(found, golden));
     if (!(e < 2e-5)) fail_msg("%s: %s differ by %g", name, what, e);
     qp_file_close(f);
 }

@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "../relative_error.h"
 #include "quipu/quipu.h"
 
 static const char golden[] = SOURCE_DIR "/tests/golden/models";
@@ -69,21 +70,6 @@ static qp_tensor given_by(qp_model *m, qp_tensor ids) {
     return qp_is_none(y) ? qp_record_get(&out, "hidden") : y;
 }
 
-/* max|a - b| / max|b| */
-static double difference(qp_tensor a, qp_tensor b) {
-    int64_t n = qp_count(a);
-    float  *x = malloc(sizeof(float) * (size_t)(2 * n + 1));
-    double  worst = 0, scale = 0;
-    assert_int_equal(qp_count(b), n);
-    if (qp_read(a, QP_F32, x, n) != QP_OK || qp_read(b, QP_F32, x + n, n) != QP_OK) fail_msg("%s", qp_error(a.ctx));
-    for (int64_t i = 0; i < n; i++) {
-        worst = fmax(worst, isfinite(x[i]) ? fabs((double)x[i] - x[n + i]) : INFINITY);
-        scale = fmax(scale, fabs(x[n + i]));
-    }
-    free(x);
-    return worst / scale;
-}
-
 static void check_steps(const char *name, const char *folder) {
     if (strstr(name, "dynamic")) return; /* its angles depend on how long the sequence has become */
     qp_ctx     *ctx = open_ctx();
@@ -97,7 +83,7 @@ static void check_steps(const char *name, const char *folder) {
     }
     for (int64_t t = first; t <= length && s; t++) { /* a few at once, then one by one */
         qp_tensor last = qp_session_feed(s, qp_slice(ids, 1, t == first ? 0 : t - 1, t, 1), (qp_feed){0});
-        double    off = difference(last, qp_slice(whole, 1, t - 1, t, 1));
+        double    off = relative_error(last, qp_slice(whole, 1, t - 1, t, 1));
         if (!(off <= 2e-5)) fail_msg("%s: after %d positions logits are off by %g", name, (int)t, off);
     }
     if (qp_failed(ctx)) fail_msg("%s: %s", name, qp_error(ctx));
@@ -137,7 +123,7 @@ static void check_bf16(const char *name, const char *folder) {
     qp_ctx   *ctx = open_ctx();
     qp_tensor ids = reference_ids(ctx, folder);
     qp_tensor stored = given_by(load(ctx, folders[0], true), ids), exact = given_by(load(ctx, folders[1], false), ids);
-    double    off = difference(stored, exact);
+    double    off = relative_error(stored, exact);
     if (!(off <= 1e-2)) fail_msg("%s: bf16 logits are off by %g", name, off);
     qp_close(ctx);
 }
@@ -161,12 +147,12 @@ static void check_saved(const char *name, const char *folder) {
         if (qp_file_find(before, ours) < 0) continue; /* published GPT-2 lacks the prefix */
         qp_tensor given = qp_file_load(ctx, before, ours, true);
         if (qp_failed(ctx)) fail_msg("%s: %s", name, qp_error(ctx));
-        if (difference(saved, given) != 0) fail_msg("%s: %s is saved as something else", name, ours);
+        if (relative_error(saved, given) != 0) fail_msg("%s: %s is saved as something else", name, ours);
     }
     qp_file_close(before);
     qp_file_close(after);
     qp_tensor ids = reference_ids(ctx, folder);
-    assert_true(difference(given_by(load(ctx, again, true), ids), given_by(m, ids)) == 0);
+    assert_true(relative_error(given_by(load(ctx, again, true), ids), given_by(m, ids)) == 0);
     qp_close(ctx);
 }
 

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "../relative_error.h"
 #include "models/model.h"
 #include "quipu/quipu.h"
 
@@ -21,20 +22,6 @@ static const qp_entry *entry(qp_model *m, const char *name) {
         if (!strcmp(all.entries[i].name, name)) return &all.entries[i];
     fail_msg("no parameter %s", name);
     return NULL;
-}
-
-/* max|a - b| / max|b| */
-static double error_of(qp_tensor a, qp_tensor b) {
-    int64_t n = qp_count(b);
-    double *x = calloc((size_t)(2 * n), sizeof *x), most = 0, scale = 0;
-    assert_int_equal(qp_count(a), n);
-    if (qp_read(a, QP_F64, x, n) != QP_OK || qp_read(b, QP_F64, x + n, n) != QP_OK) fail_msg("%s", qp_error(ctx));
-    for (int64_t i = 0; i < n; i++) {
-        most = fmax(most, fabs(x[i] - x[n + i]));
-        scale = fmax(scale, fabs(x[n + i]));
-    }
-    free(x);
-    return most / scale;
 }
 
 static double deviation(qp_tensor t) { return sqrt(qp_item(qp_mean(qp_square(qp_cast(t, QP_F64)), 0, NULL, false))); }
@@ -68,12 +55,12 @@ static void check_golden(const char *name) {
         qp_step(o);
         qp_leave(s);
     }
-    double e = error_of(qp_logits(m, ids), qp_file_load(ctx, f, "logits", true));
+    double e = relative_error(qp_logits(m, ids), qp_file_load(ctx, f, "logits", true));
     if (!(e <= 1e-4)) fail_msg("%s: logits are off by %.2e", name, e);
     for (int64_t i = 0; i < qp_file_count(f); i++) {
         const char *of = qp_file_at(f, i).name;
         if (strncmp(of, "after.", 6)) continue;
-        e = error_of(entry(m, of + 6)->tensor, qp_file_load(ctx, f, of, true));
+        e = relative_error(entry(m, of + 6)->tensor, qp_file_load(ctx, f, of, true));
         if (!(e <= 1e-4)) fail_msg("%s: %s is off by %.2e", name, of + 6, e);
     }
     qp_file_close(f);

@@ -212,6 +212,33 @@ static void places(void **state) {
     qp_close(ctx);
 }
 
+/* A config cannot make the library allocate what its weights do not hold. */
+static void bounds(void **state) {
+    (void)state;
+    static const struct {
+        const char *layers, *width, *words;
+        qp_code     code;
+    } cases[] = {{"60000", "8", "60000 layers, but its weights are", QP_ERR_FORMAT},
+                 {"3", "8000000", "embed.weight is f32 [11, 8], the model has f32 [11, 8000000]", QP_ERR_SHAPE}};
+    static const char config[] = "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": %s, \"num_hidden_layers\": %s, "
+                                 "\"max_position_embeddings\": 16, \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", "
+                                 "\"heads\": 2}, \"ffn\": {\"type\": \"mlp\"}, \"norm\": {\"type\": \"rms_norm\"}}";
+    char    text[600];
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    snprintf(text, sizeof text, config, "8", "3");
+    assert_int_equal(qp_model_save(qp_model_new(ctx, "test", text), at("bounded")), QP_OK);
+    size_t before = qp_stats_of(ctx).bytes;
+    for (int i = 0; i < 2; i++) {
+        qpi_error e = {0};
+        int       n = snprintf(text, sizeof text, config, cases[i].width, cases[i].layers);
+        assert_true(qpi_write_file(at("bounded/config.json"), text, (size_t)n, &e));
+        assert_null(qp_model_load(ctx, at("bounded"), (qp_model_options){0}));
+        expect_error(ctx, cases[i].code, cases[i].words);
+        assert_true(qp_stats_of(ctx).bytes - before < 65536);
+    }
+    qp_close(ctx);
+}
+
 /* Under each cap of memory: the model, or an error that says so. */
 static void caps(void **state) {
     (void)state;
@@ -310,7 +337,7 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(misfits), cmocka_unit_test(passed_over), cmocka_unit_test(names),
-        cmocka_unit_test(places),  cmocka_unit_test(caps),        cmocka_unit_test(experts),
+        cmocka_unit_test(places),  cmocka_unit_test(caps),        cmocka_unit_test(experts),   cmocka_unit_test(bounds),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif

@@ -23,29 +23,12 @@
 
 #include <cmocka.h>
 
+#include "../text_folder.h"
 #include "format/writer.h"
 #include "models/model.h"
 #include "parts.h"
 
 enum { B = 3, T = 13, V = 257, MOST = 1 << 20 };
-
-static char folder[64], text_path[96];
-
-static int make_folder(void **state) {
-    (void)state;
-    strcpy(folder, P_tmpdir "/quipu-test-XXXXXX");
-    if (!mkdtemp(folder)) return -1;
-    snprintf(text_path, sizeof text_path, "%s/text.txt", folder);
-    FILE *f = fopen(text_path, "w");
-    for (int i = 0; f && i < 600; i++) fprintf(f, "%c%s", 'a' + i * i % 23, i % 5 ? "" : " ");
-    return f ? fclose(f) : -1;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    qpi_folder_remove(folder);
-    return 0;
-}
 
 /* ---- Models --------------------------------------------------------------------------------------------- */
 

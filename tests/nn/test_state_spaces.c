@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "../relative_error.h"
 #include "models/model.h"
 #include "nn/hippo.h"
 #include "quipu/quipu.h"
@@ -40,20 +41,6 @@ static qp_tensor parameter(qp_model *m, const char *name) {
     return QP_NONE;
 }
 
-/* max|a - b| / max|b| */
-static double error_of(qp_tensor a, qp_tensor b) {
-    int64_t n = qp_count(b);
-    double *x = calloc((size_t)(2 * n), sizeof *x), most = 0, scale = 0;
-    assert_int_equal(qp_count(a), n);
-    if (qp_read(a, QP_F64, x, n) != QP_OK || qp_read(b, QP_F64, x + n, n) != QP_OK) fail_msg("%s", qp_error(ctx));
-    for (int64_t i = 0; i < n; i++) {
-        most = fmax(most, fabs(x[i] - x[n + i]));
-        scale = fmax(scale, fabs(x[n + i]));
-    }
-    free(x);
-    return most / scale;
-}
-
 static qp_tensor weighed_sum(qp_tensor y) {
     int64_t   n = qp_count(y);
     qp_tensor w = qp_cast(qp_cos(qp_cast(qp_arange(ctx, QP_I64, n), QP_F64)), qp_dtype_of(y));
@@ -75,14 +62,14 @@ static void check_golden(const char *name, double forward, double backward) {
     qp_tensor x = qp_cast(qp_file_load(ctx, f, "in.x", true), ctx->param_dtype);
     qp_require_grad(x, true);
     qp_tensor y = mixer->type->forward(mixer->self, x, QP_NONE, &s);
-    double    e = error_of(y, qp_file_load(ctx, f, "out.y", true));
+    double    e = relative_error(y, qp_file_load(ctx, f, "out.y", true));
     if (!(e <= forward)) fail_msg("%s: off by %.2e", name, e);
     qp_backward(weighed_sum(y));
     for (int64_t i = 0; i < qp_file_count(f); i++) {
         const char *of = qp_file_at(f, i).name;
         if (strncmp(of, "grad.", 5)) continue;
         qp_tensor g = qp_grad_of(!strcmp(of, "grad.x") ? x : parameter(m, of + 5));
-        e = error_of(g, qp_file_load(ctx, f, of, true));
+        e = relative_error(g, qp_file_load(ctx, f, of, true));
         if (!(e <= backward)) fail_msg("%s: %s is off by %.2e", name, of, e);
     }
     qp_file_close(f);
@@ -123,7 +110,7 @@ static void steps(void **state) {
             parts[k] = mixer->type->step(mixer->self, qp_slice(x, 1, cuts[k], cuts[k + 1], 1), QP_NONE, &s, &carried);
             for (int j = 0; j < carried.count; j++) carried.tensors[j] = carried.next[j];
         }
-        double e = error_of(qp_concat(5, parts, 1), y);
+        double e = relative_error(qp_concat(5, parts, 1), y);
         if (!(e <= 2e-5)) fail_msg("%s: steps are off by %.2e", mixers[i], e);
         qp_close(ctx);
     }
@@ -166,7 +153,7 @@ static void causality(void **state) {
         qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D}), other = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D});
         qp_tensor   mixed = qp_concat(2, (qp_tensor[]){qp_slice(x, 1, 0, 700, 1), qp_slice(other, 1, 700, T, 1)}, 1);
         qp_tensor   a = mixer->type->forward(mixer->self, x, QP_NONE, &s), b = mixer->type->forward(mixer->self, mixed, QP_NONE, &s);
-        double      e = error_of(qp_slice(a, 1, 0, 700, 1), qp_slice(b, 1, 0, 700, 1));
+        double      e = relative_error(qp_slice(a, 1, 0, 700, 1), qp_slice(b, 1, 0, 700, 1));
         if (!(e <= 5e-6)) fail_msg("%s: the future is seen: %.2e", mixers[i], e);
         qp_close(ctx);
     }

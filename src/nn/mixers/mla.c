@@ -9,8 +9,7 @@
  * over positions is c, then made a value. */
 #include <math.h>
 
-#include "core/core.h"
-#include "nn/part.h"
+#include "nn/heads.h"
 
 typedef struct {
     int64_t            heads, plain, turned, rank, value; /* H; q_N; R; C; v_h */
@@ -73,10 +72,6 @@ static void init(void *self, qp_build *b) {
 
 static bool causal(const void *self) { return ((const mla *)self)->causal; }
 
-static qp_tensor heads_of(qp_tensor x, int64_t heads) {
-    return qp_reshape(x, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), heads, qp_size(x, -1) / heads});
-}
-
 static qp_tensor product(const qp_nn_linear *l, qp_tensor x) { return qp_nn_linear_forward(l, x, QP_ACT_NONE, QP_NONE); }
 static qp_tensor features(qp_tensor x, int64_t from, int64_t to) { return qp_slice(x, -1, from, to, 1); }
 static qp_tensor joined(qp_tensor a, qp_tensor b) { return qp_concat(2, (qp_tensor[]){a, b}, -1); }
@@ -92,8 +87,8 @@ typedef struct {
 
 static parts project(const mla *a, qp_tensor x, const qp_sequence *s) {
     qp_tensor q = a->q ? product(a->q, x) : product(a->q_b, qp_rms_norm(product(a->q_a, x), a->q_norm, EPS));
-    qp_tensor kv = heads_of(product(a->kv_a, x), 1);
-    q = heads_of(q, a->heads);
+    qp_tensor kv = qpi_split_heads(product(a->kv_a, x), 1);
+    q = qpi_split_heads(q, a->heads);
     return (parts){.plain = features(q, 0, a->plain),
                    .turned = rotate(a, features(q, a->plain, a->plain + a->turned), s),
                    .kept = joined(qp_rms_norm(features(kv, 0, a->rank), a->kv_norm, EPS),
@@ -116,7 +111,7 @@ static qp_tensor finish(const mla *a, qp_tensor o, qp_tensor residual) {
 static qp_tensor attend_to_heads(const mla *a, parts p, qp_tensor kept, const qp_sequence *s) {
     int64_t   shape[] = {qp_size(kept, 0), qp_size(kept, 1), a->heads, a->turned};
     qp_tensor c = qp_reshape(features(kept, 0, a->rank), 3, (int64_t[]){shape[0], shape[1], a->rank});
-    qp_tensor kv = heads_of(product(a->kv_b, c), a->heads);
+    qp_tensor kv = qpi_split_heads(product(a->kv_b, c), a->heads);
     qp_tensor turned = qp_expand(features(kept, a->rank, a->rank + a->turned), 4, shape);
     return attend(a, joined(p.plain, p.turned), joined(features(kv, 0, a->plain), turned),
                   features(kv, a->plain, a->plain + a->value), s);

@@ -63,12 +63,12 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
     rwkv5     *m = self;
     rwkv_shift shift = rwkv_shift_open(x, state, 0);
     int64_t    shape[4] = {qp_size(x, 0), qp_size(x, 1), m->heads.heads, m->heads.width};
-    qp_tensor  u = rwkv_as(m->bonus, x);
+    qp_tensor  u = qpi_like(m->bonus, x);
     (void)s;
-    qp_wkv_inputs in = {.r = rwkv_split(&m->heads, mix(m->receptance, &shift, m->mix_r, QP_ACT_NONE)),
-                        .w = rows(m, rwkv_decay_of(rwkv_as(m->decay, x)), 4, shape),
-                        .k = rwkv_split(&m->heads, mix(m->key, &shift, m->mix_k, QP_ACT_NONE)),
-                        .v = rwkv_split(&m->heads, mix(m->value, &shift, m->mix_v, QP_ACT_NONE)),
+    qp_wkv_inputs in = {.r = qpi_split_heads(mix(m->receptance, &shift, m->mix_r, QP_ACT_NONE), m->heads.heads),
+                        .w = rows(m, rwkv_decay_of(qpi_like(m->decay, x)), 4, shape),
+                        .k = qpi_split_heads(mix(m->key, &shift, m->mix_k, QP_ACT_NONE), m->heads.heads),
+                        .v = qpi_split_heads(mix(m->value, &shift, m->mix_v, QP_ACT_NONE), m->heads.heads),
                         .u = rows(m, m->scalar ? qp_exp(u) : u, 2, shape + 2)};
     qp_tensor     y = rwkv_normed(&m->heads, rwkv_run(in, state));
     if (m->gate) y = qp_mul(y, mix(m->gate, &shift, m->mix_g, QP_ACT_SILU));

@@ -60,22 +60,22 @@ static bool causal(const void *self) {
 static qp_tensor mixed(const rwkv6 *m, const rwkv_shift *s, qp_tensor low, int part) {
     qp_tensor down = qp_slice(low, 2, part * m->rank, (part + 1) * m->rank, 1);
     qp_tensor up = qp_reshape(qp_slice(m->maa_up, 0, part, part + 1, 1), 2, (int64_t[]){m->rank, qp_size(s->x, 2)});
-    return rwkv_mixed(s, qp_add(qp_matmul(down, rwkv_as(up, down)), rwkv_as(m->maa[part], down)));
+    return rwkv_mixed(s, qp_add(qp_matmul(down, qpi_like(up, down)), qpi_like(m->maa[part], down)));
 }
 
 static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
     rwkv6     *m = self;
     rwkv_shift shift = rwkv_shift_open(x, state, 0);
-    qp_tensor  low = qp_tanh(qp_matmul(rwkv_mixed(&shift, m->maa_x), rwkv_as(m->maa_down, x))), part[PARTS];
+    qp_tensor  low = qp_tanh(qp_matmul(rwkv_mixed(&shift, m->maa_x), qpi_like(m->maa_down, x))), part[PARTS];
     (void)s;
     for (int i = 0; i < PARTS; i++) part[i] = mixed(m, &shift, low, i);
-    qp_tensor     w = qp_add(rwkv_low_rank(&m->decay_low, part[W], qp_tanh), rwkv_as(m->decay, x));
+    qp_tensor     w = qp_add(rwkv_low_rank(&m->decay_low, part[W], qp_tanh), qpi_like(m->decay, x));
     qp_tensor     r = qp_nn_linear_forward(m->receptance, part[R], QP_ACT_NONE, QP_NONE);
     qp_tensor     k = qp_nn_linear_forward(m->key, part[KEY], QP_ACT_NONE, QP_NONE);
     qp_tensor     v = qp_nn_linear_forward(m->value, part[VALUE], QP_ACT_NONE, QP_NONE);
     qp_tensor     g = qp_nn_linear_forward(m->gate, part[G], QP_ACT_SILU, QP_NONE);
-    qp_wkv_inputs in = {.r = rwkv_split(&m->heads, r), .w = rwkv_split(&m->heads, rwkv_decay_of(w)), .k = rwkv_split(&m->heads, k),
-                        .v = rwkv_split(&m->heads, v), .u = rwkv_as(m->bonus, x)};
+    qp_wkv_inputs in = {.r = qpi_split_heads(r, m->heads.heads), .w = qpi_split_heads(rwkv_decay_of(w), m->heads.heads), .k = qpi_split_heads(k, m->heads.heads),
+                        .v = qpi_split_heads(v, m->heads.heads), .u = qpi_like(m->bonus, x)};
     qp_tensor     y = rwkv_normed(&m->heads, rwkv_run(in, state));
     return qp_nn_linear_forward(m->output, qp_mul(y, g), QP_ACT_NONE, residual);
 }

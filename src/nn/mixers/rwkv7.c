@@ -74,7 +74,7 @@ static bool causal(const void *self) {
 static qp_tensor mixed(const rwkv7 *m, const rwkv_shift *s, int part) { return rwkv_mixed(s, m->mix[part]); }
 
 static qp_tensor gated(const rwkv_low *l, qp_tensor x, qp_tensor shift) {
-    return qp_sigmoid(qp_add(rwkv_low_rank(l, x, NULL), rwkv_as(shift, x)));
+    return qp_sigmoid(qp_add(rwkv_low_rank(l, x, NULL), qpi_like(shift, x)));
 }
 
 /* The first layer hands its v on; later ones move theirs towards it. */
@@ -88,25 +88,25 @@ static qp_tensor values(const rwkv7 *m, qp_tensor x, const qp_sequence *s) {
 /* Each head of length 1. */
 static qp_tensor unit(const rwkv7 *m, qp_tensor k) {
     double K = (double)m->heads.width;
-    return qp_affine(qp_rms_norm(rwkv_split(&m->heads, k), QP_NONE, 1e-24 / K), 1 / sqrt(K), 0);
+    return qp_affine(qp_rms_norm(qpi_split_heads(k, m->heads.heads), QP_NONE, 1e-24 / K), 1 / sqrt(K), 0);
 }
 
 static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
     rwkv7            *m = self;
     const rwkv_heads *h = &m->heads;
     rwkv_shift        shift = rwkv_shift_open(x, state, 0);
-    qp_tensor         r = rwkv_split(h, qp_nn_linear_forward(m->receptance, mixed(m, &shift, R), QP_ACT_NONE, QP_NONE));
-    qp_tensor         w = qp_add(rwkv_low_rank(&m->w, mixed(m, &shift, W), qp_tanh), rwkv_as(m->w0, x));
+    qp_tensor         r = qpi_split_heads(qp_nn_linear_forward(m->receptance, mixed(m, &shift, R), QP_ACT_NONE, QP_NONE), h->heads);
+    qp_tensor         w = qp_add(rwkv_low_rank(&m->w, mixed(m, &shift, W), qp_tanh), qpi_like(m->w0, x));
     qp_tensor         k = qp_nn_linear_forward(m->key, mixed(m, &shift, KEY), QP_ACT_NONE, QP_NONE);
-    qp_tensor         v = rwkv_split(h, values(m, mixed(m, &shift, VALUE), s));
+    qp_tensor         v = qpi_split_heads(values(m, mixed(m, &shift, VALUE), s), h->heads);
     qp_tensor         a = gated(&m->a, mixed(m, &shift, A), m->a0);
-    qp_tensor         g = rwkv_low_rank(&m->g, mixed(m, &shift, G), qp_sigmoid), q = unit(m, qp_mul(k, rwkv_as(m->k_k, k)));
-    k = rwkv_split(h, qp_mul(k, qp_affine(qp_mul(qp_affine(a, 1, -1), rwkv_as(m->k_a, a)), 1, 1)));
+    qp_tensor         g = rwkv_low_rank(&m->g, mixed(m, &shift, G), qp_sigmoid), q = unit(m, qp_mul(k, qpi_like(m->k_k, k)));
+    k = qpi_split_heads(qp_mul(k, qp_affine(qp_mul(qp_affine(a, 1, -1), qpi_like(m->k_a, a)), 1, 1)), h->heads);
     w = qp_exp(qp_affine(qp_sigmoid(w), -exp(-0.5), 0));
-    qp_wkv_inputs in = {.r = r, .w = rwkv_split(h, w), .k = k, .v = v, .a = qp_neg(q), .b = qp_mul(q, rwkv_split(h, a))};
+    qp_wkv_inputs in = {.r = r, .w = qpi_split_heads(w, h->heads), .k = k, .v = v, .a = qp_neg(q), .b = qp_mul(q, qpi_split_heads(a, h->heads))};
     qp_tensor     y = rwkv_normed(h, rwkv_run(in, state));
-    qp_tensor     own = qp_mul(qp_sum(qp_mul(qp_mul(r, k), rwkv_as(m->r_k, k)), 1, (int[]){-1}, true), v);
-    y = qp_mul(qp_add(y, rwkv_join(own)), g);
+    qp_tensor     own = qp_mul(qp_sum(qp_mul(qp_mul(r, k), qpi_like(m->r_k, k)), 1, (int[]){-1}, true), v);
+    y = qp_mul(qp_add(y, qpi_join_heads(own)), g);
     return qp_nn_linear_forward(m->output, y, QP_ACT_NONE, residual);
 }
 
