@@ -31,7 +31,8 @@ static double *gradients(qp_model *m, const qp_record *batch, form f, int64_t *c
     for (int i = 0; i < params.count; i++) *count += qp_count(params.entries[i].tensor);
     double *all = malloc((size_t)*count * sizeof *all), *at = all;
     qp_autocast(ctx, f.type);
-    qp_backward(qp_affine(qp_model_loss(m, qp_record_get(batch, "input_ids"), qp_record_get(batch, "labels")), f.scale, 0));
+    qp_backward(qp_affine(qp_model_loss(m, qp_record_get(batch, "input_ids"), qp_record_get(batch, "labels")),
+                          f.scale, 0));
     for (int i = 0; all && i < params.count; i++) {
         int64_t   n = qp_count(params.entries[i].tensor);
         qp_tensor g = qp_grad_of(params.entries[i].tensor);
@@ -64,7 +65,8 @@ static void report(qp_state_dict params, double *const g[FORMS], const char *par
 }
 
 int main(int argc, char **argv) {
-    static const char *const parts[] = {"", "embed", "mixer.q", "mixer.k", "mixer.v", "mixer.out", "ffn", "norm"};
+    static const char *const parts[] = {"",        "embed",     "mixer.q", "mixer.k",
+                                        "mixer.v", "mixer.out", "ffn",     "norm"};
     if (argc != 5) return fprintf(stderr, "usage: bench_precision MODEL TEXT BATCH LENGTH\n"), 2;
     qp_ctx   *ctx = qp_open((qp_options){.threads = 2});
     qp_model *m = ctx ? qp_model_load(ctx, argv[1], (qp_model_options){0}) : NULL;

@@ -12,7 +12,8 @@
 
 enum { H = 8, K = 64, CLIP = 16, BUCKETS = 32, FAR = 128, MOST = 99, KINDS = 6 };
 
-static const char *const names[] = {"none", "alibi", "t5, learned", "shaw, keys", "shaw, keys and values", "bias [H, T, T]"};
+static const char *const names[] = {
+    "none", "alibi", "t5, learned", "shaw, keys", "shaw, keys and values", "bias [H, T, T]"};
 
 typedef struct {
     qp_tensor q, k, v, alibi, t5, columns, shaw, values, dense;
@@ -32,15 +33,15 @@ static int ascending(const void *a, const void *b) {
 static inputs make(qp_ctx *ctx, int64_t T) {
     int64_t x[] = {1, T, H, K}, far = 2 * FAR + 1, *column = calloc((size_t)far, sizeof *column);
     for (int i = 0; column && i < FAR; i++) column[i] = (FAR - 1 - i) * BUCKETS / FAR;
-    inputs in = {.q = qp_randn(ctx, QP_F32, 4, x),
-                 .k = qp_randn(ctx, QP_F32, 4, x),
-                 .v = qp_randn(ctx, QP_F32, 4, x),
-                 .alibi = qp_randn(ctx, QP_F32, 3, (int64_t[]){H, 1, 2 * T - 1}),
-                 .t5 = qp_randn(ctx, QP_F32, 3, (int64_t[]){H, 1, BUCKETS}),
-                 .columns = qp_from(ctx, QP_I64, 1, &far, column),
-                 .shaw = qp_randn(ctx, QP_F32, 4, (int64_t[]){1, H, T, 2 * CLIP + 1}),
-                 .values = qp_randn(ctx, QP_F32, 2, (int64_t[]){2 * CLIP + 1, K}),
-                 .dense = qp_randn(ctx, QP_F32, 3, (int64_t[]){H, T, T})};
+    inputs    in = {.q = qp_randn(ctx, QP_F32, 4, x),
+                    .k = qp_randn(ctx, QP_F32, 4, x),
+                    .v = qp_randn(ctx, QP_F32, 4, x),
+                    .alibi = qp_randn(ctx, QP_F32, 3, (int64_t[]){H, 1, 2 * T - 1}),
+                    .t5 = qp_randn(ctx, QP_F32, 3, (int64_t[]){H, 1, BUCKETS}),
+                    .columns = qp_from(ctx, QP_I64, 1, &far, column),
+                    .shaw = qp_randn(ctx, QP_F32, 4, (int64_t[]){1, H, T, 2 * CLIP + 1}),
+                    .values = qp_randn(ctx, QP_F32, 2, (int64_t[]){2 * CLIP + 1, K}),
+                    .dense = qp_randn(ctx, QP_F32, 3, (int64_t[]){H, T, T})};
     qp_tensor learned[] = {in.q, in.k, in.v, in.t5, in.shaw, in.values};
     for (int i = 0; i < 6; i++) qp_require_grad(learned[i], true);
     free(column);
@@ -58,9 +59,10 @@ static qp_mask mask_of(const inputs *in, int kind) {
 }
 
 static void round_of(qp_ctx *ctx, const inputs *in, int kind, double *forward, double *backward) {
-    qp_scope  s = qp_enter(ctx);
-    bool      before = qp_no_grad(ctx, true);
-    qp_attention(in->q, in->k, in->v, mask_of(in, kind), 0); /* what the kind before left in the caches is gone */
+    qp_scope s = qp_enter(ctx);
+    bool     before = qp_no_grad(ctx, true);
+    qp_attention(in->q, in->k, in->v, mask_of(in, kind),
+                 0); /* what the kind before left in the caches is gone */
     double start = now();
     qp_attention(in->q, in->k, in->v, mask_of(in, kind), 0);
     *forward = now() - start;
@@ -73,20 +75,22 @@ static void round_of(qp_ctx *ctx, const inputs *in, int kind, double *forward, d
 }
 
 int main(int argc, char **argv) {
-    int64_t T = argc > 1 ? atoll(argv[1]) : 1024;
-    int     rounds = argc > 2 ? atoi(argv[2]) : 21;
+    int64_t       T = argc > 1 ? atoll(argv[1]) : 1024;
+    int           rounds = argc > 2 ? atoi(argv[2]) : 21;
     static double times[2][KINDS][MOST];
     if (T < 1 || rounds < 1 || rounds > MOST) return fprintf(stderr, "usage: bench_relative [T [ROUNDS]]\n"), 2;
     qp_ctx *ctx = qp_open((qp_options){.threads = 2});
     inputs  in = make(ctx, T);
     for (int r = 0; r < rounds; r++)
-        for (int kind = 0; kind < KINDS; kind++) round_of(ctx, &in, kind, &times[0][kind][r], &times[1][kind][r]);
+        for (int kind = 0; kind < KINDS; kind++)
+            round_of(ctx, &in, kind, &times[0][kind][r], &times[1][kind][r]);
     for (int kind = 0; kind < KINDS; kind++) {
         printf("%-22s", names[kind]);
         for (int pass = 0; pass < 2; pass++) {
             qsort(times[pass][kind], (size_t)rounds, sizeof(double), ascending);
             double t = times[pass][kind][rounds / 2];
-            printf("  %s %7.3f ms %+6.1f%%", pass ? "backward" : "forward", 1e3 * t, 100 * (t / times[pass][0][rounds / 2] - 1));
+            printf("  %s %7.3f ms %+6.1f%%", pass ? "backward" : "forward", 1e3 * t,
+                   100 * (t / times[pass][0][rounds / 2] - 1));
         }
         printf("\n");
     }

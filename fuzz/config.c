@@ -17,8 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!m != qp_failed(ctx)) __builtin_trap();
     const char *name;
     qp_tensor   t;
-    for (int64_t i = 0; m && i < 100 && qp_model_weight(m, i, true, &name, &t); i++)
-        ;
+    for (int64_t i = 0; m && i < 100 && qp_model_weight(m, i, true, &name, &t); i++);
     qp_leave(s);
     qp_model_close(m);
     qp_clear(ctx);

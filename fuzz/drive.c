@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-int                       LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 __attribute__((weak)) int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 enum { LONGEST = 1 << 16, EDGES = 1 << 16, HANG_SECONDS = 30 };
@@ -239,14 +239,10 @@ int main(int argc, char **argv) {
     struct stat st;
     if (LLVMFuzzerInitialize) LLVMFuzzerInitialize(&argc, &argv);
     for (int i = 1; i < argc && count < 64; i++) {
-        if (!strncmp(argv[i], "-max_len=", 9))
-            longest = strtoull(argv[i] + 9, NULL, 10);
-        else if (!strncmp(argv[i], "-max_total_time=", 16))
-            seconds = atof(argv[i] + 16);
-        else if (!strncmp(argv[i], "-seed=", 6))
-            random_state = strtoull(argv[i] + 6, NULL, 10);
-        else if (argv[i][0] != '-')
-            paths[count++] = argv[i];
+        if (!strncmp(argv[i], "-max_len=", 9)) longest = strtoull(argv[i] + 9, NULL, 10);
+        else if (!strncmp(argv[i], "-max_total_time=", 16)) seconds = atof(argv[i] + 16);
+        else if (!strncmp(argv[i], "-seed=", 6)) random_state = strtoull(argv[i] + 6, NULL, 10);
+        else if (argv[i][0] != '-') paths[count++] = argv[i];
     }
     if (!count)
         return fprintf(stderr, "usage: %s [-max_total_time=S] [-max_len=N] [-seed=N] CORPUS [SEEDS]...\n",

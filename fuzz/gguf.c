@@ -29,8 +29,9 @@ static void put(const void *data, size_t n) {
 
 /* A number, now and then another one. */
 static void number(uint64_t x, size_t bytes) {
-    static const uint64_t odd[] = {0, 1, 31, 255, 0x7fffffff, 0xffffffff, (uint64_t)1 << 32, INT64_MAX, UINT64_MAX, (uint64_t)1 << 61};
-    uint8_t               choice = next();
+    static const uint64_t odd[] = {
+        0, 1, 31, 255, 0x7fffffff, 0xffffffff, (uint64_t)1 << 32, INT64_MAX, UINT64_MAX, (uint64_t)1 << 61};
+    uint8_t choice = next();
     if (choice >= 246) x = odd[choice - 246];
     else if (choice >= 240) x += (uint64_t)choice - 243;
     put(&x, bytes);
@@ -77,7 +78,8 @@ static void cook(int part) {
     number(3, 4);
     number(tensors, 8);
     number(part < 0 ? pairs : pairs + 3, 8);
-    if (part >= 0) key("split.no", (uint64_t)part), key("split.count", 2), key("split.tensors.count", next() % 17);
+    if (part >= 0)
+        key("split.no", (uint64_t)part), key("split.count", 2), key("split.tensors.count", next() % 17);
     for (int i = 0; i < pairs; i++) {
         uint32_t kind = next() % QPI_GGUF_KINDS;
         text();
@@ -150,7 +152,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         data = file;
         size = filled;
     }
-    if (parts ? !write_parts(path) : (fd = memfd_create("input", 0)) < 0 || write(fd, data, size) != (ssize_t)size) return -1;
+    if (parts ? !write_parts(path)
+              : (fd = memfd_create("input", 0)) < 0 || write(fd, data, size) != (ssize_t)size)
+        return -1;
     if (!parts) snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     qp_file *f = qp_file_open(ctx, path, (qp_file_options){.in_memory = size & 1});
     if (!f != qp_failed(ctx)) __builtin_trap();

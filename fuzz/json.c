@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         json_error_t why = {0};
         other = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
         int beyond = json_error_code(&why) == json_error_numeric_overflow; /* 64 bits: a number for trees */
-        if (!beyond && ((tree != NULL) != (other != NULL) || (tree && !json_equal(tree, other)))) __builtin_trap();
+        if (!beyond && ((tree != NULL) != (other != NULL) || (tree && !json_equal(tree, other))))
+            __builtin_trap();
     }
     if (tree && qpi_json_print(&out, tree, 2)) {
         json_t *again = qpi_json_parse("printed", out.data, out.count, &e);

@@ -25,7 +25,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     qp_model *m = qp_model_new(ctx, "fuzz", config);
     session = m ? qp_session_new(m, 2, 16, (qp_session_options){0}) : NULL;
     if (!session) abort();
-    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 12}, ids), (qp_feed){.rows = (int64_t[]){0}});
+    qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 12}, ids),
+                    (qp_feed){.rows = (int64_t[]){0}});
     if (qp_session_save(session, 0, path) != QP_OK) abort();
     snprintf(command, sizeof command, "[ ! -d '%s' ] || cp '%s' '%s/seed'", corpus, path, corpus);
     return system(command);

@@ -10,7 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qpi_error            e = {0};
     bool                 gguf = size > 4 && memcmp(data, "GGUF", 4) == 0;
     if (gguf) fuzz_write(path, data, size);
-    qp_tokenizer *t = gguf ? qpi_tokenizer_gguf(path, &e) : qpi_tokenizer_sentencepiece("input", data, size, &e);
+    qp_tokenizer *t =
+        gguf ? qpi_tokenizer_gguf(path, &e) : qpi_tokenizer_sentencepiece("input", data, size, &e);
     if (!t != (e.code != QP_OK)) __builtin_trap();
     if (t) {
         qp_ids     ids = {0};

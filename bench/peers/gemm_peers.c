@@ -18,10 +18,10 @@ const char *const peer_names[PEERS] = {"openblas", "blis", "onednn", "onednn_pac
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
 typedef void cblas_fn(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
                       const float *b, int ldb, float beta, float *c, int ldc);
-typedef void gemv_fn(int order, int t, int m, int n, float alpha, const float *a, int lda, const float *x, int incx,
-                     float beta, float *y, int incy);
-typedef int  sgemm_fn(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                     const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+typedef void gemv_fn(int order, int t, int m, int n, float alpha, const float *a, int lda, const float *x,
+                     int incx, float beta, float *y, int incy);
+typedef int sgemm_fn(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                     int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
 static struct {
     cblas_fn *gemm[2];
@@ -78,9 +78,9 @@ static dnnl_memory_desc_t describe(int64_t rows, int64_t cols, bool turned, dnnl
 
 /* B in the layout that the primitive wants. */
 static dnnl_memory_t packed(dnnl_memory_t b, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to) {
-    dnnl_memory_t           out;
-    dnnl_primitive_desc_t   desc;
-    dnnl_primitive_t        reorder;
+    dnnl_memory_t         out;
+    dnnl_primitive_desc_t desc;
+    dnnl_primitive_t      reorder;
     dnnl_memory_create(&out, to, onednn.engine, DNNL_MEMORY_ALLOCATE);
     dnnl_reorder_primitive_desc_create(&desc, from, onednn.engine, to, onednn.engine, NULL);
     dnnl_primitive_create(&reorder, desc);
@@ -127,8 +127,7 @@ static void prepare(const peer_product *p, bool pack) {
 }
 
 static void multiply(void) {
-    dnnl_exec_arg_t args[] = {
-        {DNNL_ARG_SRC, onednn.a}, {DNNL_ARG_WEIGHTS, onednn.b}, {DNNL_ARG_DST, onednn.c}};
+    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, onednn.a}, {DNNL_ARG_WEIGHTS, onednn.b}, {DNNL_ARG_DST, onednn.c}};
     dnnl_primitive_execute(onednn.matmul, onednn.stream, 3, args);
     dnnl_stream_wait(onednn.stream);
 }
@@ -151,7 +150,9 @@ static void finish(void) {}
 
 /* ---- All ----------------------------------------------------------------------------------------- */
 
-static bool by_matmul(int peer, const peer_product *p) { return peer == ONEDNN_PACKED || (peer == ONEDNN && p->bf16); }
+static bool by_matmul(int peer, const peer_product *p) {
+    return peer == ONEDNN_PACKED || (peer == ONEDNN && p->bf16);
+}
 
 bool peer_takes(int peer, const peer_product *p) {
     if (by_matmul(peer, p)) return has_matmul();
@@ -170,14 +171,13 @@ void peer_finish(int peer, const peer_product *p) {
 void peer_run(int peer, const peer_product *p) {
     int   m = (int)p->m, n = (int)p->n, k = (int)p->k, lda = p->ta ? m : k, ldb = p->tb ? k : n;
     float beta = p->accumulate;
-    if (by_matmul(peer, p))
-        multiply();
+    if (by_matmul(peer, p)) multiply();
     else if (peer == ONEDNN)
         peers.sgemm(p->ta ? 'T' : 'N', p->tb ? 'T' : 'N', m, n, k, 1, p->a, lda, p->b, ldb, beta, p->c, n);
     else if (m == 1)
-        peers.gemv[peer](ROW_MAJOR, p->tb ? NO_TRANS : TRANS, p->tb ? n : k, p->tb ? k : n, 1, p->b, ldb, p->a, 1, beta,
-                         p->c, 1);
+        peers.gemv[peer](ROW_MAJOR, p->tb ? NO_TRANS : TRANS, p->tb ? n : k, p->tb ? k : n, 1, p->b, ldb, p->a,
+                         1, beta, p->c, 1);
     else
-        peers.gemm[peer](ROW_MAJOR, p->ta ? TRANS : NO_TRANS, p->tb ? TRANS : NO_TRANS, m, n, k, 1, p->a, lda, p->b, ldb,
-                         beta, p->c, n);
+        peers.gemm[peer](ROW_MAJOR, p->ta ? TRANS : NO_TRANS, p->tb ? TRANS : NO_TRANS, m, n, k, 1, p->a, lda,
+                         p->b, ldb, beta, p->c, n);
 }

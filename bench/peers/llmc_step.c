@@ -32,7 +32,8 @@ static int by_value(const void *a, const void *b) {
 }
 
 int main(int argc, char **argv) {
-    int    B = argc > 1 ? atoi(argv[1]) : 4, T = argc > 2 ? atoi(argv[2]) : 64, steps = argc > 3 ? atoi(argv[3]) : 5;
+    int    B = argc > 1 ? atoi(argv[1]) : 4, T = argc > 2 ? atoi(argv[2]) : 64,
+           steps = argc > 3 ? atoi(argv[3]) : 5;
     int   *tokens = mallocCheck((size_t)(B * T + 1) * sizeof *tokens);
     double times[1000];
     GPT2   model;
@@ -49,10 +50,11 @@ int main(int argc, char **argv) {
         gpt2_backward(&model);
         gpt2_update(&model, 1e-4f, 0.9f, 0.999f, 1e-8f, 0.0f, step + 2);
         clock_gettime(CLOCK_MONOTONIC, &end);
-        if (step >= 0) times[step] = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+        if (step >= 0)
+            times[step] = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
     }
     qsort(times, (size_t)steps, sizeof *times, by_value);
-    printf("{\"peer\": \"llm.c\", \"batch\": %d, \"length\": %d, \"steps\": %d, \"seconds_per_step\": %.4f}\n", B, T, steps,
-           times[steps / 2]);
+    printf("{\"peer\": \"llm.c\", \"batch\": %d, \"length\": %d, \"steps\": %d, \"seconds_per_step\": %.4f}\n",
+           B, T, steps, times[steps / 2]);
     return 0;
 }

@@ -97,7 +97,8 @@ static qp_tensor mean_of(const mean_mixer *m, qp_tensor sums, qp_tensor position
 
 static qp_tensor mean_forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     mean_mixer *m = self;
-    return mean_of(m, qp_cumsum(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), 1), s->positions, residual);
+    return mean_of(m, qp_cumsum(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), 1), s->positions,
+                   residual);
 }
 
 /* Step by step the sum so far is all there is to carry: [B, 1, D], however long the text. */
@@ -150,7 +151,8 @@ static double step_error(qp_model *model) {
     qp_tensor    ids = qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T});
     if (qp_read(qp_logits(model, ids), QP_F32, whole, T * V) != QP_OK) worst = INFINITY;
     for (int t = 0; t < T && isfinite(worst); t++) {
-        if (qp_read(qp_session_feed(session, qp_slice(ids, 1, t, t + 1, 1), (qp_feed){0}), QP_F32, one, V) != QP_OK)
+        if (qp_read(qp_session_feed(session, qp_slice(ids, 1, t, t + 1, 1), (qp_feed){0}), QP_F32, one, V) !=
+            QP_OK)
             worst = INFINITY;
         for (int v = 0; v < V; v++) worst = fmax(worst, fabs(one[v] - whole[t * V + v]));
     }

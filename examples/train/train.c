@@ -20,10 +20,10 @@ int main(int argc, char **argv) {
     qp_tokenizer *tokenizer = qp_tokenizer_bytes(ctx);
     qp_model     *model = qp_model_new(ctx, "example",
                                        "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 96,"
-                                           " \"num_hidden_layers\": 2, \"max_position_embeddings\": 256,"
-                                           " \"tie_word_embeddings\": true, \"position\": {\"type\": \"rope\"},"
-                                           " \"mixer\": {\"type\": \"attention\", \"heads\": 4},"
-                                           " \"ffn\": {\"type\": \"swiglu\"}, \"norm\": {\"type\": \"rms_norm\"}}");
+                                       " \"num_hidden_layers\": 2, \"max_position_embeddings\": 256,"
+                                       " \"tie_word_embeddings\": true, \"position\": {\"type\": \"rope\"},"
+                                       " \"mixer\": {\"type\": \"attention\", \"heads\": 4},"
+                                       " \"ffn\": {\"type\": \"swiglu\"}, \"norm\": {\"type\": \"rms_norm\"}}");
     qp_data      *data = qp_data_open(ctx, 1, (const char *[]){argv[1]},
                                       (qp_data_options){.batch = 8, .length = 128, .tokenizer = tokenizer});
     qp_optim     *optim =

@@ -33,7 +33,8 @@ QP_API qp_chat_template *qp_chat_template_load(qp_ctx *ctx, const char *path);
 QP_API void qp_chat_template_close(qp_chat_template *t);
 
 /* A token's text under the name that templates know: "bos_token", "eos_token". Before any other use. */
-QP_API QP_MUST_CHECK qp_status qp_chat_template_set(qp_ctx *ctx, qp_chat_template *t, const char *name, const char *text);
+QP_API QP_MUST_CHECK qp_status qp_chat_template_set(qp_ctx *ctx, qp_chat_template *t, const char *name,
+                                                    const char *text);
 
 QP_API const char *qp_chat_template_source(const qp_chat_template *t); /* ended by 0 */
 
@@ -65,7 +66,8 @@ QP_API QP_MUST_CHECK qp_status qp_chat_render(qp_ctx *ctx, const qp_chat_templat
 
 /* Appends the ids of what was rendered: as qp_encode of the text, without wrapping, and special tokens
  * are found only where the template wrote all of them. */
-QP_API QP_MUST_CHECK qp_status qp_chat_encode(qp_ctx *ctx, const qp_tokenizer *t, const qp_rendered *r, qp_ids *out);
+QP_API QP_MUST_CHECK qp_status qp_chat_encode(qp_ctx *ctx, const qp_tokenizer *t, const qp_rendered *r,
+                                              qp_ids *out);
 
 #ifdef __cplusplus
 }

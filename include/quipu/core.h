@@ -43,14 +43,14 @@ QP_API const char *qp_version(void);
 
 #define QP_ERRORS(X) \
     X(OK, "ok") \
-    X(ERR_ARGUMENT, "bad argument")          /* a value outside what the function takes */ \
-    X(ERR_SHAPE, "shapes do not fit")        /* message names both shapes */ \
+    X(ERR_ARGUMENT, "bad argument")   /* a value outside what the function takes */ \
+    X(ERR_SHAPE, "shapes do not fit") /* message names both shapes */ \
     X(ERR_TYPE, "type not taken") \
-    X(ERR_STATE, "wrong state")              /* stale handle, second backward, ... */ \
-    X(ERR_MEMORY, "out of memory")           /* the heap or the context's cap */ \
-    X(ERR_IO, "input/output failed")         /* the operating system said no */ \
-    X(ERR_FORMAT, "malformed input")         /* a file or record breaks its format */ \
-    X(ERR_UNSUPPORTED, "not supported")      /* well-formed, but quipu has no such thing */ \
+    X(ERR_STATE, "wrong state")         /* stale handle, second backward, ... */ \
+    X(ERR_MEMORY, "out of memory")      /* the heap or the context's cap */ \
+    X(ERR_IO, "input/output failed")    /* the operating system said no */ \
+    X(ERR_FORMAT, "malformed input")    /* a file or record breaks its format */ \
+    X(ERR_UNSUPPORTED, "not supported") /* well-formed, but quipu has no such thing */ \
     X(ERR_CANCELLED, "cancelled")
 
 typedef enum {
@@ -98,16 +98,16 @@ typedef enum {
     QP_DTYPES(X)
 #undef X
 #define X(name, text, block, bytes) QP_##name,
-    QP_BLOCK_DTYPES(X)
+        QP_BLOCK_DTYPES(X)
 #undef X
-    QP_DTYPE_COUNT
+            QP_DTYPE_COUNT
 } qp_dtype;
 
-QP_API const char *qp_dtype_name(qp_dtype t);  /* "f32" */
-QP_API int         qp_dtype_block(qp_dtype t); /* elements of a block; 1: no block type */
-QP_API size_t      qp_dtype_bytes(qp_dtype t); /* of one element, or block */
-QP_API size_t      qp_dtype_size(qp_dtype t, int64_t n); /* bytes of n elements, whole blocks */
-QP_API bool        qp_dtype_is_float(qp_dtype t);        /* takes gradients: block types do not */
+QP_API const char *qp_dtype_name(qp_dtype t);       /* "f32" */
+QP_API int qp_dtype_block(qp_dtype t);              /* elements of a block; 1: no block type */
+QP_API size_t qp_dtype_bytes(qp_dtype t);           /* of one element, or block */
+QP_API size_t qp_dtype_size(qp_dtype t, int64_t n); /* bytes of n elements, whole blocks */
+QP_API bool qp_dtype_is_float(qp_dtype t);          /* takes gradients: block types do not */
 
 /* ---- Context ------------------------------------------------------------------------ */
 
@@ -130,10 +130,10 @@ QP_API qp_ctx *qp_open(qp_options options);
 /* Frees the context and everything in it. NULL is allowed. */
 QP_API void qp_close(qp_ctx *ctx);
 
-QP_API bool        qp_failed(const qp_ctx *ctx);   /* has a failure been stored? */
-QP_API qp_code     qp_error_code(const qp_ctx *ctx);
-QP_API const char *qp_error(const qp_ctx *ctx);    /* its text, "" when there is none */
-QP_API void        qp_clear(qp_ctx *ctx);          /* forget it; the context is usable again */
+QP_API bool qp_failed(const qp_ctx *ctx); /* has a failure been stored? */
+QP_API qp_code qp_error_code(const qp_ctx *ctx);
+QP_API const char *qp_error(const qp_ctx *ctx); /* its text, "" when there is none */
+QP_API void qp_clear(qp_ctx *ctx);              /* forget it; the context is usable again */
 
 /* Stores a failure (the first one stays) and returns code. For code built on the library. */
 QP_API qp_status qp_fail(qp_ctx *ctx, qp_code code, const char *format, ...) QP_PRINTF(3, 4);
@@ -146,7 +146,7 @@ typedef struct {
     qp_isa   isa;
 } qp_stats;
 QP_API qp_stats qp_stats_of(const qp_ctx *ctx);
-QP_API void     qp_reset_peak(qp_ctx *ctx);
+QP_API void qp_reset_peak(qp_ctx *ctx);
 
 /* Ops, backward and long work poll the flag and fail with QP_ERR_CANCELLED, until qp_clear has
  * cleared that very failure. What must not be left half done (a step of an optimiser, saving) is
@@ -155,7 +155,7 @@ QP_API void qp_cancel(qp_ctx *ctx);
 
 /* The position in the context's stream of random draws: save it, set it to repeat. */
 QP_API uint64_t qp_random_position(const qp_ctx *ctx);
-QP_API void     qp_set_random(qp_ctx *ctx, uint64_t seed, uint64_t position);
+QP_API void qp_set_random(qp_ctx *ctx, uint64_t seed, uint64_t position);
 
 /* ---- Tensors ------------------------------------------------------------------------ */
 
@@ -188,19 +188,19 @@ QP_API qp_tensor qp_from(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *s
 
 /* The caller's memory itself, without a copy; release(user) is called once no tensor uses
  * it, at once if attaching fails (release may be NULL). A read-only storage may be attached to several contexts. */
-QP_API qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape,
-                           void *data, bool read_only, void (*release)(void *), void *user);
+QP_API qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, void *data,
+                           bool read_only, void (*release)(void *), void *user);
 
-QP_API bool     qp_is_none(qp_tensor t);
-QP_API int      qp_ndim(qp_tensor t);           /* 0 for poison and QP_NONE too */
-QP_API int64_t  qp_size(qp_tensor t, int axis); /* axis may be negative: -1 is the last */
-QP_API int64_t  qp_count(qp_tensor t);          /* elements */
+QP_API bool qp_is_none(qp_tensor t);
+QP_API int qp_ndim(qp_tensor t);               /* 0 for poison and QP_NONE too */
+QP_API int64_t qp_size(qp_tensor t, int axis); /* axis may be negative: -1 is the last */
+QP_API int64_t qp_count(qp_tensor t);          /* elements */
 QP_API qp_dtype qp_dtype_of(qp_tensor t);
 
 /* Reading. qp_item: the one element of a tensor of one element, NaN on error. qp_read:
  * copies all elements in C order, converted to dtype, into out (count elements, which must
  * be qp_count(t)). qp_write: the reverse, into t itself, and counts as a change of t. */
-QP_API double    qp_item(qp_tensor t);
+QP_API double qp_item(qp_tensor t);
 QP_API QP_MUST_CHECK qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count);
 QP_API qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count);
 
@@ -208,7 +208,7 @@ QP_API qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t
  * as long as t. qp_data_write is for writing, counts as a change of t and refuses read-only
  * memory: ask again for each round of writing. */
 QP_API const void *qp_data_of(qp_tensor t);
-QP_API void       *qp_data_write(qp_tensor t);
+QP_API void *qp_data_write(qp_tensor t);
 
 /* dst's elements become src's (shape equal up to broadcasting, types converted); in place,
  * no gradient. */
@@ -242,7 +242,7 @@ QP_API void qp_leave(qp_scope s);
 
 /* Leaves the scope and hands y to the outer one. qp_return_many does it for n tensors. */
 QP_API qp_tensor qp_return(qp_scope s, qp_tensor y);
-QP_API void      qp_return_many(qp_scope s, qp_tensor *ys, int n);
+QP_API void qp_return_many(qp_scope s, qp_tensor *ys, int n);
 
 /* Takes t out of its scope: it lives until qp_drop or qp_close. Returns t. */
 QP_API qp_tensor qp_keep(qp_tensor t);
@@ -261,7 +261,7 @@ QP_API bool qp_requires_grad(qp_tensor t); /* a leaf, or computed from one */
 
 /* The accumulated gradient of a leaf: QP_NONE before the first, and for what is no leaf. */
 QP_API qp_tensor qp_grad_of(qp_tensor t);
-QP_API void      qp_zero_grad(qp_tensor t); /* back to QP_NONE */
+QP_API void qp_zero_grad(qp_tensor t); /* back to QP_NONE */
 
 /* t's gradient is now g, of t's shape, in t's type; QP_NONE: none. g's memory is taken over if
  * nothing but the handle g holds it, otherwise copied. Errors: STATE (no leaf), SHAPE. */
@@ -312,7 +312,7 @@ QP_API void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, si
  * last contribution, or, if the loss did not come from t, at the end, with what t holds or zeros.
  * What it writes into grad counts. Several hooks of a leaf run in order of making. Returns the
  * number that takes it off again, 0 on failure. Hooks go with the leaf (qp_require_grad(t, false)). */
-QP_API int  qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor grad), void *user);
+QP_API int qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor grad), void *user);
 QP_API void qp_off_grad(qp_tensor t, int hook);
 
 #ifdef __cplusplus

@@ -50,11 +50,11 @@ QP_API qp_tokenizer *qp_tokenizer_load(qp_ctx *ctx, const char *path);
 QP_API qp_tokenizer *qp_tokenizer_bytes(qp_ctx *ctx);
 
 typedef struct {
-    int64_t     size;           /* tokens in all, with the special ones and the 256 bytes */
-    int64_t     min_count;      /* pairs seen less often are not merged; 0: as 1 */
-    const char *pattern;        /* how text is cut into words: "gpt2" (NULL), "llama3", "qwen2",
+    int64_t            size;      /* tokens in all, with the special ones and the 256 bytes */
+    int64_t            min_count; /* pairs seen less often are not merged; 0: as 1 */
+    const char        *pattern;   /* how text is cut into words: "gpt2" (NULL), "llama3", "qwen2",
                                    or a regular expression */
-    const char *const *special; /* special tokens, ids 0, 1, ..; NULL: {"<|endoftext|>"} */
+    const char *const *special;   /* special tokens, ids 0, 1, ..; NULL: {"<|endoftext|>"} */
     int                special_count;
     const char        *field; /* of JSON lines; NULL: "text" */
 } qp_bpe_options;
@@ -74,14 +74,15 @@ QP_API QP_MUST_CHECK qp_status qp_tokenizer_save(qp_ctx *ctx, const qp_tokenizer
 /* Frees it early. No data set may still use it. NULL is allowed. */
 QP_API void qp_tokenizer_close(qp_tokenizer *t);
 
-QP_API const char *qp_tokenizer_kind(const qp_tokenizer *t); /* "byte", "bpe", "wordpiece", "unigram", "wordlevel" */
-QP_API int64_t     qp_tokenizer_size(const qp_tokenizer *t); /* largest id + 1 */
+QP_API const char *
+qp_tokenizer_kind(const qp_tokenizer *t); /* "byte", "bpe", "wordpiece", "unigram", "wordlevel" */
+QP_API int64_t qp_tokenizer_size(const qp_tokenizer *t); /* largest id + 1 */
 
 /* The id of a token written as in tokenizer.json ("\u0120the", "<|endoftext|>"), or -1; and its
  * text under an id, NULL if there is none. */
-QP_API int32_t     qp_tokenizer_id(const qp_tokenizer *t, const char *token);
+QP_API int32_t qp_tokenizer_id(const qp_tokenizer *t, const char *token);
 QP_API const char *qp_tokenizer_token(const qp_tokenizer *t, int32_t id);
-QP_API bool        qp_tokenizer_is_special(const qp_tokenizer *t, int32_t id);
+QP_API bool qp_tokenizer_is_special(const qp_tokenizer *t, int32_t id);
 
 /* The token that begins a text, and the one that ends it; -1 if there is none. tokenizer.json does not say: they come
  * from the other files of a model's folder, or from GGUF; an end that nothing names is "<|endoftext|>",
@@ -93,7 +94,7 @@ QP_API int32_t qp_tokenizer_end(const qp_tokenizer *t);
  * above among them; how many. */
 #define QP_MAX_ENDS 16
 QP_API int qp_tokenizer_ends(const qp_tokenizer *t, const int32_t **ids);
-QP_API void    qp_tokenizer_set_end(qp_tokenizer *t, int32_t id); /* before any other use */
+QP_API void qp_tokenizer_set_end(qp_tokenizer *t, int32_t id); /* before any other use */
 
 typedef struct {
     bool wrap;    /* add what the file's template puts around a text (a first token, say) */
@@ -108,8 +109,8 @@ QP_API QP_MUST_CHECK qp_status qp_encode(qp_ctx *ctx, const qp_tokenizer *t, con
  * if options say so; b NULL: for one. types, if not NULL, gets one number for each id: which text it belongs to, as the
  * template says (0 and 1, as a rule). UNSUPPORTED: the template has no place for a second text. */
 QP_API QP_MUST_CHECK qp_status qp_encode_pair(qp_ctx *ctx, const qp_tokenizer *t, const char *a, size_t a_bytes,
-                                              const char *b, size_t b_bytes, qp_encode_options options, qp_ids *out,
-                                              qp_ids *types);
+                                              const char *b, size_t b_bytes, qp_encode_options options,
+                                              qp_ids *out, qp_ids *types);
 
 /* Appends the bytes of n ids; with skip_special without those of special tokens. ARGUMENT: an id
  * is no token. Added tokens yield their text. */
@@ -151,7 +152,7 @@ typedef struct {
     uint64_t seed;
     int      process, processes; /* this one of how many that share the work; 0, 0: alone. Each
                                     gets its own rows of a common order */
-    int ahead;                   /* batches prepared ahead; 0: 2; -1: none, and no thread */
+    int      ahead;              /* batches prepared ahead; 0: 2; -1: none, and no thread */
 
     /* For text. */
     int64_t             length;           /* positions of a row; 0: 256 */
@@ -187,7 +188,7 @@ QP_API qp_record qp_data_next(qp_data *d);
 
 /* The number of batches taken so far, and going to any other place: the batch at a position is
  * always the same, bit for bit. */
-QP_API uint64_t                qp_data_position(const qp_data *d);
+QP_API uint64_t qp_data_position(const qp_data *d);
 QP_API QP_MUST_CHECK qp_status qp_data_seek(qp_data *d, uint64_t position);
 
 QP_API int64_t qp_data_samples(const qp_data *d); /* of an epoch, over all processes */
@@ -202,7 +203,7 @@ QP_API uint64_t qp_data_fingerprint(const qp_data *d);
 /* The position and all that it depends on, as a JSON object (valid until the next call; NULL
  * without memory); and going back there. STATE if something has changed, and the text says
  * what: the file, the option or the tokenizer. */
-QP_API const char             *qp_data_state(qp_data *d);
+QP_API const char *qp_data_state(qp_data *d);
 QP_API QP_MUST_CHECK qp_status qp_data_restore(qp_data *d, const char *state);
 
 /* ---- Other kinds of data ------------------------------------------------------------- */

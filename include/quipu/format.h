@@ -47,14 +47,14 @@ typedef struct {
 } qp_file_entry;
 
 /* Entries are ordered as in the file; in an index, shard by shard. */
-QP_API int64_t       qp_file_count(const qp_file *file);
-QP_API qp_file_entry qp_file_at(const qp_file *file, int64_t index);      /* zeros if out of range */
-QP_API int64_t       qp_file_find(const qp_file *file, const char *name); /* index, or -1 */
+QP_API int64_t qp_file_count(const qp_file *file);
+QP_API qp_file_entry qp_file_at(const qp_file *file, int64_t index); /* zeros if out of range */
+QP_API int64_t qp_file_find(const qp_file *file, const char *name);  /* index, or -1 */
 
 /* The metadata text under a key, NULL if there is none; and all of it by index, false past
  * the end. Of a sharded checkpoint: that of its first shard. Of a GGUF file: what is no array. */
 QP_API const char *qp_file_meta(const qp_file *file, const char *key);
-QP_API bool        qp_file_meta_at(const qp_file *file, int64_t index, const char **key, const char **value);
+QP_API bool qp_file_meta_at(const qp_file *file, int64_t index, const char **key, const char **value);
 
 /* The tensor: read-only and without a copy if the file is mapped and its data aligned for the
  * type, otherwise (or with copy) a writable copy. Poison and an error: ARGUMENT (no such

@@ -42,8 +42,8 @@ typedef struct qp_sampler qp_sampler;
  * context's; NULL after an error: ARGUMENT (an option outside its range), MEMORY. */
 QP_API qp_sampler *qp_sampler_new(qp_ctx *ctx, int64_t n, qp_sampling sampling, uint64_t seed);
 /* Frees it early. NULL is allowed. */
-QP_API void        qp_sampler_close(qp_sampler *s);
-QP_API void        qp_sampler_seen(qp_sampler *s, int32_t id); /* counts for the repetition penalty */
+QP_API void qp_sampler_close(qp_sampler *s);
+QP_API void qp_sampler_seen(qp_sampler *s, int32_t id); /* counts for the repetition penalty */
 /* Draws from n logits, which it overwrites; what it draws counts as seen and as drawn. Allocates
  * nothing. */
 QP_API int32_t qp_sampler_draw(qp_sampler *s, float *logits);
@@ -79,15 +79,15 @@ typedef struct {
  *            the model's own first (num_nextn_predict_layers in its config). arXiv:2412.19437 */
 QP_API qp_drafter *qp_drafter_lookup(qp_session *target, qp_drafter_options options);
 QP_API qp_drafter *qp_drafter_model(qp_session *target, qp_model *draft, qp_drafter_options options);
-QP_API void        qp_drafter_close(qp_drafter *d);
+QP_API void qp_drafter_close(qp_drafter *d);
 
 /* Medusa's heads: further heads on a model that stays as it is. Head h guesses the token h + 1 places
  * behind the next one. */
 typedef struct qp_medusa qp_medusa;
 
 typedef struct {
-    int            heads, layers; /* 0: 3, each of one layer */
-    bool           shared; /* the model's own head makes the guesses of all, and stays as it is: a head learns its
+    int  heads, layers; /* 0: 3, each of one layer */
+    bool shared;        /* the model's own head makes the guesses of all, and stays as it is: a head learns its
                               layer only, and a guess reads one product for all heads */
     const int32_t *tokens; /* guesses are of these alone, ascending: frequent ones, since the product is most of
                               what a guess costs (arXiv:2502.14856) */
@@ -101,8 +101,8 @@ typedef struct {
 QP_API qp_medusa *qp_medusa_new(qp_model *base, qp_medusa_options options);
 QP_API qp_medusa *qp_medusa_load(qp_model *base, const char *path, bool train);
 QP_API QP_MUST_CHECK qp_status qp_medusa_save(qp_medusa *m, const char *path);
-QP_API void          qp_medusa_close(qp_medusa *m); /* behind its drafters. NULL is allowed */
-QP_API int           qp_medusa_heads(const qp_medusa *m);
+QP_API void qp_medusa_close(qp_medusa *m); /* behind its drafters. NULL is allowed */
+QP_API int qp_medusa_heads(const qp_medusa *m);
 QP_API qp_state_dict qp_medusa_params(qp_medusa *m); /* what an optimiser takes */
 /* hidden [B, T, D] (qp_model_hidden of the ids), labels [B, T] (the id behind each position) -> the sum of
  * the heads' mean cross-entropies, head h times 0.8^h. */
@@ -126,7 +126,7 @@ typedef struct {
 QP_API qp_mtp *qp_mtp_new(qp_model *base, qp_mtp_options options);
 QP_API qp_mtp *qp_mtp_load(qp_model *base, const char *path, bool train);
 QP_API QP_MUST_CHECK qp_status qp_mtp_save(qp_mtp *m, const char *path);
-QP_API void          qp_mtp_close(qp_mtp *m); /* behind its drafters, before its base. NULL is allowed */
+QP_API void qp_mtp_close(qp_mtp *m);           /* behind its drafters, before its base. NULL is allowed */
 QP_API qp_state_dict qp_mtp_params(qp_mtp *m); /* what an optimiser takes */
 /* hidden [B, T, D] (qp_model_hidden of the ids), ids and labels [B, T] (the id behind each position) -> the sum over k =
  * 0 .. ahead - 1 of 0.8^k times the mean cross-entropy of the token k + 2 places behind a position; for each k the module
@@ -148,19 +148,19 @@ typedef enum {
 
 typedef struct {
     int32_t           id;
-    bool              prompt;   /* of the prompt (echo) */
-    float             logprob;  /* where asked for; NaN for the first token of a prompt */
-    const qp_logprob *top;      /* the likeliest at its place */
+    bool              prompt;  /* of the prompt (echo) */
+    float             logprob; /* where asked for; NaN for the first token of a prompt */
+    const qp_logprob *top;     /* the likeliest at its place */
     int               top_count;
 } qp_token;
 
 typedef struct {
     int64_t prompt_tokens, tokens;
-    int64_t reused;                  /* of the prompt, not computed again */
-    int64_t calls, drafted, accepted;/* of the model behind the prompt; tokens guessed, and of these kept */
-    double  prompt_seconds, seconds; /* reading the prompt; writing the rest */
+    int64_t reused;                   /* of the prompt, not computed again */
+    int64_t calls, drafted, accepted; /* of the model behind the prompt; tokens guessed, and of these kept */
+    double  prompt_seconds, seconds;  /* reading the prompt; writing the rest */
     qp_stop_reason reason;
-    const char    *error;            /* with QP_STOP_ERROR */
+    const char    *error; /* with QP_STOP_ERROR */
 } qp_generation;
 
 typedef struct {
@@ -178,7 +178,7 @@ typedef struct {
     bool (*on_text)(void *user, const char *text, size_t bytes);
     /* Each token as it is drawn, before its text, the one that ends it not. Return false to stop. */
     bool (*on_token)(void *user, const qp_token *token);
-    void *user;
+    void       *user;
     qp_drafter *drafter; /* of the session; NULL: none. Of qp_generate only */
     const char *accept;  /* which of its guesses stay; NULL: match.
                             match      what the sampler draws: the text is that without a drafter
@@ -194,8 +194,8 @@ typedef struct {
  * stops it or the row is full (QP_STOP_LENGTH). After the first
  * token the loop asks the system for no memory. Without a tokenizer (NULL) there is no text and
  * there are no stop texts. */
-QP_API QP_MUST_CHECK qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t *ids, int64_t n,
-                                           qp_generate_options options, qp_generation *result);
+QP_API QP_MUST_CHECK qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t *ids,
+                                           int64_t n, qp_generate_options options, qp_generation *result);
 
 /* ---- Several at once ------------------------------------------------------------------------------ */
 
@@ -209,15 +209,15 @@ QP_API QP_MUST_CHECK qp_status qp_generate(qp_session *session, const qp_tokeniz
 typedef struct qp_engine qp_engine;
 
 typedef struct {
-    int64_t     rows;      /* texts at once; 0: 4 */
-    int64_t     positions; /* of a row; 0: the model's */
-    int64_t     queue;     /* requests that wait at most; 0: 1024 */
-    int64_t     chunk;     /* as in qp_generate_options */
-    qp_dtype    kv;
-    bool        no_reuse;  /* prompts are always computed */
+    int64_t  rows;      /* texts at once; 0: 4 */
+    int64_t  positions; /* of a row; 0: the model's */
+    int64_t  queue;     /* requests that wait at most; 0: 1024 */
+    int64_t  chunk;     /* as in qp_generate_options */
+    qp_dtype kv;
+    bool     no_reuse; /* prompts are always computed */
     /* Makes the drafter for the engine's session, NULL: none. */
     qp_drafter *(*drafter)(void *user, qp_session *session);
-    void       *user;
+    void *user;
 } qp_engine_options;
 
 typedef struct {
@@ -231,12 +231,13 @@ typedef struct {
 /* The tokenizer (NULL: none) must outlive it; the context's. NULL after an error. */
 QP_API qp_engine *qp_engine_new(qp_model *m, const qp_tokenizer *t, qp_engine_options options);
 /* Ends what is in hand as QP_STOP_CANCELLED. */
-QP_API void       qp_engine_close(qp_engine *e);
+QP_API void qp_engine_close(qp_engine *e);
 
 /* Puts a request into the queue and gives it a number from 1. Checks everything about it before: a
  * request that does not fit is ARGUMENT with its reason in `error` (may be NULL), a full queue STATE.
  * The context is not touched. */
-QP_API QP_MUST_CHECK qp_status qp_engine_submit(qp_engine *e, const qp_request *r, uint64_t *number, char error[256]);
+QP_API QP_MUST_CHECK qp_status qp_engine_submit(qp_engine *e, const qp_request *r, uint64_t *number,
+                                                char error[256]);
 /* The request ends at its next token, as QP_STOP_CANCELLED; unknown and ended ones are passed over. */
 QP_API void qp_engine_cancel(qp_engine *e, uint64_t number);
 
@@ -249,9 +250,9 @@ QP_API void qp_engine_wait(qp_engine *e, double seconds);
 QP_API void qp_engine_wake(qp_engine *e);
 
 typedef struct {
-    int64_t  rows, busy, waiting;    /* rows; of these in use; requests in the queue */
-    int64_t  positions, held;        /* of all rows; of these computed */
-    uint64_t requests, errors;       /* ended; with QP_STOP_ERROR */
+    int64_t  rows, busy, waiting; /* rows; of these in use; requests in the queue */
+    int64_t  positions, held;     /* of all rows; of these computed */
+    uint64_t requests, errors;    /* ended; with QP_STOP_ERROR */
     uint64_t prompt_tokens, reused, tokens, calls, drafted, accepted; /* as in qp_generation, in all */
 } qp_engine_stats;
 QP_API qp_engine_stats qp_engine_stats_of(qp_engine *e);

@@ -50,14 +50,14 @@ QP_API QP_MUST_CHECK qp_status qp_model_load_weights(qp_model *m, const char *pa
  * it is not there. transformers loads it where it knows the model type. */
 QP_API QP_MUST_CHECK qp_status qp_model_save(qp_model *m, const char *folder);
 
-QP_API qp_ctx       *qp_model_ctx(const qp_model *m);
-QP_API qp_module    *qp_model_module(qp_model *m);
+QP_API qp_ctx *qp_model_ctx(const qp_model *m);
+QP_API qp_module *qp_model_module(qp_model *m);
 QP_API qp_state_dict qp_model_params(qp_model *m); /* what an optimiser takes */
 
 typedef struct {
     const char *model_type;
     int64_t     vocabulary, width, layers, positions;
-    bool        causal; /* positions see earlier ones only: it can be fed step by step */
+    bool        causal;            /* positions see earlier ones only: it can be fed step by step */
     int64_t     parameters, bytes; /* bytes: of the parameters, as they are held */
     const char *position, *block, *mixer, *ffn, *norm; /* names of the first layer's parts */
 } qp_model_info;

@@ -18,7 +18,7 @@ typedef struct qp_module qp_module;
  * that name or another context; the name is empty or has a dot; the full name is too long, about
  * 120 bytes). */
 QP_API qp_module *qp_module_new(qp_ctx *ctx, qp_module *parent, const char *name);
-QP_API qp_ctx    *qp_module_ctx(const qp_module *m);
+QP_API qp_ctx *qp_module_ctx(const qp_module *m);
 
 /* Frees a root with all below it, parameters and buffers included; not that of a model, which
  * closes it. NULL is allowed. */
@@ -31,9 +31,10 @@ QP_API qp_tensor qp_param(qp_module *m, const char *name, const char *init, int 
 
 /* What optimisers do with a parameter besides what they are told. */
 typedef struct {
-    double adam, sgd; /* the learning rate is multiplied by the one or the other, by their kind; 0: 1. The weight
+    double adam,
+        sgd;     /* the learning rate is multiplied by the one or the other, by their kind; 0: 1. The weight
                          decay of a step, rate times decay, stays */
-    bool   steady;    /* has no weight decay unless a group (train.h) says so */
+    bool steady; /* has no weight decay unless a group (train.h) says so */
 } qp_rates;
 
 /* m's own parameter of that name has these rates, which an optimiser made later reads. ARGUMENT: there is none. */
@@ -86,8 +87,8 @@ QP_API qp_state_dict qp_module_params(qp_module *m);
 QP_API QP_MUST_CHECK qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names,
                                                   const qp_tensor *tensors, bool strict);
 
-QP_API void    qp_set_training(qp_module *m, bool training); /* with all below; new modules train */
-QP_API bool    qp_training(const qp_module *m);
+QP_API void qp_set_training(qp_module *m, bool training); /* with all below; new modules train */
+QP_API bool qp_training(const qp_module *m);
 QP_API int64_t qp_param_count(qp_module *m, bool trainable_only);
 /* Parameters whose name matches the pattern (*, ? and [] as in a shell) stop training (or
  * train again). Returns how many matched. */
@@ -120,20 +121,21 @@ QP_API qp_nn_linear *qp_nn_linear_new(qp_module *parent, const char *name, int64
 QP_API qp_tensor qp_nn_linear_forward(const qp_nn_linear *l, qp_tensor x, qp_act act, qp_tensor residual);
 
 QP_API qp_module *qp_nn_linear_module(const qp_nn_linear *l); /* where further parameters go */
-QP_API qp_tensor  qp_nn_linear_weight(const qp_nn_linear *l);
-QP_API qp_tensor  qp_nn_linear_bias(const qp_nn_linear *l); /* QP_NONE if it has none */
-QP_API bool       qp_nn_linear_wrapped(const qp_nn_linear *l);
+QP_API qp_tensor qp_nn_linear_weight(const qp_nn_linear *l);
+QP_API qp_tensor qp_nn_linear_bias(const qp_nn_linear *l); /* QP_NONE if it has none */
+QP_API bool qp_nn_linear_wrapped(const qp_nn_linear *l);
 
 /* From now on l computes forward(self, inner, x, act, residual), where inner is what l was before
  * (call qp_nn_linear_forward on it); wraps nest. self must live as long as l (qp_module_own). A record
  * made before is walked back without it, but gradient checkpoints would run with it. */
-typedef qp_tensor (*qp_linear_fn)(void *self, const qp_nn_linear *inner, qp_tensor x, qp_act act, qp_tensor residual);
+typedef qp_tensor (*qp_linear_fn)(void *self, const qp_nn_linear *inner, qp_tensor x, qp_act act,
+                                  qp_tensor residual);
 QP_API void qp_nn_linear_wrap(qp_nn_linear *l, qp_linear_fn forward, void *self);
 QP_API void qp_nn_linear_unwrap(qp_nn_linear *l); /* takes the last one off, if there is one */
 
 /* Calls fn for each linear that is below m now and whose name matches the pattern, in order of
  * making. Returns how many. fn may be NULL. */
-QP_API int qp_nn_linear_each(qp_module *m, const char *pattern,
+QP_API int qp_nn_linear_each(qp_module *m, const char                                        *pattern,
                              void (*fn)(void *user, qp_nn_linear *l, const char *name), void *user);
 
 /* A table [V, D], looked up by ids. */

@@ -14,8 +14,8 @@
 extern "C" {
 #endif
 
-#define QP_MAX_ATTR 96  /* bytes of attributes */
-#define QP_MAX_IN 64    /* inputs of one call */
+#define QP_MAX_ATTR 96 /* bytes of attributes */
+#define QP_MAX_IN 64   /* inputs of one call */
 #define QP_MAX_OUT 8
 
 /* What kernels see of a tensor. Strides count elements; a broadcast axis has stride 0. An
@@ -50,7 +50,7 @@ typedef struct {
     const void    *attr; /* QP_MAX_ATTR bytes, zero behind what was given */
     int            nin, nout;
     qp_view       *in, *out;
-    const qp_exec *exec; /* NULL in `shape`, `scratch` and `cost` */
+    const qp_exec *exec;    /* NULL in `shape`, `scratch` and `cost` */
     qp_dtype       compute; /* of products: the type their operands are rounded to, with sums in
                                f32; QP_F32: as they are */
 } qp_call;
@@ -107,9 +107,9 @@ QP_API bool qp_grad_begun(const qp_rule *rule, int i);
  * always f64. */
 typedef struct {
     const char *in;
-    const void *attr;     /* &(attr){...}, or NULL: zeros */
-    bool        no_grad;  /* not differentiable here (a kink, an integer result) */
-    double      tolerance;/* of the f32 kernel against plain; 0: 2e-6 relative to max */
+    const void *attr;      /* &(attr){...}, or NULL: zeros */
+    bool        no_grad;   /* not differentiable here (a kink, an integer result) */
+    double      tolerance; /* of the f32 kernel against plain; 0: 2e-6 relative to max */
 } qp_sample;
 
 struct qp_op {
@@ -117,8 +117,8 @@ struct qp_op {
     const char *source; /* paper, equation or the PyTorch function it equals */
     int         min_in, max_in, nout;
     size_t      attr_bytes; /* size of its attributes, at most QP_MAX_ATTR */
-    uint32_t    saves;  /* QP_SAVE_IN(i) | QP_SAVE_OUT(j): what the rule reads */
-    uint32_t    hidden; /* QP_SAVE_OUT bits of outputs that are there for the rule alone: they
+    uint32_t    saves;      /* QP_SAVE_IN(i) | QP_SAVE_OUT(j): what the rule reads */
+    uint32_t    hidden;     /* QP_SAVE_OUT bits of outputs that are there for the rule alone: they
                            take no gradient */
     /* Checks inputs (qp_call_fail) and sets dtype, ndim and shape of each output. NULL:
      * inputs broadcast together and the output has the first one's type. */
@@ -127,19 +127,19 @@ struct qp_op {
      * in[0]'s strides allow no view, data stays NULL and the core copies in[0] first. */
     void (*view)(qp_call *call);
     void (*plain)(const qp_call *call);
-    void (*backward)(qp_rule *rule);   /* NULL: not differentiable */
+    void (*backward)(qp_rule *rule); /* NULL: not differentiable */
     size_t (*scratch)(const qp_call *call, int threads);
     double (*flops)(const qp_call *call); /* NULL: one for each output element */
     double (*bytes)(const qp_call *call); /* moved at least; NULL: each input and output once, what
                                              is written in place twice */
-    const qp_sample *samples; /* ends with {0} */
-    uint64_t mutates; /* a bit for each input that it writes in place, the first among them; out[0]
+    const qp_sample *samples;             /* ends with {0} */
+    uint64_t         mutates;     /* a bit for each input that it writes in place, the first among them; out[0]
                          is in[0]; never recorded */
-    uint64_t blocks;  /* a bit for each input that may be of a block type; 0: no output is either */
-    bool autocast;    /* a product: qp_call.compute is what qp_autocast says */
-    bool elementwise; /* `plain` wants QP_ELEMENTWISE views */
-    bool region;      /* a view whose parts do not overlap: gradients add into the parent's */
-    qp_kernel kernel; /* for ops of host programs; the library's own come from the build */
+    uint64_t         blocks;      /* a bit for each input that may be of a block type; 0: no output is either */
+    bool             autocast;    /* a product: qp_call.compute is what qp_autocast says */
+    bool             elementwise; /* `plain` wants QP_ELEMENTWISE views */
+    bool             region;      /* a view whose parts do not overlap: gradients add into the parent's */
+    qp_kernel        kernel;      /* for ops of host programs; the library's own come from the build */
 };
 
 /* Inside shape and view: stores "NAME: ..." in the context. */
@@ -157,7 +157,7 @@ QP_API double qp_call_bytes(const qp_call *call);
 /* fn(user, call, seconds) after each kernel or definition that this context runs, in the thread
  * that called the op: a profile. It may ask for costs and must run no op. fn NULL: no longer. */
 typedef void qp_observer(void *user, const qp_call *call, double seconds);
-QP_API void  qp_observe(qp_ctx *ctx, qp_observer *fn, void *user);
+QP_API void qp_observe(qp_ctx *ctx, qp_observer *fn, void *user);
 
 /* Every op of the library, by index; NULL past the end. By name; NULL if unknown. */
 QP_API const qp_op *qp_op_at(int index);
@@ -165,12 +165,11 @@ QP_API const qp_op *qp_op_find(const char *name);
 
 /* ---- For plain loops: any type as double, any layout --------------------------------- */
 
-QP_API double qp_load(const qp_view *v, int64_t offset);            /* element at data + offset */
-QP_API void   qp_store(const qp_view *v, int64_t offset, double x);
+QP_API double qp_load(const qp_view *v, int64_t offset); /* element at data + offset */
+QP_API void qp_store(const qp_view *v, int64_t offset, double x);
 QP_API int64_t qp_view_count(const qp_view *v);
 /* Offset of the index-th element in C order. */
 QP_API int64_t qp_view_offset(const qp_view *v, int64_t index);
-
 
 /* out[0] = f(x, attr) elementwise, x[i] from input i (elementwise ops: views fit already). */
 QP_API void qp_plain_map(const qp_call *call, double (*f)(const double *x, const void *attr));

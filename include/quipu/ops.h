@@ -112,14 +112,14 @@ QP_API qp_tensor qp_log_softmax(qp_tensor x, int axis);
 QP_API qp_tensor qp_reshape(qp_tensor x, int ndim, const int64_t *shape); /* one size may be -1 */
 QP_API qp_tensor qp_permute(qp_tensor x, const int *axes);                /* out axis i = x's axis axes[i] */
 QP_API qp_tensor qp_transpose(qp_tensor x, int axis0, int axis1);
-QP_API qp_tensor qp_expand(qp_tensor x, int ndim, const int64_t *shape);  /* broadcast, a view */
+QP_API qp_tensor qp_expand(qp_tensor x, int ndim, const int64_t *shape); /* broadcast, a view */
 /* Elements start, start+step, .. below end along axis (negative counts from the end; ends
  * are clipped as in Python; step > 0). A view. */
 QP_API qp_tensor qp_slice(qp_tensor x, int axis, int64_t start, int64_t end, int64_t step);
 QP_API qp_tensor qp_contiguous(qp_tensor x);
 QP_API qp_tensor qp_concat(int n, const qp_tensor *xs, int axis); /* at most 64 */
 /* ys[i] = the next sizes[i] along axis; the sizes add up to x's. Views. */
-QP_API void      qp_split(qp_tensor x, int axis, int n, const int64_t *sizes, qp_tensor *ys);
+QP_API void qp_split(qp_tensor x, int axis, int n, const int64_t *sizes, qp_tensor *ys);
 QP_API qp_tensor qp_roll(qp_tensor x, int axis, int64_t shift); /* torch.roll */
 QP_API qp_tensor qp_pad(qp_tensor x, int axis, int64_t before, int64_t after, double value);
 
@@ -214,38 +214,38 @@ typedef struct {
 
 /* Which keys a query may see. Query t of T in row b stands at key position starts[b] + t. */
 typedef struct {
-    bool      causal;       /* keys up to the query's own position */
-    int64_t   window;       /* 0: all; w: the last w positions, its own included (and, when
+    bool       causal;        /* keys up to the query's own position */
+    int64_t    window;        /* 0: all; w: the last w positions, its own included (and, when
                                not causal, the next w - 1) */
-    int64_t   prefix;       /* the first `prefix` keys are seen by everyone */
-    qp_tensor segments;     /* i64 [B, S] or QP_NONE: only keys of the query's own segment */
-    qp_tensor lengths;      /* i64 [B] or QP_NONE: keys of row b beyond lengths[b] are not there */
-    qp_tensor bias;         /* added to the scores: f32, broadcasts to [B, H, T, S], or QP_NONE;
+    int64_t    prefix;        /* the first `prefix` keys are seen by everyone */
+    qp_tensor  segments;      /* i64 [B, S] or QP_NONE: only keys of the query's own segment */
+    qp_tensor  lengths;       /* i64 [B] or QP_NONE: keys of row b beyond lengths[b] are not there */
+    qp_tensor  bias;          /* added to the scores: f32, broadcasts to [B, H, T, S], or QP_NONE;
                                -inf hides; differentiates */
-    double    softcap;      /* c: scores become c tanh(scale q k / c) before the bias joins; 0: they
+    double     softcap;       /* c: scores become c tanh(scale q k / c) before the bias joins; 0: they
                                stay. arXiv:2408.00118 */
-    qp_tensor starts;       /* i64 [B] or QP_NONE (S - T): rows whose queries begin at places of
+    qp_tensor  starts;        /* i64 [B] or QP_NONE (S - T): rows whose queries begin at places of
                                their own; 0 to S - T with segments, 0 to S with parents, else within
                                +-2^30: who stands before key 0 sees nothing where causal */
-    qp_tensor parents;      /* i64 [B, T] or QP_NONE: the queries are a tree, as drafts are verified:
+    qp_tensor  parents;       /* i64 [B, T] or QP_NONE: the queries are a tree, as drafts are verified:
                                parents[b, t] < t is the query that t continues, -1 what was there
                                before. Query i has key starts[b] + i and stands at starts[b] + the
                                number of its ancestors; of the keys from starts[b] on it sees those
                                of its ancestors and its own. Its result has the bits that its path
                                alone would give. T at most 64, causal only, no gradient (backward:
                                UNSUPPORTED) */
-    qp_tensor rows;         /* i64 [B] or QP_NONE: k and v are [R, S, G, ..], and batch row b reads
+    qp_tensor  rows;          /* i64 [B] or QP_NONE: k and v are [R, S, G, ..], and batch row b reads
                                theirs rows[b]. Without segments, no gradient */
-    qp_pattern pattern;     /* blocks of keys, besides the prefix; not with parents */
-    qp_tensor relative;     /* [B, H, T, C] or what broadcasts to it (all but C), or QP_NONE: what a distance
+    qp_pattern pattern;       /* blocks of keys, besides the prefix; not with parents */
+    qp_tensor  relative;      /* [B, H, T, C] or what broadcasts to it (all but C), or QP_NONE: what a distance
                                adds to scores. Of query t and key s it is relative[b,h,t,c], where c =
                                columns[d + m] and d, the key's place less the query's, is clipped to -m..m.
                                Tables that all queries share, [H, 1, C], cost next to nothing.
                                Differentiates, as the next two */
-    qp_tensor relative_keys;/* the same of the keys, [B, H, S, C]: relative_keys[b,h,s,c] joins */
-    qp_tensor relative_values; /* [C, L] or QP_NONE: joins the values,
+    qp_tensor  relative_keys; /* the same of the keys, [B, H, S, C]: relative_keys[b,h,s,c] joins */
+    qp_tensor  relative_values; /* [C, L] or QP_NONE: joins the values,
                                out[b,t,h] += sum over s of p[t,s] relative_values[c] */
-    qp_tensor columns;      /* i64 [2 m + 1], each below C, or QP_NONE: 0, 1, .. 2 m, C = 2 m + 1 */
+    qp_tensor  columns;         /* i64 [2 m + 1], each below C, or QP_NONE: 0, 1, .. 2 m, C = 2 m + 1 */
 } qp_mask;
 
 /* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G
@@ -259,8 +259,9 @@ typedef struct {
     qp_tensor decay;     /* f32 [H], 0 to 1: what lies s positions back counts decay^s times; QP_NONE: 1 */
     bool      normalize; /* divided by (the sum of the weights + eps) */
     double    eps;
-    int64_t   chunk;     /* c: only positions in earlier chunks of c are seen; 0: all up to the own. Not with decay */
-    qp_tensor state;     /* what was carried from before, or QP_NONE: [B, H, K, V], with `normalize` [B, H, K, V + 1] */
+    int64_t chunk; /* c: only positions in earlier chunks of c are seen; 0: all up to the own. Not with decay */
+    qp_tensor
+        state; /* what was carried from before, or QP_NONE: [B, H, K, V], with `normalize` [B, H, K, V + 1] */
 } qp_linear_attention_options;
 
 /* sum over s <= t of (q[t] k[s]) v[s], no softmax, in time linear in T: q and k [B, T, H, K], v [B, T, H, V]
@@ -328,9 +329,9 @@ QP_API qp_tensor qp_wkv(qp_wkv_inputs x, qp_tensor *last);
 QP_API qp_tensor qp_dropout(qp_tensor x, double p);
 
 typedef struct {
-    int64_t ignore_index;    /* targets equal to it do not count; 0 means -100 (give
+    int64_t ignore_index; /* targets equal to it do not count; 0 means -100 (give
                                 INT64_MIN for none) */
-    bool    sum;             /* sum instead of the mean over counted targets (0 if none) */
+    bool    sum;          /* sum instead of the mean over counted targets (0 if none) */
 } qp_loss_options;
 
 /* logits [.., V], targets i64 [..] -> one element. */

@@ -37,33 +37,34 @@ typedef struct qp_state    qp_state;
 
 /* What a part's init sees. */
 typedef struct {
-    qp_ctx            *ctx;
-    qp_module         *module; /* where its parameters go */
-    int64_t            width;  /* D */
-    int64_t            heads, head_width; /* H, K of the layer's mixer; 0 where it has no heads */
-    int64_t            max_positions, vocabulary; /* V */
-    int                layer, layers;
-    const char        *init, *init_value, *init_residual; /* for weights; for those that make values; that end a branch */
+    qp_ctx     *ctx;
+    qp_module  *module;                    /* where its parameters go */
+    int64_t     width;                     /* D */
+    int64_t     heads, head_width;         /* H, K of the layer's mixer; 0 where it has no heads */
+    int64_t     max_positions, vocabulary; /* V */
+    int         layer, layers;
+    const char *init, *init_value,
+        *init_residual;          /* for weights; for those that make values; that end a branch */
     const qp_position *position; /* the layer's position encoding; mixers only */
     qp_tensor          table;    /* outputs: the input's [V, D] where weights are tied */
-    double             scores, tied; /* what attention's scores, and logits of that table, are multiplied by besides
+    double scores, tied;         /* what attention's scores, and logits of that table, are multiplied by besides
                                         (parametrisation); 0: 1 */
     const qp_settings *settings;
 } qp_build;
 
 /* The value of an option: given, or its fallback. Choices give the index. */
-QP_API double  qp_setting(const qp_build *b, const char *name);
+QP_API double qp_setting(const qp_build *b, const char *name);
 QP_API int64_t qp_setting_int(const qp_build *b, const char *name);
 
 /* What surrounds the positions that a part works on. */
 typedef struct {
-    qp_tensor  positions; /* i64 [B, T] or [1, T] */
-    int64_t    length;    /* of the longest sequence so far: the largest position + 1 */
-    int64_t    keys;      /* step by step: positions that the longest row holds */
-    qp_tensor  counts;    /* step by step: i64 [B], how many of the T positions are there */
-    qp_mask    mask;      /* without `causal` and `window`, which are the mixer's */
-    double     dropout;   /* probability; 0 outside training */
-    int        layer;
+    qp_tensor positions; /* i64 [B, T] or [1, T] */
+    int64_t   length;    /* of the longest sequence so far: the largest position + 1 */
+    int64_t   keys;      /* step by step: positions that the longest row holds */
+    qp_tensor counts;    /* step by step: i64 [B], how many of the T positions are there */
+    qp_mask   mask;      /* without `causal` and `window`, which are the mixer's */
+    double    dropout;   /* probability; 0 outside training */
+    int       layer;
     /* behind qp_sequence_get and qp_sequence_add */
     const qp_record *in, *before; /* what the caller gave; what earlier layers added */
     qp_record       *out;         /* what this layer adds */
@@ -138,13 +139,13 @@ struct qp_state {
     qp_tensor tensors[QP_MAX_STATE]; /* axis 0: rows or sequences */
     qp_tensor next[QP_MAX_STATE];    /* what qp_state_set gave, taken over when all layers are done */
     int       count;
-    bool      grows[QP_MAX_STATE];   /* along axis 1, positions; false: of fixed size */
-    qp_dtype  type;                  /* that the session asks of those that grow */
-    int64_t   window;                /* `reserve` may say: of those that grow, only the last so many positions (the
+    bool      grows[QP_MAX_STATE]; /* along axis 1, positions; false: of fixed size */
+    qp_dtype  type;                /* that the session asks of those that grow */
+    int64_t   window;          /* `reserve` may say: of those that grow, only the last so many positions (the
                                         newest included) are ever read; 0: all */
-    int64_t   spare;                 /* then tensors have so many places more than that at most; 0: all */
-    qp_tensor starts, lengths;       /* in a step, with a window: where its positions lie, in place of s->mask's .. */
-    int64_t   keys;                  /* .. and s->keys; QP_NONE: these hold */
+    int64_t   spare;           /* then tensors have so many places more than that at most; 0: all */
+    qp_tensor starts, lengths; /* in a step, with a window: where its positions lie, in place of s->mask's .. */
+    int64_t   keys;            /* .. and s->keys; QP_NONE: these hold */
 };
 
 /* For `reserve`: one tensor more, of zeros. One that grows is of state->type, its memory is not
@@ -169,7 +170,7 @@ typedef struct {
      * (positions so far), lengths (with those that are added) and, of drafts, parents. NULL: no step
      * form, unless pointwise. */
     qp_tensor (*step)(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state);
-    bool pointwise; /* works on each position alone: forward serves as step */
+    bool pointwise;                          /* works on each position alone: forward serves as step */
     void (*stepped)(void *self, bool taken); /* qp_model_stepped, without gradients; NULL: nothing */
 } qp_branch_type;
 
@@ -190,13 +191,13 @@ typedef struct {
 typedef struct {
     qp_norm   norms[QP_MAX_NORMS];
     qp_branch mixer, ffn;
-    void     *self;   /* the block part's own object */
+    void     *self; /* the block part's own object */
     int       layer;
 } qp_block;
 
 typedef struct {
     qp_part part;
-    int     norms, ffn_norms; /* that the block wants; ffn_norms: behind those, if it has an ffn */
+    int     norms, ffn_norms;              /* that the block wants; ffn_norms: behind those, if it has an ffn */
     void (*init)(void *self, qp_build *b); /* NULL: nothing */
     /* x [B, T, D] -> [B, T, D]; written with the functions below. states: mixer's and ffn's, or
      * NULL for whole sequences */
@@ -272,7 +273,7 @@ typedef enum {
 #define X(kind, folder, type) QP_PART_##kind,
     QP_PART_KINDS(X)
 #undef X
-    QP_PART_KIND_COUNT
+        QP_PART_KIND_COUNT
 } qp_part_kind;
 
 /* The library's parts and then those registered with ctx (which may be NULL: none), by index, NULL

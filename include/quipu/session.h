@@ -50,10 +50,10 @@ QP_API qp_tensor qp_session_feed(qp_session *s, qp_tensor ids, qp_feed how);
  * those that are wanted. */
 QP_API qp_tensor qp_session_hidden(qp_session *s, qp_tensor ids, qp_feed how);
 
-QP_API int64_t   qp_session_rows(const qp_session *s);
-QP_API int64_t   qp_session_length(const qp_session *s, int64_t row); /* positions fed; -1: no such row */
-QP_API int64_t   qp_session_room(const qp_session *s);                /* of a row, at most */
-QP_API qp_ctx   *qp_session_ctx(const qp_session *s);
+QP_API int64_t qp_session_rows(const qp_session *s);
+QP_API int64_t qp_session_length(const qp_session *s, int64_t row); /* positions fed; -1: no such row */
+QP_API int64_t qp_session_room(const qp_session *s);                /* of a row, at most */
+QP_API qp_ctx *qp_session_ctx(const qp_session *s);
 QP_API qp_model *qp_session_model(const qp_session *s);
 /* The ids that the row was fed, as many as its length. The session's, until its next call. */
 QP_API const int32_t *qp_session_tokens(const qp_session *s, int64_t row);

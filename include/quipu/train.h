@@ -58,8 +58,8 @@ QP_API qp_optim *qp_sgd(qp_state_dict params, qp_sgd_options options);
 /* One step with the gradients that the parameters hold, which it consumes (they are QP_NONE
  * afterwards). A parameter without a gradient stays. Does nothing while the context is in
  * failure. A gradient that is not finite is an error, and no parameter changes. */
-QP_API void   qp_step(qp_optim *o);
-QP_API void   qp_optim_set_lr(qp_optim *o, double lr);
+QP_API void qp_step(qp_optim *o);
+QP_API void qp_optim_set_lr(qp_optim *o, double lr);
 QP_API double qp_optim_norm(const qp_optim *o); /* global gradient norm of the last step, before clipping */
 
 /* The optimiser's state, to be saved: tensors by index and name ("m.NAME", "step", "scale");
@@ -77,10 +77,10 @@ QP_API void qp_optim_close(qp_optim *o);
  * whose gradients are not finite changes nothing (qp_optim_skipped) and halves the scale; 2000
  * steps in a row without one double it. Below 2^-24 the failure STATE is stored. The scale is
  * part of the state: switch scaling on before that is restored. */
-QP_API void      qp_optim_scale_losses(qp_optim *o, bool on);
+QP_API void qp_optim_scale_losses(qp_optim *o, bool on);
 QP_API qp_tensor qp_optim_scaled(qp_optim *o, qp_tensor loss); /* loss itself while off */
-QP_API double    qp_optim_scale(const qp_optim *o);            /* 1 while off */
-QP_API bool      qp_optim_skipped(const qp_optim *o);          /* did the last step change nothing? */
+QP_API double qp_optim_scale(const qp_optim *o);               /* 1 while off */
+QP_API bool qp_optim_skipped(const qp_optim *o);               /* did the last step change nothing? */
 
 /* ---- A mean of the weights ------------------------------------------------------------------ */
 
@@ -90,19 +90,19 @@ QP_API bool      qp_optim_skipped(const qp_optim *o);          /* did the last s
 typedef struct qp_ema qp_ema;
 
 QP_API qp_ema *qp_ema_new(qp_model *m, double decay); /* ARGUMENT: decay not between 0 and 1 */
-QP_API void    qp_ema_update(qp_ema *e, int64_t step);
+QP_API void qp_ema_update(qp_ema *e, int64_t step);
 /* Exchanges the model's weights and their means: to evaluate or save these. Twice is as before. */
-QP_API void   qp_ema_swap(qp_ema *e);
+QP_API void qp_ema_swap(qp_ema *e);
 QP_API double qp_ema_decay(const qp_ema *e);
-QP_API void   qp_ema_close(qp_ema *e); /* NULL is allowed */
+QP_API void qp_ema_close(qp_ema *e); /* NULL is allowed */
 
 /* ---- Schedules ------------------------------------------------------------------------------ */
 
 #define QP_SCHEDULES(X) \
     X(CONSTANT, "constant") \
-    X(LINEAR, "linear")   /* to lr * floor at the last step */ \
-    X(COSINE, "cosine")   /* half a cosine to lr * floor; arXiv:1608.03983 */ \
-    X(WSD, "wsd")         /* constant, then linear over the last `decay` steps; arXiv:2404.06395 */
+    X(LINEAR, "linear") /* to lr * floor at the last step */ \
+    X(COSINE, "cosine") /* half a cosine to lr * floor; arXiv:1608.03983 */ \
+    X(WSD, "wsd")       /* constant, then linear over the last `decay` steps; arXiv:2404.06395 */
 
 typedef enum {
 #define X(name, text) QP_SCHEDULE_##name,
@@ -131,7 +131,7 @@ typedef struct qp_board qp_board;
 
 /* folder: is made. The context's; NULL on error. */
 QP_API qp_board *qp_board_open(qp_ctx *ctx, const char *folder, int64_t step);
-QP_API void      qp_board_scalar(qp_board *b, const char *tag, int64_t step, double value);
+QP_API void qp_board_scalar(qp_board *b, const char *tag, int64_t step, double value);
 /* Markdown. */
 QP_API void qp_board_text(qp_board *b, const char *tag, int64_t step, const char *text);
 /* The distribution of factor times t's elements, in 64 classes of equal width. */
@@ -141,16 +141,17 @@ QP_API void qp_board_close(qp_board *b); /* NULL is allowed */
 /* ---- The loop ------------------------------------------------------------------------------- */
 
 typedef struct {
-    int64_t step;       /* done, from 1 */
-    double  loss;       /* mean over the step's tokens, before the update */
-    double  lr, norm;   /* of the gradients, before clipping */
-    double  validation; /* mean loss per token; NaN where not measured at this step */
-    double  scale;      /* of the loss, at this step; 1: none */
-    int64_t tokens;     /* of this step */
-    double  seconds;    /* it took */
+    int64_t step;        /* done, from 1 */
+    double  loss;        /* mean over the step's tokens, before the update */
+    double  lr, norm;    /* of the gradients, before clipping */
+    double  validation;  /* mean loss per token; NaN where not measured at this step */
+    double  scale;       /* of the loss, at this step; 1: none */
+    int64_t tokens;      /* of this step */
+    double  seconds;     /* it took */
     bool    saved, best; /* best: the validation loss is the lowest so far */
     bool    skipped;     /* gradients were not finite: norm is NaN and the weights are unchanged */
-    qp_record stats;     /* stat.* that parts gave in the step's last batch (loads of experts); until the next step */
+    qp_record
+        stats; /* stat.* that parts gave in the step's last batch (loads of experts); until the next step */
 } qp_train_event;
 
 typedef struct {
@@ -163,11 +164,11 @@ typedef struct {
     const char *out;              /* folder of the states and log.jsonl; NULL: nothing is written */
     bool        resume;           /* go on from the newest state in `out`, if there is one; without
                                      it a folder that holds states is an error */
-    int64_t patience; /* stop after so many validations in a row without a lower loss, and keep the
+    int64_t     patience;         /* stop after so many validations in a row without a lower loss, and keep the
                          state of the lowest: out/best links to it. 0: never */
-    qp_dtype  precision;       /* of products and attention (qp_autocast); with F16 losses are scaled */
-    qp_board *board;           /* losses, learning rate, norm and speed go there; may be NULL */
-    int64_t   histogram_every; /* steps; weights and gradients too. 0: none */
+    qp_dtype    precision;        /* of products and attention (qp_autocast); with F16 losses are scaled */
+    qp_board   *board;            /* losses, learning rate, norm and speed go there; may be NULL */
+    int64_t     histogram_every;  /* steps; weights and gradients too. 0: none */
     bool (*on_step)(void *user, const qp_train_event *event); /* false: save and stop */
     void *user;
 } qp_train_options;

@@ -12,9 +12,9 @@
 #define BURST 0.02           /* seconds, at least, of one measurement */
 #define FAR_FLOATS (1 << 25) /* 128 MiB: beyond every cache */
 
-static const bench_kind *const kinds[] = {&bench_gemm,  &bench_memory,   &bench_ops,     &bench_step,
-                                          &bench_optim, &bench_generate, &bench_embed, &bench_tokenize, &bench_load,
-                                          &bench_mixers, &bench_experts};
+static const bench_kind *const kinds[] = {&bench_gemm,  &bench_memory,   &bench_ops,    &bench_step,
+                                          &bench_optim, &bench_generate, &bench_embed,  &bench_tokenize,
+                                          &bench_load,  &bench_mixers,   &bench_experts};
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
 /* ---- Time --------------------------------------------------------------------------------------- */
@@ -200,7 +200,10 @@ static int run(cli *c) {
     for (size_t i = 0; i < KINDS; i++)
         if (!strcmp(kinds[i]->name, cli_argument(c, 0))) kind = kinds[i];
     if (!kind)
-        return cli_usage(c, "bench: no kind \"%s\": gemm, memory, ops, step, optim, generate, embed, load, tokenize, mixers or experts", cli_argument(c, 0));
+        return cli_usage(c,
+                         "bench: no kind \"%s\": gemm, memory, ops, step, optim, generate, embed, load, "
+                         "tokenize, mixers or experts",
+                         cli_argument(c, 0));
     if (!(b.ctx = cli_open(c))) return 1;
     b.rows = json_array();
     b.progress = cli_progress_start(c, 0);
@@ -216,17 +219,22 @@ static const cli_option options[] = {
      false},
     {"shape", 0, CLI_LIST, "MxNxK", NULL, "gemm: these products [typical ones]", 0, 0, false},
     {"only", 0, CLI_LIST, "OP", NULL, "ops, mixers: these [all]", 0, 0, false},
-    {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, optim, generate, embed: a preset's model with fresh weights", 0, 0, false},
-    {"config", 0, CLI_TEXT, "FILE", NULL, "step, generate, embed, load: that of a model folder or file or a config.json", 0, 0, false},
+    {"preset", 0, CLI_TEXT, "NAME", "gpt2", "step, optim, generate, embed: a preset's model with fresh weights",
+     0, 0, false},
+    {"config", 0, CLI_TEXT, "FILE", NULL,
+     "step, generate, embed, load: that of a model folder or file or a config.json", 0, 0, false},
     {"batch", 'b', CLI_INT, "B", "4", "step, embed, mixers: rows of a batch", 1, 65536, false},
-    {"length", 'l', CLI_INT, "T", "64", "step, embed: positions of a row; mixers: also twice as many; generate: of the prompt", 1, 1e6, false},
+    {"length", 'l', CLI_INT, "T", "64",
+     "step, embed: positions of a row; mixers: also twice as many; generate: of the prompt", 1, 1e6, false},
     {"steps", 'n', CLI_INT, "N", "10", "step: steps to measure; generate: tokens", 1, 1e6, false},
     {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "step: that products round their inputs to", 0, 0, false},
     {"rows", 0, CLI_INT, "R", "1", "generate: sequences at once", 1, 4096, false},
-    {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "generate: what keys and values are kept in", 0, 0, false},
+    {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "generate: what keys and values are kept in", 0, 0,
+     false},
     {"profile", 0, CLI_FLAG, NULL, NULL, "step, generate: what each op takes of it", 0, 0, false},
     {"data", 0, CLI_LIST, "FILE", NULL, "tokenize: texts", 0, 0, false},
-    {"model", 'm', CLI_TEXT, "MODEL", NULL, "tokenize: model folder or tokenizer.json [one learnt from the texts]", 0, 0, false},
+    {"model", 'm', CLI_TEXT, "MODEL", NULL,
+     "tokenize: model folder or tokenizer.json [one learnt from the texts]", 0, 0, false},
     {"size", 0, CLI_INT, "N", "32768", "tokenize: tokens to learn", 257, 1e7, false},
     {0}};
 

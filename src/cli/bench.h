@@ -25,8 +25,8 @@ typedef struct {
     void (*run)(bench *b); /* errors are stored in the context */
 } bench_kind;
 
-extern const bench_kind bench_gemm, bench_memory, bench_ops, bench_step, bench_optim, bench_generate, bench_embed,
-    bench_tokenize, bench_load, bench_mixers, bench_experts;
+extern const bench_kind bench_gemm, bench_memory, bench_ops, bench_step, bench_optim, bench_generate,
+    bench_embed, bench_tokenize, bench_load, bench_mixers, bench_experts;
 
 /* Seconds of one call: the median over bursts, each long enough to be measured; NaN after a
  * failure. bench_best is the least of them: what the machine can do. */
@@ -38,7 +38,7 @@ double bench_median(double *values, int n); /* sorts them */
 double bench_peak(bench *b, qp_dtype type);
 
 /* Measures peak and bandwidth (on first use). */
-void   bench_roofline(bench *b);
+void bench_roofline(bench *b);
 double bench_copy(bench *b, int64_t floats); /* bytes/s of copying so many, read and write */
 double bench_read(bench *b);                 /* bytes/s of reading memory that no cache holds */
 
@@ -48,8 +48,8 @@ typedef struct bench_profile bench_profile;
 
 /* Watches the context's calls from now on, as those of phase 0; NULL after an error. Names must outlive it. */
 bench_profile *bench_profile_new(bench *b, const char *const *names, int phases);
-void           bench_profile_phase(bench_profile *p, int phase); /* NULL is allowed */
-void           bench_profile_repeats(bench_profile *p, int phase, int times); /* the phase ran so often */
+void bench_profile_phase(bench_profile *p, int phase);              /* NULL is allowed */
+void bench_profile_repeats(bench_profile *p, int phase, int times); /* the phase ran so often */
 /* Rows for phases that took so long, one run each; ends the watching and frees p. */
 void bench_profile_report(bench *b, bench_profile *p, const double *seconds);
 void bench_profile_free(bench *b, bench_profile *p); /* NULL is allowed */

@@ -37,12 +37,12 @@ static void run(bench *b) {
     if (qp_failed(b->ctx)) return;
     bench_row(b,
               json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:f}", "model", info.model_type, "parameters",
-                        (json_int_t)info.parameters, "batch", (json_int_t)shape[0], "length", (json_int_t)shape[1],
-                        "seconds", seconds, "texts_per_second", (double)shape[0] / seconds, "tokens_per_second",
-                        (double)n / seconds),
-              "%s, %.1fM parameters: %lld texts of %lld tokens in %.3f ms, %.0f texts/s, %.0f tokens/s", info.model_type,
-              (double)info.parameters * 1e-6, (long long)shape[0], (long long)shape[1], seconds * 1e3,
-              (double)shape[0] / seconds, (double)n / seconds);
+                        (json_int_t)info.parameters, "batch", (json_int_t)shape[0], "length",
+                        (json_int_t)shape[1], "seconds", seconds, "texts_per_second",
+                        (double)shape[0] / seconds, "tokens_per_second", (double)n / seconds),
+              "%s, %.1fM parameters: %lld texts of %lld tokens in %.3f ms, %.0f texts/s, %.0f tokens/s",
+              info.model_type, (double)info.parameters * 1e-6, (long long)shape[0], (long long)shape[1],
+              seconds * 1e3, (double)shape[0] / seconds, (double)n / seconds);
 }
 
 const bench_kind bench_embed = {"embed", run};

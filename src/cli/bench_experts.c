@@ -24,7 +24,10 @@ typedef struct {
 static const form forms[MAX_LAYERS] = {
     {"swiglu", "swiglu", {{"width", 2 * INNER}}, -1},
     {"mixtral", "mixtral, 2 of 8", {{"width", INNER}, {"balance", 0}}, 0},
-    {"deepseek_moe", "deepseek_moe, 7 of 32 and 1", {{"width", INNER / 4}, {"experts", 32}, {"per_token", 7}}, 0},
+    {"deepseek_moe",
+     "deepseek_moe, 7 of 32 and 1",
+     {{"width", INNER / 4}, {"experts", 32}, {"per_token", 7}},
+     0},
     {"mlp", "mlp", {{"width", INNER}, {"act", QP_ACT_RELU}, {"bias", 0}}, -1},
     {"switch", "switch, 1 of 8", {{"width", INNER}, {"balance", 0}, {"capacity", 0}}, 3}};
 
@@ -37,15 +40,22 @@ typedef struct {
 static layer layer_of(bench *b, const form *f, int index) {
     char name[16];
     snprintf(name, sizeof name, "layer%d", index);
-    layer       l = {(const void *)qp_part_find(b->ctx, QP_PART_FFN, f->part), qp_module_new(b->ctx, NULL, name), NULL};
+    layer l = {(const void *)qp_part_find(b->ctx, QP_PART_FFN, f->part), qp_module_new(b->ctx, NULL, name),
+               NULL};
     qp_settings settings;
     qpi_settings_init(&settings, &l.type->part);
     for (int i = 0; i < 4 && f->options[i].name; i++)
-        if (qpi_settings_set(b->ctx, &settings, "bench", f->options[i].name, f->options[i].value) != QP_OK) break;
+        if (qpi_settings_set(b->ctx, &settings, "bench", f->options[i].name, f->options[i].value) != QP_OK)
+            break;
     l.self = calloc(1, l.type->part.bytes);
     if (l.self && qp_module_own(l.module, l.self, free) != QP_OK) l.self = NULL;
-    qp_build build = {.ctx = b->ctx, .module = l.module, .width = WIDTH, .layers = 1, .init = "normal:0.04",
-                      .init_residual = "normal:0.04", .settings = &settings};
+    qp_build build = {.ctx = b->ctx,
+                      .module = l.module,
+                      .width = WIDTH,
+                      .layers = 1,
+                      .init = "normal:0.04",
+                      .init_residual = "normal:0.04",
+                      .settings = &settings};
     if (l.self) l.type->init(l.self, &build);
     qp_module_fill(l.module);
     return l;
@@ -91,8 +101,8 @@ static void measure(bench *b, layer *layers, int64_t tokens, bool both) {
                   json_pack("{s:s, s:s, s:I, s:o, s:o, s:o}", "part", forms[i].label, "pass", pass, "tokens",
                             (json_int_t)tokens, "seconds", cli_json_number(median[i]), "gflops",
                             cli_json_number(flops / median[i] * 1e-9), "of_dense", cli_json_number(share)),
-                  "%-28s %-8s %6lld %10.3f %9.1f %8.0f%%", forms[i].label, pass, (long long)tokens, median[i] * 1e3,
-                  flops / median[i] * 1e-9, 100 * share);
+                  "%-28s %-8s %6lld %10.3f %9.1f %8.0f%%", forms[i].label, pass, (long long)tokens,
+                  median[i] * 1e3, flops / median[i] * 1e-9, 100 * share);
     }
     qp_leave(s);
 }
@@ -100,8 +110,8 @@ static void measure(bench *b, layer *layers, int64_t tokens, bool both) {
 static void run(bench *b) {
     static const int64_t tokens[] = {4096, 1024, 1};
     layer                layers[MAX_LAYERS];
-    bench_title(b, "width %d, %d threads\n%-28s %-8s %6s %10s %9s %9s", WIDTH, qp_stats_of(b->ctx).threads, "", "pass",
-                "tokens", "ms", "GFLOP/s", "of dense");
+    bench_title(b, "width %d, %d threads\n%-28s %-8s %6s %10s %9s %9s", WIDTH, qp_stats_of(b->ctx).threads, "",
+                "pass", "tokens", "ms", "GFLOP/s", "of dense");
     for (int i = 0; i < MAX_LAYERS && !qp_failed(b->ctx); i++) layers[i] = layer_of(b, &forms[i], i);
     for (int i = 0; i < 3 && !qp_failed(b->ctx); i++) {
         measure(b, layers, tokens[i], false);

@@ -20,10 +20,8 @@ typedef struct {
 static void run_product(void *arg) {
     const product *p = arg;
     qp_scope       s = qp_enter(p->x.ctx);
-    if (p->linear)
-        qp_linear(p->x, p->w, QP_NONE, QP_ACT_NONE, QP_NONE);
-    else
-        qp_matmul(p->x, p->w);
+    if (p->linear) qp_linear(p->x, p->w, QP_NONE, QP_ACT_NONE, QP_NONE);
+    else qp_matmul(p->x, p->w);
     qp_leave(s);
 }
 
@@ -88,10 +86,10 @@ static void run(bench *b) {
         if (!read_shape(b, given[i], &s)) return;
     bench_roofline(b);
     double reading = bench_read(b);
-    bench_title(b, "peak of bf16 %.1f GFLOP/s, of int8 %.1f GOP/s; memory is read at %.1f GB/s", b->peak_bf16 * 1e-9,
-                bench_peak(b, QP_U8) * 1e-9, reading * 1e-9);
-    bench_title(b, "%-10s %-5s %6s %6s %6s %12s %12s %12s %12s", "form", "type", "m", "n", "k", "GFLOP/s", "of peak",
-                "of roofline", "of reading");
+    bench_title(b, "peak of bf16 %.1f GFLOP/s, of int8 %.1f GOP/s; memory is read at %.1f GB/s",
+                b->peak_bf16 * 1e-9, bench_peak(b, QP_U8) * 1e-9, reading * 1e-9);
+    bench_title(b, "%-10s %-5s %6s %6s %6s %12s %12s %12s %12s", "form", "type", "m", "n", "k", "GFLOP/s",
+                "of peak", "of roofline", "of reading");
     for (int i = 0; i < n && read_shape(b, given[i], &s); i++) measure_shape(b, s, reading);
     for (size_t i = 0; !n && i < sizeof typical / sizeof typical[0]; i++) measure_shape(b, typical[i], reading);
 }

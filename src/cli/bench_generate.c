@@ -59,13 +59,15 @@ static void report(writer *w, int64_t length, double prompt, int steps, double s
     qp_model_info info = qp_model_info_of(w->m);
     double        bytes = bytes_of(w), read = bench_read(b), tokens = (double)w->rows;
     bench_row(b,
-              json_pack("{s:s, s:I, s:I, s:I, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:o, s:I}", "model", info.model_type,
-                        "parameters", (json_int_t)info.parameters, "rows", (json_int_t)w->rows, "prompt_tokens",
-                        (json_int_t)length, "prompt_tokens_per_second", tokens * (double)length / prompt, "tokens",
-                        steps, "seconds_per_step", step, "tokens_per_second", tokens / step, "bytes_per_step", bytes,
-                        "gbytes", bytes / step * 1e-9, "read_gbytes", read * 1e-9, "read_share",
+              json_pack("{s:s, s:I, s:I, s:I, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:o, s:I}", "model",
+                        info.model_type, "parameters", (json_int_t)info.parameters, "rows", (json_int_t)w->rows,
+                        "prompt_tokens", (json_int_t)length, "prompt_tokens_per_second",
+                        tokens * (double)length / prompt, "tokens", steps, "seconds_per_step", step,
+                        "tokens_per_second", tokens / step, "bytes_per_step", bytes, "gbytes",
+                        bytes / step * 1e-9, "read_gbytes", read * 1e-9, "read_share",
                         cli_json_number(bytes / step / read), "system_calls", (json_int_t)calls),
-              "%s, %.1fM parameters, %.1f MB a step, %lld at once: %.1f tokens/s (%.2f ms a step, weights at %.1f GB/s: "
+              "%s, %.1fM parameters, %.1f MB a step, %lld at once: %.1f tokens/s (%.2f ms a step, weights at "
+              "%.1f GB/s: "
               "%.0f%% of reading), prompt of %lld: %.1f tokens/s",
               info.model_type, (double)info.parameters * 1e-6, bytes * 1e-6, (long long)w->rows, tokens / step,
               step * 1e3, bytes / step * 1e-9, 100 * bytes / step / read, (long long)length,

@@ -18,8 +18,8 @@ static void run(bench *b) {
     if (qp_failed(b->ctx)) return;
     double median = bench_median(seconds, b->repeats);
     bench_row(b,
-              json_pack("{s:o, s:f, s:I, s:I}", "seconds", cli_json_number(median), "fastest", seconds[0], "tensors",
-                        (json_int_t)tensors, "bytes", (json_int_t)bytes),
+              json_pack("{s:o, s:f, s:I, s:I}", "seconds", cli_json_number(median), "fastest", seconds[0],
+                        "tensors", (json_int_t)tensors, "bytes", (json_int_t)bytes),
               "%.2f ms (fastest %.2f), %lld tensors, %s", median * 1e3, seconds[0] * 1e3, (long long)tensors,
               cli_bytes((double)bytes, size));
 }

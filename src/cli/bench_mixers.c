@@ -13,9 +13,10 @@ typedef struct {
 } mixer_bench;
 
 static qp_model *model_of(bench *b, const char *name, int64_t positions) {
-    json_t *config = json_pack("{s:s, s:i, s:i, s:i, s:I, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:s}}", "model_type", "quipu", "vocab_size", 4,
-                               "hidden_size", 512, "num_hidden_layers", 1, "max_position_embeddings", (json_int_t)positions,
-                               "position", "type", "none", "mixer", "type", name, "ffn", "type", "none", "norm", "type", "rms_norm");
+    json_t   *config = json_pack("{s:s, s:i, s:i, s:i, s:I, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:s}}", "model_type",
+                                 "quipu", "vocab_size", 4, "hidden_size", 512, "num_hidden_layers", 1,
+                                 "max_position_embeddings", (json_int_t)positions, "position", "type", "none",
+                                 "mixer", "type", name, "ffn", "type", "none", "norm", "type", "rms_norm");
     char     *text = json_dumps(config, 0);
     qp_model *m = text ? qp_model_new(b->ctx, "bench", text) : NULL;
     free(text);
@@ -46,7 +47,8 @@ static void measure_length(bench *b, const char *name, int64_t length, double se
     if (t.m) {
         t.x = qp_randn(ctx, QP_F32, 3, shape);
         t.seed = qp_randn(ctx, QP_F32, 3, shape);
-        t.s = (qp_sequence){.positions = qp_reshape(qp_arange(ctx, QP_I64, length), 2, (int64_t[]){1, length}), .length = length};
+        t.s = (qp_sequence){.positions = qp_reshape(qp_arange(ctx, QP_I64, length), 2, (int64_t[]){1, length}),
+                            .length = length};
         qp_require_grad(t.x, true);
         for (int i = 0; i < 2 && !qp_failed(ctx); i++) {
             t.backward = i;
@@ -64,10 +66,11 @@ static void run_mixer(bench *b, const char *name) {
     if (!qp_failed(b->ctx)) measure_length(b, name, 2 * T, two);
     if (qp_failed(b->ctx)) return;
     bench_row(b,
-              json_pack("{s:s, s:I, s:I, s:[f,f], s:[f,f]}", "mixer", name, "batch", (json_int_t)cli_int(b->c, "batch"), "length",
-                        (json_int_t)T, "forward_seconds", one[0], two[0], "both_seconds", one[1], two[1]),
-              "%-10s %8.2f %8.2f ms forward (x%.2f) %9.2f %9.2f ms with backward (x%.2f)", name, one[0] * 1e3, two[0] * 1e3,
-              two[0] / one[0], one[1] * 1e3, two[1] * 1e3, two[1] / one[1]);
+              json_pack("{s:s, s:I, s:I, s:[f,f], s:[f,f]}", "mixer", name, "batch",
+                        (json_int_t)cli_int(b->c, "batch"), "length", (json_int_t)T, "forward_seconds", one[0],
+                        two[0], "both_seconds", one[1], two[1]),
+              "%-10s %8.2f %8.2f ms forward (x%.2f) %9.2f %9.2f ms with backward (x%.2f)", name, one[0] * 1e3,
+              two[0] * 1e3, two[0] / one[0], one[1] * 1e3, two[1] * 1e3, two[1] / one[1]);
 }
 
 static void run(bench *b) {
@@ -75,7 +78,8 @@ static void run(bench *b) {
     int            asked;
     const char   **only = cli_list(b->c, "only", &asked);
     for (int i = 0; i < asked && !qp_failed(b->ctx); i++) run_mixer(b, only[i]);
-    for (int i = 0; !asked && (part = qp_part_at(b->ctx, QP_PART_MIXER, i)) && !qp_failed(b->ctx); i++) run_mixer(b, part->name);
+    for (int i = 0; !asked && (part = qp_part_at(b->ctx, QP_PART_MIXER, i)) && !qp_failed(b->ctx); i++)
+        run_mixer(b, part->name);
 }
 
 const bench_kind bench_mixers = {"mixers", run};

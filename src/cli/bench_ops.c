@@ -24,7 +24,7 @@ typedef struct {
     int64_t sizes[2][2]; /* R, C */
 } test;
 
-#define UNARY(op)                                                                                              \
+#define UNARY(op) \
     static void run_##op(const qp_tensor *in, qp_tensor *out) { out[0] = qp_##op(in[0]); }
 UNARY(exp)
 UNARY(tanh)
@@ -79,7 +79,8 @@ static void run_wkv(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_wkv((qp_wkv_inputs){.r = in[0], .w = in[1], .k = in[2], .v = in[3], .u = in[4]}, NULL);
 }
 static void run_wkv_removing(const qp_tensor *in, qp_tensor *out) {
-    out[0] = qp_wkv((qp_wkv_inputs){.r = in[0], .w = in[1], .k = in[2], .v = in[3], .a = in[4], .b = in[5]}, NULL);
+    out[0] =
+        qp_wkv((qp_wkv_inputs){.r = in[0], .w = in[1], .k = in[2], .v = in[3], .a = in[4], .b = in[5]}, NULL);
 }
 static void run_wkv4(const qp_tensor *in, qp_tensor *out) {
     int64_t shape[3] = {1, qp_size(in[2], 0), qp_size(in[2], 1)};
@@ -89,10 +90,7 @@ static void run_attention(const qp_tensor *in, qp_tensor *out) {
     out[0] = qp_attention(in[0], in[1], in[2], (qp_mask){0}, 0);
 }
 
-#define USUAL                                                                                                  \
-    {                                                                                                          \
-        {1024, 768}, { 1024, 3072 }                                                                            \
-    }
+#define USUAL {{1024, 768}, {1024, 3072}}
 
 static const test tests[] = {{"add", "xy", run_add, USUAL},
                              {"mul", "xy", run_mul, USUAL},
@@ -292,7 +290,8 @@ static bool known(bench *b) {
     for (int i = 0; i < n; i++) {
         bool found = false;
         for (size_t k = 0; k < sizeof tests / sizeof tests[0]; k++) found |= !strcmp(only[i], tests[k].name);
-        if (!found) qp_fail(b->ctx, QP_ERR_ARGUMENT, "bench ops: --only %.60s: there is no such measurement", only[i]);
+        if (!found)
+            qp_fail(b->ctx, QP_ERR_ARGUMENT, "bench ops: --only %.60s: there is no such measurement", only[i]);
     }
     return !qp_failed(b->ctx);
 }
@@ -303,7 +302,7 @@ static void run(bench *b) {
     bench_title(b, "%-20s %-9s %11s %10s %9s %9s %11s", "op", "pass", "size", "us", "GB/s", "GFLOP/s",
                 "of roofline");
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
-        const int64_t(*sizes)[2] = tests[i].sizes;
+        const int64_t (*sizes)[2] = tests[i].sizes;
         for (int k = 0; k < 2 && sizes[k][0] && !qp_failed(b->ctx); k++)
             if (wanted(b, tests[i].name)) measure(b, &tests[i], sizes[k][0], sizes[k][1]);
     }

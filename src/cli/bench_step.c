@@ -110,17 +110,15 @@ static void profile(step_bench *s, int steps) {
         one_step(s, t);
         for (int k = 0; k < PARTS; k++) sums[k] += t[k] / steps;
     }
-    if (!qp_failed(s->b->ctx))
-        bench_profile_report(s->b, s->profile, sums);
-    else
-        bench_profile_free(s->b, s->profile);
+    if (!qp_failed(s->b->ctx)) bench_profile_report(s->b, s->profile, sums);
+    else bench_profile_free(s->b, s->profile);
 }
 
 static void run(bench *b) {
-    int64_t     B = cli_int(b->c, "batch"), T = cli_int(b->c, "length");
-    int         steps = (int)cli_int(b->c, "steps");
-    double     *times[PARTS], unused[PARTS];
-    step_bench  s = {.b = b, .m = bench_model(b, false)};
+    int64_t    B = cli_int(b->c, "batch"), T = cli_int(b->c, "length");
+    int        steps = (int)cli_int(b->c, "steps");
+    double    *times[PARTS], unused[PARTS];
+    step_bench s = {.b = b, .m = bench_model(b, false)};
     if (!s.m) return;
     s.compute = cli_choice(b->c, "precision") == 1 ? QP_BF16 : QP_F32;
     bench_roofline(b);

@@ -12,7 +12,8 @@ typedef struct {
 static void encode(void *arg) {
     work *w = arg;
     w->ids.count = 0;
-    if (qp_encode(w->b->ctx, w->tokenizer, w->text.data, w->text.count, (qp_encode_options){.literal = true}, &w->ids))
+    if (qp_encode(w->b->ctx, w->tokenizer, w->text.data, w->text.count, (qp_encode_options){.literal = true},
+                  &w->ids))
         return; /* the failure is stored */
 }
 
@@ -25,8 +26,9 @@ static void decode(void *arg) {
 /* A row of its own: mega the bytes of text, in millions. */
 static void row(work *w, const char *what, double seconds, double mega) {
     bench_row(w->b,
-              json_pack("{s:s, s:o, s:f, s:o, s:I}", "what", what, "seconds", cli_json_number(seconds), "mbytes", mega,
-                        "mbytes_per_second", cli_json_number(mega / seconds), "tokens", (json_int_t)w->ids.count),
+              json_pack("{s:s, s:o, s:f, s:o, s:I}", "what", what, "seconds", cli_json_number(seconds),
+                        "mbytes", mega, "mbytes_per_second", cli_json_number(mega / seconds), "tokens",
+                        (json_int_t)w->ids.count),
               "%-7s %8.3f s  %8.1f MB/s", what, seconds, mega / seconds);
 }
 
@@ -47,7 +49,8 @@ static void run(bench *b) {
     double mega = (double)w.text.count * 1e-6;
     if (model && !qp_failed(b->ctx)) w.tokenizer = cli_tokenizer_open(b->ctx, model);
     if (!qp_failed(b->ctx)) bench_title(b, "%d threads, %.1f MB of text", qp_stats_of(b->ctx).threads, mega);
-    if (!qp_failed(b->ctx) && (!model || cli_given(b->c, "size"))) learn(&w, n, files, cli_int(b->c, "size"), mega);
+    if (!qp_failed(b->ctx) && (!model || cli_given(b->c, "size")))
+        learn(&w, n, files, cli_int(b->c, "size"), mega);
     if (!qp_failed(b->ctx)) row(&w, "encode", bench_seconds(b, encode, &w), mega);
     if (!qp_failed(b->ctx)) row(&w, "decode", bench_seconds(b, decode, &w), mega);
     qp_text_free(&w.text);

@@ -33,7 +33,7 @@ typedef struct {
 } talk;
 
 static volatile int interrupted;
-static void         on_interrupt(int number) { (void)number, interrupted = 1; }
+static void on_interrupt(int number) { (void)number, interrupted = 1; }
 
 static void say(const talk *t, const char *format, ...) QP_PRINTF(2, 3);
 static void say(const talk *t, const char *format, ...) {
@@ -190,10 +190,8 @@ static void retry(talk *t, const char *rest) {
     (void)rest;
     while (count(t) && !strcmp(role(t, count(t) - 1), "assistant"))
         json_array_remove(t->messages, count(t) - 1);
-    if (!count(t) || strcmp(role(t, count(t) - 1), "user"))
-        say(t, "there is nothing to answer\n");
-    else if (!answer(t))
-        drop_exchange(t);
+    if (!count(t) || strcmp(role(t, count(t) - 1), "user")) say(t, "there is nothing to answer\n");
+    else if (!answer(t)) drop_exchange(t);
 }
 
 static void edit(talk *t, const char *rest) {
@@ -239,8 +237,7 @@ static void show(talk *t, const char *rest) {
 }
 
 static void save(talk *t, const char *rest) {
-    if (!*rest)
-        say(t, "/save FILE\n");
+    if (!*rest) say(t, "/save FILE\n");
     else if (qpi_json_save(rest, t->messages, 2, &t->ctx->error))
         say(t, "%zu messages in %s\n", count(t), rest);
     failed(t);
@@ -375,8 +372,7 @@ static void converse(talk *t) {
     if (isatty(0))
         say(t, "%s, %" PRId64 " positions. /help lists commands.\n", t->d.m.info.model_type, t->d.positions);
     while (lines && !t->quit && next_message(t, lines, &text)) {
-        if (text.data[0] == '/' && text.data[1] != '/')
-            command(t, text.data + 1);
+        if (text.data[0] == '/' && text.data[1] != '/') command(t, text.data + 1);
         else if (text.data[strspn(text.data, " \t\n")])
             turn(t, text.data + (text.data[0] == '/')); /* // begins a message with / */
         if (t->draft && !cli_lines_can_start(lines)) say(t, "the message was: %s\n", t->draft);

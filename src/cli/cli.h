@@ -17,7 +17,7 @@ typedef enum {
 } cli_kind;
 
 typedef struct {
-    const char *name; /* "steps" for --steps */
+    const char *name;   /* "steps" for --steps */
     char        letter; /* 'n' for -n, 0: none */
     cli_kind    kind;
     const char *value;    /* what help calls it: "N" */
@@ -38,7 +38,9 @@ typedef struct {
     int (*run)(cli *c);         /* the exit status */
 } cli_verb;
 
-#define QP_VERB(name) extern const cli_verb cli_verb_##name; const cli_verb cli_verb_##name
+#define QP_VERB(name) \
+    extern const cli_verb cli_verb_##name; \
+    const cli_verb        cli_verb_##name
 extern const cli_verb *const cli_verbs[];
 
 extern const cli_option cli_common[]; /* the options of every verb */
@@ -46,21 +48,21 @@ extern const cli_option cli_common[]; /* the options of every verb */
 const cli_option *cli_option_at(const cli_verb *v, int i);
 
 /* Values: as given, or the fallback. */
-bool         cli_flag(const cli *c, const char *name);
-bool         cli_given(const cli *c, const char *name);
-int64_t      cli_int(const cli *c, const char *name);
-double       cli_number(const cli *c, const char *name);
-const char  *cli_text(const cli *c, const char *name);
-int          cli_choice(const cli *c, const char *name); /* which of the words, from 0 */
+bool cli_flag(const cli *c, const char *name);
+bool cli_given(const cli *c, const char *name);
+int64_t cli_int(const cli *c, const char *name);
+double cli_number(const cli *c, const char *name);
+const char *cli_text(const cli *c, const char *name);
+int cli_choice(const cli *c, const char *name); /* which of the words, from 0 */
 const char **cli_list(const cli *c, const char *name, int *count);
-char        *cli_command(const cli *c); /* the options as given, for a shell; malloc'ed, NULL: no memory */
-const char  *cli_argument(const cli *c, int index);
-int          cli_argument_count(const cli *c);
+char *cli_command(const cli *c); /* the options as given, for a shell; malloc'ed, NULL: no memory */
+const char *cli_argument(const cli *c, int index);
+int cli_argument_count(const cli *c);
 
 /* A context with the options of the command (threads, seed). It is closed by main; Ctrl-C and
  * SIGTERM cancel it. NULL after an error message. */
 qp_ctx *cli_open(cli *c);
-bool    cli_interrupted(void);
+bool cli_interrupted(void);
 
 /* "quipu: ..." on stderr; returns 1, or 2 for wrong usage. cli_failed reports the context's
  * failure (130 when it was an interruption). */
@@ -68,7 +70,7 @@ int cli_error(const char *format, ...) QP_PRINTF(1, 2);
 int cli_usage(const cli *c, const char *format, ...) QP_PRINTF(2, 3);
 int cli_failed(qp_ctx *ctx);
 /* A remark on stderr, where progress would be shown too. */
-void  cli_remark(const cli *c, const char *format, ...) QP_PRINTF(2, 3);
+void cli_remark(const cli *c, const char *format, ...) QP_PRINTF(2, 3);
 char *cli_shown(char *text); /* its control bytes become '?'; for texts from files */
 
 /* Progress on stderr: one line, redrawn, only on a terminal and not with --quiet. */
@@ -79,8 +81,8 @@ typedef struct {
 } cli_progress;
 cli_progress cli_progress_start(const cli *c, int64_t total);
 /* text: what stands behind the bar. */
-void   cli_progress_show(cli_progress *p, int64_t done, const char *format, ...) QP_PRINTF(3, 4);
-void   cli_progress_end(cli_progress *p);
+void cli_progress_show(cli_progress *p, int64_t done, const char *format, ...) QP_PRINTF(3, 4);
+void cli_progress_end(cli_progress *p);
 double cli_now(void); /* seconds */
 
 /* "1h 02m", "3m 20s", "12s"; "1.5 GiB". The text is the caller's buffer. */

@@ -67,13 +67,11 @@ static int work(compare *k) {
         for (int i = 0; i < k->variant_count; i++) {
             const compare_variant *v = &k->variants[i];
             fprintf(stderr, "%s: ", v->name);
-            if (v->why[0])
-                fprintf(stderr, "%s\n", v->why);
+            if (v->why[0]) fprintf(stderr, "%s\n", v->why);
             else if (v->knob)
                 fprintf(stderr, "%lld parameters with %s %lld\n", (long long)v->parameters, v->knob,
                         (long long)v->inner);
-            else
-                fprintf(stderr, "%lld parameters\n", (long long)v->parameters);
+            else fprintf(stderr, "%lld parameters\n", (long long)v->parameters);
         }
     if (!compare_train(k))
         return qp_error_code(k->ctx) == QP_ERR_CANCELLED ? interrupted(k) : cli_failed(k->ctx);

@@ -75,8 +75,8 @@ struct compare_points compare_costs(const compare *k, int variant, const char *k
 
 /* compare_table.c: the result as JSON, its table as text and as CSV. */
 json_t *compare_gather(const compare *k);
-void    compare_print(const compare *k, const json_t *all);
-bool    compare_save(const compare *k, const json_t *all); /* compare.json, compare.csv */
+void compare_print(const compare *k, const json_t *all);
+bool compare_save(const compare *k, const json_t *all); /* compare.json, compare.csv */
 
 /* compare_report.c: report.html. */
 bool compare_report(const compare *k, const json_t *all);

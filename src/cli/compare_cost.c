@@ -128,8 +128,7 @@ static void begin(const compare *k, measured *x, const compare_variant *v, int64
 static json_t *row_of(const compare_variant *v, int64_t length, const char *key, measured *x) {
     const double *f = x->counted.flops;
     json_t       *row = json_pack("{s:s, s:I, s:s}", "part", v->name, "length", (json_int_t)length, "key", key);
-    if (!x->m)
-        json_object_set_new(row, "seconds", json_null());
+    if (!x->m) json_object_set_new(row, "seconds", json_null());
     else
         json_object_update_new(
             row, json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "seconds", least(x->seconds, x->rounds),

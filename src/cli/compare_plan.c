@@ -19,10 +19,11 @@ static const char base_config[] =
 static const struct {
     const char  *key;
     qp_part_kind kind;
-} roles[] = {{"mixer", QP_PART_MIXER},   {"ffn", QP_PART_FFN},         {"position", QP_PART_POSITION},
-             {"norm", QP_PART_NORM},     {"block", QP_PART_BLOCK},     {"input", QP_PART_INPUT},
-             {"output", QP_PART_OUTPUT}, {"final_norm", QP_PART_NORM}, {"input_norm", QP_PART_NORM},
-             {"parametrization", QP_PART_PARAMETRIZATION}};
+} roles[] = {{"mixer", QP_PART_MIXER},       {"ffn", QP_PART_FFN},
+             {"position", QP_PART_POSITION}, {"norm", QP_PART_NORM},
+             {"block", QP_PART_BLOCK},       {"input", QP_PART_INPUT},
+             {"output", QP_PART_OUTPUT},     {"final_norm", QP_PART_NORM},
+             {"input_norm", QP_PART_NORM},   {"parametrization", QP_PART_PARAMETRIZATION}};
 
 /* ---- Options of parts ---------------------------------------------------------------------------- */
 
@@ -154,7 +155,8 @@ static bool add_variant(compare *k, const json_t *base, const char *key, const c
 static void see_both_sides(qp_ctx *ctx, json_t *object) {
     for (int i = 0; i < 2; i++) {
         json_t *part = json_object_get(object, i ? "position" : "mixer");
-        if (takes(ctx, i ? QP_PART_POSITION : QP_PART_MIXER, part, "causal", NULL) && !json_object_get(part, "causal"))
+        if (takes(ctx, i ? QP_PART_POSITION : QP_PART_MIXER, part, "causal", NULL) &&
+            !json_object_get(part, "causal"))
             json_object_set_new(part, "causal", json_false());
     }
 }
@@ -233,10 +235,8 @@ static bool turn(const knob *b, compare_variant *v, int64_t target) {
     if (at < 0) return false;
     while (high - low > 1) {
         int64_t middle = (low + high) / 2;
-        if (count_at(b, v, middle) >= target)
-            high = middle;
-        else
-            low = middle;
+        if (count_at(b, v, middle) >= target) high = middle;
+        else low = middle;
     }
     int64_t above = count_at(b, v, high), below = low > 0 ? count_at(b, v, low) : INT64_MIN / 2;
     int64_t best = above - target <= target - below ? high : low;
@@ -262,10 +262,8 @@ static void equalise(compare *k, compare_variant *v, int64_t target) {
     v->knob = ok ? b.knob : NULL;
     if (!ok) {
         v->parameters = own;
-        if (before)
-            json_object_set(b.object, b.key, before);
-        else
-            json_object_del(b.object, b.key);
+        if (before) json_object_set(b.object, b.key, before);
+        else json_object_del(b.object, b.key);
     }
     json_decref(before);
 }

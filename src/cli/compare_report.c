@@ -24,10 +24,8 @@ static void put_quality(html *h, const json_t *o, const char *measure) {
     double x = cli_json_number_in(o, measure), s = cli_json_number_in(o, key);
     if (isfinite(s))
         snprintf(spread, sizeof spread, bits ? " &plusmn; %.3f" : " &plusmn; %.1f", bits ? s : 100 * s);
-    if (isfinite(x))
-        html_putf(h, bits ? "<td>%.3f%s</td>" : "<td>%.1f%%%s</td>", bits ? x : 100 * x, spread);
-    else
-        html_put(h, "<td></td>");
+    if (isfinite(x)) html_putf(h, bits ? "<td>%.3f%s</td>" : "<td>%.1f%%%s</td>", bits ? x : 100 * x, spread);
+    else html_put(h, "<td></td>");
 }
 
 static void put_bytes(html *h, double bytes) {

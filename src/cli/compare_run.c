@@ -108,8 +108,7 @@ static json_t *test_lengths(const compare *k, qp_model *m, const compare_run *r)
             json_array_append_new(all,
                                   json_pack("{s:I, s:s}", "length", (json_int_t)T, "why", qp_error(k->ctx)));
             qp_clear(k->ctx);
-        } else
-            json_array_append_new(all, score_json(k, T, s));
+        } else json_array_append_new(all, score_json(k, T, s));
     }
     return all;
 }
@@ -168,8 +167,7 @@ static int claim(compare *k, const compare_run *r) {
     if (!make_folder(k, r->folder)) return -1;
     path_in(r, ".claim", path);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd < 0)
-        qpi_fail_os(&k->ctx->error, path, "open");
+    if (fd < 0) qpi_fail_os(&k->ctx->error, path, "open");
     else if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         close(fd);
         fd = -1;

@@ -150,16 +150,11 @@ static json_t *crossover_of(const compare *k, int variant) {
     double  at = compare_crossover(k, variant, "seconds"), flops = compare_crossover(k, variant, "flops");
     char    says[80];
     int64_t first = p.n ? (int64_t)p.length[0] : 0, last = p.n ? (int64_t)p.length[p.n - 1] : 0;
-    if (!p.n)
-        snprintf(says, sizeof says, "not measured");
-    else if (variant == k->reference)
-        snprintf(says, sizeof says, "the reference");
-    else if (isnan(at))
-        snprintf(says, sizeof says, "not up to %lld", (long long)last);
-    else if (at == 0)
-        snprintf(says, sizeof says, "from %lld or less", (long long)first);
-    else
-        snprintf(says, sizeof says, "from %.0f", at);
+    if (!p.n) snprintf(says, sizeof says, "not measured");
+    else if (variant == k->reference) snprintf(says, sizeof says, "the reference");
+    else if (isnan(at)) snprintf(says, sizeof says, "not up to %lld", (long long)last);
+    else if (at == 0) snprintf(says, sizeof says, "from %lld or less", (long long)first);
+    else snprintf(says, sizeof says, "from %.0f", at);
     return json_pack("{s:s, s:o, s:o, s:s}", "part", k->variants[variant].name, "length",
                      variant == k->reference ? json_null() : cli_json_number(at), "flops_length",
                      variant == k->reference ? json_null() : cli_json_number(flops), "cheaper", says);
@@ -193,16 +188,11 @@ json_t *compare_gather(const compare *k) {
 static const char *quality(const json_t *o, bool bits, char out[32]) {
     double x = cli_json_number_in(o, bits ? "bits_per_byte" : "accuracy"),
            spread = cli_json_number_in(o, bits ? "bits_per_byte_spread" : "accuracy_spread");
-    if (!isfinite(x))
-        snprintf(out, 32, "-");
-    else if (bits && isfinite(spread))
-        snprintf(out, 32, "%.3f+-%.3f", x, spread);
-    else if (bits)
-        snprintf(out, 32, "%.3f", x);
-    else if (isfinite(spread))
-        snprintf(out, 32, "%.1f+-%.1f%%", 100 * x, 100 * spread);
-    else
-        snprintf(out, 32, "%.1f%%", 100 * x);
+    if (!isfinite(x)) snprintf(out, 32, "-");
+    else if (bits && isfinite(spread)) snprintf(out, 32, "%.3f+-%.3f", x, spread);
+    else if (bits) snprintf(out, 32, "%.3f", x);
+    else if (isfinite(spread)) snprintf(out, 32, "%.1f+-%.1f%%", 100 * x, 100 * spread);
+    else snprintf(out, 32, "%.1f%%", 100 * x);
     return out;
 }
 
@@ -269,10 +259,8 @@ static void put_quoted(qpi_buffer *b, const char *text) {
 static void put_cell(qpi_buffer *b, const json_t *value, bool first) {
     char text[40] = "";
     if (!first) qpi_put_text(b, ",");
-    if (json_is_string(value))
-        put_quoted(b, json_string_value(value));
-    else if (json_is_number(value))
-        snprintf(text, sizeof text, "%.9g", json_number_value(value));
+    if (json_is_string(value)) put_quoted(b, json_string_value(value));
+    else if (json_is_number(value)) snprintf(text, sizeof text, "%.9g", json_number_value(value));
     qpi_put_text(b, text);
 }
 

@@ -48,10 +48,8 @@ json_t *cli_config_read(const cli *c, const char *usual) {
     if (path) {
         qpi_error error = {0};
         config = qpi_json_load(path, &error);
-        if (!config)
-            cli_error("%s", error.text);
-        else if (!json_is_object(config))
-            cli_error("%s: expected an object", path);
+        if (!config) cli_error("%s", error.text);
+        else if (!json_is_object(config)) cli_error("%s: expected an object", path);
     } else {
         const char *text = preset ? qp_preset_config(preset) : usual;
         config = text ? qpi_json_parse("preset", text, strlen(text), NULL) : NULL;

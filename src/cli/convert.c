@@ -23,9 +23,9 @@ static bool ends_in(const char *text, const char *end) {
 static int64_t file_type_of(qp_dtype t) { return t == QP_F16 ? 1 : t == QP_BF16 ? 32 : 0; }
 
 static bool to_file(cli *c, qp_ctx *ctx, const char *model, const char *out, int type) {
-    gguf_target t;
-    int64_t     file_type = 0;
-    bool        ok = gguf_target_open(&t, ctx, model);
+    gguf_target  t;
+    int64_t      file_type = 0;
+    bool         ok = gguf_target_open(&t, ctx, model);
     cli_progress progress = cli_progress_start(c, ok ? t.count : 0);
     t.progress = &progress;
     if (ok && t.file) qpi_gguf_integer(qpi_gguf_find(t.file, "general.file_type"), 0, &file_type);
@@ -80,7 +80,8 @@ static bool write_tokenizer(cli *c, qp_ctx *ctx, const char *model, qp_file *f, 
     json_t                  *settings = json_pack("{s:s}", "tokenizer_class", "PreTrainedTokenizerFast");
     size_t                   n;
     for (int i = 0; i < 3; i++)
-        if ((text = token_at(f, ids[i][0], &n))) json_object_set_new(settings, ids[i][1], cli_json_text(text, n));
+        if ((text = token_at(f, ids[i][0], &n)))
+            json_object_set_new(settings, ids[i][1], cli_json_text(text, n));
     if (template) json_object_set_new(settings, "chat_template", cli_json_text(template, strlen(template)));
     char *path = qpi_path_join(to, "tokenizer_config.json", &ctx->error);
     bool  ok = path && qpi_json_save(path, settings, 2, &ctx->error);
@@ -98,7 +99,9 @@ static bool write_tokenizer(cli *c, qp_ctx *ctx, const char *model, qp_file *f, 
     return ok;
 }
 
-static const char *dtype_text(qp_dtype t) { return t == QP_F16 ? "float16" : t == QP_BF16 ? "bfloat16" : "float32"; }
+static const char *dtype_text(qp_dtype t) {
+    return t == QP_F16 ? "float16" : t == QP_BF16 ? "bfloat16" : "float32";
+}
 
 static bool grow(qp_ctx *ctx, qp_named **named, int64_t *room) {
     int64_t   wanted = *room ? 2 * *room : 256;
@@ -115,10 +118,11 @@ static bool write_weights(qp_ctx *ctx, qp_model *m, const char *to, int type) {
     qp_tensor   t;
     int64_t     n = 0, room = 0;
     qp_named   *named = NULL;
-    char       *path = qpi_path_join(to, "model.safetensors", &ctx->error), *config = qpi_path_join(to, "config.json", &ctx->error);
-    bool        ok = path && config;
-    qp_dtype    dtype = type >= 0 ? (qp_dtype)type : QP_F32;
-    qp_scope    s = qp_enter(ctx);
+    char       *path = qpi_path_join(to, "model.safetensors", &ctx->error),
+         *config = qpi_path_join(to, "config.json", &ctx->error);
+    bool     ok = path && config;
+    qp_dtype dtype = type >= 0 ? (qp_dtype)type : QP_F32;
+    qp_scope s = qp_enter(ctx);
     for (; ok && qp_model_weight(m, n, false, &name, &t); n++) {
         if (n == room && !(ok = grow(ctx, &named, &room))) break;
         if (n == 0 && type < 0 && qp_dtype_block(qp_dtype_of(t)) == 1) dtype = qp_dtype_of(t);
@@ -140,9 +144,11 @@ static bool to_folder(cli *c, qp_ctx *ctx, const char *model, const char *out, i
     bool      before = qp_no_grad(ctx, true), gguf = !qpi_path_is_folder(model);
     qp_model *m = qp_model_load(ctx, model, (qp_model_options){.as_stored = true});
     if (!m) return false;
-    if (mkdir(out, 0777) != 0 && errno != EEXIST) return qp_fail(ctx, QP_ERR_IO, "%s: cannot make the folder: %s", out, strerror(errno)) == QP_OK;
+    if (mkdir(out, 0777) != 0 && errno != EEXIST)
+        return qp_fail(ctx, QP_ERR_IO, "%s: cannot make the folder: %s", out, strerror(errno)) == QP_OK;
     qp_file *f = gguf ? qp_file_open(ctx, model, (qp_file_options){0}) : NULL;
-    bool     ok = write_weights(ctx, m, out, type) && (gguf ? f && write_tokenizer(c, ctx, model, f, out) : copy_rest(ctx, model, out));
+    bool     ok = write_weights(ctx, m, out, type) &&
+                  (gguf ? f && write_tokenizer(c, ctx, model, f, out) : copy_rest(ctx, model, out));
     qp_file_close(f);
     qp_model_close(m);
     qp_no_grad(ctx, before);
@@ -162,7 +168,9 @@ static int run(cli *c) {
     char        buffer[4096];
     const char *model = cli_model_path(cli_argument(c, 0), buffer), *out = cli_text(c, "out");
     int         type = find_type(cli_text(c, "type"));
-    if (type == -2) return cli_usage(c, "--type %s is none of F32, F16, BF16 (quipu quantize has more)", cli_text(c, "type"));
+    if (type == -2)
+        return cli_usage(c, "--type %s is none of F32, F16, BF16 (quipu quantize has more)",
+                         cli_text(c, "type"));
     qp_ctx *ctx = cli_open(c);
     if (!ctx) return 1;
     bool ok = ends_in(out, ".gguf") ? to_file(c, ctx, model, out, type) : to_folder(c, ctx, model, out, type);
@@ -172,8 +180,10 @@ static int run(cli *c) {
 }
 
 static const cli_option options[] = {
-    {"out", 'o', CLI_TEXT, "FILE.gguf|FOLDER", NULL, "what to write: a GGUF file by that name, otherwise a folder", 0, 0, true},
-    {"type", 0, CLI_TEXT, "TYPE", NULL, "F32, F16 or BF16 [as it is; F32 where blocks become a folder]", 0, 0, false},
+    {"out", 'o', CLI_TEXT, "FILE.gguf|FOLDER", NULL,
+     "what to write: a GGUF file by that name, otherwise a folder", 0, 0, true},
+    {"type", 0, CLI_TEXT, "TYPE", NULL, "F32, F16 or BF16 [as it is; F32 where blocks become a folder]", 0, 0,
+     false},
     {0}};
 
 QP_VERB(convert) = {.name = "convert",

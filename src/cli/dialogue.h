@@ -15,13 +15,13 @@ typedef struct {
  * template is one only if `chat`. */
 bool cli_dialogue_open(cli *c, qp_ctx *ctx, int64_t rows, int64_t queue, bool chat, cli_dialogue *out);
 
-#define CLI_DIALOGUE_OPTIONS                                                                                   \
-    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder or GGUF file", 0, 0, true},                          \
-        {"chat-template", 0, CLI_TEXT, "FILE", NULL, "Jinja template in place of the model's", 0, 0, false},   \
-        {"context", 'c', CLI_INT, "N", "0", "positions of a conversation; 0: the model's, up to 8192",         \
-         0,         1e9, false},                                                                               \
-    {                                                                                                          \
-        "kv", 0, CLI_TEXT, "TYPE", "f16", "keys and values are kept in f32, bf16 or f16", 0, 0, false          \
+#define CLI_DIALOGUE_OPTIONS \
+    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder or GGUF file", 0, 0, true}, \
+        {"chat-template", 0, CLI_TEXT, "FILE", NULL, "Jinja template in place of the model's", 0, 0, false}, \
+        {"context", 'c', CLI_INT, "N", "0", "positions of a conversation; 0: the model's, up to 8192", \
+         0,         1e9, false}, \
+    { \
+        "kv", 0, CLI_TEXT, "TYPE", "f16", "keys and values are kept in f32, bf16 or f16", 0, 0, false \
     }
 
 #endif

@@ -15,10 +15,10 @@ typedef struct {
     qp_ctx          *ctx;
     cli_model        m;
     qp_embed_options options;
-    qp_text          text;         /* all of them, one after another */
-    size_t          *begin;        /* where each begins; [count]: where the last ends */
+    qp_text          text;  /* all of them, one after another */
+    size_t          *begin; /* where each begins; [count]: where the last ends */
     size_t           count, room;
-    float           *vectors;      /* [count, D] */
+    float           *vectors; /* [count, D] */
     int64_t          tokens;
     double           seconds;
 } job;
@@ -66,7 +66,8 @@ static bool read_texts(job *j) {
     for (int i = 0; i < (n ? n : 1); i++) {
         bool lines = !ends_with(files[i], ".jsonl") && !ends_with(files[i], ".ndjson");
         if (lines ? !add_lines(j, files[i])
-                  : !qpi_documents_read(files[i], cli_text(j->c, "field"), NULL, NULL, add_documents, j, &j->ctx->error))
+                  : !qpi_documents_read(files[i], cli_text(j->c, "field"), NULL, NULL, add_documents, j,
+                                        &j->ctx->error))
             return false;
     }
     return true;
@@ -85,7 +86,8 @@ static bool compute(job *j) {
         bytes[i] = j->begin[i + 1] - j->begin[i];
     }
     double start = cli_now();
-    ok = ok && qp_embed(j->m.model, j->m.tokenizer, (int64_t)j->count, texts, bytes, j->options, j->vectors, &j->tokens) == QP_OK;
+    ok = ok && qp_embed(j->m.model, j->m.tokenizer, (int64_t)j->count, texts, bytes, j->options, j->vectors,
+                        &j->tokens) == QP_OK;
     j->seconds = cli_now() - start;
     free(texts);
     free(bytes);
@@ -110,15 +112,17 @@ static bool choose(job *j, const char *folder) {
 static bool write_npy(const job *j, const char *path) {
     qpi_writer w;
     char       dict[128], header[128];
-    int n = snprintf(dict, sizeof dict, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %" PRId64 "), }", j->count,
-                     j->m.info.width);
+    int        n =
+        snprintf(dict, sizeof dict, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %" PRId64 "), }",
+                 j->count, j->m.info.width);
     memset(header, ' ', sizeof header);
     memcpy(header, "\x93NUMPY\x01\x00\x76\x00", 10);
     memcpy(header + 10, dict, (size_t)n);
     header[sizeof header - 1] = '\n';
     if (!qpi_writer_open(&w, path, &j->ctx->error)) return false;
     bool ok = qpi_write(&w, header, sizeof header) &&
-              qpi_write(&w, j->vectors, j->count * (size_t)j->m.info.width * sizeof *j->vectors) && qpi_writer_finish(&w);
+              qpi_write(&w, j->vectors, j->count * (size_t)j->m.info.width * sizeof *j->vectors) &&
+              qpi_writer_finish(&w);
     qpi_writer_abort(&w);
     return ok;
 }
@@ -132,12 +136,14 @@ static bool write_safetensors(const job *j, const char *path) {
 static void print_lines(const job *j) {
     for (size_t i = 0; i < j->count; i++)
         for (int64_t k = 0; k < j->m.info.width; k++)
-            printf("%.9g%c", j->vectors[i * (size_t)j->m.info.width + (size_t)k], k + 1 < j->m.info.width ? ' ' : '\n');
+            printf("%.9g%c", j->vectors[i * (size_t)j->m.info.width + (size_t)k],
+                   k + 1 < j->m.info.width ? ' ' : '\n');
 }
 
 static int print_json(const job *j, const char *out) {
-    json_t *all = json_pack("{s:I, s:I, s:I, s:f}", "texts", (json_int_t)j->count, "dimensions", (json_int_t)j->m.info.width,
-                            "tokens", (json_int_t)j->tokens, "seconds", j->seconds);
+    json_t *all =
+        json_pack("{s:I, s:I, s:I, s:f}", "texts", (json_int_t)j->count, "dimensions",
+                  (json_int_t)j->m.info.width, "tokens", (json_int_t)j->tokens, "seconds", j->seconds);
     if (out) json_object_set_new(all, "out", json_string(out));
     json_t *rows = out ? NULL : json_array();
     for (size_t i = 0; i < j->count && rows; i++) {
@@ -152,8 +158,10 @@ static int print_json(const job *j, const char *out) {
 
 static int report(job *j) {
     const char *out = cli_text(j->c, "out");
-    if (out && !(ends_with(out, ".npy") ? write_npy(j, out) : write_safetensors(j, out))) return cli_failed(j->ctx);
-    cli_remark(j->c, "%zu texts, %" PRId64 " tokens, %.0f texts/s", j->count, j->tokens, (double)j->count / j->seconds);
+    if (out && !(ends_with(out, ".npy") ? write_npy(j, out) : write_safetensors(j, out)))
+        return cli_failed(j->ctx);
+    cli_remark(j->c, "%zu texts, %" PRId64 " tokens, %.0f texts/s", j->count, j->tokens,
+               (double)j->count / j->seconds);
     if (cli_flag(j->c, "json")) return print_json(j, out);
     if (!out) print_lines(j);
     return 0;
@@ -168,8 +176,8 @@ static int run(cli *c) {
     job j = {.c = c, .ctx = cli_open(c)};
     if (!j.ctx) return 1;
     const char *folder = cli_text(c, "model");
-    bool        ok = cli_model_open(j.ctx, folder, true, &j.m) && choose(&j, folder) && read_texts(&j) && compute(&j);
-    int         status = ok ? report(&j) : cli_failed(j.ctx);
+    bool ok = cli_model_open(j.ctx, folder, true, &j.m) && choose(&j, folder) && read_texts(&j) && compute(&j);
+    int  status = ok ? report(&j) : cli_failed(j.ctx);
     free(j.vectors);
     free(j.begin);
     qp_text_free(&j.text);
@@ -180,9 +188,11 @@ static const cli_option options[] = {
     {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder or GGUF file", 0, 0, true},
     {"data", 0, CLI_LIST, "FILE", NULL, "a text in each line, or .jsonl [stdin]", 0, 0, false},
     {"pool", 0, CLI_TEXT, "HOW", NULL, "mean, cls or last position [what the folder says]", 0, 0, false},
-    {"normalize", 0, CLI_FLAG, NULL, NULL, "vectors of length 1, also where the folder does not say so", 0, 0, false},
+    {"normalize", 0, CLI_FLAG, NULL, NULL, "vectors of length 1, also where the folder does not say so", 0, 0,
+     false},
     {"max-tokens", 0, CLI_INT, "N", NULL, "longer texts are cut [what the folder says]", 1, 1e9, false},
-    {"out", 'o', CLI_TEXT, "FILE", NULL, "write FILE.npy or FILE.safetensors instead of lines of numbers", 0, 0, false},
+    {"out", 'o', CLI_TEXT, "FILE", NULL, "write FILE.npy or FILE.safetensors instead of lines of numbers", 0, 0,
+     false},
     {"field", 0, CLI_TEXT, "KEY", "text", "of JSON lines", 0, 0, false},
     {0}};
 

@@ -30,7 +30,7 @@ typedef struct {
     int64_t     *targets;
     int64_t      rows, widest, counted;
     qp_session  *session; /* of --kv: windows go through its rows; NULL: as whole sequences */
-    double       loss; /* sum over targets, in nats */
+    double       loss;    /* sum over targets, in nats */
     int64_t      tokens, targeted, bytes, documents, windows; /* targeted: tokens that could be predicted */
     cli_progress progress;
     int64_t      done; /* bytes of texts */
@@ -130,7 +130,8 @@ static bool add_documents(void *user, const qpi_document *documents, size_t n) {
         int64_t count = e->ids.count, seen = 1; /* nothing predicts the first */
         e->targeted += count > 1 ? count - 1 : 0;
         for (int64_t begin = 0; seen < count; begin += e->stride) {
-            int64_t end = begin + e->length < count ? begin + e->length : count, from = seen > begin ? seen : begin + 1;
+            int64_t end = begin + e->length < count ? begin + e->length : count,
+                    from = seen > begin ? seen : begin + 1;
             e->done = before + (int64_t)((double)documents[i].size * (double)end / (double)count);
             if (from < end && !add_window(e, begin, from, end)) return false;
             seen = end;
@@ -145,7 +146,8 @@ static bool prepare(evaluation *e, const char *const *files, int n) {
     cli *c = e->c;
     if (!cli_model_open(e->ctx, cli_text(c, "model"), true, &e->m)) return false;
     if (!e->m.info.causal)
-        return qp_fail(e->ctx, QP_ERR_UNSUPPORTED, "%s sees the tokens that it would have to predict: it is not causal",
+        return qp_fail(e->ctx, QP_ERR_UNSUPPORTED,
+                       "%s sees the tokens that it would have to predict: it is not causal",
                        e->m.info.model_type) == QP_OK;
     int64_t most = e->m.info.positions < LONGEST ? e->m.info.positions : LONGEST;
     e->length = cli_given(c, "length") ? cli_int(c, "length") : most;
@@ -175,7 +177,8 @@ static bool prepare(evaluation *e, const char *const *files, int n) {
 }
 
 static int report(const evaluation *e) {
-    double mean = e->loss / (double)e->tokens, bits = e->bytes ? mean * (double)e->targeted / log(2) / (double)e->bytes : NAN;
+    double mean = e->loss / (double)e->tokens,
+           bits = e->bytes ? mean * (double)e->targeted / log(2) / (double)e->bytes : NAN;
     double seconds = cli_now() - e->progress.started;
     if (cli_flag(e->c, "json"))
         return cli_json_print(json_pack(
@@ -219,7 +222,8 @@ static const cli_option options[] = {
     {"stride", 0, CLI_INT, "N", NULL, "how far windows move; each token counts once [half the length]", 1, 1e9,
      false},
     {"batch", 'b', CLI_INT, "B", "4", "windows at a time", 1, 65536, false},
-    {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", NULL, "read as when writing, with keys and values kept in this", 0, 0, false},
+    {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", NULL, "read as when writing, with keys and values kept in this",
+     0, 0, false},
     {"no-special", 0, CLI_FLAG, NULL, NULL,
      "texts do not begin behind a start or end token: their first token only helps", 0, 0, false},
     {"field", 0, CLI_TEXT, "KEY", "text", "of JSON lines", 0, 0, false},

@@ -36,12 +36,17 @@ struct job {
 
 static bool make_medusa(job *j, const int32_t *tokens, int64_t count) {
     cli              *c = j->c;
-    qp_medusa_options o = {.heads = (int)cli_int(c, "heads"), .layers = (int)cli_int(c, "head-layers"),
-                           .shared = cli_flag(c, "shared-head"), .tokens = tokens, .token_count = count};
+    qp_medusa_options o = {.heads = (int)cli_int(c, "heads"),
+                           .layers = (int)cli_int(c, "head-layers"),
+                           .shared = cli_flag(c, "shared-head"),
+                           .tokens = tokens,
+                           .token_count = count};
     return (j->medusa = qp_medusa_new(j->m.model, o));
 }
 
-static bool load_medusa(job *j, const char *path) { return (j->medusa = qp_medusa_load(j->m.model, path, true)); }
+static bool load_medusa(job *j, const char *path) {
+    return (j->medusa = qp_medusa_load(j->m.model, path, true));
+}
 
 static qp_state_dict medusa_params(job *j) { return qp_medusa_params(j->medusa); }
 
@@ -79,7 +84,8 @@ static json_t *describe_mtp(job *j) {
 }
 
 static const method methods[] = {
-    {"medusa", "medusa_lm_head.safetensors", make_medusa, load_medusa, medusa_params, medusa_loss, save_medusa, describe_medusa},
+    {"medusa", "medusa_lm_head.safetensors", make_medusa, load_medusa, medusa_params, medusa_loss, save_medusa,
+     describe_medusa},
     {"mtp", "mtp.safetensors", make_mtp, load_mtp, mtp_params, mtp_loss, save_mtp, describe_mtp}};
 
 /* ---- Training --------------------------------------------------------------------------------------- */
@@ -99,9 +105,10 @@ static qp_tensor choices(job *j, qp_tensor hidden, qp_tensor labels) {
     bool      ok = ids && text && qp_read(labels, QP_I64, text, n) == QP_OK;
     if (!ids || !text) qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory: labels");
     for (; ok && counted < n; counted += CHUNK) {
-        qp_scope s = qp_enter(j->ctx);
-        int64_t  rows = n - counted < CHUNK ? n - counted : CHUNK;
-        qp_tensor best = qp_argmax(qp_model_head(j->m.model, qp_slice(flat, 0, counted, counted + rows, 1)), 1, false);
+        qp_scope  s = qp_enter(j->ctx);
+        int64_t   rows = n - counted < CHUNK ? n - counted : CHUNK;
+        qp_tensor best =
+            qp_argmax(qp_model_head(j->m.model, qp_slice(flat, 0, counted, counted + rows, 1)), 1, false);
         ok = qp_read(best, QP_I64, ids + counted, rows) == QP_OK;
         qp_leave(s);
     }
@@ -173,16 +180,19 @@ static double validate(job *j) {
 
 static void train(job *j, qp_optim *optim) {
     cli         *c = j->c;
-    qp_schedule  schedule = {.kind = QP_SCHEDULE_COSINE, .lr = cli_number(c, "lr"), .steps = cli_int(c, "steps"),
-                             .warmup = cli_int(c, "steps") / 20, .floor = 0.1};
+    qp_schedule  schedule = {.kind = QP_SCHEDULE_COSINE,
+                             .lr = cli_number(c, "lr"),
+                             .steps = cli_int(c, "steps"),
+                             .warmup = cli_int(c, "steps") / 20,
+                             .floor = 0.1};
     cli_progress progress = cli_progress_start(c, schedule.steps);
     int64_t      reuse = cli_int(c, "reuse");
     pool         known = {.random = (uint64_t)cli_int(c, "seed")};
     if (!strcmp(cli_text(c, "precision"), "bf16")) qp_autocast(j->ctx, QP_BF16);
     for (int64_t step = 0; step < schedule.steps && !qp_failed(j->ctx); step++) {
         if (cli_interrupted()) qp_fail(j->ctx, QP_ERR_CANCELLED, "cancelled");
-        qp_scope  s = qp_enter(j->ctx);
-        seen      b = step % reuse ? draw(&known) : read_batch(j, j->data);
+        qp_scope s = qp_enter(j->ctx);
+        seen     b = step % reuse ? draw(&known) : read_batch(j, j->data);
         if (step % reuse == 0 && reuse > 1) keep(j, &known, &b);
         qp_tensor loss = loss_of(j, &b);
         qp_backward(loss);
@@ -202,14 +212,15 @@ static bool save(job *j) {
     char        path[4096];
     json_t     *config = j->method->describe(j);
     json_object_set_new(config, "base_model_name_or_path", json_string(cli_text(j->c, "model")));
-    bool        ok = mkdir(out, 0777) == 0 || errno == EEXIST;
+    bool ok = mkdir(out, 0777) == 0 || errno == EEXIST;
     if (!ok) qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be made: %s", out, strerror(errno));
     if (ok && snprintf(path, sizeof path, "%s/%s", out, j->method->file) >= (int)sizeof path)
         ok = qp_fail(j->ctx, QP_ERR_ARGUMENT, "--out: the path is too long") == QP_OK;
     ok = ok && j->method->save(j, path) == QP_OK;
     if (ok) {
         snprintf(path, sizeof path, "%s/config.json", out);
-        if (json_dump_file(config, path, JSON_INDENT(2)) != 0) qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be written", path);
+        if (json_dump_file(config, path, JSON_INDENT(2)) != 0)
+            qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be written", path);
     }
     json_decref(config);
     return !qp_failed(j->ctx);
@@ -232,9 +243,9 @@ static int ascending(const void *a, const void *b) { return *(const int32_t *)a 
 static bool count_tokens(job *j, tally *all, int64_t vocabulary) {
     uint64_t before = qp_data_position(j->data);
     for (int64_t n = qp_data_batches(j->data), i = 0; i < n && i < COUNTED && !qp_failed(j->ctx); i++) {
-        qp_scope  s = qp_enter(j->ctx);
-        qp_record batch = qp_data_next(j->data);
-        qp_tensor ids = qp_contiguous(qp_record_get(&batch, "input_ids"));
+        qp_scope       s = qp_enter(j->ctx);
+        qp_record      batch = qp_data_next(j->data);
+        qp_tensor      ids = qp_contiguous(qp_record_get(&batch, "input_ids"));
         const int64_t *data = qp_failed(j->ctx) ? NULL : qp_data_of(ids);
         for (int64_t k = 0, count = data ? qp_count(ids) : 0; k < count; k++)
             if (data[k] >= 0 && data[k] < vocabulary) all[data[k]].times++;
@@ -287,7 +298,8 @@ static int learn(job *j) {
         return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:s}", "first_loss", j->first, "loss", j->last,
                                         "validation_before", cli_json_number(before), "validation",
                                         cli_json_number(after), "out", cli_text(c, "out")));
-    cli_remark(c, "%s: loss %.4f -> %.4f, validation %.4f -> %.4f; it is in %s (quipu generate --draft %s)", j->method->name, j->first, j->last, before, after, cli_text(c, "out"), cli_text(c, "out"));
+    cli_remark(c, "%s: loss %.4f -> %.4f, validation %.4f -> %.4f; it is in %s (quipu generate --draft %s)",
+               j->method->name, j->first, j->last, before, after, cli_text(c, "out"), cli_text(c, "out"));
     return 0;
 }
 
@@ -298,9 +310,13 @@ static bool open_data(job *j) {
     int          count;
     const char **files = cli_list(c, "data", &count);
     j->data = qp_data_open(j->ctx, count, files,
-                           (qp_data_options){.batch = cli_int(c, "batch"), .length = cli_int(c, "length"),
-                                             .tokenizer = j->m.tokenizer, .seed = (uint64_t)cli_int(c, "seed"),
-                                             .field = cli_text(c, "field"), .special = true, .validation = cli_number(c, "holdout")});
+                           (qp_data_options){.batch = cli_int(c, "batch"),
+                                             .length = cli_int(c, "length"),
+                                             .tokenizer = j->m.tokenizer,
+                                             .seed = (uint64_t)cli_int(c, "seed"),
+                                             .field = cli_text(c, "field"),
+                                             .special = true,
+                                             .validation = cli_number(c, "holdout")});
     if (j->data) j->validation = qp_data_validation(j->data);
     return j->data;
 }
@@ -312,7 +328,8 @@ static int run(cli *c) {
         if (strcmp(name, methods[i].name)) continue;
         j.method = &methods[i];
         if (!(j.ctx = cli_open(c))) return 1;
-        if (!cli_model_open(j.ctx, cli_text(c, "model"), true, &j.m) || !open_data(&j)) return cli_failed(j.ctx);
+        if (!cli_model_open(j.ctx, cli_text(c, "model"), true, &j.m) || !open_data(&j))
+            return cli_failed(j.ctx);
         return learn(&j);
     }
     return cli_usage(c, "finetune: no method \"%s\" (medusa, mtp)", name);
@@ -320,29 +337,39 @@ static int run(cli *c) {
 
 static const cli_option options[] = {
     {"model", 'm', CLI_TEXT, "MODEL", NULL, "model to start from, which stays as it is", 0, 0, true},
-    {"method", 0, CLI_CHOICE, "medusa|mtp", NULL, "what guesses ahead, for quipu generate --draft: heads, or a module that reads its own guesses", 0, 0, true},
-    {"data", 0, CLI_LIST, "FILE", NULL, "text, or .jsonl with a text field; marks of a chat count as such", 0, 0, true},
+    {"method", 0, CLI_CHOICE, "medusa|mtp", NULL,
+     "what guesses ahead, for quipu generate --draft: heads, or a module that reads its own guesses", 0, 0,
+     true},
+    {"data", 0, CLI_LIST, "FILE", NULL, "text, or .jsonl with a text field; marks of a chat count as such", 0,
+     0, true},
     {"field", 0, CLI_TEXT, "NAME", "text", "field of JSON lines", 0, 0, false},
     {"holdout", 0, CLI_NUMBER, "SHARE", "0.02", "this share of the data is for validation", 0, 0.5, false},
     {"out", 0, CLI_TEXT, "DIR", NULL, "folder of what was learnt", 0, 0, true},
     {"from", 0, CLI_TEXT, "DIR", NULL, "go on from what was learnt there", 0, 0, false},
     {"steps", 'n', CLI_INT, "N", "500", "length of the training", 1, 1e12, false},
     {"batch", 'b', CLI_INT, "B", "8", "sequences in a batch", 1, 1e6, false},
-    {"reuse", 0, CLI_INT, "N", "1", "steps for each batch that the model reads: the others learn from one of the last 128 again", 1, 1000, false},
+    {"reuse", 0, CLI_INT, "N", "1",
+     "steps for each batch that the model reads: the others learn from one of the last 128 again", 1, 1000,
+     false},
     {"length", 0, CLI_INT, "T", "256", "tokens in a sequence", 2, 1e9, false},
     {"lr", 0, CLI_NUMBER, "X", "1e-3", "peak learning rate", 0, 1e3, false},
     {"precision", 0, CLI_CHOICE, "fp32|bf16", "fp32", "that products round their inputs to", 0, 0, false},
-    {"heads", 0, CLI_INT, "N", "3", "tokens ahead: a head of medusa for each; mtp learns to read its own guesses so far", 1, 16, false},
+    {"heads", 0, CLI_INT, "N", "3",
+     "tokens ahead: a head of medusa for each; mtp learns to read its own guesses so far", 1, 16, false},
     {"head-layers", 0, CLI_INT, "N", "1", "medusa: layers of a head", 1, 8, false},
-    {"shared-head", 0, CLI_FLAG, NULL, NULL, "medusa: the last product of all heads is the model's own, and not trained", 0, 0, false},
-    {"draft-tokens", 0, CLI_INT, "N", "0", "guess among the N most frequent tokens of the data only; 0: all", 0, 1e9, false},
+    {"shared-head", 0, CLI_FLAG, NULL, NULL,
+     "medusa: the last product of all heads is the model's own, and not trained", 0, 0, false},
+    {"draft-tokens", 0, CLI_INT, "N", "0", "guess among the N most frequent tokens of the data only; 0: all", 0,
+     1e9, false},
     {0}};
 
-QP_VERB(finetune) = {.name = "finetune",
-                     .summary = "learn something on top of a model",
-                     .arguments = "",
-                     .options = options,
-                     .examples = "  quipu finetune -m my-model --method medusa --data book.txt --out my-heads\n"
-                                 "  quipu finetune -m my-model --method mtp --data replies.jsonl --draft-tokens 8192 --out my-mtp\n"
-                                 "  quipu generate -m my-model --draft my-heads -p \"To be\"\n",
-                     .run = run};
+QP_VERB(finetune) = {
+    .name = "finetune",
+    .summary = "learn something on top of a model",
+    .arguments = "",
+    .options = options,
+    .examples =
+        "  quipu finetune -m my-model --method medusa --data book.txt --out my-heads\n"
+        "  quipu finetune -m my-model --method mtp --data replies.jsonl --draft-tokens 8192 --out my-mtp\n"
+        "  quipu generate -m my-model --draft my-heads -p \"To be\"\n",
+    .run = run};

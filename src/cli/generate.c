@@ -70,7 +70,8 @@ static bool on_text(void *user, const char *text, size_t bytes) {
 static bool note_logprobs(job *j, const qp_token *token) {
     json_t *top = json_array();
     for (int i = 0; i < token->top_count; i++)
-        json_array_append_new(top, json_pack("{s:i, s:f}", "id", token->top[i].id, "logprob", token->top[i].logprob));
+        json_array_append_new(
+            top, json_pack("{s:i, s:f}", "id", token->top[i].id, "logprob", token->top[i].logprob));
     return json_array_append_new(j->logprobs, json_pack("{s:i, s:f, s:o}", "id", token->id, "logprob",
                                                         token->logprob, "top", top)) == 0;
 }
@@ -107,9 +108,9 @@ static int report(job *j, const qp_generation *g) {
         if (all && j->logprobs) json_object_set(all, "logprobs", j->logprobs);
         if (all && cli_given(j->c, "draft"))
             json_object_set_new(all, "draft",
-                                json_pack("{s:I, s:I, s:I, s:f, s:o, s:b}", "calls", (json_int_t)g->calls, "drafted",
-                                          (json_int_t)g->drafted, "accepted", (json_int_t)g->accepted,
-                                          "tokens_per_call", per_call(g), "speedup",
+                                json_pack("{s:I, s:I, s:I, s:f, s:o, s:b}", "calls", (json_int_t)g->calls,
+                                          "drafted", (json_int_t)g->drafted, "accepted",
+                                          (json_int_t)g->accepted, "tokens_per_call", per_call(g), "speedup",
                                           cli_json_number(j->plain > 0 ? speed / j->plain : NAN), "same_text",
                                           j->plain > 0 && j->same == g->tokens));
         if (all && !j->ids_only) json_object_set_new(all, "text", cli_json_text(j->text.data, j->text.count));
@@ -120,8 +121,9 @@ static int report(job *j, const qp_generation *g) {
     cli_remark(j->c, "%" PRId64 " tokens, %.1f tokens/s (prompt: %" PRId64 ", %.1f tokens/s)", g->tokens, speed,
                g->prompt_tokens, rate((double)g->prompt_tokens, g->prompt_seconds));
     if (cli_given(j->c, "draft"))
-        cli_remark(j->c, "drafts: %" PRId64 " of %" PRId64 " tokens kept, %.2f tokens for each reading of the weights",
-                   g->accepted, g->drafted, per_call(g));
+        cli_remark(
+            j->c, "drafts: %" PRId64 " of %" PRId64 " tokens kept, %.2f tokens for each reading of the weights",
+            g->accepted, g->drafted, per_call(g));
     if (j->plain > 0)
         cli_remark(j->c, "without: %.1f tokens/s, so %.2f times as fast; %s text", j->plain, speed / j->plain,
                    j->same == g->tokens ? "the same" : "another");
@@ -149,7 +151,9 @@ static bool compare(job *j, qp_session *session, qp_generate_options options) {
 
 static qp_session *open_session(job *j, int64_t positions) {
     qp_session_options options;
-    return cli_kv_type(j->ctx, cli_text(j->c, "kv"), &options) ? qp_session_new(j->m.model, 1, positions, options) : NULL;
+    return cli_kv_type(j->ctx, cli_text(j->c, "kv"), &options)
+               ? qp_session_new(j->m.model, 1, positions, options)
+               : NULL;
 }
 
 static qp_drafter *open_medusa(qp_session *session, const char *path, qp_drafter_options options) {
@@ -170,8 +174,10 @@ static opener find_learnt(const job *j, const char *name, char path[4096]) {
     bool        beside = !strcmp(name, "medusa");
     const char *folder = beside ? cli_model_path(cli_text(j->c, "model"), buffer) : name;
     size_t      n = strlen(name), suffix = strlen(".safetensors");
-    if (n > suffix && n < 4096 && !strcmp(name + n - suffix, ".safetensors")) return strcpy(path, name), open_medusa;
-    if (snprintf(path, 4096, "%s/mtp.safetensors", folder) < 4096 && !beside && access(path, R_OK) == 0) return open_mtp;
+    if (n > suffix && n < 4096 && !strcmp(name + n - suffix, ".safetensors"))
+        return strcpy(path, name), open_medusa;
+    if (snprintf(path, 4096, "%s/mtp.safetensors", folder) < 4096 && !beside && access(path, R_OK) == 0)
+        return open_mtp;
     bool fits = snprintf(path, 4096, "%s/medusa_lm_head.safetensors", folder) < 4096;
     return fits && (beside || access(path, R_OK) == 0) ? open_medusa : NULL;
 }
@@ -187,7 +193,8 @@ static bool open_drafter(job *j, qp_session *session, qp_drafter **drafter) {
     if (!strcmp(name, "lookup")) *drafter = qp_drafter_lookup(session, options);
     else if (!strcmp(name, "mtp")) *drafter = qp_drafter_mtp(session, NULL, options);
     else if ((learnt = find_learnt(j, name, path))) *drafter = learnt(session, path, options);
-    else if (cli_model_open(j->ctx, name, false, &draft)) *drafter = qp_drafter_model(session, draft.model, options);
+    else if (cli_model_open(j->ctx, name, false, &draft))
+        *drafter = qp_drafter_model(session, draft.model, options);
     return *drafter != NULL;
 }
 
@@ -241,7 +248,7 @@ static int run(cli *c) {
     if (j.json && cli_given(c, "logprobs")) j.logprobs = json_array();
     bool ok = cli_model_open(j.ctx, cli_text(c, "model"), !j.ids_only, &j.m) && read_prompt(&j);
     if (ok) cli_round_products(j.ctx, j.m.model);
-    int  status = ok ? generate(&j) : cli_failed(j.ctx);
+    int status = ok ? generate(&j) : cli_failed(j.ctx);
     qp_ids_free(&j.prompt);
     qp_ids_free(&j.written);
     qp_text_free(&j.text);
@@ -260,14 +267,19 @@ static const cli_option options[] = {
     {"min-p", 0, CLI_NUMBER, "P", "0", "of those at least P times the likeliest only; 0: all", 0, 1, false},
     {"repeat-penalty", 0, CLI_NUMBER, "X", "1", "above 1: what has occurred gets less likely", 0, 1e5, false},
     {"stop", 0, CLI_LIST, "TEXT", NULL, "end before any of these texts", 0, 0, false},
-    {"typical-p", 0, CLI_NUMBER, "P", "1", "of the least surprising that hold this share only; 1: all", 0, 1, false},
-    {"frequency-penalty", 0, CLI_NUMBER, "X", "0", "taken from a logit for each time that its token was written", -1e5, 1e5, false},
+    {"typical-p", 0, CLI_NUMBER, "P", "1", "of the least surprising that hold this share only; 1: all", 0, 1,
+     false},
+    {"frequency-penalty", 0, CLI_NUMBER, "X", "0",
+     "taken from a logit for each time that its token was written", -1e5, 1e5, false},
     {"presence-penalty", 0, CLI_NUMBER, "X", "0", "taken once if its token was written", -1e5, 1e5, false},
     {"kv", 0, CLI_CHOICE, "f32|bf16|f16|q8_0", "f32", "what keys and values are kept in", 0, 0, false},
-    {"draft", 0, CLI_TEXT, "KIND", NULL, "guess ahead, same text: lookup, mtp, medusa, a folder of finetune, or a smaller MODEL", 0, 0, false},
+    {"draft", 0, CLI_TEXT, "KIND", NULL,
+     "guess ahead, same text: lookup, mtp, medusa, a folder of finetune, or a smaller MODEL", 0, 0, false},
     {"draft-depth", 0, CLI_INT, "N", "0", "tokens of a guess at most; 0: what suits the kind", 0, 63, false},
-    {"compare", 0, CLI_FLAG, NULL, NULL, "with --draft: write it again without, and tell how much faster it was", 0, 0, false},
-    {"accept", 0, CLI_CHOICE, "match|rejection|typical", "match", "guesses that stay: same text, same distribution, or whatever is not improbable", 0, 0, false},
+    {"compare", 0, CLI_FLAG, NULL, NULL,
+     "with --draft: write it again without, and tell how much faster it was", 0, 0, false},
+    {"accept", 0, CLI_CHOICE, "match|rejection|typical", "match",
+     "guesses that stay: same text, same distribution, or whatever is not improbable", 0, 0, false},
     {"logprobs", 0, CLI_INT, "N", "0", "with --json: of each token and the N likeliest", 0, 1000, false},
     {"no-end", 0, CLI_FLAG, NULL, NULL, "go on behind the model's end token", 0, 0, false},
     {"ids", 0, CLI_FLAG, NULL, NULL, "prompt and output are token ids", 0, 0, false},

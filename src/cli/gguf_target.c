@@ -11,8 +11,9 @@
 /* ---- From a GGUF file: pairs and tensors as they are ------------------------------------------------- */
 
 static bool is_stale(const char *key) {
-    static const char *const keys[] = {"general.file_type", "general.quantization_version", "general.alignment",
-                                       "split.no", "split.count", "split.tensors.count"};
+    static const char *const keys[] = {"general.file_type", "general.quantization_version",
+                                       "general.alignment", "split.no",
+                                       "split.count",       "split.tensors.count"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strcmp(key, keys[i])) return true;
     return false;
@@ -38,7 +39,8 @@ static bool add_item(gguf_target *t, const char *name, qp_tensor source) {
     const qpi_slot *s = qp_failed(t->ctx) ? NULL : qpi_resolve(source, name);
     if (!s) return false;
     *item = (gguf_item){.source = qp_keep(source), .error = NAN};
-    item->as = (qpi_gguf_tensor){.name = strdup(name), .dtype = s->value.view.dtype, .ndim = s->value.view.ndim};
+    item->as =
+        (qpi_gguf_tensor){.name = strdup(name), .dtype = s->value.view.dtype, .ndim = s->value.view.ndim};
     memcpy(item->as.shape, s->value.view.shape, sizeof item->as.shape);
     t->count++;
     if (!item->as.name) qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: tensors");
@@ -53,7 +55,8 @@ static bool open_file(gguf_target *t) {
         if (!is_stale(v->key)) qpi_gguf_put_value(&t->pairs, v);
     if (!make_items(t, qp_file_count(t->file))) return false;
     for (int64_t i = 0; i < qp_file_count(t->file); i++)
-        if (!add_item(t, qp_file_at(t->file, i).name, qp_file_load(t->ctx, t->file, qp_file_at(t->file, i).name, false)))
+        if (!add_item(t, qp_file_at(t->file, i).name,
+                      qp_file_load(t->ctx, t->file, qp_file_at(t->file, i).name, false)))
             return false;
     t->layers = number_of(t->file, "block_count");
     t->heads = number_of(t->file, "attention.head_count");
@@ -96,7 +99,8 @@ static bool open_folder(gguf_target *t) {
     put_name(t);
     if (!put_pooling(t)) return false;
     if (!gguf_put_vocabulary(t->ctx, t->path, t->model->vocabulary, &t->pairs)) return false;
-    if (!make_items(t, qp_module_state(t->model->module).count + 1)) return false; /* and the divisors of a rotation */
+    if (!make_items(t, qp_module_state(t->model->module).count + 1))
+        return false; /* and the divisors of a rotation */
     for (int64_t i = 0; qpi_gguf_weight(t->model, i, &name, &tensor); i++) {
         if (!add_item(t, name, tensor)) return false;
         gguf_item *item = &t->items[t->count - 1];
@@ -109,7 +113,8 @@ static bool open_folder(gguf_target *t) {
 }
 
 bool gguf_is_matrix(const gguf_item *item) {
-    return item->as.ndim >= 2 && strncmp(item->as.name, "position_embd", 13) && !strstr(item->as.name, "ffn_gate_inp.");
+    return item->as.ndim >= 2 && strncmp(item->as.name, "position_embd", 13) &&
+           !strstr(item->as.name, "ffn_gate_inp.");
 }
 
 bool gguf_target_open(gguf_target *t, qp_ctx *ctx, const char *path) {

@@ -6,23 +6,23 @@
 #include "format/gguf.h"
 
 typedef struct {
-    qpi_gguf_tensor as;     /* as it will be written */
+    qpi_gguf_tensor as; /* as it will be written */
     qp_tensor       source;
-    double          error;  /* root of the mean square of what rounding changed, relative; NaN: not rounded to blocks */
-    double          largest;/* of these changes */
+    double error;   /* root of the mean square of what rounding changed, relative; NaN: not rounded to blocks */
+    double largest; /* of these changes */
 } gguf_item;
 
 typedef struct {
     qp_ctx        *ctx;
-    const char    *path;   /* of the model */
-    qp_file       *file;   /* of a GGUF file */
-    qp_model      *model;  /* of a folder */
-    qpi_gguf_pairs pairs;  /* without general.file_type and general.quantization_version */
+    const char    *path;  /* of the model */
+    qp_file       *file;  /* of a GGUF file */
+    qp_model      *model; /* of a folder */
+    qpi_gguf_pairs pairs; /* without general.file_type and general.quantization_version */
     gguf_item     *items;
     int64_t        count, layers, heads, kv_heads;
     bool           tied;
     cli_progress  *progress; /* NULL: none */
-    qp_tensor      held;   /* what is being written */
+    qp_tensor      held;     /* what is being written */
 } gguf_target;
 
 /* May it have another type than f32? Norms, biases, places and routers of experts are f32 everywhere. */

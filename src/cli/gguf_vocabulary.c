@@ -33,7 +33,8 @@ static bool is_switch(const json_t *x) { return qpi_json_is(x, JSON_TRUE) || qpi
 /* ---- Tokens ----------------------------------------------------------------------------------------- */
 
 static bool set_token(vocabulary *v, json_int_t id, const char *text, int32_t type) {
-    if (id < 0 || id >= v->count || !text) return fail(v, QP_ERR_FORMAT, "a token's id is beyond the model's vocabulary");
+    if (id < 0 || id >= v->count || !text)
+        return fail(v, QP_ERR_FORMAT, "a token's id is beyond the model's vocabulary");
     v->tokens[id].text = text;
     v->tokens[id].type = type;
     return true;
@@ -43,13 +44,16 @@ static bool read_tokens(vocabulary *v) {
     const char *text;
     json_t     *id, *list = json_object_get(v->document, "added_tokens");
     qpi_json_members(json_object_get(v->model, "vocab"), text, id) {
-        bool byte = strlen(text) == 6 && !strncmp(text, "<0x", 3) && qpi_json_is(json_object_get(v->model, "byte_fallback"), JSON_TRUE);
-        if (!set_token(v, qpi_json_is(id, JSON_INTEGER) ? json_integer_value(id) : -1, text, byte ? QPI_BYTE : QPI_NORMAL)) return false;
+        bool byte = strlen(text) == 6 && !strncmp(text, "<0x", 3) &&
+                    qpi_json_is(json_object_get(v->model, "byte_fallback"), JSON_TRUE);
+        if (!set_token(v, qpi_json_is(id, JSON_INTEGER) ? json_integer_value(id) : -1, text,
+                       byte ? QPI_BYTE : QPI_NORMAL))
+            return false;
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *added = json_array_get(list, i);
-        const char *content = json_string_value(json_object_get(added, "content"));
-        int32_t     type = qpi_json_is(json_object_get(added, "special"), JSON_TRUE) ? QPI_SPECIAL : QPI_USER;
+        const char   *content = json_string_value(json_object_get(added, "content"));
+        int32_t       type = qpi_json_is(json_object_get(added, "special"), JSON_TRUE) ? QPI_SPECIAL : QPI_USER;
         if (!set_token(v, json_integer_value(json_object_get(added, "id")), content, type)) return false;
     }
     return true;
@@ -72,11 +76,13 @@ static bool put_tokens(vocabulary *v, bool words) {
     for (int64_t i = 0; i < v->count; i++) {
         snprintf(unused, sizeof unused, "[PAD%lld]", (long long)i);
         const char *text = v->tokens[i].text ? v->tokens[i].text : unused;
-        if (!words || !v->tokens[i].text || v->tokens[i].type == QPI_SPECIAL) qpi_gguf_add_text(v->pairs, text, strlen(text));
+        if (!words || !v->tokens[i].text || v->tokens[i].type == QPI_SPECIAL)
+            qpi_gguf_add_text(v->pairs, text, strlen(text));
         else if (!put_word(v, text)) return false;
     }
     qpi_gguf_put_array(v->pairs, "tokenizer.ggml.token_type", QPI_GGUF_I32, (uint64_t)v->count);
-    for (int64_t i = 0; i < v->count; i++) qpi_gguf_add_i32(v->pairs, v->tokens[i].text ? v->tokens[i].type : QPI_UNUSED);
+    for (int64_t i = 0; i < v->count; i++)
+        qpi_gguf_add_i32(v->pairs, v->tokens[i].text ? v->tokens[i].type : QPI_UNUSED);
     return true;
 }
 
@@ -155,7 +161,10 @@ static void look(const json_t *part, splitting *s) {
 
 static bool put_splitting(vocabulary *v, const splitting *s) {
     char        name[64];
-    const char *first = s->other ? NULL : qpi_gguf_cut_name(s->patterns, s->count, qpi_json_is(json_object_get(v->model, "ignore_merges"), JSON_TRUE));
+    const char *first =
+        s->other ? NULL
+                 : qpi_gguf_cut_name(s->patterns, s->count,
+                                     qpi_json_is(json_object_get(v->model, "ignore_merges"), JSON_TRUE));
     if (!first) return fail(v, QP_ERR_UNSUPPORTED, "GGUF has no name for how this pre_tokenizer cuts");
     snprintf(name, sizeof name, "%.*s", (int)strcspn(first, " "), first);
     qpi_gguf_put_text(v->pairs, "tokenizer.ggml.pre", name, strlen(name));
@@ -194,7 +203,8 @@ static bool begins_texts(const json_t *processor) {
 }
 
 static void put_special(vocabulary *v, const char *folder) {
-    json_t     *config = load(v->ctx, folder, "config.json"), *settings = load(v->ctx, folder, "tokenizer_config.json");
+    json_t *config = load(v->ctx, folder, "config.json"),
+           *settings = load(v->ctx, folder, "tokenizer_config.json");
     const char *template = json_string_value(json_object_get(settings, "chat_template"));
     put_id(v, config, "bos_token_id", "tokenizer.ggml.bos_token_id");
     put_id(v, config, "eos_token_id", "tokenizer.ggml.eos_token_id");
@@ -225,7 +235,8 @@ static bool prefixes(const json_t *part, const char *members) {
 
 static void put_token_id(vocabulary *v, const char *text, const char *key) {
     const json_t *id = text ? json_object_get(json_object_get(v->model, "vocab"), text) : NULL;
-    if (qpi_json_is(id, JSON_INTEGER)) qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_U32, json_integer_value(id));
+    if (qpi_json_is(id, JSON_INTEGER))
+        qpi_gguf_put_integer(v->pairs, key, QPI_GGUF_U32, json_integer_value(id));
 }
 
 static bool put_pieces(vocabulary *v) {
@@ -240,19 +251,23 @@ static bool put_pieces(vocabulary *v) {
 
 /* The token that stands first (side 0) or last around one text. */
 static const char *around(const json_t *processor, int side) {
-    const json_t *single = json_object_get(processor, "single"), *bert = json_object_get(processor, side ? "sep" : "cls");
+    const json_t *single = json_object_get(processor, "single"),
+                 *bert = json_object_get(processor, side ? "sep" : "cls");
     const json_t *at = json_array_get(single, side ? json_array_size(single) - 1 : 0);
     if (qpi_json_is(bert, JSON_ARRAY)) return json_string_value(json_array_get(bert, 0));
     return json_string_value(json_object_get(json_object_get(at, "SpecialToken"), "id"));
 }
 
 static bool put_words(vocabulary *v) {
-    const json_t *normalizer = json_object_get(v->document, "normalizer"), *processor = json_object_get(v->document, "post_processor");
+    const json_t *normalizer = json_object_get(v->document, "normalizer"),
+                 *processor = json_object_get(v->document, "post_processor");
     bool          lower = qpi_json_is(json_object_get(normalizer, "lowercase"), JSON_TRUE);
     const json_t *accents = json_object_get(normalizer, "strip_accents");
-    if (strcmp(text_in(normalizer, "type"), "BertNormalizer") || strcmp(text_in(v->model, "continuing_subword_prefix"), "##") ||
+    if (strcmp(text_in(normalizer, "type"), "BertNormalizer") ||
+        strcmp(text_in(v->model, "continuing_subword_prefix"), "##") ||
         strcmp(text_in(json_object_get(v->document, "pre_tokenizer"), "type"), "BertPreTokenizer") ||
-        qpi_json_is(json_object_get(normalizer, "clean_text"), JSON_FALSE) || qpi_json_is(json_object_get(normalizer, "handle_chinese_chars"), JSON_FALSE))
+        qpi_json_is(json_object_get(normalizer, "clean_text"), JSON_FALSE) ||
+        qpi_json_is(json_object_get(normalizer, "handle_chinese_chars"), JSON_FALSE))
         return fail(v, QP_ERR_UNSUPPORTED, "only BERT's own WordPiece goes into GGUF");
     qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.normalizer.lowercase", QPI_GGUF_BOOL, lower);
     qpi_gguf_put_integer(v->pairs, "tokenizer.ggml.normalizer.strip_accents", QPI_GGUF_BOOL,
@@ -270,9 +285,11 @@ static bool put_all(vocabulary *v, const char *folder) {
     const char *type = text_in(v->model, "type");
     splitting   s = {0};
     look(json_object_get(v->document, "pre_tokenizer"), &s);
-    bool words = !strcmp(type, "WordPiece"), pieces = qpi_json_is(json_object_get(v->model, "byte_fallback"), JSON_TRUE);
+    bool words = !strcmp(type, "WordPiece"),
+         pieces = qpi_json_is(json_object_get(v->model, "byte_fallback"), JSON_TRUE);
     if (!words && ((*type && strcmp(type, "BPE")) || (!s.bytes && !pieces)))
-        return fail(v, QP_ERR_UNSUPPORTED, "only BPE over bytes, or over pieces with byte_fallback, and WordPiece go into GGUF");
+        return fail(v, QP_ERR_UNSUPPORTED,
+                    "only BPE over bytes, or over pieces with byte_fallback, and WordPiece go into GGUF");
     if (!read_tokens(v)) return false;
     const char *model = words ? "bert" : pieces ? "llama" : "gpt2";
     qpi_gguf_put_text(v->pairs, "tokenizer.ggml.model", model, strlen(model));

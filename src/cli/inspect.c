@@ -71,7 +71,8 @@ static json_t *inspect_tensors(qp_ctx *ctx, const char *path) {
 
 /* The names of a tokenizer's parts, in the order in which they work. */
 static json_t *components_of(const qp_tokenizer *t) {
-    static const qpi_part parts[] = {QPI_PART_NORMALIZER, QPI_PART_PRETOKENIZER, QPI_PART_POST, QPI_PART_DECODER};
+    static const qpi_part parts[] = {QPI_PART_NORMALIZER, QPI_PART_PRETOKENIZER, QPI_PART_POST,
+                                     QPI_PART_DECODER};
     json_t               *all = json_object();
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         qpi_buffer names = {0};
@@ -88,10 +89,10 @@ static json_t *gather_tokenizer(const qp_tokenizer *t, const char *path) {
         if (qp_tokenizer_is_special(t, i) && qp_tokenizer_token(t, i))
             json_array_append_new(
                 special, json_pack("{s:i, s:o}", "id", (int)i, "token", text_json(qp_tokenizer_token(t, i))));
-    return json_pack("{s:s, s:o, s:s, s:I, s:i, s:i, s:o, s:o}", "kind", "tokenizer", "path", text_json(path), "type",
-                     qp_tokenizer_kind(t), "size", (json_int_t)qp_tokenizer_size(t), "begin",
-                     (int)qp_tokenizer_begin(t), "end", (int)qp_tokenizer_end(t), "components", components_of(t),
-                     "special", special);
+    return json_pack("{s:s, s:o, s:s, s:I, s:i, s:i, s:o, s:o}", "kind", "tokenizer", "path", text_json(path),
+                     "type", qp_tokenizer_kind(t), "size", (json_int_t)qp_tokenizer_size(t), "begin",
+                     (int)qp_tokenizer_begin(t), "end", (int)qp_tokenizer_end(t), "components",
+                     components_of(t), "special", special);
 }
 
 static json_t *inspect_tokenizer(qp_ctx *ctx, const char *path) {
@@ -302,7 +303,8 @@ static void print_config(const json_t *all) {
     json_t     *value;
     char        count[32];
     print_shown("%s\n", cli_json_text_in(all, "path"));
-    print_shown("model type               %s\n", cli_json_text_in(json_object_get(all, "config"), "model_type"));
+    print_shown("model type               %s\n",
+                cli_json_text_in(json_object_get(all, "config"), "model_type"));
     if (json_is_false(json_object_get(all, "runs")))
         print_shown("quipu cannot run it:     %s\n", cli_json_text_in(all, "why"));
     json_object_foreach(json_object_get(all, "stack"), key, value) if (strcmp(key, "model_type"))
@@ -349,24 +351,26 @@ static int run(cli *c) {
 }
 
 static const cli_option options[] = {
-    {"activations", 0, CLI_FLAG, NULL, NULL, "of a model, a config or a preset: moments of activations, gradients and logits by layer", 0, 0,
-     false},
-    {"text", 0, CLI_TEXT, "FILE", NULL, "with --activations: what is read; tokens drawn at random without it", 0, 0, false},
+    {"activations", 0, CLI_FLAG, NULL, NULL,
+     "of a model, a config or a preset: moments of activations, gradients and logits by layer", 0, 0, false},
+    {"text", 0, CLI_TEXT, "FILE", NULL, "with --activations: what is read; tokens drawn at random without it",
+     0, 0, false},
     {"length", 0, CLI_INT, "T", "128", "with --activations: positions of each of 4 rows", 2, 1e6, false},
     {"set", 0, CLI_LIST, "KEY=VALUE", NULL, "with --activations: change a key of a config", 0, 0, false},
     {"plot", 0, CLI_TEXT, "FILE.html", NULL, "with --activations: a page of curves, too", 0, 0, false},
     {0}};
 
-QP_VERB(inspect) = {.name = "inspect",
-                    .summary = "what a file or a model's folder holds",
-                    .arguments = "FILE|FOLDER|PRESET",
-                    .min_arguments = 1,
-                    .max_arguments = 1,
-                    .options = options,
-                    .examples = "  quipu inspect my-model\n"
-                                "  quipu inspect my-model/model.safetensors\n"
-                                "  quipu inspect my-model.Q4_K_M.gguf\n"
-                                "  quipu inspect my-model/tokenizer.json --json\n"
-                                "  quipu inspect --activations my-model --text book.txt --plot activations.html\n"
-                                "  quipu inspect --activations gpt2 --set n_layer=12\n",
-                    .run = run};
+QP_VERB(inspect) = {
+    .name = "inspect",
+    .summary = "what a file or a model's folder holds",
+    .arguments = "FILE|FOLDER|PRESET",
+    .min_arguments = 1,
+    .max_arguments = 1,
+    .options = options,
+    .examples = "  quipu inspect my-model\n"
+                "  quipu inspect my-model/model.safetensors\n"
+                "  quipu inspect my-model.Q4_K_M.gguf\n"
+                "  quipu inspect my-model/tokenizer.json --json\n"
+                "  quipu inspect --activations my-model --text book.txt --plot activations.html\n"
+                "  quipu inspect --activations gpt2 --set n_layer=12\n",
+    .run = run};

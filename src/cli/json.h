@@ -13,6 +13,6 @@ json_t *cli_json_number(double x);
 json_t *cli_json_text(const char *text, size_t bytes);
 /* A member of an object: "" and NaN where it is not there or of another kind. */
 const char *cli_json_text_in(const json_t *object, const char *key);
-double      cli_json_number_in(const json_t *object, const char *key);
+double cli_json_number_in(const json_t *object, const char *key);
 
 #endif

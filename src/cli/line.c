@@ -111,7 +111,7 @@ bool cli_lines_can_start(const cli_lines *l) { return l->terminal && l->editor; 
 static void open_editor(cli_lines *l) { (void)l; }
 static void close_editor(cli_lines *l) { (void)l; }
 static bool edit(cli_lines *l, const char *start, ssize_t *n) { return (void)l, (void)start, (void)n, false; }
-bool        cli_lines_can_start(const cli_lines *l) { return (void)l, false; }
+bool cli_lines_can_start(const cli_lines *l) { return (void)l, false; }
 #endif
 
 cli_lines *cli_lines_open(void) {

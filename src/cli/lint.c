@@ -14,11 +14,11 @@
 #include "format/reader.h"
 
 typedef struct {
-    cli          *c;
-    qp_ctx       *ctx;
-    const char   *path;
-    json_t       *checks; /* {"check", "ok", "what"} */
-    int           failed;
+    cli        *c;
+    qp_ctx     *ctx;
+    const char *path;
+    json_t     *checks; /* {"check", "ok", "what"} */
+    int         failed;
 } lint;
 
 static void note(lint *l, const char *check, bool ok, const char *format, ...) QP_PRINTF(4, 5);
@@ -30,7 +30,8 @@ static void note(lint *l, const char *check, bool ok, const char *format, ...) {
     va_end(args);
     l->failed += !ok;
     if (!cli_flag(l->c, "json")) printf("%-10s %s  %s\n", check, ok ? "ok  " : "FAIL", cli_shown(text));
-    json_array_append_new(l->checks, json_pack("{s:s, s:b, s:o}", "check", check, "ok", ok, "what", cli_json_text(text, strlen(text))));
+    json_array_append_new(l->checks, json_pack("{s:s, s:b, s:o}", "check", check, "ok", ok, "what",
+                                               cli_json_text(text, strlen(text))));
 }
 
 /* The context's failure as a finding. */
@@ -74,13 +75,16 @@ static void check_elements(lint *l, qp_model *m) {
     }
     cli_progress_end(&progress);
     if (qp_failed(l->ctx)) note_failure(l, "elements");
-    else note(l, "elements", odd == 0, "%" PRId64 " tensors, %" PRId64 " elements are no finite numbers%s", tensors, odd, worst);
+    else
+        note(l, "elements", odd == 0, "%" PRId64 " tensors, %" PRId64 " elements are no finite numbers%s",
+             tensors, odd, worst);
 }
 
 static void check_weights(lint *l, qp_model *m) {
     qp_model_info info = qp_model_info_of(m);
     char          bytes[32];
-    note(l, "weights", true, "%s, %" PRId64 " layers, %" PRId64 " parameters in %s: names, shapes and types are the config's",
+    note(l, "weights", true,
+         "%s, %" PRId64 " layers, %" PRId64 " parameters in %s: names, shapes and types are the config's",
          info.model_type, info.layers, info.parameters, cli_bytes((double)info.bytes, bytes));
     check_elements(l, m);
 }
@@ -89,8 +93,11 @@ static void check_weights(lint *l, qp_model *m) {
 
 static void check_token(lint *l, const qp_tokenizer *t, const char *key, json_int_t id, int64_t vocabulary) {
     if (id < 0) return;
-    if (id >= vocabulary) note(l, "tokens", false, "%s is %" JSON_INTEGER_FORMAT ", the vocabulary has %" PRId64, key, id, vocabulary);
-    else if (!qp_tokenizer_token(t, (int32_t)id)) note(l, "tokens", false, "%s is %" JSON_INTEGER_FORMAT ", which is no token", key, id);
+    if (id >= vocabulary)
+        note(l, "tokens", false, "%s is %" JSON_INTEGER_FORMAT ", the vocabulary has %" PRId64, key, id,
+             vocabulary);
+    else if (!qp_tokenizer_token(t, (int32_t)id))
+        note(l, "tokens", false, "%s is %" JSON_INTEGER_FORMAT ", which is no token", key, id);
 }
 
 static void check_special(lint *l, const qp_tokenizer *t, qp_model *m) {
@@ -99,9 +106,11 @@ static void check_special(lint *l, const qp_tokenizer *t, qp_model *m) {
     json_t                  *config = qpi_json_parse("config", text, strlen(text), &l->ctx->error);
     for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
         json_t *id = json_object_get(config, keys[k]);
-        if (json_is_integer(id)) check_token(l, t, keys[k], json_integer_value(id), qp_model_info_of(m).vocabulary);
+        if (json_is_integer(id))
+            check_token(l, t, keys[k], json_integer_value(id), qp_model_info_of(m).vocabulary);
         for (size_t i = 0; i < json_array_size(id); i++)
-            check_token(l, t, keys[k], json_integer_value(json_array_get(id, i)), qp_model_info_of(m).vocabulary);
+            check_token(l, t, keys[k], json_integer_value(json_array_get(id, i)),
+                        qp_model_info_of(m).vocabulary);
     }
     json_decref(config);
 }
@@ -119,12 +128,15 @@ static void check_tokens(lint *l, qp_model *m) {
         if (none && first < 0) first = i;
     }
     if (qp_tokenizer_size(t) > vocabulary)
-        note(l, "tokenizer", false, "%" PRId64 " tokens, the model has a vocabulary of %" PRId64, qp_tokenizer_size(t), vocabulary);
+        note(l, "tokenizer", false, "%" PRId64 " tokens, the model has a vocabulary of %" PRId64,
+             qp_tokenizer_size(t), vocabulary);
     else if (missing)
-        note(l, "tokenizer", false, "of its ids up to %" PRId64 " %" PRId64 " have no token, the first is %" PRId64,
+        note(l, "tokenizer", false,
+             "of its ids up to %" PRId64 " %" PRId64 " have no token, the first is %" PRId64,
              qp_tokenizer_size(t) - 1, missing, first);
     else
-        note(l, "tokenizer", true, "%" PRId64 " tokens, %" PRId64 " ids without one, of a vocabulary of %" PRId64,
+        note(l, "tokenizer", true,
+             "%" PRId64 " tokens, %" PRId64 " ids without one, of a vocabulary of %" PRId64,
              qp_tokenizer_size(t), vocabulary - qp_tokenizer_size(t), vocabulary);
     check_special(l, t, m);
     qp_tokenizer_close(t);
@@ -143,8 +155,8 @@ static void check_sum(lint *l, const char *name, const char *expected) {
 }
 
 static void check_sums(lint *l) {
-    char       *path = qpi_path_is_folder(l->path) ? qpi_path_join(l->path, "train.json", &l->ctx->error) : NULL;
-    json_t     *state = path && qpi_path_exists(path) ? qpi_json_load(path, &l->ctx->error) : NULL, *entry;
+    char   *path = qpi_path_is_folder(l->path) ? qpi_path_join(l->path, "train.json", &l->ctx->error) : NULL;
+    json_t *state = path && qpi_path_exists(path) ? qpi_json_load(path, &l->ctx->error) : NULL, *entry;
     const char *name;
     json_object_foreach(json_object_get(state, "files"), name, entry) {
         const char *sum = json_string_value(json_object_get(entry, "xxh64"));

@@ -80,7 +80,8 @@ static json_t *parts(qp_part_kind kind) {
     return all;
 }
 
-#define X(kind, folder, type) static json_t *parts_##kind(void) { return parts(QP_PART_##kind); }
+#define X(kind, folder, type) \
+    static json_t *parts_##kind(void) { return parts(QP_PART_##kind); }
 QP_PART_KINDS(X)
 #undef X
 
@@ -88,7 +89,10 @@ static json_t *presets(void) {
     json_t *all = json_array();
     for (int i = 0; qpi_presets[i]; i++) {
         json_t *o = item(qpi_presets[i]->name, qpi_presets[i]->source, NULL);
-        if (o) json_object_set_new(o, "config", qpi_json_parse("preset", qpi_presets[i]->defaults, strlen(qpi_presets[i]->defaults), NULL));
+        if (o)
+            json_object_set_new(
+                o, "config",
+                qpi_json_parse("preset", qpi_presets[i]->defaults, strlen(qpi_presets[i]->defaults), NULL));
         json_array_append_new(all, o);
     }
     return all;
@@ -141,7 +145,7 @@ static const struct {
 #define X(kind, folder, type) {folder, true, parts_##kind},
                 QP_PART_KINDS(X)
 #undef X
-                {"schedules", false, schedules},
+                    {"schedules", false, schedules},
                 {"tokenizers", false, tokenizers},
                 {"tasks", false, tasks},
                 {"ops", false, ops}};
@@ -149,12 +153,9 @@ static const struct {
 /* ---- As text ------------------------------------------------------------------------------------- */
 
 static void print_value(const json_t *value) {
-    if (json_is_string(value))
-        printf("%s", json_string_value(value));
-    else if (json_is_boolean(value))
-        printf("%s", json_is_true(value) ? "true" : "false");
-    else
-        printf("%g", json_number_value(value));
+    if (json_is_string(value)) printf("%s", json_string_value(value));
+    else if (json_is_boolean(value)) printf("%s", json_is_true(value) ? "true" : "false");
+    else printf("%g", json_number_value(value));
 }
 
 static void print_option(const json_t *o) {

@@ -75,9 +75,9 @@ static bool read_int(const char *text, int64_t *out) {
     return true;
 }
 
-bool        cli_flag(const cli *c, const char *name) { return value_of(c, name) != NULL; }
+bool cli_flag(const cli *c, const char *name) { return value_of(c, name) != NULL; }
 const char *cli_text(const cli *c, const char *name) { return value_of(c, name); }
-int         cli_argument_count(const cli *c) { return c->argument_count; }
+int cli_argument_count(const cli *c) { return c->argument_count; }
 
 double cli_number(const cli *c, const char *name) {
     const char *text = value_of(c, name);
@@ -136,7 +136,9 @@ static void add_to_list(cli *c, int option, const char *text) {
 /* ---- The command as given ------------------------------------------------------------------------------ */
 
 static void put_word(qpi_buffer *b, const char *word) {
-    bool plain = word[0] && !word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:=,+%@-")];
+    bool plain =
+        word[0] &&
+        !word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:=,+%@-")];
     qpi_put_text(b, plain ? " " : " '");
     for (; *word; word++)
         if (*word == '\'') qpi_put_text(b, "'\\''");
@@ -239,10 +241,8 @@ static int take_value(cli *c, int index, const char *text) {
     }
     if (o->kind == CLI_CHOICE && word_index(o->value, text) < 0)
         return cli_usage(c, "--%s is \"%s\", expected one of %s", o->name, text, o->value);
-    if (o->kind == CLI_LIST)
-        add_to_list(c, index, text);
-    else
-        c->given[index] = text;
+    if (o->kind == CLI_LIST) add_to_list(c, index, text);
+    else c->given[index] = text;
     return 0;
 }
 
@@ -308,10 +308,8 @@ static void print_option(const cli_option *o) {
              o->kind == CLI_LIST ? "..." : "");
     if (strlen(left) > 28) printf("  %s\n%31s%s", left, "", o->help);
     else printf("  %-28s %s", left, o->help);
-    if (o->required)
-        printf(" (required)");
-    else if (o->fallback && o->fallback[0])
-        printf(" [%s]", o->fallback);
+    if (o->required) printf(" (required)");
+    else if (o->fallback && o->fallback[0]) printf(" [%s]", o->fallback);
     printf("\n");
 }
 
@@ -413,10 +411,8 @@ int main(int argc, char **argv) {
     c.list_option = calloc((size_t)argc, sizeof *c.list_option);
     c.arguments = calloc((size_t)argc, sizeof *c.arguments);
     int status = 1;
-    if (!c.given || !c.list || !c.list_option || !c.arguments)
-        cli_error("out of memory");
-    else
-        status = help ? run_verb(&c, 1, (char *[]){"--help"}) : run_verb(&c, argc - 2, argv + 2);
+    if (!c.given || !c.list || !c.list_option || !c.arguments) cli_error("out of memory");
+    else status = help ? run_verb(&c, 1, (char *[]){"--help"}) : run_verb(&c, argc - 2, argv + 2);
     free(c.given);
     free(c.list);
     free(c.list_option);

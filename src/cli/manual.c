@@ -22,20 +22,16 @@ static bool are_words(const char *text) { return islower((unsigned char)text[0])
 /* Inside '..' of a shell: ' ends the quotes and is given by itself. */
 static void print_quoted(const char *text, const char *special) {
     for (; *text; text++)
-        if (*text == '\'')
-            fputs("'\\''", stdout);
-        else
-            printf("%s%c", strchr(special, *text) ? "\\" : "", *text);
+        if (*text == '\'') fputs("'\\''", stdout);
+        else printf("%s%c", strchr(special, *text) ? "\\" : "", *text);
 }
 
 /* ---- Man page ------------------------------------------------------------------------------------- */
 
 static void roff(const char *text) {
     for (; *text; text++)
-        if (*text == '\\')
-            fputs("\\e", stdout);
-        else
-            printf("%s%c", *text == '-' ? "\\" : "", *text);
+        if (*text == '\\') fputs("\\e", stdout);
+        else printf("%s%c", *text == '-' ? "\\" : "", *text);
 }
 
 /* Lines as they are; those that begin with a dot or quote would be requests. */
@@ -61,8 +57,7 @@ static void man_option(const cli_option *o) {
     if (o->kind == CLI_LIST) fputs("...", stdout);
     fputs("\n\\&", stdout);
     roff(o->help);
-    if (o->required)
-        fputs(" (required)", stdout);
+    if (o->required) fputs(" (required)", stdout);
     else if (o->fallback && o->fallback[0]) {
         fputs(" [", stdout);
         roff(o->fallback);
@@ -148,10 +143,8 @@ static void bash_completion(void) {
 static void zsh_option(const cli_option *o) {
     fputs(" \\\n            ", stdout);
     const char *repeat = o->kind == CLI_LIST ? "*" : "";
-    if (o->letter)
-        printf("'%s(-%c --%s)'{-%c,--%s}'[", repeat, o->letter, o->name, o->letter, o->name);
-    else
-        printf("'%s--%s[", repeat, o->name);
+    if (o->letter) printf("'%s(-%c --%s)'{-%c,--%s}'[", repeat, o->letter, o->name, o->letter, o->name);
+    else printf("'%s--%s[", repeat, o->name);
     print_quoted(o->help, "[]\\");
     fputs("]", stdout);
     if (o->kind == CLI_CHOICE) {

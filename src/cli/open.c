@@ -55,8 +55,7 @@ qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path) {
         qp_fail(ctx, QP_ERR_FORMAT,
                 "%s: no tokenizer.json, and a vocabulary of %lld is not that of bytes (257)", path,
                 (long long)vocabulary);
-    else
-        qp_fail(ctx, QP_ERR_FORMAT, "%s: no tokenizer.json", path);
+    else qp_fail(ctx, QP_ERR_FORMAT, "%s: no tokenizer.json", path);
     return NULL;
 }
 
@@ -85,8 +84,7 @@ static void read_ends(qp_ctx *ctx, json_t *config, const char *name, cli_model *
             qpi_json at = qpi_json_item(&ends, i);
             add_end(m, &at);
         }
-    else if (!m->end_count && ends.value && !json_is_null(ends.value))
-        add_end(m, &ends);
+    else if (!m->end_count && ends.value && !json_is_null(ends.value)) add_end(m, &ends);
     qpi_json_integer(&root, "bos_token_id", QPI_OPTIONAL, -1, INT32_MAX, &begin);
     if (m->begin < 0) m->begin = (int32_t)begin;
     json_decref(config);
@@ -106,7 +104,8 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
     folder = cli_model_path(folder, buffer);
     if (!qpi_path_is_folder(folder) && !qpi_path_is_gguf(folder)) {
         qp_fail(ctx, QP_ERR_IO, "%s: %s", folder,
-                qpi_path_exists(folder) ? "expected a model's folder or a GGUF file" : "no such folder or file");
+                qpi_path_exists(folder) ? "expected a model's folder or a GGUF file"
+                                        : "no such folder or file");
         return false;
     }
     /* first, because a missing tokenizer is known at once and weights take a while */
@@ -115,7 +114,8 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
         read_ends(ctx, load_config(ctx, folder, "generation_config.json"), "generation_config.json", out);
         read_ends(ctx, load_config(ctx, folder, "config.json"), "config.json", out);
     }
-    if (qp_failed(ctx) || !(out->model = qp_model_load(ctx, folder, (qp_model_options){.as_stored = true}))) return false;
+    if (qp_failed(ctx) || !(out->model = qp_model_load(ctx, folder, (qp_model_options){.as_stored = true})))
+        return false;
     if (!qpi_path_is_folder(folder)) {
         const char *config = qp_model_config(out->model);
         read_ends(ctx, qpi_json_parse(folder, config, strlen(config), &ctx->error), folder, out);
@@ -162,10 +162,8 @@ bool cli_read_text(qp_ctx *ctx, const char *path, qp_text *text) {
     size_t n;
     while ((n = fread(block, 1, sizeof block, stdin)) > 0 && !cli_interrupted())
         if (!cli_append(ctx, text, block, n)) return false;
-    if (cli_interrupted())
-        qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
-    else if (ferror(stdin))
-        qp_fail(ctx, QP_ERR_IO, "stdin: cannot read: %s", strerror(errno));
+    if (cli_interrupted()) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
+    else if (ferror(stdin)) qp_fail(ctx, QP_ERR_IO, "stdin: cannot read: %s", strerror(errno));
     return !qp_failed(ctx);
 }
 

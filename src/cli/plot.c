@@ -78,8 +78,8 @@ static void lay_doublings(axis *a) {
 static void lay_decades(axis *a) {
     static const double parts[] = {1, 2, 5};
     double              first = floor(log10(a->low) + 1e-9), last = ceil(log10(a->high) - 1e-9), low = a->low,
-           high = a->high;
-    int each = last - first <= 3 ? 3 : 1;
+                        high = a->high;
+    int                 each = last - first <= 3 ? 3 : 1;
     a->low = pow(10, first);
     a->high = pow(10, last > first ? last : first + 1);
     for (double k = first; k <= last; k++)
@@ -97,14 +97,10 @@ static void lay_decades(axis *a) {
 
 static void number_text(double x, double step, char out[32]) {
     int digits = (int)fmax(0, -floor(log10(step) + 1e-9));
-    if (x != 0 && step < 1e-4)
-        snprintf(out, 32, "%.3g", x);
-    else if (x != 0 && step >= 1e6)
-        snprintf(out, 32, "%.4gM", x * 1e-6);
-    else if (x != 0 && step >= 1e3)
-        snprintf(out, 32, "%.4gk", x * 1e-3);
-    else
-        snprintf(out, 32, "%.*f", digits, x == 0 ? 0 : x);
+    if (x != 0 && step < 1e-4) snprintf(out, 32, "%.3g", x);
+    else if (x != 0 && step >= 1e6) snprintf(out, 32, "%.4gM", x * 1e-6);
+    else if (x != 0 && step >= 1e3) snprintf(out, 32, "%.4gk", x * 1e-3);
+    else snprintf(out, 32, "%.*f", digits, x == 0 ? 0 : x);
 }
 
 /* ---- The figure ---------------------------------------------------------------------------------- */
@@ -131,10 +127,8 @@ static void put_axes(const plot *p) {
     }
     for (int i = 0; i < p->x.count; i++) {
         double v = p->x.ticks[i], x = at_x(p, v);
-        if (p->x.log)
-            snprintf(text, sizeof text, "%.6g", v);
-        else
-            number_text(v, p->x.step, text);
+        if (p->x.log) snprintf(text, sizeof text, "%.6g", v);
+        else number_text(v, p->x.step, text);
         html_putf(
             p->h,
             "<path class=\"tick\" d=\"M%.1f %dv5\"/><text x=\"%.1f\" y=\"%d\" class=\"below\">%s</text>\n", x,
@@ -189,14 +183,10 @@ static int range_of(plot *p, plot_options o, int n, const plot_curve *const *c) 
 void plot_put(html *h, plot_options o, int n, const plot_curve *const *curves) {
     plot p = {.h = h, .x = {.log = o.log_x}, .y = {.log = o.log_y}};
     if (!range_of(&p, o, n, curves)) return;
-    if (o.log_x)
-        lay_doublings(&p.x);
-    else
-        lay_linear(&p.x, 8, 1, false);
-    if (o.log_y)
-        lay_decades(&p.y);
-    else
-        lay_linear(&p.y, 5, 0, true);
+    if (o.log_x) lay_doublings(&p.x);
+    else lay_linear(&p.x, 8, 1, false);
+    if (o.log_y) lay_decades(&p.y);
+    else lay_linear(&p.y, 5, 0, true);
     html_put(h, "<figure><figcaption>");
     html_escaped(h, o.title);
     put_legend(h, n, curves);

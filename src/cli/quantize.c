@@ -19,12 +19,12 @@ static const struct {
     int         file_type; /* general.file_type */
     qp_dtype    base;
     recipe      recipe;
-} types[] = {{"F32", 0, QP_F32, PLAIN},       {"F16", 1, QP_F16, PLAIN},        {"BF16", 32, QP_BF16, PLAIN},
-             {"Q8_0", 7, QP_Q8_0, PLAIN},     {"Q4_0", 2, QP_Q4_0, PLAIN},      {"Q4_1", 3, QP_Q4_1, PLAIN},
-             {"Q5_0", 8, QP_Q5_0, PLAIN},     {"Q5_1", 9, QP_Q5_1, PLAIN},      {"Q2_K", 10, QP_Q2_K, Q2},
-             {"Q3_K_S", 11, QP_Q3_K, Q3_S},   {"Q3_K_M", 12, QP_Q3_K, Q3_M},    {"Q3_K_L", 13, QP_Q3_K, Q3_L},
-             {"Q4_K_S", 14, QP_Q4_K, Q4_S},   {"Q4_K_M", 15, QP_Q4_K, Q4_M},    {"Q5_K_S", 16, QP_Q5_K, PLAIN},
-             {"Q5_K_M", 17, QP_Q5_K, Q5_M},   {"Q6_K", 18, QP_Q6_K, PLAIN},     {"IQ4_NL", 25, QP_IQ4_NL, IQ4}};
+} types[] = {{"F32", 0, QP_F32, PLAIN},     {"F16", 1, QP_F16, PLAIN},     {"BF16", 32, QP_BF16, PLAIN},
+             {"Q8_0", 7, QP_Q8_0, PLAIN},   {"Q4_0", 2, QP_Q4_0, PLAIN},   {"Q4_1", 3, QP_Q4_1, PLAIN},
+             {"Q5_0", 8, QP_Q5_0, PLAIN},   {"Q5_1", 9, QP_Q5_1, PLAIN},   {"Q2_K", 10, QP_Q2_K, Q2},
+             {"Q3_K_S", 11, QP_Q3_K, Q3_S}, {"Q3_K_M", 12, QP_Q3_K, Q3_M}, {"Q3_K_L", 13, QP_Q3_K, Q3_L},
+             {"Q4_K_S", 14, QP_Q4_K, Q4_S}, {"Q4_K_M", 15, QP_Q4_K, Q4_M}, {"Q5_K_S", 16, QP_Q5_K, PLAIN},
+             {"Q5_K_M", 17, QP_Q5_K, Q5_M}, {"Q6_K", 18, QP_Q6_K, PLAIN},  {"IQ4_NL", 25, QP_IQ4_NL, IQ4}};
 #define TYPES (int)(sizeof types / sizeof *types)
 
 static bool ends_in(const char *text, const char *end) {
@@ -77,7 +77,11 @@ static qp_dtype type_of_output(recipe r, qp_dtype base) {
 /* Rows that are no whole blocks of 256 get a type of blocks of 32 about as large, or f16. */
 static qp_dtype fitting(qp_dtype t, int64_t columns) {
     if (columns % qp_dtype_block(t) == 0) return t;
-    t = t == QP_Q4_K ? QP_Q5_0 : t == QP_Q5_K ? QP_Q5_1 : t == QP_Q6_K ? QP_Q8_0 : t == QP_Q2_K || t == QP_Q3_K ? QP_Q4_0 : t;
+    t = t == QP_Q4_K                   ? QP_Q5_0
+        : t == QP_Q5_K                 ? QP_Q5_1
+        : t == QP_Q6_K                 ? QP_Q8_0
+        : t == QP_Q2_K || t == QP_Q3_K ? QP_Q4_0
+                                       : t;
     return columns % qp_dtype_block(t) == 0 ? t : QP_F16;
 }
 
@@ -90,9 +94,12 @@ static qp_dtype type_for(const gguf_target *t, const gguf_item *item, int which)
     bool        grouped = t->kv_heads && t->heads / t->kv_heads >= 4;
     if (qp_dtype_block(base) == 1) return base;
     if (!strcmp(name, "output.weight") || (t->tied && !strcmp(name, "token_embd.weight")))
-        return base == QP_Q8_0 || columns % qp_dtype_block(base) ? fitting(QP_Q8_0, columns) : fitting(QP_Q6_K, columns);
-    if (ends_in(name, "attn_v.weight") || ends_in(name, "attn_qkv.weight")) base = type_of_values(r, base, layer, t->layers, grouped);
-    else if (ends_in(name, "ffn_down.weight") || ends_in(name, "ffn_down_exps.weight")) base = type_of_down(r, base, layer, t->layers);
+        return base == QP_Q8_0 || columns % qp_dtype_block(base) ? fitting(QP_Q8_0, columns)
+                                                                 : fitting(QP_Q6_K, columns);
+    if (ends_in(name, "attn_v.weight") || ends_in(name, "attn_qkv.weight"))
+        base = type_of_values(r, base, layer, t->layers, grouped);
+    else if (ends_in(name, "ffn_down.weight") || ends_in(name, "ffn_down_exps.weight"))
+        base = type_of_down(r, base, layer, t->layers);
     else if (ends_in(name, "attn_output.weight")) base = type_of_output(r, base);
     return fitting(base, columns);
 }
@@ -108,8 +115,9 @@ static double perplexity(qp_ctx *ctx, const char *model, const qp_tokenizer *tok
     qp_text   text = {0};
     double    sum = 0;
     int64_t   count = 0;
-    bool      ok = tokenizer && cli_model_open(ctx, model, false, &m) && cli_read_text(ctx, data, &text) &&
-              qp_encode(ctx, tokenizer, text.data, text.count, (qp_encode_options){.literal = true}, &ids) == QP_OK;
+    bool      ok =
+        tokenizer && cli_model_open(ctx, model, false, &m) && cli_read_text(ctx, data, &text) &&
+        qp_encode(ctx, tokenizer, text.data, text.count, (qp_encode_options){.literal = true}, &ids) == QP_OK;
     int64_t length = ok && m.info.positions < WINDOW ? m.info.positions : WINDOW;
     for (int64_t at = 0; ok && at + 1 < ids.count; at += length) {
         int64_t   n = ids.count - at < length ? ids.count - at : length;
@@ -117,7 +125,8 @@ static double perplexity(qp_ctx *ctx, const char *model, const qp_tokenizer *tok
         bool      before = qp_no_grad(ctx, true);
         qp_tensor all = qp_from(ctx, QP_I32, 2, (int64_t[]){1, n}, ids.data + at);
         qp_tensor next = qp_cast(qp_slice(all, 1, 1, n, 1), QP_I64);
-        if (n > 1) sum += (double)(n - 1) * qp_item(qp_model_loss(m.model, qp_slice(all, 1, 0, n - 1, 1), next));
+        if (n > 1)
+            sum += (double)(n - 1) * qp_item(qp_model_loss(m.model, qp_slice(all, 1, 0, n - 1, 1), next));
         count += n - 1;
         qp_no_grad(ctx, before);
         qp_leave(s);
@@ -141,20 +150,22 @@ static json_t *rows_json(const gguf_target *t) {
     json_t *rows = json_array();
     for (int64_t i = 0; i < t->count; i++) {
         const gguf_item *item = &t->items[i];
-        json_array_append_new(rows, json_pack("{s:o, s:s, s:s, s:o, s:o}", "name",
-                                              cli_json_text(item->as.name, strlen(item->as.name)), "from",
-                                              qp_dtype_name(qp_dtype_of(item->source)), "to", qp_dtype_name(item->as.dtype),
-                                              "error", cli_json_number(item->error), "largest",
-                                              cli_json_number(item->error == item->error ? item->largest : NAN)));
+        json_array_append_new(
+            rows,
+            json_pack("{s:o, s:s, s:s, s:o, s:o}", "name", cli_json_text(item->as.name, strlen(item->as.name)),
+                      "from", qp_dtype_name(qp_dtype_of(item->source)), "to", qp_dtype_name(item->as.dtype),
+                      "error", cli_json_number(item->error), "largest",
+                      cli_json_number(item->error == item->error ? item->largest : NAN)));
     }
     return rows;
 }
 
 static int report(cli *c, const gguf_target *t, const totals *sum) {
     if (cli_flag(c, "json"))
-        return cli_json_print(json_pack("{s:s, s:f, s:f, s:o, s:o, s:o}", "out", cli_text(c, "out"), "bytes_before", sum->before,
-                                        "bytes", sum->after, "perplexity_before", cli_json_number(sum->ppl_before),
-                                        "perplexity", cli_json_number(sum->ppl_after), "tensors", rows_json(t)));
+        return cli_json_print(json_pack("{s:s, s:f, s:f, s:o, s:o, s:o}", "out", cli_text(c, "out"),
+                                        "bytes_before", sum->before, "bytes", sum->after, "perplexity_before",
+                                        cli_json_number(sum->ppl_before), "perplexity",
+                                        cli_json_number(sum->ppl_after), "tensors", rows_json(t)));
     char before[32], after[32], name[128];
     for (int64_t i = 0; i < t->count; i++) {
         const gguf_item *item = &t->items[i];
@@ -184,19 +195,23 @@ static int find_type(const char *name) {
 static double bytes_of(const gguf_target *t, bool written) {
     double sum = 0;
     for (int64_t i = 0; i < t->count; i++)
-        sum += (double)qp_dtype_size(written ? t->items[i].as.dtype : qp_dtype_of(t->items[i].source), qp_count(t->items[i].source));
+        sum += (double)qp_dtype_size(written ? t->items[i].as.dtype : qp_dtype_of(t->items[i].source),
+                                     qp_count(t->items[i].source));
     return sum;
 }
 
 static int run(cli *c) {
     int     which = find_type(cli_text(c, "type"));
     qp_ctx *ctx = which < 0 ? NULL : cli_open(c);
-    if (which < 0) return cli_usage(c, "--type %s is none of F32, F16, BF16, Q8_0, Q4_0, .. (see --help)", cli_text(c, "type"));
+    if (which < 0)
+        return cli_usage(c, "--type %s is none of F32, F16, BF16, Q8_0, Q4_0, .. (see --help)",
+                         cli_text(c, "type"));
     if (!ctx) return 1;
     gguf_target t;
     char        buffer[4096];
     totals      sum = {.ppl_before = NAN, .ppl_after = NAN};
-    const char *model = cli_model_path(cli_argument(c, 0), buffer), *out = cli_text(c, "out"), *data = cli_text(c, "data");
+    const char *model = cli_model_path(cli_argument(c, 0), buffer), *out = cli_text(c, "out"),
+               *data = cli_text(c, "data");
     const qp_tokenizer *tokenizer = data ? cli_tokenizer_open(ctx, model) : NULL;
     if (data) sum.ppl_before = perplexity(ctx, model, tokenizer, data);
     bool opened = !qp_failed(ctx), ok = opened && gguf_target_open(&t, ctx, model);
@@ -218,17 +233,20 @@ static int run(cli *c) {
 
 static const cli_option options[] = {
     {"type", 0, CLI_TEXT, "TYPE", NULL,
-     "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL", 0, 0, true},
+     "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL",
+     0, 0, true},
     {"out", 'o', CLI_TEXT, "FILE", NULL, "GGUF file to write", 0, 0, true},
-    {"data", 0, CLI_TEXT, "FILE", NULL, "a text: perplexity before and after, in windows of 512 tokens", 0, 0, false},
+    {"data", 0, CLI_TEXT, "FILE", NULL, "a text: perplexity before and after, in windows of 512 tokens", 0, 0,
+     false},
     {0}};
 
-QP_VERB(quantize) = {.name = "quantize",
-                     .summary = "a model's weights in fewer bits, as a GGUF file",
-                     .arguments = "MODEL",
-                     .min_arguments = 1,
-                     .max_arguments = 1,
-                     .options = options,
-                     .examples = "  quipu quantize my-model --type Q4_K_M --out my-model.Q4_K_M.gguf\n"
-                                 "  quipu quantize my-model.gguf --type Q8_0 --out small.gguf --data test.txt\n",
-                     .run = run};
+QP_VERB(quantize) = {
+    .name = "quantize",
+    .summary = "a model's weights in fewer bits, as a GGUF file",
+    .arguments = "MODEL",
+    .min_arguments = 1,
+    .max_arguments = 1,
+    .options = options,
+    .examples = "  quipu quantize my-model --type Q4_K_M --out my-model.Q4_K_M.gguf\n"
+                "  quipu quantize my-model.gguf --type Q8_0 --out small.gguf --data test.txt\n",
+    .run = run};

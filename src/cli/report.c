@@ -43,7 +43,7 @@ static void put_figures(html *h, const history *t) {
     html_put(h, "<dl>\n");
     html_figure(h, "Steps", "%.0f", t->count ? t->step[t->count - 1] : 0);
     html_figure(h, "Tokens", t->tokens >= 1e7 ? "%.1f M" : "%.0f",
-               t->tokens >= 1e7 ? t->tokens * 1e-6 : t->tokens);
+                t->tokens >= 1e7 ? t->tokens * 1e-6 : t->tokens);
     html_figure(h, "Last loss", "%.4f", last);
     if (isfinite(best)) {
         html_figure(h, "Best validation loss", "%.4f", best);
@@ -64,7 +64,8 @@ static void put_samples(html *h, const json_t *samples) {
     for (size_t i = 0; i < n; i++) {
         const json_t *line = json_array_get(samples, i);
         if (i > 0 && i + MOST_SAMPLES <= n) continue;
-        html_putf(h, "<h3>After step %lld</h3><pre><b>", (long long)json_integer_value(json_object_get(line, "step")));
+        html_putf(h, "<h3>After step %lld</h3><pre><b>",
+                  (long long)json_integer_value(json_object_get(line, "step")));
         const char *prompt = json_string_value(json_object_get(line, "prompt")),
                    *text = json_string_value(json_object_get(line, "text"));
         html_escaped(h, prompt ? prompt : "");
@@ -80,9 +81,9 @@ static void put_page(html *h, qp_model *m, const history *t, const char *command
     html_put(h, "<h1>");
     html_escaped(h, info.model_type);
     html_putf(h, ", %.4g %s parameters</h1>\n<p>%lld layers, width %lld, vocabulary %lld: ",
-         (double)info.parameters * (info.parameters >= 1000000 ? 1e-6 : 1e-3),
-         info.parameters >= 1000000 ? "million" : "thousand", (long long)info.layers, (long long)info.width,
-         (long long)info.vocabulary);
+              (double)info.parameters * (info.parameters >= 1000000 ? 1e-6 : 1e-3),
+              info.parameters >= 1000000 ? "million" : "thousand", (long long)info.layers,
+              (long long)info.width, (long long)info.vocabulary);
     html_escaped(h, info.position);
     html_put(h, ", ");
     html_escaped(h, info.mixer);

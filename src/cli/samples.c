@@ -15,9 +15,9 @@ enum { TOKENS = 160 };
 
 /* The first tokens of the validation data, which goes back to where it was. */
 static void take_prompt(cli_samples *s, qp_ctx *ctx) {
-    const int   most = (int)(sizeof s->prompt / sizeof *s->prompt);
-    int32_t     end = qp_tokenizer_end(s->set->tokenizer);
-    qp_data    *data = s->set->validation;
+    const int most = (int)(sizeof s->prompt / sizeof *s->prompt);
+    int32_t   end = qp_tokenizer_end(s->set->tokenizer);
+    qp_data  *data = s->set->validation;
     s->prompt[0] = end >= 0 ? end : 0;
     s->prompt_count = 1;
     if (!data) return;
@@ -41,7 +41,7 @@ static bool read_lines(cli_samples *s, int64_t step) {
     char  *line = NULL;
     size_t size = 0;
     FILE  *file = step > 0 ? fopen(s->path, "r") : NULL;
-    bool  ok = true;
+    bool   ok = true;
     while (file && ok && getline(&line, &size, file) > 0) {
         json_t *value = qpi_json_parse(s->path, line, strlen(line), NULL);
         bool    kept = value && json_integer_value(json_object_get(value, "step")) <= step;
@@ -66,7 +66,8 @@ static bool write_lines(cli_samples *s, qp_ctx *ctx) {
     return ok;
 }
 
-bool cli_samples_open(cli_samples *s, const qp_training_set *set, uint64_t seed, const char *out, int64_t step) {
+bool cli_samples_open(cli_samples *s, const qp_training_set *set, uint64_t seed, const char *out,
+                      int64_t step) {
     qp_ctx *ctx = qp_model_ctx(set->model);
     *s = (cli_samples){.set = set, .seed = seed, .lines = json_array()};
     if (snprintf(s->path, sizeof s->path, "%s/samples.jsonl", out) >= (int)sizeof s->path)
@@ -102,7 +103,8 @@ static bool continue_prompt(cli_samples *s, int64_t step, qpi_buffer *text) {
     qp_generation       result;
     if (tokens < 1) return false;
     qp_session *session = qp_session_new(m, 1, s->prompt_count + tokens, (qp_session_options){0});
-    bool        ok = session && qp_generate(session, s->set->tokenizer, s->prompt, s->prompt_count, options, &result) == QP_OK;
+    bool ok = session &&
+              qp_generate(session, s->set->tokenizer, s->prompt, s->prompt_count, options, &result) == QP_OK;
     qp_session_close(session);
     if (!session && qp_error_code(ctx) == QP_ERR_UNSUPPORTED) qp_clear(ctx);
     return ok && text->count && !text->failed;

@@ -23,6 +23,6 @@ bool cli_samples_open(cli_samples *s, const qp_training_set *set, uint64_t seed,
 /* Lets the model write, as if nothing had been written for the training; the new line, NULL where it
  * has no step form or after an error. */
 const json_t *cli_samples_add(cli_samples *s, int64_t step);
-void          cli_samples_close(cli_samples *s);
+void cli_samples_close(cli_samples *s);
 
 #endif

@@ -13,7 +13,7 @@
 #include "cli/serve.h"
 
 static volatile sig_atomic_t signals;
-static void                  on_stop(int number) { (void)number, signals++; }
+static void on_stop(int number) { (void)number, signals++; }
 
 static bool is_loopback(const char *host) { return !strncmp(host, "127.", 4) || !strcmp(host, "::1"); }
 
@@ -72,10 +72,8 @@ static void work(serve_server *s, serve_http *http, double drain) {
         if (s->draining && (signals > 1 || seconds() > end || !serve_http_busy(http))) return;
         bool embedded = serve_embed_step(s), wrote = s->engine && qp_engine_step(s->engine);
         if (embedded || wrote) continue;
-        if (s->engine)
-            qp_engine_wait(s->engine, 0.1);
-        else
-            nanosleep(&pause, NULL);
+        if (s->engine) qp_engine_wait(s->engine, 0.1);
+        else nanosleep(&pause, NULL);
     }
 }
 
@@ -100,7 +98,8 @@ static int serve(cli *c, serve_server *s) {
         pthread_join(thread, NULL);
     }
     serve_http_stop(http);
-    while (serve_embed_step(s)) {} /* all have left */
+    while (serve_embed_step(s)) {
+    }                           /* all have left */
     qp_engine_close(s->engine); /* its last calls come here, after HTTP is gone */
     return watching ? 0 : cli_error("cannot start a thread");
 }

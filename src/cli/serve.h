@@ -93,14 +93,14 @@ struct serve_job {
 };
 
 serve_job *serve_job_new(serve_params *params, int count); /* takes params over */
-void       serve_job_release(serve_job *j);
-bool       serve_client_left(int fd); /* told from its socket, whatever it has sent before */
+void serve_job_release(serve_job *j);
+bool serve_client_left(int fd); /* told from its socket, whatever it has sent before */
 /* Gives all choices to the engine. False: what there was is cancelled. */
 bool serve_job_submit(serve_job *j, const qp_ids *prompts, int prompt_count, const int32_t *ends, int end_count,
                       int64_t positions, serve_error *e);
 /* Cancels what is left; from any thread. The lock is held. */
-void    serve_job_cancel(serve_job *j);
-void    serve_job_wake(serve_job *j);   /* its connection goes on; the lock is held */
+void serve_job_cancel(serve_job *j);
+void serve_job_wake(serve_job *j);      /* its connection goes on; the lock is held */
 json_t *serve_job_result(serve_job *j); /* once all have ended */
 
 /* ---- Embeddings (serve_embed.c) ------------------------------------------------------------------------ */
@@ -109,7 +109,7 @@ struct serve_server;
 /* The job, in the queue; NULL after setting the error. root is taken over. */
 serve_job *serve_embed_submit(struct serve_server *s, json_t *root, serve_error *e);
 /* Some texts of the first in the queue; false: there is none. */
-bool    serve_embed_step(struct serve_server *s);
+bool serve_embed_step(struct serve_server *s);
 json_t *serve_embed_result(serve_job *j);
 
 /* ---- The server ------------------------------------------------------------------------------------- */
@@ -146,10 +146,10 @@ typedef struct serve_server {
 typedef struct serve_http serve_http;
 /* NULL after an error message in `error`. port 0 becomes the one taken. */
 serve_http *serve_http_start(serve_server *s, char error[256]);
-void        serve_http_watch(serve_http *h);  /* deadlines, clients that left: to be called often */
-void        serve_http_refuse(serve_http *h); /* no new connections */
-int         serve_http_busy(serve_http *h);   /* requests being answered */
-void        serve_http_stop(serve_http *h);
+void serve_http_watch(serve_http *h);  /* deadlines, clients that left: to be called often */
+void serve_http_refuse(serve_http *h); /* no new connections */
+int serve_http_busy(serve_http *h);    /* requests being answered */
+void serve_http_stop(serve_http *h);
 
 /* ---- Who may ask (serve_access.c) ----------------------------------------------------------------- */
 

@@ -19,8 +19,8 @@ bool serve_is_local(struct MHD_Connection *c) {
     const char              *host = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Host");
     const char              *origin = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Origin");
     static const char *const names[] = {"localhost", "[::1]"};
-    size_t                   digits = host ? strspn(host, "0123456789.") : 0; /* of an address, which is no name */
-    bool                     known = !host || (!strncmp(host, "127.", 4) && (!host[digits] || host[digits] == ':'));
+    size_t digits = host ? strspn(host, "0123456789.") : 0; /* of an address, which is no name */
+    bool   known = !host || (!strncmp(host, "127.", 4) && (!host[digits] || host[digits] == ':'));
     for (size_t i = 0; host && i < sizeof names / sizeof *names; i++) {
         size_t n = strlen(names[i]);
         known |= !strncasecmp(host, names[i], n) && (!host[n] || host[n] == ':');

@@ -131,10 +131,11 @@ static bool embed_ids(serve_server *s, const json_t *list, float *out, int64_t *
         qp_ids_free(&ids);
         return !qp_fail(s->ctx, QP_ERR_MEMORY, "%s", e.text);
     }
-    bool     no_grad = qp_no_grad(s->ctx, true);
-    qp_scope scope = qp_enter(s->ctx);
+    bool      no_grad = qp_no_grad(s->ctx, true);
+    qp_scope  scope = qp_enter(s->ctx);
     qp_tensor x = qp_from(s->ctx, QP_I32, 2, (int64_t[]){1, ids.count}, ids.data);
-    qp_status status = qp_read(qp_contiguous(qp_embed_ids(s->weights, x, NULL, s->embed)), QP_F32, out, s->width);
+    qp_status status =
+        qp_read(qp_contiguous(qp_embed_ids(s->weights, x, NULL, s->embed)), QP_F32, out, s->width);
     qp_leave(scope);
     qp_no_grad(s->ctx, no_grad);
     *tokens += ids.count;
@@ -157,7 +158,8 @@ static bool embed_piece(serve_server *s, serve_job *j, int first, int n, int64_t
         texts[count] = json_string_value(input);
         bytes[count++] = json_string_length(input);
         if (i + 1 < n && json_is_string(input_of(j, first + i + 1))) continue;
-        if (qp_embed(s->weights, s->tokenizer, count, texts, bytes, s->embed, out, &read) != QP_OK) return false;
+        if (qp_embed(s->weights, s->tokenizer, count, texts, bytes, s->embed, out, &read) != QP_OK)
+            return false;
         *tokens += read;
         count = 0;
     }

@@ -90,7 +90,7 @@ static result answer_json(exchange *x, struct MHD_Connection *c, int status, jso
     bool       ok = value && qpi_json_print(&text, value, 0);
     const char none[] = "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\"}}";
     result     r = answer(x, c, ok ? status : 500, "application/json", ok ? text.data : none,
-                      ok ? text.count : sizeof none - 1);
+                          ok ? text.count : sizeof none - 1);
     qpi_buffer_free(&text);
     json_decref(value);
     return r;
@@ -103,7 +103,8 @@ static result answer_error(exchange *x, struct MHD_Connection *c, const serve_er
                                           : "invalid_request_error";
     return answer_json(x, c, e->status,
                        json_pack("{s:{s:o, s:s, s:n, s:s?}}", "error", "message",
-                                 cli_json_text(e->text, strlen(e->text)), "type", type, /* may quote any bytes */
+                                 cli_json_text(e->text, strlen(e->text)), "type",
+                                 type, /* may quote any bytes */
                                  "param", "code", e->code));
 }
 
@@ -168,10 +169,8 @@ static bool start(exchange *x, struct MHD_Connection *c, json_t *root, bool chat
         ok = false;
     }
     serve_job *j = ok ? serve_job_new(&p, count * p.n) : NULL;
-    if (!ok)
-        serve_params_free(&p);
-    else if (!j)
-        *e = (serve_error){.status = 503, .text = "out of memory"};
+    if (!ok) serve_params_free(&p);
+    else if (!j) *e = (serve_error){.status = 503, .text = "out of memory"};
     if (j) {
         j->engine = s->engine;
         j->tokenizer = s->tokenizer;
@@ -181,10 +180,8 @@ static bool start(exchange *x, struct MHD_Connection *c, json_t *root, bool chat
         j->resume = resume;
         j->fd = x->client ? x->client->fd : -1;
         ok = serve_job_submit(j, prompts, count, s->ends, s->end_count, s->positions, e);
-        if (ok)
-            x->job = j;
-        else
-            serve_job_release(j);
+        if (ok) x->job = j;
+        else serve_job_release(j);
     }
     for (int i = 0; i < count; i++) qp_ids_free(&prompts[i]);
     return ok && j;
@@ -483,10 +480,8 @@ static void connection(void *user, struct MHD_Connection *c, void **context,
         pthread_mutex_unlock(&h->lock);
     } else if (k) {
         pthread_mutex_lock(&h->lock);
-        if (k->previous)
-            k->previous->next = k->next;
-        else
-            h->clients = k->next;
+        if (k->previous) k->previous->next = k->next;
+        else h->clients = k->next;
         if (k->next) k->next->previous = k->previous;
         pthread_mutex_unlock(&h->lock);
         h->s->connections--;

@@ -246,10 +246,8 @@ static void add_logprobs(serve_choice *c, const qp_token *t) {
 
 static void add_text(serve_choice *c, const char *text, size_t n) {
     serve_job *j = c->job;
-    if (j->params.stream)
-        put_chunk(c, text, n, NULL);
-    else if (!qpi_buffer_put(&c->text, text, n))
-        j->failed = true;
+    if (j->params.stream) put_chunk(c, text, n, NULL);
+    else if (!qpi_buffer_put(&c->text, text, n)) j->failed = true;
 }
 
 static bool on_token(void *user, const qp_token *t) {
@@ -302,24 +300,24 @@ static bool submit(serve_choice *c, const qp_ids *ids, const int32_t *ends, int 
     serve_job          *j = c->job;
     const serve_params *p = &j->params;
     int64_t             room = positions - ids->count;
-    bool                scores = p->echo && p->logprobs && p->max_tokens == 1; /* the one token counts, whatever it is */
-    char                error[256];
-    qp_request          r = {.ids = ids->data,
-                             .count = ids->count,
-                             .on_end = on_end,
-                             .options = {.max_tokens = p->max_tokens < 0 || p->max_tokens > room ? room : p->max_tokens,
-                                         .sampling = p->sampling,
-                                         .seed = p->seed + (uint64_t)c->index,
-                                         .stop = p->stop,
-                                         .stop_count = p->stop_count,
-                                         .ends = ends,
-                                         .end_count = scores ? 0 : end_count,
-                                         .logprobs = p->logprobs,
-                                         .top = p->top,
-                                         .echo = p->echo,
-                                         .on_text = on_text,
-                                         .on_token = on_token,
-                                         .user = c}};
+    bool       scores = p->echo && p->logprobs && p->max_tokens == 1; /* the one token counts, whatever it is */
+    char       error[256];
+    qp_request r = {.ids = ids->data,
+                    .count = ids->count,
+                    .on_end = on_end,
+                    .options = {.max_tokens = p->max_tokens < 0 || p->max_tokens > room ? room : p->max_tokens,
+                                .sampling = p->sampling,
+                                .seed = p->seed + (uint64_t)c->index,
+                                .stop = p->stop,
+                                .stop_count = p->stop_count,
+                                .ends = ends,
+                                .end_count = scores ? 0 : end_count,
+                                .logprobs = p->logprobs,
+                                .top = p->top,
+                                .echo = p->echo,
+                                .on_text = on_text,
+                                .on_token = on_token,
+                                .user = c}};
     if (room < (p->echo ? 0 : 1)) {
         *e = (serve_error){.status = 413, .code = "context_length_exceeded"};
         snprintf(e->text, sizeof e->text, "the prompt has %" PRId64 " tokens, there is room for %" PRId64,

@@ -121,12 +121,12 @@ static bool read_common(const qpi_json *root, serve_params *p) {
     int64_t  n = 1, seed = -1;
     qpi_json options = {0};
     bool     ok = qpi_json_integer(root, "n", QPI_OPTIONAL, 1, SERVE_MOST_CHOICES, &n) &&
-              qpi_json_integer(root, "seed", QPI_OPTIONAL, INT64_MIN, INT64_MAX, &seed) &&
-              qpi_json_integer(root, "max_tokens", QPI_OPTIONAL, 0, INT32_MAX, &p->max_tokens) &&
-              qpi_json_integer(root, "max_completion_tokens", QPI_OPTIONAL, 0, INT32_MAX, &p->max_tokens) &&
-              qpi_json_boolean(root, "stream", QPI_OPTIONAL, &p->stream) &&
-              qpi_json_object(root, "stream_options", QPI_OPTIONAL, &options) &&
-              (!options.value || qpi_json_boolean(&options, "include_usage", QPI_OPTIONAL, &p->usage));
+                  qpi_json_integer(root, "seed", QPI_OPTIONAL, INT64_MIN, INT64_MAX, &seed) &&
+                  qpi_json_integer(root, "max_tokens", QPI_OPTIONAL, 0, INT32_MAX, &p->max_tokens) &&
+                  qpi_json_integer(root, "max_completion_tokens", QPI_OPTIONAL, 0, INT32_MAX, &p->max_tokens) &&
+                  qpi_json_boolean(root, "stream", QPI_OPTIONAL, &p->stream) &&
+                  qpi_json_object(root, "stream_options", QPI_OPTIONAL, &options) &&
+                  (!options.value || qpi_json_boolean(&options, "include_usage", QPI_OPTIONAL, &p->usage));
     p->n = (int)n;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -155,8 +155,7 @@ static bool join_parts(const qpi_json *message) {
         const char *type = json_string_value(json_object_get(part.value, "type"));
         json_t     *words = json_object_get(part.value, "text");
         ok = type && json_is_string(words) && !strcmp(type, "text");
-        if (!ok)
-            qpi_json_fail(&part, QP_ERR_UNSUPPORTED, "expected {\"type\": \"text\", \"text\": ..}");
+        if (!ok) qpi_json_fail(&part, QP_ERR_UNSUPPORTED, "expected {\"type\": \"text\", \"text\": ..}");
         else if (!qpi_buffer_put(&text, json_string_value(words), json_string_length(words)))
             ok = qpi_fail(message->error, QP_ERR_MEMORY, "out of memory") == QP_OK;
     }
@@ -227,8 +226,7 @@ bool serve_read_ids(const json_t *list, int64_t vocabulary, qp_ids *out, serve_e
         const json_t *id = json_array_get(list, i);
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= vocabulary) {
             refuse(e, 400, NULL, "");
-            snprintf(e->text, sizeof e->text, "token %zu is no id from 0 to %" PRId64, i,
-                     vocabulary - 1);
+            snprintf(e->text, sizeof e->text, "token %zu is no id from 0 to %" PRId64, i, vocabulary - 1);
             return false;
         }
         out->data[out->count++] = (int32_t)json_integer_value(id);
@@ -271,8 +269,7 @@ static bool read_chat_prompt(const serve_params *p, qp_ctx *ctx, const qp_tokeni
     o.variables = variables.data;
     if (!chat)
         refuse(e, 400, NULL, "the model has no chat template: give --chat-template, or use /v1/completions");
-    else if (!ok)
-        refuse(e, 500, NULL, "out of memory");
+    else if (!ok) refuse(e, 500, NULL, "out of memory");
     else if (qp_chat_render(ctx, chat, messages.data, messages.count, o, &rendered) != QP_OK ||
              qp_chat_encode(ctx, t, &rendered, out) != QP_OK)
         ok = library_refuses(ctx, e);

@@ -19,7 +19,7 @@ static uint32_t next_word(task_random *r) {
 }
 
 uint32_t task_draw(task_random *r, uint32_t below) { return (uint32_t)((uint64_t)next_word(r) * below >> 32); }
-double   task_uniform(task_random *r) { return next_word(r) * 0x1p-32; }
+double task_uniform(task_random *r) { return next_word(r) * 0x1p-32; }
 
 /* ---- Opening ------------------------------------------------------------------------------------- */
 

@@ -15,7 +15,7 @@ typedef struct {
 } task_random;
 
 uint32_t task_draw(task_random *r, uint32_t below);
-double   task_uniform(task_random *r); /* 0 <= u < 1 */
+double task_uniform(task_random *r); /* 0 <= u < 1 */
 
 typedef enum { TASK_TRAINING, TASK_TEST } task_split;
 
@@ -48,8 +48,8 @@ typedef struct {
                  int64_t *ids, int64_t *labels);
 } cli_task;
 
-#define QP_TASK(name)                                                                                          \
-    extern const cli_task cli_task_##name;                                                                     \
+#define QP_TASK(name) \
+    extern const cli_task cli_task_##name; \
     const cli_task        cli_task_##name
 extern const cli_task *const cli_tasks[];
 

@@ -29,14 +29,10 @@ static void encode_line(job *j, const char *line, size_t n) {
     j->tokens += j->ids.count;
     json_t *list = j->lines ? json_array() : NULL;
     for (int64_t i = 0; i < j->ids.count; i++)
-        if (list)
-            json_array_append_new(list, json_integer(j->ids.data[i]));
-        else
-            printf(i ? " %" PRId32 : "%" PRId32, j->ids.data[i]);
-    if (list)
-        json_array_append_new(j->lines, list);
-    else
-        putchar('\n');
+        if (list) json_array_append_new(list, json_integer(j->ids.data[i]));
+        else printf(i ? " %" PRId32 : "%" PRId32, j->ids.data[i]);
+    if (list) json_array_append_new(j->lines, list);
+    else putchar('\n');
 }
 
 static bool starts_with(const qp_ids *ids, int64_t at, const int32_t *data, int64_t n) {
@@ -88,17 +84,13 @@ static void each_line(job *j, bool decode) {
     while (!qp_failed(j->ctx) && !cli_interrupted() && (n = getline(&line, &size, stdin)) >= 0) {
         j->line++;
         if (n && line[n - 1] == '\n') line[--n] = 0;
-        if (!decode)
-            encode_line(j, line, (size_t)n);
+        if (!decode) encode_line(j, line, (size_t)n);
         else if (strlen(line) != (size_t)n)
             qp_fail(j->ctx, QP_ERR_FORMAT, "stdin: line %" PRId64 ": a zero byte among ids", j->line);
-        else
-            decode_line(j, line);
+        else decode_line(j, line);
     }
-    if (cli_interrupted())
-        qp_fail(j->ctx, QP_ERR_CANCELLED, "cancelled");
-    else if (ferror(stdin))
-        qp_fail(j->ctx, QP_ERR_IO, "stdin: cannot read: %s", strerror(errno));
+    if (cli_interrupted()) qp_fail(j->ctx, QP_ERR_CANCELLED, "cancelled");
+    else if (ferror(stdin)) qp_fail(j->ctx, QP_ERR_IO, "stdin: cannot read: %s", strerror(errno));
     free(line);
 }
 
@@ -168,14 +160,16 @@ static int run(cli *c) {
 }
 
 static const cli_option options[] = {
-    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder, GGUF file, tokenizer.json or tokenizer.model", 0, 0, false},
+    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder, GGUF file, tokenizer.json or tokenizer.model", 0, 0,
+     false},
     {"decode", 'd', CLI_FLAG, NULL, NULL, "ids to text", 0, 0, false},
     {"no-special", 0, CLI_FLAG, NULL, NULL, "without the tokens that the tokenizer puts around a text", 0, 0,
      false},
     {"train", 0, CLI_LIST, "FILE", NULL, "learn a byte-level BPE from text files or .jsonl", 0, 0, false},
     {"size", 0, CLI_INT, "N", NULL, "tokens to learn, with the 256 bytes and the special ones", 257, 16777216,
      false},
-    {"out", 'o', CLI_TEXT, "FILE", NULL, "the tokenizer.json to write: what was learnt, or what MODEL has", 0, 0, false},
+    {"out", 'o', CLI_TEXT, "FILE", NULL, "the tokenizer.json to write: what was learnt, or what MODEL has", 0,
+     0, false},
     {"min-count", 0, CLI_INT, "N", "1", "pairs that occur less often are not joined", 1, 1e15, false},
     {"pattern", 0, CLI_TEXT, "P", "gpt2",
      "how text is cut into words: gpt2, llama3, qwen2 or a regular expression", 0, 0, false},

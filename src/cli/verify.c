@@ -56,10 +56,8 @@ static void compare(verification *v, const char *name, qp_tensor ours) {
     v->compared++;
     v->failed += !ok;
     if (!(error <= v->worst) && !isnan(v->worst)) v->worst = error;
-    if (cli_flag(v->c, "json"))
-        json_object_set_new(v->rows, name, cli_json_number(error));
-    else
-        printf("%-10.2e %s %s\n", error, ok ? "ok  " : "FAIL", name);
+    if (cli_flag(v->c, "json")) json_object_set_new(v->rows, name, cli_json_number(error));
+    else printf("%-10.2e %s %s\n", error, ok ? "ok  " : "FAIL", name);
 }
 
 /* Targets of the mean next-token cross-entropy: the ids one to the left; the last has none. */
@@ -95,7 +93,8 @@ static void compare_outputs(verification *v, qp_model *m, qp_record in) {
     for (int i = 0; i < out.count; i++)
         if (qp_file_find(v->reference, out.names[i]) >= 0) compare(v, out.names[i], out.tensors[i]);
     if (v->compared == before)
-        qp_fail(v->ctx, QP_ERR_FORMAT, "%s: nothing that the model gives (logits, hidden, ..)", cli_text(v->c, "reference"));
+        qp_fail(v->ctx, QP_ERR_FORMAT, "%s: nothing that the model gives (logits, hidden, ..)",
+                cli_text(v->c, "reference"));
 }
 
 static void compare_gradients(verification *v, qp_model *m, qp_record in) {
@@ -116,8 +115,7 @@ static void compare_gradients(verification *v, qp_model *m, qp_record in) {
             found++;
             if (qp_is_none(gradient))
                 qp_fail(v->ctx, QP_ERR_STATE, "%s: the model gave this parameter no gradient", name);
-            else
-                compare(v, key, gradient);
+            else compare(v, key, gradient);
         }
         qp_leave(s);
         if (!more) break;
@@ -150,8 +148,8 @@ typedef struct {
 } agreement;
 
 /* Window i: the reference's top1 and nll against the model's logits. */
-static void compare_window(const verification *v, qp_model *m, qp_tensor ids, qp_tensor top1, qp_tensor nll, int64_t i,
-                           agreement *a) {
+static void compare_window(const verification *v, qp_model *m, qp_tensor ids, qp_tensor top1, qp_tensor nll,
+                           int64_t i, agreement *a) {
     int64_t   T = qp_size(ids, 1);
     qp_scope  s = qp_enter(v->ctx);
     qp_tensor row = qp_slice(ids, 0, i, i + 1, 1), logits = qp_logits(m, row);
@@ -169,13 +167,13 @@ static int report_agreement(const verification *v, const agreement *a) {
     double theirs = exp(a->theirs / (double)a->tokens), error = ours / theirs - 1;
     bool   ok = fabs(error) <= v->tolerance;
     if (cli_flag(v->c, "json")) {
-        json_t *all = json_pack("{s:b, s:f, s:I, s:f, s:f, s:f, s:f}", "ok", ok, "top1_agreement", share, "positions",
-                                (json_int_t)a->count, "perplexity", ours, "reference_perplexity", theirs, "error", error,
-                                "tolerance", v->tolerance);
+        json_t *all = json_pack("{s:b, s:f, s:I, s:f, s:f, s:f, s:f}", "ok", ok, "top1_agreement", share,
+                                "positions", (json_int_t)a->count, "perplexity", ours, "reference_perplexity",
+                                theirs, "error", error, "tolerance", v->tolerance);
         if (cli_json_print(all)) return 1;
     } else {
-        printf("top-1 agreement %.2f%% of %lld, perplexity %.4f, the reference's %.4f (%+.3f%%): %s\n", 100 * share,
-               (long long)a->count, ours, theirs, 100 * error, ok ? "ok" : "FAIL");
+        printf("top-1 agreement %.2f%% of %lld, perplexity %.4f, the reference's %.4f (%+.3f%%): %s\n",
+               100 * share, (long long)a->count, ours, theirs, 100 * error, ok ? "ok" : "FAIL");
     }
     return ok ? 0 : cli_error("the perplexity differs by more than %g", v->tolerance);
 }
@@ -184,11 +182,14 @@ static int compare_texts(const verification *v, qp_model *m, qp_tensor ids) {
     qp_tensor top1 = qp_file_load(v->ctx, v->reference, "top1", false);
     qp_tensor nll = qp_file_load(v->ctx, v->reference, "nll", false);
     agreement a = {0};
-    if (!qp_failed(v->ctx) && (qp_ndim(ids) != 2 || qp_size(ids, 1) < 2 || !same_shape(ids, top1) || qp_ndim(nll) != 2 ||
-                               qp_size(nll, 0) != qp_size(ids, 0) || qp_size(nll, 1) != qp_size(ids, 1) - 1))
-        qp_fail(v->ctx, QP_ERR_SHAPE, "%s: expected input_ids and top1 [B, T], nll [B, T - 1]", cli_text(v->c, "reference"));
+    if (!qp_failed(v->ctx) &&
+        (qp_ndim(ids) != 2 || qp_size(ids, 1) < 2 || !same_shape(ids, top1) || qp_ndim(nll) != 2 ||
+         qp_size(nll, 0) != qp_size(ids, 0) || qp_size(nll, 1) != qp_size(ids, 1) - 1))
+        qp_fail(v->ctx, QP_ERR_SHAPE, "%s: expected input_ids and top1 [B, T], nll [B, T - 1]",
+                cli_text(v->c, "reference"));
     qp_no_grad(v->ctx, true);
-    for (int64_t i = 0; !qp_failed(v->ctx) && i < qp_size(ids, 0); i++) compare_window(v, m, ids, top1, nll, i, &a);
+    for (int64_t i = 0; !qp_failed(v->ctx) && i < qp_size(ids, 0); i++)
+        compare_window(v, m, ids, top1, nll, i, &a);
     return qp_failed(v->ctx) ? cli_failed(v->ctx) : report_agreement(v, &a);
 }
 
@@ -222,13 +223,14 @@ static int run(cli *c) {
     return status;
 }
 
-static const cli_option options[] = {{"reference", 0, CLI_TEXT, "FILE", NULL,
-                                      "safetensors with input_ids and logits, optionally token_type_ids, lengths, hidden, grad.NAME; or "
-                                      "input_ids, top1 and nll of long texts. Without: the files are looked through",
-                                      0, 0, false},
-                                     {"tolerance", 0, CLI_NUMBER, "X", "1e-4",
-                                      "largest relative error (max|a-b| / max|b| of a tensor; of the perplexity)", 0, 1e9, false},
-                                     {0}};
+static const cli_option options[] = {
+    {"reference", 0, CLI_TEXT, "FILE", NULL,
+     "safetensors with input_ids and logits, optionally token_type_ids, lengths, hidden, grad.NAME; or "
+     "input_ids, top1 and nll of long texts. Without: the files are looked through",
+     0, 0, false},
+    {"tolerance", 0, CLI_NUMBER, "X", "1e-4",
+     "largest relative error (max|a-b| / max|b| of a tensor; of the perplexity)", 0, 1e9, false},
+    {0}};
 
 QP_VERB(verify) = {.name = "verify",
                    .summary = "look through a model's files, or compare what it gives with reference numbers",

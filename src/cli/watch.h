@@ -16,6 +16,6 @@ typedef struct cli_watch cli_watch;
 /* Until cli_unwatch the model must run whole sequences only. The watcher must live as long. NULL after storing
  * an error. */
 cli_watch *cli_watch_model(qp_model *m, const cli_watcher *w);
-void       cli_unwatch(cli_watch *w); /* NULL is allowed */
+void cli_unwatch(cli_watch *w); /* NULL is allowed */
 
 #endif

@@ -26,7 +26,8 @@ QPI_EACH_BLOCK_TYPE(CHECK)
 float qpi_blocks_at(qp_dtype t, const void *blocks, int64_t i) {
     switch (t) {
 #define CASE(T, name) \
-    case QP_##T: return qpi_##name##_at((const qpi_##name *)blocks + i / QPI_BLOCK_##T, (int)(i % QPI_BLOCK_##T));
+    case QP_##T: \
+        return qpi_##name##_at((const qpi_##name *)blocks + i / QPI_BLOCK_##T, (int)(i % QPI_BLOCK_##T));
         QPI_EACH_BLOCK_TYPE(CASE)
 #undef CASE
     default: return 0;
@@ -35,10 +36,10 @@ float qpi_blocks_at(qp_dtype t, const void *blocks, int64_t i) {
 
 void qpi_blocks_decode(qp_dtype t, const void *blocks, int64_t n, float *restrict x) {
     switch (t) {
-#define CASE(T, name)                                                                                          \
-    case QP_##T:                                                                                               \
-        for (const qpi_##name *restrict b = blocks; n > 0; b++, n -= QPI_BLOCK_##T)                            \
-            for (int i = 0; i < QPI_BLOCK_##T; i++) *x++ = qpi_##name##_at(b, i);                              \
+#define CASE(T, name) \
+    case QP_##T: \
+        for (const qpi_##name *restrict b = blocks; n > 0; b++, n -= QPI_BLOCK_##T) \
+            for (int i = 0; i < QPI_BLOCK_##T; i++) *x++ = qpi_##name##_at(b, i); \
         break;
         QPI_EACH_BLOCK_TYPE(CASE)
 #undef CASE
@@ -88,7 +89,8 @@ static void range(const float *x, int n, float *low, float *high) {
 
 static void pack_32(const int *q, uint8_t *low, uint8_t *high) {
     for (int i = 0; i < 16; i++) low[i] = (uint8_t)((q[i] & 15) | (q[i + 16] & 15) << 4);
-    for (int i = 0; high && i < 32; i++) high[i / 8] = (uint8_t)((i % 8 ? high[i / 8] : 0) | q[i] >> 4 << i % 8);
+    for (int i = 0; high && i < 32; i++)
+        high[i / 8] = (uint8_t)((i % 8 ? high[i / 8] : 0) | q[i] >> 4 << i % 8);
 }
 
 /* x = d (q - half), q in 0 .. 2 half - 1 */
@@ -239,10 +241,10 @@ static float fit_scale_stepwise(const float *x, int half, int *q) {
 /* ---- Groups of blocks of 256: scales and offsets ------------------------------------------------------ */
 
 typedef struct {
-    int   n, most;      /* elements; integers are 0 .. most */
-    float first, step;  /* candidates: ranges that stretch over most + first + step i integers */
+    int   n, most;     /* elements; integers are 0 .. most */
+    float first, step; /* candidates: ranges that stretch over most + first + step i integers */
     int   steps;
-    bool  absolute;     /* the error is |difference|, not its square */
+    bool  absolute; /* the error is |difference|, not its square */
 } fit;
 
 static float error_of(const fit *f, const float *x, const float *w, const int *q, float scale, float low) {
@@ -255,8 +257,8 @@ static float error_of(const fit *f, const float *x, const float *w, const int *q
 }
 
 /* Least squares for scale and low, low <= 0, with the integers q; false if they say nothing. */
-static bool solve(const fit *f, const float *x, const float *w, const int *q, float sum_w, float sum_x, float *scale,
-                  float *low) {
+static bool solve(const fit *f, const float *x, const float *w, const int *q, float sum_w, float sum_x,
+                  float *scale, float *low) {
     float l = 0, ll = 0, lx = 0;
     for (int i = 0; i < f->n; i++) {
         l += w[i] * (float)q[i];
@@ -366,7 +368,8 @@ static void encode_q3_k(const float *x, qpi_q3_k *b) {
         b->scale[8 + g % 4] |= (uint8_t)(l >> 4 << g / 4 * 2);
     }
     for (int g = 0; g < 16; g++)
-        round_group(x + 16 * g, 16, qpi_f16_to_f32(b->d) * (float)qpi_q3_k_scale(b->scale, g), 0, -4, 3, q + 16 * g);
+        round_group(x + 16 * g, 16, qpi_f16_to_f32(b->d) * (float)qpi_q3_k_scale(b->scale, g), 0, -4, 3,
+                    q + 16 * g);
     pack_crumbs(q, b->q);
     pack_high_bits(q, 2, b->high);
 }
@@ -440,9 +443,9 @@ static void encode_q6_k(const float *x, qpi_q6_k *b) {
 
 void qpi_blocks_encode(qp_dtype t, const float *x, int64_t n, void *blocks) {
     switch (t) {
-#define CASE(T, name)                                                                                          \
-    case QP_##T:                                                                                               \
-        for (qpi_##name *b = blocks; n > 0; n -= QPI_BLOCK_##T, x += QPI_BLOCK_##T) encode_##name(x, b++);     \
+#define CASE(T, name) \
+    case QP_##T: \
+        for (qpi_##name *b = blocks; n > 0; n -= QPI_BLOCK_##T, x += QPI_BLOCK_##T) encode_##name(x, b++); \
         break;
         QPI_EACH_BLOCK_TYPE(CASE)
 #undef CASE

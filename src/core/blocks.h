@@ -43,7 +43,8 @@ typedef struct { /* q: indices into qpi_iq4_nl_value */
     uint8_t  q[16];
 } qpi_iq4_nl;
 
-static const int8_t qpi_iq4_nl_value[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t qpi_iq4_nl_value[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                            1,    13,   25,  38,  53,  69,  89,  113};
 
 static inline int qpi_nibble_32(const uint8_t *q, int i) { return q[i % 16] >> i / 16 * 4 & 15; }
 static inline int qpi_bit(const uint8_t *high, int i) { return high[i / 8] >> i % 8 & 1; }
@@ -60,7 +61,8 @@ static inline float qpi_q5_0_at(const qpi_q5_0 *b, int i) {
     return qpi_f16_to_f32(b->d) * (float)((qpi_nibble_32(b->q, i) | qpi_bit(b->high, i) << 4) - 16);
 }
 static inline float qpi_q5_1_at(const qpi_q5_1 *b, int i) {
-    return qpi_f16_to_f32(b->d) * (float)(qpi_nibble_32(b->q, i) | qpi_bit(b->high, i) << 4) + qpi_f16_to_f32(b->m);
+    return qpi_f16_to_f32(b->d) * (float)(qpi_nibble_32(b->q, i) | qpi_bit(b->high, i) << 4) +
+           qpi_f16_to_f32(b->m);
 }
 static inline float qpi_iq4_nl_at(const qpi_iq4_nl *b, int i) {
     return qpi_f16_to_f32(b->d) * (float)qpi_iq4_nl_value[qpi_nibble_32(b->q, i)];
@@ -94,8 +96,12 @@ typedef struct { /* groups of 16 */
     uint16_t d;
 } qpi_q6_k;
 
-static inline int qpi_crumb_256(const uint8_t *q, int i) { return q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3; }
-static inline int qpi_nibble_256(const uint8_t *q, int i) { return q[i / 64 * 32 + i % 32] >> i / 32 % 2 * 4 & 15; }
+static inline int qpi_crumb_256(const uint8_t *q, int i) {
+    return q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+}
+static inline int qpi_nibble_256(const uint8_t *q, int i) {
+    return q[i / 64 * 32 + i % 32] >> i / 32 % 2 * 4 & 15;
+}
 
 /* Scale of group g in 0..15, -32..31: 4 low bits, then 2 bits each in the last 4 bytes. */
 static inline int qpi_q3_k_scale(const uint8_t *scale, int g) {
@@ -136,13 +142,14 @@ static inline float qpi_q6_k_at(const qpi_q6_k *b, int i) {
 }
 
 #define QPI_EACH_BLOCK_TYPE(X) \
-    X(Q8_0, q8_0) X(Q4_0, q4_0) X(Q4_1, q4_1) X(Q5_0, q5_0) X(Q5_1, q5_1) X(Q2_K, q2_k) X(Q3_K, q3_k) X(Q4_K, q4_k) \
-    X(Q5_K, q5_k) X(Q6_K, q6_k) X(IQ4_NL, iq4_nl)
+    X(Q8_0, q8_0) \
+    X(Q4_0, q4_0) X(Q4_1, q4_1) X(Q5_0, q5_0) X(Q5_1, q5_1) X(Q2_K, q2_k) X(Q3_K, q3_k) X(Q4_K, q4_k) \
+        X(Q5_K, q5_k) X(Q6_K, q6_k) X(IQ4_NL, iq4_nl)
 
 /* ---- Rows of blocks of type t; n is a multiple of its block -------------------------------------- */
 
 float qpi_blocks_at(qp_dtype t, const void *blocks, int64_t i);
-void  qpi_blocks_decode(qp_dtype t, const void *blocks, int64_t n, float *x);
+void qpi_blocks_decode(qp_dtype t, const void *blocks, int64_t n, float *x);
 /* Rounded as ggml rounds where no statistics of activations are given. Values that are not finite
  * give blocks of no use. */
 void qpi_blocks_encode(qp_dtype t, const float *x, int64_t n, void *blocks);

@@ -64,13 +64,14 @@ static int results_of(qp_ctx *ctx, int ny, qp_tensor *ys) {
     return n;
 }
 
-void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t bytes, int nx, const qp_tensor *xs, int ny,
-                   qp_tensor *ys) {
+void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t bytes, int nx,
+                   const qp_tensor *xs, int ny, qp_tensor *ys) {
     for (int i = 0; i < ny; i++) ys[i] = qp_failed(ctx) ? qpi_poison(ctx) : QP_NONE;
     if (qp_failed(ctx)) return;
     if (nx > 24 || ny > QP_MAX_OUT || bytes > QP_CHECKPOINT_DATA) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "checkpoint: %d inputs, %d outputs, %zu bytes of data: at most 24, %d and %d", nx,
-                ny, bytes, QP_MAX_OUT, QP_CHECKPOINT_DATA);
+        qp_fail(ctx, QP_ERR_ARGUMENT,
+                "checkpoint: %d inputs, %d outputs, %zu bytes of data: at most 24, %d and %d", nx, ny, bytes,
+                QP_MAX_OUT, QP_CHECKPOINT_DATA);
         for (int i = 0; i < ny; i++) ys[i] = qpi_poison(ctx);
         return;
     }

@@ -35,24 +35,24 @@ extern const qp_device qpi_cpu;
 
 typedef struct qpi_heap qpi_heap; /* memory.c */
 qpi_heap *qpi_heap_new(size_t cap);
-void      qpi_heap_free(qpi_heap *h);
-void      qpi_heap_stats(const qpi_heap *h, qp_stats *out);
-void      qpi_heap_reset_peak(qpi_heap *h);
+void qpi_heap_free(qpi_heap *h);
+void qpi_heap_stats(const qpi_heap *h, qp_stats *out);
+void qpi_heap_reset_peak(qpi_heap *h);
 
 /* From the context's heap, 64-byte aligned. NULL: ERR_MEMORY is stored. */
 void *qpi_alloc(qp_ctx *ctx, size_t bytes);
-void  qpi_free(qp_ctx *ctx, void *p);
+void qpi_free(qp_ctx *ctx, void *p);
 /* Whole pages straight from the system: zeros, and none is there before it is touched. */
 void *qpi_map(qp_ctx *ctx, size_t bytes);
-void  qpi_unmap(qp_ctx *ctx, void *p, size_t bytes);
+void qpi_unmap(qp_ctx *ctx, void *p, size_t bytes);
 
 typedef struct {
-    int32_t           count;
-    uint32_t          version; /* bumped by every write */
-    bool              read_only;
+    int32_t          count;
+    uint32_t         version; /* bumped by every write */
+    bool             read_only;
     const qp_device *device;
-    void             *data;
-    size_t            bytes;
+    void            *data;
+    size_t           bytes;
     void (*release)(void *user); /* of memory that is not ours */
     void *user;
     bool  owned, mapped; /* mapped: by qpi_map */
@@ -70,7 +70,7 @@ void qpi_storage_release(qp_ctx *ctx, qpi_storage *s);
 
 /* ---- Views ------------------------------------------------------------------------------ */
 
-typedef struct { /* a view that holds its storage */
+typedef struct {          /* a view that holds its storage */
     qpi_storage *storage; /* NULL: a shape without elements. view.data tells which: NULL, they
                              are still to come (qpi_leaf_empty); otherwise they were not saved */
     qp_view      view;
@@ -125,39 +125,39 @@ typedef struct {
 } qpi_row;
 
 struct qpi_node {
-    const qp_op *op; /* NULL: a leaf */
-    const qp_device *device; /* of the outputs */
-    qp_dtype     autocast; /* of the call; its rule runs under the same */
-    qpi_node    *prev, *next; /* in ctx->nodes; leaves with hooks in ctx->hooked */
-    int32_t      refs;
-    int32_t      nin, nout;
-    int32_t      edges;    /* nin, and then the leaves that a checkpoint's fn uses by itself */
-    uint64_t     walk;     /* the last walk that reached it */
-    uint32_t     pending;  /* contributions still to come in this walk */
-    bool         spent;    /* walked: its saved values are gone */
-    bool         wanted;   /* within qp_grad: leads to an x */
-    qpi_edge    *in;
-    qpi_saved   *saved;    /* nin inputs, then nout outputs */
-    qpi_sum     *grad;     /* of each output */
-    qpi_hook    *hooks;    /* of a leaf, in order of making */
-    char         attr[QP_MAX_ATTR];
+    const qp_op     *op;          /* NULL: a leaf */
+    const qp_device *device;      /* of the outputs */
+    qp_dtype         autocast;    /* of the call; its rule runs under the same */
+    qpi_node        *prev, *next; /* in ctx->nodes; leaves with hooks in ctx->hooked */
+    int32_t          refs;
+    int32_t          nin, nout;
+    int32_t          edges;   /* nin, and then the leaves that a checkpoint's fn uses by itself */
+    uint64_t         walk;    /* the last walk that reached it */
+    uint32_t         pending; /* contributions still to come in this walk */
+    bool             spent;   /* walked: its saved values are gone */
+    bool             wanted;  /* within qp_grad: leads to an x */
+    qpi_edge        *in;
+    qpi_saved       *saved; /* nin inputs, then nout outputs */
+    qpi_sum         *grad;  /* of each output */
+    qpi_hook        *hooks; /* of a leaf, in order of making */
+    char             attr[QP_MAX_ATTR];
 };
 
 /* op NULL: a leaf. NULL on failure. */
 qpi_node *qpi_node_new(qp_ctx *ctx, const qp_op *op, int nin, int nout, int edges);
-void      qpi_node_retain(qpi_node *n);
-void      qpi_node_release(qp_ctx *ctx, qpi_node *n);
-void      qpi_node_forget(qp_ctx *ctx, qpi_node *n); /* what it has saved */
-void      qpi_row_append(qpi_row *row, qpi_node *n);
-void      qpi_row_remove(qpi_row *row, qpi_node *n);
+void qpi_node_retain(qpi_node *n);
+void qpi_node_release(qp_ctx *ctx, qpi_node *n);
+void qpi_node_forget(qp_ctx *ctx, qpi_node *n); /* what it has saved */
+void qpi_row_append(qpi_row *row, qpi_node *n);
+void qpi_row_remove(qpi_row *row, qpi_node *n);
 
 /* The leaves that ops have used since it was put into ctx->leaves; it holds them. */
 typedef struct qpi_leaves {
     struct qpi_leaves *outer;
     qpi_node         **node;
     int                count, capacity;
-    uint64_t           stamp;   /* of the memory that they had and its versions */
-    const qp_tensor   *xs;      /* whose leaves do not count for it */
+    uint64_t           stamp; /* of the memory that they had and its versions */
+    const qp_tensor   *xs;    /* whose leaves do not count for it */
     int                nx;
 } qpi_leaves;
 void qpi_leaf_used(qp_ctx *ctx, qpi_leaves *leaves, qpi_node *leaf, const qpi_value *value);
@@ -189,7 +189,7 @@ typedef struct {
     uint32_t  live_index; /* place in ctx->live, QPI_NO_INDEX: kept */
     int       out;
     bool      parameter; /* made without elements, which are set later */
-    bool      moving; /* on its way to an outer scope */
+    bool      moving;    /* on its way to an outer scope */
     qpi_node *node;
     qpi_value value;
 } qpi_slot;
@@ -210,13 +210,13 @@ typedef struct {
 typedef struct qpi_interned qpi_interned; /* record.c */
 
 struct qp_ctx {
-    qpi_error  error;
-    qp_options options;
-    qpi_heap  *heap;
-    qp_pool   *pool;
-    bool       pool_shared;
-    qp_exec    exec;
-    size_t     scratch_bytes;
+    qpi_error        error;
+    qp_options       options;
+    qpi_heap        *heap;
+    qp_pool         *pool;
+    bool             pool_shared;
+    qp_exec          exec;
+    size_t           scratch_bytes;
     const qp_device *device; /* where new tensors are made: within a rule, where its call ran */
 
     qpi_slot      **chunks;
@@ -226,24 +226,24 @@ struct qp_ctx {
     qpi_scope_mark *scopes;
     uint32_t        scope_count, scope_capacity, scope_serial;
 
-    qpi_row   nodes;  /* recorded calls in order of making */
-    qpi_row   hooked; /* leaves with hooks */
-    int       hook_ids, walk_depth;
-    uint64_t  walk, first_walk; /* first_walk: the outermost one's number */
-    bool      walk_selects; /* inside qp_grad */
-    qpi_mode  mode;
+    qpi_row     nodes;  /* recorded calls in order of making */
+    qpi_row     hooked; /* leaves with hooks */
+    int         hook_ids, walk_depth;
+    uint64_t    walk, first_walk; /* first_walk: the outermost one's number */
+    bool        walk_selects;     /* inside qp_grad */
+    qpi_mode    mode;
     qpi_leaves *leaves;
 
-    uint64_t seed, random_position;
-    qp_dtype param_dtype; /* of new parameters: f32; the harness of parts works in f64 */
-    _Atomic int cancelled; /* by qp_cancel, from any thread or signal handler */
+    uint64_t    seed, random_position;
+    qp_dtype    param_dtype; /* of new parameters: f32; the harness of parts works in f64 */
+    _Atomic int cancelled;   /* by qp_cancel, from any thread or signal handler */
 
     qp_observer *observer; /* told of every call that has run; NULL: nobody */
     void        *observer_user;
 
     qpi_interned          *names; /* of fields of records */
     struct qpi_registered *parts; /* of the host program (nn/registry.c) */
-    struct qpi_owned *owned; /* things with a destructor, freed last made first */
+    struct qpi_owned      *owned; /* things with a destructor, freed last made first */
 };
 
 /* Is the work in hand to stop? Ops and walks ask by themselves. */
@@ -259,7 +259,7 @@ qp_tensor qpi_handle(qp_ctx *ctx, qpi_value v);
 qp_tensor qpi_poison(qp_ctx *ctx);
 /* The slot, or NULL after storing an error that names `who` (poison is one after qp_clear). */
 qpi_slot *qpi_resolve(qp_tensor t, const char *who);
-bool      qpi_is_poison(qp_tensor t);
+bool qpi_is_poison(qp_tensor t);
 
 /* A tensor that has a shape and a type but no elements yet: qp_require_grad, qp_keep and
  * questions of shape take it, all else is a STATE error until qpi_set_storage. */
@@ -278,8 +278,8 @@ qpi_value qpi_value_new(qp_ctx *ctx, const qp_device *device, const qp_view *sha
 /* A contiguous copy of v there. storage NULL on failure. */
 qpi_value qpi_value_to(qp_ctx *ctx, const qpi_value *v, const qp_device *device);
 /* One of the core's own in-place ops, on values of one device; false on failure. */
-bool      qpi_update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi_value *src);
-void      qpi_value_release(qp_ctx *ctx, qpi_value *v);
+bool qpi_update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi_value *src);
+void qpi_value_release(qp_ctx *ctx, qpi_value *v);
 /* The recorded op that has saved v's elements, NULL if none. */
 const qp_op *qpi_saved_by(const qp_ctx *ctx, const qpi_value *v);
 
@@ -288,7 +288,7 @@ const qp_op *qpi_saved_by(const qp_ctx *ctx, const qpi_value *v);
  * close calls qpi_disown (NULL is allowed) and destroys the thing itself. */
 typedef struct qpi_owned qpi_owned;
 qpi_owned *qpi_own(qp_ctx *ctx, void *thing, void (*destroy)(void *));
-void       qpi_disown(qpi_owned *owned);
+void qpi_disown(qpi_owned *owned);
 
 /* The three ops that the core itself needs (src/ops). */
 extern const qp_op qp_op_copy, qp_op_accumulate, qp_op_fill;

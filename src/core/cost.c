@@ -30,8 +30,7 @@ double qp_call_bytes(const qp_call *call) {
     const qp_op *op = call->op;
     double       sum = 0;
     if (op->bytes) return op->bytes(call);
-    for (int i = 0; i < call->nin; i++)
-        sum += bytes_of(&call->in[i]) * (op->mutates >> i & 1 ? 2 : 1);
+    for (int i = 0; i < call->nin; i++) sum += bytes_of(&call->in[i]) * (op->mutates >> i & 1 ? 2 : 1);
     for (int i = 0; i < call->nout && !op->mutates; i++) sum += bytes_of(&call->out[i]);
     return sum;
 }

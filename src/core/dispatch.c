@@ -39,8 +39,8 @@ void qpi_broadcast_shape(qp_call *c, int typed) {
     qp_dtype dtype = c->in[typed].dtype;
     for (int i = typed + 1; i < c->nin; i++)
         if (c->in[i].dtype != dtype) {
-            qp_call_fail(c, QP_ERR_TYPE, "input %d is %s, input %d is %s: cast one of them", typed, qp_dtype_name(dtype), i,
-                         qp_dtype_name(c->in[i].dtype));
+            qp_call_fail(c, QP_ERR_TYPE, "input %d is %s, input %d is %s: cast one of them", typed,
+                         qp_dtype_name(dtype), i, qp_dtype_name(c->in[i].dtype));
             return;
         }
     qpi_view_init(out, dtype, ndim, shape);
@@ -67,14 +67,15 @@ static bool fits(const qp_view *v, qp_layout layout) {
 
 static bool written(const qp_op *op, int i) { return op->mutates >> i & 1; }
 
-static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin, const qp_view *in,
-                   int nout, qp_view *out);
+static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
+                   const qp_view *in, int nout, qp_view *out);
 
 /* A contiguous copy of v; storage NULL on failure. */
 static qpi_value contiguous_copy(qp_ctx *ctx, const qp_device *device, const qp_view *v) {
     qpi_value copy = qpi_value_new(ctx, device, v);
     qp_view   both[2] = {copy.view, *v};
-    if (copy.storage && !run_op(ctx, device, &qp_op_copy, NULL, 2, both, 1, &copy.view)) qpi_value_release(ctx, &copy);
+    if (copy.storage && !run_op(ctx, device, &qp_op_copy, NULL, 2, both, 1, &copy.view))
+        qpi_value_release(ctx, &copy);
     return copy;
 }
 
@@ -115,7 +116,9 @@ static bool elementwise(qp_ctx *ctx, running *r) {
 }
 
 /* What qp_call.compute says. */
-static qp_dtype compute_type(const qp_ctx *ctx, const qp_op *op) { return op->autocast ? ctx->mode.autocast : QP_F32; }
+static qp_dtype compute_type(const qp_ctx *ctx, const qp_op *op) {
+    return op->autocast ? ctx->mode.autocast : QP_F32;
+}
 
 /* Working memory for the call as it will run: the context's, which grows; another device
  * lends it for the call. */
@@ -154,8 +157,8 @@ static const qp_kernel *choose(qp_ctx *ctx, const qp_device *device, const runni
 }
 
 /* Runs the kernel, or the definition where no kernel takes the call. */
-static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin, const qp_view *in,
-                   int nout, qp_view *out) {
+static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
+                   const qp_view *in, int nout, qp_view *out) {
     running r;
     r.copy_count = 0;
     r.scratch = NULL;
@@ -182,7 +185,8 @@ static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const 
 static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor *ins, qpi_value *values,
                           qpi_edge *edges) {
     if (nin < op->min_in || nin > op->max_in) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %d inputs, expected %d to %d", op->name, nin, op->min_in, op->max_in);
+        qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %d inputs, expected %d to %d", op->name, nin, op->min_in,
+                op->max_in);
         return false;
     }
     for (int i = 0; i < nin; i++) {
@@ -265,8 +269,8 @@ static bool may_write(qp_ctx *ctx, const qp_op *op, const qpi_value *value, cons
     }
     for (int i = 0; i < v->ndim && qp_view_count(v) > 0; i++)
         if (v->stride[i] == 0 && v->shape[i] > 1) {
-            qp_fail(ctx, QP_ERR_ARGUMENT, "%s: in-place change of an expanded tensor, whose elements share memory",
-                    op->name);
+            qp_fail(ctx, QP_ERR_ARGUMENT,
+                    "%s: in-place change of an expanded tensor, whose elements share memory", op->name);
             return false;
         }
     if (!ctx->mode.no_grad && node && node->op) {
@@ -291,9 +295,11 @@ static bool check_outputs(qp_call *c) {
     for (int i = 0; i < c->nout && !qp_failed(c->ctx); i++) {
         qp_view v;
         if (qp_dtype_block(c->out[i].dtype) > 1 && !c->op->blocks)
-            qp_call_fail(c, QP_ERR_TYPE, "output %d would be %s: only qp_cast makes blocks", i, qp_dtype_name(c->out[i].dtype));
+            qp_call_fail(c, QP_ERR_TYPE, "output %d would be %s: only qp_cast makes blocks", i,
+                         qp_dtype_name(c->out[i].dtype));
         else if (!qpi_view_init(&v, c->out[i].dtype, c->out[i].ndim, c->out[i].shape))
-            qp_call_fail(c, QP_ERR_ARGUMENT, "output %d is too large, no valid shape, or holds no whole blocks", i);
+            qp_call_fail(c, QP_ERR_ARGUMENT, "output %d is too large, no valid shape, or holds no whole blocks",
+                         i);
     }
     return !qp_failed(c->ctx);
 }
@@ -317,7 +323,8 @@ static qpi_value view_output(qp_call *c, const qpi_value *x) {
 }
 
 /* Fresh outputs, or the input's storage again for views. */
-static bool allocate_outputs(qp_ctx *ctx, const qp_device *device, qp_call *c, const qpi_value *values, qpi_value *outs) {
+static bool allocate_outputs(qp_ctx *ctx, const qp_device *device, qp_call *c, const qpi_value *values,
+                             qpi_value *outs) {
     if (!check_outputs(c)) return false;
     for (int i = 0; i < c->nout; i++) {
         outs[i] = c->op->view ? view_output(c, &values[0]) : qpi_value_new(ctx, device, &c->out[i]);
@@ -334,7 +341,8 @@ static bool allocate_outputs(qp_ctx *ctx, const qp_device *device, qp_call *c, c
 static bool sound(qp_ctx *ctx, const qp_op *op) {
     const char *wrong = NULL;
     if (op->min_in < 0 || op->max_in < op->min_in || op->max_in > QP_MAX_IN) wrong = "min_in or max_in";
-    if (op->nout < 1 || op->nout > QP_MAX_OUT || ((op->mutates || op->elementwise) && op->nout != 1)) wrong = "nout";
+    if (op->nout < 1 || op->nout > QP_MAX_OUT || ((op->mutates || op->elementwise) && op->nout != 1))
+        wrong = "nout";
     if (op->attr_bytes > QP_MAX_ATTR) wrong = "attr_bytes";
     if (!op->plain && !op->view) wrong = "plain";
     if (wrong) qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s of the descriptor is not valid", op->name, wrong);
@@ -345,8 +353,8 @@ static bool takes_blocks(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value 
     for (int i = 0; i < nin; i++) {
         qp_dtype t = values[i].view.dtype;
         if (!values[i].storage || qp_dtype_block(t) == 1 || op->blocks >> i & 1) continue;
-        qp_fail(ctx, QP_ERR_TYPE, "%s: input %d is %s, which it does not take: qp_cast makes floats of blocks", op->name, i,
-                qp_dtype_name(t));
+        qp_fail(ctx, QP_ERR_TYPE, "%s: input %d is %s, which it does not take: qp_cast makes floats of blocks",
+                op->name, i, qp_dtype_name(t));
         return false;
     }
     return true;
@@ -379,7 +387,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     bool ready = ctx && !qp_failed(ctx) && sound(ctx, op) && gather_inputs(ctx, op, nin, ins, values, edges) &&
                  takes_blocks(ctx, op, nin, values);
     const qp_device *device = ready ? device_of_call(ctx, op, nin, values) : NULL;
-    qp_tensor first = nin > 0 ? ins[0] : QP_NONE; /* outs may be ins */
+    qp_tensor        first = nin > 0 ? ins[0] : QP_NONE; /* outs may be ins */
     for (int i = 0; i < op->nout && i < QP_MAX_OUT; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
     if (!device) return;
 

@@ -29,8 +29,8 @@ qp_status qp_fail(qp_ctx *ctx, qp_code code, const char *format, ...) {
     return code;
 }
 
-bool        qp_failed(const qp_ctx *ctx) { return !ctx || ctx->error.code != QP_OK; }
-qp_code     qp_error_code(const qp_ctx *ctx) { return ctx ? ctx->error.code : QP_ERR_MEMORY; }
+bool qp_failed(const qp_ctx *ctx) { return !ctx || ctx->error.code != QP_OK; }
+qp_code qp_error_code(const qp_ctx *ctx) { return ctx ? ctx->error.code : QP_ERR_MEMORY; }
 const char *qp_error(const qp_ctx *ctx) { return ctx ? ctx->error.text : "no context: out of memory"; }
 
 void qp_clear(qp_ctx *ctx) {

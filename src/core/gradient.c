@@ -7,7 +7,8 @@ void qp_backward(qp_tensor loss) {
     qpi_slot *s = qpi_resolve(loss, "backward");
     if (!s) return;
     if (!s->node) {
-        qp_fail(ctx, QP_ERR_STATE, "backward: the loss was not computed from anything that requires a gradient");
+        qp_fail(ctx, QP_ERR_STATE,
+                "backward: the loss was not computed from anything that requires a gradient");
         return;
     }
     qp_scope scope = qp_enter(ctx);
@@ -32,7 +33,8 @@ static bool seed_fits(qp_ctx *ctx, qp_tensor y, qp_tensor seed) {
     return false;
 }
 
-void qp_grad(int ny, const qp_tensor *ys, int nx, const qp_tensor *xs, qp_tensor *dxs, qp_grad_options options) {
+void qp_grad(int ny, const qp_tensor *ys, int nx, const qp_tensor *xs, qp_tensor *dxs,
+             qp_grad_options options) {
     qp_ctx *ctx = ny > 0 ? ys[0].ctx : NULL;
     for (int i = 0; i < nx; i++) dxs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
     if (!ctx || qp_failed(ctx)) return;
@@ -55,7 +57,8 @@ void qp_require_grad(qp_tensor t, bool on) {
     qpi_slot *s = t.ctx ? qpi_resolve(t, "require_grad") : NULL;
     if (!s) return;
     if (s->node && s->node->op) {
-        qp_fail(t.ctx, QP_ERR_STATE, "require_grad: the tensor is the result of %s, not a leaf", s->node->op->name);
+        qp_fail(t.ctx, QP_ERR_STATE, "require_grad: the tensor is the result of %s, not a leaf",
+                s->node->op->name);
     } else if (on && !s->node) {
         if (!qp_dtype_is_float(s->value.view.dtype)) {
             qp_fail(t.ctx, QP_ERR_TYPE, "require_grad: %s has no gradient", qp_dtype_name(s->value.view.dtype));
@@ -121,7 +124,8 @@ void qp_set_grad(qp_tensor t, qp_tensor g) {
         }
         qpi_slot *s = qpi_resolve(g, "set_grad");
         if (!s) return;
-        if (!qpi_view_same_shape(&s->value.view, &n->saved[0].value.view) || !qp_dtype_is_float(s->value.view.dtype)) {
+        if (!qpi_view_same_shape(&s->value.view, &n->saved[0].value.view) ||
+            !qp_dtype_is_float(s->value.view.dtype)) {
             char a[96], b[96];
             qpi_view_describe(&n->saved[0].value.view, a, sizeof a);
             qpi_view_describe(&s->value.view, b, sizeof b);

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static qpi_slot *slot_at(const qp_ctx *ctx, uint32_t i) { return &ctx->chunks[i / QPI_SLOT_CHUNK][i % QPI_SLOT_CHUNK]; }
+static qpi_slot *slot_at(const qp_ctx *ctx, uint32_t i) {
+    return &ctx->chunks[i / QPI_SLOT_CHUNK][i % QPI_SLOT_CHUNK];
+}
 
 static bool add_chunk(qp_ctx *ctx) {
     qpi_slot **chunks = realloc(ctx->chunks, (ctx->chunk_count + 1) * sizeof *chunks);
@@ -26,7 +28,8 @@ static bool add_chunk(qp_ctx *ctx) {
 static void squeeze(qp_ctx *ctx) {
     uint32_t kept = 0, scope = 0;
     for (uint32_t i = 0; i <= ctx->live_count; i++) {
-        while (scope < ctx->scope_count && ctx->scopes[scope].live_start == i) ctx->scopes[scope++].live_start = kept;
+        while (scope < ctx->scope_count && ctx->scopes[scope].live_start == i)
+            ctx->scopes[scope++].live_start = kept;
         if (i == ctx->live_count || ctx->live[i] == QPI_NO_INDEX) continue;
         slot_at(ctx, ctx->live[i])->live_index = kept;
         ctx->live[kept++] = ctx->live[i];
@@ -54,8 +57,8 @@ static bool live_push(qp_ctx *ctx, uint32_t slot) {
 }
 
 qp_tensor qpi_poison(qp_ctx *ctx) { return (qp_tensor){ctx, QPI_NO_INDEX, 0}; }
-bool      qpi_is_poison(qp_tensor t) { return t.ctx && t.slot == QPI_NO_INDEX; }
-bool      qp_is_none(qp_tensor t) { return !t.ctx; }
+bool qpi_is_poison(qp_tensor t) { return t.ctx && t.slot == QPI_NO_INDEX; }
+bool qp_is_none(qp_tensor t) { return !t.ctx; }
 
 qp_tensor qpi_handle(qp_ctx *ctx, qpi_value v) {
     if ((ctx->free_slot == QPI_NO_INDEX && !add_chunk(ctx)) || !live_push(ctx, ctx->free_slot)) {
@@ -83,7 +86,8 @@ static qpi_slot *lookup(qp_tensor t) {
 qpi_slot *qpi_resolve(qp_tensor t, const char *who) {
     qpi_slot *s = lookup(t);
     if (qpi_is_poison(t)) qp_fail(t.ctx, QP_ERR_STATE, "%s: poison from an earlier failure", who);
-    else if (!s) qp_fail(t.ctx, QP_ERR_STATE, "%s: stale tensor: its scope has been left or it was dropped", who);
+    else if (!s)
+        qp_fail(t.ctx, QP_ERR_STATE, "%s: stale tensor: its scope has been left or it was dropped", who);
     return s;
 }
 
@@ -136,8 +140,12 @@ qp_tensor qp_alias(qp_tensor t) {
 }
 
 /* A scope that could not be entered carries the mode in its depth. */
-static uint32_t mode_number(qpi_mode m) { return (uint32_t)m.autocast << 2 | (uint32_t)m.shielded << 1 | m.no_grad; }
-static qpi_mode mode_of(uint32_t number) { return (qpi_mode){number & 1, number >> 1 & 1, (qp_dtype)(number >> 2)}; }
+static uint32_t mode_number(qpi_mode m) {
+    return (uint32_t)m.autocast << 2 | (uint32_t)m.shielded << 1 | m.no_grad;
+}
+static qpi_mode mode_of(uint32_t number) {
+    return (qpi_mode){number & 1, number >> 1 & 1, (qp_dtype)(number >> 2)};
+}
 
 qp_scope qp_enter(qp_ctx *ctx) {
     if (!ctx) return (qp_scope){0};

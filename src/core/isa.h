@@ -38,7 +38,11 @@ void qpi_cpu_without_extras(void); /* for tests: from now on as if the processor
 #define QP_CAT(a, b) QP_CAT_(a, b)
 #define QK(name) QP_CAT(name, QP_ISA)
 
-#define QP_KERNEL(op) extern const qp_kernel QK(qp_kernel_##op); const qp_kernel QK(qp_kernel_##op)
-#define QP_OP(op) extern const qp_op qp_op_##op; const qp_op qp_op_##op
+#define QP_KERNEL(op) \
+    extern const qp_kernel QK(qp_kernel_##op); \
+    const qp_kernel QK(qp_kernel_##op)
+#define QP_OP(op) \
+    extern const qp_op qp_op_##op; \
+    const qp_op        qp_op_##op
 
 #endif

@@ -33,8 +33,8 @@
 #define FL_COUNT 48
 
 typedef struct block {
-    struct block *before;  /* physical neighbour, NULL at a segment's start */
-    size_t        size;    /* payload bytes, a multiple of ALIGN */
+    struct block *before; /* physical neighbour, NULL at a segment's start */
+    size_t        size;   /* payload bytes, a multiple of ALIGN */
     bool          free, last;
     struct block *next, *prev; /* in its free list */
 } block;

@@ -5,8 +5,8 @@
 #include "core/core.h"
 
 qpi_node *qpi_node_new(qp_ctx *ctx, const qp_op *op, int nin, int nout, int edges) {
-    size_t    saved = (size_t)(nin + nout) * sizeof(qpi_saved);
-    size_t    bytes = sizeof(qpi_node) + saved + (size_t)nout * sizeof(qpi_sum) + (size_t)edges * sizeof(qpi_edge);
+    size_t saved = (size_t)(nin + nout) * sizeof(qpi_saved);
+    size_t bytes = sizeof(qpi_node) + saved + (size_t)nout * sizeof(qpi_sum) + (size_t)edges * sizeof(qpi_edge);
     qpi_node *n = qpi_alloc(ctx, bytes);
     if (!n) return NULL;
     memset(n, 0, bytes);
@@ -158,6 +158,7 @@ void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges
 const qp_op *qpi_saved_by(const qp_ctx *ctx, const qpi_value *v) {
     for (const qpi_node *n = ctx->nodes.last; n && v->storage; n = n->prev)
         for (int i = 0; i < n->nin + n->nout; i++)
-            if (n->saved[i].value.storage == v->storage && n->saved[i].value.view.data == v->view.data) return n->op;
+            if (n->saved[i].value.storage == v->storage && n->saved[i].value.view.data == v->view.data)
+                return n->op;
     return NULL;
 }

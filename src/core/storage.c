@@ -3,7 +3,7 @@
 #include "core/core.h"
 
 static void *cpu_alloc(qp_ctx *ctx, size_t bytes) { return qpi_alloc(ctx, bytes); }
-static void  cpu_copy(qp_ctx *ctx, void *dst, const void *src, size_t bytes) {
+static void cpu_copy(qp_ctx *ctx, void *dst, const void *src, size_t bytes) {
     (void)ctx;
     memcpy(dst, src, bytes);
 }
@@ -11,7 +11,9 @@ static void cpu_zero(qp_ctx *ctx, void *dst, size_t bytes) {
     (void)ctx;
     memset(dst, 0, bytes);
 }
-static const qp_kernel *cpu_kernel(const qp_ctx *ctx, const qp_op *op) { return qpi_kernel_for(op, ctx->options.isa); }
+static const qp_kernel *cpu_kernel(const qp_ctx *ctx, const qp_op *op) {
+    return qpi_kernel_for(op, ctx->options.isa);
+}
 
 const qp_device qpi_cpu = {"cpu", true, cpu_alloc, qpi_free, cpu_copy, cpu_copy, cpu_zero, cpu_kernel};
 
@@ -30,7 +32,8 @@ qpi_storage *qpi_storage_new(qp_ctx *ctx, const qp_device *device, size_t bytes)
 qpi_storage *qpi_storage_map(qp_ctx *ctx, size_t bytes) {
     qpi_storage *s = qpi_alloc(ctx, sizeof *s);
     if (!s) return NULL;
-    *s = (qpi_storage){.count = 1, .device = &qpi_cpu, .bytes = bytes, .mapped = true, .data = qpi_map(ctx, bytes)};
+    *s = (qpi_storage){
+        .count = 1, .device = &qpi_cpu, .bytes = bytes, .mapped = true, .data = qpi_map(ctx, bytes)};
     if (s->data) return s;
     qpi_free(ctx, s);
     return NULL;

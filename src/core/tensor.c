@@ -9,8 +9,8 @@ static bool check_shape(qp_ctx *ctx, qp_view *v, qp_dtype dtype, int ndim, const
     if (qpi_view_init(v, dtype, ndim, shape)) return true;
     int block = qp_dtype_block(dtype);
     if (block > 1 && ndim > 0 && ndim <= QP_MAX_DIMS && shape[ndim - 1] % block)
-        qp_fail(ctx, QP_ERR_ARGUMENT, "tensor: %s has blocks of %d elements, the last axis %lld", qp_dtype_name(dtype), block,
-                (long long)shape[ndim - 1]);
+        qp_fail(ctx, QP_ERR_ARGUMENT, "tensor: %s has blocks of %d elements, the last axis %lld",
+                qp_dtype_name(dtype), block, (long long)shape[ndim - 1]);
     else
         qp_fail(ctx, QP_ERR_ARGUMENT,
                 "tensor: %d axes of %s: a size is negative, too large, or there are more than %d axes", ndim,
@@ -116,7 +116,8 @@ static bool replaceable(qp_ctx *ctx, const qpi_slot *t, const qpi_value *v) {
     } else if (saver) {
         qp_fail(ctx, QP_ERR_STATE, "set: backward of %s needs the tensor as it is", saver->name);
     } else if (leaf && !qp_dtype_is_float(v->view.dtype)) {
-        qp_fail(ctx, QP_ERR_TYPE, "set: the tensor takes a gradient, the value is %s", qp_dtype_name(v->view.dtype));
+        qp_fail(ctx, QP_ERR_TYPE, "set: the tensor takes a gradient, the value is %s",
+                qp_dtype_name(v->view.dtype));
     } else if (leaf && leaf->grad[0].value.storage && leaf->grad[0].value.view.dtype != v->view.dtype) {
         qp_fail(ctx, QP_ERR_STATE, "set: the tensor holds a gradient of type %s, the value is %s",
                 qp_dtype_name(leaf->grad[0].value.view.dtype), qp_dtype_name(v->view.dtype));
@@ -204,7 +205,8 @@ double qp_item(qp_tensor t) {
 
 /* The slot of a tensor whose elements are to be read or written, and the caller's flat memory
  * as a view shaped like it; NULL after storing an error. */
-static qpi_slot *elements(qp_tensor t, qp_dtype dtype, const void *data, int64_t count, const char *who, qp_view *flat) {
+static qpi_slot *elements(qp_tensor t, qp_dtype dtype, const void *data, int64_t count, const char *who,
+                          qp_view *flat) {
     if (qp_failed(t.ctx)) return NULL;
     qpi_slot *s = qpi_resolve(t, who);
     if (!s || !filled(t.ctx, s, who)) return NULL;
@@ -215,7 +217,8 @@ static qpi_slot *elements(qp_tensor t, qp_dtype dtype, const void *data, int64_t
         return NULL;
     }
     if (!qpi_view_init(flat, dtype, s->value.view.ndim, s->value.view.shape)) {
-        qp_fail(t.ctx, QP_ERR_TYPE, "%s: no such type, or no whole blocks: %d (%s)", who, (int)dtype, qp_dtype_name(dtype));
+        qp_fail(t.ctx, QP_ERR_TYPE, "%s: no such type, or no whole blocks: %d (%s)", who, (int)dtype,
+                qp_dtype_name(dtype));
         return NULL;
     }
     flat->data = (void *)data;
@@ -230,7 +233,8 @@ static void convert(const qp_view *dst, const qp_view *src) {
     int64_t n = qp_view_count(src), block = qp_dtype_block(src->dtype);
     size_t  bytes = qp_dtype_bytes(src->dtype);
     if (dst->dtype != src->dtype) {
-        for (int64_t i = 0; i < n; i++) qp_store(dst, qp_view_offset(dst, i), qp_load(src, qp_view_offset(src, i)));
+        for (int64_t i = 0; i < n; i++)
+            qp_store(dst, qp_view_offset(dst, i), qp_load(src, qp_view_offset(src, i)));
     } else if (qpi_view_contiguous(dst) && qpi_view_contiguous(src)) {
         if (n) memcpy(dst->data, src->data, qp_dtype_size(src->dtype, n));
     } else { /* a double would not hold every i64 */
@@ -241,7 +245,8 @@ static void convert(const qp_view *dst, const qp_view *src) {
 /* Blocks are made from many elements at once. */
 static bool convertible(qp_ctx *ctx, qp_dtype to, qp_dtype from, const char *who) {
     if (to == from || qp_dtype_block(to) == 1) return true;
-    qp_fail(ctx, QP_ERR_TYPE, "%s: from %s to %s: qp_cast does that", who, qp_dtype_name(from), qp_dtype_name(to));
+    qp_fail(ctx, QP_ERR_TYPE, "%s: from %s to %s: qp_cast does that", who, qp_dtype_name(from),
+            qp_dtype_name(to));
     return false;
 }
 
@@ -286,7 +291,8 @@ qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count)
     qp_view   flat;
     qpi_slot *s = t.ctx ? elements(t, dtype, data, count, "write", &flat) : NULL;
     if (!s) return t.ctx ? qp_error_code(t.ctx) : QP_ERR_ARGUMENT;
-    if (!writable(t, s, "write") || !convertible(t.ctx, s->value.view.dtype, dtype, "write")) return qp_error_code(t.ctx);
+    if (!writable(t, s, "write") || !convertible(t.ctx, s->value.view.dtype, dtype, "write"))
+        return qp_error_code(t.ctx);
     if (s->value.storage->device->host) convert(&s->value.view, &flat);
     else write_to_device(t.ctx, &s->value, &flat);
     s->value.storage->version++;

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define LINE 64           /* bytes that two processors should not both write */
-#define SPINS 1500        /* pauses before sleeping: some 50 microseconds */
-#define LEFT_BITS 48      /* ticket: workers allowed << 48 | pieces left to take */
+#define LINE 64      /* bytes that two processors should not both write */
+#define SPINS 1500   /* pauses before sleeping: some 50 microseconds */
+#define LEFT_BITS 48 /* ticket: workers allowed << 48 | pieces left to take */
 #define LEFT_MASK ((UINT64_C(1) << LEFT_BITS) - 1)
 #define MAX_THREADS 1024
 
@@ -40,10 +40,10 @@ struct qp_pool {
     _Alignas(LINE) _Atomic int64_t pending; /* pieces not yet done */
     _Alignas(LINE) job job;
     int             threads, spins;
-    _Atomic int     asleep;         /* workers that need the condition to wake */
+    _Atomic int     asleep; /* workers that need the condition to wake */
     _Atomic bool    caller_asleep;
-    _Atomic bool    busy;           /* a job runs; what other contexts begin meanwhile runs inline */
-    bool            stop;           /* under lock */
+    _Atomic bool    busy; /* a job runs; what other contexts begin meanwhile runs inline */
+    bool            stop; /* under lock */
     pthread_mutex_t lock;
     pthread_cond_t  wake, done;
     worker         *workers; /* 1..threads-1 */
@@ -54,8 +54,7 @@ struct qp_pool {
 static _Thread_local bool inside; /* running a piece: nested calls run inline */
 static _Thread_local int  self;   /* this thread's worker number while inside */
 
-static void pause_briefly(void)
-{
+static void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -68,8 +67,7 @@ static void pause_briefly(void)
  * wakes a worker on that of the caller, and there it runs only while the caller waits: both have
  * one processor and the stranger the other. Such a worker leaves for one that no thread of the
  * pool was seen on. What it may use stays the same. */
-static void take_place(qp_pool *pool, int index)
-{
+static void take_place(qp_pool *pool, int index) {
     int  cpu = sched_getcpu();
     bool alone = true;
     if (atomic_load_explicit(&pool->places[index].processor, memory_order_relaxed) != cpu)
@@ -87,27 +85,21 @@ static void take_place(qp_pool *pool, int index)
         sched_setaffinity(0, sizeof allowed, &allowed);
 }
 #else
-static void take_place(qp_pool *pool, int index)
-{
-    (void)pool, (void)index;
-}
+static void take_place(qp_pool *pool, int index) { (void)pool, (void)index; }
 #endif
 
-static bool has_work(uint64_t ticket, int index)
-{
+static bool has_work(uint64_t ticket, int index) {
     return (ticket & LEFT_MASK) != 0 && (uint64_t)index < ticket >> LEFT_BITS;
 }
 
-static void run_piece(const job *j, int64_t piece, int index)
-{
+static void run_piece(const job *j, int64_t piece, int index) {
     int64_t begin = piece * j->grain;
     int64_t end = j->n - begin < j->grain ? j->n : begin + j->grain;
     j->fn(j->arg, begin, end, index);
 }
 
 /* Takes and runs pieces until none is left. */
-static void work(qp_pool *pool, int index)
-{
+static void work(qp_pool *pool, int index) {
     int64_t  count = 0;
     uint64_t t = atomic_load_explicit(&pool->ticket, memory_order_relaxed);
     inside = true;
@@ -130,8 +122,7 @@ static void work(qp_pool *pool, int index)
 }
 
 /* Sleeps until there is work; false when the pool is closing. */
-static bool sleep_until_work(qp_pool *pool, int index)
-{
+static bool sleep_until_work(qp_pool *pool, int index) {
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->asleep, 1);
     while (!pool->stop && !has_work(atomic_load(&pool->ticket), index))
@@ -142,8 +133,7 @@ static bool sleep_until_work(qp_pool *pool, int index)
     return go;
 }
 
-static void *worker_main(void *arg)
-{
+static void *worker_main(void *arg) {
     worker  *w = arg;
     qp_pool *pool = w->pool;
     for (;;) {
@@ -159,8 +149,7 @@ static void *worker_main(void *arg)
     }
 }
 
-static void wait_for_pending(qp_pool *pool)
-{
+static void wait_for_pending(qp_pool *pool) {
     for (int spin = 0; spin < pool->spins; spin++) {
         if (atomic_load(&pool->pending) == 0) return;
         pause_briefly();
@@ -172,14 +161,12 @@ static void wait_for_pending(qp_pool *pool)
     pthread_mutex_unlock(&pool->lock);
 }
 
-static void run_inline(const job *j, int threads)
-{
+static void run_inline(const job *j, int threads) {
     int index = inside && self < threads ? self : 0;
     for (int64_t piece = 0; piece < j->pieces; piece++) run_piece(j, piece, index);
 }
 
-void qp_parallel(const qp_exec *exec, int64_t n, int64_t grain, piece_fn *fn, void *arg)
-{
+void qp_parallel(const qp_exec *exec, int64_t n, int64_t grain, piece_fn *fn, void *arg) {
     if (n <= 0) return;
     if (grain < 1) grain = 1;
     qp_pool *pool = exec->pool;
@@ -205,8 +192,7 @@ void qp_parallel(const qp_exec *exec, int64_t n, int64_t grain, piece_fn *fn, vo
 }
 
 /* Starts the workers; signals of the host program stay with its own threads. */
-static void start_workers(qp_pool *pool, int threads)
-{
+static void start_workers(qp_pool *pool, int threads) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -219,8 +205,7 @@ static void start_workers(qp_pool *pool, int threads)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-qp_pool *qpi_pool_new(int threads)
-{
+qp_pool *qpi_pool_new(int threads) {
     if (threads < 1) threads = 1;
     if (threads > MAX_THREADS) threads = MAX_THREADS;
     qp_pool *pool = aligned_alloc(LINE, sizeof *pool);
@@ -243,8 +228,7 @@ qp_pool *qpi_pool_new(int threads)
     return pool;
 }
 
-void qpi_pool_free(qp_pool *pool)
-{
+void qpi_pool_free(qp_pool *pool) {
     if (!pool) return;
     pthread_mutex_lock(&pool->lock);
     pool->stop = true;

@@ -16,15 +16,15 @@ static const struct {
     QP_DTYPES(X)
 #undef X
 #define X(name, text, block, bytes) {text, block, bytes, false},
-    QP_BLOCK_DTYPES(X)
+        QP_BLOCK_DTYPES(X)
 #undef X
 };
 
 const char *qp_dtype_name(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].name : "?"; }
-int         qp_dtype_block(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].block : 1; }
-size_t      qp_dtype_bytes(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].bytes : 0; }
-size_t      qp_dtype_size(qp_dtype t, int64_t n) { return (size_t)(n / qp_dtype_block(t)) * qp_dtype_bytes(t); }
-bool        qp_dtype_is_float(qp_dtype t) { return t < QP_DTYPE_COUNT && dtypes[t].is_float; }
+int qp_dtype_block(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].block : 1; }
+size_t qp_dtype_bytes(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].bytes : 0; }
+size_t qp_dtype_size(qp_dtype t, int64_t n) { return (size_t)(n / qp_dtype_block(t)) * qp_dtype_bytes(t); }
+bool qp_dtype_is_float(qp_dtype t) { return t < QP_DTYPE_COUNT && dtypes[t].is_float; }
 
 bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape) {
     if (ndim < 0 || ndim > QP_MAX_DIMS || dtype >= QP_DTYPE_COUNT) return false;

@@ -144,8 +144,8 @@ static bool open_saved(qp_ctx *ctx, const qpi_node *n, qp_tensor *in, qp_tensor 
         qp_tensor       *t = i < n->nin ? &in[i] : &out[i - n->nin];
         *t = s->value.view.ndim < 0 ? QP_NONE : qpi_borrow(ctx, &s->value);
         if (s->value.storage && s->value.storage->version != s->version) {
-            qp_fail(ctx, QP_ERR_STATE, "backward of %s: %s %d was changed in place after it was used", n->op->name,
-                    i < n->nin ? "input" : "output", i < n->nin ? i : i - n->nin);
+            qp_fail(ctx, QP_ERR_STATE, "backward of %s: %s %d was changed in place after it was used",
+                    n->op->name, i < n->nin ? "input" : "output", i < n->nin ? i : i - n->nin);
             return false;
         }
     }
@@ -170,8 +170,9 @@ static void hand_on(qp_ctx *ctx, qpi_node *n, const qp_rule *r) {
         if (!r->need[i] || qp_is_none(r->din[i])) continue;
         qpi_slot *s = qpi_resolve(r->din[i], "backward");
         if (s && !qpi_view_same_shape(&s->value.view, &n->saved[i].value.view))
-            qp_fail(ctx, QP_ERR_SHAPE, "backward of %s: the gradient of input %d has another shape than the input",
-                    n->op->name, i);
+            qp_fail(ctx, QP_ERR_SHAPE,
+                    "backward of %s: the gradient of input %d has another shape than the input", n->op->name,
+                    i);
         else qpi_contribute(ctx, n->in[i], r->din[i]);
     }
 }
@@ -237,7 +238,8 @@ static qpi_node *mark_all(qp_ctx *ctx, uint64_t id, int64_t count, const char *w
         for (int i = 0; i < n->edges; i++)
             if (n->in[i].node) count += mark(ctx, n->in[i].node, id);
     }
-    if (spent) qp_fail(ctx, QP_ERR_STATE, "%s: the record was freed by an earlier backward (ask it to retain)", who);
+    if (spent)
+        qp_fail(ctx, QP_ERR_STATE, "%s: the record was freed by an earlier backward (ask it to retain)", who);
     return oldest;
 }
 
@@ -271,7 +273,8 @@ static void leave_node(qp_ctx *ctx, qpi_node *n, bool retain) {
     }
 }
 
-static void walk_back(qp_ctx *ctx, uint64_t id, qpi_node *oldest, int nx, qpi_slot **xs, qpi_value *found, bool retain) {
+static void walk_back(qp_ctx *ctx, uint64_t id, qpi_node *oldest, int nx, qpi_slot **xs, qpi_value *found,
+                      bool retain) {
     bool end = !oldest;
     for (qpi_node *n = ctx->nodes.last, *prev; !end; n = prev) {
         bool ours = n->walk == id, reached = false;

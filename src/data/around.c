@@ -160,7 +160,8 @@ static bool read_member(void *to, const qpi_json *at) {
 bool qpi_around_read(qpi_around *single, qpi_around *pair, const qpi_json *at) {
     const char *name;
     if (!qpi_json_string(at, "type", QPI_REQUIRED, &name)) return false;
-    if (strcmp(name, "Sequence") == 0) return qpi_json_each(at, "processors", &(both){single, pair}, read_member);
+    if (strcmp(name, "Sequence") == 0)
+        return qpi_json_each(at, "processors", &(both){single, pair}, read_member);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, name) != 0) continue;
         if (single->count && types[i].read != read_nothing)

@@ -12,7 +12,7 @@ typedef struct {
 
 typedef struct {
     qpi_around_item *items;
-    size_t             count, capacity;
+    size_t           count, capacity;
 } qpi_around;
 
 /* Adds n items. */

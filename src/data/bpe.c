@@ -178,7 +178,8 @@ static bool build(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
     m->byte_fallback = o->byte_fallback;
     m->unknown_id = m->unknown ? qpi_model_token(t, m->unknown, strlen(m->unknown)) : QPI_NO_TOKEN;
     if (length(m->prefix) > LONGEST_AFFIX || length(m->suffix) > LONGEST_AFFIX)
-        return qpi_fail(e, QP_ERR_UNSUPPORTED, "model: a prefix or suffix of more than %d bytes is not supported",
+        return qpi_fail(e, QP_ERR_UNSUPPORTED,
+                        "model: a prefix or suffix of more than %d bytes is not supported",
                         LONGEST_AFFIX) == QP_OK;
     bool all = find_bytes(m, t);
     m->bytes = t->pretokenizer.byte_level && !m->prefix && !m->suffix && (all || !m->byte_fallback);
@@ -244,8 +245,8 @@ static size_t with_affixes(const qpi_bpe *m, const uint8_t *text, size_t n, bool
 
 /* The symbols of n bytes' characters. An unknown one waits for the next that has a token, as in `tokenizers`: bytes
  * that stand for a character come before it. */
-static bool start_characters(const qpi_bpe *m, const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n,
-                             size_t *count) {
+static bool start_characters(const qpi_bpe *m, const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text,
+                             size_t n, size_t *count) {
     size_t most = n * (1 + length(m->prefix)) + LONGEST_AFFIX + 1;
     char   whole[2 * LONGEST_AFFIX + 4];
     bool   waits = false;
@@ -369,13 +370,13 @@ static bool encode_part(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *te
     const qpi_bpe *m = t->model;
     size_t         count = 0;
     if (n > m->longest)
-        return qpi_fail(&w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long", n) == QP_OK;
-    if (!(m->bytes ? start_bytes(m, w, text, n, &count) : start_characters(m, t, w, text, n, &count))) return false;
+        return qpi_fail(&w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long", n) ==
+               QP_OK;
+    if (!(m->bytes ? start_bytes(m, w, text, n, &count) : start_characters(m, t, w, text, n, &count)))
+        return false;
     int32_t *ids = w->out->data + w->out->count;
-    if (count <= SHORT)
-        count = merge_short(m, ids, count);
-    else if (!merge_long(m, w->bpe, ids, &count))
-        return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
+    if (count <= SHORT) count = merge_short(m, ids, count);
+    else if (!merge_long(m, w->bpe, ids, &count)) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
     w->out->count += (int64_t)count;
     return true;
 }
@@ -406,7 +407,8 @@ static bool encode_parts(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *t
 static bool whole_word(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, int32_t *id) {
     const qpi_bpe *m = t->model;
     w->scratch.count = 0;
-    if (m->bytes && !qpi_byte_level(&w->scratch, text, n)) return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
+    if (m->bytes && !qpi_byte_level(&w->scratch, text, n))
+        return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
     *id = m->bytes ? qpi_model_token(t, w->scratch.data, w->scratch.count)
                    : qpi_model_token(t, (const char *)text, n);
     return true;

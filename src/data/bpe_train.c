@@ -131,10 +131,8 @@ static bool append_place(trainer *r, uint32_t to, uint32_t where) {
         i = (uint32_t)r->place_count++;
     }
     r->places[i] = (place){where, NIL};
-    if (e->last == NIL)
-        e->first = i;
-    else
-        r->places[e->last].next = i;
+    if (e->last == NIL) e->first = i;
+    else r->places[e->last].next = i;
     e->last = i;
     return true;
 }
@@ -242,10 +240,8 @@ static bool merge_word(trainer *r, uint32_t where, uint32_t a, uint32_t b, uint3
 static bool end_step(trainer *r) {
     for (size_t i = 0; i < r->fresh_count; i++) {
         const tally *t = find_tally(r, r->fresh[i]);
-        if (t->count <= 0)
-            free_entry(r, t->entry);
-        else if (!push(r, (queued){t->count, t->key, t->entry}))
-            return false;
+        if (t->count <= 0) free_entry(r, t->entry);
+        else if (!push(r, (queued){t->count, t->key, t->entry})) return false;
     }
     r->fresh_count = 0;
     r->step++;
@@ -360,8 +356,9 @@ static bool set_part(trainer *r, qpi_part part, const char *json) {
 
 static bool start_pattern(trainer *r, const char *pattern) {
     const char *named = pattern ? qpi_pattern_named(pattern) : NULL;
-    if (!set_part(r, QPI_PART_DECODER,
-                  "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true}"))
+    if (!set_part(
+            r, QPI_PART_DECODER,
+            "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true}"))
         return false;
     if (!pattern || strcmp(pattern, "gpt2") == 0) return set_part(r, QPI_PART_PRETOKENIZER, BYTE_LEVEL "true}");
     if (named) pattern = named;

@@ -133,8 +133,7 @@ static qp_chat_template *from_config(const char *path, json_t *config, qpi_error
     const char       *usual = several ? named(&at, "default") : json_string_value(at.value);
     const char       *tools = several ? named(&at, "tool_use") : NULL;
     qp_chat_template *t = NULL;
-    if (usual)
-        t = make(path, usual, strlen(usual), e);
+    if (usual) t = make(path, usual, strlen(usual), e);
     else
         qpi_json_fail(&at, QP_ERR_FORMAT, "expected a template, or a list with one named \"default\", found %s",
                       qpi_json_kind(at.value));
@@ -175,10 +174,8 @@ static qp_chat_template *from_gguf(const char *path, qpi_error *e) {
     qp_chat_template *t = NULL;
     const char       *text;
     size_t            n;
-    if (f && text_at(qpi_gguf_find(f, "tokenizer.chat_template"), 0, &text, &n))
-        t = make(path, text, n, e);
-    else if (f)
-        qpi_fail(e, QP_ERR_FORMAT, "%s: no chat template (tokenizer.chat_template)", path);
+    if (f && text_at(qpi_gguf_find(f, "tokenizer.chat_template"), 0, &text, &n)) t = make(path, text, n, e);
+    else if (f) qpi_fail(e, QP_ERR_FORMAT, "%s: no chat template (tokenizer.chat_template)", path);
     if (t && text_at(qpi_gguf_find(f, "tokenizer.chat_template.tool_use"), 0, &text, &n))
         t->with_tools = qpi_template_parse(path, text, n, e);
     if (t && !e->code) read_gguf_tokens(t, f, e);
@@ -189,10 +186,8 @@ static qp_chat_template *from_gguf(const char *path, qpi_error *e) {
 static qp_chat_template *from_file(const char *path, qpi_error *e) {
     qpi_bytes        *bytes = qpi_bytes_open(path, QPI_MAP, e);
     qp_chat_template *t = NULL;
-    if (bytes && bytes->size >= 4 && !memcmp(bytes->data, "GGUF", 4))
-        t = from_gguf(path, e);
-    else if (bytes)
-        t = make(path, (const char *)bytes->data, (size_t)bytes->size, e);
+    if (bytes && bytes->size >= 4 && !memcmp(bytes->data, "GGUF", 4)) t = from_gguf(path, e);
+    else if (bytes) t = make(path, (const char *)bytes->data, (size_t)bytes->size, e);
     qpi_bytes_release(bytes);
     return t;
 }
@@ -204,10 +199,8 @@ static qp_chat_template *from_folder(const char *folder, qpi_error *e) {
     qp_chat_template *t = NULL;
     if (file && config_file) {
         if (qpi_path_exists(config_file)) config = qpi_json_load(config_file, e);
-        if (!e->code && qpi_path_exists(file))
-            t = from_file(file, e);
-        else if (!e->code && json_object_get(config, "chat_template"))
-            t = from_config(config_file, config, e);
+        if (!e->code && qpi_path_exists(file)) t = from_file(file, e);
+        else if (!e->code && json_object_get(config, "chat_template")) t = from_config(config_file, config, e);
         else
             qpi_fail(e, QP_ERR_FORMAT,
                      "%s: no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)",
@@ -294,8 +287,7 @@ static void define_all(qpi_trun *r, const qp_chat_template *t, const input *in, 
     define(r, "tools", in->tools ? qpi_t_from_json(r, in->tools, QPI_FOREIGN) : qpi_t_none);
     define(r, "documents", in->documents ? qpi_t_from_json(r, in->documents, QPI_FOREIGN) : qpi_t_none);
     define(r, "add_generation_prompt", qpi_t_bool(o->generation_prompt));
-    for (size_t i = 0; i < t->count; i++)
-        define(r, t->variables[i].name, qpi_t_text(r, t->variables[i].text));
+    for (size_t i = 0; i < t->count; i++) define(r, t->variables[i].name, qpi_t_text(r, t->variables[i].text));
     qpi_json_members(in->variables, name, value) define(r, name, qpi_t_from_json(r, value, QPI_FOREIGN));
 }
 
@@ -313,7 +305,8 @@ static bool put_span(qp_rendered *out, size_t begin, size_t end) {
 
 /* To UTF-8, and which bytes are strangers'. */
 static bool write_out(const qpi_codes *codes, qp_rendered *out) {
-    char *p = qpi_grown(out->text.data, &out->text.capacity, 4 * codes->count + 1, 1); /* count: within the budget */
+    char *p =
+        qpi_grown(out->text.data, &out->text.capacity, 4 * codes->count + 1, 1); /* count: within the budget */
     if (!p) return false;
     out->text.data = p;
     for (size_t i = 0; i < codes->count; i++) {
@@ -327,14 +320,14 @@ static bool write_out(const qpi_codes *codes, qp_rendered *out) {
 static void run(const qp_chat_template *t, const input *in, const qp_chat_options *o, qpi_tbudget *budget,
                 qp_rendered *out, qpi_error *e) {
     const qpi_template *template = in->tools && t->with_tools ? t->with_tools : t->usual;
-    qpi_codes codes = {0};
-    qpi_trun  r = {.t = template,
-                   .memory = budget->memory,
-                   .steps = budget->steps,
-                   .most = budget->most,
-                   .now = o->now ? o->now : (int64_t)time(NULL),
-                   .out = &codes,
-                   .error = e};
+    qpi_codes           codes = {0};
+    qpi_trun            r = {.t = template,
+                             .memory = budget->memory,
+                             .steps = budget->steps,
+                             .most = budget->most,
+                             .now = o->now ? o->now : (int64_t)time(NULL),
+                             .out = &codes,
+                             .error = e};
     if ((r.scope = qpi_t_scope(&r, NULL))) define_all(&r, t, in, o);
     if (!r.failed)
         r.scope = qpi_t_scope(&r, r.scope); /* what the template sets stands before what it is given */
@@ -356,8 +349,8 @@ qp_status qpi_chat_render(qp_ctx *ctx, const qp_chat_template *t, const char *me
     qpi_error e = {0};
     input     in = {0};
     size_t    tools = options.tools ? strlen(options.tools) : 0,
-           documents = options.documents ? strlen(options.documents) : 0,
-           variables = options.variables ? strlen(options.variables) : 0;
+              documents = options.documents ? strlen(options.documents) : 0,
+              variables = options.variables ? strlen(options.variables) : 0;
     out->text.count = out->foreign_count = 0;
     if (qp_failed(ctx)) return qp_error_code(ctx);
     in.messages = parse("messages", messages, bytes, JSON_ARRAY, &e);
@@ -365,7 +358,8 @@ qp_status qpi_chat_render(qp_ctx *ctx, const qp_chat_template *t, const char *me
     if (!e.code) in.documents = parse("documents", options.documents, documents, JSON_ARRAY, &e);
     if (!e.code) in.variables = parse("variables", options.variables, variables, JSON_OBJECT, &e);
     size_t      all = bytes + tools + documents + variables;
-    qpi_tbudget usual = {((size_t)64 << 20) + 64 * all, 10000000 + 100 * (int64_t)all, ((size_t)4 << 20) + 16 * all};
+    qpi_tbudget usual = {((size_t)64 << 20) + 64 * all, 10000000 + 20 * (int64_t)all,
+                         ((size_t)4 << 20) + 16 * all};
     if (!e.code) run(t, &in, &options, budget ? budget : &usual, out, &e);
     json_decref(in.messages);
     json_decref(in.tools);
@@ -381,7 +375,7 @@ qp_status qp_chat_encode(qp_ctx *ctx, const qp_tokenizer *t, const qp_rendered *
     qpi_foreign    foreign = {text, r->foreign, r->foreign_count};
     qpi_pieces     pieces = {.foreign = &foreign};
     bool           ok = qpi_pieces_add(t, &pieces, text, r->text.count, false, &e) &&
-              qpi_pieces_encode(t, &ctx->exec, &pieces, false, out, &e);
+                        qpi_pieces_encode(t, &ctx->exec, &pieces, false, out, &e);
     qpi_pieces_free(&pieces);
     return ok ? QP_OK : qp_fail(ctx, e.code, "%s", e.text);
 }

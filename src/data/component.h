@@ -18,7 +18,8 @@ bool qpi_json_character(const qpi_json *at, const char *key, uint32_t *code);
 
 /* The member "pattern": {"String": TEXT} or {"Regex": EXPRESSION}. The text is copied. */
 bool qpi_json_pattern(const qpi_json *at, char **text, size_t *n, bool *literal);
-struct qpi_regex *qpi_json_compile(const qpi_json *at, const char *text, bool literal); /* NULL after an error */
+struct qpi_regex *qpi_json_compile(const qpi_json *at, const char *text,
+                                   bool literal); /* NULL after an error */
 
 /* What JSON takes for a number, rounded as the reader of `tokenizers` (serde_json) rounds: digits as a 64-bit integer, then one
  * product or quotient with a power of ten. Not always the nearest double; infinite where that one fails. */

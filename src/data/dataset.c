@@ -73,7 +73,7 @@ static bool lay_out(qp_data *d, size_t *slot_bytes) {
     for (int f = 0; f < d->field_count; f++) {
         const qp_field *x = &d->fields[f];
         size_t          bytes, all;
-        bool whole = (unsigned)x->dtype < QP_DTYPE_COUNT && qp_dtype_block(x->dtype) == 1;
+        bool            whole = (unsigned)x->dtype < QP_DTYPE_COUNT && qp_dtype_block(x->dtype) == 1;
         if (!x->name || !whole || x->ndim < 0 || x->ndim >= QP_MAX_DIMS) return false;
         bytes = qp_dtype_bytes(x->dtype);
         for (int i = 0; i < x->ndim; i++)
@@ -156,7 +156,7 @@ static qp_tensor attach(qp_data *d, int field, qpi_batch_slot *s) {
 
 qp_record qp_data_next(qp_data *d) {
     qpi_error       e = {0};
-    qp_record        b = {0};
+    qp_record       b = {0};
     qpi_batch_slot *s = qpi_queue_next(d->queue, &e);
     if (!s) {
         qp_fail(d->ctx, e.code, "%s", e.text);

@@ -39,10 +39,8 @@ static void put_stripped(job *j, const char *text, size_t n) {
     while (state->stripped >= 0 && text < end) {
         bool hit = state->stripped < s->start && (size_t)(end - text) >= s->text_size &&
                    memcmp(text, s->text, s->text_size) == 0;
-        if (hit)
-            text += s->text_size, state->stripped++;
-        else
-            state->stripped = -1;
+        if (hit) text += s->text_size, state->stripped++;
+        else state->stripped = -1;
     }
     const char *keep = end;
     int64_t     tail = 0;
@@ -110,7 +108,8 @@ static void put_token(job *j, int32_t id, bool last) {
     const char        *text = token->bytes;
     size_t             n = token->bytes_size;
     if (d->none && j->state->position) put_text(j, " ", 1);
-    if (!d->bytes && !apply_stages(j, 0, d->joined, (qpi_spoken){text, n, j->state->position, last}, &text, &n)) return;
+    if (!d->bytes && !apply_stages(j, 0, d->joined, (qpi_spoken){text, n, j->state->position, last}, &text, &n))
+        return;
     if (!d->distinct || n) j->state->position++;
     put_text(j, text, n);
 }
@@ -120,10 +119,8 @@ static void take(job *j, int32_t id) {
     const qpi_decoder *d = &j->t->decoder;
     qp_decoding       *state = j->state;
     if (d->whole) {
-        if (!qpi_ids_reserve(&state->ids, 1))
-            qpi_fail_memory(j->error, "decode");
-        else
-            state->ids.data[state->ids.count++] = id;
+        if (!qpi_ids_reserve(&state->ids, 1)) qpi_fail_memory(j->error, "decode");
+        else state->ids.data[state->ids.count++] = id;
         return;
     }
     int32_t before = state->last - 1; /* zero stands for none */
@@ -150,14 +147,15 @@ static void put_whole(job *j) {
         const qpi_token *token = &j->t->vocab.tokens[id];
         if (d->distinct && i && j->state->ids.data[i - 1] == id) continue;
         if (!apply_stages(j, 0, d->joined,
-                          (qpi_spoken){token->bytes, token->bytes_size, position, i + 1 == j->state->ids.count}, &text,
-                          &n))
+                          (qpi_spoken){token->bytes, token->bytes_size, position, i + 1 == j->state->ids.count},
+                          &text, &n))
             break;
         qpi_buffer_put(&joint, text, n);
         if (!d->distinct || n) position++;
     }
     if (joint.failed) qpi_fail_memory(j->error, "decode");
-    if (!j->error->code && apply_stages(j, d->joined, d->count, (qpi_spoken){joint.data, joint.count, 0, true}, &text, &n))
+    if (!j->error->code &&
+        apply_stages(j, d->joined, d->count, (qpi_spoken){joint.data, joint.count, 0, true}, &text, &n))
         put(j, text, n);
     qpi_buffer_free(&joint);
 }

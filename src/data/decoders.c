@@ -73,8 +73,7 @@ APPLY(apply_byte_fallback) {
     const char *t = token.text;
     if (token.size == 6 && memcmp(t, "<0x", 3) == 0 && t[5] == '>' && hex(t[3]) >= 0 && hex(t[4]) >= 0)
         qpi_buffer_put(out, &(char){(char)(hex(t[3]) << 4 | hex(t[4]))}, 1);
-    else
-        qpi_buffer_put(out, t, token.size);
+    else qpi_buffer_put(out, t, token.size);
 }
 
 APPLY(apply_fuse) {
@@ -127,7 +126,8 @@ APPLY(apply_strip) {
     const char *p = token.text, *end = p + token.size;
     size_t      n = s->text_size;
     for (int64_t i = 0; i < s->start && (size_t)(end - p) >= n && memcmp(p, s->text, n) == 0; i++) p += n;
-    for (int64_t i = 0; i < s->stop && (size_t)(end - p) >= n && memcmp(end - n, s->text, n) == 0; i++) end -= n;
+    for (int64_t i = 0; i < s->stop && (size_t)(end - p) >= n && memcmp(end - n, s->text, n) == 0; i++)
+        end -= n;
     qpi_buffer_put(out, p, (size_t)(end - p));
 }
 
@@ -147,7 +147,8 @@ static bool read_metaspace(qpi_decode_stage *s, const qpi_json *at) {
 
 APPLY(apply_metaspace) {
     (void)e;
-    put_replaced(out, token.text, token.size, s->pattern, s->pattern_size, " ", token.index == 0 && !s->keep ? 0 : 1);
+    put_replaced(out, token.text, token.size, s->pattern, s->pattern_size, " ",
+                 token.index == 0 && !s->keep ? 0 : 1);
 }
 
 static bool read_wordpiece(qpi_decode_stage *s, const qpi_json *at) {
@@ -160,7 +161,7 @@ static bool read_wordpiece(qpi_decode_stage *s, const qpi_json *at) {
  * `start` on. */
 static void clean_up(qpi_buffer *out, size_t start) {
     static const char *const pairs[][2] = {
-        {" .", "."},    {" ?", "?"},            {" !", "!"},   {" ,", ","},     {" ' ", "'"},  {" n't", "n't"},
+        {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
         {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
     size_t at = start, end = out->count;
     while (at < end && (out->data[at] != ' ' || at + 1 == end || !strchr(".?!,'nd", out->data[at + 1]))) at++;
@@ -268,12 +269,9 @@ void qpi_decoder_finish(qpi_decoder *d) {
     for (int i = 0; i < d->count; i++) {
         const qpi_decode_type *type = d->stages[i].type;
         d->distinct |= type->apply == apply_ctc;
-        if (i < d->joined)
-            d->needs_last |= type->needs_last;
-        else if (type->apply == apply_strip && d->strip < 0)
-            d->strip = i;
-        else if (type->apply != apply_fuse)
-            d->whole = true;
+        if (i < d->joined) d->needs_last |= type->needs_last;
+        else if (type->apply == apply_strip && d->strip < 0) d->strip = i;
+        else if (type->apply != apply_fuse) d->whole = true;
     }
 }
 

@@ -14,8 +14,8 @@ typedef struct {
  * JSON lines, of which `field` (NULL: "text") is taken; blank lines are passed over. *bytes
  * and *checksum (NULL both, or neither): of the file. */
 typedef bool qpi_documents_fn(void *arg, const qpi_document *documents, size_t n);
-bool         qpi_documents_read(const char *path, const char *field, uint64_t *bytes, uint64_t *checksum,
-                                qpi_documents_fn *fn, void *arg, qpi_error *e);
+bool qpi_documents_read(const char *path, const char *field, uint64_t *bytes, uint64_t *checksum,
+                        qpi_documents_fn *fn, void *arg, qpi_error *e);
 
 /* JSON lines in memory. */
 bool qpi_documents_parse(const char *name, const void *data, size_t size, const char *field,

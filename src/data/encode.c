@@ -78,16 +78,14 @@ static bool is_foreign(const qpi_foreign *f, const uint8_t *begin, const uint8_t
     size_t low = 0, high = f->count, from = (size_t)(begin - f->text), to = (size_t)(end - f->text);
     while (low < high) { /* the first span that ends behind `from` */
         size_t middle = low + (high - low) / 2;
-        if (f->spans[middle].end <= from)
-            low = middle + 1;
-        else
-            high = middle;
+        if (f->spans[middle].end <= from) low = middle + 1;
+        else high = middle;
     }
     return low < f->count && f->spans[low].begin < to;
 }
 
-static bool find_added(const qp_tokenizer *t, bool normalized, bool literal, const qpi_foreign *f, const uint8_t *text,
-                       size_t n, visit_fn *visit, void *arg) {
+static bool find_added(const qp_tokenizer *t, bool normalized, bool literal, const qpi_foreign *f,
+                       const uint8_t *text, size_t n, visit_fn *visit, void *arg) {
     const qpi_matcher *m = &t->matchers[normalized];
     search             s = {.text = text, .n = n};
     size_t             from = 0, begin, end;
@@ -162,7 +160,8 @@ typedef struct {
 
 size_t qpi_tokenizer_cut(const qp_tokenizer *t, const uint8_t *text, size_t n, size_t from) {
     if (t->kind == &qpi_tokenizer_byte) return from < n ? from : n;
-    return t->normalizer.count && !t->normalizer.local ? n : qpi_pretokenizer_cut(&t->pretokenizer, text, n, from);
+    return t->normalizer.count && !t->normalizer.local ? n
+                                                       : qpi_pretokenizer_cut(&t->pretokenizer, text, n, from);
 }
 
 static bool add_piece(qpi_pieces *p, qpi_piece piece, qpi_error *e) {
@@ -183,7 +182,8 @@ static bool cut_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
     if (!text) return qpi_pieces_add_token(c->pieces, id, c->error);
     while (n) {
         size_t size = n <= PIECE_BYTES + PIECE_BYTES / 2 ? n : qpi_tokenizer_cut(c->t, text, n, PIECE_BYTES);
-        if (!add_piece(c->pieces, (qpi_piece){.text = text, .size = size, .first = text == c->begin}, c->error)) return false;
+        if (!add_piece(c->pieces, (qpi_piece){.text = text, .size = size, .first = text == c->begin}, c->error))
+            return false;
         text += size;
         n -= size;
     }
@@ -192,7 +192,8 @@ static bool cut_gap(void *arg, const uint8_t *text, size_t n, int32_t id) {
 
 static bool cut_normal(void *arg, const uint8_t *text, size_t n, int32_t id) {
     const cutting *c = arg;
-    return text ? find_added(c->t, true, c->literal, c->pieces->foreign, text, n, cut_gap, arg) : cut_gap(arg, text, n, id);
+    return text ? find_added(c->t, true, c->literal, c->pieces->foreign, text, n, cut_gap, arg)
+                : cut_gap(arg, text, n, id);
 }
 
 /* Tokens that are found after normalisation are found here only if there is none. Where words
@@ -305,16 +306,18 @@ static bool encode_items(qp_ctx *ctx, const qp_tokenizer *t, const qpi_around *i
     bool       ok = true;
     for (size_t i = 0; ok && i < items->count; i++) {
         const qpi_around_item *item = &items->items[i];
-        const text_of           *text = &texts[item->text == 2];
+        const text_of         *text = &texts[item->text == 2];
         if (!item->text && !options.wrap) continue;
-        ok = item->text ? qpi_pieces_add(t, &pieces, (const uint8_t *)text->text, text->size, options.literal, e)
-                        : qpi_pieces_add_token(&pieces, item->id, e);
+        ok = item->text
+                 ? qpi_pieces_add(t, &pieces, (const uint8_t *)text->text, text->size, options.literal, e)
+                 : qpi_pieces_add_token(&pieces, item->id, e);
         if (!types && i + 1 < items->count) continue; /* all at once */
         ok = ok && qpi_pieces_encode(t, &ctx->exec, &pieces, options.literal, out, e);
         if (!ok || !types) continue;
         ok = qpi_ids_reserve(types, (size_t)(out->count - types->count));
         if (!ok) qpi_fail_memory(e, "tokenizer");
-        else while (types->count < out->count) types->data[types->count++] = item->type;
+        else
+            while (types->count < out->count) types->data[types->count++] = item->type;
     }
     if (ok && pieces.count) ok = qpi_pieces_encode(t, &ctx->exec, &pieces, options.literal, out, e);
     qpi_pieces_free(&pieces);
@@ -333,14 +336,15 @@ qp_status qp_encode(qp_ctx *ctx, const qp_tokenizer *t, const char *text, size_t
 
 qp_status qp_encode_pair(qp_ctx *ctx, const qp_tokenizer *t, const char *a, size_t a_bytes, const char *b,
                          size_t b_bytes, qp_encode_options options, qp_ids *out, qp_ids *types) {
-    qpi_error           e = {0};
-    qp_ids              ids = {0}, kinds = {0};
-    text_of             texts[2] = {{a, a_bytes}, {b, b_bytes}};
+    qpi_error         e = {0};
+    qp_ids            ids = {0}, kinds = {0};
+    text_of           texts[2] = {{a, a_bytes}, {b, b_bytes}};
     const qpi_around *items = b ? &t->pair : &t->single;
     if (!items->count)
         return qp_fail(ctx, QP_ERR_UNSUPPORTED, "tokenizer: its template has no place for a second text");
     bool ok = encode_items(ctx, t, items, texts, options, &ids, &kinds, &e);
-    if (ok && (!qpi_ids_reserve(out, (size_t)ids.count) || (types && !qpi_ids_reserve(types, (size_t)ids.count))))
+    if (ok &&
+        (!qpi_ids_reserve(out, (size_t)ids.count) || (types && !qpi_ids_reserve(types, (size_t)ids.count))))
         ok = qpi_fail_memory(&e, "tokenizer") == QP_OK;
     if (ok && ids.count) {
         memcpy(out->data + out->count, ids.data, (size_t)ids.count * sizeof *ids.data);

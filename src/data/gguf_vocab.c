@@ -54,10 +54,11 @@ static bool wordpiece_token(reading *r, const char *text, size_t n, qpi_piece_ty
 }
 
 static bool read_tokens(reading *r, bool needs_scores) {
-    const qpi_gguf_value *types = qpi_gguf_find(r->file, KEY "token_type"), *scores = qpi_gguf_find(r->file, KEY "scores");
-    qpi_gguf_texts        texts = qpi_gguf_texts_of(qpi_gguf_find(r->file, KEY "tokens"));
-    const char           *text;
-    size_t                n;
+    const qpi_gguf_value *types = qpi_gguf_find(r->file, KEY "token_type"),
+                         *scores = qpi_gguf_find(r->file, KEY "scores");
+    qpi_gguf_texts texts = qpi_gguf_texts_of(qpi_gguf_find(r->file, KEY "tokens"));
+    const char    *text;
+    size_t         n;
     for (uint64_t i = 0; qpi_gguf_text(&texts, &text, &n); i++) {
         int64_t type = QPI_NORMAL;
         double  score = 0;
@@ -94,7 +95,8 @@ static bool read_merges(reading *r) {
         int32_t id = qpi_vocab_find(v, r->m.json.data, r->m.json.count);
         if (a < 0 || b < 0 || id < 0)
             return qpi_fail(r->m.error, QP_ERR_FORMAT,
-                            "%s: " KEY "merges[%u]: expected two tokens of the vocabulary whose union is one too",
+                            "%s: " KEY
+                            "merges[%u]: expected two tokens of the vocabulary whose union is one too",
                             r->m.name, (unsigned)rank) == QP_OK;
         if (!qpi_bpe_merge(r->m.t->model, a, b, rank, id, r->m.error)) return false;
     }
@@ -107,14 +109,15 @@ static bool read_merges(reading *r) {
 #define QWEN2 "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" TAIL
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define TEKKEN                                                                                               \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER                      \
+#define TEKKEN \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER \
     "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define GPT4O                                                                                                \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" \
-    LOWER "*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define DEEPSEEK3                                                                                            \
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"      \
+#define GPT4O \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\\r\\n\\p{L}\\p{N}]?" UPPER \
+    "+" LOWER "*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}| " \
+              "?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define DEEPSEEK3 \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+" \
     "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define LATIN \
     "\\s?[A-Za-z\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}\\x{1BC}-\\x{1BF}\\x{1C4}-\\x{293}" \
@@ -132,10 +135,8 @@ static bool read_merges(reading *r) {
     "\\x{A78E}\\x{AB70}-\\x{ABBF}\\x{FB00}-\\x{FB06}\\x{FB13}-\\x{FB17}\\x{FF21}-\\x{FF3A}\\x{FF41}-" \
     "\\x{FF5A}\\x{10400}-\\x{1044F}\\x{104B0}-\\x{104D3}\\x{104D8}-\\x{104FB}\\x{10C80}-\\x{10CB2}" \
     "\\x{10CC0}-\\x{10CF2}\\x{118A0}-\\x{118DF}\\x{1E900}-\\x{1E943}]+"
-#define WIDE_SIGNS \
-    "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+"
-#define ASIAN \
-    "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
+#define WIDE_SIGNS "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+"
+#define ASIAN "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
 #define JAPANESE "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+"
 #define NO_SIGNS " ?[^(\\s|.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\\x{964}\\x{6D4}\\x{60C})]+"
 
@@ -143,17 +144,22 @@ static bool read_merges(reading *r) {
 static const struct {
     const char *names; /* between spaces */
     const char *patterns[6];
-    bool        whole, begin; /* a word that is a token is that token; a beginning, unless the file says otherwise */
+    bool whole, begin; /* a word that is a token is that token; a beginning, unless the file says otherwise */
 } cuts[] = {
-    {" gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert mpt olmo jais trillion "
+    {" gpt-2 phi-2 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum modern-bert mpt olmo jais "
+     "trillion "
      "granite-docling jina-v1-en jina-v2-code roberta-bpe ",
-     {GPT2}, false, false},
+     {GPT2},
+     false,
+     false},
     {" smollm starcoder refact command-r codeshell exaone minerva-7b mellum2 ", {"\\p{N}", GPT2}, false, false},
     {" llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano ", {LLAMA3}, true, true},
     {" dbrx smaug-bpe chatglm-bpe glm4 glm5 ", {LLAMA3}, false, false},
-    {" qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2 ", {QWEN2}, false, false},
-    {" deepseek-llm ",
-     {"[\\r\\n]", LATIN, WIDE_SIGNS, "\\s+$", ASIAN, "\\p{N}+"}, false, false},
+    {" qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2 ",
+     {QWEN2},
+     false,
+     false},
+    {" deepseek-llm ", {"[\\r\\n]", LATIN, WIDE_SIGNS, "\\s+$", ASIAN, "\\p{N}+"}, false, false},
     {" deepseek-coder ", {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", ASIAN, "\\p{N}"}, false, false},
     {" deepseek-v3 hunyuan-dense joyai-llm hy_v4 ", {"\\p{N}{1,3}", JAPANESE, DEEPSEEK3}, false, false},
     {" tekken ", {TEKKEN}, true, true},
@@ -163,14 +169,22 @@ static const struct {
     {" bloom poro-chat gpt3-finnish ", {NO_SIGNS}, false, false},
     {" viking ", {NO_SIGNS, "\\p{N}"}, false, false},
     {" qwen35 ",
-     {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*"
-      "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}, false, false},
+     {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| "
+      "?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*"
+      "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
+     false,
+     false},
     {" bailingmoe bailingmoe2 llada-moe ",
      {"'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]"
-      "|\\s+(?!\\S)|\\s+"}, false, false},
+      "|\\s+(?!\\S)|\\s+"},
+     false,
+     false},
     {" seed-coder ",
-     {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+"
-      "|\\s+(?!\\S)|\\s+"}, false, false},
+     {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| "
+      "?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+"
+      "|\\s+(?!\\S)|\\s+"},
+     false,
+     false},
     {" default ", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}, false, false},
 };
 #define CUTS (sizeof cuts / sizeof *cuts)
@@ -186,8 +200,10 @@ static size_t find_cut(const char *pre) {
 const char *qpi_gguf_cut_name(const char *const *patterns, int count, bool whole) {
     for (size_t i = 0; i < CUTS; i++) {
         int same = 0;
-        while (same < count && cuts[i].patterns[same] && !strcmp(cuts[i].patterns[same], patterns[same])) same++;
-        if (same == count && (count == 6 || !cuts[i].patterns[count]) && cuts[i].whole == whole) return cuts[i].names + 1;
+        while (same < count && cuts[i].patterns[same] && !strcmp(cuts[i].patterns[same], patterns[same]))
+            same++;
+        if (same == count && (count == 6 || !cuts[i].patterns[count]) && cuts[i].whole == whole)
+            return cuts[i].names + 1;
     }
     return NULL;
 }
@@ -209,13 +225,13 @@ static bool gpt2(reading *r) {
     qpi_buffer pieces = {0};
     text_of(r, KEY "pre", name);
     size_t which = find_cut(name);
-    if (which == CUTS)
-        return fail(r, QP_ERR_UNSUPPORTED, KEY "pre", qpi_shown(shown, name, strlen(name)));
+    if (which == CUTS) return fail(r, QP_ERR_UNSUPPORTED, KEY "pre", qpi_shown(shown, name, strlen(name)));
     for (int i = 0; i < 6 && cuts[which].patterns[i]; i++) put_cut(&pieces, cuts[which].patterns[i]);
     qpi_buffer_put(&pieces, "", 1);
-    bool ok = pieces.failed ? out_of_memory(r)
-                            : qpi_made_part(&r->m, QPI_PART_PRETOKENIZER, "{\"type\":\"Sequence\",\"pretokenizers\":[",
-                                            pieces.data, LEVEL "false}]}", NULL);
+    bool ok = pieces.failed
+                  ? out_of_memory(r)
+                  : qpi_made_part(&r->m, QPI_PART_PRETOKENIZER, "{\"type\":\"Sequence\",\"pretokenizers\":[",
+                                  pieces.data, LEVEL "false}]}", NULL);
     qpi_buffer_free(&pieces);
     r->m.options.ignore_merges = cuts[which].whole;
     if (integer(r, KEY "add_bos_token", cuts[which].begin)) r->m.begin = integer(r, KEY "bos_token_id", -1);
@@ -245,9 +261,11 @@ static bool llama(reading *r) { return sentencepiece(r, false); }
 static bool t5(reading *r) { return sentencepiece(r, true); }
 
 static bool bert(reading *r) {
-    bool    lower = integer(r, KEY "normalizer.lowercase", 1), accents = integer(r, KEY "normalizer.strip_accents", lower);
+    bool    lower = integer(r, KEY "normalizer.lowercase", 1),
+            accents = integer(r, KEY "normalizer.strip_accents", lower);
     int64_t begin = integer(r, KEY "cls_token_id", integer(r, KEY "bos_token_id", 101));
-    int64_t end = integer(r, KEY "seperator_token_id", integer(r, KEY "eos_token_id", 102)); /* (the key is so) */
+    int64_t end =
+        integer(r, KEY "seperator_token_id", integer(r, KEY "eos_token_id", 102)); /* (the key is so) */
     int64_t unknown = integer(r, KEY "unknown_token_id", 100);
     if (!read_tokens(r, false)) return false;
     const qpi_token *token = qpi_vocab_at(&r->m.t->vocab, unknown);
@@ -255,10 +273,12 @@ static bool bert(reading *r) {
     r->m.begin = begin;
     if (!r->m.options.unknown) return out_of_memory(r);
     return qpi_made_part(&r->m, QPI_PART_NORMALIZER,
-                         "{\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,\"strip_accents\":",
+                         "{\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,"
+                         "\"strip_accents\":",
                          accents ? "true" : "false", ",\"lowercase\":", lower ? "true}" : "false}", NULL) &&
            qpi_made_part(&r->m, QPI_PART_PRETOKENIZER, "{\"type\":\"BertPreTokenizer\"}", NULL) &&
-           qpi_made_part(&r->m, QPI_PART_DECODER, "{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}", NULL) &&
+           qpi_made_part(&r->m, QPI_PART_DECODER, "{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}",
+                         NULL) &&
            qpi_made_around(&r->m, begin, end, true);
 }
 
@@ -278,8 +298,8 @@ static const struct {
 /* Tokens that end a text or a turn: those that the file names, and those that chats are known to end with. */
 static void read_ends(reading *r) {
     static const char *const keys[] = {KEY "eos_token_id", KEY "eot_token_id", KEY "eom_token_id"};
-    static const char *const names[] = {"<|eot_id|>",   "<|im_end|>",        "<|end|>",  "<end_of_turn>",
-                                        "<|eom_id|>",   "<|endoftext|>",     "<|return|>", "<|call|>",
+    static const char *const names[] = {"<|eot_id|>",         "<|im_end|>",     "<|end|>",    "<end_of_turn>",
+                                        "<|eom_id|>",         "<|endoftext|>",  "<|return|>", "<|call|>",
                                         "<end_of_utterance>", "<|end_of_text|>"};
     for (size_t i = 0; i < 3; i++) qpi_tokenizer_add_end(r->m.t, integer(r, keys[i], -1));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -302,7 +322,8 @@ qp_tokenizer *qpi_tokenizer_gguf(const char *path, qpi_error *e) {
     if (!*name || !tokens)
         qpi_fail(e, QP_ERR_FORMAT, "%s: it has no vocabulary (" KEY "model, " KEY "tokens)", path);
     else if (i == sizeof models / sizeof *models)
-        qpi_fail(e, QP_ERR_UNSUPPORTED, "%s: " KEY "model: %s is not supported", path, qpi_shown(shown, name, strlen(name)));
+        qpi_fail(e, QP_ERR_UNSUPPORTED, "%s: " KEY "model: %s is not supported", path,
+                 qpi_shown(shown, name, strlen(name)));
     else if (qpi_made_start(&r.m, path, models[i].kind, tokens->count, e)) {
         bool ok = models[i].read(&r);
         if (ok) read_ends(&r);

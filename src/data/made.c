@@ -23,11 +23,12 @@ bool qpi_made_start(qpi_made *m, const char *name, const qpi_tokenizer_kind *kin
 }
 
 bool qpi_made_token(qpi_made *m, const char *text, size_t n, double score, qpi_piece_type type) {
-    size_t  id = m->t->vocab.size;
-    bool    utf8 = true;
+    size_t id = m->t->vocab.size;
+    bool   utf8 = true;
     for (size_t i = 0, step; utf8 && i < n; i += step) utf8 = (step = qpi_utf8_valid(text + i, n - i)) != 0;
     if (!utf8 || n == 0)
-        return qpi_fail(m->error, QP_ERR_FORMAT, "%s: token %zu: expected a text in UTF-8", m->name, id) == QP_OK;
+        return qpi_fail(m->error, QP_ERR_FORMAT, "%s: token %zu: expected a text in UTF-8", m->name, id) ==
+               QP_OK;
     if (m->type_capacity <= id) {
         size_t   capacity = 2 * id + 1024;
         uint8_t *types = realloc(m->types, capacity);
@@ -44,8 +45,8 @@ bool qpi_made_token(qpi_made *m, const char *text, size_t n, double score, qpi_p
     if ((type != QPI_SPECIAL && type != QPI_USER) || n > QPI_ADDED_LONGEST) return true;
     const qpi_token *token = &m->t->vocab.tokens[id];
     return qpi_tokenizer_add(
-        m->t,
-        (qpi_added){.text = token->text, .size = n, .id = (int32_t)id, .special = type == QPI_SPECIAL}, m->error);
+        m->t, (qpi_added){.text = token->text, .size = n, .id = (int32_t)id, .special = type == QPI_SPECIAL},
+        m->error);
 }
 
 /* The part whose JSON has been put together; a lack of memory on the way is noticed here. */
@@ -152,7 +153,7 @@ static bool merge_token(qpi_made *m, int32_t id, uint32_t rank) {
 
 /* The best score first; equal scores are equal ranks, and the leftmost goes first. */
 static bool merge_by_score(qpi_made *m) {
-    size_t  n = m->t->vocab.size;
+    size_t n = m->t->vocab.size;
     if (!(m->t->model = qpi_bpe_new(m->error))) return false;
     scored *order = malloc((n + 1) * sizeof *order);
     if (!order) return out_of_memory(m);
@@ -174,7 +175,8 @@ static void put_base64(qpi_buffer *out, const uint8_t *p, size_t n) {
     if (!qpi_buffer_reserve(out, n / 3 * 4 + 4)) return;
     for (size_t i = 0; i < n; i += 3) {
         size_t   left = n - i;
-        uint32_t bits = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (left > 2 ? p[i + 2] : 0);
+        uint32_t bits =
+            (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (left > 2 ? p[i + 2] : 0);
         for (size_t k = 0; k < 4; k++)
             out->data[out->count++] = k <= left ? alphabet[bits >> (18 - 6 * k) & 63] : '=';
     }
@@ -194,8 +196,8 @@ static bool normalizer(qpi_made *m, const char *rest) {
 }
 
 #define MARK "\xE2\x96\x81"
-#define SQUEEZE                                                                                            \
-    "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},{\"type\":\"Replace\",\"pattern\":{"    \
+#define SQUEEZE \
+    "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true},{\"type\":\"Replace\",\"pattern\":{" \
     "\"Regex\":\" {2,}\"},\"content\":\" \"}"
 #define ESCAPE "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" MARK "\"}"
 #define PREPEND "{\"type\":\"Prepend\",\"prepend\":\"" MARK "\"}"
@@ -209,7 +211,8 @@ static bool decoder(qpi_made *m) {
 }
 
 bool qpi_made_sentencepiece(qpi_made *m) {
-    static const char metaspace[] = "{\"type\":\"Metaspace\",\"replacement\":\"" MARK "\",\"prepend_scheme\":\"";
+    static const char metaspace[] =
+        "{\"type\":\"Metaspace\",\"replacement\":\"" MARK "\",\"prepend_scheme\":\"";
     qpi_model_options *o = &m->options;
     bool               unigram = m->t->kind == &qpi_tokenizer_unigram;
     for (size_t i = 0; i < m->t->vocab.size; i++)

@@ -33,7 +33,7 @@ bool qpi_made_part(qpi_made *m, qpi_part part, const char *json, ...);
 /* The template: begin and end (-1: none) around a text, after `pair` texts apart by end, of two types. */
 bool qpi_made_around(qpi_made *m, int64_t begin, int64_t end, bool pair);
 /* The parts of a SentencePiece tokenizer, pair merges (from scores) or Unigram. */
-bool          qpi_made_sentencepiece(qpi_made *m);
+bool qpi_made_sentencepiece(qpi_made *m);
 qp_tokenizer *qpi_made_finish(qpi_made *m, bool ok); /* NULL if not ok or after an error; frees the rest */
 
 #define QPI_GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
@@ -41,7 +41,8 @@ qp_tokenizer *qpi_made_finish(qpi_made *m, bool ok); /* NULL if not ok or after 
  * a word that is a token is that token. NULL: there is none. */
 const char *qpi_gguf_cut_name(const char *const *patterns, int count, bool whole); /* gguf_vocab.c */
 
-qp_tokenizer *qpi_tokenizer_gguf(const char *path, qpi_error *e);                                           /* gguf_vocab.c */
-qp_tokenizer *qpi_tokenizer_sentencepiece(const char *name, const void *data, size_t n, qpi_error *e); /* sentencepiece.c */
+qp_tokenizer *qpi_tokenizer_gguf(const char *path, qpi_error *e); /* gguf_vocab.c */
+qp_tokenizer *qpi_tokenizer_sentencepiece(const char *name, const void *data, size_t n,
+                                          qpi_error *e); /* sentencepiece.c */
 
 #endif

@@ -20,10 +20,12 @@ bool qpi_put_ids(qpi_encoder *w, const int32_t *ids, size_t n) {
 bool qpi_no_unknown(qpi_encoder *w, const char *name) {
     char shown[QPI_SHOWN];
     if (name)
-        qpi_fail(&w->error, QP_ERR_FORMAT, "tokenizer: a word is unknown, and the vocabulary has no token \"%s\" for it",
+        qpi_fail(&w->error, QP_ERR_FORMAT,
+                 "tokenizer: a word is unknown, and the vocabulary has no token \"%s\" for it",
                  qpi_shown(shown, name, strlen(name)));
     else
-        qpi_fail(&w->error, QP_ERR_FORMAT, "tokenizer: a character is unknown, and the model has no token for it");
+        qpi_fail(&w->error, QP_ERR_FORMAT,
+                 "tokenizer: a character is unknown, and the model has no token for it");
     return false;
 }
 
@@ -54,7 +56,8 @@ static inline bool encode_cached(const qp_tokenizer *t, qpi_encoder *w, const ui
     return true;
 }
 
-bool qpi_encode_cached(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, qpi_encode_word_fn *one) {
+bool qpi_encode_cached(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n,
+                       qpi_encode_word_fn *one) {
     return encode_cached(t, w, text, n, one);
 }
 
@@ -94,9 +97,11 @@ bool qpi_model_trie(const qp_tokenizer *t, qpi_trie *trie, size_t longest, qpi_e
     for (size_t i = 0; ok && i < t->vocab.size; i++) {
         const qpi_token *token = &t->vocab.tokens[i];
         if (!(token->flags & QPI_TOKEN_MODEL) || !token->text_size) continue;
-        if (qpi_vocab_find(&t->vocab, token->text, token->text_size) != (int32_t)i) continue; /* it comes again */
+        if (qpi_vocab_find(&t->vocab, token->text, token->text_size) != (int32_t)i)
+            continue; /* it comes again */
         if (token->text_size > longest)
-            ok = qpi_fail(e, QP_ERR_UNSUPPORTED, "model.vocab: token %zu: one of more than %zu bytes is not supported", i,
+            ok = qpi_fail(e, QP_ERR_UNSUPPORTED,
+                          "model.vocab: token %zu: one of more than %zu bytes is not supported", i,
                           longest) == QP_OK;
         texts[count++] = (qpi_trie_text){token->text, token->text_size, (int32_t)i};
     }

@@ -58,7 +58,8 @@ static bool order(utf8proc_int32_t *codes, size_t n) {
 
 static bool order_all(utf8proc_int32_t *codes, size_t n) {
     for (size_t i = 0, end; i < n; i = end) {
-        for (end = i; end < n && class_of(codes[end]); end++) {}
+        for (end = i; end < n && class_of(codes[end]); end++) {
+        }
         if (end - i > 1 && !order(codes + i, end - i)) return false;
         if (end == i) end++;
     }
@@ -76,9 +77,8 @@ static void put_run(qpi_normal_form form, const uint8_t *text, size_t n, qpi_buf
         int      ignored = 0;
         if (!qpi_buffer_reserve(out, 8 + 4 * (count + MOST + 1))) return;
         at += qpi_utf8_decode(text + at, n - at, &code);
-        count += (size_t)utf8proc_decompose_char((utf8proc_int32_t)code,
-                                                 (utf8proc_int32_t *)(out->data + start) + count, MOST, options,
-                                                 &ignored);
+        count += (size_t)utf8proc_decompose_char(
+            (utf8proc_int32_t)code, (utf8proc_int32_t *)(out->data + start) + count, MOST, options, &ignored);
     }
     utf8proc_int32_t *codes = (utf8proc_int32_t *)(out->data + start);
     if (!order_all(codes, count)) out->failed = true;

@@ -44,8 +44,8 @@ bool qpi_normalize(const qpi_normalizer *z, qpi_normal_state *s, const uint8_t *
         if (s->error->code) return false;
         if (out->count / MOST_GROWTH > most)
             return qpi_fail(s->error, QP_ERR_UNSUPPORTED,
-                            "tokenizer: its normalizer makes a text of %zu bytes out of %zu", out->count, *n) ==
-                   QP_OK;
+                            "tokenizer: its normalizer makes a text of %zu bytes out of %zu", out->count,
+                            *n) == QP_OK;
         *text = (const uint8_t *)out->data;
         *n = out->count;
         if (lead) *first = false;

@@ -13,11 +13,11 @@ void qpi_normal_form_of(qpi_normal_form form, const uint8_t *text, size_t n, qpi
 
 /* SentencePiece's table of replacements (charsmap.c). */
 typedef struct {
-    char           *text; /* the replacements, each ended by 0 */
-    size_t          text_size;
-    uint32_t       *units; /* a double-array trie (darts-clone) */
-    size_t          count;
-    bool            plain[128]; /* this ASCII character stays as it is */
+    char     *text; /* the replacements, each ended by 0 */
+    size_t    text_size;
+    uint32_t *units; /* a double-array trie (darts-clone) */
+    size_t    count;
+    bool      plain[128]; /* this ASCII character stays as it is */
 } qpi_charsmap;
 
 bool qpi_charsmap_read(qpi_charsmap *m, const uint8_t *data, size_t n, const qpi_json *at);

@@ -11,7 +11,7 @@
 #include "format/os.h"
 #include "format/utf8.h"
 
-#define APPLY(name)                                                                                       \
+#define APPLY(name) \
     static void name(const qpi_normal_step *s, qpi_normal_state *state, size_t index, const uint8_t *text, \
                      size_t n, qpi_buffer *out, size_t *lead)
 #define UNUSED (void)s, (void)state, (void)index, (void)lead
@@ -79,8 +79,7 @@ static void put_lower(const uint8_t *text, size_t n, qpi_buffer *out) {
     while (at < n) {
         if (!qpi_buffer_reserve(out, n - at)) return;
         for (; at < n && text[at] < 0x80; at++)
-            out->data[out->count++] =
-                (char)(text[at] >= 'A' && text[at] <= 'Z' ? text[at] | 0x20 : text[at]);
+            out->data[out->count++] = (char)(text[at] >= 'A' && text[at] <= 'Z' ? text[at] | 0x20 : text[at]);
         size_t end = at;
         while (end < n && text[end] >= 0x80) end++;
         map_codes(text + at, end - at, out, &lead, lower);
@@ -136,8 +135,8 @@ static bool read_bert(qpi_normal_step *s, const qpi_json *at) {
 
 /* The blocks that it puts spaces around. */
 static bool is_chinese(uint32_t code) {
-    static const block blocks[] = {{0x4E00, 0x9FFF},   {0x3400, 0x4DBF},   {0x20000, 0x2A6DF}, {0x2A700, 0x2B81F},
-                                   {0x2B920, 0x2CEAF}, {0xF900, 0xFAFF},   {0x2F800, 0x2FA1F}};
+    static const block blocks[] = {{0x4E00, 0x9FFF},   {0x3400, 0x4DBF}, {0x20000, 0x2A6DF}, {0x2A700, 0x2B81F},
+                                   {0x2B920, 0x2CEAF}, {0xF900, 0xFAFF}, {0x2F800, 0x2FA1F}};
     return WITHIN(code, blocks);
 }
 
@@ -155,7 +154,9 @@ static void put_clean(const qpi_normal_step *s, const uint8_t *text, size_t n, q
     }
 }
 
-static mapped without_nonspacing(uint32_t code) { return qpi_code_flags(code) & QPI_NONSPACING ? gone : one(code); }
+static mapped without_nonspacing(uint32_t code) {
+    return qpi_code_flags(code) & QPI_NONSPACING ? gone : one(code);
+}
 
 /* A stretch that is not plain ASCII, through all that is asked for. */
 static void put_bert(const qpi_normal_step *s, qpi_normal_state *state, const uint8_t *text, size_t n,
@@ -180,9 +181,7 @@ static inline char bert_ascii(const qpi_normal_step *s, uint8_t c) {
 }
 
 /* Printable, or white space that stays: what does not end a stretch of others is dropped. */
-static inline bool is_kept(uint8_t c) {
-    return (c >= 0x20 && c < 0x7F) || c == '\t' || c == '\n' || c == '\r';
-}
+static inline bool is_kept(uint8_t c) { return (c >= 0x20 && c < 0x7F) || c == '\t' || c == '\n' || c == '\r'; }
 
 APPLY(apply_bert) {
     (void)index;
@@ -239,7 +238,8 @@ static size_t last_code(const uint8_t *text, size_t n) {
     return n - 1;
 }
 
-static void replace_text(const qpi_normal_step *s, const uint8_t *text, size_t n, qpi_buffer *out, size_t *lead) {
+static void replace_text(const qpi_normal_step *s, const uint8_t *text, size_t n, qpi_buffer *out,
+                         size_t *lead) {
     size_t         done = 0;
     const uint8_t *p;
     if (s->pattern_size == 1 && s->content_size == 1) {

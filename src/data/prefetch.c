@@ -91,10 +91,8 @@ static void fill_one(qpi_queue *q) {
         q->free = s;
     } else {
         s->next = NULL;
-        if (q->last)
-            q->last->next = s;
-        else
-            q->first = s;
+        if (q->last) q->last->next = s;
+        else q->first = s;
         q->last = s;
         q->ready_count++;
     }
@@ -105,10 +103,8 @@ static void *run(void *arg) {
     qpi_queue *q = arg;
     pthread_mutex_lock(&q->lock);
     while (!q->stop) {
-        if (q->free && q->ready_count < q->ahead)
-            fill_one(q);
-        else
-            pthread_cond_wait(&q->wake, &q->lock);
+        if (q->free && q->ready_count < q->ahead) fill_one(q);
+        else pthread_cond_wait(&q->wake, &q->lock);
     }
     pthread_mutex_unlock(&q->lock);
     return NULL;

@@ -28,7 +28,7 @@ void qpi_queue_close(qpi_queue *q);
 /* The batch at the queue's position, which advances; NULL after storing an error. The caller
  * holds one reference. */
 qpi_batch_slot *qpi_queue_next(qpi_queue *q, qpi_error *e);
-void            qpi_queue_seek(qpi_queue *q, uint64_t position);
+void qpi_queue_seek(qpi_queue *q, uint64_t position);
 
 void qpi_slot_retain(qpi_batch_slot *s);
 void qpi_slot_drop(void *slot); /* fits a release callback */

@@ -19,8 +19,7 @@ static bool out_of_memory(const qpi_splitting *j) {
 bool qpi_pass_on(const qpi_splitting *j, int stage, qpi_stretch s, place begin, place end) {
     if (begin == end) return true;
     if (stage + 1 == j->p->count) return j->word(j->arg, begin, (size_t)(end - begin));
-    return j->p->stages[stage + 1].split(j, stage + 1,
-                                         (qpi_stretch){begin, end, s.first && begin == s.text});
+    return j->p->stages[stage + 1].split(j, stage + 1, (qpi_stretch){begin, end, s.first && begin == s.text});
 }
 
 static bool let_go(qpi_pieces_of *p) {
@@ -100,8 +99,8 @@ bool qpi_split_byte_level(const qpi_splitting *j, int stage, qpi_stretch s) {
     return split->next ? qpi_split_by_next(j, stage, s) : qpi_pass_on(j, stage, s, s.text, s.end);
 }
 
-bool qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const uint8_t *text, size_t n, bool first,
-                     qpi_word_fn *word, void *arg) {
+bool qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const uint8_t *text, size_t n,
+                     bool first, qpi_word_fn *word, void *arg) {
     qpi_splitting j = {p, state, word, arg};
     if (n == 0) return true;
     return p->count ? p->stages[0].split(&j, 0, (qpi_stretch){text, text + n, first}) : word(arg, text, n);

@@ -47,12 +47,12 @@ typedef struct qpi_split {
     bool               each;         /* Digits: every digit is a word */
     bool               cuts;         /* Metaspace: each replacement begins a word */
     enum { QPI_ALWAYS, QPI_FIRST, QPI_NEVER } prepend;
-    char               mark[4]; /* Metaspace: the replacement; CharDelimiterSplit: the delimiter */
-    size_t             mark_size;
-    int64_t            length; /* FixedLength */
-    char              *pattern; /* Split: a text, or NULL with regex */
-    size_t             pattern_size;
-    struct qpi_regex  *regex;
+    char              mark[4]; /* Metaspace: the replacement; CharDelimiterSplit: the delimiter */
+    size_t            mark_size;
+    int64_t           length;  /* FixedLength */
+    char             *pattern; /* Split: a text, or NULL with regex */
+    size_t            pattern_size;
+    struct qpi_regex *regex;
 } qpi_split;
 
 typedef struct {
@@ -73,8 +73,8 @@ void qpi_split_state_free(qpi_split_state *s);
 /* Calls word(arg, text, n) for each word, in order, until it returns false. False then, and after storing an
  * error in state->error. first: the text is the beginning of all that is encoded. */
 typedef bool qpi_word_fn(void *arg, const uint8_t *text, size_t n);
-bool         qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const uint8_t *text, size_t n,
-                             bool first, qpi_word_fn *word, void *arg);
+bool qpi_pretokenize(const qpi_pretokenizer *p, qpi_split_state *state, const uint8_t *text, size_t n,
+                     bool first, qpi_word_fn *word, void *arg);
 
 /* The first place at or after `from` where the text can be cut in two that are pretokenised
  * apart with the same result; n if there is none. */
@@ -113,7 +113,7 @@ qpi_split_fn qpi_split_by_next, qpi_split_by_pattern, qpi_split_byte_level;
 
 /* patterns.c: the patterns of GPT-2, Llama 3 and Qwen 2, by hand. Makes s a stage for a pattern as it is written;
  * false if it is none of them. */
-bool        qpi_split_known(const char *pattern, qpi_split *s);
+bool qpi_split_known(const char *pattern, qpi_split *s);
 const char *qpi_pattern_named(const char *name); /* "gpt2", "llama3", "qwen2"; NULL: none */
 
 #endif

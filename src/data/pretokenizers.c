@@ -130,7 +130,8 @@ static bool split_whitespace(const qpi_splitting *j, int stage, qpi_stretch s) {
             continue;
         }
         bool word = has_flag(p, s.end, QPI_WORD, &n);
-        for (q = p + n; q < s.end && !is_space(q, s.end, &n) && has_flag(q, s.end, QPI_WORD, &n) == word;) q += n;
+        for (q = p + n; q < s.end && !is_space(q, s.end, &n) && has_flag(q, s.end, QPI_WORD, &n) == word;)
+            q += n;
         if (!qpi_pass_on(j, stage, s, p, q)) return false;
     }
     return true;

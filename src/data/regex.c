@@ -42,8 +42,7 @@ static struct qpi_regex *compile(const char *pattern, uint32_t options, qpi_erro
         pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without it matching is slower */
         return r;
     }
-    if (code == PCRE2_ERROR_HEAP_FAILED)
-        qpi_fail_memory(e, "tokenizer");
+    if (code == PCRE2_ERROR_HEAP_FAILED) qpi_fail_memory(e, "tokenizer");
     else
         qpi_fail(e, QP_ERR_FORMAT, "bad pattern, offset %zu: %s", (size_t)at, message(code, text, sizeof text));
     free(r);

@@ -6,14 +6,14 @@
 #include "format/os.h"
 
 #define SPACES "\\t-\\r\\x85\\p{Z}"
-#define LETTERS                                                                                           \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}"        \
+#define LETTERS \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}" \
     "\\x{1F170}-\\x{1F189}"
 #define WORDS LETTERS "\\xB2\\xB3\\xB9\\xBC-\\xBE" /* as it has it, outside of brackets */
 #define HEXES "0-9A-Fa-f"
 
 static const struct {
-    char        name; /* the capital letter is the complement */
+    char        name;             /* the capital letter is the complement */
     const char *members, *within; /* alone, and within brackets */
 } classes[] = {{'s', SPACES, SPACES}, {'w', WORDS, LETTERS}, {'h', HEXES, HEXES}};
 
@@ -31,8 +31,7 @@ static void put_escape(qpi_buffer *out, const char *p, size_t n, bool within) {
         qpi_put_text(out, "(?:(?<=[" WORDS "])(?![" WORDS "])|(?<![" WORDS "])(?=[" WORDS "]))");
     else if (!within && p[1] == 'B')
         qpi_put_text(out, "(?:(?<=[" WORDS "])(?=[" WORDS "])|(?<![" WORDS "])(?![" WORDS "]))");
-    else
-        qpi_buffer_put(out, p, n);
+    else qpi_buffer_put(out, p, n);
 }
 
 bool qpi_regex_translate(const char *pattern, qpi_buffer *out, qpi_error *e) {

@@ -48,7 +48,7 @@ static qpi_reader inside(const qpi_reader *r, const field *f) {
 
 typedef struct {
     size_t   count;
-    uint64_t model;                /* 1: Unigram, 2: pair merges */
+    uint64_t model;               /* 1: Unigram, 2: pair merges */
     int64_t  unknown, begin, end; /* ids */
     bool     byte_fallback, prefix, single_spaces, escape;
     field    charsmap;
@@ -129,16 +129,15 @@ qp_tokenizer *qpi_tokenizer_sentencepiece(const char *name, const void *data, si
         qpi_fail(e, QP_ERR_UNSUPPORTED, "%s: spaces that are not escaped are not supported", name);
         return NULL;
     }
-    if (!qpi_made_start(&m, name, h.model == 1 ? &qpi_tokenizer_unigram : &qpi_tokenizer_bpe, h.count, e)) return NULL;
+    if (!qpi_made_start(&m, name, h.model == 1 ? &qpi_tokenizer_unigram : &qpi_tokenizer_bpe, h.count, e))
+        return NULL;
     m.prefix_space = h.prefix;
     m.single_spaces = h.single_spaces;
     m.byte_fallback = h.byte_fallback;
     m.charsmap = h.charsmap.data;
     m.charsmap_size = h.charsmap.size;
     /* What is put around a text is not in the file: a beginning for pair merges (Llama), an end for Unigram (T5). */
-    if (h.model == 2)
-        m.begin = h.begin;
-    else
-        m.end = h.end;
+    if (h.model == 2) m.begin = h.begin;
+    else m.end = h.end;
     return qpi_made_finish(&m, read_pieces(r, &m) && qpi_made_sentencepiece(&m));
 }

@@ -31,7 +31,7 @@ typedef struct {
 
 bool qpi_str_is(qpi_str s, const char *ascii);
 bool qpi_str_equal(qpi_str a, qpi_str b);
-int  qpi_str_compare(qpi_str a, qpi_str b);
+int qpi_str_compare(qpi_str a, qpi_str b);
 bool qpi_code_is_space(qpi_code c); /* as Python's str.isspace */
 
 /* ---- Values ------------------------------------------------------------------------------ */
@@ -190,7 +190,7 @@ typedef struct {
 
 /* Reads a source (UTF-8); NULL after storing "NAME: line L: ...". */
 qpi_template *qpi_template_parse(const char *name, const char *source, size_t n, qpi_error *e);
-void          qpi_template_free(qpi_template *t);
+void qpi_template_free(qpi_template *t);
 
 /* template_lex.c: appends the tokens of t's source. */
 bool qpi_template_lex(qpi_template *t, qpi_toks *out, qpi_error *e);
@@ -206,17 +206,17 @@ typedef struct {
     qpi_error    *error;
 } qpi_tparser;
 
-qpi_tnode     *qpi_t_node(qpi_tparser *p, qpi_nkind kind);       /* never NULL: behind a failure it is the spare one */
-void          *qpi_t_take_source(qpi_tparser *p, size_t bytes);  /* from the template's arena; NULL: p failed */
-void           qpi_t_expected(qpi_tparser *p, const char *what); /* "expected WHAT, found ..." */
-void           qpi_t_unsupported(qpi_tparser *p, const char *what);
+qpi_tnode *qpi_t_node(qpi_tparser *p, qpi_nkind kind); /* never NULL: behind a failure it is the spare one */
+void *qpi_t_take_source(qpi_tparser *p, size_t bytes); /* from the template's arena; NULL: p failed */
+void qpi_t_expected(qpi_tparser *p, const char *what); /* "expected WHAT, found ..." */
+void qpi_t_unsupported(qpi_tparser *p, const char *what);
 const qpi_tok *qpi_t_peek(const qpi_tparser *p);
-bool           qpi_t_at_name(const qpi_tparser *p, const char *name);
-bool           qpi_t_at_op(const qpi_tparser *p, uint32_t op);
-bool           qpi_t_skip_name(qpi_tparser *p, const char *name); /* if it is there */
-bool           qpi_t_skip_op(qpi_tparser *p, uint32_t op);
-bool           qpi_t_expect_op(qpi_tparser *p, uint32_t op, const char *what);
-bool           qpi_t_expect_name(qpi_tparser *p, qpi_str *out);
+bool qpi_t_at_name(const qpi_tparser *p, const char *name);
+bool qpi_t_at_op(const qpi_tparser *p, uint32_t op);
+bool qpi_t_skip_name(qpi_tparser *p, const char *name); /* if it is there */
+bool qpi_t_skip_op(qpi_tparser *p, uint32_t op);
+bool qpi_t_expect_op(qpi_tparser *p, uint32_t op, const char *what);
+bool qpi_t_expect_name(qpi_tparser *p, qpi_str *out);
 /* template_parse_expr.c */
 qpi_tnode *qpi_t_expression(qpi_tparser *p, bool conditional);
 qpi_tnode *qpi_t_tuple(qpi_tparser *p, bool conditional); /* a, b, c without brackets too */
@@ -307,52 +307,52 @@ typedef struct qpi_ttest {
     bool (*call)(qpi_trun *r, qpi_tval self, const qpi_targs *a);
 } qpi_ttest;
 const qpi_tfunction *qpi_t_function(qpi_str name); /* NULL: none */
-const qpi_tfilter   *qpi_t_filter(qpi_str name);
-const qpi_ttest     *qpi_t_test(qpi_str name);
-const qpi_tmethod   *qpi_t_method(qpi_tval self, qpi_str name);
+const qpi_tfilter *qpi_t_filter(qpi_str name);
+const qpi_ttest *qpi_t_test(qpi_str name);
+const qpi_tmethod *qpi_t_method(qpi_tval self, qpi_str name);
 
 /* The first failure stays; the value is undefined. Texts are "NAME: line L: ...". */
 qpi_tval qpi_t_fail(qpi_trun *r, qp_code code, const char *format, ...) QP_PRINTF(3, 4);
-bool     qpi_t_work(qpi_trun *r, size_t steps); /* false when they are used up */
-void    *qpi_t_take(qpi_trun *r, size_t bytes); /* from the arena; NULL after a failure */
-bool     qpi_t_put(qpi_trun *r, qpi_codes *out, qpi_str s);
-bool     qpi_t_put_ascii(qpi_trun *r, qpi_codes *out, const char *text);
+bool qpi_t_work(qpi_trun *r, size_t steps);  /* false when they are used up */
+void *qpi_t_take(qpi_trun *r, size_t bytes); /* from the arena; NULL after a failure */
+bool qpi_t_put(qpi_trun *r, qpi_codes *out, qpi_str s);
+bool qpi_t_put_ascii(qpi_trun *r, qpi_codes *out, const char *text);
 qpi_tval qpi_t_finish(qpi_trun *r, qpi_codes *b); /* the string; frees the buffer */
 /* Code points of UTF-8, which is checked; mark is 0 or QPI_FOREIGN. */
-bool  qpi_t_from_utf8(qpi_trun *r, const char *text, size_t n, qpi_code mark, qpi_tval *out);
+bool qpi_t_from_utf8(qpi_trun *r, const char *text, size_t n, qpi_code mark, qpi_tval *out);
 char *qpi_t_ascii(qpi_str s, char *out, size_t size); /* for messages: cut, control bytes as '?' */
 
 /* template_value.c */
 extern const qpi_tval qpi_t_none;
-qpi_tval              qpi_t_undefined(qpi_str what);
-qpi_tval              qpi_t_bool(bool b);
-qpi_tval              qpi_t_int(int64_t i);
-qpi_tval              qpi_t_float(double f);
-qpi_tval              qpi_t_string(qpi_str s);
-qpi_tval              qpi_t_text(qpi_trun *r, const char *ascii);
-qpi_tval              qpi_t_list(qpi_trun *r, qpi_flavour f, size_t reserve);
-bool                  qpi_t_append(qpi_trun *r, qpi_tval list, qpi_tval item);
-qpi_tval              qpi_t_dict(qpi_trun *r);
-bool                  qpi_t_store(qpi_trun *r, qpi_tdict *d, qpi_tval key, qpi_tval value);
-bool                  qpi_t_find(qpi_trun *r, const qpi_tdict *d, qpi_tval key, qpi_tval *out);
-bool                  qpi_t_is_number(qpi_tval v);
-double                qpi_t_number(qpi_tval v); /* of bool, int, float */
-bool                  qpi_t_truth(qpi_tval v);
-bool                  qpi_t_equal(qpi_trun *r, qpi_tval a, qpi_tval b);
-int                   qpi_t_order(qpi_trun *r, qpi_tval a, qpi_tval b); /* fails for what has no order */
-bool                  qpi_t_contains(qpi_trun *r, qpi_tval where, qpi_tval what);
-const char           *qpi_t_kind(qpi_tval v); /* Python's name of the type */
+qpi_tval qpi_t_undefined(qpi_str what);
+qpi_tval qpi_t_bool(bool b);
+qpi_tval qpi_t_int(int64_t i);
+qpi_tval qpi_t_float(double f);
+qpi_tval qpi_t_string(qpi_str s);
+qpi_tval qpi_t_text(qpi_trun *r, const char *ascii);
+qpi_tval qpi_t_list(qpi_trun *r, qpi_flavour f, size_t reserve);
+bool qpi_t_append(qpi_trun *r, qpi_tval list, qpi_tval item);
+qpi_tval qpi_t_dict(qpi_trun *r);
+bool qpi_t_store(qpi_trun *r, qpi_tdict *d, qpi_tval key, qpi_tval value);
+bool qpi_t_find(qpi_trun *r, const qpi_tdict *d, qpi_tval key, qpi_tval *out);
+bool qpi_t_is_number(qpi_tval v);
+double qpi_t_number(qpi_tval v); /* of bool, int, float */
+bool qpi_t_truth(qpi_tval v);
+bool qpi_t_equal(qpi_trun *r, qpi_tval a, qpi_tval b);
+int qpi_t_order(qpi_trun *r, qpi_tval a, qpi_tval b); /* fails for what has no order */
+bool qpi_t_contains(qpi_trun *r, qpi_tval where, qpi_tval what);
+const char *qpi_t_kind(qpi_tval v); /* Python's name of the type */
 /* str(v) and repr(v) */
-bool    qpi_t_print(qpi_trun *r, qpi_codes *out, qpi_tval v);
-bool    qpi_t_repr(qpi_trun *r, qpi_codes *out, qpi_tval v);
+bool qpi_t_print(qpi_trun *r, qpi_codes *out, qpi_tval v);
+bool qpi_t_repr(qpi_trun *r, qpi_codes *out, qpi_tval v);
 qpi_str qpi_t_str(qpi_trun *r, qpi_tval v); /* str(v) */
 /* The items of anything that can be walked through, NULL after a failure. */
 const qpi_tlist *qpi_t_items(qpi_trun *r, qpi_tval v);
-bool             qpi_t_length(qpi_trun *r, qpi_tval v, int64_t *n); /* fails for what has none */
+bool qpi_t_length(qpi_trun *r, qpi_tval v, int64_t *n); /* fails for what has none */
 
 /* template_json.c */
 qpi_tval qpi_t_from_json(qpi_trun *r, const json_t *value, qpi_code mark);
-bool     qpi_t_put_real(qpi_trun *r, qpi_codes *out, double x);
+bool qpi_t_put_real(qpi_trun *r, qpi_codes *out, double x);
 qpi_tval qpi_t_tojson(qpi_trun *r, qpi_tval self, const qpi_targs *a);
 
 /* template_eval.c */
@@ -368,10 +368,10 @@ bool qpi_t_argument(qpi_trun *r, const qpi_targs *a, int place, const char *name
 bool qpi_t_at_most(qpi_trun *r, const qpi_targs *a, int most, const char *what);
 
 /* template_strings.c: what filters and methods share */
-qpi_str  qpi_t_strip(qpi_str s, const qpi_str *set, bool left, bool right);
+qpi_str qpi_t_strip(qpi_str s, const qpi_str *set, bool left, bool right);
 qpi_tval qpi_t_replace(qpi_trun *r, qpi_str s, qpi_str old, qpi_str with, int64_t most);
-size_t   qpi_t_search(qpi_trun *r, qpi_str s, qpi_str what, size_t from); /* SIZE_MAX: not there */
-qpi_tval qpi_t_escape(qpi_trun *r, qpi_tval v); /* for HTML; QPI_F_SAFE */
+size_t qpi_t_search(qpi_trun *r, qpi_str s, qpi_str what, size_t from); /* SIZE_MAX: not there */
+qpi_tval qpi_t_escape(qpi_trun *r, qpi_tval v);                         /* for HTML; QPI_F_SAFE */
 qpi_tval qpi_t_lower(qpi_trun *r, qpi_str s);
 qpi_tval qpi_t_upper(qpi_trun *r, qpi_str s);
 qpi_tval qpi_t_capital(qpi_trun *r, qpi_str s);
@@ -383,13 +383,14 @@ qpi_tval qpi_t_words(qpi_trun *r, qpi_str s, int64_t most);
 qpi_tval qpi_t_split(qpi_trun *r, qpi_str s, qpi_str by, int64_t most);
 qpi_tval qpi_t_split_right(qpi_trun *r, qpi_str s, qpi_str by, int64_t most);
 qpi_tval qpi_t_format(qpi_trun *r, qpi_str pattern, const qpi_tval *items, size_t n); /* "%s" % .. */
-bool     qpi_code_is_alpha(qpi_code c);
+bool qpi_code_is_alpha(qpi_code c);
 
 /* template_run.c */
 qpi_tscope *qpi_t_scope(qpi_trun *r, qpi_tscope *parent);
-bool        qpi_t_define(qpi_trun *r, qpi_tscope *s, qpi_str name, qpi_tval value);
-void        qpi_t_run(qpi_trun *r, const qpi_tnode *list);
-qpi_tval    qpi_t_call_macro(qpi_trun *r, const qpi_tmacro *m, const qpi_targs *a);
-qpi_tval    qpi_t_call_loop(qpi_trun *r, const qpi_tloop *l, const qpi_targs *a); /* loop(items) of a recursive one */
+bool qpi_t_define(qpi_trun *r, qpi_tscope *s, qpi_str name, qpi_tval value);
+void qpi_t_run(qpi_trun *r, const qpi_tnode *list);
+qpi_tval qpi_t_call_macro(qpi_trun *r, const qpi_tmacro *m, const qpi_targs *a);
+qpi_tval qpi_t_call_loop(qpi_trun *r, const qpi_tloop *l,
+                         const qpi_targs *a); /* loop(items) of a recursive one */
 
 #endif

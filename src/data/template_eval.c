@@ -147,10 +147,8 @@ static qpi_tval slice(qpi_trun *r, qpi_tval v, const qpi_tnode *s) {
     qpi_codes b = {0};
     qpi_tval  list = v.kind == QPI_T_LIST ? qpi_t_list(r, v.flavour, 0) : nothing();
     for (int64_t i = from; (step > 0 ? i < to : i > to) && !r->failed; i += step) {
-        if (v.kind == QPI_T_LIST)
-            qpi_t_append(r, list, v.list->items[i]);
-        else
-            qpi_t_put(r, &b, (qpi_str){v.str.codes + i, 1});
+        if (v.kind == QPI_T_LIST) qpi_t_append(r, list, v.list->items[i]);
+        else qpi_t_put(r, &b, (qpi_str){v.str.codes + i, 1});
     }
     qpi_tval text = qpi_t_finish(r, &b);
     return v.kind == QPI_T_LIST ? list : text;
@@ -163,8 +161,7 @@ static qpi_tval repeat(qpi_trun *r, qpi_tval v, int64_t times) {
     qpi_tval  list = v.kind == QPI_T_LIST ? qpi_t_list(r, v.flavour, 0) : nothing();
     size_t    n = v.kind == QPI_T_LIST ? v.list->count : v.str.n;
     for (int64_t k = 0; k < times && n && qpi_t_work(r, 1); k++) {
-        if (v.kind == QPI_T_STRING)
-            qpi_t_put(r, &b, v.str);
+        if (v.kind == QPI_T_STRING) qpi_t_put(r, &b, v.str);
         else
             for (size_t i = 0; i < n; i++)
                 if (!qpi_t_append(r, list, v.list->items[i])) break;

@@ -51,12 +51,10 @@ FILTER(indent) {
     qpi_tval  width = qpi_t_int(4);
     bool      first = flag(r, a, 1, "first", false), blank = flag(r, a, 2, "blank", false);
     qpi_t_argument(r, a, 0, "width", &width);
-    if (width.kind == QPI_T_STRING)
-        qpi_t_put(r, &blanks, width.str);
+    if (width.kind == QPI_T_STRING) qpi_t_put(r, &blanks, width.str);
     else if (width.kind == QPI_T_INT && width.i <= 1000)
         for (int64_t i = 0; i < width.i; i++) qpi_t_put_ascii(r, &blanks, " ");
-    else
-        qpi_t_fail(r, QP_ERR_ARGUMENT, "indent: expected a width up to 1000 or a string");
+    else qpi_t_fail(r, QP_ERR_ARGUMENT, "indent: expected a width up to 1000 or a string");
     if (self.kind != QPI_T_STRING) qpi_t_fail(r, QP_ERR_ARGUMENT, "indent of %s", qpi_t_kind(self));
     qpi_str  indention = qpi_t_finish(r, &blanks).str, s = self.kind == QPI_T_STRING ? self.str : (qpi_str){0};
     qpi_tval lines = qpi_t_lines(r, s, false);
@@ -130,7 +128,8 @@ FILTER(round_) {
         return qpi_t_fail(r, QP_ERR_ARGUMENT, "round: expected a number of places and a method's name");
     bool common = qpi_str_is(method.str, "common");
     if (common && self.kind != QPI_T_FLOAT) return qpi_t_int(self.kind == QPI_T_INT ? self.i : self.b);
-    double scale = pow(10, fmax(-300, fmin(300, (double)precision.i))), x = qpi_t_number(self), scaled = x * scale;
+    double scale = pow(10, fmax(-300, fmin(300, (double)precision.i))), x = qpi_t_number(self),
+           scaled = x * scale;
     if (!isfinite(scaled)) return qpi_t_float(x); /* so large that no place is left to round */
     return qpi_t_float((common ? rint : qpi_str_is(method.str, "ceil") ? ceil : floor)(scaled) / scale);
 }
@@ -335,9 +334,7 @@ static qpi_targs rest(const qpi_targs *a, int skip) {
 }
 
 /* Of a false value (none, 0) these are empty. */
-static const qpi_tlist *walked(qpi_trun *r, qpi_tval v) {
-    return qpi_t_truth(v) ? qpi_t_items(r, v) : NULL;
-}
+static const qpi_tlist *walked(qpi_trun *r, qpi_tval v) { return qpi_t_truth(v) ? qpi_t_items(r, v) : NULL; }
 
 /* select, reject (path false: the item itself) and selectattr, rejectattr. */
 static qpi_tval choose(qpi_trun *r, qpi_tval self, const qpi_targs *a, bool path, bool wanted) {

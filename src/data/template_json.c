@@ -69,12 +69,11 @@ static bool write(writer *w, qpi_tval v, int depth);
 bool qpi_t_put_real(qpi_trun *r, qpi_codes *out, double x) {
     qpi_buffer text = {0};
     if (!isfinite(x)) return qpi_t_put_ascii(r, out, isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
+    if (!qpi_t_work(r, 100)) return false; /* up to 17 attempts at the fewest digits */
     qpi_json_print_real(&text, x);
     qpi_buffer_put(&text, "", 1);
-    if (text.failed)
-        qpi_t_fail(r, QP_ERR_MEMORY, "out of memory");
-    else
-        qpi_t_put_ascii(r, out, text.data);
+    if (text.failed) qpi_t_fail(r, QP_ERR_MEMORY, "out of memory");
+    else qpi_t_put_ascii(r, out, text.data);
     qpi_buffer_free(&text);
     return !r->failed;
 }
@@ -95,13 +94,11 @@ static bool write_string(writer *w, qpi_str s) {
         if (!qpi_t_put(w->r, &w->out, (qpi_str){s.codes + plain, i - plain})) return false;
         plain = i + 1;
         if (i == s.n) break;
-        if (known)
-            snprintf(text, sizeof text, "\\%c", marks[known - names]);
+        if (known) snprintf(text, sizeof text, "\\%c", marks[known - names]);
         else if (c > 0xFFFF)
             snprintf(text, sizeof text, "\\u%04x\\u%04x", (unsigned)(0xD800 + ((c - 0x10000) >> 10)),
                      (unsigned)(0xDC00 + ((c - 0x10000) & 0x3FF)));
-        else
-            snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
+        else snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
         if (!put(w, text)) return false;
     }
     return put(w, "\"");
@@ -208,12 +205,10 @@ qpi_tval qpi_t_tojson(qpi_trun *r, qpi_tval self, const qpi_targs *a) {
         qpi_codes blanks = {0};
         w.lines = true;
         w.item.n = 1;
-        if (v.kind == QPI_T_STRING)
-            w.indent = v.str;
+        if (v.kind == QPI_T_STRING) w.indent = v.str;
         else if (v.kind == QPI_T_INT && v.i <= 64)
             for (int64_t i = 0; i < v.i; i++) qpi_t_put_ascii(r, &blanks, " ");
-        else
-            qpi_t_fail(r, QP_ERR_ARGUMENT, "tojson: an indent up to 64 or a string");
+        else qpi_t_fail(r, QP_ERR_ARGUMENT, "tojson: an indent up to 64 or a string");
         if (v.kind != QPI_T_STRING) w.indent = qpi_t_finish(r, &blanks).str;
     }
     if (qpi_t_argument(r, a, 2, "separators", &v)) read_separators(&w, v);

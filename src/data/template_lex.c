@@ -13,7 +13,7 @@ typedef struct {
     size_t          n, at;
     int             line;
     bool            failed, line_starting; /* starting: what was read last ended with a line's end */
-    char            open[64];      /* brackets that wait for their match */
+    char            open[64];              /* brackets that wait for their match */
     int             open_count;
     qpi_toks       *out;
     qpi_error      *error;
@@ -31,7 +31,8 @@ static bool here(const lexer *x, size_t at, const char *text) {
 
 /* A failure stays, and ends the tag that is read: no caller asks. */
 static void emit(lexer *x, qpi_tok_kind kind, size_t begin, size_t end, uint32_t op) {
-    qpi_tok *items = x->failed ? NULL : qpi_grown(x->out->items, &x->out->capacity, x->out->count + 1, sizeof *items);
+    qpi_tok *items =
+        x->failed ? NULL : qpi_grown(x->out->items, &x->out->capacity, x->out->count + 1, sizeof *items);
     if (!items) {
         if (!x->failed) qpi_fail_memory(x->error, x->t->name);
         x->failed = true;
@@ -226,8 +227,8 @@ bool qpi_template_lex(qpi_template *t, qpi_toks *out, qpi_error *e) {
                .error = e};
     while (x.at < x.n) {
         size_t at = x.at, end;
-        while (at < x.n && !(x.p[at] == '{' && at + 1 < x.n && x.p[at + 1] < 128 &&
-                             strchr("{%#", (int)x.p[at + 1])))
+        while (at < x.n &&
+               !(x.p[at] == '{' && at + 1 < x.n && x.p[at + 1] < 128 && strchr("{%#", (int)x.p[at + 1])))
             at++;
         bool ok = true;
         if (at >= x.n) {

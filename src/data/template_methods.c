@@ -163,9 +163,9 @@ static bool ascii_digit(qpi_code c) { return QPI_CODE(c) >= '0' && QPI_CODE(c) <
 
 /* The argument of a field; next: how many were taken by order, -1 after one by its place. */
 static qpi_tval field_value(qpi_trun *r, qpi_str name, const qpi_targs *a, int *next) {
-    char   shown[48];
-    bool   digits = name.n > 0 && name.n < 4;
-    int    place = 0;
+    char shown[48];
+    bool digits = name.n > 0 && name.n < 4;
+    int  place = 0;
     for (size_t i = 0; i < name.n && digits; i++) {
         digits = ascii_digit(name.codes[i]);
         place = 10 * place + (int)QPI_CODE(name.codes[i]) - '0';
@@ -200,7 +200,7 @@ METHOD(format) {
     return qpi_t_finish(r, &b);
 }
 
-static bool     alpha_or_digit(qpi_code c) { return ascii_digit(c) || qpi_code_is_alpha(c); }
+static bool alpha_or_digit(qpi_code c) { return ascii_digit(c) || qpi_code_is_alpha(c); }
 static qpi_tval all_are(qpi_trun *r, qpi_str s, bool (*is)(qpi_code)) {
     bool all = s.n > 0 && qpi_t_work(r, s.n);
     for (size_t i = 0; i < s.n && all; i++) all = is(s.codes[i]);
@@ -327,8 +327,7 @@ static qpi_tval make_dict(qpi_trun *r, const qpi_targs *a) {
     if (!qpi_t_at_most(r, a, 1, "dict")) return d;
     if (a->count && a->items[0].kind == QPI_T_DICT) {
         const qpi_tdict *from = a->items[0].dict;
-        for (size_t i = 0; i < from->count; i++)
-            qpi_t_store(r, d.dict, from->keys[i], from->values[i]);
+        for (size_t i = 0; i < from->count; i++) qpi_t_store(r, d.dict, from->keys[i], from->values[i]);
     } else if (a->count) {
         const qpi_tlist *pairs = qpi_t_items(r, a->items[0]);
         for (size_t i = 0; pairs && i < pairs->count; i++)

@@ -26,14 +26,12 @@ qpi_tnode *qpi_t_node(qpi_tparser *p, qpi_nkind kind) {
 }
 
 static void describe(const qpi_tok *t, char *out, size_t size) {
-    static const char *const names[] = {
-        [QPI_TOK_END] = "the end",  [QPI_TOK_TEXT] = "text", [QPI_TOK_PRINT] = "{{",
-        [QPI_TOK_PRINT_END] = "}}", [QPI_TOK_BLOCK] = "{%",  [QPI_TOK_BLOCK_END] = "%}"};
-    char shown[48];
-    if (t->kind <= QPI_TOK_BLOCK_END)
-        snprintf(out, size, "%s", names[t->kind]);
-    else
-        snprintf(out, size, "'%s'", qpi_t_ascii(t->text, shown, sizeof shown));
+    static const char *const names[] = {[QPI_TOK_END] = "the end", [QPI_TOK_TEXT] = "text",
+                                        [QPI_TOK_PRINT] = "{{",    [QPI_TOK_PRINT_END] = "}}",
+                                        [QPI_TOK_BLOCK] = "{%",    [QPI_TOK_BLOCK_END] = "%}"};
+    char                     shown[48];
+    if (t->kind <= QPI_TOK_BLOCK_END) snprintf(out, size, "%s", names[t->kind]);
+    else snprintf(out, size, "'%s'", qpi_t_ascii(t->text, shown, sizeof shown));
 }
 
 void qpi_t_expected(qpi_tparser *p, const char *what) {
@@ -108,7 +106,7 @@ static bool expect(qpi_tparser *p, qpi_tok_kind kind, const char *what) {
 
 static qpi_tnode *statements(qpi_tparser *p, const char *const *ends);
 
-static const char *const        until_endif[] = {"elif", "else", "endif", NULL},
+static const char *const until_endif[] = {"elif", "else", "endif", NULL},
                          *const until_endfor[] = {"else", "endfor", NULL},
                          *const until_end_of_for[] = {"endfor", NULL},
                          *const until_end_of_if[] = {"endif", NULL};
@@ -209,10 +207,8 @@ static void parameters(qpi_tparser *p, qpi_tnode *n) {
         if (count && !qpi_t_expect_op(p, QPI_OP(0, ','), "','")) return;
         qpi_tnode *parameter = *last = qpi_t_node(p, QPI_N_NAME);
         if (!qpi_t_expect_name(p, &parameter->name)) return;
-        if (qpi_t_skip_op(p, QPI_OP(0, '=')))
-            parameter->a = qpi_t_expression(p, true);
-        else if (defaults)
-            qpi_t_expected(p, "'=': parameters behind one with a default have one");
+        if (qpi_t_skip_op(p, QPI_OP(0, '='))) parameter->a = qpi_t_expression(p, true);
+        else if (defaults) qpi_t_expected(p, "'=': parameters behind one with a default have one");
         defaults |= parameter->a != NULL;
         if (++count == QPI_MAX_ARGS) qpi_t_expected(p, "fewer parameters");
     }
@@ -305,10 +301,8 @@ static qpi_tnode *statement(qpi_tparser *p) {
             block_end(p);
             return n;
         }
-    if (qpi_t_peek(p)->kind == QPI_TOK_NAME)
-        qpi_t_unsupported(p, "statement");
-    else
-        qpi_t_expected(p, "a statement");
+    if (qpi_t_peek(p)->kind == QPI_TOK_NAME) qpi_t_unsupported(p, "statement");
+    else qpi_t_expected(p, "a statement");
     return NULL;
 }
 

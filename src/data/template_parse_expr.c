@@ -211,14 +211,10 @@ static qpi_tnode *subscript(qpi_tparser *p, qpi_tnode *a) {
 
 static qpi_tnode *postfix(qpi_tparser *p, qpi_tnode *a) {
     while (!p->failed) {
-        if (qpi_t_skip_op(p, QPI_OP(0, '.')))
-            a = attribute(p, a);
-        else if (qpi_t_skip_op(p, QPI_OP(0, '[')))
-            a = subscript(p, a);
-        else if (qpi_t_at_op(p, QPI_OP(0, '(')))
-            a = call(p, a);
-        else
-            break;
+        if (qpi_t_skip_op(p, QPI_OP(0, '.'))) a = attribute(p, a);
+        else if (qpi_t_skip_op(p, QPI_OP(0, '['))) a = subscript(p, a);
+        else if (qpi_t_at_op(p, QPI_OP(0, '('))) a = call(p, a);
+        else break;
     }
     return a;
 }
@@ -234,8 +230,7 @@ static qpi_tnode *test(qpi_tparser *p, qpi_tnode *a) {
     const qpi_tok *t = qpi_t_peek(p);
     if (qpi_t_at_name(p, "is")) return qpi_t_expected(p, "no second test in a row"), NULL;
     bool opens = qpi_t_at_op(p, QPI_OP(0, '[')) || qpi_t_at_op(p, QPI_OP(0, '{'));
-    if (qpi_t_skip_op(p, QPI_OP(0, '(')))
-        arguments(p, n);
+    if (qpi_t_skip_op(p, QPI_OP(0, '('))) arguments(p, n);
     else if (t->kind == QPI_TOK_STRING || t->kind == QPI_TOK_INT || t->kind == QPI_TOK_FLOAT || opens ||
              (t->kind == QPI_TOK_NAME && !qpi_t_at_name(p, "else") && !qpi_t_at_name(p, "or") &&
               !qpi_t_at_name(p, "and")))
@@ -255,14 +250,10 @@ static qpi_tnode *filter(qpi_tparser *p, qpi_tnode *a) {
 
 qpi_tnode *qpi_t_filters(qpi_tparser *p, qpi_tnode *a) {
     while (!p->failed) {
-        if (qpi_t_skip_op(p, QPI_OP(0, '|')))
-            a = filter(p, a);
-        else if (qpi_t_skip_name(p, "is"))
-            a = test(p, a);
-        else if (a->kind != QPI_N_HOLE && qpi_t_at_op(p, QPI_OP(0, '(')))
-            a = call(p, a);
-        else
-            break;
+        if (qpi_t_skip_op(p, QPI_OP(0, '|'))) a = filter(p, a);
+        else if (qpi_t_skip_name(p, "is")) a = test(p, a);
+        else if (a->kind != QPI_N_HOLE && qpi_t_at_op(p, QPI_OP(0, '('))) a = call(p, a);
+        else break;
     }
     return a;
 }
@@ -272,12 +263,9 @@ qpi_tnode *qpi_t_filters(qpi_tparser *p, qpi_tnode *a) {
 static qpi_tnode *unary(qpi_tparser *p, bool with_filter) {
     qpi_tnode *n = NULL;
     if (++p->depth > QPI_TEMPLATE_DEPTH) qpi_t_expected(p, "an expression nested less deep");
-    if (qpi_t_skip_op(p, QPI_OP(0, '-')))
-        n = pair(p, QPI_N_NEGATE, unary(p, false), NULL);
-    else if (qpi_t_skip_op(p, QPI_OP(0, '+')))
-        n = pair(p, QPI_N_PLUS, unary(p, false), NULL);
-    else
-        n = qpi_t_primary(p);
+    if (qpi_t_skip_op(p, QPI_OP(0, '-'))) n = pair(p, QPI_N_NEGATE, unary(p, false), NULL);
+    else if (qpi_t_skip_op(p, QPI_OP(0, '+'))) n = pair(p, QPI_N_PLUS, unary(p, false), NULL);
+    else n = qpi_t_primary(p);
     n = postfix(p, n);
     if (with_filter) n = qpi_t_filters(p, n);
     p->depth--;
@@ -360,7 +348,7 @@ static qpi_tnode *compare(qpi_tparser *p) {
     return n ? n : a;
 }
 
-static qpi_tnode * not(qpi_tparser * p) {
+static qpi_tnode *not(qpi_tparser *p) {
     if (!qpi_t_skip_name(p, "not")) return compare(p);
     if (++p->depth > QPI_TEMPLATE_DEPTH) qpi_t_expected(p, "an expression nested less deep");
     qpi_tnode *n = pair(p, QPI_N_NOT, p->failed ? NULL : not(p), NULL);
@@ -368,13 +356,13 @@ static qpi_tnode * not(qpi_tparser * p) {
     return n;
 }
 
-static qpi_tnode * and (qpi_tparser * p) {
+static qpi_tnode *and(qpi_tparser *p) {
     qpi_tnode *a = not(p);
     while (!p->failed && qpi_t_skip_name(p, "and")) a = pair(p, QPI_N_AND, a, not(p));
     return a;
 }
 
-static qpi_tnode * or (qpi_tparser * p) {
+static qpi_tnode *or(qpi_tparser *p) {
     qpi_tnode *a = and(p);
     while (!p->failed && qpi_t_skip_name(p, "or")) a = pair(p, QPI_N_OR, a, and(p));
     return a;
@@ -383,9 +371,9 @@ static qpi_tnode * or (qpi_tparser * p) {
 qpi_tnode *qpi_t_expression(qpi_tparser *p, bool conditional) {
     if (p->failed) return NULL;
     if (++p->depth > QPI_TEMPLATE_DEPTH) qpi_t_expected(p, "an expression nested less deep");
-    qpi_tnode *a = or (p);
+    qpi_tnode *a = or(p);
     while (conditional && !p->failed && qpi_t_skip_name(p, "if")) {
-        qpi_tnode *n = pair(p, QPI_N_COND, or (p), a);
+        qpi_tnode *n = pair(p, QPI_N_COND, or(p), a);
         if (qpi_t_skip_name(p, "else")) n->c = qpi_t_expression(p, true);
         a = n;
     }

@@ -43,8 +43,7 @@ static void assign(qpi_trun *r, const qpi_tnode *target, qpi_tval value) {
                        qpi_t_kind(object));
         else if (target->name.codes[0] == '_')
             qpi_t_fail(r, QP_ERR_ARGUMENT, "a namespace's names begin with no underscore");
-        else
-            qpi_t_store(r, object.dict, qpi_t_string(target->name), value);
+        else qpi_t_store(r, object.dict, qpi_t_string(target->name), value);
     } else {
         const qpi_tlist *items = qpi_t_items(r, value);
         const qpi_tnode *n = target->list;
@@ -123,7 +122,8 @@ qpi_tval qpi_t_call_loop(qpi_trun *r, const qpi_tloop *l, const qpi_targs *a) {
     qpi_tscope *before = r->scope;
     qpi_codes   text = {0}, *out = r->out;
     if (!l->node->op || a->count != 1 || a->named_count)
-        return qpi_t_fail(r, QP_ERR_ARGUMENT, "loop(..) is called: expected one argument, within a loop that says recursive");
+        return qpi_t_fail(r, QP_ERR_ARGUMENT,
+                          "loop(..) is called: expected one argument, within a loop that says recursive");
     r->depth += 10; /* its frames, as a macro's */
     r->scope = l->outer;
     r->out = &text;
@@ -178,10 +178,8 @@ static void run_capture(qpi_trun *r, const qpi_tnode *n) {
     qpi_tval text = captured(r, n->list);
     if (!r->failed) text = filtered(r, n->b, text);
     r->scope = outer;
-    if (n->kind == QPI_N_CAPTURE)
-        assign(r, n->a, text);
-    else if (!r->failed)
-        qpi_t_print(r, r->out, text);
+    if (n->kind == QPI_N_CAPTURE) assign(r, n->a, text);
+    else if (!r->failed) qpi_t_print(r, r->out, text);
 }
 
 static void run_one(qpi_trun *r, const qpi_tnode *n) {

@@ -197,10 +197,8 @@ qpi_tval qpi_t_escape(qpi_trun *r, qpi_tval v) {
     for (size_t i = 0; i < s.n && !r->failed; i++) {
         size_t k = 0;
         while (k < 5 && QPI_CODE(s.codes[i]) != (qpi_code)marks[k].c) k++;
-        if (k < 5)
-            qpi_t_put_ascii(r, &b, marks[k].as);
-        else
-            qpi_t_put(r, &b, (qpi_str){s.codes + i, 1});
+        if (k < 5) qpi_t_put_ascii(r, &b, marks[k].as);
+        else qpi_t_put(r, &b, (qpi_str){s.codes + i, 1});
     }
     v = qpi_t_finish(r, &b);
     v.flavour = QPI_F_SAFE;
@@ -218,20 +216,15 @@ qpi_tval qpi_t_format(qpi_trun *r, qpi_str pattern, const qpi_tval *items, size_
             continue;
         }
         qpi_code c = ++i < pattern.n ? QPI_CODE(pattern.codes[i]) : 0;
-        if (c == '%')
-            qpi_t_put_ascii(r, &b, "%");
+        if (c == '%') qpi_t_put_ascii(r, &b, "%");
         else if (c != 's' && c != 'd' && c != 'i' && c != 'r')
             qpi_t_fail(r, QP_ERR_UNSUPPORTED, "a format other than %%s, %%d and %%r");
-        else if (next == n)
-            qpi_t_fail(r, QP_ERR_ARGUMENT, "a format with more places than values");
-        else if (c == 's')
-            qpi_t_print(r, &b, items[next++]);
-        else if (c == 'r')
-            qpi_t_repr(r, &b, items[next++]);
+        else if (next == n) qpi_t_fail(r, QP_ERR_ARGUMENT, "a format with more places than values");
+        else if (c == 's') qpi_t_print(r, &b, items[next++]);
+        else if (c == 'r') qpi_t_repr(r, &b, items[next++]);
         else if (qpi_t_is_number(items[next]) && items[next].kind != QPI_T_FLOAT)
             qpi_t_repr(r, &b, qpi_t_int(items[next].kind == QPI_T_INT ? items[next].i : items[next].b)), next++;
-        else
-            qpi_t_fail(r, QP_ERR_ARGUMENT, "%%d of %s", qpi_t_kind(items[next]));
+        else qpi_t_fail(r, QP_ERR_ARGUMENT, "%%d of %s", qpi_t_kind(items[next]));
     }
     if (next < n && !r->failed) qpi_t_fail(r, QP_ERR_ARGUMENT, "a format with fewer places than values");
     return qpi_t_finish(r, &b);

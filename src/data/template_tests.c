@@ -1,7 +1,7 @@
 /* Tests: what stands behind `is`. */
 #include "data/template.h"
 
-#define TEST(name, condition)                                                                                  \
+#define TEST(name, condition) \
     static bool name(qpi_trun *r, qpi_tval v, const qpi_targs *a) { return (void)r, (void)a, (condition); }
 
 TEST(defined, v.kind != QPI_T_UNDEFINED)

@@ -27,8 +27,7 @@ qpi_tval qpi_t_fail(qpi_trun *r, qp_code code, const char *format, ...) {
 
 bool qpi_t_work(qpi_trun *r, size_t steps) {
     if (r->failed) return false;
-    if ((r->steps -= (int64_t)steps) < 0)
-        qpi_t_fail(r, QP_ERR_ARGUMENT, "the template takes too many steps");
+    if ((r->steps -= (int64_t)steps) < 0) qpi_t_fail(r, QP_ERR_ARGUMENT, "the template takes too many steps");
     return !r->failed;
 }
 
@@ -229,7 +228,7 @@ const char *qpi_t_kind(qpi_tval v) {
     return v.kind == QPI_T_LIST ? flavours[v.flavour] : names[v.kind];
 }
 
-bool   qpi_t_is_number(qpi_tval v) { return v.kind >= QPI_T_BOOL && v.kind <= QPI_T_FLOAT; }
+bool qpi_t_is_number(qpi_tval v) { return v.kind >= QPI_T_BOOL && v.kind <= QPI_T_FLOAT; }
 double qpi_t_number(qpi_tval v) {
     return v.kind == QPI_T_FLOAT ? v.f : v.kind == QPI_T_INT ? (double)v.i : v.b;
 }
@@ -354,16 +353,11 @@ const qpi_tlist *qpi_t_items(qpi_trun *r, qpi_tval v) {
 }
 
 bool qpi_t_length(qpi_trun *r, qpi_tval v, int64_t *n) {
-    if (v.kind == QPI_T_STRING)
-        *n = (int64_t)v.str.n;
-    else if (v.kind == QPI_T_LIST && v.flavour != QPI_F_GENERATOR)
-        *n = (int64_t)v.list->count;
-    else if (v.kind == QPI_T_DICT)
-        *n = (int64_t)v.dict->count;
-    else if (v.kind == QPI_T_UNDEFINED)
-        *n = 0;
-    else
-        qpi_t_fail(r, QP_ERR_ARGUMENT, "%s has no length", qpi_t_kind(v));
+    if (v.kind == QPI_T_STRING) *n = (int64_t)v.str.n;
+    else if (v.kind == QPI_T_LIST && v.flavour != QPI_F_GENERATOR) *n = (int64_t)v.list->count;
+    else if (v.kind == QPI_T_DICT) *n = (int64_t)v.dict->count;
+    else if (v.kind == QPI_T_UNDEFINED) *n = 0;
+    else qpi_t_fail(r, QP_ERR_ARGUMENT, "%s has no length", qpi_t_kind(v));
     return !r->failed;
 }
 
@@ -371,7 +365,7 @@ bool qpi_t_length(qpi_trun *r, qpi_tval v, int64_t *n) {
 
 static bool repr_string(qpi_trun *r, qpi_codes *out, qpi_str s) {
     static const char names[] = "\n\r\t", marks[] = "nrt";
-    bool single = false, both = false;
+    bool              single = false, both = false;
     for (size_t i = 0; i < s.n; i++)
         single |= QPI_CODE(s.codes[i]) == '\'', both |= QPI_CODE(s.codes[i]) == '"';
     qpi_code quote = single && !both ? '"' : '\'';
@@ -380,10 +374,8 @@ static bool repr_string(qpi_trun *r, qpi_codes *out, qpi_str s) {
         qpi_code    c = QPI_CODE(s.codes[i]);
         char        text[16] = "";
         const char *mark = strchr(names, (int)(c < 32 ? c : 0));
-        if (c == '\\' || c == quote)
-            snprintf(text, sizeof text, "\\%c", (int)c);
-        else if (mark && *mark)
-            snprintf(text, sizeof text, "\\%c", marks[mark - names]);
+        if (c == '\\' || c == quote) snprintf(text, sizeof text, "\\%c", (int)c);
+        else if (mark && *mark) snprintf(text, sizeof text, "\\%c", marks[mark - names]);
         else if (c < 32 || c == 127 || (c > 127 && c <= 160) || c == 0xAD)
             snprintf(text, sizeof text, "\\x%02x", (unsigned)c);
         else if (c != ' ' && (qpi_code_is_space(c) || (c >= 0x200B && c <= 0x200F) || c == 0xFEFF))

@@ -57,10 +57,8 @@ static bool append(store *s, const qp_ids *ids) {
     if (!p) return false;
     s->ids = p;
     for (size_t i = 0; i < n; i++) {
-        if (s->wide)
-            ((uint32_t *)p)[s->count + i] = (uint32_t)ids->data[i];
-        else
-            ((uint16_t *)p)[s->count + i] = (uint16_t)ids->data[i];
+        if (s->wide) ((uint32_t *)p)[s->count + i] = (uint32_t)ids->data[i];
+        else ((uint16_t *)p)[s->count + i] = (uint16_t)ids->data[i];
     }
     s->count += n;
     return true;
@@ -92,14 +90,15 @@ static bool encode_all(loading *l) {
 static bool load_documents(void *arg, const qpi_document *documents, size_t n) {
     loading *l = arg;
     for (size_t i = 0; i < n; i++) {
-        if (l->between && l->t->end >= 0 && !qpi_pieces_add_token(&l->pieces, l->t->end, l->error)) return false;
+        if (l->between && l->t->end >= 0 && !qpi_pieces_add_token(&l->pieces, l->t->end, l->error))
+            return false;
         l->between = true;
         const qpi_around *around = &l->t->single;
         for (size_t k = 0; k < around->count; k++) {
             const qpi_around_item *item = &around->items[k];
             if (!item->text && l->wrap && !qpi_pieces_add_token(&l->pieces, item->id, l->error)) return false;
-            if (item->text && !qpi_pieces_add(l->t, &l->pieces, documents[i].text, documents[i].size, l->literal,
-                                              l->error))
+            if (item->text &&
+                !qpi_pieces_add(l->t, &l->pieces, documents[i].text, documents[i].size, l->literal, l->error))
                 return false;
         }
     }
@@ -170,8 +169,8 @@ static uint64_t fingerprint(void *source) {
     const text *x = source;
     size_t      width = x->store->wide ? 4 : 2;
     uint64_t    parts[] = {
-           qpi_checksum_of(0, (const char *)x->store->ids + x->begin * width, (x->end - x->begin) * width),
-           (uint64_t)x->length, x->offsets, width};
+        qpi_checksum_of(0, (const char *)x->store->ids + x->begin * width, (x->end - x->begin) * width),
+        (uint64_t)x->length, x->offsets, width};
     return qpi_checksum_of(0, parts, sizeof parts);
 }
 
@@ -216,8 +215,7 @@ static qp_data *open_part(qp_ctx *ctx, store *s, size_t begin, size_t end, const
         if (n < 2)
             qpi_fail(e, QP_ERR_ARGUMENT, "data: %zu ids are too few: an input and a label are needed at least",
                      n);
-        else
-            qpi_fail_memory(e, "data");
+        else qpi_fail_memory(e, "data");
         return NULL;
     }
     *x = (text){.store = s, .begin = begin, .end = end, .length = o->length, .seed = o->seed};
@@ -279,7 +277,6 @@ qp_data *qp_data_open(qp_ctx *ctx, int n, const char *const *paths, qp_data_opti
         !(options.validation >= 0 && options.validation < 1))
         qpi_fail(&e, QP_ERR_ARGUMENT,
                  "data: expected files, a length of at least 1 and a validation share below 1");
-    else
-        d = open_text(ctx, n, paths, &options, &e);
+    else d = open_text(ctx, n, paths, &options, &e);
     return qpi_data_give(ctx, d, &e);
 }

@@ -131,7 +131,7 @@ qp_tokenizer *qp_tokenizer_load(qp_ctx *ctx, const char *path) {
 /* ---- Tokens --------------------------------------------------------------------------- */
 
 const char *qp_tokenizer_kind(const qp_tokenizer *t) { return t->kind->name; }
-int64_t     qp_tokenizer_size(const qp_tokenizer *t) { return (int64_t)t->vocab.size; }
+int64_t qp_tokenizer_size(const qp_tokenizer *t) { return (int64_t)t->vocab.size; }
 
 int32_t qp_tokenizer_id(const qp_tokenizer *t, const char *token) {
     return qpi_vocab_find(&t->vocab, token, strlen(token));
@@ -164,10 +164,8 @@ void qp_tokenizer_set_end(qp_tokenizer *t, int32_t id) {
 uint64_t qpi_tokenizer_fingerprint(const qp_tokenizer *t, qpi_error *e) {
     qpi_buffer text = {0};
     uint64_t   sum = 0;
-    if (qpi_tokenizer_print(t, &text))
-        sum = qpi_checksum_of(0, text.data, text.count);
-    else
-        qpi_fail_memory(e, "tokenizer");
+    if (qpi_tokenizer_print(t, &text)) sum = qpi_checksum_of(0, text.data, text.count);
+    else qpi_fail_memory(e, "tokenizer");
     qpi_buffer_free(&text);
     return sum;
 }

@@ -71,7 +71,7 @@ struct qp_tokenizer {
     qpi_matcher               matchers[2]; /* added tokens found before and after normalisation */
     qpi_normalizer            normalizer;
     qpi_pretokenizer          pretokenizer;
-    qpi_around              single, pair;
+    qpi_around                single, pair;
     qpi_decoder               decoder;
     int32_t                   begin, end;
     int32_t                   ends[QP_MAX_ENDS];
@@ -85,12 +85,13 @@ struct qp_tokenizer {
 
 /* An empty tokenizer; NULL when there is no memory. */
 qp_tokenizer *qpi_tokenizer_new(const qpi_tokenizer_kind *kind, int64_t id_limit, qpi_error *e);
-void          qpi_tokenizer_free(void *tokenizer);
+void qpi_tokenizer_free(void *tokenizer);
 /* Registers an added token whose id is in the vocabulary. */
 bool qpi_tokenizer_add(qp_tokenizer *t, qpi_added token, qpi_error *e);
 /* Reads components from their JSON text (NULL: absent) and keeps the texts. In this order: normalizer, added tokens,
  * pre-tokenizer, post-processor, decoder. */
-bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const char *json, size_t n, qpi_error *e);
+bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const char *json, size_t n,
+                        qpi_error *e);
 /* Appends the names of the components, in order, of a part that is there: "NFC, Lowercase". False without memory. */
 bool qpi_part_names(const qp_tokenizer *t, qpi_part part, qpi_buffer *out);
 /* Makes the model, then what rests on the whole vocabulary; guesses the token that ends a text. */
@@ -101,16 +102,16 @@ void qpi_tokenizer_add_end(qp_tokenizer *t, int64_t id);
 qp_tokenizer *qpi_tokenizer_give(qp_ctx *ctx, qp_tokenizer *t, const qpi_error *e);
 
 qpi_encoder *qpi_encoder_take(const qp_tokenizer *t, qpi_error *e);
-void         qpi_encoder_give(const qp_tokenizer *t, qpi_encoder *w);
-void         qpi_encoder_free(qpi_encoder *w);
+void qpi_encoder_give(const qp_tokenizer *t, qpi_encoder *w);
+void qpi_encoder_free(qpi_encoder *w);
 
 /* For kinds that work on words. Each word, through the cache: encode_word appends the ids of one that is new. */
 typedef bool qpi_encode_word_fn(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n);
-bool         qpi_encode_words(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, bool first,
-                              qpi_encode_word_fn *encode_word);
-bool         qpi_encode_cached(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n,
-                               qpi_encode_word_fn *one); /* one word, or a part of one */
-bool         qpi_put_ids(qpi_encoder *w, const int32_t *ids, size_t n);
+bool qpi_encode_words(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n, bool first,
+                      qpi_encode_word_fn *encode_word);
+bool qpi_encode_cached(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n,
+                       qpi_encode_word_fn *one); /* one word, or a part of one */
+bool qpi_put_ids(qpi_encoder *w, const int32_t *ids, size_t n);
 /* The token of the model itself with a text; QPI_NO_TOKEN: none. */
 int32_t qpi_model_token(const qp_tokenizer *t, const char *text, size_t n);
 /* The tokens <0x00> to <0xFF>; QPI_NO_TOKEN where one is missing. */
@@ -161,7 +162,7 @@ uint64_t qpi_tokenizer_fingerprint(const qp_tokenizer *t, qpi_error *e);
 /* tokenizer_load.c, tokenizer_save.c */
 qp_tokenizer *qpi_tokenizer_load(const char *path, qpi_error *e);
 qp_tokenizer *qpi_tokenizer_parse(const char *name, const void *data, size_t size, qpi_error *e);
-bool          qpi_tokenizer_print(const qp_tokenizer *t, qpi_buffer *out);
+bool qpi_tokenizer_print(const qp_tokenizer *t, qpi_buffer *out);
 /* tokenizer_config.c: what the other files of a model's folder say about its tokens. */
 bool qpi_tokenizer_configure(qp_tokenizer *t, const char *folder, qpi_error *e);
 

@@ -22,9 +22,9 @@ typedef struct {
     qpi_error        *error;
     qpi_span          raw[QPI_PARTS];
     qpi_model_options options;
-    qpi_buffer        pair;                       /* the joint text of a merge */
-    size_t            vocab_at, merges_at;        /* where they wait for what they need; 0: they do not */
-    size_t            merges, prefix_size;        /* how many merges there are */
+    qpi_buffer        pair;                /* the joint text of a merge */
+    size_t            vocab_at, merges_at; /* where they wait for what they need; 0: they do not */
+    size_t            merges, prefix_size; /* how many merges there are */
     size_t            score_capacity;
     bool              has_vocab, has_merges, has_model, vocab_read, merges_read;
 } loading;
@@ -60,7 +60,8 @@ static bool read_scored(loading *l, int64_t id) {
     if (!scores) return out_of_memory(l);
     l->options.scores = scores;
     if (!qpi_stream_open(s, '[') || !qpi_stream_item(s) || !qpi_stream_string(s, &text) ||
-        !qpi_vocab_add(&l->t->vocab, s->name, text.data, text.size, id, QPI_TOKEN_MODEL | QPI_TOKEN_AGAIN, l->error) ||
+        !qpi_vocab_add(&l->t->vocab, s->name, text.data, text.size, id, QPI_TOKEN_MODEL | QPI_TOKEN_AGAIN,
+                       l->error) ||
         !qpi_stream_item(s))
         return qpi_stream_fail(s, start, "expected a token and its score");
     bool number = qpi_stream_peek(s) == '0';
@@ -152,7 +153,8 @@ static bool read_merges(loading *l) {
         if (l->pair.failed) return out_of_memory(l);
         int32_t a = in_model(l, l->pair.data, cut), b = in_model(l, l->pair.data + cut, l->pair.count - cut);
         if (l->prefix_size && b >= 0 && !take_prefix(l, cut))
-            return qpi_stream_fail(s, start, "merge %zu: its second token is shorter than the prefix", l->merges);
+            return qpi_stream_fail(s, start, "merge %zu: its second token is shorter than the prefix",
+                                   l->merges);
         id = united(l, id);
         if (a < 0 || b < 0 || id < 0) {
             if (l->merges == 0 && is_version_line(l)) continue;
@@ -283,7 +285,8 @@ static bool read_model_member(loading *l, qpi_span key) {
     }
     snprintf(name, sizeof name, "%.*s", key.size < sizeof name ? (int)key.size : 0, key.data);
     if (!qpi_stream_skip(s, &raw)) return false;
-    if (l->vocab_read && (strcmp(name, "type") == 0 || (l->merges_read && strcmp(name, "continuing_subword_prefix") == 0)))
+    if (l->vocab_read &&
+        (strcmp(name, "type") == 0 || (l->merges_read && strcmp(name, "continuing_subword_prefix") == 0)))
         return qpi_stream_fail(s, s->at, "%s behind what it is about", name);
     return read_option(l, name, raw);
 }
@@ -351,7 +354,8 @@ static void free_options(qpi_model_options *o) {
 }
 
 qp_tokenizer *qpi_tokenizer_parse(const char *name, const void *data, size_t size, qpi_error *e) {
-    loading l = {.s = qpi_stream_over(name, data, size, e), .error = e, .options = {.longest = -1, .unknown_id = -1}};
+    loading l = {
+        .s = qpi_stream_over(name, data, size, e), .error = e, .options = {.longest = -1, .unknown_id = -1}};
     l.t = qpi_tokenizer_new(NULL, FREE_IDS + (int64_t)size, e);
     bool ok = l.t && read_document(&l);
     /* Added tokens are normalised, so the normalizer comes first. */
@@ -379,15 +383,14 @@ static qp_tokenizer *load_file(const char *path, qpi_error *e) {
     if (!bytes) return NULL;
     if (bytes->size > 1 && bytes->data[0] == (1 << 3 | 2) && bytes->data[1] != '{')
         t = qpi_tokenizer_sentencepiece(bytes->path, bytes->data, (size_t)bytes->size, e);
-    else
-        t = qpi_tokenizer_parse(bytes->path, bytes->data, (size_t)bytes->size, e);
+    else t = qpi_tokenizer_parse(bytes->path, bytes->data, (size_t)bytes->size, e);
     qpi_bytes_release(bytes);
     return t;
 }
 
 qp_tokenizer *qpi_tokenizer_load(const char *path, qpi_error *e) {
     if (!qpi_path_is_folder(path)) return load_file(path, e);
-    char         *json = qpi_path_join(path, "tokenizer.json", e), *pieces = qpi_path_join(path, "tokenizer.model", e);
+    char *json = qpi_path_join(path, "tokenizer.json", e), *pieces = qpi_path_join(path, "tokenizer.model", e);
     qp_tokenizer *t = NULL;
     if (!e->code) t = load_file(!qpi_path_exists(json) && qpi_path_exists(pieces) ? pieces : json, e);
     free(json);

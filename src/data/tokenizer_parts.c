@@ -26,9 +26,9 @@ static bool set_text(qp_tokenizer *t, const qpi_json *at, const char *content, q
 
 static bool read_one(void *to, const qpi_json *at) {
     qp_tokenizer *t = to;
-    const char *content;
-    int64_t     id;
-    qpi_added   a = {0};
+    const char   *content;
+    int64_t       id;
+    qpi_added     a = {0};
     if (!qpi_json_string(at, "content", QPI_REQUIRED, &content) ||
         !qpi_json_integer(at, "id", QPI_REQUIRED, 0, INT32_MAX - 1, &id) ||
         !qpi_json_boolean(at, "special", QPI_OPTIONAL, &a.special))
@@ -75,7 +75,9 @@ static bool read_added(qp_tokenizer *t, const qpi_json *at) {
     return true;
 }
 
-static bool read_normalizer(qp_tokenizer *t, const qpi_json *at) { return qpi_normalizer_read(&t->normalizer, at); }
+static bool read_normalizer(qp_tokenizer *t, const qpi_json *at) {
+    return qpi_normalizer_read(&t->normalizer, at);
+}
 static bool read_pretokenizer(qp_tokenizer *t, const qpi_json *at) {
     return qpi_pretokenizer_read(&t->pretokenizer, at);
 }
@@ -96,9 +98,12 @@ static const struct {
 };
 
 const char *const qpi_part_keys[QPI_PARTS] = {
-    [QPI_PART_TRUNCATION] = "truncation",      [QPI_PART_PADDING] = "padding",
-    [QPI_PART_ADDED] = "added_tokens",         [QPI_PART_NORMALIZER] = "normalizer",
-    [QPI_PART_PRETOKENIZER] = "pre_tokenizer", [QPI_PART_POST] = "post_processor",
+    [QPI_PART_TRUNCATION] = "truncation",
+    [QPI_PART_PADDING] = "padding",
+    [QPI_PART_ADDED] = "added_tokens",
+    [QPI_PART_NORMALIZER] = "normalizer",
+    [QPI_PART_PRETOKENIZER] = "pre_tokenizer",
+    [QPI_PART_POST] = "post_processor",
     [QPI_PART_DECODER] = "decoder",
 };
 
@@ -110,7 +115,8 @@ static bool keep(qp_tokenizer *t, qpi_part part, const char *json, size_t n, qpi
     return qpi_fail_memory(e, "tokenizer") == QP_OK;
 }
 
-bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const char *json, size_t n, qpi_error *e) {
+bool qpi_tokenizer_part(qp_tokenizer *t, qpi_part part, const char *name, const char *json, size_t n,
+                        qpi_error *e) {
     char where[400]; /* lines count from the part's start */
     if (!json) return true;
     snprintf(where, sizeof where, "%s: %s", name, qpi_part_keys[part]);

@@ -49,10 +49,8 @@ bool qpi_tokenizer_print(const qp_tokenizer *t, qpi_buffer *out) {
 qp_status qp_tokenizer_save(qp_ctx *ctx, const qp_tokenizer *t, const char *path) {
     qpi_buffer text = {0};
     qpi_error  e = {0};
-    if (!qpi_tokenizer_print(t, &text))
-        qpi_fail_memory(&e, path);
-    else
-        qpi_write_file(path, text.data, text.count, &e);
+    if (!qpi_tokenizer_print(t, &text)) qpi_fail_memory(&e, path);
+    else qpi_write_file(path, text.data, text.count, &e);
     qpi_buffer_free(&text);
     return e.code ? qp_fail(ctx, e.code, "%s", e.text) : QP_OK;
 }

@@ -7,9 +7,9 @@
 #include <stdint.h>
 
 typedef struct {
-    uint32_t *first;    /* node -> its first child; children stand in order of their bytes */
-    uint8_t  *byte;     /* that leads to the node */
-    int32_t  *value;    /* of the text that ends here; -1: none */
+    uint32_t *first;     /* node -> its first child; children stand in order of their bytes */
+    uint8_t  *byte;      /* that leads to the node */
+    int32_t  *value;     /* of the text that ends here; -1: none */
     uint32_t  root[256]; /* children of the root, 0: none */
     size_t    count;
 } qpi_trie;
@@ -31,10 +31,8 @@ static inline uint32_t qpi_trie_step(const qpi_trie *t, uint32_t at, uint8_t byt
     uint32_t low = t->first[at], high = t->first[at + 1];
     while (high - low > 8) {
         uint32_t middle = low + (high - low) / 2;
-        if (t->byte[middle] <= byte)
-            low = middle;
-        else
-            high = middle;
+        if (t->byte[middle] <= byte) low = middle;
+        else high = middle;
     }
     for (; low < high; low++)
         if (t->byte[low] == byte) return low;

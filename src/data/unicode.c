@@ -23,10 +23,8 @@ qpi_class qpi_code_class(uint32_t code) {
 
 uint8_t qpi_code_flags(uint32_t code) {
     if (code >= 0xF0000) return code <= 0x10FFFF && (code & 0xFFFF) < 0xFFFE ? QPI_CONTROL : 0;
-    if (code >= 0xE0000)
-        code = code < 0xE0200 ? UNICODE_LIMIT + (code - 0xE0000) : UNICODE_LIMIT - 1;
-    else if (code >= UNICODE_LIMIT)
-        return 0;
+    if (code >= 0xE0000) code = code < 0xE0200 ? UNICODE_LIMIT + (code - 0xE0000) : UNICODE_LIMIT - 1;
+    else if (code >= UNICODE_LIMIT) return 0;
     return unicode_flags_blocks[unicode_flags_index[code >> 6]][code & 63];
 }
 
@@ -35,10 +33,8 @@ uint32_t qpi_code_lower(uint32_t code, uint32_t *second) {
     *second = code == 0x130 ? 0x307 : 0; /* the only one that becomes two */
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (unicode_lower[middle].last < code)
-            low = middle + 1;
-        else
-            high = middle;
+        if (unicode_lower[middle].last < code) low = middle + 1;
+        else high = middle;
     }
     if (low == sizeof unicode_lower / sizeof *unicode_lower || code < unicode_lower[low].first ||
         (code - unicode_lower[low].first) % (uint32_t)unicode_lower[low].step)

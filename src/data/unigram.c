@@ -46,7 +46,8 @@ static bool build(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
     m->unknown = (int32_t)o->unknown_id;
     m->byte_fallback = o->byte_fallback;
     if (m->unknown >= 0 && !qpi_vocab_at(&t->vocab, m->unknown))
-        return qpi_fail(e, QP_ERR_FORMAT, "model.unk_id: the vocabulary has no token %d", (int)m->unknown) == QP_OK;
+        return qpi_fail(e, QP_ERR_FORMAT, "model.unk_id: the vocabulary has no token %d", (int)m->unknown) ==
+               QP_OK;
     for (size_t i = 0; i < t->vocab.size; i++)
         if (t->vocab.tokens[i].flags & QPI_TOKEN_MODEL && m->scores[i] < lowest) lowest = m->scores[i];
     m->unknown_score = lowest - PENALTY;
@@ -124,7 +125,8 @@ static bool backward(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text,
 static bool encode_word(const qp_tokenizer *t, qpi_encoder *w, const uint8_t *text, size_t n) {
     w->scratch.count = 0;
     if (n >= INT32_MAX) /* cannot: a word of 2 GiB */
-        return qpi_fail(&w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long", n) == QP_OK;
+        return qpi_fail(&w->error, QP_ERR_UNSUPPORTED, "tokenizer: a word of %zu bytes is too long", n) ==
+               QP_OK;
     if (!qpi_buffer_reserve(&w->scratch, (n + 1) * sizeof(node)))
         return qpi_fail_memory(&w->error, "tokenizer") == QP_OK;
     node *nodes = (node *)w->scratch.data;
@@ -157,7 +159,8 @@ static void save(const qp_tokenizer *t, qpi_buffer *out) {
     if (m->unknown >= 0) snprintf(number, sizeof number, "%d", (int)m->unknown);
     qpi_put_text(out, "{\"type\":\"Unigram\",\"unk_id\":");
     qpi_put_text(out, number);
-    qpi_put_text(out, m->byte_fallback ? ",\"byte_fallback\":true,\"vocab\":[" : ",\"byte_fallback\":false,\"vocab\":[");
+    qpi_put_text(out, m->byte_fallback ? ",\"byte_fallback\":true,\"vocab\":["
+                                       : ",\"byte_fallback\":false,\"vocab\":[");
     for (size_t i = 0; i < t->vocab.size; i++) {
         const qpi_token *token = &t->vocab.tokens[i];
         if (!(token->flags & QPI_TOKEN_MODEL)) continue;

@@ -31,8 +31,7 @@ bool qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, in
     const char *copy = qpi_arena_text(&v->arena, text, n);
     if (!copy || !qpi_names_add(&v->by_text, copy, n, (uint32_t)id, &before))
         return qpi_fail_memory(e, who) == QP_OK;
-    if (before != QPI_NO_NAME && again)
-        qpi_names_replace(&v->by_text, text, n, (uint32_t)id);
+    if (before != QPI_NO_NAME && again) qpi_names_replace(&v->by_text, text, n, (uint32_t)id);
     else if (before != QPI_NO_NAME)
         return qpi_fail(e, QP_ERR_FORMAT, "%s: token \"%s\" occurs twice", who, shown) == QP_OK;
     *t = (qpi_token){.text = copy, .text_size = (uint32_t)n, .flags = flags};
@@ -85,9 +84,7 @@ void qpi_vocab_free(qpi_vocab *v) {
 
 /* ---- The byte-level alphabet ---------------------------------------------------------- */
 
-static bool stands_for_itself(uint8_t c) {
-    return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c != 0xAD);
-}
+static bool stands_for_itself(uint8_t c) { return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c != 0xAD); }
 
 uint32_t qpi_byte_to_code(uint8_t byte) {
     if (stands_for_itself(byte)) return byte;

@@ -28,14 +28,14 @@ typedef struct {
     size_t     size, capacity; /* ids lie below size */
     int64_t    id_limit;       /* what size may grow to: a table must not outgrow the file that
                                   asks for it */
-    size_t    count;           /* tokens there are */
-    qpi_names by_text;
+    size_t     count;          /* tokens there are */
+    qpi_names  by_text;
 } qpi_vocab;
 
 /* Adds a token; ids may come in any order. Errors: FORMAT (text or id twice, id not below
  * id_limit), named with `who`. */
-bool    qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, int64_t id, uint32_t flags,
-                      qpi_error *e);
+bool qpi_vocab_add(qpi_vocab *v, const char *who, const char *text, size_t n, int64_t id, uint32_t flags,
+                   qpi_error *e);
 int32_t qpi_vocab_find(const qpi_vocab *v, const char *text, size_t n); /* QPI_NO_TOKEN if absent */
 const qpi_token *qpi_vocab_at(const qpi_vocab *v, int64_t id);          /* NULL if absent */
 
@@ -48,7 +48,7 @@ void qpi_vocab_free(qpi_vocab *v);
 /* The byte-level alphabet of GPT-2: printable Latin-1 bytes stand for themselves, the others
  * for U+0100 and on. */
 uint32_t qpi_byte_to_code(uint8_t byte);
-int      qpi_code_to_byte(uint32_t code); /* -1: stands for none */
+int qpi_code_to_byte(uint32_t code); /* -1: stands for none */
 
 /* Appends the byte-level text of some bytes. */
 bool qpi_byte_level(qpi_buffer *out, const uint8_t *bytes, size_t n);

@@ -33,7 +33,8 @@ static bool copy(char **to, const char *from) { return (*to = strdup(from)) != N
 static bool build(qp_tokenizer *t, qpi_model_options *o, qpi_error *e) {
     wordpiece *m = calloc(1, sizeof *m);
     t->model = m;
-    if (!m || !copy(&m->unknown, o->unknown ? o->unknown : "[UNK]") || !copy(&m->prefix, o->prefix ? o->prefix : "##"))
+    if (!m || !copy(&m->unknown, o->unknown ? o->unknown : "[UNK]") ||
+        !copy(&m->prefix, o->prefix ? o->prefix : "##"))
         return qpi_fail_memory(e, "tokenizer") == QP_OK;
     m->longest = o->longest < 0 ? 100 : o->longest;
     m->unknown_id = qpi_model_token(t, m->unknown, strlen(m->unknown));

@@ -120,10 +120,8 @@ bool qpi_words_count(qpi_words *w, const qpi_pretokenizer *p, const qp_exec *exe
         s.counters[i].words.seed = w->seed;
         s.counters[i].split.error = &s.counters[i].error;
     }
-    if (ok)
-        qp_parallel(exec, (int64_t)s.count, 1, count_pieces, &s);
-    else
-        qpi_fail_memory(e, "tokenizer");
+    if (ok) qp_parallel(exec, (int64_t)s.count, 1, count_pieces, &s);
+    else qpi_fail_memory(e, "tokenizer");
     for (int i = 0; s.counters && i < exec->threads; i++) {
         ok = ok && take(w, &s.counters[i], e);
         qpi_words_free(&s.counters[i].words);

@@ -33,6 +33,6 @@ typedef struct {
 /* 8-byte aligned, NULL when there is no memory; all of it is freed by qpi_arena_free. */
 void *qpi_arena_take(qpi_arena *a, size_t bytes);
 char *qpi_arena_text(qpi_arena *a, const char *text, size_t n); /* a copy, 0 behind it */
-void  qpi_arena_free(qpi_arena *a);
+void qpi_arena_free(qpi_arena *a);
 
 #endif

@@ -11,8 +11,8 @@ typedef struct {
     uint8_t  tail[32];
 } qpi_checksum;
 
-void     qpi_checksum_begin(qpi_checksum *c, uint64_t seed);
-void     qpi_checksum_add(qpi_checksum *c, const void *data, size_t n);
+void qpi_checksum_begin(qpi_checksum *c, uint64_t seed);
+void qpi_checksum_add(qpi_checksum *c, const void *data, size_t n);
 uint64_t qpi_checksum_end(const qpi_checksum *c);
 uint64_t qpi_checksum_of(uint64_t seed, const void *data, size_t n);
 

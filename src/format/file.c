@@ -87,9 +87,10 @@ qp_file *qpi_file_open(const char *path, qpi_open_mode mode, qpi_error *e) {
     }
     char *actual = qpi_path_is_folder(path) ? in_folder(path, e) : strdup(path);
     if (!actual) qpi_fail_memory(e, path);
-    bool ok = actual && (ends_with(actual, ".index.json") ? qpi_index_open(f, actual, mode, e)
-                                                          : qpi_file_add_part(f, actual, mode, e) &&
-                                                                qpi_gguf_open_parts(f, actual, mode, e) && qpi_file_index(f, e));
+    bool ok = actual && (ends_with(actual, ".index.json")
+                             ? qpi_index_open(f, actual, mode, e)
+                             : qpi_file_add_part(f, actual, mode, e) &&
+                                   qpi_gguf_open_parts(f, actual, mode, e) && qpi_file_index(f, e));
     free(actual);
     if (ok) return f;
     qp_file_close(f);

@@ -25,14 +25,14 @@ typedef struct {
 } qpi_gguf_values;
 
 struct qp_file {
-    qpi_arena   arena; /* names, shapes, metadata */
-    qpi_bytes **parts;
-    size_t      part_count, part_capacity;
-    qpi_entry  *entries;
-    size_t      entry_count, entry_capacity;
-    qpi_names   names;
-    qp_meta    *meta;
-    size_t      meta_count, meta_capacity;
+    qpi_arena       arena; /* names, shapes, metadata */
+    qpi_bytes     **parts;
+    size_t          part_count, part_capacity;
+    qpi_entry      *entries;
+    size_t          entry_count, entry_capacity;
+    qpi_names       names;
+    qp_meta        *meta;
+    size_t          meta_count, meta_capacity;
     bool            is_gguf;
     qpi_gguf_values values; /* of GGUF; of several parts: the first's */
 };
@@ -48,8 +48,8 @@ typedef struct {
 extern const qpi_file_format qpi_safetensors, qpi_gguf;
 
 qpi_entry *qpi_file_add(qp_file *f, qpi_error *e); /* a new entry, zeros */
-bool       qpi_file_add_meta(qp_file *f, const char *key, const char *value, qpi_error *e);
-bool       qpi_file_add_part(qp_file *f, const char *path, qpi_open_mode mode, qpi_error *e);
+bool qpi_file_add_meta(qp_file *f, const char *key, const char *value, qpi_error *e);
+bool qpi_file_add_part(qp_file *f, const char *path, qpi_open_mode mode, qpi_error *e);
 /* When all entries are there: finds them by name from now on, each of which there is once. */
 bool qpi_file_index(qp_file *f, qpi_error *e);
 

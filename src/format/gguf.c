@@ -51,8 +51,9 @@ const qpi_gguf_type *qpi_gguf_type_named(const char *name) {
 static const struct {
     const char *name;
     int         bytes;
-} kinds[QPI_GGUF_KINDS] = {{"u8", 1},   {"i8", 1},   {"u16", 2},  {"i16", 2},   {"u32", 4}, {"i32", 4}, {"f32", 4},
-                           {"bool", 1}, {"text", 0}, {"array", 0}, {"u64", 8}, {"i64", 8}, {"f64", 8}};
+} kinds[QPI_GGUF_KINDS] = {{"u8", 1},  {"i8", 1},  {"u16", 2},  {"i16", 2},  {"u32", 4},
+                           {"i32", 4}, {"f32", 4}, {"bool", 1}, {"text", 0}, {"array", 0},
+                           {"u64", 8}, {"i64", 8}, {"f64", 8}};
 
 const char *qpi_gguf_kind_name(qpi_gguf_kind kind) { return kind < QPI_GGUF_KINDS ? kinds[kind].name : "?"; }
 
@@ -144,8 +145,8 @@ static char *read_name(qp_file *f, qpi_reader *r, const char *what) {
     uint64_t       at = r->at, n = qpi_read_u64(r, what);
     const uint8_t *text = r->failed || n > LONGEST_NAME ? NULL : qpi_read_span(r, n, what);
     if (!r->failed && (!text || !is_name(text, n)))
-        qpi_read_fail(r, at, "expected %s of 1 to %d bytes, no control bytes, found %" PRIu64 " bytes", what, LONGEST_NAME,
-                      n);
+        qpi_read_fail(r, at, "expected %s of 1 to %d bytes, no control bytes, found %" PRIu64 " bytes", what,
+                      LONGEST_NAME, n);
     if (r->failed) return NULL;
     char *copy = qpi_arena_text(&f->arena, (const char *)text, (size_t)n);
     if (!copy) r->failed = qpi_fail_memory(r->error, r->name) != QP_OK;
@@ -164,8 +165,8 @@ static uint32_t read_kind(qpi_reader *r, const char *what) {
 static void read_elements(qpi_reader *r, qpi_gguf_value *v) {
     uint64_t at = r->at, bytes = (uint64_t)(v->kind == QPI_GGUF_TEXT ? 8 : kinds[v->kind].bytes);
     if (v->count > qpi_reader_left(r) / bytes) {
-        qpi_read_fail(r, at, "expected %" PRIu64 " elements of %s, found %" PRIu64 " bytes to the end", v->count,
-                      kinds[v->kind].name, qpi_reader_left(r));
+        qpi_read_fail(r, at, "expected %" PRIu64 " elements of %s, found %" PRIu64 " bytes to the end",
+                      v->count, kinds[v->kind].name, qpi_reader_left(r));
         return;
     }
     v->data = r->data + r->at;
@@ -195,7 +196,8 @@ static void read_value(qpi_reader *r, qpi_gguf_value *v) {
         read_elements(r, v);
         return;
     }
-    qpi_fail(r->error, QP_ERR_UNSUPPORTED, "%s: offset %" PRIu64 ": \"%.60s\" is an array of arrays", r->name, at, v->key);
+    qpi_fail(r->error, QP_ERR_UNSUPPORTED, "%s: offset %" PRIu64 ": \"%.60s\" is an array of arrays", r->name,
+             at, v->key);
     r->failed = true;
 }
 
@@ -215,7 +217,8 @@ static bool add_text(qp_file *f, const qpi_gguf_value *v, qpi_error *e) {
     }
     if (v->kind == QPI_GGUF_BOOL) text = v->data[0] ? "true" : "false";
     else if (qpi_gguf_integer(v, 0, &i)) snprintf(number, sizeof number, "%" PRId64, i);
-    else if (qpi_gguf_number(v, 0, &x)) snprintf(number, sizeof number, v->kind == QPI_GGUF_F32 ? "%.9g" : "%.17g", x);
+    else if (qpi_gguf_number(v, 0, &x))
+        snprintf(number, sizeof number, v->kind == QPI_GGUF_F32 ? "%.9g" : "%.17g", x);
     else snprintf(number, sizeof number, "%" PRIu64, little(v->data, 8));
     return qpi_file_add_meta(f, v->key, text, e);
 }
@@ -244,7 +247,8 @@ static bool read_shape(qp_file *f, qpi_reader *r, qpi_entry *x) {
     uint64_t at = r->at, count = 1;
     uint32_t ndim = qpi_read_u32(r, "number of axes");
     if (!r->failed && ndim > QP_MAX_DIMS)
-        qpi_read_fail(r, at, "expected at most %d axes of \"%.60s\", found %" PRIu32, QP_MAX_DIMS, x->name, ndim);
+        qpi_read_fail(r, at, "expected at most %d axes of \"%.60s\", found %" PRIu32, QP_MAX_DIMS, x->name,
+                      ndim);
     if (r->failed) return false;
     int64_t *shape = qpi_arena_take(&f->arena, (ndim + 1) * sizeof *shape);
     if (!shape) return qpi_fail_memory(r->error, r->name) == QP_OK;
@@ -275,8 +279,8 @@ static bool read_type(qpi_reader *r, qpi_entry *x, qp_file *f) {
     if (!type) return true; /* of no concern until somebody wants this tensor */
     for (int i = 0; i < x->ndim; i++) count *= (uint64_t)x->shape[i];
     if (last % type->block)
-        qpi_read_fail(r, at, "\"%.60s\" has rows of %" PRId64 " elements, blocks of %s have %d", x->name, last, type->name,
-                      type->block);
+        qpi_read_fail(r, at, "\"%.60s\" has rows of %" PRId64 " elements, blocks of %s have %d", x->name, last,
+                      type->name, type->block);
     x->bytes = count / (uint64_t)type->block * (uint64_t)type->bytes;
     return !r->failed;
 }
@@ -290,8 +294,8 @@ static bool read_tensor(qp_file *f, uint32_t part, qpi_reader *r, uint64_t align
     uint64_t at = r->at;
     x->begin = qpi_read_u64(r, "offset of a tensor");
     if (!r->failed && x->begin % alignment)
-        qpi_read_fail(r, at, "expected the offset of \"%.60s\" at a multiple of %" PRIu64 ", found %" PRIu64, x->name,
-                      alignment, x->begin);
+        qpi_read_fail(r, at, "expected the offset of \"%.60s\" at a multiple of %" PRIu64 ", found %" PRIu64,
+                      x->name, alignment, x->begin);
     return !r->failed;
 }
 
@@ -312,14 +316,17 @@ static bool place_tensors(qpi_reader *r, qpi_entry *entries, size_t n, uint64_t 
         const qpi_entry *x = order[i];
         uint64_t         room = start > r->size || x->begin > r->size - start ? 0 : r->size - start - x->begin;
         if (x->bytes > room)
-            qpi_read_fail(r, r->at, "expected %" PRIu64 " bytes of \"%.60s\" at %" PRIu64 " of the data, found %" PRIu64,
+            qpi_read_fail(r, r->at,
+                          "expected %" PRIu64 " bytes of \"%.60s\" at %" PRIu64 " of the data, found %" PRIu64,
                           x->bytes, x->name, x->begin, room);
         else if (x->bytes && x->begin < end)
-            qpi_read_fail(r, r->at, "\"%.60s\" and \"%.60s\" lie at the same place", order[i - 1]->name, x->name);
+            qpi_read_fail(r, r->at, "\"%.60s\" and \"%.60s\" lie at the same place", order[i - 1]->name,
+                          x->name);
         if (x->bytes) end = x->begin + x->bytes;
     }
     free(order);
-    for (size_t i = 0; i < n && !r->failed; i++) entries[i].begin = entries[i].bytes ? entries[i].begin + start : 0;
+    for (size_t i = 0; i < n && !r->failed; i++)
+        entries[i].begin = entries[i].bytes ? entries[i].begin + start : 0;
     return !r->failed;
 }
 
@@ -342,8 +349,8 @@ static bool read_version(qpi_reader *r) {
     version = qpi_read_u32(r, "version");
     if (r->failed) return false;
     if (version == 2 || version == VERSION) return true;
-    qpi_fail(r->error, QP_ERR_UNSUPPORTED, "%s: offset 4: GGUF version %" PRIu32 "%s, expected 2 or 3", r->name, version,
-             version && !(version & 0xffffff) ? " (big-endian)" : "");
+    qpi_fail(r->error, QP_ERR_UNSUPPORTED, "%s: offset 4: GGUF version %" PRIu32 "%s, expected 2 or 3", r->name,
+             version, version && !(version & 0xffffff) ? " (big-endian)" : "");
     return false;
 }
 
@@ -389,7 +396,8 @@ static bool parse(qp_file *f, uint32_t part, qpi_error *e) {
     size_t          meta = f->meta_count;
     if (part == 0) return parse_one(f, part, e);
     if (!qpi_gguf_find(f, "split.count")) {
-        qpi_fail(e, QP_ERR_FORMAT, "%s: a GGUF file cannot be a part of a checkpoint in safetensors files", f->parts[part]->path);
+        qpi_fail(e, QP_ERR_FORMAT, "%s: a GGUF file cannot be a part of a checkpoint in safetensors files",
+                 f->parts[part]->path);
         return false;
     }
     f->values = (qpi_gguf_values){0};

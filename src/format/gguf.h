@@ -8,14 +8,26 @@
 #include "format/file.h"
 
 typedef enum {
-    QPI_GGUF_U8, QPI_GGUF_I8, QPI_GGUF_U16, QPI_GGUF_I16, QPI_GGUF_U32, QPI_GGUF_I32, QPI_GGUF_F32, QPI_GGUF_BOOL,
-    QPI_GGUF_TEXT, QPI_GGUF_ARRAY, QPI_GGUF_U64, QPI_GGUF_I64, QPI_GGUF_F64, QPI_GGUF_KINDS
+    QPI_GGUF_U8,
+    QPI_GGUF_I8,
+    QPI_GGUF_U16,
+    QPI_GGUF_I16,
+    QPI_GGUF_U32,
+    QPI_GGUF_I32,
+    QPI_GGUF_F32,
+    QPI_GGUF_BOOL,
+    QPI_GGUF_TEXT,
+    QPI_GGUF_ARRAY,
+    QPI_GGUF_U64,
+    QPI_GGUF_I64,
+    QPI_GGUF_F64,
+    QPI_GGUF_KINDS
 } qpi_gguf_kind;
 
 /* A value where it lies in the file, checked: good as long as the file is open. */
 struct qpi_gguf_value {
     const char    *key;
-    qpi_gguf_kind  kind;  /* of an array: of its elements, never ARRAY */
+    qpi_gguf_kind  kind; /* of an array: of its elements, never ARRAY */
     bool           array;
     uint64_t       count; /* elements; 1 of what is no array */
     const uint8_t *data;  /* of texts: length (8 bytes) and text, one behind the other */
@@ -26,8 +38,8 @@ typedef struct qpi_gguf_value qpi_gguf_value;
 const qpi_gguf_value *qpi_gguf_find(const qp_file *f, const char *key);
 const qpi_gguf_value *qpi_gguf_at(const qp_file *f, size_t index);
 const qpi_gguf_value *qpi_gguf_find_in(const qpi_gguf_values *v, const char *key);
-bool                  qpi_file_is_gguf(const qp_file *f);
-bool                  qpi_path_is_gguf(const char *path); /* a regular file that begins as such */
+bool qpi_file_is_gguf(const qp_file *f);
+bool qpi_path_is_gguf(const char *path); /* a regular file that begins as such */
 
 /* Element i (0 of what is no array); false and *out as it was: v is NULL, i is past the end, or the
  * value is no integer (BOOL counts: 0, 1) that fits, no number. */
@@ -44,10 +56,10 @@ typedef struct {
     uint64_t       left;
 } qpi_gguf_texts;
 qpi_gguf_texts qpi_gguf_texts_of(const qpi_gguf_value *v);
-bool           qpi_gguf_text(qpi_gguf_texts *t, const char **text, size_t *n);
+bool qpi_gguf_text(qpi_gguf_texts *t, const char **text, size_t *n);
 
-const char *qpi_gguf_kind_name(qpi_gguf_kind kind);  /* "u32" */
-int         qpi_gguf_kind_bytes(qpi_gguf_kind kind); /* of one element; 0: of a text or an array */
+const char *qpi_gguf_kind_name(qpi_gguf_kind kind); /* "u32" */
+int qpi_gguf_kind_bytes(qpi_gguf_kind kind);        /* of one element; 0: of a text or an array */
 
 /* Types of tensors as the format numbers them. */
 typedef struct {
@@ -56,8 +68,8 @@ typedef struct {
     int         block, bytes;
     int         dtype; /* qp_dtype, -1: not one of ours */
 } qpi_gguf_type;
-const qpi_gguf_type *qpi_gguf_type_find(uint32_t id);      /* NULL: unknown */
-const qpi_gguf_type *qpi_gguf_type_of(qp_dtype dtype);     /* NULL: GGUF has none */
+const qpi_gguf_type *qpi_gguf_type_find(uint32_t id);       /* NULL: unknown */
+const qpi_gguf_type *qpi_gguf_type_of(qp_dtype dtype);      /* NULL: GGUF has none */
 const qpi_gguf_type *qpi_gguf_type_named(const char *name); /* in any case of letters */
 
 /* ---- Writing ------------------------------------------------------------------------------------------ */

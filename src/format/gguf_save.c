@@ -7,7 +7,9 @@
 
 /* ---- Pairs --------------------------------------------------------------------------------------- */
 
-static void put(qpi_gguf_pairs *p, const void *data, size_t n) { p->failed |= !qpi_buffer_put(&p->bytes, data, n); }
+static void put(qpi_gguf_pairs *p, const void *data, size_t n) {
+    p->failed |= !qpi_buffer_put(&p->bytes, data, n);
+}
 
 static void put_little(qpi_gguf_pairs *p, uint64_t x, int bytes) {
     uint8_t little[8];
@@ -94,8 +96,8 @@ static bool describe(const char *path, qpi_gguf_pairs *all, const qpi_gguf_pairs
         const qpi_gguf_tensor *t = &tensors[i];
         const qpi_gguf_type   *type = qpi_gguf_type_of(t->dtype);
         if (!type)
-            return qpi_fail(e, QP_ERR_TYPE, "%s: %s is %s: GGUF has no such type", path, t->name, qp_dtype_name(t->dtype)) ==
-                   QP_OK;
+            return qpi_fail(e, QP_ERR_TYPE, "%s: %s is %s: GGUF has no such type", path, t->name,
+                            qp_dtype_name(t->dtype)) == QP_OK;
         put_text(all, t->name, strlen(t->name));
         put_little(all, (uint64_t)t->ndim, 4);
         for (int k = t->ndim - 1; k >= 0; k--) put_little(all, (uint64_t)t->shape[k], 8);

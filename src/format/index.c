@@ -72,7 +72,7 @@ bool qpi_index_open(qp_file *f, const char *path, qpi_open_mode mode, qpi_error 
     qpi_json  root = qpi_json_root(path, document, e), map;
     qpi_names shards = {0};
     bool      ok = folder && qpi_json_object(&root, "weight_map", QPI_REQUIRED, &map) &&
-              open_shards(f, folder, &map, &shards, mode);
+                   open_shards(f, folder, &map, &shards, mode);
     if (ok) keep_listed(f, &map, &shards);
     ok = ok && qpi_file_index(f, e) && all_there(f, &map);
     qpi_names_free(&shards);

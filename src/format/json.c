@@ -41,14 +41,13 @@ static bool is_text(qpi_stream *s, qpi_span span) {
 }
 
 static void build_member(qpi_stream *s, json_t *object, qpi_span key) {
-    char   shown[QPI_SHOWN];
-    char  *name = strndup(key.data, key.size);
+    char    shown[QPI_SHOWN];
+    char   *name = strndup(key.data, key.size);
     json_t *value = NULL;
     if (!name) made(s, NULL);
     else if (json_object_get(object, name))
         qpi_stream_fail(s, s->at, "duplicate key \"%s\"", qpi_shown(shown, name, strlen(name)));
-    else
-        value = build(s);
+    else value = build(s);
     if (value && json_object_set_new_nocheck(object, name, value) != 0) made(s, NULL);
     free(name);
 }
@@ -161,10 +160,8 @@ static const char *describe(const qpi_json *at, char *out, size_t size) {
     char        shown[QPI_SHOWN];
     const char *name = describe(at->parent, out, size);
     size_t      used = strlen(out);
-    if (!at->key)
-        snprintf(out + used, size - used, "[%zu]", at->index);
-    else
-        snprintf(out + used, size - used, "%s%s", used ? "." : "", qpi_shown(shown, at->key, strlen(at->key)));
+    if (!at->key) snprintf(out + used, size - used, "[%zu]", at->index);
+    else snprintf(out + used, size - used, "%s%s", used ? "." : "", qpi_shown(shown, at->key, strlen(at->key)));
     return name;
 }
 
@@ -192,10 +189,8 @@ static const char *found(const json_t *value, char out[QPI_SHOWN + 2]) {
                  qpi_shown(shown, json_string_value(value), json_string_length(value)));
     else if (qpi_json_is(value, JSON_INTEGER))
         snprintf(out, QPI_SHOWN, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-    else if (qpi_json_is(value, JSON_REAL))
-        snprintf(out, QPI_SHOWN, "%g", json_real_value(value));
-    else
-        snprintf(out, QPI_SHOWN, "%s", qpi_json_kind(value));
+    else if (qpi_json_is(value, JSON_REAL)) snprintf(out, QPI_SHOWN, "%g", json_real_value(value));
+    else snprintf(out, QPI_SHOWN, "%s", qpi_json_kind(value));
     return out;
 }
 
@@ -219,8 +214,8 @@ bool qpi_json_integer(const qpi_json *object, const char *key, qpi_need need, in
             *out = x;
             return true;
         }
-    } else if (qpi_json_is(member.value, JSON_REAL) && real == floor(real) && fabs(real) < 1e15 && real >= (double)low &&
-               real <= (double)high) {
+    } else if (qpi_json_is(member.value, JSON_REAL) && real == floor(real) && fabs(real) < 1e15 &&
+               real >= (double)low && real <= (double)high) {
         *out = (int64_t)real;
         return true;
     }
@@ -387,10 +382,8 @@ bool qpi_json_save(const char *path, const json_t *value, int indent, qpi_error 
     qpi_json_print(&text, value, indent);
     qpi_put_text(&text, "\n");
     bool ok = !text.failed;
-    if (!ok)
-        qpi_fail_memory(e, path);
-    else
-        ok = qpi_write_file(path, text.data, text.count, e);
+    if (!ok) qpi_fail_memory(e, path);
+    else ok = qpi_write_file(path, text.data, text.count, e);
     qpi_buffer_free(&text);
     return ok;
 }

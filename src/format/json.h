@@ -44,7 +44,9 @@ bool qpi_json_object(const qpi_json *object, const char *key, qpi_need need, qpi
 bool qpi_json_array(const qpi_json *object, const char *key, qpi_need need, qpi_json *out);
 
 /* Of what may be NULL. */
-static inline bool qpi_json_is(const json_t *value, json_type type) { return value && json_typeof(value) == type; }
+static inline bool qpi_json_is(const json_t *value, json_type type) {
+    return value && json_typeof(value) == type;
+}
 static inline bool qpi_json_is_number(const json_t *value) {
     return qpi_json_is(value, JSON_INTEGER) || qpi_json_is(value, JSON_REAL);
 }
@@ -52,7 +54,8 @@ static inline bool qpi_json_is_number(const json_t *value) {
 /* for each member of an object: const char *key, json_t *value; the object must not change meanwhile */
 #define qpi_json_members(object, key, value) \
     for (void *at_ = json_object_iter((json_t *)(object)); \
-         at_ && ((key) = json_object_iter_key(at_), (value) = json_object_iter_value(at_), (void)(value), true); \
+         at_ && \
+         ((key) = json_object_iter_key(at_), (value) = json_object_iter_value(at_), (void)(value), true); \
          at_ = json_object_iter_next((json_t *)(object), at_))
 
 /* "object", "string", ... of what is there. */
@@ -62,7 +65,8 @@ const char *qpi_json_kind(const json_t *value);
  * that read back the same. False: no memory. */
 bool qpi_json_print(qpi_buffer *out, const json_t *value, int indent);
 bool qpi_json_print_string(qpi_buffer *out, const char *text, size_t n);
-bool qpi_json_print_real(qpi_buffer *out, double x); /* the fewest digits that read back the same, as Python writes it */
+bool qpi_json_print_real(qpi_buffer *out,
+                         double      x); /* the fewest digits that read back the same, as Python writes it */
 bool qpi_json_save(const char *path, const json_t *value, int indent, qpi_error *e);
 
 #endif

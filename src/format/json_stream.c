@@ -66,7 +66,8 @@ static bool take(qpi_stream *s, char c, const char *wanted) {
 
 bool qpi_stream_open(qpi_stream *s, char kind) {
     if (!take(s, kind, kind == '{' ? "an object" : "an array")) return false;
-    if (s->depth == QPI_JSON_DEPTH) return qpi_stream_fail(s, s->at, "nested deeper than %d levels", QPI_JSON_DEPTH);
+    if (s->depth == QPI_JSON_DEPTH)
+        return qpi_stream_fail(s, s->at, "nested deeper than %d levels", QPI_JSON_DEPTH);
     s->depth++;
     s->arrays = (s->arrays & ~(UINT64_C(1) << s->depth)) | (uint64_t)(kind == '[') << s->depth;
     s->fresh = true;
@@ -208,8 +209,7 @@ bool qpi_stream_number(qpi_stream *s, qpi_span *digits) {
     size_t at = s->at, start = s->at;
     if (s->data[at] == '-') at++;
     if (!digit_at(s, at)) return unexpected(s, "a number");
-    if (s->data[at] == '0')
-        at++;
+    if (s->data[at] == '0') at++;
     else
         while (digit_at(s, at)) at++;
     if (at < s->size && s->data[at] == '.') {

@@ -32,15 +32,15 @@ typedef struct {
 } qpi_stream;
 
 qpi_stream qpi_stream_over(const char *name, const void *data, size_t size, qpi_error *e);
-void       qpi_stream_free(qpi_stream *s);
+void qpi_stream_free(qpi_stream *s);
 
 /* What comes next: '{' '[' '"' '0' (a number) 't' 'f' 'n', or 0 at the end or after failure. */
 char qpi_stream_peek(qpi_stream *s);
 
-bool qpi_stream_open(qpi_stream *s, char kind);        /* '{' or '[' */
-bool qpi_stream_key(qpi_stream *s, qpi_span *key);     /* the next key; false after '}' */
-bool qpi_stream_item(qpi_stream *s);                   /* is there another? false after ']' */
-bool qpi_stream_string(qpi_stream *s, qpi_span *text); /* valid until the next string */
+bool qpi_stream_open(qpi_stream *s, char kind);          /* '{' or '[' */
+bool qpi_stream_key(qpi_stream *s, qpi_span *key);       /* the next key; false after '}' */
+bool qpi_stream_item(qpi_stream *s);                     /* is there another? false after ']' */
+bool qpi_stream_string(qpi_stream *s, qpi_span *text);   /* valid until the next string */
 bool qpi_stream_number(qpi_stream *s, qpi_span *digits); /* where one comes next */
 bool qpi_stream_integer(qpi_stream *s, int64_t *value);
 bool qpi_stream_skip(qpi_stream *s, qpi_span *raw); /* any value, checked; raw may be NULL */

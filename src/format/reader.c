@@ -104,10 +104,8 @@ qpi_bytes *qpi_bytes_retain(qpi_bytes *b) {
 void qpi_bytes_release(void *bytes) {
     qpi_bytes *b = bytes;
     if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1) return;
-    if (b->mapped)
-        munmap((void *)b->data, (size_t)b->size);
-    else
-        free((void *)b->data);
+    if (b->mapped) munmap((void *)b->data, (size_t)b->size);
+    else free((void *)b->data);
     free(b);
 }
 
@@ -142,8 +140,7 @@ bool qpi_read_seek(qpi_reader *r, uint64_t at, const char *what) {
     if (at > r->size)
         qpi_read_fail(r, r->at, "expected %s within %" PRIu64 " bytes, found offset %" PRIu64, what, r->size,
                       at);
-    else
-        r->at = at;
+    else r->at = at;
     return !r->failed;
 }
 
@@ -155,7 +152,7 @@ static uint64_t read_little(qpi_reader *r, int bytes, const char *what) {
     return x;
 }
 
-uint8_t  qpi_read_u8(qpi_reader *r, const char *what) { return (uint8_t)read_little(r, 1, what); }
+uint8_t qpi_read_u8(qpi_reader *r, const char *what) { return (uint8_t)read_little(r, 1, what); }
 uint16_t qpi_read_u16(qpi_reader *r, const char *what) { return (uint16_t)read_little(r, 2, what); }
 uint32_t qpi_read_u32(qpi_reader *r, const char *what) { return (uint32_t)read_little(r, 4, what); }
 uint64_t qpi_read_u64(qpi_reader *r, const char *what) { return read_little(r, 8, what); }

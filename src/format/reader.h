@@ -25,7 +25,7 @@ typedef struct {
 /* A regular file's bytes, counted; NULL after storing an error. */
 qpi_bytes *qpi_bytes_open(const char *path, qpi_open_mode mode, qpi_error *e);
 qpi_bytes *qpi_bytes_retain(qpi_bytes *b);
-void       qpi_bytes_release(void *bytes); /* NULL allowed; fits a release callback */
+void qpi_bytes_release(void *bytes); /* NULL allowed; fits a release callback */
 
 /* Little-endian reads at `at`, which they advance. The first failure is stored in error and
  * sets `failed`; after it every read yields 0 or NULL. */
@@ -40,12 +40,12 @@ typedef struct {
 qpi_reader qpi_reader_over(const char *name, const void *data, uint64_t size, qpi_error *e);
 
 /* `what` names the thing for the message: "header length". */
-uint8_t                qpi_read_u8(qpi_reader *r, const char *what);
-uint16_t               qpi_read_u16(qpi_reader *r, const char *what);
-uint32_t               qpi_read_u32(qpi_reader *r, const char *what);
-uint64_t               qpi_read_u64(qpi_reader *r, const char *what);
-const uint8_t         *qpi_read_span(qpi_reader *r, uint64_t n, const char *what); /* n bytes in place */
-bool                   qpi_read_seek(qpi_reader *r, uint64_t at, const char *what);
+uint8_t qpi_read_u8(qpi_reader *r, const char *what);
+uint16_t qpi_read_u16(qpi_reader *r, const char *what);
+uint32_t qpi_read_u32(qpi_reader *r, const char *what);
+uint64_t qpi_read_u64(qpi_reader *r, const char *what);
+const uint8_t *qpi_read_span(qpi_reader *r, uint64_t n, const char *what); /* n bytes in place */
+bool qpi_read_seek(qpi_reader *r, uint64_t at, const char *what);
 static inline uint64_t qpi_reader_left(const qpi_reader *r) { return r->size - r->at; }
 
 /* Stores "NAME: offset AT: ..." (QP_ERR_FORMAT) and sets failed; the format reads

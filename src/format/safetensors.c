@@ -12,7 +12,7 @@ static const qpi_safetensors_type types[] = {
 #define X(name, text, type, bytes, st, is_float) {st, 8 * bytes, QP_##name},
     QP_DTYPES(X)
 #undef X
-    {"I16", 16, -1},
+        {"I16", 16, -1},
     {"U16", 16, -1},
     {"U32", 32, -1},
     {"U64", 64, -1},
@@ -65,7 +65,8 @@ static bool parse_offsets(qpi_entry *entry, const qpi_json *tensor, uint64_t dat
     qpi_json offsets;
     if (!qpi_json_array(tensor, "data_offsets", QPI_REQUIRED, &offsets)) return false;
     json_t *begin = json_array_get(offsets.value, 0), *end = json_array_get(offsets.value, 1);
-    if (json_array_size(offsets.value) != 2 || !qpi_json_is(begin, JSON_INTEGER) || !qpi_json_is(end, JSON_INTEGER)) {
+    if (json_array_size(offsets.value) != 2 || !qpi_json_is(begin, JSON_INTEGER) ||
+        !qpi_json_is(end, JSON_INTEGER)) {
         qpi_json_fail(&offsets, QP_ERR_FORMAT, "expected two integers");
         return false;
     }

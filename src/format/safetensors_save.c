@@ -57,7 +57,8 @@ static bool take_tensor(job *j, qpi_names *seen, const qp_named *given, int64_t 
         return !qpi_fail(j->error, QP_ERR_ARGUMENT, "%s: the name \"%s\" occurs twice", j->path, shown);
     const qpi_slot *slot = qpi_resolve(given->tensor, name);
     if (!slot) return !qpi_fail(j->error, QP_ERR_STATE, "%s: %s is no tensor that is there", j->path, shown);
-    if (!slot->value.storage) return !qpi_fail(j->error, QP_ERR_STATE, "%s: %s has no elements yet", j->path, shown);
+    if (!slot->value.storage)
+        return !qpi_fail(j->error, QP_ERR_STATE, "%s: %s has no elements yet", j->path, shown);
     qp_dtype dtype = slot->value.view.dtype;
     if (qp_dtype_block(dtype) > 1)
         return !qpi_fail(j->error, QP_ERR_TYPE, "%s: %s is %s: safetensors has no block types", j->path, shown,
@@ -94,7 +95,7 @@ static void cut_shards(job *j) {
 /* Wide types first, so that each tensor lies aligned behind the last. */
 static int by_layout(const void *a, const void *b) {
     const record *x = a, *y = b;
-    int by_shard = (x->shard > y->shard) - (x->shard < y->shard);
+    int           by_shard = (x->shard > y->shard) - (x->shard < y->shard);
     if (by_shard) return by_shard;
     size_t p = qp_dtype_bytes(qp_dtype_of(x->tensor)), q = qp_dtype_bytes(qp_dtype_of(y->tensor));
     if (p != q) return p > q ? -1 : 1;
@@ -154,7 +155,8 @@ static bool build_header(job *j, const record *records, int64_t n, qpi_buffer *o
 
 static bool write_tensor(job *j, qpi_writer *w, const record *r) {
     const qpi_value *v = &r->value;
-    if (v->storage->device->host && qpi_view_contiguous(&v->view)) return qpi_write(w, v->view.data, (size_t)r->bytes);
+    if (v->storage->device->host && qpi_view_contiguous(&v->view))
+        return qpi_write(w, v->view.data, (size_t)r->bytes);
     qpi_value copy = qpi_value_to(j->ctx, v, &qpi_cpu);
     bool      ok = copy.storage && qpi_write(w, copy.view.data, (size_t)r->bytes);
     qpi_value_release(j->ctx, &copy);
@@ -171,10 +173,8 @@ static bool write_one(job *j, const char *path, const record *records, int64_t n
         qpi_write(&w, length, 8);
         ok = qpi_write(&w, header.data, header.count); /* false if any write failed */
         for (int64_t i = 0; ok && i < n; i++) ok = write_tensor(j, &w, &records[i]);
-        if (ok)
-            ok = qpi_writer_finish(&w);
-        else
-            qpi_writer_abort(&w);
+        if (ok) ok = qpi_writer_finish(&w);
+        else qpi_writer_abort(&w);
     }
     qpi_buffer_free(&header);
     return ok;
@@ -185,20 +185,16 @@ static bool write_one(job *j, const char *path, const record *records, int64_t n
 static char *shard_path(const job *j, int64_t shard) {
     size_t size = strlen(j->stem) + 64;
     char  *path = malloc(size);
-    if (!path)
-        qpi_fail_memory(j->error, j->path);
-    else
-        snprintf(path, size, "%s-%05" PRId64 "-of-%05" PRId64 ".safetensors", j->stem, shard + 1, j->shards);
+    if (!path) qpi_fail_memory(j->error, j->path);
+    else snprintf(path, size, "%s-%05" PRId64 "-of-%05" PRId64 ".safetensors", j->stem, shard + 1, j->shards);
     return path;
 }
 
 static char *index_path(const job *j) {
     size_t size = strlen(j->path) + 16;
     char  *path = malloc(size);
-    if (!path)
-        qpi_fail_memory(j->error, j->path);
-    else
-        snprintf(path, size, "%s.index.json", j->path);
+    if (!path) qpi_fail_memory(j->error, j->path);
+    else snprintf(path, size, "%s.index.json", j->path);
     return path;
 }
 
@@ -215,10 +211,8 @@ static bool write_index(job *j, const char *path) {
     json_t *index =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)j->total, "weight_map", map);
     bool ok = index && whole;
-    if (!ok)
-        qpi_fail_memory(j->error, j->path);
-    else
-        ok = qpi_json_save(path, index, 2, j->error);
+    if (!ok) qpi_fail_memory(j->error, j->path);
+    else ok = qpi_json_save(path, index, 2, j->error);
     json_decref(index);
     return ok;
 }

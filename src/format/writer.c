@@ -125,10 +125,8 @@ bool qpi_writer_finish(qpi_writer *w) {
     if (w->fd >= 0 && close(w->fd) != 0 && ok) ok = fail(w, "close");
     w->fd = -1;
     if (ok && rename(w->temporary, w->path) != 0) ok = fail(w, "rename a finished file to it");
-    if (ok)
-        ok = sync_parent(w->path, w->error);
-    else if (w->temporary)
-        unlink(w->temporary);
+    if (ok) ok = sync_parent(w->path, w->error);
+    else if (w->temporary) unlink(w->temporary);
     forget(w);
     return ok;
 }
@@ -200,8 +198,7 @@ bool qpi_folder_finish(qpi_folder *f) {
         ok = false;
         if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR)
             qpi_fail(f->error, QP_ERR_IO, "%s: exists already", f->target);
-        else
-            qpi_fail_os(f->error, f->target, "rename a finished folder to it");
+        else qpi_fail_os(f->error, f->target, "rename a finished folder to it");
     }
     if (!ok) {
         qpi_folder_abort(f);

@@ -35,10 +35,10 @@ typedef struct {
     qpi_error *error;
 } qpi_folder;
 
-bool  qpi_folder_open(qpi_folder *f, const char *target, qpi_error *e);
+bool qpi_folder_open(qpi_folder *f, const char *target, qpi_error *e);
 char *qpi_folder_at(const qpi_folder *f, const char *name); /* malloc'ed; NULL: error stored */
-bool  qpi_folder_finish(qpi_folder *f);                     /* on failure the folder is removed */
-void  qpi_folder_abort(qpi_folder *f);                      /* removes it; also after finish: nothing */
+bool qpi_folder_finish(qpi_folder *f);                      /* on failure the folder is removed */
+void qpi_folder_abort(qpi_folder *f);                       /* removes it; also after finish: nothing */
 
 /* Removes a folder and what is in it; failing is no error (it may not exist). */
 void qpi_folder_remove(const char *path);

@@ -131,7 +131,8 @@ static int draft(qpi_decoder *d, int n, qpi_seat *const *seats) {
 /* Reads the trees: hidden [nodes of all, D], tree by tree. */
 static qp_tensor verify(qpi_decoder *d, int n, qpi_seat *const *seats, int T) {
     qp_ctx  *ctx = d->session->m->ctx;
-    int64_t *rows = d->integers, *counts = rows + n, *parents = counts + n, *index = parents + (int64_t)n * T, nodes = 0;
+    int64_t *rows = d->integers, *counts = rows + n, *parents = counts + n, *index = parents + (int64_t)n * T,
+            nodes = 0;
     for (int i = 0; i < n; i++) {
         const qpi_tree *t = &seats[i]->tree;
         rows[i] = t->row;
@@ -174,9 +175,9 @@ static int64_t walk(qpi_decoder *d, qpi_seat *seat, float *logits) {
 
 /* What a seat makes of its part of the logits and of hidden, from node `first` of all on. */
 static void settle(qpi_decoder *d, qpi_seat *seat, qp_tensor hidden, int64_t first, bool drafts) {
-    qp_ctx    *ctx = d->session->m->ctx;
+    qp_ctx     *ctx = d->session->m->ctx;
     qp_drafter *drafter = d->drafter;
-    int64_t    n = walk(d, seat, d->logits + first * d->session->m->vocabulary);
+    int64_t     n = walk(d, seat, d->logits + first * d->session->m->vocabulary);
     forgive(d, seat->reply);
     bool kept = !drafts || qp_session_choose(d->session, seat->row, n, d->path) == QP_OK;
     if (kept && drafter && drafter->type->read) {

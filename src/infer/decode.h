@@ -20,7 +20,7 @@ typedef struct {
 
 typedef struct {
     qp_session *session;
-    qp_drafter *drafter;  /* NULL: none */
+    qp_drafter *drafter;   /* NULL: none */
     bool        forgiving; /* an error of one seat's text ends that text and is cleared */
     float      *logits;
     int64_t     logit_room; /* in rows */

@@ -5,13 +5,17 @@
 #include "infer/draft_head.h"
 #include "infer/sampler.h"
 
-bool qpi_draft_head_open(qpi_draft_head *h, qp_model *base, const int32_t *tokens, int64_t count, const char *who) {
-    *h = (qpi_draft_head){.ctx = base->ctx, .width = base->width, .vocabulary = base->vocabulary, .count = base->vocabulary};
+bool qpi_draft_head_open(qpi_draft_head *h, qp_model *base, const int32_t *tokens, int64_t count,
+                         const char *who) {
+    *h = (qpi_draft_head){
+        .ctx = base->ctx, .width = base->width, .vocabulary = base->vocabulary, .count = base->vocabulary};
     if (!count) return true;
     bool ok = count > 0 && count <= h->vocabulary;
-    for (int64_t i = 0; i < count && ok; i++) ok = tokens[i] >= 0 && tokens[i] < h->vocabulary && (!i || tokens[i] > tokens[i - 1]);
+    for (int64_t i = 0; i < count && ok; i++)
+        ok = tokens[i] >= 0 && tokens[i] < h->vocabulary && (!i || tokens[i] > tokens[i - 1]);
     if (!ok)
-        return !qp_fail(h->ctx, QP_ERR_ARGUMENT, "%s: its tokens are to ascend from 0 to %lld", who, (long long)h->vocabulary - 1);
+        return !qp_fail(h->ctx, QP_ERR_ARGUMENT, "%s: its tokens are to ascend from 0 to %lld", who,
+                        (long long)h->vocabulary - 1);
     h->count = count;
     h->tokens = malloc((size_t)count * sizeof *tokens);
     if (!h->tokens) return !qp_fail(h->ctx, QP_ERR_MEMORY, "out of memory: %s", who);
@@ -36,7 +40,8 @@ static qp_tensor head_of(qp_model *base) {
 
 qp_tensor qpi_draft_head_rows(const qpi_draft_head *h, qp_model *base) {
     qp_tensor head = head_of(base);
-    if (qp_is_none(head) || qp_ndim(head) != 2 || qp_size(head, 0) != h->vocabulary || qp_size(head, 1) != h->width) {
+    if (qp_is_none(head) || qp_ndim(head) != 2 || qp_size(head, 0) != h->vocabulary ||
+        qp_size(head, 1) != h->width) {
         qp_fail(h->ctx, QP_ERR_UNSUPPORTED, "drafter: the model has no head for tokens");
         return qpi_poison(h->ctx);
     }
@@ -69,7 +74,8 @@ qp_tensor qpi_draft_head_labels(const qpi_draft_head *h, qp_tensor labels) {
         int32_t *at = bsearch(&id, h->tokens, (size_t)h->count, sizeof id, ascending);
         rows[i] = at ? at - h->tokens : -100;
     }
-    qp_tensor t = ok ? qp_from(h->ctx, QP_I64, 2, (int64_t[]){qp_size(labels, 0), qp_size(labels, 1)}, rows) : qpi_poison(h->ctx);
+    qp_tensor t = ok ? qp_from(h->ctx, QP_I64, 2, (int64_t[]){qp_size(labels, 0), qp_size(labels, 1)}, rows)
+                     : qpi_poison(h->ctx);
     free(rows);
     return t;
 }
@@ -81,7 +87,8 @@ int32_t *qpi_draft_tokens_read(qp_ctx *ctx, const qp_file *f, const char *path, 
     qp_file_entry e = qp_file_at(f, at);
     *count = 0;
     if (at < 0) return NULL;
-    if (!e.loadable || (e.dtype != QP_I32 && e.dtype != QP_I64) || e.ndim != 1 || e.shape[0] < 1 || e.shape[0] > most) {
+    if (!e.loadable || (e.dtype != QP_I32 && e.dtype != QP_I64) || e.ndim != 1 || e.shape[0] < 1 ||
+        e.shape[0] > most) {
         qp_fail(ctx, QP_ERR_FORMAT, "%s: token_map: expected 1 to %lld token ids", path, (long long)most);
         return NULL;
     }
@@ -155,8 +162,8 @@ float qpi_draft_head_most(const qpi_tree *t, int64_t parent, const qpi_guesses *
 
 #define TRIES 32
 
-bool qpi_draft_head_add(const qp_drafter *d, qpi_tree *t, int64_t parent, const qpi_guesses *g, int rank, int64_t k,
-                        int64_t depth, float *p) {
+bool qpi_draft_head_add(const qp_drafter *d, qpi_tree *t, int64_t parent, const qpi_guesses *g, int rank,
+                        int64_t k, int64_t depth, float *p) {
     if (!t->sampler) {
         *p = g->p[rank];
         return qpi_tree_add(t, g->id[rank], parent);

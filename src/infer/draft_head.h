@@ -16,7 +16,8 @@ typedef struct {
 } qpi_draft_head;
 
 /* Takes a copy of `count` tokens (0: all of base's). False after storing an error that begins with `who`. */
-bool qpi_draft_head_open(qpi_draft_head *h, qp_model *base, const int32_t *tokens, int64_t count, const char *who);
+bool qpi_draft_head_open(qpi_draft_head *h, qp_model *base, const int32_t *tokens, int64_t count,
+                         const char *who);
 void qpi_draft_head_close(qpi_draft_head *h);
 
 /* base's rows for these tokens [N, D], as it stores them. Poison where it has none. */
@@ -31,7 +32,7 @@ qp_named qpi_draft_head_map(const qpi_draft_head *h);
 
 /* What matrices beside base's are kept in: f32 or bf16 as its head is, or q8_0 where that is blocks; a guess reads what
  * it must. */
-qp_dtype  qpi_draft_dtype(qp_model *base);
+qp_dtype qpi_draft_dtype(qp_model *base);
 qp_tensor qpi_draft_narrowed(qp_tensor matrix, qp_model *base);
 
 /* The likeliest tokens of a place, descending. */
@@ -47,8 +48,8 @@ bool qpi_draft_head_guess(const qpi_draft_head *h, qp_drafter *d, const qpi_tree
 
 /* Adds a token as a child of `parent`, number `rank` of the guesses or, where they are drawn, one drawn from place k.
  * Its probability to *p. False: there is none, or no room. */
-bool qpi_draft_head_add(const qp_drafter *d, qpi_tree *t, int64_t parent, const qpi_guesses *g, int rank, int64_t k,
-                        int64_t depth, float *p);
+bool qpi_draft_head_add(const qp_drafter *d, qpi_tree *t, int64_t parent, const qpi_guesses *g, int rank,
+                        int64_t k, int64_t depth, float *p);
 /* What a guess of rank `rank` has at most: where it is drawn, that of the likeliest that is no child of parent. */
 float qpi_draft_head_most(const qpi_tree *t, int64_t parent, const qpi_guesses *g, int rank);
 

@@ -11,11 +11,13 @@ static void destroy(void *thing) {
     free(d);
 }
 
-void *qpi_drafter_new(const qpi_drafter_type *type, size_t bytes, qp_session *target, qp_drafter_options options) {
+void *qpi_drafter_new(const qpi_drafter_type *type, size_t bytes, qp_session *target,
+                      qp_drafter_options options) {
     qp_ctx *ctx = target->m->ctx;
     if (qp_failed(ctx)) return NULL;
     if (target->fixed) {
-        qp_fail(ctx, QP_ERR_UNSUPPORTED, "drafter: the model has states of a fixed size, which take no drafts back");
+        qp_fail(ctx, QP_ERR_UNSUPPORTED,
+                "drafter: the model has states of a fixed size, which take no drafts back");
         return NULL;
     }
     if (options.depth < 0 || options.depth >= QPI_MAX_DRAFTS || options.ngram < 0) {
@@ -70,9 +72,10 @@ bool qpi_drafter_guess(qp_drafter *d, int n, qpi_tree *const *trees, int64_t k, 
         int64_t at = trees[i]->row * depth + k;
         from[i] = NULL;
         if (!trees[i]->sampler || (wanted && !wanted[i])) continue;
-        qp_scope s = qp_enter(logits.ctx);
-        float   *own = qpi_drafter_room(d, depth, V, NULL) ? d->p + at * V : NULL;
-        const float *row = own ? qp_data_of(qp_contiguous(qp_cast(qp_slice(logits, 0, i, i + 1, 1), QP_F32))) : NULL;
+        qp_scope     s = qp_enter(logits.ctx);
+        float       *own = qpi_drafter_room(d, depth, V, NULL) ? d->p + at * V : NULL;
+        const float *row =
+            own ? qp_data_of(qp_contiguous(qp_cast(qp_slice(logits, 0, i, i + 1, 1), QP_F32))) : NULL;
         if (row) {
             qpi_sampler_chances(trees[i]->sampler, row, own);
             ids[i] = qpi_sampler_guess(trees[i]->sampler, own, V);

@@ -48,7 +48,8 @@ struct qp_drafter {
 };
 
 /* A drafter of `bytes`, zeroed behind its first member. NULL after storing an error. */
-void *qpi_drafter_new(const qpi_drafter_type *type, size_t bytes, qp_session *target, qp_drafter_options options);
+void *qpi_drafter_new(const qpi_drafter_type *type, size_t bytes, qp_session *target,
+                      qp_drafter_options options);
 
 /* Room for `depth` distributions of each row, each over `count` tokens (ids, NULL: 0, 1, ..); kept from the first
  * call on, which all others are like. False: no memory, stored. */

@@ -35,7 +35,8 @@ static void read_pooling(qp_ctx *ctx, const char *folder, const char *path, qp_e
     qpi_json    root = qpi_json_root(name, json, &ctx->error);
     const char *key;
     int         on = 0, done = 0;
-    if (!json && !qp_failed(ctx)) qp_fail(ctx, QP_ERR_FORMAT, "%s: no %s, which modules.json names", folder, name);
+    if (!json && !qp_failed(ctx))
+        qp_fail(ctx, QP_ERR_FORMAT, "%s: no %s, which modules.json names", folder, name);
     json_object_foreach(json, key, value) {
         if (strncmp(key, "pooling_mode_", 13) || !json_is_true(value)) continue;
         on++;
@@ -56,12 +57,15 @@ static void read_modules(qp_ctx *ctx, const char *folder, json_t *modules, qp_em
     for (size_t i = 0; i < json_array_size(modules) && !qp_failed(ctx); i++) {
         qpi_json    at = qpi_json_item(&root, i);
         const char *type = NULL, *path = NULL;
-        if (!qpi_json_string(&at, "type", QPI_REQUIRED, &type) || !qpi_json_string(&at, "path", QPI_REQUIRED, &path)) return;
+        if (!qpi_json_string(&at, "type", QPI_REQUIRED, &type) ||
+            !qpi_json_string(&at, "path", QPI_REQUIRED, &path))
+            return;
         const char *last = strrchr(type, '.') ? strrchr(type, '.') + 1 : type;
         if (!strcmp(last, "Pooling")) read_pooling(ctx, folder, path, out);
         else if (!strcmp(last, "Normalize")) out->normalize = true;
         else if (strcmp(last, "Transformer"))
-            qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found \"%.60s\", expected Transformer, Pooling or Normalize", type);
+            qpi_json_fail(&at, QP_ERR_UNSUPPORTED,
+                          "found \"%.60s\", expected Transformer, Pooling or Normalize", type);
     }
 }
 
@@ -74,7 +78,8 @@ static qp_status read_pooling_type(qp_ctx *ctx, const char *path, qp_embed_optio
     int64_t                 kind = 0;
     snprintf(key, sizeof key, "%.64s.pooling_type", architecture ? architecture : "");
     if (qpi_gguf_integer(qpi_gguf_find(f, key), 0, &kind) && kind >= 1 && kind <= 3) out->pooling = kinds[kind];
-    else if (kind) qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: %s: expected mean, cls or last token (1 to 3)", path, key);
+    else if (kind)
+        qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: %s: expected mean, cls or last token (1 to 3)", path, key);
     qp_file_close(f);
     return qp_error_code(ctx);
 }
@@ -84,7 +89,8 @@ qp_status qp_embed_options_load(qp_model *m, const char *folder, qp_embed_option
     *out = (qp_embed_options){.pooling = qp_model_info_of(m).causal ? QP_POOL_LAST : QP_POOL_MEAN};
     if (!qp_failed(ctx) && qpi_path_is_gguf(folder)) return read_pooling_type(ctx, folder, out);
     if (qp_failed(ctx) || !qpi_path_is_folder(folder)) return qp_error_code(ctx);
-    json_t  *modules = read_json(ctx, folder, "modules.json"), *limits = read_json(ctx, folder, "sentence_bert_config.json");
+    json_t *modules = read_json(ctx, folder, "modules.json"),
+           *limits = read_json(ctx, folder, "sentence_bert_config.json");
     qpi_json root = qpi_json_root("sentence_bert_config.json", limits, &ctx->error);
     if (modules) read_modules(ctx, folder, modules, out);
     if (limits) qpi_json_integer(&root, "max_seq_length", QPI_OPTIONAL, 1, INT32_MAX, &out->max_tokens);
@@ -125,8 +131,8 @@ static bool check(qp_model *m, qp_tensor ids, const int64_t *lengths) {
         return !qp_fail(ctx, QP_ERR_SHAPE, "embed: expected ids [B, T], B and T at least 1");
     for (int64_t b = 0; lengths && b < qp_size(ids, 0); b++)
         if (lengths[b] < 1 || lengths[b] > qp_size(ids, 1))
-            return !qp_fail(ctx, QP_ERR_ARGUMENT, "embed: row %lld has %lld tokens, expected 1 to %lld", (long long)b,
-                            (long long)lengths[b], (long long)qp_size(ids, 1));
+            return !qp_fail(ctx, QP_ERR_ARGUMENT, "embed: row %lld has %lld tokens, expected 1 to %lld",
+                            (long long)b, (long long)lengths[b], (long long)qp_size(ids, 1));
     return true;
 }
 
@@ -178,7 +184,8 @@ static bool cut(job *j, item *it, const char *text, size_t bytes) {
     int64_t  limit = j->options.max_tokens, behind = 0;
     if (it->count <= limit) return true;
     j->bare.count = 0;
-    if (qp_encode(j->ctx, j->tokenizer, text, bytes, (qp_encode_options){.literal = true}, &j->bare) != QP_OK) return false;
+    if (qp_encode(j->ctx, j->tokenizer, text, bytes, (qp_encode_options){.literal = true}, &j->bare) != QP_OK)
+        return false;
     if (j->bare.count + j->around == it->count) behind = j->around - before(j, ids);
     if (behind > limit) behind = limit;
     memmove(ids + limit - behind, ids + it->count - behind, (size_t)behind * sizeof *ids);
@@ -197,7 +204,8 @@ static bool encode(job *j, int64_t n, const char *const *texts, const size_t *by
         *it = (item){.begin = j->ids.count, .text = i};
         if (qp_encode(j->ctx, j->tokenizer, texts[i], bytes[i], options, &j->ids) != QP_OK) return false;
         it->count = j->ids.count - it->begin;
-        if (!it->count) return !qp_fail(j->ctx, QP_ERR_ARGUMENT, "embed: text %lld has no tokens", (long long)i);
+        if (!it->count)
+            return !qp_fail(j->ctx, QP_ERR_ARGUMENT, "embed: text %lld has no tokens", (long long)i);
         if (!cut(j, it, texts[i], bytes[i])) return false;
     }
     return true;
@@ -229,7 +237,8 @@ static bool run_batch(job *j, const item *items, int64_t n) {
     qp_tensor ids = qp_from(j->ctx, QP_I32, 2, (int64_t[]){n, T}, j->rows);
     qp_tensor y = qp_contiguous(qp_embed_ids(j->m, ids, items[n - 1].count < T ? lengths : NULL, j->options));
     for (int64_t b = 0; b < n; b++)
-        if (qp_read(qp_slice(y, 0, b, b + 1, 1), QP_F32, j->out + items[b].text * j->width, j->width) != QP_OK) break;
+        if (qp_read(qp_slice(y, 0, b, b + 1, 1), QP_F32, j->out + items[b].text * j->width, j->width) != QP_OK)
+            break;
     qp_leave(scope);
     return !qp_failed(j->ctx);
 }

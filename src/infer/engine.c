@@ -87,7 +87,8 @@ static qp_engine *make(qp_ctx *ctx, const qp_tokenizer *t, qp_engine_options opt
 qp_engine *qp_engine_new(qp_model *m, const qp_tokenizer *t, qp_engine_options options) {
     qp_ctx *ctx = m->ctx;
     if (qp_failed(ctx)) return NULL;
-    if (options.rows < 0 || options.rows > 4096 || options.positions < 0 || options.queue < 0 || options.chunk < 0) {
+    if (options.rows < 0 || options.rows > 4096 || options.positions < 0 || options.queue < 0 ||
+        options.chunk < 0) {
         qp_fail(ctx, QP_ERR_ARGUMENT, "engine: %lld rows, expected at most 4096, and nothing below 0",
                 (long long)options.rows);
         return NULL;
@@ -185,9 +186,9 @@ void qp_engine_close(qp_engine *e) {
 /* ---- From any thread ---------------------------------------------------------------------------------- */
 
 qp_status qp_engine_submit(qp_engine *e, const qp_request *of, uint64_t *number, char error[256]) {
-    char         own[256];
-    char        *text = error ? error : own;
-    qp_status    status = QP_OK;
+    char      own[256];
+    char     *text = error ? error : own;
+    qp_status status = QP_OK;
     if (qpi_request_wrong(of, e->session->m, e->session->reserved, text)) return QP_ERR_ARGUMENT;
     qpi_request *r = qpi_request_new(of);
     if (!r) {
@@ -250,7 +251,8 @@ void qp_engine_wait(qp_engine *e, double seconds) {
     }
     pthread_mutex_lock(&e->lock);
     for (int late = 0; !late && !e->woken && !e->first && !seated(e);)
-        late = seconds < 0 ? pthread_cond_wait(&e->wake, &e->lock) : pthread_cond_timedwait(&e->wake, &e->lock, &until);
+        late = seconds < 0 ? pthread_cond_wait(&e->wake, &e->lock)
+                           : pthread_cond_timedwait(&e->wake, &e->lock, &until);
     e->woken = false;
     pthread_mutex_unlock(&e->lock);
 }
@@ -317,8 +319,8 @@ static int64_t take_row(qp_engine *e, qpi_request *r) {
 
 static void sit(qp_engine *e, qpi_request *r) {
     double mark = r->reply.mark;
-    bool   ok = qpi_reply_open(&r->reply, e->ctx, e->tokenizer, &r->of.options, e->session->m->vocabulary, r->of.ids,
-                               r->of.count);
+    bool   ok = qpi_reply_open(&r->reply, e->ctx, e->tokenizer, &r->of.options, e->session->m->vocabulary,
+                               r->of.ids, r->of.count);
     r->reply.mark = mark;
     if (!ok) fail(e, r);
     int64_t row = take_row(e, r);

@@ -13,8 +13,8 @@ qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t 
     qpi_seat  seat = {.reply = &reply, .origin = before, .prompt = ids, .prompt_count = n};
     qpi_seat *seats[] = {&seat};
     if (n > session->reserved - before)
-        return qp_fail(ctx, QP_ERR_ARGUMENT, "generate: a prompt of %lld tokens after %lld, room for %lld", (long long)n,
-                       (long long)before, (long long)session->reserved);
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "generate: a prompt of %lld tokens after %lld, room for %lld",
+                       (long long)n, (long long)before, (long long)session->reserved);
     bool ok = qpi_reply_open(&reply, ctx, t, &options, session->m->vocabulary, ids, n) &&
               qpi_decoder_open(&d, session, options.drafter, 1);
     while (ok && !qpi_seat_writes(&d, &seat)) ok = qpi_decoder_prompt(&d, &seat, chunk);

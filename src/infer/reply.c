@@ -14,7 +14,8 @@ double qpi_now(void) {
 
 bool qpi_reply_open(qpi_reply *r, qp_ctx *ctx, const qp_tokenizer *t, const qp_generate_options *options,
                     int64_t vocabulary, const int32_t *prompt, int64_t n) {
-    *r = (qpi_reply){.ctx = ctx, .tokenizer = t, .options = options, .vocabulary = vocabulary, .mark = qpi_now()};
+    *r = (qpi_reply){
+        .ctx = ctx, .tokenizer = t, .options = options, .vocabulary = vocabulary, .mark = qpi_now()};
     r->result.prompt_tokens = n;
     if (options->top < 0 || options->top > vocabulary)
         qp_fail(ctx, QP_ERR_ARGUMENT, "generate: logprobs of the %d likeliest of %lld tokens", options->top,
@@ -22,8 +23,11 @@ bool qpi_reply_open(qpi_reply *r, qp_ctx *ctx, const qp_tokenizer *t, const qp_g
     r->sampler = qp_sampler_new(ctx, vocabulary, options->sampling, options->seed);
     for (int64_t i = 0; r->sampler && i < n; i++) qp_sampler_seen(r->sampler, prompt[i]);
     r->acceptance = qpi_acceptance_of(options->accept);
-    if (!r->acceptance) qp_fail(ctx, QP_ERR_ARGUMENT, "generate: no rule \"%.40s\" that accepts drafts (match, rejection, typical)", options->accept);
-    if (!qp_failed(ctx) && r->acceptance->room && !(r->chances = malloc(2 * (size_t)vocabulary * sizeof *r->chances)))
+    if (!r->acceptance)
+        qp_fail(ctx, QP_ERR_ARGUMENT,
+                "generate: no rule \"%.40s\" that accepts drafts (match, rejection, typical)", options->accept);
+    if (!qp_failed(ctx) && r->acceptance->room &&
+        !(r->chances = malloc(2 * (size_t)vocabulary * sizeof *r->chances)))
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: chances");
     if (!qp_failed(ctx) && options->logprobs) {
         r->logprobs = malloc((size_t)(options->top + 1) * sizeof *r->logprobs);
@@ -72,7 +76,8 @@ static void pass_on(qpi_reply *r, bool last) {
     char *first = NULL;
     for (int i = 0; i < r->options->stop_count; i++) {
         const char *stop = r->options->stop[i];
-        char       *at = *stop && r->pending.count ? memmem(r->pending.data, r->pending.count, stop, strlen(stop)) : NULL;
+        char       *at =
+            *stop && r->pending.count ? memmem(r->pending.data, r->pending.count, stop, strlen(stop)) : NULL;
         if (at && (!first || at < first)) first = at;
     }
     if (first) {
@@ -85,7 +90,9 @@ static void pass_on(qpi_reply *r, bool last) {
 }
 
 /* Models' vocabularies are often larger than their tokenizers'. */
-static bool has_text(const qpi_reply *r, int32_t id) { return r->tokenizer && qp_tokenizer_token(r->tokenizer, id); }
+static bool has_text(const qpi_reply *r, int32_t id) {
+    return r->tokenizer && qp_tokenizer_token(r->tokenizer, id);
+}
 
 /* ---- Tokens --------------------------------------------------------------------------------------- */
 
@@ -97,7 +104,8 @@ static bool ends(const qpi_reply *r, int32_t id) {
 }
 
 static void hand_on(qpi_reply *r, qp_token token) {
-    if (r->options->on_token && !r->options->on_token(r->options->user, &token)) qpi_reply_stop(r, QP_STOP_CALLBACK);
+    if (r->options->on_token && !r->options->on_token(r->options->user, &token))
+        qpi_reply_stop(r, QP_STOP_CALLBACK);
 }
 
 /* The token with its logprobs, which r->logprobs holds if asked for. */
@@ -134,12 +142,16 @@ static void take(qpi_reply *r, int32_t id) {
 
 qpi_verdict qpi_reply_verdict(qpi_reply *r, const qpi_tree *tree, float *logits) {
     static const qpi_tree root = {.count = 1, .parents = {-1}};
-    return (qpi_verdict){.sampler = r->sampler, .tree = tree ? tree : &root, .logits = logits, .p = r->chances,
+    return (qpi_verdict){.sampler = r->sampler,
+                         .tree = tree ? tree : &root,
+                         .logits = logits,
+                         .p = r->chances,
                          .vocabulary = r->vocabulary};
 }
 
 bool qpi_reply_draw(qpi_reply *r, qpi_verdict *v, int node, int32_t *id) {
-    if (r->logprobs) memcpy(r->logits, v->logits + node * r->vocabulary, (size_t)r->vocabulary * sizeof *r->logits);
+    if (r->logprobs)
+        memcpy(r->logits, v->logits + node * r->vocabulary, (size_t)r->vocabulary * sizeof *r->logits);
     *id = r->acceptance->next(v, node);
     if (r->ctx->cancelled) qp_fail(r->ctx, QP_ERR_CANCELLED, "cancelled");
     if (ends(r, *id)) {

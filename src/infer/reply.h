@@ -13,7 +13,7 @@ typedef struct {
     float                     *chances; /* [2, vocabulary], where the rule needs that */
     int64_t                    vocabulary;
     qp_decoding                decoding;
-    qp_text                    pending; /* decoded, not yet given out: a stop text may begin in it */
+    qp_text                    pending;  /* decoded, not yet given out: a stop text may begin in it */
     qp_logprob                *logprobs; /* NULL: nobody asks */
     float                     *logits;   /* as the model gave them, for these */
     bool                       stopped;

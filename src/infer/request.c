@@ -60,7 +60,8 @@ qpi_request *qpi_request_new(const qp_request *r) {
         stop[i] = strdup(r->options.stop[i]);
         if (stop[i]) o->stop_count++;
     }
-    if (q->of.ids && (o->ends || !r->options.ends) && o->sampling.bias && stop && o->stop_count == r->options.stop_count)
+    if (q->of.ids && (o->ends || !r->options.ends) && o->sampling.bias && stop &&
+        o->stop_count == r->options.stop_count)
         return q;
     qpi_request_free(q);
     return NULL;

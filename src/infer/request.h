@@ -19,6 +19,6 @@ typedef struct qpi_request {
 bool qpi_request_wrong(const qp_request *r, const qp_model *m, int64_t positions, char error[256]);
 /* NULL: no memory. */
 qpi_request *qpi_request_new(const qp_request *r);
-void         qpi_request_free(qpi_request *r);
+void qpi_request_free(qpi_request *r);
 
 #endif

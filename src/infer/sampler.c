@@ -16,7 +16,7 @@ struct qp_sampler {
     qp_sampling options;
     uint64_t    seed, draws, guesses;
     bool       *seen;
-    int32_t    *drawn; /* how often; NULL: nobody asks */
+    int32_t    *drawn;      /* how often; NULL: nobody asks */
     candidate  *heap, *odd; /* odd: for typical_p, else NULL */
 };
 
@@ -66,7 +66,8 @@ static bool allocate(qp_sampler *s) {
     s->options.bias = bias;
     s->seen = calloc(n, sizeof *s->seen);
     s->heap = malloc(n * sizeof *s->heap);
-    bool counts = o->frequency_penalty != 0 || o->presence_penalty != 0, typical = o->typical_p > 0 && o->typical_p < 1;
+    bool counts = o->frequency_penalty != 0 || o->presence_penalty != 0,
+         typical = o->typical_p > 0 && o->typical_p < 1;
     if (counts) s->drawn = calloc(n, sizeof *s->drawn);
     if (typical) s->odd = malloc(n * sizeof *s->odd);
     return bias && s->seen && s->heap && (s->drawn || !counts) && (s->odd || !typical);
@@ -182,7 +183,8 @@ static int64_t take_typical(qp_sampler *s, candidate *from, int64_t count, doubl
     for (int64_t i = 0; i < count; i++)
         s->odd[i] = (candidate){-(float)fabs(-log(from[i].p / sum) - mean), (int32_t)i};
     for (int64_t i = count / 2; i-- > 0;) sink(s->odd, count, i);
-    for (float last = 1; taken < count && (last == s->odd[0].p || kept < s->options.typical_p * sum || !taken);) {
+    for (float last = 1;
+         taken < count && (last == s->odd[0].p || kept < s->options.typical_p * sum || !taken);) {
         candidate best = s->odd[0];
         int64_t   left = count - ++taken;
         last = best.p; /* who is as odd as the last stays too */
@@ -298,9 +300,9 @@ int32_t qpi_sampler_guess(qp_sampler *s, const float *p, int64_t n) {
 /* ---- Logarithms of probabilities ---------------------------------------------------------------- */
 
 void qp_logprobs(const float *logits, int64_t n, int32_t id, int top, qp_logprob *out) {
-    float   max = logits[likeliest(logits, n)];
-    double  sum = 0;
-    int     count = 0;
+    float  max = logits[likeliest(logits, n)];
+    double sum = 0;
+    int    count = 0;
     for (int64_t i = 0; i < n; i++) sum += exp((double)(logits[i] - max));
     double lse = max + log(sum);
     for (int64_t i = 0; i < n && top > 0; i++) {

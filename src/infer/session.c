@@ -101,12 +101,12 @@ qp_session *qp_session_new(qp_model *m, int64_t rows, int64_t positions, qp_sess
 
 /* What a call adds: for each of its B sequences. */
 typedef struct {
-    int64_t  B, T;
-    int64_t *rows, *starts, *counts, *lengths; /* [B] */
-    int64_t *places;                           /* [2, B], for windows */
-    int64_t *positions;                        /* [B, T] */
-    const int64_t *parents;                    /* [B, T] or NULL */
-    bool     all, whole; /* every row in order; every count T */
+    int64_t        B, T;
+    int64_t       *rows, *starts, *counts, *lengths; /* [B] */
+    int64_t       *places;                           /* [2, B], for windows */
+    int64_t       *positions;                        /* [B, T] */
+    const int64_t *parents;                          /* [B, T] or NULL */
+    bool           all, whole;                       /* every row in order; every count T */
 } call;
 
 static bool room_for(qp_session *s, int64_t integers, int64_t ids) {
@@ -142,7 +142,8 @@ static bool open_sequence(qp_session *s, call *c, const qp_feed *how, int64_t b)
     for (int64_t i = 0; i < b; i++)
         if (c->rows[i] == row) return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: row %lld twice", (long long)row);
     if (count < 0 || count > c->T)
-        return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: count %lld of %lld positions", (long long)count, (long long)c->T);
+        return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: count %lld of %lld positions", (long long)count,
+                        (long long)c->T);
     c->rows[b] = row;
     c->counts[b] = count;
     c->starts[b] = s->row[row].length;
@@ -184,7 +185,8 @@ static bool open_call(qp_session *s, qp_tensor ids, const qp_feed *how, call *c)
         return !qp_fail(ctx, QP_ERR_ARGUMENT, "session: %lld positions, room for %lld", (long long)T,
                         (long long)s->reserved);
     if (!room_for(s, B * (T + 6), B * T)) return !qp_fail(ctx, QP_ERR_MEMORY, "out of memory: session");
-    *c = (call){.B = B, .T = T, .rows = s->integers, .parents = how->parents, .all = B == s->rows, .whole = true};
+    *c = (call){
+        .B = B, .T = T, .rows = s->integers, .parents = how->parents, .all = B == s->rows, .whole = true};
     c->starts = c->rows + B;
     c->counts = c->starts + B;
     c->lengths = c->counts + B;
@@ -221,7 +223,8 @@ static void take_over(const call *c, qp_state *state, int j, qp_tensor next) {
         return;
     }
     for (int64_t b = 0; b < c->B; b++)
-        if (qp_copy_to(qpi_state_part(state, j, c->rows[b], 0, 0), qp_slice(next, 0, b, b + 1, 1)) != QP_OK) break;
+        if (qp_copy_to(qpi_state_part(state, j, c->rows[b], 0, 0), qp_slice(next, 0, b, b + 1, 1)) != QP_OK)
+            break;
     qp_drop(next);
 }
 
@@ -288,7 +291,7 @@ static qp_tensor run(qp_session *s, qp_tensor ids, const call *c) {
     gather(s, c, sequence.mask.rows);
     open_windows(s, c);
     qp_tensor hidden = qpi_stack_forward(s->m, ids, &sequence, &all, s->now);
-    bool known = !qp_failed(ctx) && qp_read(ids, QP_I32, s->ids, c->B * c->T) == QP_OK;
+    bool      known = !qp_failed(ctx) && qp_read(ids, QP_I32, s->ids, c->B * c->T) == QP_OK;
     return known ? hidden : qpi_poison(ctx);
 }
 
@@ -361,10 +364,10 @@ qp_tensor qp_session_feed(qp_session *s, qp_tensor ids, qp_feed how) {
 
 /* ---- Questions -------------------------------------------------------------------------------------- */
 
-qp_ctx   *qp_session_ctx(const qp_session *s) { return s->m->ctx; }
+qp_ctx *qp_session_ctx(const qp_session *s) { return s->m->ctx; }
 qp_model *qp_session_model(const qp_session *s) { return s->m; }
-int64_t   qp_session_rows(const qp_session *s) { return s->rows; }
-int64_t   qp_session_room(const qp_session *s) { return s->reserved; }
+int64_t qp_session_rows(const qp_session *s) { return s->rows; }
+int64_t qp_session_room(const qp_session *s) { return s->reserved; }
 
 int64_t qp_session_length(const qp_session *s, int64_t row) {
     return row >= 0 && row < s->rows ? s->row[row].length : -1;

@@ -8,8 +8,8 @@
 #define QPI_MAX_DRAFTS 64 /* of a row */
 
 typedef struct {
-    int64_t length;  /* without drafts */
-    int     drafts;  /* to be chosen from */
+    int64_t length; /* without drafts */
+    int     drafts; /* to be chosen from */
     int8_t  parents[QPI_MAX_DRAFTS];
 } qpi_session_row;
 
@@ -17,8 +17,8 @@ typedef struct {
  * move to the front when there is no place left. Base is a multiple of the blocks that attention takes keys in, so
  * that moving changes no bit. */
 typedef struct {
-    int64_t  window, room;  /* positions that are read; places */
-    int64_t *base, *first;  /* [rows]; the first position that is held */
+    int64_t  window, room; /* positions that are read; places */
+    int64_t *base, *first; /* [rows]; the first position that is held */
 } qpi_window;
 
 #define QPI_WINDOW_CALL 320  /* positions of a call at most: longer ones are taken in pieces */
@@ -38,13 +38,15 @@ struct qp_session {
     qpi_window      *windows;
     int              window_count;
     int8_t          *window_of; /* [states], -1: none */
-    int64_t         *integers; /* of the call in hand */
+    int64_t         *integers;  /* of the call in hand */
     int32_t         *ids;
     int64_t          integer_room, id_room;
 };
 
 static inline int64_t qpi_state_count(const qp_session *s) { return qpi_carrier_count(s->m); }
-static inline int32_t *qpi_row_tokens(const qp_session *s, int64_t row) { return s->tokens + row * s->reserved; }
+static inline int32_t *qpi_row_tokens(const qp_session *s, int64_t row) {
+    return s->tokens + row * s->reserved;
+}
 
 static inline qpi_window *qpi_window_of(const qp_session *s, int64_t i) {
     return s->window_of[i] < 0 ? NULL : &s->windows[s->window_of[i]];

@@ -37,13 +37,15 @@ static void compact(const qp_state *state, int j, int64_t row, int64_t first, in
 qp_status qp_session_choose(qp_session *s, int64_t row, int64_t n, const int64_t *nodes) {
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx)) return qp_error_code(ctx);
-    if (row < 0 || row >= s->rows) return qp_fail(ctx, QP_ERR_ARGUMENT, "choose: row %lld of %lld", (long long)row, (long long)s->rows);
+    if (row < 0 || row >= s->rows)
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "choose: row %lld of %lld", (long long)row, (long long)s->rows);
     qpi_session_row *r = &s->row[row];
     if (!is_path(s, row, n, nodes))
-        return qp_fail(ctx, QP_ERR_ARGUMENT, "choose: %lld nodes that are no path of row %lld's %d drafts", (long long)n,
-                       (long long)row, r->drafts);
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "choose: %lld nodes that are no path of row %lld's %d drafts",
+                       (long long)n, (long long)row, r->drafts);
     for (int64_t i = 0; i < qpi_state_count(s) && n && nodes[n - 1] >= n; i++)
-        for (int j = 0; j < s->states[i].count; j++) compact(&s->states[i], j, row, r->length - qpi_base(s, i, row), n, nodes);
+        for (int j = 0; j < s->states[i].count; j++)
+            compact(&s->states[i], j, row, r->length - qpi_base(s, i, row), n, nodes);
     int32_t *tokens = qpi_row_tokens(s, row) + r->length;
     for (int64_t i = 0; i < n; i++) tokens[i] = tokens[nodes[i]];
     r->drafts = 0;
@@ -63,7 +65,8 @@ static const char *hinders(const qp_session *s, int64_t row, int64_t wanted) {
 
 bool qpi_row_cuts(const qp_session *s, int64_t row, int64_t wanted) {
     int64_t length = s->row[row].length;
-    return wanted >= 0 && wanted <= length && !hinders(s, row, wanted) && (wanted == length || qpi_windows_hold(s, row, wanted));
+    return wanted >= 0 && wanted <= length && !hinders(s, row, wanted) &&
+           (wanted == length || qpi_windows_hold(s, row, wanted));
 }
 
 /* The same, with an error that says why not. */
@@ -73,9 +76,11 @@ static bool can_cut(const qp_session *s, int64_t row, int64_t wanted, const char
     const char *part = hinders(s, row, wanted);
     if (qpi_row_cuts(s, row, wanted)) return true;
     if (wanted < 0 || wanted > length)
-        return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %lld positions of %lld", who, (long long)wanted, (long long)length);
+        return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %lld positions of %lld", who, (long long)wanted,
+                        (long long)length);
     if (part) return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: the state of %s has a fixed size", who, part);
-    return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: what %lld positions need has left the window", who, (long long)wanted);
+    return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: what %lld positions need has left the window", who,
+                    (long long)wanted);
 }
 
 /* States of fixed size of a row are as at the beginning. */
@@ -91,8 +96,7 @@ static void clear_fixed(qp_session *s, int64_t row) {
 qp_status qp_session_truncate(qp_session *s, int64_t row, int64_t length) {
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx)) return qp_error_code(ctx);
-    if (!qpi_row_ready(s, row, "truncate") || !can_cut(s, row, length, "truncate"))
-        return qp_error_code(ctx);
+    if (!qpi_row_ready(s, row, "truncate") || !can_cut(s, row, length, "truncate")) return qp_error_code(ctx);
     qp_scope scope = qp_enter(ctx);
     qp_no_grad(ctx, true);
     if (!length) clear_fixed(s, row);
@@ -105,7 +109,8 @@ qp_status qp_session_truncate(qp_session *s, int64_t row, int64_t length) {
 static void copy_row(const qp_state *state, int j, int64_t from, int64_t to, int64_t length) {
     size_t bytes;
     if (!state->grows[j]) {
-        if (qp_copy_to(qpi_state_part(state, j, to, 0, 0), qpi_state_part(state, j, from, 0, 0)) != QP_OK) return;
+        if (qp_copy_to(qpi_state_part(state, j, to, 0, 0), qpi_state_part(state, j, from, 0, 0)) != QP_OK)
+            return;
     } else {
         const char *source = qpi_state_bytes(state, j, from, 0, &bytes);
         char       *target = qpi_state_bytes(state, j, to, 0, &bytes);
@@ -116,8 +121,7 @@ static void copy_row(const qp_state *state, int j, int64_t from, int64_t to, int
 qp_status qp_session_fork(qp_session *s, int64_t from, int64_t to, int64_t length) {
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx)) return qp_error_code(ctx);
-    if (!qpi_row_ready(s, from, "fork") || !qpi_row_ready(s, to, "fork") ||
-        !can_cut(s, from, length, "fork"))
+    if (!qpi_row_ready(s, from, "fork") || !qpi_row_ready(s, to, "fork") || !can_cut(s, from, length, "fork"))
         return qp_error_code(ctx);
     if (from == to || !length) return qp_session_truncate(s, to, length);
     qp_scope scope = qp_enter(ctx);

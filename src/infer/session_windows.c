@@ -15,7 +15,8 @@ bool qpi_window_add(qp_session *s, int64_t i) {
             s->window_of[i] = (int8_t)k;
             return true;
         }
-    if (s->window_count == INT8_MAX) return !qp_fail(s->m->ctx, QP_ERR_UNSUPPORTED, "session: more than 127 windows");
+    if (s->window_count == INT8_MAX)
+        return !qp_fail(s->m->ctx, QP_ERR_UNSUPPORTED, "session: more than 127 windows");
     qpi_window *grown = realloc(s->windows, (size_t)(s->window_count + 1) * sizeof *grown);
     int64_t    *rows = calloc(2 * (size_t)s->rows, sizeof *rows);
     if (grown) s->windows = grown;
@@ -23,7 +24,8 @@ bool qpi_window_add(qp_session *s, int64_t i) {
         free(rows);
         return !qp_fail(s->m->ctx, QP_ERR_MEMORY, "out of memory: session");
     }
-    s->windows[s->window_count] = (qpi_window){.window = window, .room = room, .base = rows, .first = rows + s->rows};
+    s->windows[s->window_count] =
+        (qpi_window){.window = window, .room = room, .base = rows, .first = rows + s->rows};
     s->window_of[i] = (int8_t)s->window_count++;
     return true;
 }

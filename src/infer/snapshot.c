@@ -50,7 +50,8 @@ static bool collect(qp_session *s, int64_t row, qp_named *named, char (*names)[4
     for (int64_t i = 0; i < qpi_state_count(s); i++)
         for (int j = 0; j < s->states[i].count; j++, n++) {
             int64_t   base = qpi_base(s, i, row);
-            qp_tensor part = qpi_state_part(&s->states[i], j, row, first_of(s, i, length) - base, length - base);
+            qp_tensor part =
+                qpi_state_part(&s->states[i], j, row, first_of(s, i, length) - base, length - base);
             if (qp_dtype_block(qp_dtype_of(part)) > 1) part = qp_cast(part, QP_F32);
             named[n] = (qp_named){state_name(names[n], i, j), qp_contiguous(part)};
         }
@@ -68,11 +69,11 @@ qp_status qp_session_save(qp_session *s, int64_t row, const char *path) {
     if (qp_failed(ctx) || !qpi_row_ready(s, row, "save")) return qp_error_code(ctx);
     int64_t   n = tensor_count(s);
     qp_named *named = calloc((size_t)n, sizeof *named);
-    char(*names)[48] = calloc((size_t)n, sizeof *names), model[32];
+    char (*names)[48] = calloc((size_t)n, sizeof *names), model[32];
     qp_scope scope = qp_enter(ctx);
     qp_no_grad(ctx, true);
     snprintf(model, sizeof model, "%016" PRIx64, fingerprint(s->m));
-    qp_meta meta[] = {{"format", FORMAT}, {"model", model}, {"kv", qp_dtype_name(s->kv)}};
+    qp_meta   meta[] = {{"format", FORMAT}, {"model", model}, {"kv", qp_dtype_name(s->kv)}};
     qp_status status;
     if (!named || !names) status = qp_fail(ctx, QP_ERR_MEMORY, "out of memory: saving a row");
     else if (!collect(s, row, named, names)) status = qp_error_code(ctx);
@@ -102,13 +103,14 @@ static bool check_origin(qp_session *s, const qp_file *f, const char *path) {
 }
 
 /* The entry must have this type and shape. Its length along axis 1 is `length`, if the tensor grows. */
-static void check_entry(qp_session *s, const qp_file *f, const char *path, const char *name, qp_tensor like, bool grows,
-                        int64_t length) {
+static void check_entry(qp_session *s, const qp_file *f, const char *path, const char *name, qp_tensor like,
+                        bool grows, int64_t length) {
     int64_t       at = qp_file_find(f, name);
     qp_file_entry e = qp_file_at(f, at);
     qp_dtype      type = qp_dtype_block(qp_dtype_of(like)) > 1 ? QP_F32 : qp_dtype_of(like);
     bool          ok = at >= 0 && e.loadable && e.dtype == type && e.ndim == qp_ndim(like);
-    for (int i = 0; i < e.ndim && ok; i++) ok = e.shape[i] == (i == 0 ? 1 : i == 1 && grows ? length : qp_size(like, i));
+    for (int i = 0; i < e.ndim && ok; i++)
+        ok = e.shape[i] == (i == 0 ? 1 : i == 1 && grows ? length : qp_size(like, i));
     if (!ok) qp_fail(s->m->ctx, QP_ERR_FORMAT, "%s: %s is missing, or not as the session has it", path, name);
 }
 
@@ -138,7 +140,8 @@ static void restore(qp_session *s, int64_t row, const qp_file *f, int64_t length
     qpi_windows_place(s, row, length);
     for (int64_t i = 0; i < qpi_state_count(s); i++)
         for (int j = 0; j < s->states[i].count; j++) {
-            int64_t   place = first_of(s, i, length) - qpi_base(s, i, row), count = length - first_of(s, i, length);
+            int64_t   place = first_of(s, i, length) - qpi_base(s, i, row),
+                      count = length - first_of(s, i, length);
             qp_tensor t = qp_file_load(ctx, f, state_name(name, i, j), false);
             if (s->states[i].grows[j] && qp_dtype_block(qp_dtype_of(s->states[i].tensors[j])) > 1) {
                 qp_append(s->states[i].tensors[j], t, rows, qp_from(ctx, QP_I64, 1, &one, &place),
@@ -169,8 +172,7 @@ static void load(qp_session *s, int64_t row, const qp_file *f, const char *path)
 qp_status qp_session_load(qp_session *s, int64_t row, const char *path) {
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx) || !qpi_row_ready(s, row, "load")) return qp_error_code(ctx);
-    if (s->row[row].length)
-        return qp_fail(ctx, QP_ERR_STATE, "load: row %lld is not empty", (long long)row);
+    if (s->row[row].length) return qp_fail(ctx, QP_ERR_STATE, "load: row %lld is not empty", (long long)row);
     qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
     if (!f) return qp_error_code(ctx);
     qp_scope scope = qp_enter(ctx);

@@ -124,7 +124,8 @@ typedef struct {
 } window;
 
 /* Rows low.. of k or v: a few columns read them in place, others want them side by side. */
-static const float *open_rows(const qp_view *v, const void *first, const window *of, float *packed, int64_t *row) {
+static const float *open_rows(const qp_view *v, const void *first, const window *of, float *packed,
+                              int64_t *row) {
     *row = v->shape[3];
     if (of->few && v->dtype == QP_F32 && (v->stride[3] == 1 || v->shape[3] == 1)) {
         *row = v->stride[1];
@@ -159,10 +160,10 @@ static bool open_block(strand *w, int64_t n, int64_t block, const buffers *x, wi
 static attention_product soft_block(const strand *w, const buffers *x, const window *of, state *block) {
     const attention_tile *t = &w->tile;
     const qk_attention   *a = t->of;
-    attention_ahead       ahead = of->few ? attention_next(&a->v, t->v, w->from, w->to)
-                                          : attention_next(&a->k, t->k, of->next, of->end);
-    QK(attention_scores)
-    (t, w->q, of->k + (w->from - of->low) * of->k_row, of->k_row, w->from, w->to, w->masked, ahead, x->s, NULL);
+    attention_ahead       ahead =
+        of->few ? attention_next(&a->v, t->v, w->from, w->to) : attention_next(&a->k, t->k, of->next, of->end);
+    QK(attention_scores)(t, w->q, of->k + (w->from - of->low) * of->k_row, of->k_row, w->from, w->to, w->masked,
+                         ahead, x->s, NULL);
     soften(x->s, w->to - w->from, t->lanes, block);
     return (attention_product){.rows = value_width(a),
                                .cols = t->lanes,
@@ -186,7 +187,8 @@ static void blend_sums(const strand *w, const buffers *x, float *o, const float 
     o += value_width(t->of) * t->lanes;
     for (int64_t i = 0; i < n; i += VF_LANES) {
         int64_t lane = i % t->lanes;
-        vf_store(o + i, vf_fma(vf_load(o + i), vf_load(keep + lane), vf_load(x->sums + i) * vf_load(grow + lane)));
+        vf_store(o + i,
+                 vf_fma(vf_load(o + i), vf_load(keep + lane), vf_load(x->sums + i) * vf_load(grow + lane)));
     }
 }
 
@@ -212,7 +214,8 @@ static void finish(const attention_tile *t, const state *row, const float *o) {
     QK(attention_return)(out, t->rows, 1, o, t->lanes, value_width(a), scale, false);
     if (sums_width(a)) {
         QK(attention_rows)(t, &a->sums, 1, 2, out);
-        QK(attention_return)(out, t->rows, 1, o + value_width(a) * t->lanes, t->lanes, sums_width(a), scale, false);
+        QK(attention_return)(out, t->rows, 1, o + value_width(a) * t->lanes, t->lanes, sums_width(a), scale,
+                             false);
     }
     for (int r = 0; r < t->rows; r++) *lse[r] = logs[r];
 }

@@ -7,7 +7,7 @@
 #define AHEAD 16 /* rows of A to fetch ahead */
 
 INLINE int lanes_of(int64_t n) { return n < VF_LANES ? (int)n : VF_LANES; }
-INLINE vf  load_some(const float *p, int n) { return n == VF_LANES ? vf_load(p) : vf_load_n(p, n); }
+INLINE vf load_some(const float *p, int n) { return n == VF_LANES ? vf_load(p) : vf_load_n(p, n); }
 
 /* Sums of `rows` rows from r, one vector of rows for each column. */
 INLINE void end_rows(const int cols, const attention_product *p, int64_t r, int rows, const vf *sum) {
@@ -66,12 +66,10 @@ INLINE void lines(const int cols, const int vecs, const attention_product *p) {
 }
 
 /* vecs: enough sums to fill the pipes, no more than there are registers */
-#define CASE(cols, vecs)                                                                                       \
-    case cols:                                                                                                 \
-        if (p->a_step == 1)                                                                                    \
-            turned(cols, p);                                                                                   \
-        else                                                                                                   \
-            lines(cols, vecs, p);                                                                              \
+#define CASE(cols, vecs) \
+    case cols: \
+        if (p->a_step == 1) turned(cols, p); \
+        else lines(cols, vecs, p); \
         break;
 
 void QK(attention_multiply_few)(const attention_product *p) {

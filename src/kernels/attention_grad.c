@@ -39,7 +39,7 @@ static job plan(const qk_attention_grad *g) {
     const qp_view      *onto[] = {&g->dbias, &g->drelative, &g->drelative_keys};
     bool                meet = wanted(&g->drelative_keys);
     job                 j = {
-                        .of = g, .batches = a->q.shape[0], .heads = a->k.shape[2], .shares = 1, .tiles = attention_tiles(a)};
+        .of = g, .batches = a->q.shape[0], .heads = a->k.shape[2], .shares = 1, .tiles = attention_tiles(a)};
     int64_t block = attention_block(a);
     j.blocks = (keys + block - 1) / block;
     bool grouped = a->k.shape[2] > 0 && a->q.shape[2] > a->k.shape[2]; /* tiles of several query heads */
@@ -147,56 +147,54 @@ static void add_dbias(const attention_tile *t, const qk_attention_grad *g, const
 /* dst[key][feature] += sum over rows of s[key][row] x[row][feature] */
 static void add_to_keys(const attention_tile *t, int64_t keys, const float *s, const float *x, int64_t features,
                         float *dst, int64_t dst_row) {
-    QK(attention_multiply)
-    (&(attention_product){.rows = keys,
-                          .cols = features,
-                          .count = t->rows,
-                          .a = s,
-                          .a_row = t->lanes,
-                          .a_step = 1,
-                          .b = x,
-                          .b_row = attention_padded(features),
-                          .c = dst,
-                          .c_row = dst_row,
-                          .mode = PRODUCT_ADD});
+    QK(attention_multiply)(&(attention_product){.rows = keys,
+                                                .cols = features,
+                                                .count = t->rows,
+                                                .a = s,
+                                                .a_row = t->lanes,
+                                                .a_step = 1,
+                                                .b = x,
+                                                .b_row = attention_padded(features),
+                                                .c = dst,
+                                                .c_row = dst_row,
+                                                .mode = PRODUCT_ADD});
 }
 
 /* ds[key][lane] = sum over features of v[key][feature] dout[feature][lane]; the keys behind are
  * fetched. */
 static void dout_times_v(const attention_tile *t, int64_t begin, int64_t end, const buffers *x) {
     int64_t values = t->of->v.shape[3];
-    QK(attention_multiply)
-    (&(attention_product){.rows = end - begin,
-                          .cols = t->lanes,
-                          .real = t->rows,
-                          .count = values,
-                          .a = x->v,
-                          .a_row = values,
-                          .a_step = 1,
-                          .b = x->dout,
-                          .b_row = t->lanes,
-                          .c = x->ds,
-                          .c_row = t->lanes,
-                          .ahead = attention_next(&t->of->k, t->k, end,
-                                                  attention_min(end + attention_block(t->of), t->high_last))});
+    QK(attention_multiply)(&(attention_product){
+        .rows = end - begin,
+        .cols = t->lanes,
+        .real = t->rows,
+        .count = values,
+        .a = x->v,
+        .a_row = values,
+        .a_step = 1,
+        .b = x->dout,
+        .b_row = t->lanes,
+        .c = x->ds,
+        .c_row = t->lanes,
+        .ahead =
+            attention_next(&t->of->k, t->k, end, attention_min(end + attention_block(t->of), t->high_last))});
 }
 
 /* dq[feature][lane] += sum over keys of k[key][feature] ds[key][lane] */
 static void add_dq(const attention_tile *t, int64_t keys, const buffers *x) {
     int64_t width = t->of->k.shape[3];
-    QK(attention_multiply)
-    (&(attention_product){.rows = width,
-                          .cols = t->lanes,
-                          .real = t->rows,
-                          .count = keys,
-                          .a = x->k,
-                          .a_row = 1,
-                          .a_step = width,
-                          .b = x->ds,
-                          .b_row = t->lanes,
-                          .c = x->dq,
-                          .c_row = t->lanes,
-                          .mode = PRODUCT_ADD});
+    QK(attention_multiply)(&(attention_product){.rows = width,
+                                                .cols = t->lanes,
+                                                .real = t->rows,
+                                                .count = keys,
+                                                .a = x->k,
+                                                .a_row = 1,
+                                                .a_step = width,
+                                                .b = x->ds,
+                                                .b_row = t->lanes,
+                                                .c = x->dq,
+                                                .c_row = t->lanes,
+                                                .mode = PRODUCT_ADD});
 }
 
 /* Where a piece adds dK and dV of (batch, head). */
@@ -212,8 +210,8 @@ static void add_block(attention_tile *t, const qk_attention_grad *g, buffers *x,
     bool                masked;
     if (!QK(attention_keys)(t, index, &begin, &end, &masked)) return;
     QK(attention_pack)(&a->k, t->k, begin, end, x->k);
-    QK(attention_scores)
-    (t, x->q, x->k, a->k.shape[3], begin, end, masked, attention_next(&a->v, t->v, begin, end), x->s, x->slope);
+    QK(attention_scores)(t, x->q, x->k, a->k.shape[3], begin, end, masked,
+                         attention_next(&a->v, t->v, begin, end), x->s, x->slope);
     QK(attention_pack)(&a->v, t->v, begin, end, x->v);
     dout_times_v(t, begin, end, x);
     if (wanted(&g->dsums)) {

@@ -45,7 +45,7 @@ INLINE void tile(const attention_product *p, int64_t r0, int64_t j0, const int r
 
 typedef void tile_fn(const attention_product *p, int64_t r0, int64_t j0);
 
-#define DEFINE(r, v)                                                                                           \
+#define DEFINE(r, v) \
     static void tile_##r##_##v(const attention_product *p, int64_t r0, int64_t j0) { tile(p, r0, j0, r, v); }
 #define EACH_WIDE(X, v) X(1, v) X(2, v) X(3, v) X(4, v) X(5, v) X(6, v)
 #define EACH_NARROW(X) EACH_WIDE(X, 1) X(7, 1) X(8, 1) X(9, 1) X(10, 1) X(11, 1) X(12, 1)

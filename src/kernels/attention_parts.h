@@ -45,9 +45,9 @@ typedef struct {
     float       *c;
     int64_t      c_row;
     enum { PRODUCT_SET, PRODUCT_ADD, PRODUCT_BLEND } mode; /* SET, BLEND: C is padded too */
-    const float    *from;                                  /* SET: c[r,j] = sum + from[r * from_row + j], or NULL */
+    const float    *from; /* SET: c[r,j] = sum + from[r * from_row + j], or NULL */
     int64_t         from_row;
-    const float    *keep, *grow;                           /* BLEND: c[r,j] = keep[j] c[r,j] + grow[j] sum */
+    const float    *keep, *grow; /* BLEND: c[r,j] = keep[j] c[r,j] + grow[j] sum */
     attention_ahead ahead;
 } attention_product;
 void QK(attention_multiply)(const attention_product *p);
@@ -59,14 +59,11 @@ void QK(attention_multiply_few)(const attention_product *p);
 /* The end of a product at row r, columns j.. of one vector, of which n count (ADD). */
 static inline void attention_end(const attention_product *p, int64_t r, int64_t j, vf sum, int n) {
     float *c = p->c + r * p->c_row + j;
-    if (p->mode == PRODUCT_SET)
-        vf_store(c, p->from ? sum + vf_load(p->from + r * p->from_row + j) : sum);
+    if (p->mode == PRODUCT_SET) vf_store(c, p->from ? sum + vf_load(p->from + r * p->from_row + j) : sum);
     else if (p->mode == PRODUCT_BLEND)
         vf_store(c, vf_fma(vf_load(c), vf_load(p->keep + j), sum * vf_load(p->grow + j)));
-    else if (n == VF_LANES)
-        vf_store(c, vf_load(c) + sum);
-    else
-        vf_store_n(c, vf_load_n(c, n) + sum, n);
+    else if (n == VF_LANES) vf_store(c, vf_load(c) + sum);
+    else vf_store_n(c, vf_load_n(c, n) + sum, n);
 }
 
 typedef struct {

@@ -5,8 +5,8 @@
 #define SPAN (TILE + 130) /* distances of a block at most */
 
 typedef struct {
-    int64_t place[TILE];  /* of rows */
-    int64_t low;          /* smallest distance; the largest is low + count - 1 */
+    int64_t place[TILE]; /* of rows */
+    int64_t low;         /* smallest distance; the largest is low + count - 1 */
     int     count;
     int32_t column[SPAN]; /* of each distance */
 } distances;
@@ -26,7 +26,7 @@ static void columns_of(const qk_attention *a, int64_t columns, int64_t from, int
     const qp_view *v = &a->columns;
     int64_t        reach = ((v->ndim < 0 ? columns : v->shape[0]) - 1) / 2;
     const int64_t *of = v->data;
-    int32_t        far = (int32_t)reach, first = (int32_t)attention_min(attention_max(from, -reach - n), reach + n);
+    int32_t far = (int32_t)reach, first = (int32_t)attention_min(attention_max(from, -reach - n), reach + n);
     for (int i = 0; i < n; i++) {
         int32_t distance = first + step * i;
         out[i] = (distance < -far ? -far : distance > far ? far : distance) + far;
@@ -35,7 +35,8 @@ static void columns_of(const qk_attention *a, int64_t columns, int64_t from, int
 }
 
 static void open_distances(const attention_tile *t, int64_t columns, int64_t begin, int64_t end, distances *d) {
-    int64_t least = INT64_MAX, most = INT64_MIN, first = key_position(t, begin), last = key_position(t, end - 1);
+    int64_t least = INT64_MAX, most = INT64_MIN, first = key_position(t, begin),
+            last = key_position(t, end - 1);
     for (int r = 0; r < t->rows; r++) {
         d->place[r] = row_place(t, r);
         least = attention_min(least, d->place[r]);
@@ -57,8 +58,9 @@ static int32_t column_at(const distances *d, int64_t distance) {
 }
 
 /* x += p, or p += x, for each pair: x of the tile, p of the table. */
-static inline __attribute__((always_inline)) void each_pair(const attention_tile *t, const qp_view *v, bool keys,
-                                                            int64_t begin, int64_t end, float *s, const bool scatter) {
+static inline __attribute__((always_inline)) void each_pair(const attention_tile *t, const qp_view *v,
+                                                            bool keys, int64_t begin, int64_t end, float *s,
+                                                            const bool scatter) {
     distances d;
     float    *row[TILE];
     int64_t   along = keys ? v->stride[2] : 0;
@@ -97,11 +99,13 @@ static bool open_diagonals(const attention_tile *t, const qp_view *v, int64_t be
     return true;
 }
 
-const float *QK(attention_line)(const attention_tile *t, const qp_view *v, int64_t begin, int64_t end, float *room) {
+const float *QK(attention_line)(const attention_tile *t, const qp_view *v, int64_t begin, int64_t end,
+                                float *room) {
     diagonals d;
     if (!open_diagonals(t, v, begin, end, room, &d)) return NULL;
     for (int64_t h = 0; h < t->group; h++)
-        for (int i = 0; i < d.queries; i++) room[i * t->group + h] = d.head[h * v->stride[1] + d.column[i] * v->stride[3]];
+        for (int i = 0; i < d.queries; i++)
+            room[i * t->group + h] = d.head[h * v->stride[1] + d.column[i] * v->stride[3]];
     return d.line + (end - 1 - begin) * t->group;
 }
 
@@ -111,13 +115,16 @@ static bool take_line(const attention_tile *t, const qp_view *v, int64_t begin, 
     if (!open_diagonals(t, v, begin, end, room, &d)) return false;
     float *line = d.line + (end - 1 - begin) * t->group;
     for (int64_t j = begin; j < end; j++, s += t->lanes, line -= t->group)
-        for (int lane = 0; lane < t->lanes; lane += VF_LANES) vf_store(line + lane, vf_load(line + lane) + vf_load(s + lane));
+        for (int lane = 0; lane < t->lanes; lane += VF_LANES)
+            vf_store(line + lane, vf_load(line + lane) + vf_load(s + lane));
     for (int64_t h = 0; h < t->group; h++)
-        for (int i = 0; i < d.queries; i++) d.head[h * v->stride[1] + d.column[i] * v->stride[3]] += room[i * t->group + h];
+        for (int i = 0; i < d.queries; i++)
+            d.head[h * v->stride[1] + d.column[i] * v->stride[3]] += room[i * t->group + h];
     return true;
 }
 
-void QK(attention_gather)(const attention_tile *t, const qp_view *v, bool keys, int64_t begin, int64_t end, float *s) {
+void QK(attention_gather)(const attention_tile *t, const qp_view *v, bool keys, int64_t begin, int64_t end,
+                          float *s) {
     each_pair(t, v, keys, begin, end, s, false);
 }
 
@@ -126,7 +133,8 @@ void QK(attention_scatter)(const attention_tile *t, const qp_view *v, bool keys,
     if (keys || !take_line(t, v, begin, end, s)) each_pair(t, v, keys, begin, end, s, true);
 }
 
-void QK(attention_sum_columns)(const attention_tile *t, int64_t begin, int64_t end, const float *s, float *out) {
+void QK(attention_sum_columns)(const attention_tile *t, int64_t begin, int64_t end, const float *s,
+                               float *out) {
     int64_t   columns = t->of->sums.shape[3];
     distances d;
     memset(out, 0, (size_t)(columns * t->lanes) * sizeof *out);

@@ -193,7 +193,8 @@ static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) 
         bool node = t->tree && !near && j >= t->start;
         bool pattern = block && j >= t->prefix;
         for (int r = 0; pattern && (j == begin || j == t->prefix || j % block == 0) && r < t->lanes; r++)
-            sees[r] = r && t->block[r] == t->block[r - 1] ? sees[r - 1] : -block_sees(t, t->block[r], j / block);
+            sees[r] =
+                r && t->block[r] == t->block[r - 1] ? sees[r - 1] : -block_sees(t, t->block[r], j / block);
         if (near && !segments && !pattern) continue;
         uint64_t segment = segments ? (uint64_t)segment_at(t, j) : 0;
         vi       key = vi_set1((int32_t)j), first = vi_set1((int32_t)(uint32_t)segment);
@@ -201,10 +202,8 @@ static void mask(const attention_tile *t, int64_t begin, int64_t end, float *s) 
         for (int lane = 0; lane < t->lanes; lane += VF_LANES) {
             float *p = s + (j - begin) * t->lanes + lane;
             vm     seen = vm_first(VF_LANES);
-            if (node)
-                seen = on_path(t, j - t->start, lane);
-            else if (!near)
-                seen = vi_lt(vi_load(t->low + lane), key + 1) & vi_lt(key, vi_load(t->high + lane));
+            if (node) seen = on_path(t, j - t->start, lane);
+            else if (!near) seen = vi_lt(vi_load(t->low + lane), key + 1) & vi_lt(key, vi_load(t->high + lane));
             if (segments) {
                 seen &= vi_eq(vi_load(t->segment[0] + lane), first);
                 seen &= vi_eq(vi_load(t->segment[1] + lane), second);
@@ -242,12 +241,12 @@ static void cap(float c, int64_t n, float *s, float *slope) {
 }
 
 /* The loop for one type: a vector of it as f32, and one element. */
-#define PACK(type, vector, element)                                                                            \
-    for (int64_t j = begin; j < end; j++, out += width) {                                                      \
-        const type *row = (const type *)first + j * v->stride[1];                                              \
-        int64_t     i = 0;                                                                                     \
-        for (; step == 1 && i + VF_LANES <= width; i += VF_LANES) vf_store(out + i, vector(row + i));          \
-        for (; i < width; i++) out[i] = element(row[i * step]);                                                \
+#define PACK(type, vector, element) \
+    for (int64_t j = begin; j < end; j++, out += width) { \
+        const type *row = (const type *)first + j * v->stride[1]; \
+        int64_t     i = 0; \
+        for (; step == 1 && i + VF_LANES <= width; i += VF_LANES) vf_store(out + i, vector(row + i)); \
+        for (; i < width; i++) out[i] = element(row[i * step]); \
     }
 
 /* n blocks from `at` on, 32 elements each. */
@@ -263,7 +262,8 @@ void QK(attention_pack)(const qp_view *v, const void *first, int64_t begin, int6
     int64_t width = v->shape[3], step = v->stride[3];
     switch (v->dtype) {
     case QP_Q8_0:
-        for (int64_t j = begin; j < end; j++, out += width) unpack_q8(first, j * v->stride[1] / 32, width / 32, out);
+        for (int64_t j = begin; j < end; j++, out += width)
+            unpack_q8(first, j * v->stride[1] / 32, width / 32, out);
         break;
     case QP_BF16: PACK(uint16_t, vf_load_bf16, qpi_bf16_to_f32) break;
     case QP_F16: PACK(uint16_t, vf_load_f16, qpi_f16_to_f32) break;
@@ -277,21 +277,20 @@ void QK(attention_scores)(const attention_tile *t, const float *q, const float *
     float          room[ATTENTION_LINE];
     const float   *line = NULL;
     if (relative->ndim >= 0 && !(t->of->softcap > 0)) line = QK(attention_line)(t, relative, begin, end, room);
-    QK(attention_multiply)
-    (&(attention_product){.rows = end - begin,
-                          .cols = t->lanes,
-                          .real = t->rows,
-                          .count = t->of->k.shape[3],
-                          .a = k,
-                          .a_row = k_row,
-                          .a_step = 1,
-                          .b = q,
-                          .b_row = t->lanes,
-                          .c = s,
-                          .c_row = t->lanes,
-                          .from = line,
-                          .from_row = -t->group,
-                          .ahead = ahead});
+    QK(attention_multiply)(&(attention_product){.rows = end - begin,
+                                                .cols = t->lanes,
+                                                .real = t->rows,
+                                                .count = t->of->k.shape[3],
+                                                .a = k,
+                                                .a_row = k_row,
+                                                .a_step = 1,
+                                                .b = q,
+                                                .b_row = t->lanes,
+                                                .c = s,
+                                                .c_row = t->lanes,
+                                                .from = line,
+                                                .from_row = -t->group,
+                                                .ahead = ahead});
     if (t->of->softcap > 0) cap(t->of->softcap, (end - begin) * t->lanes, s, slope);
     if (t->of->bias.ndim >= 0) add_bias(t, begin, end, s);
     if (relative->ndim >= 0 && !line) QK(attention_gather)(t, relative, false, begin, end, s);

@@ -30,7 +30,7 @@ typedef struct {
 } qk_line;
 
 /* Vectors of m elements: k lanes at j, j + VF_LANES, .. */
-#define QK_VECTORS(j, k, m) for (int j = 0, k; (k = (m)-j < VF_LANES ? (m)-j : VF_LANES) > 0; j += VF_LANES)
+#define QK_VECTORS(j, k, m) for (int j = 0, k; (k = (m) - j < VF_LANES ? (m) - j : VF_LANES) > 0; j += VF_LANES)
 
 typedef void qk_line_fn(const qp_call *c, qk_line l);
 

@@ -5,9 +5,9 @@
 #include "kernels/int8.h"
 #include "kernels/share.h"
 
-#define MOST_ROWS 512       /* of A that pass a panel */
-#define FEW 8               /* rows for which memory takes longer than the product: one panel at a time */
-#define ROUND_VALUES 16384  /* of A worth claiming */
+#define MOST_ROWS 512      /* of A that pass a panel */
+#define FEW 8              /* rows for which memory takes longer than the product: one panel at a time */
+#define ROUND_VALUES 16384 /* of A worth claiming */
 
 /* As large as the widest instruction set's. */
 #define MOST_COLS 32
@@ -23,9 +23,9 @@ _Static_assert(sizeof(block_row) <= ROW_BYTES, "scratch of rows");
 typedef struct {
     const gemm_item  *item;
     const block_type *type;
-    int64_t           blocks; /* 32s of k */
+    int64_t           blocks;      /* 32s of k */
     int64_t           first, rows; /* of A in hand */
-    int64_t           cols; /* at once */
+    int64_t           cols;        /* at once */
     int               shares;
     share            *share;
     block_row        *a; /* [rows, blocks] */
@@ -38,7 +38,8 @@ static size_t worker_bytes(int64_t rows) { return PANEL_BYTES + (size_t)rows * M
 #if QP_BODY
 size_t block_product_scratch(int64_t m, int64_t k, int threads) {
     int64_t rows = gemm_min(m, MOST_ROWS);
-    return (size_t)(rows * (k / BLOCK_VALUES)) * ROW_BYTES + (size_t)threads * (worker_bytes(rows) + sizeof(share));
+    return (size_t)(rows * (k / BLOCK_VALUES)) * ROW_BYTES +
+           (size_t)threads * (worker_bytes(rows) + sizeof(share));
 }
 #endif
 
@@ -143,16 +144,22 @@ static void set_columns(columns *c, const job *w, int64_t j, int64_t cols) {
 }
 
 /* All rows by some columns and count 32s from first on. */
-static void multiply_panels(const job *w, const columns *c, int64_t first, int64_t count, vf *panel, float *acc) {
+static void multiply_panels(const job *w, const columns *c, int64_t first, int64_t count, vf *panel,
+                            float *acc) {
     int64_t unit = w->type->values / BLOCK_VALUES, panel_step = BLOCK_AT_ONCE * block_step(w->type);
     int64_t at = first / unit * w->type->bytes;
     for (int i = 0; i < c->panels; i++) {
         const lanes *l = &c->panel[i];
-        w->type->unpack(panel + i * panel_step, l->data + at, &c->steps, count / unit, l->data + l->ahead + VF_LANES * at);
+        w->type->unpack(panel + i * panel_step, l->data + at, &c->steps, count / unit,
+                        l->data + l->ahead + VF_LANES * at);
     }
     for (int64_t i = 0; i < w->rows; i += BLOCK_ROWS) {
-        block_tile t = {.rows = w->a + i * w->blocks + first, .row_step = w->blocks, .panel = panel,
-                        .panel_step = panel_step, .count = count, .acc = acc + i * BLOCK_PANELS * VF_LANES};
+        block_tile t = {.rows = w->a + i * w->blocks + first,
+                        .row_step = w->blocks,
+                        .panel = panel,
+                        .panel_step = panel_step,
+                        .count = count,
+                        .acc = acc + i * BLOCK_PANELS * VF_LANES};
         QK(block_multiply)(w->type, (int)gemm_min(BLOCK_ROWS, w->rows - i), c->panels, &t);
     }
 }
@@ -174,8 +181,13 @@ static void multiply_columns(const job *w, int64_t j, int worker) {
     }
     for (int i = 0; i < c.panels; i++) {
         int64_t    from = i * VF_LANES;
-        gemm_piece piece = {.i = w->first, .j = j + from, .rows = w->rows, .cols = gemm_min(VF_LANES, cols - from),
-                            .first = true, .last = true, .acc = acc + from + c.panel[i].skip,
+        gemm_piece piece = {.i = w->first,
+                            .j = j + from,
+                            .rows = w->rows,
+                            .cols = gemm_min(VF_LANES, cols - from),
+                            .first = true,
+                            .last = true,
+                            .acc = acc + from + c.panel[i].skip,
                             .acc_row = BLOCK_PANELS * VF_LANES};
         QK(gemm_add)(w->item, &piece);
     }
@@ -195,8 +207,8 @@ void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
     }
 #endif
     const qk_gemm_args *g = item->g;
-    job     w = {.item = item, .type = QK(block_type_of)(g->b_type), .blocks = g->k / BLOCK_VALUES};
-    int64_t most = gemm_min(g->m, MOST_ROWS);
+    job                 w = {.item = item, .type = QK(block_type_of)(g->b_type), .blocks = g->k / BLOCK_VALUES};
+    int64_t             most = gemm_min(g->m, MOST_ROWS);
     w.worker_bytes = worker_bytes(most);
     w.a = exec->scratch;
     w.workers = (char *)exec->scratch + (size_t)(most * w.blocks) * ROW_BYTES;

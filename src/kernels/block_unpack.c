@@ -154,12 +154,12 @@ INLINE void unpack_q5_1(vf *out, const char *b, reader *r) {
 /* 128 + the value that each nibble stands for. */
 INLINE vu nl_values(vu nibbles) {
 #if VF_LANES == 16
-    const __m512i values =
-        _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)qpi_iq4_nl_value)) ^ _mm512_set1_epi8((char)128);
+    const __m512i values = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)qpi_iq4_nl_value)) ^
+                           _mm512_set1_epi8((char)128);
     return (vu)_mm512_shuffle_epi8(values, (__m512i)nibbles);
 #elif VF_LANES == 8
-    const __m256i values =
-        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qpi_iq4_nl_value)) ^ _mm256_set1_epi8((char)128);
+    const __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qpi_iq4_nl_value)) ^
+                           _mm256_set1_epi8((char)128);
     return (vu)_mm256_shuffle_epi8(values, (__m256i)nibbles);
 #else
     uint8_t bytes[4 * VF_LANES];
@@ -237,7 +237,8 @@ INLINE void unpack_q6_k(int half, vf *out, const char *b, reader *r) {
     if (half == 0) {
         vf d = half_high(word_16(3, b + AT(q6_k, d) - 14, r));
         words_16(w, b + AT(q6_k, scale), r);
-        for (int g = 0; g < 16; g++) out[g / 2 * step + BLOCK_WORDS + g % 2] = d * signed_byte_of(w[g / 4], g % 4);
+        for (int g = 0; g < 16; g++)
+            out[g / 2 * step + BLOCK_WORDS + g % 2] = d * signed_byte_of(w[g / 4], g % 4);
     }
     for (int i = 0; i < 2; i++) { /* 16 of each 32 */
         vf *at = out + 4 * half * step;
@@ -260,7 +261,8 @@ INLINE void unpack_q3_k(vf *out, const char *b, reader *r) {
     vu s0 = w[0] >> 16 | w[1] << 16, s1 = w[1] >> 16 | w[2] << 16, s2 = w[2] >> 16 | w[3] << 16;
     vf d = half_high(w[3]);
     for (int g = 0; g < 16; g++) {
-        vu low = (g % 8 < 4 ? s0 : s1) >> (8 * (g % 4) + g / 8 * 4) & 15, top = s2 >> (8 * (g % 4) + g / 4 * 2) & 3;
+        vu low = (g % 8 < 4 ? s0 : s1) >> (8 * (g % 4) + g / 8 * 4) & 15,
+           top = s2 >> (8 * (g % 4) + g / 4 * 2) & 3;
         out[g / 2 * step + BLOCK_WORDS + g % 2] = d * vf_from_int((vi)(low | top << 4) - 32);
     }
     words_16(high, b + AT(q3_k, high), r);
@@ -287,7 +289,8 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
     for (int i = 0; i < 4; i++) {
         words_16(q, b + AT(q2_k, q) + 16 * i, r);
         for (int g = 0; g < 4; g++)
-            for (int u = 0; u < 4; u++) put(out + (i / 2 * 4 + g) * step, i % 2 * 4 + u, q[u] >> 2 * g & CRUMBS);
+            for (int u = 0; u < 4; u++)
+                put(out + (i / 2 * 4 + g) * step, i % 2 * 4 + u, q[u] >> 2 * g & CRUMBS);
     }
 }
 
@@ -329,15 +332,16 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
             EACH for (int part = 0; part < pieces; part++) UNPACK_##pieces(name, part, out, data, &r); \
         } \
     } \
-    TARGET static void one_##name(float *acc, const block_row *x, const char *data, const line_steps *s, int64_t count, \
-                                  const char *ahead) { \
+    TARGET static void one_##name(float *acc, const block_row *x, const char *data, const line_steps *s, \
+                                  int64_t count, const char *ahead) { \
         vf sum[BLOCK_ROWS][BLOCK_PANELS] = {{{0}}}, w[count_##name * step_##name]; \
         for (int64_t i = 0; i < count; i++, data += bytes_##name) { \
             reader r = {s, ahead + i * VF_LANES * bytes_##name}; \
             EACH for (int part = 0; part < pieces; part++) { \
                 UNPACK_##pieces(name, part, w, data, &r); \
                 EACH for (int b = 0; b < count_##name / pieces; b++, x++) \
-                    add_32(1, 1, parts, zero != 0, low, x, 0, w + (part * (count_##name / pieces) + b) * step_##name, 0, sum); \
+                    add_32(1, 1, parts, zero != 0, low, x, 0, \
+                           w + (part * (count_##name / pieces) + b) * step_##name, 0, sum); \
             } \
         } \
         vf_store(acc, sum[0][0]); \

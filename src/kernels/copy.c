@@ -35,9 +35,9 @@ static void copy_row(size_t bytes, char *dst, int64_t sd, const char *src, int64
         return;
     }
     switch (bytes) {
-#define CASE(size, type)                                                                                       \
-    case size:                                                                                                 \
-        for (int64_t i = 0; i < n; i++) ((type *)dst)[i * sd] = ((const type *)src)[i * ss];                   \
+#define CASE(size, type) \
+    case size: \
+        for (int64_t i = 0; i < n; i++) ((type *)dst)[i * sd] = ((const type *)src)[i * ss]; \
         break;
         CASE(1, uint8_t)
         CASE(2, uint16_t)
@@ -45,7 +45,8 @@ static void copy_row(size_t bytes, char *dst, int64_t sd, const char *src, int64
         CASE(8, uint64_t)
 #undef CASE
     default: /* blocks */
-        for (int64_t i = 0; i < n; i++) memcpy(dst + i * sd * (int64_t)bytes, src + i * ss * (int64_t)bytes, bytes);
+        for (int64_t i = 0; i < n; i++)
+            memcpy(dst + i * sd * (int64_t)bytes, src + i * ss * (int64_t)bytes, bytes);
     }
 }
 
@@ -67,7 +68,7 @@ static void copy_rows(void *arg, int64_t begin, int64_t end, int worker) {
 }
 
 /* 4 by 4 elements of 4 bytes: dst row i = src column i; strides in elements. */
-typedef uint32_t   quad __attribute__((vector_size(16)));
+typedef uint32_t quad __attribute__((vector_size(16)));
 static inline void transpose_4x4(uint32_t *dst, int64_t sd, const uint32_t *src, int64_t ss) {
     quad r0, r1, r2, r3;
     memcpy(&r0, src, 16);

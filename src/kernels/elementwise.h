@@ -77,47 +77,47 @@ static inline void qk_put(float *p, int64_t stride, int64_t i, vf v, int n) {
 #define QK_LAST(view) ((view).stride[(view).ndim - 1])
 
 /* static void name(const qp_call *): out = expr(x), attributes at `attr` */
-#define QK_UNARY(name, expr)                                                                      \
-    static void name##_row(const qp_call *c, char *const *p, int64_t n) {                         \
-        const void  *attr = c->attr;                                                              \
-        float       *out = (float *)p[0];                                                         \
-        const float *in = (const float *)p[1];                                                    \
-        int64_t      so = QK_LAST(c->out[0]), si = QK_LAST(c->in[0]), i = 0;                      \
-        (void)attr;                                                                               \
-        if (so == 1 && si == 1)                                                                   \
-            for (; i + VF_LANES <= n; i += VF_LANES) {                                            \
-                vf x = vf_load(in + i);                                                           \
-                vf_store(out + i, expr);                                                          \
-            }                                                                                     \
-        for (; i < n; i += VF_LANES) {                                                            \
-            int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES;                                   \
-            vf  x = qk_get(in, si, i, m);                                                         \
-            qk_put(out, so, i, expr, m);                                                          \
-        }                                                                                         \
-    }                                                                                             \
+#define QK_UNARY(name, expr) \
+    static void name##_row(const qp_call *c, char *const *p, int64_t n) { \
+        const void  *attr = c->attr; \
+        float       *out = (float *)p[0]; \
+        const float *in = (const float *)p[1]; \
+        int64_t      so = QK_LAST(c->out[0]), si = QK_LAST(c->in[0]), i = 0; \
+        (void)attr; \
+        if (so == 1 && si == 1) \
+            for (; i + VF_LANES <= n; i += VF_LANES) { \
+                vf x = vf_load(in + i); \
+                vf_store(out + i, expr); \
+            } \
+        for (; i < n; i += VF_LANES) { \
+            int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES; \
+            vf  x = qk_get(in, si, i, m); \
+            qk_put(out, so, i, expr, m); \
+        } \
+    } \
     static void name(const qp_call *c) { qk_elementwise(c, name##_row); }
 
 /* static void name(const qp_call *): out = expr(x, y) */
-#define QK_BINARY(name, expr)                                                                     \
-    static void name##_row(const qp_call *c, char *const *p, int64_t n) {                         \
-        const void  *attr = c->attr;                                                              \
-        float       *out = (float *)p[0];                                                         \
-        const float *a = (const float *)p[1], *b = (const float *)p[2];                           \
-        int64_t so = QK_LAST(c->out[0]), sa = QK_LAST(c->in[0]), sb = QK_LAST(c->in[1]), i = 0;   \
-        (void)attr;                                                                               \
-        if (so == 1 && (sa == 1 || sa == 0) && (sb == 1 || sb == 0)) {                            \
-            vf x0 = vf_set1(*a), y0 = vf_set1(*b);                                                \
-            for (; i + VF_LANES <= n; i += VF_LANES) {                                            \
-                vf x = sa ? vf_load(a + i) : x0, y = sb ? vf_load(b + i) : y0;                    \
-                vf_store(out + i, expr);                                                          \
-            }                                                                                     \
-        }                                                                                         \
-        for (; i < n; i += VF_LANES) {                                                            \
-            int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES;                                   \
-            vf  x = qk_get(a, sa, i, m), y = qk_get(b, sb, i, m);                                 \
-            qk_put(out, so, i, expr, m);                                                          \
-        }                                                                                         \
-    }                                                                                             \
+#define QK_BINARY(name, expr) \
+    static void name##_row(const qp_call *c, char *const *p, int64_t n) { \
+        const void  *attr = c->attr; \
+        float       *out = (float *)p[0]; \
+        const float *a = (const float *)p[1], *b = (const float *)p[2]; \
+        int64_t      so = QK_LAST(c->out[0]), sa = QK_LAST(c->in[0]), sb = QK_LAST(c->in[1]), i = 0; \
+        (void)attr; \
+        if (so == 1 && (sa == 1 || sa == 0) && (sb == 1 || sb == 0)) { \
+            vf x0 = vf_set1(*a), y0 = vf_set1(*b); \
+            for (; i + VF_LANES <= n; i += VF_LANES) { \
+                vf x = sa ? vf_load(a + i) : x0, y = sb ? vf_load(b + i) : y0; \
+                vf_store(out + i, expr); \
+            } \
+        } \
+        for (; i < n; i += VF_LANES) { \
+            int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES; \
+            vf  x = qk_get(a, sa, i, m), y = qk_get(b, sb, i, m); \
+            qk_put(out, so, i, expr, m); \
+        } \
+    } \
     static void name(const qp_call *c) { qk_elementwise(c, name##_row); }
 
 #endif

@@ -1,21 +1,19 @@
 /* The matrix product: chooses the family and walks the batch. */
 #include "kernels/block_product.h"
 
-#define BIG_ITEM 5e7  /* flops from which one product is worth all threads */
-#define PIECE 1e6     /* flops worth claiming */
+#define BIG_ITEM 5e7 /* flops from which one product is worth all threads */
+#define PIECE 1e6    /* flops worth claiming */
 
 extern qk_gemm_fn qk_gemm_avx512bf16;
 
 /* bf16 in both places is what the instructions for bf16 take; f64 is no type to compute in. */
-static qp_dtype compute_of(const qk_gemm_args *g)
-{
+static qp_dtype compute_of(const qk_gemm_args *g) {
     if (qp_dtype_block(g->b_type) > 1) return QP_F32;
     if (g->compute == QP_F16 || g->compute == QP_BF16) return g->compute;
     return g->a_type == QP_BF16 && g->b_type == QP_BF16 ? QP_BF16 : QP_F32;
 }
 
-static gemm_item item_of(const qk_gemm_args *g, int64_t index)
-{
+static gemm_item item_of(const qk_gemm_args *g, int64_t index) {
     gemm_item item = {.g = g, .k = gemm_parts(g->k, GEMM_PAIR), .from_c = g->accumulate, .ends = true};
     gemm_kind a = gemm_kind_of(g->a_type, compute_of(g)), b = gemm_kind_of(g->b_type, compute_of(g));
     item.a = (gemm_source){g->a, a, g->a_col, g->a_row, g->k};
@@ -28,20 +26,15 @@ static gemm_item item_of(const qk_gemm_args *g, int64_t index)
     return item;
 }
 
-static void run_item(const qp_exec *exec, const qk_gemm_args *g, int64_t index)
-{
+static void run_item(const qp_exec *exec, const qk_gemm_args *g, int64_t index) {
     gemm_item item = item_of(g, index);
-    if (QK(gemm_rows_takes)(&item))
-        QK(gemm_rows)(exec, &item);
-    else if (QK(gemm_flip_takes)(&item))
-        QK(gemm_flip)(exec, &item);
-    else
-        QK(gemm_strips)(exec, &item);
+    if (QK(gemm_rows_takes)(&item)) QK(gemm_rows)(exec, &item);
+    else if (QK(gemm_flip_takes)(&item)) QK(gemm_flip)(exec, &item);
+    else QK(gemm_strips)(exec, &item);
 }
 
 #if !QP_PAIRS
-static void run_blocks(const qp_exec *exec, const qk_gemm_args *g, int64_t index)
-{
+static void run_blocks(const qp_exec *exec, const qk_gemm_args *g, int64_t index) {
     gemm_item item = item_of(g, index);
     QK(block_product)(exec, &item);
 }
@@ -53,21 +46,20 @@ typedef struct {
     size_t              worker_bytes;
 } batch_job;
 
-static void run_items(void *arg, int64_t begin, int64_t end, int worker)
-{
+static void run_items(void *arg, int64_t begin, int64_t end, int worker) {
     const batch_job *job = arg;
     qp_exec          alone = {.threads = 1, .scratch = job->scratch + (size_t)worker * job->worker_bytes};
     for (int64_t i = begin; i < end; i++) run_item(&alone, job->g, i);
 }
 
 #if QP_BODY
-size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threads)
-{
+size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threads) {
     if (batch <= 0 || m <= 0 || n <= 0) return 0;
     size_t most = 0;
     for (int pair = 1; pair <= 2; pair++) {
         int64_t words = gemm_parts(k, pair);
-        size_t  shared = gemm_item_bytes(m, words, threads), alone = gemm_item_bytes(m, words, 1) * (size_t)threads;
+        size_t  shared = gemm_item_bytes(m, words, threads),
+                alone = gemm_item_bytes(m, words, 1) * (size_t)threads;
         if (shared > most) most = shared;
         if (batch > 1 && alone > most) most = alone;
     }
@@ -75,8 +67,7 @@ size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threa
 }
 #endif
 
-void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g)
-{
+void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g) {
     if (g->batch <= 0 || g->m <= 0 || g->n <= 0) return;
 #if !QP_PAIRS
     if (qp_dtype_block(g->b_type) > 1) {

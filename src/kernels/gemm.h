@@ -31,23 +31,23 @@
 typedef enum { QK_ACT_NONE, QK_ACT_RELU, QK_ACT_GELU, QK_ACT_GELU_TANH, QK_ACT_SILU } qk_act;
 
 typedef struct {
-    int64_t     batch, m, n, k; /* batch 0 means no work */
-    const void *a, *b;
-    qp_dtype    a_type, b_type;
-    int64_t     a_batch, a_row, a_col; /* A[i,p] = a[i*a_row + p*a_col] */
-    int64_t     b_batch, b_row, b_col; /* B[p,j] = b[p*b_row + j*b_col] */
-    void       *c;
-    qp_dtype    c_type; /* of residual and pre_act too */
-    int64_t     c_batch, c_row;
-    qp_dtype    compute;
-    float       scale;
-    bool        accumulate;
+    int64_t      batch, m, n, k; /* batch 0 means no work */
+    const void  *a, *b;
+    qp_dtype     a_type, b_type;
+    int64_t      a_batch, a_row, a_col; /* A[i,p] = a[i*a_row + p*a_col] */
+    int64_t      b_batch, b_row, b_col; /* B[p,j] = b[p*b_row + j*b_col] */
+    void        *c;
+    qp_dtype     c_type; /* of residual and pre_act too */
+    int64_t      c_batch, c_row;
+    qp_dtype     compute;
+    float        scale;
+    bool         accumulate;
     const float *bias;     /* [n] or NULL */
     const void  *residual; /* like C, or NULL; may be C itself */
     int64_t      residual_batch, residual_row;
     qk_act       act;
-    bool         far;      /* C is large and not read soon: it may go past the caches */
-    void        *pre_act;  /* where the value before act goes (like C: c_batch, c_row), or NULL */
+    bool         far;     /* C is large and not read soon: it may go past the caches */
+    void        *pre_act; /* where the value before act goes (like C: c_batch, c_row), or NULL */
 } qk_gemm_args;
 
 /* Bytes of exec->scratch that qk_gemm needs for these sizes with `threads` workers; the same

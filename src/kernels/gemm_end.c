@@ -4,31 +4,25 @@
 
 typedef struct {
     float        scale;
-    const float *bias;                        /* or NULL */
-    const char  *prev, *residual;             /* or NULL */
-    char        *pre_act, *out;               /* pre_act or NULL */
+    const float *bias;            /* or NULL */
+    const char  *prev, *residual; /* or NULL */
+    char        *pre_act, *out;   /* pre_act or NULL */
     int64_t      prev_row, residual_row, pre_act_row, out_row;
     qp_dtype     prev_type, out_type, c_type; /* totals are f32, what lies in C may not be */
 } ending;
 
-INLINE vf end_load(qp_dtype type, const char *data, int64_t i, int n)
-{
+INLINE vf end_load(qp_dtype type, const char *data, int64_t i, int n) {
     if (type == QP_F32) return vf_load_n((const float *)data + i, n);
     return gemm_load(type, data + 2 * i, n);
 }
 
-INLINE void end_store(qp_dtype type, char *data, int64_t i, vf x, int n)
-{
-    if (type == QP_F32)
-        vf_store_n((float *)data + i, x, n);
-    else if (type == QP_BF16)
-        vf_store_bf16_n((uint16_t *)data + i, x, n);
-    else
-        vf_store_f16_n((uint16_t *)data + i, x, n);
+INLINE void end_store(qp_dtype type, char *data, int64_t i, vf x, int n) {
+    if (type == QP_F32) vf_store_n((float *)data + i, x, n);
+    else if (type == QP_BF16) vf_store_bf16_n((uint16_t *)data + i, x, n);
+    else vf_store_f16_n((uint16_t *)data + i, x, n);
 }
 
-INLINE vf activate(qk_act act, vf x)
-{
+INLINE vf activate(qk_act act, vf x) {
     switch (act) {
     case QK_ACT_RELU: return vf_select(vf_lt(x, (vf){0}), (vf){0}, x); /* NaN stays */
     case QK_ACT_GELU: return qk_gelu(x);
@@ -39,8 +33,7 @@ INLINE vf activate(qk_act act, vf x)
 }
 
 /* n columns of row i */
-INLINE void finish(qk_act act, const ending *e, vf acc, int64_t i, int64_t j, int n)
-{
+INLINE void finish(qk_act act, const ending *e, vf acc, int64_t i, int64_t j, int n) {
     vf scale = vf_set1(e->scale), x = scale * acc;
     if (e->prev) x = vf_fma(scale, acc, end_load(e->prev_type, e->prev, i * e->prev_row + j, n));
     if (e->bias) x += vf_load_n(e->bias + j, n);
@@ -50,8 +43,7 @@ INLINE void finish(qk_act act, const ending *e, vf acc, int64_t i, int64_t j, in
     end_store(e->out_type, e->out, i * e->out_row + j, x, n);
 }
 
-INLINE void finish_all(qk_act act, const ending *e, const gemm_piece *piece)
-{
+INLINE void finish_all(qk_act act, const ending *e, const gemm_piece *piece) {
     const float *acc = piece->acc;
     for (int64_t i = 0; i < piece->rows; i++, acc += piece->acc_row) {
         int64_t j = 0;
@@ -62,23 +54,20 @@ INLINE void finish_all(qk_act act, const ending *e, const gemm_piece *piece)
 }
 
 /* Sets what only the very last block does. */
-static void set_end(ending *e, const gemm_item *item, const gemm_piece *piece)
-{
+static void set_end(ending *e, const gemm_item *item, const gemm_piece *piece) {
     const qk_gemm_args *g = item->g;
     if (g->bias) e->bias = g->bias + piece->j;
     if (item->pre_act) e->pre_act = gemm_of_c(g, item->pre_act, piece->i * g->c_row + piece->j);
     e->pre_act_row = g->c_row;
-    if (item->residual) 
-        e->residual = gemm_of_c(g, item->residual, piece->i * g->residual_row + piece->j);
+    if (item->residual) e->residual = gemm_of_c(g, item->residual, piece->i * g->residual_row + piece->j);
     e->residual_row = g->residual_row;
 }
 
-void QK(gemm_add)(const gemm_item *item, const gemm_piece *piece)
-{
+void QK(gemm_add)(const gemm_item *item, const gemm_piece *piece) {
     const qk_gemm_args *g = item->g;
-    char   *c = gemm_of_c(g, item->c, piece->i * g->c_row + piece->j);
-    ending  e = {.scale = g->scale, .c_type = g->c_type};
-    bool    ends = piece->last && item->ends;
+    char               *c = gemm_of_c(g, item->c, piece->i * g->c_row + piece->j);
+    ending              e = {.scale = g->scale, .c_type = g->c_type};
+    bool                ends = piece->last && item->ends;
     if (!piece->first) {
         e.prev = (const char *)piece->total;
         e.prev_row = piece->total_row;

@@ -38,28 +38,24 @@ typedef struct {
 } gemm_source;
 
 static inline int64_t gemm_bytes(gemm_kind kind) { return GEMM_TYPE(kind) == QP_F32 ? 4 : 2; }
-static inline const void *gemm_at(const gemm_source *s, int64_t p, int64_t j)
-{
+static inline const void *gemm_at(const gemm_source *s, int64_t p, int64_t j) {
     return (const char *)s->data + (p * GEMM_PAIR * s->p_step + j * s->j_step) * gemm_bytes(s->kind);
 }
 
 /* How many of `count` words from p0 on have all their values. */
-static inline int64_t gemm_whole(const gemm_source *s, int64_t p0, int64_t count)
-{
+static inline int64_t gemm_whole(const gemm_source *s, int64_t p0, int64_t count) {
     return gemm_min(count, s->values / GEMM_PAIR - p0);
 }
 
 /* One word. */
-INLINE float gemm_word(const gemm_source *s, int64_t p, int64_t j)
-{
+INLINE float gemm_word(const gemm_source *s, int64_t p, int64_t j) {
     const char *first = gemm_at(s, p, j);
     bool        whole = gemm_whole(s, p, 1) > 0;
     return gemm_words(s->kind, first, whole ? first + s->p_step * gemm_bytes(s->kind) : NULL, 1)[0];
 }
 
 /* Can words be read where they lie, a line of them for each j? */
-static inline bool gemm_lines_in_place(const gemm_source *s)
-{
+static inline bool gemm_lines_in_place(const gemm_source *s) {
     return s->kind == GEMM_WORDS && s->p_step == 1 && s->j_step % GEMM_PAIR == 0 && s->values % GEMM_PAIR == 0;
 }
 
@@ -69,13 +65,11 @@ typedef struct {
     int64_t count, width, wider, total, step;
 } gemm_panels;
 
-static inline int64_t gemm_panel_start(const gemm_panels *c, int64_t panel)
-{
+static inline int64_t gemm_panel_start(const gemm_panels *c, int64_t panel) {
     return gemm_min(panel * c->width + gemm_min(panel, c->wider), c->total);
 }
 
-static inline int64_t gemm_panel_cols(const gemm_panels *c, int64_t panel)
-{
+static inline int64_t gemm_panel_cols(const gemm_panels *c, int64_t panel) {
     return gemm_min(c->width + (panel < c->wider), c->total - gemm_panel_start(c, panel));
 }
 
@@ -107,7 +101,7 @@ static inline void gemm_far_done(void) {}
 #define GEMM_SOON 3
 /* Rows that are read or written right after a tile, fetched by the kernel towards its end. */
 typedef struct {
-    const char *at; /* NULL: none, nor the following ones */
+    const char *at;         /* NULL: none, nor the following ones */
     int64_t     row, bytes; /* from one row to the next, of each */
 } gemm_soon;
 
@@ -142,8 +136,7 @@ typedef struct {
 } gemm_item;
 
 /* The place in C, or what is like it, of an element. */
-static inline void *gemm_of_c(const qk_gemm_args *g, const void *c, int64_t element)
-{
+static inline void *gemm_of_c(const qk_gemm_args *g, const void *c, int64_t element) {
     return (char *)c + element * (g->c_type == QP_F32 ? 4 : 2);
 }
 

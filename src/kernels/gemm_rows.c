@@ -5,13 +5,13 @@
 #include "kernels/share.h"
 #include "kernels/turn.h"
 
-#define TASKS 8 /* wanted for each thread where columns are contiguous */
-#define AGAIN 4 /* cache lines asked for a second time: of many requests some are dropped */
+#define TASKS 8       /* wanted for each thread where columns are contiguous */
+#define AGAIN 4       /* cache lines asked for a second time: of many requests some are dropped */
 #define STEP VF_LANES /* words of a line of B turned at once */
 #if VF_LANES == 16
-#define FEW_ROWS 16 /* rows that B is not packed for where it is turned */
-#define WIDE_STEP 8 /* lines of B that go into the sums at a time, */
-#define VECS 3      /* so much of them */
+#define FEW_ROWS 16    /* rows that B is not packed for where it is turned */
+#define WIDE_STEP 8    /* lines of B that go into the sums at a time, */
+#define VECS 3         /* so much of them */
 #define SIDE_BY_SIDE 4 /* rows */
 #else
 #define FEW_ROWS 8
@@ -40,31 +40,33 @@ typedef struct {
     int64_t          worker_floats;
 } job;
 
-static int64_t block_count(const job *w, int64_t block)
-{
+static int64_t block_count(const job *w, int64_t block) {
     return gemm_min(w->block, w->item->k - block * w->block);
 }
 
 /* Word p of a block, of row 0; the next row's is STEP behind it. */
-static const float *a_at(const job *w, int64_t block, int64_t p)
-{
+static const float *a_at(const job *w, int64_t block, int64_t p) {
     return w->a + (block * w->block + p / STEP * STEP) * w->item->g->m + p % STEP;
 }
 
 static void add_block(const job *w, int64_t block, int64_t j, int64_t cols, const float *acc, int64_t acc_row,
-                      float *total)
-{
-    gemm_piece piece = {.j = j, .rows = w->item->g->m, .cols = cols, .first = block == 0,
-                        .last = block == w->blocks - 1, .acc = acc, .acc_row = acc_row,
-                        .total = total, .total_row = acc_row};
+                      float *total) {
+    gemm_piece piece = {.j = j,
+                        .rows = w->item->g->m,
+                        .cols = cols,
+                        .first = block == 0,
+                        .last = block == w->blocks - 1,
+                        .acc = acc,
+                        .acc_row = acc_row,
+                        .total = total,
+                        .total_row = acc_row};
     QK(gemm_add)(w->item, &piece);
 }
 
 /* ---- p contiguous in B: B is turned in registers ------------------------------------- */
 
 /* STEP words of one line. */
-INLINE vf line_words(gemm_kind kind, const char *in)
-{
+INLINE vf line_words(gemm_kind kind, const char *in) {
 #if QP_PAIRS
     const qp_dtype type = GEMM_TYPE(kind);
     if (type == QP_BF16) return vf_load((const float *)in);
@@ -76,14 +78,12 @@ INLINE vf line_words(gemm_kind kind, const char *in)
 }
 
 /* s[i] += row i of A times a square of B. A sum waits for the one before, so rows go side by side. */
-INLINE void add_rows(const int rows, vf *s, const float *a, const vf x[STEP])
-{
+INLINE void add_rows(const int rows, vf *s, const float *a, const vf x[STEP]) {
     for (int u = 0; u < STEP; u++)
         for (int i = 0; i < rows; i++) s[i] = word_fma(word_at(&a[i * STEP + u]), x[u], s[i]);
 }
 
-INLINE void add_rows_to(const int rows, float *acc, const float *a, const vf x[STEP])
-{
+INLINE void add_rows_to(const int rows, float *acc, const float *a, const vf x[STEP]) {
     vf s[SIDE_BY_SIDE];
     for (int i = 0; i < rows; i++) s[i] = vf_load(acc + i * VF_LANES);
     add_rows(rows, s, a, x);
@@ -93,15 +93,16 @@ INLINE void add_rows_to(const int rows, float *acc, const float *a, const vf x[S
 /* acc [m, VF_LANES] = so many columns by one block of k; returns how far in p it came. A line of the caches
  * is read at once, because lines that lie powers of two apart compete for the same places; what is fetched
  * ahead are the columns after these, in the order of memory, which is when memory is fastest. */
-INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int64_t block, int64_t j, float *acc)
-{
+INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int64_t block, int64_t j,
+                            float *acc) {
     const int64_t bytes = GEMM_PAIR * gemm_bytes(kind), m = single ? 1 : w->item->g->m, p0 = block * w->block;
     const int64_t count = gemm_whole(&w->item->b, p0, block_count(w, block));
     line_steps    step = line_steps_of(w->item->b.j_step * gemm_bytes(kind));
-    const char   *in = gemm_at(&w->item->b, p0, j), *ahead = in + VF_LANES * step.one + p0 * bytes * (VF_LANES - 1);
-    const float  *a = a_at(w, block, 0);
-    int64_t       p = 0;
-    vf            sum = {0};
+    const char   *in = gemm_at(&w->item->b, p0, j),
+               *ahead = in + VF_LANES * step.one + p0 * bytes * (VF_LANES - 1);
+    const float *a = a_at(w, block, 0);
+    int64_t      p = 0;
+    vf           sum = {0};
     for (; p + STEP <= count; p += STEP, in += STEP * bytes, ahead += STEP * VF_LANES * bytes, a += STEP * m) {
         vf      x[STEP];
         int64_t i = 0;
@@ -117,10 +118,10 @@ INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int
     return p;
 }
 
-static int64_t turned_block(const job *w, int64_t block, int64_t j, float *acc)
-{
+static int64_t turned_block(const job *w, int64_t block, int64_t j, float *acc) {
 #define TURNED(kind) \
-    return w->item->g->m == 1 ? turned_steps(kind, true, w, block, j, acc) : turned_steps(kind, false, w, block, j, acc)
+    return w->item->g->m == 1 ? turned_steps(kind, true, w, block, j, acc) \
+                              : turned_steps(kind, false, w, block, j, acc)
     switch (w->item->b.kind) {
     case KIND_1: TURNED(KIND_1);
     case KIND_2: TURNED(KIND_2);
@@ -129,8 +130,7 @@ static int64_t turned_block(const job *w, int64_t block, int64_t j, float *acc)
 }
 
 /* What is left of k, or all of it where there are too few columns. */
-static void turned_rest(const job *w, int64_t block, int64_t p, int64_t j, int64_t cols, float *acc)
-{
+static void turned_rest(const job *w, int64_t block, int64_t p, int64_t j, int64_t cols, float *acc) {
     int64_t m = w->item->g->m, count = block_count(w, block);
     for (; p < count; p++)
         for (int64_t c = 0; c < cols; c++) {
@@ -143,8 +143,7 @@ static void turned_rest(const job *w, int64_t block, int64_t p, int64_t j, int64
 }
 
 /* Up to VF_LANES columns. Fewer are the end of a whole group that ends with the last column, if there is one. */
-static void turned(const job *w, int64_t j, int64_t cols)
-{
+static void turned(const job *w, int64_t j, int64_t cols) {
     float   acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
     int64_t skip = j + cols >= VF_LANES ? VF_LANES - cols : 0;
     for (int64_t block = 0; block < w->blocks; block++) {
@@ -160,8 +159,7 @@ static void turned(const job *w, int64_t j, int64_t cols)
 /* So many p, and vectors of columns; the last vector has n of them. `whole`: words have all their
  * values. */
 INLINE void wide_column(const int count, const int vecs, const bool whole, const gemm_source *b, const job *w,
-                        float *sums, const float *a, const char *in, int n)
-{
+                        float *sums, const float *a, const char *in, int n) {
     const gemm_kind kind = b->kind;
     int64_t         line = b->p_step * gemm_bytes(kind);
     vf              y[WIDE_STEP][VECS];
@@ -180,8 +178,7 @@ INLINE void wide_column(const int count, const int vecs, const bool whole, const
 }
 
 INLINE void wide_lines(const int count, const bool whole, const gemm_source *b, const job *w, float *sums,
-                       const float *a, const char *in, int64_t cols)
-{
+                       const float *a, const char *in, int64_t cols) {
     int64_t j = 0, bytes = gemm_bytes(b->kind);
     for (; j + VECS * VF_LANES <= cols; j += VECS * VF_LANES)
         wide_column(count, VECS, whole, b, w, sums + j, a, in + j * bytes, VF_LANES);
@@ -189,14 +186,13 @@ INLINE void wide_lines(const int count, const bool whole, const gemm_source *b, 
         wide_column(count, 1, whole, b, w, sums + j, a, in + j * bytes, (int)gemm_min(cols - j, VF_LANES));
 }
 
-INLINE void wide(gemm_kind kind, const job *w, int64_t j, int64_t cols, float *sums)
-{
+INLINE void wide(gemm_kind kind, const job *w, int64_t j, int64_t cols, float *sums) {
     gemm_source b = w->item->b;
     b.kind = kind;
     int64_t line = GEMM_PAIR * b.p_step * gemm_bytes(kind), m = w->item->g->m, floats = m * w->sums_row;
     for (int64_t block = 0; block < w->blocks; block++) {
-        int64_t      count = block_count(w, block), whole = gemm_whole(&b, block * w->block, count), p = 0;
-        const char  *in = gemm_at(&b, block * w->block, j);
+        int64_t     count = block_count(w, block), whole = gemm_whole(&b, block * w->block, count), p = 0;
+        const char *in = gemm_at(&b, block * w->block, j);
         memset(sums, 0, (size_t)floats * sizeof *sums);
         for (; p + WIDE_STEP <= whole; p += WIDE_STEP, in += WIDE_STEP * line)
             wide_lines(WIDE_STEP, true, &b, w, sums, a_at(w, block, p), in, cols);
@@ -206,8 +202,7 @@ INLINE void wide(gemm_kind kind, const job *w, int64_t j, int64_t cols, float *s
     }
 }
 
-static void wide_any(const job *w, int64_t j, int64_t cols, float *sums)
-{
+static void wide_any(const job *w, int64_t j, int64_t cols, float *sums) {
     switch (w->item->b.kind) {
     case KIND_1: wide(KIND_1, w, j, cols, sums); break;
     case KIND_2: wide(KIND_2, w, j, cols, sums); break;
@@ -217,21 +212,17 @@ static void wide_any(const job *w, int64_t j, int64_t cols, float *sums)
 
 /* ---- Both ----------------------------------------------------------------------------------- */
 
-static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
-{
+static void run_tasks(void *arg, int64_t begin, int64_t end, int worker) {
     const job *w = arg;
     (void)end;
     for (int64_t j; (j = share_take(w->share, w->shares, begin, w->unit)) >= 0;) {
         int64_t cols = gemm_min(w->unit, w->item->g->n - j);
-        if (w->item->b.p_step == 1)
-            turned(w, j, cols);
-        else
-            wide_any(w, j, cols, w->workers + worker * w->worker_floats);
+        if (w->item->b.p_step == 1) turned(w, j, cols);
+        else wide_any(w, j, cols, w->workers + worker * w->worker_floats);
     }
 }
 
-static void pack_rows(void *arg, int64_t begin, int64_t end, int worker)
-{
+static void pack_rows(void *arg, int64_t begin, int64_t end, int worker) {
     const job         *w = arg;
     const gemm_source *a = &w->item->a;
     int64_t            m = w->item->g->m, whole = gemm_whole(a, 0, w->item->k);
@@ -240,8 +231,7 @@ static void pack_rows(void *arg, int64_t begin, int64_t end, int worker)
         float *out = w->a + i * STEP;
         for (int64_t p = 0; p < w->item->k; p += STEP, out += m * STEP) {
             int64_t n = gemm_min(STEP, w->item->k - p);
-            if (a->p_step == 1 && p + STEP <= whole)
-                vf_store(out, line_words(a->kind, gemm_at(a, p, i)));
+            if (a->p_step == 1 && p + STEP <= whole) vf_store(out, line_words(a->kind, gemm_at(a, p, i)));
             else
                 for (int64_t u = 0; u < n; u++) out[u] = gemm_word(a, p + u, i);
         }
@@ -250,16 +240,14 @@ static void pack_rows(void *arg, int64_t begin, int64_t end, int worker)
 
 static bool kind_taken(gemm_kind kind) { return kind == KIND_1 || kind == KIND_2 || kind == KIND_3; }
 
-bool QK(gemm_rows_takes)(const gemm_item *item)
-{
+bool QK(gemm_rows_takes)(const gemm_item *item) {
     const qk_gemm_args *g = item->g;
     if (!kind_taken(item->b.kind)) return false;
     if (item->b.p_step == 1 && g->m <= FEW_ROWS) return true;
     return item->b.j_step == 1 && g->m <= (g->n >= MANY_COLS ? FEW_WIDE_ROWS : 8);
 }
 
-void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item)
-{
+void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item) {
     const qk_gemm_args *g = item->g;
     job w = {.item = item, .block = gemm_block_of(item->k), .unit = VF_LANES, .sums_row = gemm_wide_cols(g->m)};
     w.worker_floats = 2 * g->m * w.sums_row;
@@ -272,6 +260,7 @@ void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item)
         int64_t cols = gemm_parts(g->n, TASKS * exec->threads);
         w.unit = gemm_min(gemm_parts(cols, WIDE_UNIT) * WIDE_UNIT, w.sums_row);
     }
-    w.shares = share_out(w.share, exec->threads, g->n, w.unit, g->n * g->k * gemm_bytes(item->b.kind) * gemm_parts(g->m, 4));
+    w.shares = share_out(w.share, exec->threads, g->n, w.unit,
+                         g->n * g->k * gemm_bytes(item->b.kind) * gemm_parts(g->m, 4));
     qp_parallel(exec, w.shares, 1, run_tasks, &w);
 }

@@ -23,8 +23,7 @@ static inline int64_t gemm_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t gemm_parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 /* Length of the blocks of k; the last may be shorter. */
-static inline int64_t gemm_block_of(int64_t k)
-{
+static inline int64_t gemm_block_of(int64_t k) {
     int64_t blocks = gemm_parts(gemm_max(k, 1), MAX_BLOCK);
     return gemm_parts(gemm_parts(gemm_max(k, 1), blocks), 16) * 16;
 }
@@ -35,8 +34,7 @@ typedef struct {
 } gemm_cut;
 
 /* `whole`: k is not cut. */
-static inline gemm_cut gemm_cut_of(int64_t m, int64_t k, bool whole)
-{
+static inline gemm_cut gemm_cut_of(int64_t m, int64_t k, bool whole) {
     int64_t  block = gemm_block_of(k), most = MAX_ROWS;
     gemm_cut c = {.depth = gemm_max(k, 1)};
     if (whole) most = gemm_max(gemm_min(most, MAX_PACKED / c.depth), 16);
@@ -46,22 +44,19 @@ static inline gemm_cut gemm_cut_of(int64_t m, int64_t k, bool whole)
 }
 
 /* A worker's part of B and the running totals of its strip. */
-static inline int64_t gemm_worker_floats(const gemm_cut *c, int64_t k, int64_t cols)
-{
+static inline int64_t gemm_worker_floats(const gemm_cut *c, int64_t k, int64_t cols) {
     int64_t block = gemm_block_of(k);
     return (block + (c->depth > block ? c->rows : 0)) * cols;
 }
 
-static inline int64_t gemm_packed_floats(const gemm_cut *c, int64_t k)
-{
-    int64_t block = gemm_block_of(k), depth = gemm_parts(c->depth, block) * (block + PACK_GAP), most = 0;
+static inline int64_t gemm_packed_floats(const gemm_cut *c, int64_t k) {
+    int64_t   block = gemm_block_of(k), depth = gemm_parts(c->depth, block) * (block + PACK_GAP), most = 0;
     const int tiles[][2] = {{14, 16}, {6, 8}, {4, 4}}; /* rows and packed rows of a tile */
     for (int i = 0; i < 3; i++) most = gemm_max(most, gemm_parts(c->rows, tiles[i][0]) * tiles[i][1] * depth);
     return most;
 }
 
-static inline int64_t gemm_strips_floats(int64_t m, int64_t k, int threads)
-{
+static inline int64_t gemm_strips_floats(int64_t m, int64_t k, int threads) {
     int64_t floats = 0;
     for (int whole = 0; whole < 2; whole++) {
         gemm_cut c = gemm_cut_of(m, k, whole);
@@ -71,26 +66,22 @@ static inline int64_t gemm_strips_floats(int64_t m, int64_t k, int threads)
     return floats;
 }
 
-static inline int64_t gemm_wide_cols(int64_t m)
-{
+static inline int64_t gemm_wide_cols(int64_t m) {
     return gemm_max(1, gemm_min(WIDE_SUMS / m, 512) / WIDE_UNIT) * WIDE_UNIT;
 }
 
 /* Rows of A as floats; a share (share.h), sums and totals of each worker. */
-static inline int64_t gemm_rows_floats(int64_t m, int64_t k, int threads)
-{
+static inline int64_t gemm_rows_floats(int64_t m, int64_t k, int threads) {
     return m * (gemm_max(k, 1) + 16) + threads * (SHARE_FLOATS + 2 * m * gemm_wide_cols(m));
 }
 
 /* A packed whole, in panels. */
-static inline int64_t gemm_flip_floats(int64_t m, int64_t k)
-{
+static inline int64_t gemm_flip_floats(int64_t m, int64_t k) {
     int64_t block = gemm_block_of(k);
     return gemm_parts(m, MAX_TILE_COLS) * MAX_TILE_COLS * gemm_parts(gemm_max(k, 1), block) * block;
 }
 
-static inline size_t gemm_item_bytes(int64_t m, int64_t k, int threads)
-{
+static inline size_t gemm_item_bytes(int64_t m, int64_t k, int threads) {
     int64_t floats = gemm_strips_floats(m, k, threads);
     if (m <= FEW_WIDE_ROWS) floats = gemm_max(floats, gemm_rows_floats(m, k, threads));
     if (m <= FLIP_ROWS) floats = gemm_max(floats, gemm_flip_floats(m, k));

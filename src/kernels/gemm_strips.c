@@ -10,30 +10,27 @@
 
 typedef struct {
     const gemm_item *item;
-    int64_t i0, rows, tiles;        /* the block of A, and its tiles of rows */
-    gemm_panels cut;                /* them */
-    int64_t block, blocks;          /* length of the blocks of k and how many */
-    int64_t panels, strips, groups; /* panels of a strip; tasks: strips x groups of tiles */
-    int64_t strips_ahead;           /* of a worker's next strip, most likely */
-    int64_t worker_floats;
-    float  *packed_a, *workers; /* packed_a NULL: A is read where it lies */
-    bool    by_rows, far; /* far: C is written past the caches */
+    int64_t          i0, rows, tiles;        /* the block of A, and its tiles of rows */
+    gemm_panels      cut;                    /* them */
+    int64_t          block, blocks;          /* length of the blocks of k and how many */
+    int64_t          panels, strips, groups; /* panels of a strip; tasks: strips x groups of tiles */
+    int64_t          strips_ahead;           /* of a worker's next strip, most likely */
+    int64_t          worker_floats;
+    float           *packed_a, *workers; /* packed_a NULL: A is read where it lies */
+    bool             by_rows, far;       /* far: C is written past the caches */
 } job;
 
 static int64_t tile_start(const job *w, int64_t tile) { return gemm_panel_start(&w->cut, tile); }
 
-static float *packed_tile(const job *w, int64_t tile, int64_t block)
-{
+static float *packed_tile(const job *w, int64_t tile, int64_t block) {
     return w->packed_a + (block * w->tiles + tile) * (w->block + PACK_GAP) * A_STEP;
 }
 
-static int64_t block_count(const job *w, int64_t block)
-{
+static int64_t block_count(const job *w, int64_t block) {
     return gemm_min(w->block, w->item->k - block * w->block);
 }
 
-static void pack_tiles(void *arg, int64_t begin, int64_t end, int worker)
-{
+static void pack_tiles(void *arg, int64_t begin, int64_t end, int worker) {
     const job *w = arg;
     (void)worker;
     for (int64_t b = 0; b < w->blocks; b++)
@@ -42,15 +39,14 @@ static void pack_tiles(void *arg, int64_t begin, int64_t end, int worker)
 }
 
 /* Is B read where it lies? Not in a panel with part of a vector. */
-static bool b_in_place(const job *w, int64_t tiles, int64_t cols)
-{
+static bool b_in_place(const job *w, int64_t tiles, int64_t cols) {
     const gemm_source *b = &w->item->b;
-    return GEMM_PAIR == 1 && tiles <= FEW_TILES && b->kind == GEMM_WORDS && b->j_step == 1 && cols % VF_LANES == 0;
+    return GEMM_PAIR == 1 && tiles <= FEW_TILES && b->kind == GEMM_WORDS && b->j_step == 1 &&
+           cols % VF_LANES == 0;
 }
 
 /* The panels of a strip, from column j to `end`, but for those read in place. */
-static void pack_strip(const job *w, int64_t block, int64_t tiles, int64_t j, int64_t end, float *panels)
-{
+static void pack_strip(const job *w, int64_t block, int64_t tiles, int64_t j, int64_t end, float *panels) {
     gemm_panels cut = {gemm_parts(end - j, TILE_COLS), TILE_COLS, 0, end - j, w->block * TILE_COLS};
     int64_t     first = 0;
     while (first < cut.count && b_in_place(w, tiles, gemm_panel_cols(&cut, first))) first++;
@@ -60,8 +56,7 @@ static void pack_strip(const job *w, int64_t block, int64_t tiles, int64_t j, in
 
 /* Where a tile's A lies, and the walk over the next one's while this one meets the panels;
  * packed tiles follow each other and need none. */
-static void set_a(const job *w, int64_t tile, int64_t block, gemm_tile *t, gemm_ahead *ahead)
-{
+static void set_a(const job *w, int64_t tile, int64_t block, gemm_tile *t, gemm_ahead *ahead) {
     const gemm_source *a = &w->item->a;
     *ahead = (gemm_ahead){.rate = 0};
     t->ahead_a = ahead;
@@ -79,8 +74,7 @@ static void set_a(const job *w, int64_t tile, int64_t block, gemm_tile *t, gemm_
     ahead->rate = (int)gemm_parts(w->by_rows ? 4 : 8, w->panels);
 }
 
-static gemm_soon soon_in_c(const qk_gemm_args *g, const void *data, int64_t row, const gemm_piece *piece)
-{
+static gemm_soon soon_in_c(const qk_gemm_args *g, const void *data, int64_t row, const gemm_piece *piece) {
     int64_t   size = g->c_type == QP_F32 ? 4 : 2;
     gemm_soon s = {.row = row * size, .bytes = piece->cols * size};
     if (data) s.at = gemm_of_c(g, data, piece->i * row + piece->j);
@@ -88,8 +82,7 @@ static gemm_soon soon_in_c(const qk_gemm_args *g, const void *data, int64_t row,
 }
 
 /* What a tile meets at its end. */
-static void set_soon(const job *w, gemm_tile *t, const gemm_piece *piece)
-{
+static void set_soon(const job *w, gemm_tile *t, const gemm_piece *piece) {
     const gemm_item    *item = w->item;
     const qk_gemm_args *g = item->g;
     int                 n = 0;
@@ -105,12 +98,11 @@ static void set_soon(const job *w, gemm_tile *t, const gemm_piece *piece)
 }
 
 /* One tile in one block of k. t has A, B and the count. */
-static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn *kernel)
-{
+static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn *kernel) {
     const qk_gemm_args *g = w->item->g;
-    bool   bare = !w->item->ends || !(g->bias || g->act || w->item->residual || w->item->pre_act);
-    bool   meets_c = piece->last || (piece->first && w->item->from_c);
-    float *c = gemm_of_c(g, w->item->c, piece->i * g->c_row + piece->j);
+    bool                bare = !w->item->ends || !(g->bias || g->act || w->item->residual || w->item->pre_act);
+    bool                meets_c = piece->last || (piece->first && w->item->from_c);
+    float              *c = gemm_of_c(g, w->item->c, piece->i * g->c_row + piece->j);
     set_soon(w, t, piece);
     if (piece->cols < TILE_COLS || (piece->last && !bare) || (meets_c && g->c_type != QP_F32)) {
         float acc[TILE_ROWS * TILE_COLS];
@@ -136,12 +128,11 @@ static void run_tile(const job *w, gemm_tile *t, gemm_piece *piece, gemm_tile_fn
 }
 
 /* The part of B in one block of a strip, line by line. */
-static gemm_ahead walk_of(const job *w, int64_t strip, int64_t block, int64_t tiles)
-{
+static gemm_ahead walk_of(const job *w, int64_t strip, int64_t block, int64_t tiles) {
     const gemm_source *b = &w->item->b;
-    int64_t    size = gemm_bytes(b->kind), cols = w->panels * TILE_COLS;
-    gemm_ahead walk = {.next = gemm_at(b, block * w->block, strip * cols), .step = 64};
-    bool       by_cols = b->p_step == 1;
+    int64_t            size = gemm_bytes(b->kind), cols = w->panels * TILE_COLS;
+    gemm_ahead         walk = {.next = gemm_at(b, block * w->block, strip * cols), .step = 64};
+    bool               by_cols = b->p_step == 1;
     walk.run = gemm_parts((by_cols ? w->block * GEMM_PAIR : cols) * size, 64);
     walk.left = walk.run;
     walk.wrap = (by_cols ? b->j_step : b->p_step) * size - walk.run * walk.step;
@@ -155,8 +146,7 @@ typedef struct {
 } task;
 
 /* A tile of A stays in the first cache while it meets the panels. */
-static void run_tiles(const job *w, const task *s, int64_t block, gemm_ahead *ahead)
-{
+static void run_tiles(const job *w, const task *s, int64_t block, gemm_ahead *ahead) {
     gemm_tile_fn *const(*kernels)[TILE_ROWS + 1] =
         w->by_rows && !w->packed_a ? QK(gemm_tile_by_rows) : QK(gemm_tile_by_cols);
     int64_t    total_row = w->panels * TILE_COLS, first_row = tile_start(w, s->tile_begin);
@@ -169,8 +159,12 @@ static void run_tiles(const job *w, const task *s, int64_t block, gemm_ahead *ah
         for (int64_t j = s->j; j < s->end; j += TILE_COLS, panel += w->block * TILE_COLS) {
             int64_t    cols = gemm_min(TILE_COLS, s->end - j);
             bool       in_place = b_in_place(w, s->tile_end - s->tile_begin, cols);
-            gemm_piece piece = {.i = w->i0 + row, .j = j, .rows = rows, .cols = cols,
-                                .first = block == 0, .last = block == w->blocks - 1,
+            gemm_piece piece = {.i = w->i0 + row,
+                                .j = j,
+                                .rows = rows,
+                                .cols = cols,
+                                .first = block == 0,
+                                .last = block == w->blocks - 1,
                                 .total = s->totals + (row - first_row) * total_row + (j - s->j),
                                 .total_row = total_row};
             t.b = in_place ? gemm_at(&w->item->b, block * w->block, j) : panel;
@@ -180,12 +174,12 @@ static void run_tiles(const job *w, const task *s, int64_t block, gemm_ahead *ah
     }
 }
 
-static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
-{
+static void run_tasks(void *arg, int64_t begin, int64_t end, int worker) {
     const job *w = arg;
     for (int64_t i = begin; i < end; i++) {
         int64_t group = i % w->groups, cols = w->panels * TILE_COLS;
-        task    s = {.strip = i / w->groups, .tile_begin = w->tiles * group / w->groups,
+        task    s = {.strip = i / w->groups,
+                     .tile_begin = w->tiles * group / w->groups,
                      .tile_end = w->tiles * (group + 1) / w->groups,
                      .panels = w->workers + worker * w->worker_floats};
         s.j = s.strip * cols;
@@ -201,8 +195,7 @@ static void run_tasks(void *arg, int64_t begin, int64_t end, int worker)
     if (w->far) gemm_far_done();
 }
 
-static void run_block(const qp_exec *exec, job *w)
-{
+static void run_block(const qp_exec *exec, job *w) {
     if (w->packed_a) {
         int64_t grain = gemm_max(1, PACK_PIECE / (TILE_ROWS * gemm_max(w->item->k, 1)));
         qp_parallel(exec, w->tiles, grain, pack_tiles, w);
@@ -211,30 +204,30 @@ static void run_block(const qp_exec *exec, job *w)
 }
 
 /* Is A best read where it lies? Not if its lines compete for the same places of a cache. */
-static bool a_in_place(const gemm_source *a, int64_t n)
-{
+static bool a_in_place(const gemm_source *a, int64_t n) {
     bool lines = gemm_lines_in_place(a), columns = GEMM_PAIR == 1 && a->kind == GEMM_WORDS && a->j_step == 1;
     if (!lines && !columns) return false;
     return n <= FEW_COLS || (lines ? a->j_step / GEMM_PAIR : a->p_step) % 1024 != 0;
 }
 
 /* Does each row of C begin with a line of the caches? */
-static bool lines_whole(const gemm_item *item)
-{
+static bool lines_whole(const gemm_item *item) {
     return ((uintptr_t)item->c | (uintptr_t)(item->g->c_row * 4)) % 64 == 0;
 }
 
-void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
-{
+void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole) {
     const qk_gemm_args *g = whole->g;
     /* Between two stretches of k the total lies in C, where it would overwrite the residual. */
-    bool      uncut = whole->residual == whole->c || g->c_type != QP_F32;
-    gemm_cut  c = gemm_cut_of(g->m, whole->k, uncut);
-    gemm_item item = *whole;
+    bool               uncut = whole->residual == whole->c || g->c_type != QP_F32;
+    gemm_cut           c = gemm_cut_of(g->m, whole->k, uncut);
+    gemm_item          item = *whole;
     const gemm_source *a = &item.a;
-    bool in_place = a_in_place(a, g->n);
-    job  w = {.item = &item, .block = gemm_block_of(whole->k), .by_rows = a->p_step == 1,
-              .strips_ahead = exec->threads, .workers = exec->scratch};
+    bool               in_place = a_in_place(a, g->n);
+    job                w = {.item = &item,
+                            .block = gemm_block_of(whole->k),
+                            .by_rows = a->p_step == 1,
+                            .strips_ahead = exec->threads,
+                            .workers = exec->scratch};
     int64_t panels = gemm_parts(g->n, TILE_COLS), tasks = exec->threads > 1 ? TASKS * exec->threads : 1;
     w.panels = gemm_max(1, gemm_min(panels / tasks, MAX_PANELS));
     w.strips = gemm_parts(panels, w.panels);
@@ -243,8 +236,8 @@ void QK(gemm_strips)(const qp_exec *exec, const gemm_item *whole)
     for (w.i0 = 0; w.i0 < g->m; w.i0 += c.rows) {
         w.rows = gemm_min(c.rows, g->m - w.i0);
         w.tiles = gemm_parts(w.rows, TILE_ROWS);
-        w.cut = (gemm_panels){w.tiles, w.rows / w.tiles, w.rows % w.tiles, w.rows,
-                              (w.block + PACK_GAP) * A_STEP};
+        w.cut =
+            (gemm_panels){w.tiles, w.rows / w.tiles, w.rows % w.tiles, w.rows, (w.block + PACK_GAP) * A_STEP};
         w.groups = gemm_max(1, gemm_min(gemm_parts(tasks, w.strips), w.tiles / 2));
         for (int64_t p = 0; p < gemm_max(whole->k, 1); p += c.depth) {
             item.k = gemm_min(c.depth, whole->k - p);

@@ -6,8 +6,9 @@
 #if TILE_ROWS == 14
 #define EACH_POINTER(X) X(0) X(1) X(2) X(3) X(4)
 #define EACH_ROW(X) \
-    X(0, 0) X(1, 0) X(2, 0) X(3, 1) X(4, 1) X(5, 1) X(6, 2) X(7, 2) X(8, 2) X(9, 3) X(10, 3) X(11, 3) X(12, 4) \
-    X(13, 4)
+    X(0, 0) \
+    X(1, 0) X(2, 0) X(3, 1) X(4, 1) X(5, 1) X(6, 2) X(7, 2) X(8, 2) X(9, 3) X(10, 3) X(11, 3) X(12, 4) \
+        X(13, 4)
 #define EACH_COUNT(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
 #elif TILE_ROWS == 6
 #define EACH_POINTER(X) X(0) X(1)
@@ -64,8 +65,7 @@
                      vf_fma(scale, r##i, vf_load(t->prev + i * t->prev_row + VF_LANES))); \
     }
 
-INLINE void fetch(gemm_ahead *ahead)
-{
+INLINE void fetch(gemm_ahead *ahead) {
     for (int i = 0; i < ahead->rate; i++) {
         __builtin_prefetch(ahead->next, 0, 2);
         ahead->next += ahead->step;
@@ -76,16 +76,14 @@ INLINE void fetch(gemm_ahead *ahead)
     }
 }
 
-INLINE void fetch_row(const gemm_tile *t, int64_t row)
-{
+INLINE void fetch_row(const gemm_tile *t, int64_t row) {
     for (const gemm_soon *s = t->soon; s < t->soon + GEMM_SOON && s->at; s++) {
         __builtin_prefetch(s->at + row * s->row, 1);
         __builtin_prefetch(s->at + row * s->row + s->bytes - 1, 1);
     }
 }
 
-INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int by_rows)
-{
+INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int by_rows) {
     const float *b = t->b;
     int64_t      a_step = t->a_step, b_step = t->b_step, p = t->count, row = 0;
     gemm_ahead   ahead_a = *t->ahead_a, ahead_b = *t->ahead_b;
@@ -96,9 +94,7 @@ INLINE void tile(const gemm_tile *t, const int vecs, const int rows, const int b
         fetch(&ahead_a);
         fetch(&ahead_b);
         if (row < rows && p <= 4 * (rows - row) + LATE) fetch_row(t, row++);
-        STEP(0) STEP(1) STEP(2) STEP(3)
-        EACH_POINTER(ADVANCE)
-        b += steps * b_step;
+        STEP(0) STEP(1) STEP(2) STEP(3) EACH_POINTER(ADVANCE) b += steps * b_step;
     }
     for (; p > 0; p--) {
         const int steps = 1;
@@ -129,5 +125,7 @@ EACH_COUNT(DEFINE)
 #define BY_ROWS_2(n) by_rows_2_##n,
 #define BY_COLS_1(n) by_cols_1_##n,
 #define BY_COLS_2(n) by_cols_2_##n,
-gemm_tile_fn *const QK(gemm_tile_by_rows)[][TILE_ROWS + 1] = {{NULL, EACH_COUNT(BY_ROWS_1)}, {NULL, EACH_COUNT(BY_ROWS_2)}};
-gemm_tile_fn *const QK(gemm_tile_by_cols)[][TILE_ROWS + 1] = {{NULL, EACH_COUNT(BY_COLS_1)}, {NULL, EACH_COUNT(BY_COLS_2)}};
+gemm_tile_fn *const QK(gemm_tile_by_rows)[][TILE_ROWS + 1] = {{NULL, EACH_COUNT(BY_ROWS_1)},
+                                                              {NULL, EACH_COUNT(BY_ROWS_2)}};
+gemm_tile_fn *const QK(gemm_tile_by_cols)[][TILE_ROWS + 1] = {{NULL, EACH_COUNT(BY_COLS_1)},
+                                                              {NULL, EACH_COUNT(BY_COLS_2)}};

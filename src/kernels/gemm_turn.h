@@ -26,8 +26,7 @@
 #ifdef __SSE2__
 
 /* TURN_STEP words of one line, not rounded yet where they are floats. */
-INLINE TURN_PART turn_load_part(gemm_kind kind, const char *data)
-{
+INLINE TURN_PART turn_load_part(gemm_kind kind, const char *data) {
     const qp_dtype type = GEMM_TYPE(kind);
 #if QP_PAIRS
     if (type == QP_BF16) return _mm256_loadu_ps((const float *)data);
@@ -51,8 +50,7 @@ INLINE TURN_PART turn_load_part(gemm_kind kind, const char *data)
 }
 
 /* Load i holds lines i and i + 4, but lines i + 4 and i + 8 from i = 4 on. */
-INLINE vf turn_load(gemm_kind kind, const char *in, const int64_t *offset, int i)
-{
+INLINE vf turn_load(gemm_kind kind, const char *in, const int64_t *offset, int i) {
 #if VF_LANES == 16
     int line = i < 4 ? i : i + 4;
 #if QP_PAIRS
@@ -75,8 +73,7 @@ INLINE vf turn_load(gemm_kind kind, const char *in, const int64_t *offset, int i
 #define TURN_PAIRS(op, x, y) TURN_OP(castpd_ps)(TURN_OP(op)(TURN_OP(castps_pd)(x), TURN_OP(castps_pd)(y)))
 
 /* Each 128-bit part of the four is a 4 x 4 of its own. */
-INLINE void turn_parts(vf r[4])
-{
+INLINE void turn_parts(vf r[4]) {
     vf low01 = TURN_OP(unpacklo_ps)(r[0], r[1]), high01 = TURN_OP(unpackhi_ps)(r[0], r[1]);
     vf low23 = TURN_OP(unpacklo_ps)(r[2], r[3]), high23 = TURN_OP(unpackhi_ps)(r[2], r[3]);
     r[0] = TURN_PAIRS(unpacklo_pd, low01, low23);
@@ -86,8 +83,7 @@ INLINE void turn_parts(vf r[4])
 }
 
 /* offset: bytes from `in` to each line. */
-INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t *offset)
-{
+INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t *offset) {
     r[0] = turn_load(kind, in, offset, 0);
     r[1] = turn_load(kind, in, offset, 1);
     r[2] = turn_load(kind, in, offset, 2);
@@ -105,11 +101,12 @@ INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t 
         r[c] = _mm512_shuffle_f32x4(low, high, 0x88); /* parts 0 and 2 of both */ \
         r[4 + c] = _mm512_shuffle_f32x4(low, high, 0xdd); \
     }
-    TURN_JOIN(0) TURN_JOIN(1) TURN_JOIN(2) TURN_JOIN(3)
+    TURN_JOIN(0)
+    TURN_JOIN(1) TURN_JOIN(2) TURN_JOIN(3)
 #undef TURN_JOIN
 #endif
 #if !QP_PAIRS
-    for (int u = 0; u < TURN_STEP; u++) r[u] = word_round(kind, r[u]);
+        for (int u = 0; u < TURN_STEP; u++) r[u] = word_round(kind, r[u]);
 #endif
 }
 
@@ -117,8 +114,7 @@ INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t 
 
 #else
 
-INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t *offset)
-{
+INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t *offset) {
     for (int u = 0; u < TURN_STEP; u++)
         for (int i = 0; i < VF_LANES; i++)
             r[u][i] = gemm_words(kind, in + offset[i] + u * gemm_bytes(kind), NULL, 1)[0];
@@ -130,8 +126,7 @@ INLINE void turn(gemm_kind kind, vf r[TURN_STEP], const char *in, const int64_t 
 #undef TURN_PART
 
 /* The offsets of `lines` lines j_bytes apart; the others repeat the last. */
-INLINE void turn_offsets(int64_t offset[VF_LANES], int64_t j_bytes, int lines)
-{
+INLINE void turn_offsets(int64_t offset[VF_LANES], int64_t j_bytes, int lines) {
     for (int i = 0; i < VF_LANES; i++) offset[i] = (i < lines ? i : lines - 1) * j_bytes;
 }
 

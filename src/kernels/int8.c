@@ -14,7 +14,7 @@
 
 #define WIDE 64 /* bytes; rows of q are padded with zeros */
 #define TILE 4
-#define OUTS 64 /* weights of one piece */
+#define OUTS 64           /* weights of one piece */
 #define BLOCK_BYTES 24576 /* of rows */
 
 typedef struct {
@@ -81,8 +81,8 @@ static void sums_plain(const job *t, int64_t row, int rows, int64_t out, int out
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vnni")))
 
 /* One chunk of up to WIDE bytes for all of the tile. */
-VNNI static inline void chunk(__m512i acc[TILE][TILE], const int8_t *const *q, const int8_t *const *w, int64_t j,
-                              __mmask64 mask) {
+VNNI static inline void chunk(__m512i acc[TILE][TILE], const int8_t *const *q, const int8_t *const *w,
+                              int64_t j, __mmask64 mask) {
     const __m512i flip = _mm512_set1_epi8((char)0x80);
     __m512i       b[TILE];
     for (int o = 0; o < TILE; o++) b[o] = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, w[o] + j), flip);
@@ -103,7 +103,8 @@ VNNI static inline __m128i fold(const __m512i v[TILE]) {
 }
 
 /* The last weights and rows of a tile that is not full are taken again; what they give is not used. */
-VNNI static void sums_vnni(const job *t, int64_t row, int rows, int64_t out, int outs, int32_t sums[TILE][TILE]) {
+VNNI static void sums_vnni(const job *t, int64_t row, int rows, int64_t out, int outs,
+                           int32_t sums[TILE][TILE]) {
     const int8_t *q[TILE], *w[TILE];
     __m512i       acc[TILE][TILE];
     int64_t       k = t->a->k, j = 0;
@@ -117,7 +118,8 @@ VNNI static void sums_vnni(const job *t, int64_t row, int rows, int64_t out, int
     if (j < k) chunk(acc, q, w, j, ((__mmask64)1 << (k - j)) - 1);
 #pragma GCC unroll 4 /* or acc would live in memory */
     for (int i = 0; i < TILE; i++) {
-        __m128i all = _mm_sub_epi32(fold(acc[i]), _mm_set1_epi32(128 * t->sum[row + (i < rows ? i : rows - 1)]));
+        __m128i all =
+            _mm_sub_epi32(fold(acc[i]), _mm_set1_epi32(128 * t->sum[row + (i < rows ? i : rows - 1)]));
         _mm_storeu_si128((__m128i *)sums[i], all);
     }
 }
@@ -151,7 +153,8 @@ static void multiply(void *arg, int64_t begin, int64_t end, int worker) {
     for (int64_t first = 0; first < m; first += block)
         for (int64_t out = begin; out < end; out += TILE)
             for (int64_t row = first; row < first + block && row < m; row += TILE) {
-                int rows = m - row < TILE ? (int)(m - row) : TILE, outs = end - out < TILE ? (int)(end - out) : TILE;
+                int rows = m - row < TILE ? (int)(m - row) : TILE,
+                    outs = end - out < TILE ? (int)(end - out) : TILE;
                 sums_of(t, row, rows, out, outs, sums);
                 finish(t, row, rows, out, outs, sums);
             }

@@ -11,22 +11,22 @@
 
 typedef struct {
     const qk_linear_attention *of;
-    int64_t B, T, H, K, V;    /* K: with the extra feature */
-    int64_t columns, padded;  /* of S: V and the denominator; rounded up */
-    int64_t wide;             /* floats from one row of queries to the next */
-    int64_t stretch, stretches;
-    float  *sums;             /* [B, H, stretches] of S */
-    float  *workers;
-    int64_t worker_floats;
+    int64_t                    B, T, H, K, V;   /* K: with the extra feature */
+    int64_t                    columns, padded; /* of S: V and the denominator; rounded up */
+    int64_t                    wide;            /* floats from one row of queries to the next */
+    int64_t                    stretch, stretches;
+    float                     *sums; /* [B, H, stretches] of S */
+    float                     *workers;
+    int64_t                    worker_floats;
 } job;
 
 /* What one worker holds. */
 typedef struct {
-    float *x;       /* [K + 64, padded]: S, then v */
-    float *q;       /* [64, wide]: q, then scores */
-    float *k;       /* [64, K padded] */
-    float *turned;  /* [K, 64] */
-    float *out;     /* [64, padded] */
+    float *x;                               /* [K + 64, padded]: S, then v */
+    float *q;                               /* [64, wide]: q, then scores */
+    float *k;                               /* [64, K padded] */
+    float *turned;                          /* [K, 64] */
+    float *out;                             /* [64, padded] */
     float  power[TILE + 1], back[2 * TILE]; /* g^i; g^(63 - i), zeros behind */
 } buffers;
 
@@ -37,7 +37,12 @@ static int64_t features(const qk_linear_attention *a) {
 static int64_t state_floats(const job *j) { return j->K * j->padded; }
 
 static job plan(const qk_linear_attention *a) {
-    job j = {.of = a, .B = a->q.shape[0], .T = a->q.shape[1], .H = a->q.shape[2], .K = features(a), .V = a->v.shape[3]};
+    job     j = {.of = a,
+                 .B = a->q.shape[0],
+                 .T = a->q.shape[1],
+                 .H = a->q.shape[2],
+                 .K = features(a),
+                 .V = a->v.shape[3]};
     int64_t chunk = a->chunk ? a->chunk : TILE;
     j.columns = j.V + a->normalize;
     j.padded = attention_padded(j.columns);
@@ -86,7 +91,7 @@ static float more(const qp_view *v, const job *j, const span *s, int i) {
 
 static void set_powers(const job *j, int64_t head, buffers *b) {
     const qp_view *decay = &j->of->decay;
-    double         g = decay->ndim < 0 ? 1 : (double)((const float *)decay->data)[head * decay->stride[0]], p = 1;
+    double g = decay->ndim < 0 ? 1 : (double)((const float *)decay->data)[head * decay->stride[0]], p = 1;
     for (int i = 0; i <= TILE; i++, p *= g) {
         b->power[i] = (float)p;
         if (i < TILE) b->back[TILE - 1 - i] = (float)p;
@@ -129,23 +134,23 @@ static void turn_keys(const job *j, const span *s, buffers *b) {
     for (int i = 0; i < s->rows; i++) row[i] = row_of(&j->of->k, s->batch, position(j, s, i), s->head);
     QK(attention_turn)(b->turned, TILE, row, s->rows, 1, width, 1, false);
     if (width == j->K) return;
-    for (int i = 0; i < TILE; i++) b->turned[width * TILE + i] = i < s->rows ? more(&j->of->k_more, j, s, i) : 0;
+    for (int i = 0; i < TILE; i++)
+        b->turned[width * TILE + i] = i < s->rows ? more(&j->of->k_more, j, s, i) : 0;
 }
 
 /* Scores of rows i0.. with keys 0..keys-1 of the tile. */
 static void score(const job *j, buffers *b, int i0, int rows, int keys) {
     float *scores = b->q + i0 * j->wide + j->K;
-    QK(attention_multiply)
-    (&(attention_product){.rows = rows,
-                          .cols = keys,
-                          .count = j->K,
-                          .a = b->q + i0 * j->wide,
-                          .a_row = j->wide,
-                          .a_step = 1,
-                          .b = b->turned,
-                          .b_row = TILE,
-                          .c = scores,
-                          .c_row = j->wide});
+    QK(attention_multiply)(&(attention_product){.rows = rows,
+                                                .cols = keys,
+                                                .count = j->K,
+                                                .a = b->q + i0 * j->wide,
+                                                .a_row = j->wide,
+                                                .a_step = 1,
+                                                .b = b->turned,
+                                                .b_row = TILE,
+                                                .c = scores,
+                                                .c_row = j->wide});
     for (int i = 0; i < rows; i++)
         for (int at = 0; at < keys; at += VF_LANES) {
             float *p = scores + i * j->wide + at;
@@ -159,17 +164,16 @@ static void score(const job *j, buffers *b, int i0, int rows, int keys) {
 static void multiply(const job *j, buffers *b, int i0, int rows, int64_t count) {
     for (int i = i0; i < i0 + rows && j->of->decay.ndim >= 0; i++)
         scale_row(b->q + i * j->wide, b->q + i * j->wide, b->power[i + 1], j->K);
-    QK(attention_multiply)
-    (&(attention_product){.rows = rows,
-                          .cols = j->padded,
-                          .count = count,
-                          .a = b->q + i0 * j->wide,
-                          .a_row = j->wide,
-                          .a_step = 1,
-                          .b = b->x,
-                          .b_row = j->padded,
-                          .c = b->out + i0 * j->padded,
-                          .c_row = j->padded});
+    QK(attention_multiply)(&(attention_product){.rows = rows,
+                                                .cols = j->padded,
+                                                .count = count,
+                                                .a = b->q + i0 * j->wide,
+                                                .a_row = j->wide,
+                                                .a_step = 1,
+                                                .b = b->x,
+                                                .b_row = j->padded,
+                                                .c = b->out + i0 * j->padded,
+                                                .c_row = j->padded});
 }
 
 static void store_row(const job *j, int64_t b, int64_t t, int64_t h, const float *from) {
@@ -194,18 +198,17 @@ static void outputs(const job *j, const span *s, buffers *b) {
 /* S = g^rows S + k^T v */
 static void add_keys(const job *j, const span *s, buffers *b) {
     if (j->of->decay.ndim >= 0) scale_row(b->x, b->x, b->power[s->rows], state_floats(j));
-    QK(attention_multiply)
-    (&(attention_product){.rows = j->K,
-                          .cols = j->padded,
-                          .count = s->rows,
-                          .a = b->k,
-                          .a_row = 1,
-                          .a_step = attention_padded(j->K),
-                          .b = b->x + j->K * j->padded,
-                          .b_row = j->padded,
-                          .c = b->x,
-                          .c_row = j->padded,
-                          .mode = PRODUCT_ADD});
+    QK(attention_multiply)(&(attention_product){.rows = j->K,
+                                                .cols = j->padded,
+                                                .count = s->rows,
+                                                .a = b->k,
+                                                .a_row = 1,
+                                                .a_step = attention_padded(j->K),
+                                                .b = b->x + j->K * j->padded,
+                                                .b_row = j->padded,
+                                                .c = b->x,
+                                                .c_row = j->padded,
+                                                .mode = PRODUCT_ADD});
 }
 
 /* ---- Chunks and stretches -------------------------------------------------------------------------- */
@@ -288,10 +291,12 @@ static void join_piece(void *arg, int64_t begin, int64_t end, int worker) {
         span head = head_of(j, i);
         load_state(j, &head, b.x);
         for (int64_t k = 0; k < j->stretches; k++) {
-            int64_t at = j->of->reverse ? j->stretches - 1 - k : k, positions = attention_min(j->T - at * j->stretch, j->stretch);
+            int64_t at = j->of->reverse ? j->stretches - 1 - k : k,
+                    positions = attention_min(j->T - at * j->stretch, j->stretch);
             float  *own = sum_of(j, i, at), g = 1;
             if (j->of->decay.ndim >= 0)
-                g = (float)pow((double)((const float *)j->of->decay.data)[head.head * j->of->decay.stride[0]], (double)positions);
+                g = (float)pow((double)((const float *)j->of->decay.data)[head.head * j->of->decay.stride[0]],
+                               (double)positions);
             for (int64_t f = 0; f < state_floats(j); f += VF_LANES) {
                 vf before = vf_load(b.x + f);
                 vf_store(b.x + f, vf_fma(before, vf_set1(g), vf_load(own + f)));
@@ -328,8 +333,9 @@ typedef struct {
 /* to = g from + k v^T, out = q to, of position i; v has its one behind it. */
 static void step(const job *j, const span *s, const passage *at, const float *v, float g, float *out) {
     const qk_linear_attention *a = j->of;
-    const float *q = row_of(&a->q, s->batch, s->first, s->head), *k = row_of(&a->k, s->batch, s->first, s->head);
-    int64_t      width = a->k.shape[3];
+    const float               *q = row_of(&a->q, s->batch, s->first, s->head),
+                *k = row_of(&a->k, s->batch, s->first, s->head);
+    int64_t width = a->k.shape[3];
     memset(out, 0, (size_t)j->padded * sizeof *out);
     for (int64_t p = 0; p < j->K; p++) {
         vf           key = vf_set1(p < width ? k[p] : more(&a->k_more, j, s, 0));
@@ -339,7 +345,8 @@ static void step(const job *j, const span *s, const passage *at, const float *v,
         for (int64_t c = 0; c < j->columns; c += VF_LANES) {
             int n = (int)attention_min(j->columns - c, VF_LANES);
             vf  state = key * vf_load(v + c);
-            if (from) state = vf_fma(n == VF_LANES ? vf_load(from + c) : vf_load_n(from + c, n), vf_set1(g), state);
+            if (from)
+                state = vf_fma(n == VF_LANES ? vf_load(from + c) : vf_load_n(from + c, n), vf_set1(g), state);
             if (n == VF_LANES) vf_store(to + c, state);
             else vf_store_n(to + c, state, n);
             vf_store(out + c, vf_fma(query, state, vf_load(out + c)));
@@ -355,7 +362,8 @@ static void few_piece(void *arg, int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end; i++) {
         span    s = head_of(j, i);
         bool    kept = qp_view_count(&a->end) > 0;
-        passage at = {.to = kept ? (float *)a->end.data + i * j->K * j->columns : b.x, .to_row = kept ? j->columns : j->padded};
+        passage at = {.to = kept ? (float *)a->end.data + i * j->K * j->columns : b.x,
+                      .to_row = kept ? j->columns : j->padded};
         s.rows = 1;
         set_powers(j, s.head, &b);
         if (a->state.ndim >= 0) at.from = row_of(&a->state, s.batch, s.head, 0);

@@ -9,10 +9,12 @@ typedef struct {
     int64_t one, three, five, seven;
 } line_steps;
 
-static inline line_steps line_steps_of(int64_t step) { return (line_steps){step, 3 * step, 5 * step, 7 * step}; }
+static inline line_steps line_steps_of(int64_t step) {
+    return (line_steps){step, 3 * step, 5 * step, 7 * step};
+}
 
-static inline __attribute__((always_inline)) const char *line_at(const char *first, const line_steps *s, int line)
-{
+static inline __attribute__((always_inline)) const char *line_at(const char *first, const line_steps *s,
+                                                                 int line) {
     const char *at = first + line / 8 * 8 * s->one;
     switch (line % 8) {
     case 0: return at;

@@ -8,7 +8,7 @@
 #define QK_LIST_GRAIN 65536 /* elements of a piece: below it memory speed falls (by 8% at 4096) */
 
 /* The bits of `bits`, once for each of n groups of `length` inputs; length * n at most 63. */
-#define QK_EACH_GROUP(bits, length, n)                                                                         \
+#define QK_EACH_GROUP(bits, length, n) \
     ((bits) * (((UINT64_C(1) << (length) * (n)) - 1) / ((UINT64_C(1) << (length)) - 1)))
 
 typedef struct {

@@ -12,8 +12,8 @@ static const float *row_of(const qp_view *v, int64_t row) {
     return v ? (const float *)v->data + qk_row_offset(v, row) : NULL;
 }
 static float *data_of(const qp_view *v) { return v ? v->data : NULL; }
-static float  of_row(const qp_view *v, int64_t row) {
-     return v ? ((const float *)v->data)[qp_view_offset(v, row)] : 0;
+static float of_row(const qp_view *v, int64_t row) {
+    return v ? ((const float *)v->data)[qp_view_offset(v, row)] : 0;
 }
 
 /* ---- Forward ------------------------------------------------------------------------------ */
@@ -61,10 +61,8 @@ INLINE void normalise(const row *r, int64_t i, int m) {
 INLINE void forward_row(row *r, int64_t n, bool centred, double eps) {
     float squares;
     r->mean = 0;
-    if (centred)
-        r->mean = add_up(r, n, value) / (float)n;
-    else
-        squares = add_up(r, n, square);
+    if (centred) r->mean = add_up(r, n, value) / (float)n;
+    else squares = add_up(r, n, square);
     if (r->residual) r->x = r->sum;
     if (centred) squares = add_up(r, n, deviation);
     r->rstd = 1 / sqrtf(squares / (float)n + (float)eps);
@@ -84,10 +82,8 @@ static void forward_piece(void *arg, int64_t begin, int64_t end, int worker) {
                  .bias = data_of(f->bias),
                  .sum = f->sum ? data_of(f->sum) + i * n : NULL,
                  .y = data_of(f->y) + i * n};
-        if (f->mean)
-            forward_row(&r, n, true, f->eps);
-        else
-            forward_row(&r, n, false, f->eps);
+        if (f->mean) forward_row(&r, n, true, f->eps);
+        else forward_row(&r, n, false, f->eps);
         if (f->mean) data_of(f->mean)[i] = r.mean;
         data_of(f->rstd)[i] = r.rstd;
     }
@@ -108,14 +104,16 @@ typedef struct {
 INLINE void row_means(grad_row *r, const float *weight, int64_t n, bool centred) {
     vf      g_sum[2] = {{0}}, gx_sum[2] = {{0}};
     int64_t i = 0;
-#define STEP(j, m)                                                                                             \
-    vf g = vf_load_n(r->dy + i, m), x = vf_load_n(r->x + i, m) - r->mean;                                      \
-    if (weight) g *= vf_load_n(weight + i, m);                                                                 \
-    if (centred) g_sum[j] += g;                                                                                \
+#define STEP(j, m) \
+    vf g = vf_load_n(r->dy + i, m), x = vf_load_n(r->x + i, m) - r->mean; \
+    if (weight) g *= vf_load_n(weight + i, m); \
+    if (centred) g_sum[j] += g; \
     gx_sum[j] = vf_fma(g, x, gx_sum[j]);
     for (; i + 2 * VF_LANES <= n; i += VF_LANES) {
         {STEP(0, VF_LANES)} i += VF_LANES;
-        { STEP(1, VF_LANES) }
+        {
+            STEP(1, VF_LANES)
+        }
     }
     for (; i < n; i += VF_LANES) {
         int m = n - i < VF_LANES ? (int)(n - i) : VF_LANES;
@@ -175,14 +173,10 @@ static void grad_piece(void *arg, int64_t begin, int64_t end, int worker) {
                               .dx = data_of(g->dx) + i * n,
                               .mean = of_row(g->mean, i),
                               .rstd = of_row(g->rstd, i)};
-        if (g->mean && rows == 1)
-            grad_block(r, 1, data_of(g->weight), dweight, dbias, n, true);
-        else if (g->mean)
-            grad_block(r, QK_NORM_BLOCK, data_of(g->weight), dweight, dbias, n, true);
-        else if (rows == 1)
-            grad_block(r, 1, data_of(g->weight), dweight, dbias, n, false);
-        else
-            grad_block(r, QK_NORM_BLOCK, data_of(g->weight), dweight, dbias, n, false);
+        if (g->mean && rows == 1) grad_block(r, 1, data_of(g->weight), dweight, dbias, n, true);
+        else if (g->mean) grad_block(r, QK_NORM_BLOCK, data_of(g->weight), dweight, dbias, n, true);
+        else if (rows == 1) grad_block(r, 1, data_of(g->weight), dweight, dbias, n, false);
+        else grad_block(r, QK_NORM_BLOCK, data_of(g->weight), dweight, dbias, n, false);
     }
 }
 

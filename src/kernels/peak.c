@@ -22,7 +22,8 @@ static double peak_f32(int64_t steps, float *sink) {
 /* Instructions that the files of this instruction set are not compiled for. Variables of their own
  * stay in registers. */
 #define EACH(X) \
-    X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19)
+    X(0) \
+    X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19)
 #define ZERO(i) vi x##i = {0};
 #define ADD(i) sum += x##i;
 #define STEP(i) __asm__ volatile(INSTRUCTION " %1, %1, %0" : "+v"(x##i) : "v"(a));
@@ -30,7 +31,9 @@ static double peak_f32(int64_t steps, float *sink) {
     static double name(int64_t steps, float *sink) { \
         vi a = {0}, sum = {0}; \
         EACH(ZERO) \
-        for (int64_t s = 0; s < steps; s++) { EACH(STEP) } \
+        for (int64_t s = 0; s < steps; s++) { \
+            EACH(STEP) \
+        } \
         EACH(ADD) \
         *sink = (float)sum[0]; \
         return (double)steps * 20 * VF_LANES * operations; \

@@ -95,7 +95,8 @@ size_t QK(qk_product_scratch)(const qk_product *p, int threads) {
 }
 
 void QK(qk_product_run)(const qp_exec *exec, const qk_product *p) {
-    int64_t count = 1, a_bytes = (int64_t)qp_dtype_bytes(p->gemm.a_type), c_bytes = (int64_t)qp_dtype_bytes(p->gemm.c_type);
+    int64_t count = 1, a_bytes = (int64_t)qp_dtype_bytes(p->gemm.a_type),
+            c_bytes = (int64_t)qp_dtype_bytes(p->gemm.c_type);
     for (int i = 0; i < p->axes; i++) count *= p->size[i];
     for (int64_t index = 0; index < count; index++) {
         qk_gemm_args g = p->gemm;

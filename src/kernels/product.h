@@ -12,9 +12,9 @@ enum { QK_A, QK_B, QK_C, QK_R, QK_OPERANDS }; /* R: the residual */
 typedef struct {
     qk_gemm_args gemm; /* sizes, types, pointers, row and column strides, options; the batch
                           fields are qk_product_plan's */
-    int     axes;      /* batch axes */
-    int64_t size[QP_MAX_DIMS];
-    int64_t stride[QP_MAX_DIMS][QK_OPERANDS];
+    int          axes; /* batch axes */
+    int64_t      size[QP_MAX_DIMS];
+    int64_t      stride[QP_MAX_DIMS][QK_OPERANDS];
 } qk_product;
 
 /* Merges and folds the batch axes. */

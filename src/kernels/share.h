@@ -16,8 +16,7 @@ _Static_assert(sizeof(share) == SHARE_FLOATS * sizeof(float), "room for shares")
 #define SHARE_BYTES 16384 /* of weights worth a thread, for a tile of rows */
 
 /* How many of at most `threads` parts n columns are worth, `unit` at a time; `bytes` are read in all. */
-static inline int share_out(share *all, int threads, int64_t n, int64_t unit, int64_t bytes)
-{
+static inline int share_out(share *all, int threads, int64_t n, int64_t unit, int64_t bytes) {
     int64_t units = gemm_parts(n, unit);
     int     count = (int)gemm_max(1, gemm_min(threads, gemm_min(units, bytes / SHARE_BYTES)));
     for (int i = 0; i < count; i++) {
@@ -28,12 +27,12 @@ static inline int share_out(share *all, int threads, int64_t n, int64_t unit, in
 }
 
 /* The next columns for who began with part `own`: their first, -1 when none are left. */
-static inline int64_t share_take(share *all, int count, int64_t own, int64_t unit)
-{
+static inline int64_t share_take(share *all, int count, int64_t own, int64_t unit) {
     for (int i = 0; i < count; i++) {
         share  *s = &all[(own + i) % count];
         int64_t j = atomic_load_explicit(&s->next, memory_order_relaxed);
-        if (j < s->end && (j = atomic_fetch_add_explicit(&s->next, unit, memory_order_relaxed)) < s->end) return j;
+        if (j < s->end && (j = atomic_fetch_add_explicit(&s->next, unit, memory_order_relaxed)) < s->end)
+            return j;
     }
     return -1;
 }

@@ -46,9 +46,8 @@ static inline float qk_row_exp(const float *x, int64_t n, float shift, float *y)
 /* The maximum of each of many lines; 0 for one of -inf alone if `finite`. */
 static inline void qk_many_max(const float *x, qk_line l, float *max, bool finite) {
     QK_VECTORS(j, k, l.m) qk_put(max, 1, j, -VF_INF, k);
-    for (int64_t i = 0; i < l.n; i++)
-        QK_VECTORS(j, k, l.m)
-        qk_put(max, 1, j, vf_max(qk_get(max, 1, j, k), qk_get(x + i * l.stride, 1, j, k)), k);
+    for (int64_t i = 0; i < l.n; i++) QK_VECTORS(j, k, l.m)
+    qk_put(max, 1, j, vf_max(qk_get(max, 1, j, k), qk_get(x + i * l.stride, 1, j, k)), k);
     for (int j = 0; j < l.m && finite; j++)
         if (max[j] == -INFINITY) max[j] = 0;
 }

@@ -223,12 +223,9 @@ void QK(qk_sum)(const qp_call *c, uint32_t axes, double scale) {
     s.partial = c->exec->scratch;
     if (s.depth == 0)
         for (int64_t i = 0; i < s.outputs; i++) ((float *)s.out.data)[i] = (float)(scale * 0);
-    else if (s.outputs == 0)
-        return;
-    else if (s.columns)
-        run_columns(&s);
-    else
-        run_rows(&s);
+    else if (s.outputs == 0) return;
+    else if (s.columns) run_columns(&s);
+    else run_rows(&s);
 }
 
 #if QP_BODY

@@ -15,12 +15,10 @@
 #else
 #define TURN_OP(op) _mm_##op
 #endif
-#define TURN_PAIRS(op, x, y) \
-    TURN_OP(castpd_ps)(TURN_OP(op)(TURN_OP(castps_pd)(x), TURN_OP(castps_pd)(y)))
+#define TURN_PAIRS(op, x, y) TURN_OP(castpd_ps)(TURN_OP(op)(TURN_OP(castps_pd)(x), TURN_OP(castps_pd)(y)))
 
 /* Four rows: each 128-bit part is a 4 x 4 of its own. */
-TURN turn_parts(vf r[4])
-{
+TURN turn_parts(vf r[4]) {
     vf low01 = TURN_OP(unpacklo_ps)(r[0], r[1]), high01 = TURN_OP(unpackhi_ps)(r[0], r[1]);
     vf low23 = TURN_OP(unpacklo_ps)(r[2], r[3]), high23 = TURN_OP(unpackhi_ps)(r[2], r[3]);
     r[0] = TURN_PAIRS(unpacklo_pd, low01, low23);
@@ -33,8 +31,7 @@ TURN turn_parts(vf r[4])
 #endif
 
 #if VF_LANES == 16
-TURN turn(vf r[16])
-{
+TURN turn(vf r[16]) {
     enum { even = 0x88, odd = 0xdd }; /* parts 0 and 2, 1 and 3, of both operands */
     for (int g = 0; g < 16; g += 4) turn_parts(r + g);
     for (int c = 0; c < 4; c++) {
@@ -49,8 +46,7 @@ TURN turn(vf r[16])
     }
 }
 #elif VF_LANES == 8
-TURN turn(vf r[8])
-{
+TURN turn(vf r[8]) {
     turn_parts(r);
     turn_parts(r + 4);
     for (int c = 0; c < 4; c++) {
@@ -62,8 +58,7 @@ TURN turn(vf r[8])
 #elif defined(__SSE2__)
 TURN turn(vf r[4]) { turn_parts(r); }
 #else
-TURN turn(vf r[VF_LANES])
-{
+TURN turn(vf r[VF_LANES]) {
     for (int i = 0; i < VF_LANES; i++)
         for (int j = 0; j < i; j++) {
             float x = r[i][j];

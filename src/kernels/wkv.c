@@ -3,11 +3,11 @@
 #include "core/simd.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define WIDE 4                     /* vectors that are worked on at once */
-#define COLUMNS (WIDE * VF_LANES)  /* of a state, in one piece of forward */
-#define MOST (WIDE * 16)           /* the same on any instruction set: what scratch is reckoned by */
-#define AHEAD 4                    /* positions whose rows are fetched early */
-#define CHUNK 32                   /* positions whose states backward holds */
+#define WIDE 4                    /* vectors that are worked on at once */
+#define COLUMNS (WIDE * VF_LANES) /* of a state, in one piece of forward */
+#define MOST (WIDE * 16)          /* the same on any instruction set: what scratch is reckoned by */
+#define AHEAD 4                   /* positions whose rows are fetched early */
+#define CHUNK 32                  /* positions whose states backward holds */
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -30,7 +30,9 @@ static row state_of(const qp_view *v, int64_t b, int64_t h) {
 
 /* ---- Forward: lanes are columns of the state ------------------------------------------------------ */
 
-INLINE int left(int64_t n, int j) { return n <= j * VF_LANES ? 0 : n - j * VF_LANES < VF_LANES ? (int)(n - j * VF_LANES) : VF_LANES; }
+INLINE int left(int64_t n, int j) {
+    return n <= j * VF_LANES ? 0 : n - j * VF_LANES < VF_LANES ? (int)(n - j * VF_LANES) : VF_LANES;
+}
 
 typedef struct {
     row          r, w, k, v, a, b;
@@ -58,7 +60,9 @@ static void copy_state(const head *h, float *S, float *to) {
             float *at = S + (i * WIDE + j) * VF_LANES;
             int    m = left(h->n, j);
             if (to) vf_store_n(to + i * h->V + j * VF_LANES, vf_load(at), m);
-            else vf_store(at, h->state.at ? vf_load_n(h->state.at + i * h->state.step + j * VF_LANES, m) : (vf){0});
+            else
+                vf_store(at,
+                         h->state.at ? vf_load_n(h->state.at + i * h->state.step + j * VF_LANES, m) : (vf){0});
         }
 }
 
@@ -85,7 +89,8 @@ INLINE void columns(const head *h, bool removes) {
         }
         for (int64_t i = 0; i < h->K && removes; i++) {
             vf ai = vf_set1(a[i]);
-            for (int j = 0; j < WIDE; j++) gone[j] = vf_fma(ai, vf_load(S + (i * WIDE + j) * VF_LANES), gone[j]);
+            for (int j = 0; j < WIDE; j++)
+                gone[j] = vf_fma(ai, vf_load(S + (i * WIDE + j) * VF_LANES), gone[j]);
         }
         for (int64_t i = 0; i < h->K; i++) {
             vf     ri = vf_set1(r[i]), wi = vf_set1(w[i]), ki = vf_set1(k[i]), bi = vf_set1(removes ? b[i] : 0);
@@ -99,7 +104,8 @@ INLINE void columns(const head *h, bool removes) {
             }
         }
         vf bonus = vf_set1(removes ? 0 : dot(r, h->u, k, h->K));
-        for (int j = 0; j < WIDE; j++) vf_store_n(y + j * VF_LANES, removes ? out[j] : vf_fma(bonus, new[j], out[j]), m[j]);
+        for (int j = 0; j < WIDE; j++)
+            vf_store_n(y + j * VF_LANES, removes ? out[j] : vf_fma(bonus, new[j], out[j]), m[j]);
     }
     copy_state(h, S, h->last);
 }
@@ -116,10 +122,19 @@ static void forward_piece(void *arg, int64_t begin, int64_t end, int worker) {
     int64_t        H = in[QK_WKV_K].shape[2], K = in[QK_WKV_K].shape[3], V = in[QK_WKV_V].shape[3];
     int64_t        blocks = round_up(V, COLUMNS) / COLUMNS;
     for (int64_t i = begin; i < end; i++) {
-        int64_t b = i / blocks / H, h = i / blocks % H, first = i % blocks * COLUMNS, at = (b * H + h) * K * V + first;
-        head    p = {.r = row_of(&in[QK_WKV_R], b, h), .w = row_of(&in[QK_WKV_W], b, h), .k = row_of(&in[QK_WKV_K], b, h),
-                     .v = row_of(&in[QK_WKV_V], b, h), .a = row_of(&in[QK_WKV_A], b, h), .b = row_of(&in[QK_WKV_B], b, h),
-                     .T = j->y->shape[1], .K = K, .V = V, .y_step = H * V, .n = V - first < COLUMNS ? V - first : COLUMNS};
+        int64_t b = i / blocks / H, h = i / blocks % H, first = i % blocks * COLUMNS,
+                at = (b * H + h) * K * V + first;
+        head    p = {.r = row_of(&in[QK_WKV_R], b, h),
+                     .w = row_of(&in[QK_WKV_W], b, h),
+                     .k = row_of(&in[QK_WKV_K], b, h),
+                     .v = row_of(&in[QK_WKV_V], b, h),
+                     .a = row_of(&in[QK_WKV_A], b, h),
+                     .b = row_of(&in[QK_WKV_B], b, h),
+                     .T = j->y->shape[1],
+                     .K = K,
+                     .V = V,
+                     .y_step = H * V,
+                     .n = V - first < COLUMNS ? V - first : COLUMNS};
         p.v.at += first;
         p.u = in[QK_WKV_U].data ? (const float *)in[QK_WKV_U].data + h * in[QK_WKV_U].stride[0] : NULL;
         p.y = (float *)j->y->data + b * p.T * p.y_step + h * V + first;
@@ -134,7 +149,7 @@ static void forward_piece(void *arg, int64_t begin, int64_t end, int worker) {
 
 void QK(qk_wkv_run)(const qp_exec *exec, const qp_view *in, const qp_view *y, const qp_view *last) {
     int64_t V = in[QK_WKV_V].shape[3];
-    job     j = {.exec = exec, .in = in, .y = y, .last = last, .floats = (size_t)(in[QK_WKV_K].shape[3] * MOST)};
+    job j = {.exec = exec, .in = in, .y = y, .last = last, .floats = (size_t)(in[QK_WKV_K].shape[3] * MOST)};
     qp_parallel(exec, y->shape[0] * y->shape[2] * (round_up(V, COLUMNS) / COLUMNS), 1, forward_piece, &j);
 }
 
@@ -155,7 +170,8 @@ typedef struct {
 
 static size_t room_size(int64_t T, int64_t K, int64_t V) {
     int64_t P = round_up(K, 16), W = round_up(V, 16), state = P * V;
-    return (size_t)(CHUNK * (5 * P + 3 * W) + P + 2 * W + (CHUNK + 2) * state + (T + CHUNK - 1) / CHUNK * state);
+    return (size_t)(CHUNK * (5 * P + 3 * W) + P + 2 * W + (CHUNK + 2) * state +
+                    (T + CHUNK - 1) / CHUNK * state);
 }
 
 static room room_at(float *at, int64_t K, int64_t V) {
@@ -216,17 +232,17 @@ INLINE void move_rows(const room *m, const float *S, float *to, int64_t c, int64
 }
 
 /* Blocks of nv vectors of rows, then one by one. */
-#define EACH_BLOCK(P, call)                                    \
-    do {                                                       \
-        int64_t i = 0;                                         \
+#define EACH_BLOCK(P, call) \
+    do { \
+        int64_t i = 0; \
         for (; i + ROWS * VF_LANES <= (P); i += ROWS * VF_LANES) { \
-            const int nv = ROWS;                               \
-            call;                                              \
-        }                                                      \
-        for (; i < (P); i += VF_LANES) {                       \
-            const int nv = 1;                                  \
-            call;                                              \
-        }                                                      \
+            const int nv = ROWS; \
+            call; \
+        } \
+        for (; i < (P); i += VF_LANES) { \
+            const int nv = 1; \
+            call; \
+        } \
     } while (0)
 #define ROWS (VF_LANES == 16 ? 4 : 2) /* as many as there are registers for */
 
@@ -237,8 +253,7 @@ static void move(const room *m, const float *S, float *to, int64_t c, bool remov
         memset(gone, 0, (size_t)m->V * sizeof *gone);
         EACH_BLOCK(m->P, read_rows(m, S, m->a + c * m->P, gone, i, nv));
         EACH_BLOCK(m->P, move_rows(m, S, to, c, i, nv, true));
-    } else
-        EACH_BLOCK(m->P, move_rows(m, S, to, c, i, nv, false));
+    } else EACH_BLOCK(m->P, move_rows(m, S, to, c, i, nv, false));
 }
 
 /* Where the gradients of position c go; da and db NULL: there are none. */
@@ -246,7 +261,9 @@ typedef struct {
     float *dr, *dw, *dk, *da, *db;
 } rows_out;
 
-INLINE void put(float *to, vf x, int64_t i, int j, int64_t K) { vf_store_n(to + i + j * VF_LANES, x, left(K - i, j)); }
+INLINE void put(float *to, vf x, int64_t i, int j, int64_t K) {
+    vf_store_n(to + i + j * VF_LANES, x, left(K - i, j));
+}
 
 /* y = r^T S before the step. G: of the state behind the step, then of that before it. */
 INLINE void grad_rows(const room *m, int64_t c, const rows_out *o, float bonus, int64_t i, int nv) {
@@ -284,8 +301,9 @@ INLINE void grad_rows(const room *m, int64_t c, const rows_out *o, float bonus, 
 
 /* y = r^T S behind the step, which takes b (a^T S) away: first all but what goes through a^T S, .. */
 INLINE void grad_rows_behind(const room *m, int64_t c, const rows_out *o, int64_t i, int nv) {
-    const float *S = m->states + c * m->state, *dy = m->dy + c * m->V, *v = m->v + c * m->V, *gone = m->gone + c * m->V;
-    vf           r[WIDE], k[WIDE], b[WIDE], dr[WIDE], dw[WIDE], dk[WIDE], db[WIDE], p[WIDE], q[WIDE];
+    const float *S = m->states + c * m->state, *dy = m->dy + c * m->V, *v = m->v + c * m->V,
+                *gone = m->gone + c * m->V;
+    vf r[WIDE], k[WIDE], b[WIDE], dr[WIDE], dw[WIDE], dk[WIDE], db[WIDE], p[WIDE], q[WIDE];
     for (int j = 0; j < nv; j++) {
         int64_t at = c * m->P + i + j * VF_LANES;
         r[j] = vf_load(m->r + at);
@@ -344,7 +362,8 @@ static float grad_bonus(const room *m, int64_t c, float *du) {
     float        all = dot(dy, m->v + c * m->V, NULL, m->V), through = dot(r, m->u, k, m->K);
     for (int64_t i = 0; i < m->K; i += VF_LANES) {
         int n = left(m->K - i, 0);
-        vf_store_n(du + i, vf_fma(vf_load_n(r + i, n) * vf_load_n(k + i, n), vf_set1(all), vf_load_n(du + i, n)), n);
+        vf_store_n(du + i,
+                   vf_fma(vf_load_n(r + i, n) * vf_load_n(k + i, n), vf_set1(all), vf_load_n(du + i, n)), n);
     }
     for (int64_t x = 0; x < m->V; x++) m->dv[x] = through * dy[x];
     return all;
@@ -380,16 +399,18 @@ static void keep_states(const room *m, const sources *s, row state) {
     }
 }
 
-static void grad_chunk(const room *m, const sources *s, int64_t t, const qp_view *out, int64_t at, int64_t H, float *du) {
+static void grad_chunk(const room *m, const sources *s, int64_t t, const qp_view *out, int64_t at, int64_t H,
+                       float *du) {
     int64_t n = s->T - t < CHUNK ? s->T - t : CHUNK;
     bool    removes = s->a.at != NULL;
     take_chunk(m, s, t, n);
     memcpy(m->states, m->kept + t / CHUNK * m->state, (size_t)m->state * sizeof(float));
-    for (int64_t c = 0; c < n; c++) move(m, m->states + c * m->state, m->states + (c + 1) * m->state, c, removes);
+    for (int64_t c = 0; c < n; c++)
+        move(m, m->states + c * m->state, m->states + (c + 1) * m->state, c, removes);
     for (int64_t c = n - 1; c >= 0; c--) {
         int64_t  to = (at + (t + c) * H) * m->K;
-        rows_out o = {(float *)out[QK_WKV_DR].data + to, (float *)out[QK_WKV_DW].data + to, (float *)out[QK_WKV_DK].data + to,
-                      NULL, NULL};
+        rows_out o = {(float *)out[QK_WKV_DR].data + to, (float *)out[QK_WKV_DW].data + to,
+                      (float *)out[QK_WKV_DK].data + to, NULL, NULL};
         if (removes) {
             o.da = (float *)out[QK_WKV_DA].data + to;
             o.db = (float *)out[QK_WKV_DB].data + to;
@@ -408,13 +429,15 @@ static void grad_chunk(const room *m, const sources *s, int64_t t, const qp_view
 static void grad_piece(void *arg, int64_t begin, int64_t end, int worker) {
     const job     *j = arg;
     const qp_view *in = j->in;
-    int64_t        T = j->dy->shape[1], H = in[QK_WKV_K].shape[2], K = in[QK_WKV_K].shape[3], V = in[QK_WKV_V].shape[3];
+    int64_t        T = j->dy->shape[1], H = in[QK_WKV_K].shape[2], K = in[QK_WKV_K].shape[3],
+                   V = in[QK_WKV_V].shape[3];
     room           m = room_at((float *)j->exec->scratch + (size_t)worker * j->floats, K, V);
     for (int64_t i = begin; i < end; i++) {
         int64_t b = i / H, h = i % H;
-        sources s = {row_of(&in[QK_WKV_R], b, h), row_of(&in[QK_WKV_W], b, h), row_of(&in[QK_WKV_K], b, h),
-                     row_of(&in[QK_WKV_V], b, h), row_of(&in[QK_WKV_A], b, h), row_of(&in[QK_WKV_B], b, h),
-                     row_of(j->dy, b, h), T};
+        sources s = {row_of(&in[QK_WKV_R], b, h), row_of(&in[QK_WKV_W], b, h),
+                     row_of(&in[QK_WKV_K], b, h), row_of(&in[QK_WKV_V], b, h),
+                     row_of(&in[QK_WKV_A], b, h), row_of(&in[QK_WKV_B], b, h),
+                     row_of(j->dy, b, h),         T};
         float  *du = in[QK_WKV_U].data ? (float *)j->out[QK_WKV_DU].data + i * K : NULL;
         if (du) {
             take(m.u, (row){(const float *)in[QK_WKV_U].data + h * in[QK_WKV_U].stride[0], 0}, 0, 1, K, m.P);
@@ -428,13 +451,17 @@ static void grad_piece(void *arg, int64_t begin, int64_t end, int worker) {
 }
 
 void QK(qk_wkv_grad_run)(const qp_exec *exec, const qp_view *in, const qp_view *dy, const qp_view *out) {
-    job j = {.exec = exec, .in = in, .dy = dy, .out = out,
+    job j = {.exec = exec,
+             .in = in,
+             .dy = dy,
+             .out = out,
              .floats = room_size(dy->shape[1], in[QK_WKV_K].shape[3], in[QK_WKV_V].shape[3])};
     qp_parallel(exec, dy->shape[0] * dy->shape[2], 1, grad_piece, &j);
 }
 
 #if QP_BODY
 size_t qk_wkv_grad_scratch(const qp_view *in, int threads) {
-    return (size_t)threads * room_size(in[QK_WKV_K].shape[1], in[QK_WKV_K].shape[3], in[QK_WKV_V].shape[3]) * sizeof(float);
+    return (size_t)threads * room_size(in[QK_WKV_K].shape[1], in[QK_WKV_K].shape[3], in[QK_WKV_V].shape[3]) *
+           sizeof(float);
 }
 #endif

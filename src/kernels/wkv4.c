@@ -31,17 +31,24 @@ static channels channels_of(const qp_view *in, int64_t piece, int64_t *b, int64_
     int64_t        D = k->shape[2], blocks = (D + CHANNELS - 1) / CHANNELS;
     *b = piece / blocks;
     *first = piece % blocks * CHANNELS;
-    return (channels){(const float *)k->data + *b * k->stride[0] + *first, (const float *)v->data + *b * v->stride[0] + *first,
-                      k->stride[1], v->stride[1], k->shape[1], D, (int)(D - *first < CHANNELS ? D - *first : CHANNELS)};
+    return (channels){(const float *)k->data + *b * k->stride[0] + *first,
+                      (const float *)v->data + *b * v->stride[0] + *first,
+                      k->stride[1],
+                      v->stride[1],
+                      k->shape[1],
+                      D,
+                      (int)(D - *first < CHANNELS ? D - *first : CHANNELS)};
 }
 
-static int left(const channels *c, int j) { return c->n <= j * VF_LANES ? 0 : c->n - j * VF_LANES < VF_LANES ? c->n - j * VF_LANES : VF_LANES; }
+static int left(const channels *c, int j) {
+    return c->n <= j * VF_LANES ? 0 : c->n - j * VF_LANES < VF_LANES ? c->n - j * VF_LANES : VF_LANES;
+}
 
 /* Of a state that has seen nothing, whatever its p. */
 INLINE sums start(const qp_view *state, int64_t b, int64_t first, int m) {
     if (!state->data) return (sums){{0}, {0}, NEVER};
     const float *at = (const float *)state->data + b * state->stride[0] + first;
-    sums         s = {vf_load_n(at, m), vf_load_n(at + state->stride[1], m), vf_load_n(at + 2 * state->stride[1], m)};
+    sums s = {vf_load_n(at, m), vf_load_n(at + state->stride[1], m), vf_load_n(at + 2 * state->stride[1], m)};
     s.p = vf_select(vf_eq(s.b, (vf){0}), NEVER, s.p);
     return s;
 }
@@ -68,9 +75,10 @@ static void forward_piece(void *arg, int64_t begin, int64_t end, int worker) {
     for (int64_t piece = begin; piece < end; piece++) {
         int64_t  b, first;
         channels c = channels_of(in, piece, &b, &first);
-        float   *y = (float *)j->y->data + b * c.T * c.D + first, *last = (float *)j->last->data + b * 3 * c.D + first;
-        sums     s[WIDE];
-        vf       w[WIDE], u[WIDE];
+        float   *y = (float *)j->y->data + b * c.T * c.D + first,
+              *last = (float *)j->last->data + b * 3 * c.D + first;
+        sums s[WIDE];
+        vf   w[WIDE], u[WIDE];
         for (int i = 0; i < WIDE; i++) {
             int m = left(&c, i);
             s[i] = start(&in[QK_WKV4_STATE], b, first + i * VF_LANES, m);
@@ -80,10 +88,12 @@ static void forward_piece(void *arg, int64_t begin, int64_t end, int worker) {
         for (int64_t t = 0; t < c.T; t++)
             for (int i = 0; i < WIDE; i++) {
                 int m = left(&c, i);
-                vf  k = vf_load_n(c.k + t * c.k_step + i * VF_LANES, m), v = vf_load_n(c.v + t * c.v_step + i * VF_LANES, m);
+                vf  k = vf_load_n(c.k + t * c.k_step + i * VF_LANES, m),
+                    v = vf_load_n(c.v + t * c.v_step + i * VF_LANES, m);
                 vf  old, new, most;
                 weigh(s[i].p, u[i] + k, &old, &new, &most);
-                vf_store_n(y + t * c.D + i * VF_LANES, vf_fma(old, s[i].a, new * v) / vf_fma(old, s[i].b, new), m);
+                vf_store_n(y + t * c.D + i * VF_LANES, vf_fma(old, s[i].a, new * v) / vf_fma(old, s[i].b, new),
+                           m);
                 s[i] = after(s[i], w[i], k, v);
             }
         for (int i = 0; i < WIDE; i++) {
@@ -115,7 +125,8 @@ INLINE void grad_step(sums_grad *g, sums s, vf w, vf u, vf k, vf v, vf dy, vf *d
     *dv = e * g->a;
     g->dw = vf_fma(f, vf_fma(g->a, s.a, g->b * s.b), g->dw);
     weigh(s.p, u + k, &old, &new, &most);
-    vf one = vf_set1(1) / vf_fma(old, s.b, new), y = vf_fma(old, s.a, new * v) * one, d = dy * one, du = new * d * (v - y);
+    vf one = vf_set1(1) / vf_fma(old, s.b, new), y = vf_fma(old, s.a, new * v) * one, d = dy * one,
+       du = new * d * (v - y);
     *dk += du;
     *dv = vf_fma(new, d, *dv);
     g->du += du;
@@ -135,13 +146,15 @@ static sums load_sums(const float *at) {
 }
 
 /* One vector of a piece; kept: states before each chunk, states: within one. */
-static void grad_vector(const job *j, const channels *c, int64_t b, int64_t first, int i, float *states, float *kept) {
+static void grad_vector(const job *j, const channels *c, int64_t b, int64_t first, int i, float *states,
+                        float *kept) {
     const qp_view *in = j->in, *out = j->out;
     int            m = left(c, i);
     int64_t        T = c->T, at = first + i * VF_LANES, flat = b * T * c->D + at;
     const float   *kp = c->k + i * VF_LANES, *vp = c->v + i * VF_LANES;
     const float   *dy = (const float *)j->dy->data + b * j->dy->stride[0] + at;
-    vf             w = vf_load_n((const float *)in[QK_WKV4_W].data + at, m), u = vf_load_n((const float *)in[QK_WKV4_U].data + at, m);
+    vf             w = vf_load_n((const float *)in[QK_WKV4_W].data + at, m),
+                   u = vf_load_n((const float *)in[QK_WKV4_U].data + at, m);
     sums           s = start(&in[QK_WKV4_STATE], b, at, m);
     sums_grad      g = {.q = NEVER};
     for (int64_t t = 0; t < T; t++) {
@@ -169,7 +182,8 @@ static void grad_vector(const job *j, const channels *c, int64_t b, int64_t firs
 
 static void grad_piece(void *arg, int64_t begin, int64_t end, int worker) {
     const job *j = arg;
-    float     *states = (float *)j->exec->scratch + (size_t)worker * j->floats, *kept = states + CHUNK * 3 * VF_LANES;
+    float     *states = (float *)j->exec->scratch + (size_t)worker * j->floats,
+          *kept = states + CHUNK * 3 * VF_LANES;
     for (int64_t piece = begin; piece < end; piece++) {
         int64_t  b, first;
         channels c = channels_of(j->in, piece, &b, &first);

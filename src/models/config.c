@@ -49,11 +49,12 @@ const char *qpi_config_activation(qpi_config *c, const char *key, const char *fa
     static const char *const names[][2] = {{"gelu_new", "gelu_tanh"}, {"gelu_pytorch_tanh", "gelu_tanh"},
                                            {"gelu", "gelu"},          {"relu", "relu"},
                                            {"silu", "silu"},          {"swish", "silu"}};
-    const char *text = qpi_config_text(c, key, fallback);
+    const char              *text = qpi_config_text(c, key, fallback);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (!strcmp(text, names[i][0])) return names[i][1];
     qpi_json at = qpi_json_member(&c->root, key);
-    qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found \"%.40s\", expected gelu, gelu_new, gelu_pytorch_tanh, relu or silu", text);
+    qpi_json_fail(&at, QP_ERR_UNSUPPORTED,
+                  "found \"%.40s\", expected gelu, gelu_new, gelu_pytorch_tanh, relu or silu", text);
     return "gelu";
 }
 
@@ -106,7 +107,8 @@ static void read_rope_object(qpi_config *c, qpi_json object, json_t *out) {
         for (size_t i = 0; i < sizeof rope_names / sizeof rope_names[0]; i++)
             if (!strcmp(key, rope_names[i][0])) ours = rope_names[i][1];
         if (!ours) qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "unknown key: it may change the mathematics");
-        else if (!qpi_json_is_number(value) && !qpi_json_is(value, JSON_TRUE) && !qpi_json_is(value, JSON_FALSE))
+        else if (!qpi_json_is_number(value) && !qpi_json_is(value, JSON_TRUE) &&
+                 !qpi_json_is(value, JSON_FALSE))
             qpi_json_fail(&at, QP_ERR_FORMAT, "expected a number, found %s", qpi_json_kind(value));
         else qpi_config_put(c, out, ours, json_incref(value));
     }
@@ -137,19 +139,42 @@ json_t *qpi_config_rope(qpi_config *c, double theta) {
     theta = qpi_config_number(c, "rope_theta", theta);
     qpi_config_use(c, "rope_scaling");
     qpi_config_use(c, "rope_parameters");
-    qpi_json objects[] = {qpi_json_member(&c->root, "rope_scaling"), qpi_json_member(&c->root, "rope_parameters")};
+    qpi_json objects[] = {qpi_json_member(&c->root, "rope_scaling"),
+                          qpi_json_member(&c->root, "rope_parameters")};
     json_t  *rope = qpi_config_rope_of(c, theta, objects, 2);
-    if (rope && fraction != 1 && !json_object_get(rope, "fraction")) qpi_config_put(c, rope, "fraction", json_real(fraction));
+    if (rope && fraction != 1 && !json_object_get(rope, "fraction"))
+        qpi_config_put(c, rope, "fraction", json_real(fraction));
     return rope;
 }
 
 /* ---- The keys that are left --------------------------------------------------------------------- */
 
-static const char *const harmless[] = {
-    "_*", "architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "use_cache", "*_token_id",
-    "initializer_range", "initializer_factor", "name_or_path", "output_*", "return_dict*", "id2label", "label2id",
-    "num_labels", "problem_type", "task_specific_params", "tokenizer_class", "auto_map", "chunk_size_feed_forward",
-    "gradient_checkpointing", "transformers.js_config", "cache_implementation", "quipu", NULL};
+static const char *const harmless[] = {"_*",
+                                       "architectures",
+                                       "model_type",
+                                       "dtype",
+                                       "torch_dtype",
+                                       "transformers_version",
+                                       "use_cache",
+                                       "*_token_id",
+                                       "initializer_range",
+                                       "initializer_factor",
+                                       "name_or_path",
+                                       "output_*",
+                                       "return_dict*",
+                                       "id2label",
+                                       "label2id",
+                                       "num_labels",
+                                       "problem_type",
+                                       "task_specific_params",
+                                       "tokenizer_class",
+                                       "auto_map",
+                                       "chunk_size_feed_forward",
+                                       "gradient_checkpointing",
+                                       "transformers.js_config",
+                                       "cache_implementation",
+                                       "quipu",
+                                       NULL};
 
 bool qpi_config_finish(qpi_config *c) {
     const char *key;

@@ -17,10 +17,17 @@ static bool base(qpi_config *c, json_t *stack, json_t *position) {
         if (strcmp(act, "gelu_pytorch_tanh") && strcmp(act, "gelu"))
             qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found \"%.40s\", expected \"gelu_pytorch_tanh\"", act);
     }
-    qpi_llama v = {.tied = true, .qkv_bias = bias, .out_bias = bias, .unit_offset = true, .head_dim = 256, .ffn = "geglu", .position = position};
+    qpi_llama v = {.tied = true,
+                   .qkv_bias = bias,
+                   .out_bias = bias,
+                   .unit_offset = true,
+                   .head_dim = 256,
+                   .ffn = "geglu",
+                   .position = position};
     if (!qpi_llama_translate(c, stack, v)) return false;
     double width = json_number_value(json_object_get(stack, "hidden_size"));
-    return json_object_set_new(stack, "input", json_pack("{s:s, s:f}", "type", "tokens", "scale", sqrt(width))) == 0;
+    return json_object_set_new(stack, "input",
+                               json_pack("{s:s, s:f}", "type", "tokens", "scale", sqrt(width))) == 0;
 }
 
 static bool gemma(qpi_config *c, json_t *stack) { return base(c, stack, NULL); }
@@ -35,8 +42,8 @@ static bool sandwich(qpi_config *c, json_t *stack, double head_cap) {
     double scalar = qpi_config_number(c, "query_pre_attn_scalar", 256);
     if (!(scalar > 0)) qpi_json_fail(&c->root, QP_ERR_FORMAT, "query_pre_attn_scalar is %g", scalar);
     qpi_set(c, stack, "mixer", "scale", json_real(1 / sqrt(scalar > 0 ? scalar : 1)));
-    return json_object_update_new(stack, json_pack("{s:{s:s}, s:{s:s, s:f}}", "block", "type", "sandwich", "output", "type",
-                                                   "lm", "softcap",
+    return json_object_update_new(stack, json_pack("{s:{s:s}, s:{s:s, s:f}}", "block", "type", "sandwich",
+                                                   "output", "type", "lm", "softcap",
                                                    cap_of(c, "final_logit_softcapping", head_cap))) == 0;
 }
 
@@ -62,19 +69,22 @@ static bool gemma3(qpi_config *c, json_t *stack) {
     qpi_json    parameters = qpi_json_member(&c->root, "rope_parameters");
     const char *key;
     json_t     *value;
-    json_object_foreach(parameters.value, key, value)
-        if (strcmp(key, "full_attention") && strcmp(key, "sliding_attention")) {
-            qpi_json at = qpi_json_member(&parameters, key);
-            qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "expected full_attention and sliding_attention");
-        }
+    json_object_foreach(parameters.value, key,
+                        value) if (strcmp(key, "full_attention") && strcmp(key, "sliding_attention")) {
+        qpi_json at = qpi_json_member(&parameters, key);
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "expected full_attention and sliding_attention");
+    }
     if (!base(c, stack, rope_of(c, false)) || !sandwich(c, stack, 0)) return false;
-    qpi_config_only(c, "attn_logit_softcapping", "null"); /* transformers has the key and does nothing with it */
+    qpi_config_only(c, "attn_logit_softcapping",
+                    "null"); /* transformers has the key and does nothing with it */
     qpi_set(c, stack, "mixer", "qk_norm", json_string("head"));
     qpi_set(c, stack, "mixer", "qk_norm_unit_offset", json_true());
-    qpi_set(c, stack, "mixer", "qk_norm_eps", json_incref(json_object_get(json_object_get(stack, "norm"), "eps")));
-    return qpi_llama_layers(c, stack, (qpi_layers){.window = qpi_llama_window(c, 4096),
-                                                   .full_every = qpi_config_int(c, "sliding_window_pattern", 6),
-                                                   .local = rope_of(c, true)});
+    qpi_set(c, stack, "mixer", "qk_norm_eps",
+            json_incref(json_object_get(json_object_get(stack, "norm"), "eps")));
+    return qpi_llama_layers(c, stack,
+                            (qpi_layers){.window = qpi_llama_window(c, 4096),
+                                         .full_every = qpi_config_int(c, "sliding_window_pattern", 6),
+                                         .local = rope_of(c, true)});
 }
 
 /* ---- GGUF --------------------------------------------------------------------------------------------- */
@@ -92,7 +102,9 @@ static const qpi_gguf_key sandwich_keys[] = {QPI_LLAMA_GGUF_KEYS,
                                              {"rope.freq_base_swa", "rope_local_base_freq", false},
                                              {0}};
 
-static double of(const json_t *config, const char *key) { return json_number_value(json_object_get(config, key)); }
+static double of(const json_t *config, const char *key) {
+    return json_number_value(json_object_get(config, key));
+}
 
 /* No key says what scores are divided by the root of: the width of a head but for the 27B models, which
  * have `layers` of them. */
@@ -113,7 +125,8 @@ static void complete3(json_t *config) {
 
 static const char *lost_scalar(const json_t *config, int layers) {
     const json_t *scalar = json_object_get(config, "query_pre_attn_scalar");
-    return (scalar ? json_number_value(scalar) : 256) != divided_by(config, layers) ? "query_pre_attn_scalar" : NULL;
+    return (scalar ? json_number_value(scalar) : 256) != divided_by(config, layers) ? "query_pre_attn_scalar"
+                                                                                    : NULL;
 }
 
 /* Caps that are off: a file without the keys has the usual ones. */
@@ -140,27 +153,48 @@ static void describe3(const json_t *config, qpi_gguf_pairs *pairs) {
     if (theta > 0) qpi_gguf_put_f32(pairs, "gemma3.rope.freq_base_swa", (float)theta);
 }
 
-static const qpi_gguf_family gguf_gemma = {
-    .architecture = "gemma", .rules = qpi_llama_gguf_rules, .keys = keys, .flags = qpi_llama_gguf_flags, .unit_offset = true};
-static const qpi_gguf_family gguf_gemma2 = {.architecture = "gemma2", .rules = qpi_llama_gguf_rules, .own = sandwich_rules,
-                                            .keys = sandwich_keys, .flags = qpi_llama_gguf_flags, .unit_offset = true,
-                                            .windows = true, .period = 2, .complete = complete2, .lost = lost2};
-static const qpi_gguf_family gguf_gemma3 = {.architecture = "gemma3", .rules = qpi_llama_gguf_rules, .own = sandwich_rules,
-                                            .keys = sandwich_keys, .flags = qpi_llama_gguf_flags, .unit_offset = true,
-                                            .windows = true, .period = 6, .complete = complete3, .lost = lost3,
+static const qpi_gguf_family gguf_gemma = {.architecture = "gemma",
+                                           .rules = qpi_llama_gguf_rules,
+                                           .keys = keys,
+                                           .flags = qpi_llama_gguf_flags,
+                                           .unit_offset = true};
+static const qpi_gguf_family gguf_gemma2 = {.architecture = "gemma2",
+                                            .rules = qpi_llama_gguf_rules,
+                                            .own = sandwich_rules,
+                                            .keys = sandwich_keys,
+                                            .flags = qpi_llama_gguf_flags,
+                                            .unit_offset = true,
+                                            .windows = true,
+                                            .period = 2,
+                                            .complete = complete2,
+                                            .lost = lost2};
+static const qpi_gguf_family gguf_gemma3 = {.architecture = "gemma3",
+                                            .rules = qpi_llama_gguf_rules,
+                                            .own = sandwich_rules,
+                                            .keys = sandwich_keys,
+                                            .flags = qpi_llama_gguf_flags,
+                                            .unit_offset = true,
+                                            .windows = true,
+                                            .period = 6,
+                                            .complete = complete3,
+                                            .lost = lost3,
                                             .describe = describe3};
 
-#define DEFAULTS(type, architecture, more)                                                                         \
-    QPI_LLAMA_DEFAULTS(type, architecture, ", \"head_dim\": 32, \"hidden_activation\": \"gelu_pytorch_tanh\", " \
-                                           "\"hidden_act\": \"gelu_pytorch_tanh\", \"rms_norm_eps\": 1e-06" more)
+#define DEFAULTS(type, architecture, more) \
+    QPI_LLAMA_DEFAULTS(type, architecture, \
+                       ", \"head_dim\": 32, \"hidden_activation\": \"gelu_pytorch_tanh\", " \
+                       "\"hidden_act\": \"gelu_pytorch_tanh\", \"rms_norm_eps\": 1e-06" more)
 
-QP_PRESET(gemma) = QPI_LLAMA_PRESET("gemma", "arXiv:2403.08295", DEFAULTS("gemma", "GemmaForCausalLM", ""), gemma, .gguf = &gguf_gemma);
-QP_PRESET(gemma2) = QPI_LLAMA_PRESET("gemma2", "arXiv:2408.00118",
-                 DEFAULTS("gemma2", "Gemma2ForCausalLM",
-                          ", \"query_pre_attn_scalar\": 32, \"sliding_window\": 256, "
-                          "\"attn_logit_softcapping\": 50.0, \"final_logit_softcapping\": 30.0"),
-                 gemma2, .gguf = &gguf_gemma2);
-QP_PRESET(gemma3_text) = QPI_LLAMA_PRESET("gemma3_text", "arXiv:2503.19786",
-                 DEFAULTS("gemma3_text", "Gemma3ForCausalLM",
-                          ", \"query_pre_attn_scalar\": 32, \"sliding_window\": 256, \"rope_local_base_freq\": 10000.0"),
-                 gemma3, .gguf = &gguf_gemma3);
+QP_PRESET(gemma) = QPI_LLAMA_PRESET("gemma", "arXiv:2403.08295", DEFAULTS("gemma", "GemmaForCausalLM", ""),
+                                    gemma, .gguf = &gguf_gemma);
+QP_PRESET(gemma2) =
+    QPI_LLAMA_PRESET("gemma2", "arXiv:2408.00118",
+                     DEFAULTS("gemma2", "Gemma2ForCausalLM",
+                              ", \"query_pre_attn_scalar\": 32, \"sliding_window\": 256, "
+                              "\"attn_logit_softcapping\": 50.0, \"final_logit_softcapping\": 30.0"),
+                     gemma2, .gguf = &gguf_gemma2);
+QP_PRESET(gemma3_text) = QPI_LLAMA_PRESET(
+    "gemma3_text", "arXiv:2503.19786",
+    DEFAULTS("gemma3_text", "Gemma3ForCausalLM",
+             ", \"query_pre_attn_scalar\": 32, \"sliding_window\": 256, \"rope_local_base_freq\": 10000.0"),
+    gemma3, .gguf = &gguf_gemma3);

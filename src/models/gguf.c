@@ -55,7 +55,9 @@ static void put(reading *r, json_t *object, const char *key, json_t *value) {
     if (json_object_set_new(object, key, value) != 0) qpi_fail_memory(&r->ctx->error, key);
 }
 
-static void put_real(reading *r, json_t *object, const char *key, double x) { put(r, object, key, json_real(decimal(x))); }
+static void put_real(reading *r, json_t *object, const char *key, double x) {
+    put(r, object, key, json_real(decimal(x)));
+}
 
 static bool has_tensor(const reading *r, const char *name) { return qp_file_find(r->file, name) >= 0; }
 
@@ -84,13 +86,22 @@ static void read_key(reading *r, const qpi_gguf_key *key) {
 /* ---- Every key accounted for -------------------------------------------------------------------------- */
 
 /* Read elsewhere, checked below, or of no effect on what is computed. */
-static const char *const other_keys[] = {"vocab_size", "rope.dimension_count", "attention.value_length",
-                                         "rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor",
-                                         "rope.scaling.original_context_length", "rope.scaling.finetuned",
-                                         "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-                                         "rope.scaling.yarn_log_multiplier", "rope.scale_linear",
-                                         "attention.sliding_window_pattern", "pooling_type",
-                                         "tensor_data_layout", NULL};
+static const char *const other_keys[] = {"vocab_size",
+                                         "rope.dimension_count",
+                                         "attention.value_length",
+                                         "rope.scaling.type",
+                                         "rope.scaling.factor",
+                                         "rope.scaling.attn_factor",
+                                         "rope.scaling.original_context_length",
+                                         "rope.scaling.finetuned",
+                                         "rope.scaling.yarn_beta_fast",
+                                         "rope.scaling.yarn_beta_slow",
+                                         "rope.scaling.yarn_log_multiplier",
+                                         "rope.scale_linear",
+                                         "attention.sliding_window_pattern",
+                                         "pooling_type",
+                                         "tensor_data_layout",
+                                         NULL};
 
 static bool is_off(const qpi_gguf_value *v) {
     double x = 1;
@@ -104,7 +115,8 @@ static void check_keys(reading *r) {
         if (strncmp(v->key, r->family->architecture, n) || v->key[n] != '.') continue;
         bool known = is_off(v);
         for (int k = 0; other_keys[k] && !known; k++) known = !strcmp(v->key + n + 1, other_keys[k]);
-        for (int k = 0; r->family->keys[k].gguf && !known; k++) known = !strcmp(v->key + n + 1, r->family->keys[k].gguf);
+        for (int k = 0; r->family->keys[k].gguf && !known; k++)
+            known = !strcmp(v->key + n + 1, r->family->keys[k].gguf);
         if (!known) fail(r, QP_ERR_UNSUPPORTED, v->key, "unknown key: it may change the mathematics");
     }
 }
@@ -120,7 +132,8 @@ static void read_widths(reading *r) {
     double heads = number_of(r, "attention.head_count", 1), width = number_of(r, "embedding_length", 0);
     double keys = number_of(r, "attention.key_length", heads > 0 ? width / heads : 0);
     double turned = number_of(r, "rope.dimension_count", keys), fraction = turned / keys;
-    if (!value_of(r, "attention.key_length") && floor(keys) == keys && keys > 0 && keys < 1e9 && has_key(r->family, "head_dim"))
+    if (!value_of(r, "attention.key_length") && floor(keys) == keys && keys > 0 && keys < 1e9 &&
+        has_key(r->family, "head_dim"))
         put(r, r->config, "head_dim", json_integer((json_int_t)keys));
     if (number_of(r, "attention.value_length", keys) != keys)
         fail(r, QP_ERR_UNSUPPORTED, "attention.value_length", "values are not as wide as keys");
@@ -147,7 +160,8 @@ static void read_pattern(reading *r) {
     }
     json_t *types = json_array();
     for (uint64_t i = 0; (double)i < layers && !qp_failed(r->ctx); i++) {
-        if (!qpi_gguf_integer(v, v->array ? i : 0, &x) || x < 0) fail(r, QP_ERR_FORMAT, v->key, "expected whole numbers");
+        if (!qpi_gguf_integer(v, v->array ? i : 0, &x) || x < 0)
+            fail(r, QP_ERR_FORMAT, v->key, "expected whole numbers");
         bool window = v->array ? x != 0 : x == 0 || (int64_t)(i % (uint64_t)x) < x - 1;
         if (json_array_append_new(types, json_string(window ? "sliding_attention" : "full_attention")) != 0)
             qpi_fail_memory(&r->ctx->error, v->key);
@@ -157,8 +171,9 @@ static void read_pattern(reading *r) {
 
 /* What a config says of layer i; period: where it says nothing. */
 static bool has_window(const json_t *config, int64_t i, int64_t period) {
-    const json_t *types = json_object_get(config, "layer_types"), *given = json_object_get(config, "sliding_window_pattern");
-    const char   *text = json_string_value(json_array_get(types, (size_t)i));
+    const json_t *types = json_object_get(config, "layer_types"),
+                 *given = json_object_get(config, "sliding_window_pattern");
+    const char *text = json_string_value(json_array_get(types, (size_t)i));
     if (text) return !strcmp(text, "sliding_attention");
     if (qpi_json_is(given, JSON_INTEGER)) period = json_integer_value(given);
     return period < 1 || (i + 1) % period != 0;
@@ -205,10 +220,10 @@ static bool solve(llama3 *x, const double *d, int64_t n) {
 
 /* rope_freqs.weight divides the frequencies. */
 static void read_divisors(reading *r, json_t *scaling) {
-    llama3    x = {.theta = number_of(r, "rope.freq_base", 10000)};
-    qp_scope  s = qp_enter(r->ctx);
-    qp_tensor t = qp_cast(qp_file_load(r->ctx, r->file, "rope_freqs.weight", false), QP_F64);
-    int64_t   n = qp_count(t);
+    llama3        x = {.theta = number_of(r, "rope.freq_base", 10000)};
+    qp_scope      s = qp_enter(r->ctx);
+    qp_tensor     t = qp_cast(qp_file_load(r->ctx, r->file, "rope_freqs.weight", false), QP_F64);
+    int64_t       n = qp_count(t);
     const double *d = n > 0 && n < 65536 ? qp_data_of(t) : NULL;
     bool          same = d && solve(&x, d, n);
     qp_leave(s);
@@ -227,7 +242,8 @@ static void read_yarn(reading *r, json_t *scaling) {
     static const char *const keys[][2] = {{"rope.scaling.yarn_beta_fast", "beta_fast"},
                                           {"rope.scaling.yarn_beta_slow", "beta_slow"}};
     double                   length = number_of(r, "rope.scaling.original_context_length", 0);
-    if (length < 0 || length > 1e12) fail(r, QP_ERR_FORMAT, "rope.scaling.original_context_length", "expected a length");
+    if (length < 0 || length > 1e12)
+        fail(r, QP_ERR_FORMAT, "rope.scaling.original_context_length", "expected a length");
     else if (length > 0) put(r, scaling, "original_max_position_embeddings", json_integer((json_int_t)length));
     for (int i = 0; i < 2; i++)
         if (value_of(r, keys[i][0])) put_real(r, scaling, keys[i][1], number_of(r, keys[i][0], 0));
@@ -265,7 +281,9 @@ extern const qpi_preset qpi_preset_mistral, qpi_preset_mixtral; /* which hold th
 static const qpi_preset *preset_of(const qpi_gguf_value *architecture) {
     for (int i = 0; qpi_presets[i]; i++) {
         const qpi_preset *p = qpi_presets[i];
-        if (p->gguf && p != &qpi_preset_mistral && p != &qpi_preset_mixtral && is_text(architecture, p->gguf->architecture)) return p;
+        if (p->gguf && p != &qpi_preset_mistral && p != &qpi_preset_mixtral &&
+            is_text(architecture, p->gguf->architecture))
+            return p;
     }
     return NULL;
 }
@@ -290,9 +308,10 @@ static void read_vocabulary(reading *r) {
 
 /* What the preset's own starting text says of the class and of what GGUF takes for granted. */
 static json_t *begin(reading *r, const qpi_preset *preset) {
-    static const char *const kept[] = {"architectures", "model_type", "hidden_act", "hidden_activation", "activation_function"};
-    json_t                  *defaults = qpi_json_parse(preset->name, preset->defaults, strlen(preset->defaults), &r->ctx->error);
-    json_t                  *config = json_object();
+    static const char *const kept[] = {"architectures", "model_type", "hidden_act", "hidden_activation",
+                                       "activation_function"};
+    json_t *defaults = qpi_json_parse(preset->name, preset->defaults, strlen(preset->defaults), &r->ctx->error);
+    json_t *config = json_object();
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         json_t *value = json_object_get(defaults, kept[i]);
         if (value) put(r, config, kept[i], json_incref(value));
@@ -315,8 +334,10 @@ json_t *qpi_gguf_config(qp_ctx *ctx, const char *path, const qp_file *file) {
         return NULL;
     }
     reading r = {.ctx = ctx, .path = path, .file = file, .family = preset->gguf};
-    if (!strcmp(preset->name, "llama") && number_of(&r, "attention.sliding_window", 0) > 0) preset = &qpi_preset_mistral;
-    if (!strcmp(preset->gguf->architecture, "llama") && number_of(&r, "expert_count", 0) > 0) preset = &qpi_preset_mixtral;
+    if (!strcmp(preset->name, "llama") && number_of(&r, "attention.sliding_window", 0) > 0)
+        preset = &qpi_preset_mistral;
+    if (!strcmp(preset->gguf->architecture, "llama") && number_of(&r, "expert_count", 0) > 0)
+        preset = &qpi_preset_mixtral;
     r.family = preset->gguf;
     r.config = begin(&r, preset);
     if (!qp_failed(ctx)) check_keys(&r);
@@ -367,7 +388,8 @@ static bool scaled_by(const json_t *rope, const char *kind) {
 
 static void describe_yarn(writing *w, const json_t *rope) {
     if (number_in(rope, "attention_factor", 0) != 0 || number_in(rope, "mscale", 0) != 0)
-        qp_fail(w->m->ctx, QP_ERR_UNSUPPORTED, "yarn with a factor of its own (attention_factor, mscale) in GGUF");
+        qp_fail(w->m->ctx, QP_ERR_UNSUPPORTED,
+                "yarn with a factor of its own (attention_factor, mscale) in GGUF");
     if (!has_key(w->family, "original_max_position_embeddings"))
         put_integer(w, "rope.scaling.original_context_length",
                     (int64_t)number_in(rope, "trained_positions", (double)w->m->positions));
@@ -398,7 +420,8 @@ static void describe_pattern(writing *w) {
     const json_t *config = w->m->config;
     char          key[160];
     bool          usual = true;
-    for (int64_t i = 0; i < w->m->layers && w->family->windows && number_in(config, "sliding_window", 0) > 0; i++)
+    for (int64_t i = 0; i < w->m->layers && w->family->windows && number_in(config, "sliding_window", 0) > 0;
+         i++)
         usual &= has_window(config, i, w->family->period) == has_window(NULL, i, w->family->period);
     if (usual) return;
     if (!w->family->period) {
@@ -407,16 +430,19 @@ static void describe_pattern(writing *w) {
     }
     qpi_gguf_put_array(w->pairs, full_key(w->family, "attention.sliding_window_pattern", key), QPI_GGUF_BOOL,
                        (uint64_t)w->m->layers);
-    for (int64_t i = 0; i < w->m->layers; i++) qpi_gguf_add_bool(w->pairs, has_window(config, i, w->family->period));
+    for (int64_t i = 0; i < w->m->layers; i++)
+        qpi_gguf_add_bool(w->pairs, has_window(config, i, w->family->period));
 }
 
 static void describe_keys(writing *w) {
     for (const qpi_gguf_key *k = w->family->keys; k->gguf; k++) {
         const json_t *x = json_object_get(w->m->config, k->theirs);
-        if (!strcmp(k->gguf, "rope.freq_base") || (!strcmp(k->theirs, "sliding_window") && !w->family->windows)) continue;
+        if (!strcmp(k->gguf, "rope.freq_base") || (!strcmp(k->theirs, "sliding_window") && !w->family->windows))
+            continue;
         if (qpi_json_is_number(x) && k->integer) put_integer(w, k->gguf, (int64_t)json_number_value(x));
         else if (qpi_json_is_number(x)) put_number(w, k->gguf, json_number_value(x));
-        else if (!strcmp(k->theirs, "n_inner")) put_integer(w, k->gguf, 4 * w->m->width); /* null stands for this */
+        else if (!strcmp(k->theirs, "n_inner"))
+            put_integer(w, k->gguf, 4 * w->m->width); /* null stands for this */
     }
     put_integer(w, "vocab_size", w->m->vocabulary);
 }
@@ -426,24 +452,30 @@ bool qpi_gguf_describe(qp_model *m, qpi_gguf_pairs *p) {
     const char            *lost = f && f->lost ? f->lost(m->config) : NULL;
     writing                w = {.m = m, .family = f, .pairs = p};
     char                   key[160];
-    if (!f) return qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "quipu knows no %s in GGUF files", m->preset->name) == QP_OK;
+    if (!f)
+        return qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "quipu knows no %s in GGUF files", m->preset->name) == QP_OK;
     if (lost) refuse(&w, lost);
     qpi_gguf_put_text(p, "general.architecture", f->architecture, strlen(f->architecture));
     describe_keys(&w);
     describe_pattern(&w);
-    if (m->rope && !json_object_get(m->config, "head_dim")) put_integer(&w, "attention.key_length", m->head_width);
+    if (m->rope && !json_object_get(m->config, "head_dim"))
+        put_integer(&w, "attention.key_length", m->head_width);
     if (m->rope) describe_rope(&w, m->rope);
     if (f->describe) f->describe(m->config, p);
-    if (!qp_model_info_of(m).causal) qpi_gguf_put_integer(p, full_key(f, "attention.causal", key), QPI_GGUF_BOOL, 0);
+    if (!qp_model_info_of(m).causal)
+        qpi_gguf_put_integer(p, full_key(f, "attention.causal", key), QPI_GGUF_BOOL, 0);
     return !qp_failed(m->ctx);
 }
 
 bool qpi_gguf_divisors(qp_model *m, qp_tensor *t) {
     const json_t *rope = m->rope;
     bool          wanted = rope && scaled_by(rope, "llama3");
-    if (wanted && (number_in(rope, "low_freq_factor", 1) != LOW || number_in(rope, "high_freq_factor", 4) != HIGH))
-        wanted = qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "GGUF: Llama 3's scaling with other factors than 1 and 4") == QP_OK;
-    llama3  x = {number_in(rope, "theta", 10000), number_in(rope, "factor", 1), number_in(rope, "trained_positions", 8192)};
+    if (wanted &&
+        (number_in(rope, "low_freq_factor", 1) != LOW || number_in(rope, "high_freq_factor", 4) != HIGH))
+        wanted = qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
+                         "GGUF: Llama 3's scaling with other factors than 1 and 4") == QP_OK;
+    llama3  x = {number_in(rope, "theta", 10000), number_in(rope, "factor", 1),
+                 number_in(rope, "trained_positions", 8192)};
     int64_t n = m->head_width / 2;
     if (!wanted) return false;
     *t = qp_empty(m->ctx, QP_F32, 1, &n);

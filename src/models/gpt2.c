@@ -7,24 +7,33 @@ static bool translate(qpi_config *c, json_t *stack) {
     int64_t inner = qpi_config_int(c, "n_inner", 0), positions = qpi_config_int(c, "n_positions", 1024);
     double  dropout = qpi_config_number(c, "resid_pdrop", 0.1);
     /* how it was trained, what a classifier would read, numerics of fp16: nothing here */
-    static const char *const other[] = {"attn_pdrop",   "embd_pdrop",          "n_ctx", "reorder_and_upcast_attn",
-                                        "summary_type", "summary_use_proj",    "summary_first_dropout",
-                                        "summary_activation", "summary_proj_to_labels"};
+    static const char *const other[] = {"attn_pdrop",
+                                        "embd_pdrop",
+                                        "n_ctx",
+                                        "reorder_and_upcast_attn",
+                                        "summary_type",
+                                        "summary_use_proj",
+                                        "summary_first_dropout",
+                                        "summary_activation",
+                                        "summary_proj_to_labels"};
     for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) qpi_config_use(c, other[i]);
     qpi_config_only(c, "add_cross_attention", "false");
-    json_t *mixer = json_pack("{s:s, s:I, s:b, s:b, s:b, s:i}", "type", "attention", "heads", (json_int_t)heads, "bias", 1,
-                              "out_bias", 1, "scale_by_layer", qpi_config_bool(c, "scale_attn_by_inverse_layer_idx", false),
-                              "scale", qpi_config_bool(c, "scale_attn_weights", true) ? 0 : 1);
-    json_t *ffn = json_pack("{s:s, s:I, s:s, s:b}", "type", "mlp", "width", (json_int_t)inner, "act", qpi_config_activation(c, "activation_function", "gelu_new"), "bias", 1);
+    json_t *mixer =
+        json_pack("{s:s, s:I, s:b, s:b, s:b, s:i}", "type", "attention", "heads", (json_int_t)heads, "bias", 1,
+                  "out_bias", 1, "scale_by_layer", qpi_config_bool(c, "scale_attn_by_inverse_layer_idx", false),
+                  "scale", qpi_config_bool(c, "scale_attn_weights", true) ? 0 : 1);
+    json_t *ffn = json_pack("{s:s, s:I, s:s, s:b}", "type", "mlp", "width", (json_int_t)inner, "act",
+                            qpi_config_activation(c, "activation_function", "gelu_new"), "bias", 1);
     return json_object_update_new(
-               stack, json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:f, s:{s:s}, s:o, s:o, s:{s:s, s:f}}", "vocab_size",
-                                (json_int_t)qpi_config_int(c, "vocab_size", 50257), "hidden_size", (json_int_t)width,
-                                "num_hidden_layers", (json_int_t)qpi_config_int(c, "n_layer", 12),
-                                "max_position_embeddings", (json_int_t)positions, "tie_word_embeddings",
-                                qpi_config_bool(c, "tie_word_embeddings", true), "initializer_range",
-                                qpi_config_number(c, "initializer_range", 0.02), "residual_init", "scaled", "dropout",
-                                dropout, "position", "type", "learned", "mixer", mixer, "ffn", ffn, "norm", "type",
-                                "layer_norm", "eps", qpi_config_number(c, "layer_norm_epsilon", 1e-5))) == 0;
+               stack,
+               json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:f, s:{s:s}, s:o, s:o, s:{s:s, s:f}}",
+                         "vocab_size", (json_int_t)qpi_config_int(c, "vocab_size", 50257), "hidden_size",
+                         (json_int_t)width, "num_hidden_layers", (json_int_t)qpi_config_int(c, "n_layer", 12),
+                         "max_position_embeddings", (json_int_t)positions, "tie_word_embeddings",
+                         qpi_config_bool(c, "tie_word_embeddings", true), "initializer_range",
+                         qpi_config_number(c, "initializer_range", 0.02), "residual_init", "scaled", "dropout",
+                         dropout, "position", "type", "learned", "mixer", mixer, "ffn", ffn, "norm", "type",
+                         "layer_norm", "eps", qpi_config_number(c, "layer_norm_epsilon", 1e-5))) == 0;
 }
 
 static const qpi_name_rule rules[] = {
@@ -87,15 +96,16 @@ static const qpi_gguf_key gguf_keys[] = {{"context_length", "n_positions", true}
 
 static const qpi_gguf_family gguf = {.architecture = "gpt2", .rules = gguf_rules, .keys = gguf_keys};
 
-QP_PRESET(gpt2) = {.name = "gpt2",
-                   .source = "Radford et al. 2019",
-                   .defaults = "{\"architectures\": [\"GPT2LMHeadModel\"], \"model_type\": \"gpt2\", \"vocab_size\": 50257, "
-                               "\"n_positions\": 1024, \"n_embd\": 768, \"n_layer\": 12, \"n_head\": 12, "
-                               "\"activation_function\": \"gelu_new\", \"layer_norm_epsilon\": 1e-05, "
-                               "\"initializer_range\": 0.02, \"resid_pdrop\": 0.0, \"embd_pdrop\": 0.0, "
-                               "\"attn_pdrop\": 0.0, \"tie_word_embeddings\": true}",
-                   .prefix = "transformer.",
-                   .rules = rules,
-                   .ignored = ignored,
-                   .gguf = &gguf,
-                   .translate = translate};
+QP_PRESET(gpt2) = {
+    .name = "gpt2",
+    .source = "Radford et al. 2019",
+    .defaults = "{\"architectures\": [\"GPT2LMHeadModel\"], \"model_type\": \"gpt2\", \"vocab_size\": 50257, "
+                "\"n_positions\": 1024, \"n_embd\": 768, \"n_layer\": 12, \"n_head\": 12, "
+                "\"activation_function\": \"gelu_new\", \"layer_norm_epsilon\": 1e-05, "
+                "\"initializer_range\": 0.02, \"resid_pdrop\": 0.0, \"embd_pdrop\": 0.0, "
+                "\"attn_pdrop\": 0.0, \"tie_word_embeddings\": true}",
+    .prefix = "transformer.",
+    .rules = rules,
+    .ignored = ignored,
+    .gguf = &gguf,
+    .translate = translate};

@@ -22,21 +22,23 @@ bool qpi_llama_translate(qpi_config *c, json_t *stack, qpi_llama v) {
     qpi_config_only(c, "pretraining_tp", "1");
     qpi_config_use(c, "attention_dropout");
     if (!v.position) v.position = qpi_config_rope(c, v.theta != 0 ? v.theta : 10000);
-    json_t *mixer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "type", "attention", "heads", (json_int_t)heads, "kv_heads",
-                              (json_int_t)qpi_config_int(c, "num_key_value_heads", heads), "head_width",
-                              (json_int_t)qpi_config_int(c, "head_dim", v.head_dim), "bias", v.qkv_bias, "out_bias",
-                              v.out_bias);
+    json_t *mixer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "type", "attention", "heads", (json_int_t)heads,
+                              "kv_heads", (json_int_t)qpi_config_int(c, "num_key_value_heads", heads),
+                              "head_width", (json_int_t)qpi_config_int(c, "head_dim", v.head_dim), "bias",
+                              v.qkv_bias, "out_bias", v.out_bias);
     json_t *ffn = json_pack("{s:s, s:I, s:b}", "type", v.ffn ? v.ffn : "swiglu", "width",
                             (json_int_t)qpi_config_int(c, "intermediate_size", 11008), "bias", v.ffn_bias);
     return json_object_update_new(
-               stack, json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:o, s:o, s:o, s:{s:s, s:f, s:b}}", "vocab_size",
-                                (json_int_t)qpi_config_int(c, "vocab_size", 32000), "hidden_size",
-                                (json_int_t)qpi_config_int(c, "hidden_size", 4096), "num_hidden_layers",
-                                (json_int_t)qpi_config_int(c, "num_hidden_layers", 32), "max_position_embeddings",
-                                (json_int_t)qpi_config_int(c, "max_position_embeddings", 2048), "tie_word_embeddings",
-                                qpi_config_bool(c, "tie_word_embeddings", v.tied), "initializer_range",
-                                qpi_config_number(c, "initializer_range", 0.02), "position",
-                                v.position, "mixer", mixer, "ffn", ffn, "norm", "type", "rms_norm", "eps", eps, "unit_offset", v.unit_offset)) == 0;
+               stack,
+               json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:o, s:o, s:o, s:{s:s, s:f, s:b}}", "vocab_size",
+                         (json_int_t)qpi_config_int(c, "vocab_size", 32000), "hidden_size",
+                         (json_int_t)qpi_config_int(c, "hidden_size", 4096), "num_hidden_layers",
+                         (json_int_t)qpi_config_int(c, "num_hidden_layers", 32), "max_position_embeddings",
+                         (json_int_t)qpi_config_int(c, "max_position_embeddings", 2048), "tie_word_embeddings",
+                         qpi_config_bool(c, "tie_word_embeddings", v.tied), "initializer_range",
+                         qpi_config_number(c, "initializer_range", 0.02), "position", v.position, "mixer",
+                         mixer, "ffn", ffn, "norm", "type", "rms_norm", "eps", eps, "unit_offset",
+                         v.unit_offset)) == 0;
 }
 
 /* ---- Layers that differ --------------------------------------------------------------------------- */
@@ -60,7 +62,8 @@ static bool turns(qpi_config *c, int64_t layer, int64_t interval) {
     qpi_json list = qpi_json_member(&c->root, "no_rope_layers");
     if (!list.value || json_is_null(list.value)) return interval < 1 || (layer + 1) % interval != 0;
     qpi_json at = qpi_json_item(&list, (size_t)layer);
-    if (!json_is_integer(at.value)) qpi_json_fail(&at, QP_ERR_FORMAT, "found %s, expected 0 or 1", qpi_json_kind(at.value));
+    if (!json_is_integer(at.value))
+        qpi_json_fail(&at, QP_ERR_FORMAT, "found %s, expected 0 or 1", qpi_json_kind(at.value));
     return json_integer_value(at.value) != 0;
 }
 
@@ -77,16 +80,18 @@ static json_t *layer_of(qpi_config *c, json_t *stack, const qpi_layers *of, int6
 /* Runs of equal layers become one entry; a single run is the stack's own. */
 bool qpi_llama_layers(qpi_config *c, json_t *stack, qpi_layers of) {
     static const char *const keys[] = {"mixer", "position"};
-    int64_t layers = json_integer_value(json_object_get(stack, "num_hidden_layers"));
+    int64_t                  layers = json_integer_value(json_object_get(stack, "num_hidden_layers"));
     int64_t interval = of.unturned ? qpi_config_int(c, "no_rope_layer_interval", 4) : 0, repeat = 0;
     json_t *list = json_array(), *last = NULL;
     qpi_config_use(c, "layer_types");
     if (of.unturned) qpi_config_use(c, "no_rope_layers");
-    for (int64_t i = 0; i < layers && layers <= 1 << 16 && !qp_failed(c->ctx); i++) { /* more are refused later */
+    for (int64_t i = 0; i < layers && layers <= 1 << 16 && !qp_failed(c->ctx);
+         i++) { /* more are refused later */
         json_t *spec = layer_of(c, stack, &of, i, interval), *before = last ? qpi_config_copy(c, last) : NULL;
         json_object_del(before, "repeat");
         if (!last || !json_equal(before, spec)) {
-            last = json_array_append(list, spec) == 0 ? spec : NULL; /* NULL: no memory, as the next line says */
+            last =
+                json_array_append(list, spec) == 0 ? spec : NULL; /* NULL: no memory, as the next line says */
             repeat = 0;
         }
         qpi_config_put(c, last, "repeat", json_integer(++repeat));
@@ -105,7 +110,8 @@ bool qpi_llama_layers(qpi_config *c, json_t *stack, qpi_layers of) {
 
 static bool llama(qpi_config *c, json_t *stack) {
     bool attention = qpi_config_bool(c, "attention_bias", false), mlp = qpi_config_bool(c, "mlp_bias", false);
-    return qpi_llama_translate(c, stack, (qpi_llama){.qkv_bias = attention, .out_bias = attention, .ffn_bias = mlp});
+    return qpi_llama_translate(c, stack,
+                               (qpi_llama){.qkv_bias = attention, .out_bias = attention, .ffn_bias = mlp});
 }
 
 static bool mistral(qpi_config *c, json_t *stack) {
@@ -115,18 +121,21 @@ static bool mistral(qpi_config *c, json_t *stack) {
 
 /* use_sliding_window says whether there is one, max_window_layers from which layer on. */
 static qpi_layers upper_windows(qpi_config *c) {
-    qpi_layers of = {.window = qpi_llama_window(c, 4096), .window_from = qpi_config_int(c, "max_window_layers", 28)};
+    qpi_layers of = {.window = qpi_llama_window(c, 4096),
+                     .window_from = qpi_config_int(c, "max_window_layers", 28)};
     if (!qpi_config_bool(c, "use_sliding_window", false)) of.window = 0;
     return of;
 }
 
 static bool qwen2(qpi_config *c, json_t *stack) {
-    return qpi_llama_translate(c, stack, (qpi_llama){.qkv_bias = true}) && qpi_llama_layers(c, stack, upper_windows(c));
+    return qpi_llama_translate(c, stack, (qpi_llama){.qkv_bias = true}) &&
+           qpi_llama_layers(c, stack, upper_windows(c));
 }
 
 static bool norm_queries(qpi_config *c, json_t *stack, const char *of) {
     qpi_set(c, stack, "mixer", "qk_norm", json_string(of));
-    qpi_set(c, stack, "mixer", "qk_norm_eps", json_incref(json_object_get(json_object_get(stack, "norm"), "eps")));
+    qpi_set(c, stack, "mixer", "qk_norm_eps",
+            json_incref(json_object_get(json_object_get(stack, "norm"), "eps")));
     return true;
 }
 
@@ -162,11 +171,11 @@ static bool granite(qpi_config *c, json_t *stack) {
     double logits = qpi_config_number(c, "logits_scaling", 1);
     if (logits == 0) qpi_json_fail(&c->root, QP_ERR_FORMAT, "logits_scaling is 0");
     qpi_set(c, stack, "mixer", "scale", json_real(qpi_config_number(c, "attention_multiplier", 1)));
-    return json_object_update_new(stack, json_pack("{s:{s:s, s:f}, s:{s:s, s:f}, s:{s:s, s:f}}", "input", "type", "tokens",
-                                                   "scale", qpi_config_number(c, "embedding_multiplier", 1), "block", "type",
-                                                   "pre_norm", "residual_scale",
-                                                   qpi_config_number(c, "residual_multiplier", 1), "output", "type", "lm",
-                                                   "scale", 1 / (logits != 0 ? logits : 1))) == 0;
+    return json_object_update_new(
+               stack, json_pack("{s:{s:s, s:f}, s:{s:s, s:f}, s:{s:s, s:f}}", "input", "type", "tokens",
+                                "scale", qpi_config_number(c, "embedding_multiplier", 1), "block", "type",
+                                "pre_norm", "residual_scale", qpi_config_number(c, "residual_multiplier", 1),
+                                "output", "type", "lm", "scale", 1 / (logits != 0 ? logits : 1))) == 0;
 }
 
 static bool phi3(qpi_config *c, json_t *stack) {
@@ -260,7 +269,9 @@ static const qpi_gguf_key granite_keys[] = {QPI_LLAMA_GGUF_KEYS,
                                             {0}};
 
 static const qpi_gguf_key phi3_keys[] = {
-    QPI_LLAMA_GGUF_KEYS, {"rope.scaling.original_context_length", "original_max_position_embeddings", true}, {0}};
+    QPI_LLAMA_GGUF_KEYS,
+    {"rope.scaling.original_context_length", "original_max_position_embeddings", true},
+    {0}};
 
 static const char *const flags[][2] = {
     {"blk.0.attn_q.bias", "attention_bias"}, {"blk.0.ffn_gate.bias", "mlp_bias"}, {NULL, NULL}};
@@ -272,10 +283,12 @@ static const char *lost_window(const json_t *config) {
 
 /* In files every fourth layer is one without positions. */
 static const char *lost_layers(const json_t *config) {
-    const json_t *list = json_object_get(config, "no_rope_layers"), *interval = json_object_get(config, "no_rope_layer_interval");
+    const json_t *list = json_object_get(config, "no_rope_layers"),
+                 *interval = json_object_get(config, "no_rope_layer_interval");
     for (size_t i = 0; i < json_array_size(list); i++)
         if ((json_integer_value(json_array_get(list, i)) != 0) != ((i + 1) % 4 != 0)) return "no_rope_layers";
-    if (!list && json_is_integer(interval) && json_integer_value(interval) != 4) return "no_rope_layer_interval";
+    if (!list && json_is_integer(interval) && json_integer_value(interval) != 4)
+        return "no_rope_layer_interval";
     return lost_window(config);
 }
 
@@ -285,7 +298,8 @@ static void complete_granite(json_t *config) {
     double                   width = json_number_value(json_object_get(config, "head_dim"));
     double                   heads = json_number_value(json_object_get(config, "num_attention_heads"));
     for (int i = 0; i < 2; i++)
-        if (json_number_value(json_object_get(config, names[i])) == 0) json_object_set_new(config, names[i], json_real(1));
+        if (json_number_value(json_object_get(config, names[i])) == 0)
+            json_object_set_new(config, names[i], json_real(1));
     if (width == 0) width = json_number_value(json_object_get(config, "hidden_size")) / (heads > 0 ? heads : 1);
     if (json_number_value(json_object_get(config, "attention_multiplier")) == 0)
         json_object_set_new(config, "attention_multiplier", json_real(1 / sqrt(width > 0 ? width : 1)));
@@ -293,43 +307,75 @@ static void complete_granite(json_t *config) {
 
 #define TURNED "blocks.*.mixer.[qk].*"
 
-static const qpi_gguf_family gguf_llama = {
-    .architecture = "llama", .rules = qpi_llama_gguf_rules, .keys = keys, .flags = flags, .interleaved = TURNED};
-static const qpi_gguf_family gguf_mistral = {
-    .architecture = "llama", .rules = qpi_llama_gguf_rules, .keys = keys, .interleaved = TURNED, .windows = true};
+static const qpi_gguf_family gguf_llama = {.architecture = "llama",
+                                           .rules = qpi_llama_gguf_rules,
+                                           .keys = keys,
+                                           .flags = flags,
+                                           .interleaved = TURNED};
+static const qpi_gguf_family gguf_mistral = {.architecture = "llama",
+                                             .rules = qpi_llama_gguf_rules,
+                                             .keys = keys,
+                                             .interleaved = TURNED,
+                                             .windows = true};
 static const qpi_gguf_family gguf_qwen2 = {
     .architecture = "qwen2", .rules = qpi_llama_gguf_rules, .keys = keys, .lost = lost_window};
-static const qpi_gguf_family gguf_qwen3 = {.architecture = "qwen3", .rules = qpi_llama_gguf_rules, .keys = keys,
-                                           .flags = qpi_llama_gguf_flags, .lost = lost_window};
-static const qpi_gguf_family gguf_smollm3 = {.architecture = "smollm3", .rules = qpi_llama_gguf_rules, .keys = keys,
-                                             .flags = flags, .interleaved = TURNED, .lost = lost_layers};
-static const qpi_gguf_family gguf_olmo2 = {.architecture = "olmo2", .rules = qpi_llama_gguf_rules, .own = olmo2_gguf_rules,
-                                           .keys = keys, .flags = qpi_llama_gguf_flags};
-static const qpi_gguf_family gguf_granite = {.architecture = "granite", .rules = qpi_llama_gguf_rules, .keys = granite_keys,
-                                             .flags = flags, .interleaved = TURNED, .complete = complete_granite};
-static const qpi_gguf_family gguf_phi3 = {
-    .architecture = "phi3", .rules = qpi_llama_gguf_rules, .own = phi3_gguf_rules, .keys = phi3_keys, .windows = true};
+static const qpi_gguf_family gguf_qwen3 = {.architecture = "qwen3",
+                                           .rules = qpi_llama_gguf_rules,
+                                           .keys = keys,
+                                           .flags = qpi_llama_gguf_flags,
+                                           .lost = lost_window};
+static const qpi_gguf_family gguf_smollm3 = {.architecture = "smollm3",
+                                             .rules = qpi_llama_gguf_rules,
+                                             .keys = keys,
+                                             .flags = flags,
+                                             .interleaved = TURNED,
+                                             .lost = lost_layers};
+static const qpi_gguf_family gguf_olmo2 = {.architecture = "olmo2",
+                                           .rules = qpi_llama_gguf_rules,
+                                           .own = olmo2_gguf_rules,
+                                           .keys = keys,
+                                           .flags = qpi_llama_gguf_flags};
+static const qpi_gguf_family gguf_granite = {.architecture = "granite",
+                                             .rules = qpi_llama_gguf_rules,
+                                             .keys = granite_keys,
+                                             .flags = flags,
+                                             .interleaved = TURNED,
+                                             .complete = complete_granite};
+static const qpi_gguf_family gguf_phi3 = {.architecture = "phi3",
+                                          .rules = qpi_llama_gguf_rules,
+                                          .own = phi3_gguf_rules,
+                                          .keys = phi3_keys,
+                                          .windows = true};
 
 #define DEFAULTS(type, architecture, more) \
     QPI_LLAMA_DEFAULTS(type, architecture, ", \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-05" more)
 
 QP_PRESET(llama) = QPI_LLAMA_PRESET("llama", "arXiv:2302.13971",
-                 DEFAULTS("llama", "LlamaForCausalLM", ", \"attention_bias\": false, \"mlp_bias\": false"), llama,
-                 .gguf = &gguf_llama);
-QP_PRESET(mistral) = QPI_LLAMA_PRESET("mistral", "arXiv:2310.06825", DEFAULTS("mistral", "MistralForCausalLM", ", \"sliding_window\": null"), mistral,
-                 .gguf = &gguf_mistral);
-QP_PRESET(qwen2) = QPI_LLAMA_PRESET("qwen2", "arXiv:2407.10671", DEFAULTS("qwen2", "Qwen2ForCausalLM", ", \"use_sliding_window\": false"), qwen2,
-                 .gguf = &gguf_qwen2);
-QP_PRESET(qwen3) = QPI_LLAMA_PRESET("qwen3", "arXiv:2505.09388", DEFAULTS("qwen3", "Qwen3ForCausalLM", ", \"head_dim\": 32"), qwen3,
-                 .gguf = &gguf_qwen3);
+                                    DEFAULTS("llama", "LlamaForCausalLM",
+                                             ", \"attention_bias\": false, \"mlp_bias\": false"),
+                                    llama, .gguf = &gguf_llama);
+QP_PRESET(mistral) = QPI_LLAMA_PRESET("mistral", "arXiv:2310.06825",
+                                      DEFAULTS("mistral", "MistralForCausalLM", ", \"sliding_window\": null"),
+                                      mistral, .gguf = &gguf_mistral);
+QP_PRESET(qwen2) = QPI_LLAMA_PRESET("qwen2", "arXiv:2407.10671",
+                                    DEFAULTS("qwen2", "Qwen2ForCausalLM", ", \"use_sliding_window\": false"),
+                                    qwen2, .gguf = &gguf_qwen2);
+QP_PRESET(qwen3) = QPI_LLAMA_PRESET("qwen3", "arXiv:2505.09388",
+                                    DEFAULTS("qwen3", "Qwen3ForCausalLM", ", \"head_dim\": 32"), qwen3,
+                                    .gguf = &gguf_qwen3);
 QP_PRESET(smollm3) = QPI_LLAMA_PRESET("smollm3", "huggingface.co/blog/smollm3",
-                 DEFAULTS("smollm3", "SmolLM3ForCausalLM", ", \"no_rope_layer_interval\": 4"), smollm3, .gguf = &gguf_smollm3);
-QP_PRESET(olmo2) = QPI_LLAMA_PRESET("olmo2", "arXiv:2501.00656", DEFAULTS("olmo2", "Olmo2ForCausalLM", ""), olmo2, .own = olmo2_rules,
-                 .gguf = &gguf_olmo2);
-QP_PRESET(granite) = QPI_LLAMA_PRESET("granite", "arXiv:2405.04324",
-                 DEFAULTS("granite", "GraniteForCausalLM",
-                          ", \"embedding_multiplier\": 12.0, \"residual_multiplier\": 0.22, "
-                          "\"attention_multiplier\": 0.03125, \"logits_scaling\": 8.0"),
-                 granite, .gguf = &gguf_granite);
-QP_PRESET(phi3) = QPI_LLAMA_PRESET("phi3", "arXiv:2404.14219", DEFAULTS("phi3", "Phi3ForCausalLM", ", \"sliding_window\": null, \"pad_token_id\": null"), phi3, .own = phi3_rules,
-                 .gguf = &gguf_phi3);
+                                      DEFAULTS("smollm3", "SmolLM3ForCausalLM",
+                                               ", \"no_rope_layer_interval\": 4"),
+                                      smollm3, .gguf = &gguf_smollm3);
+QP_PRESET(olmo2) = QPI_LLAMA_PRESET("olmo2", "arXiv:2501.00656", DEFAULTS("olmo2", "Olmo2ForCausalLM", ""),
+                                    olmo2, .own = olmo2_rules, .gguf = &gguf_olmo2);
+QP_PRESET(granite) =
+    QPI_LLAMA_PRESET("granite", "arXiv:2405.04324",
+                     DEFAULTS("granite", "GraniteForCausalLM",
+                              ", \"embedding_multiplier\": 12.0, \"residual_multiplier\": 0.22, "
+                              "\"attention_multiplier\": 0.03125, \"logits_scaling\": 8.0"),
+                     granite, .gguf = &gguf_granite);
+QP_PRESET(phi3) = QPI_LLAMA_PRESET("phi3", "arXiv:2404.14219",
+                                   DEFAULTS("phi3", "Phi3ForCausalLM",
+                                            ", \"sliding_window\": null, \"pad_token_id\": null"),
+                                   phi3, .own = phi3_rules, .gguf = &gguf_phi3);

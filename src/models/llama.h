@@ -22,7 +22,7 @@ bool qpi_llama_translate(qpi_config *c, json_t *stack, qpi_llama v);
 typedef struct {
     int64_t window; /* 0: none has one */
     int64_t window_from, full_every;
-    json_t *local;  /* position encoding of layers with the window; NULL: as the others. Taken over */
+    json_t *local;    /* position encoding of layers with the window; NULL: as the others. Taken over */
     bool    unturned; /* no_rope_layers says which layers have no encoding */
 } qpi_layers;
 
@@ -42,23 +42,31 @@ extern const char *const   qpi_llama_ignored[];
  * attention_bias. */
 extern const qpi_name_rule qpi_llama_gguf_rules[];
 extern const char *const   qpi_llama_gguf_flags[][2];
-#define QPI_LLAMA_GGUF_KEYS                                                                                     \
-    {"context_length", "max_position_embeddings", true}, {"embedding_length", "hidden_size", true},            \
-        {"block_count", "num_hidden_layers", true}, {"feed_forward_length", "intermediate_size", true},        \
-        {"attention.head_count", "num_attention_heads", true},                                                 \
-        {"attention.head_count_kv", "num_key_value_heads", true}, {"attention.key_length", "head_dim", true},  \
-        {"attention.sliding_window", "sliding_window", true},                                                  \
-        {"attention.layer_norm_rms_epsilon", "rms_norm_eps", false}, {"rope.freq_base", "rope_theta", false}
+#define QPI_LLAMA_GGUF_KEYS \
+    {"context_length", "max_position_embeddings", true}, {"embedding_length", "hidden_size", true}, \
+        {"block_count", "num_hidden_layers", true}, {"feed_forward_length", "intermediate_size", true}, \
+        {"attention.head_count", "num_attention_heads", true}, \
+        {"attention.head_count_kv", "num_key_value_heads", true}, {"attention.key_length", "head_dim", true}, \
+        {"attention.sliding_window", "sliding_window", true}, \
+        {"attention.layer_norm_rms_epsilon", "rms_norm_eps", false}, { \
+        "rope.freq_base", "rope_theta", false \
+    }
 
-#define QPI_LLAMA_DEFAULTS(type, architecture, more)                                                      \
-    "{\"architectures\": [\"" architecture "\"], \"model_type\": \"" type "\", \"vocab_size\": 4096, "          \
-    "\"hidden_size\": 256, \"intermediate_size\": 704, \"num_hidden_layers\": 6, "                          \
-    "\"num_attention_heads\": 8, \"num_key_value_heads\": 4, \"max_position_embeddings\": 1024, "           \
+#define QPI_LLAMA_DEFAULTS(type, architecture, more) \
+    "{\"architectures\": [\"" architecture "\"], \"model_type\": \"" type "\", \"vocab_size\": 4096, " \
+    "\"hidden_size\": 256, \"intermediate_size\": 704, \"num_hidden_layers\": 6, " \
+    "\"num_attention_heads\": 8, \"num_key_value_heads\": 4, \"max_position_embeddings\": 1024, " \
     "\"initializer_range\": 0.02, \"rope_theta\": 10000.0, \"tie_word_embeddings\": true" more "}"
 
 /* A preset: QP_PRESET(llama) = QPI_LLAMA_PRESET("llama", ..); behind translate, further fields. */
-#define QPI_LLAMA_PRESET(type, from, config, translation, ...)                                                    \
-    {.name = type, .source = from, .defaults = config, .prefix = "model.", .rules = qpi_llama_rules,             \
-     .ignored = qpi_llama_ignored, .translate = translation, __VA_ARGS__}
+#define QPI_LLAMA_PRESET(type, from, config, translation, ...) \
+    {.name = type, \
+     .source = from, \
+     .defaults = config, \
+     .prefix = "model.", \
+     .rules = qpi_llama_rules, \
+     .ignored = qpi_llama_ignored, \
+     .translate = translation, \
+     __VA_ARGS__}
 
 #endif

@@ -64,7 +64,8 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     m->preset = find_preset(model_type);
     if (!m->preset) {
         qpi_json at = qpi_json_member(&c.root, "model_type");
-        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "no model type \"%.60s\" (see `quipu list presets`)", model_type);
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "no model type \"%.60s\" (see `quipu list presets`)",
+                      model_type);
         return false;
     }
     m->interleaved = m->interleaved && m->preset->gguf && m->preset->gguf->interleaved;
@@ -77,9 +78,10 @@ static bool build(qp_model *m, const char *name, const qp_file *file) {
     if (ok && file && m->preset->adapt) m->preset->adapt(stack, file);
     json_int_t layers = json_integer_value(json_object_get(stack, "num_hidden_layers"));
     if (ok && file && layers > qp_file_count(file))
-        ok = !qp_fail(ctx, QP_ERR_FORMAT, "%s: %lld layers, but its weights are %lld tensors", name, (long long)layers,
-                      (long long)qp_file_count(file));
-    if (ok && m->interleaved) qpi_config_put(&c, json_object_get(stack, "position"), "layout", json_string("interleaved"));
+        ok = !qp_fail(ctx, QP_ERR_FORMAT, "%s: %lld layers, but its weights are %lld tensors", name,
+                      (long long)layers, (long long)qp_file_count(file));
+    if (ok && m->interleaved)
+        qpi_config_put(&c, json_object_get(stack, "position"), "layout", json_string("interleaved"));
     ok = ok && qpi_config_finish(&c) && qpi_stack_build(m, stack, name);
     json_t     *position = json_object_get(stack, "position");
     const char *kind = json_string_value(json_object_get(position, "type"));
@@ -161,15 +163,16 @@ void qp_model_stepped(qp_model *m, bool taken) {
     for (int64_t i = 0; i < m->layers + m->mtp_count; i++) {
         const qp_branch *branches[] = {&m->blocks[i].block.mixer, &m->blocks[i].block.ffn};
         for (int k = 0; k < 2; k++)
-            if (branches[k]->type && branches[k]->type->stepped) branches[k]->type->stepped(branches[k]->self, taken);
+            if (branches[k]->type && branches[k]->type->stepped)
+                branches[k]->type->stepped(branches[k]->self, taken);
     }
     qp_leave(scope);
 }
 
 void qp_set_grad_checkpoint(qp_model *m, bool on) { m->checkpoint = on; }
 
-qp_ctx       *qp_model_ctx(const qp_model *m) { return m->ctx; }
-qp_module    *qp_model_module(qp_model *m) { return m->module; }
+qp_ctx *qp_model_ctx(const qp_model *m) { return m->ctx; }
+qp_module *qp_model_module(qp_model *m) { return m->module; }
 qp_state_dict qp_model_params(qp_model *m) { return qp_module_params(m->module); }
 
 const char *qp_model_config(qp_model *m) {
@@ -189,13 +192,14 @@ qpi_carrier qpi_model_carrier(const qp_model *m, int64_t i) {
     if (i == 2 * m->layers) {
         const qp_position_type *t = m->position.type;
         if (!t || !t->reserve) return (qpi_carrier){0};
-        return (qpi_carrier){t->part.name, m->position.self, true, !t->causal || t->causal(m->position.self), t->reserve};
+        return (qpi_carrier){t->part.name, m->position.self, true, !t->causal || t->causal(m->position.self),
+                             t->reserve};
     }
     const qp_block  *block = &m->blocks[i / 2].block;
     const qp_branch *b = i % 2 ? &block->ffn : &block->mixer;
     if (!b->type || b->type->pointwise) return (qpi_carrier){0};
-    return (qpi_carrier){b->type->part.name, b->self, b->type->step != NULL, !b->type->causal || b->type->causal(b->self),
-                         b->type->reserve};
+    return (qpi_carrier){b->type->part.name, b->self, b->type->step != NULL,
+                         !b->type->causal || b->type->causal(b->self), b->type->reserve};
 }
 
 static bool is_causal(const qp_model *m) {
@@ -215,7 +219,8 @@ qp_model_info qp_model_info_of(qp_model *m) {
     int64_t          bytes = 0;
     for (int i = 0; i < dict.count; i++)
         if (!dict.entries[i].tied && !dict.entries[i].buffer)
-            bytes += (int64_t)qp_dtype_size(qp_dtype_of(dict.entries[i].tensor), qp_count(dict.entries[i].tensor));
+            bytes +=
+                (int64_t)qp_dtype_size(qp_dtype_of(dict.entries[i].tensor), qp_count(dict.entries[i].tensor));
     return (qp_model_info){.model_type = m->preset->name,
                            .vocabulary = m->vocabulary,
                            .width = m->width,
@@ -226,7 +231,8 @@ qp_model_info qp_model_info_of(qp_model *m) {
                            .bytes = bytes,
                            .position = first && first->position.type ? first->position.type->part.name : "none",
                            .block = first ? first->type->part.name : "none",
-                           .mixer = first && first->block.mixer.type ? first->block.mixer.type->part.name : "none",
+                           .mixer =
+                               first && first->block.mixer.type ? first->block.mixer.type->part.name : "none",
                            .ffn = first && first->block.ffn.type ? first->block.ffn.type->part.name : "none",
                            .norm = norm && norm->type ? norm->type->part.name : "none"};
 }
@@ -237,19 +243,23 @@ static bool check_ids(qp_model *m, qp_tensor ids, qp_tensor labels) {
     if (qp_ndim(ids) != 2 && !qp_failed(m->ctx))
         qp_fail(m->ctx, QP_ERR_SHAPE, "model: ids have %d axes, expected [B, T]", qp_ndim(ids));
     if (!qp_is_none(labels) && !qp_failed(m->ctx) &&
-        (qp_ndim(labels) != 2 || qp_size(labels, 0) != qp_size(ids, 0) || qp_size(labels, 1) != qp_size(ids, 1)))
+        (qp_ndim(labels) != 2 || qp_size(labels, 0) != qp_size(ids, 0) ||
+         qp_size(labels, 1) != qp_size(ids, 1)))
         qp_fail(m->ctx, QP_ERR_SHAPE, "model: labels have not the shape of ids");
     return !qp_failed(m->ctx);
 }
 
 qp_tensor qpi_output_loss(const qpi_output *o, qp_tensor hidden, qp_tensor labels, const qp_sequence *s) {
     qp_tensor loss = o->type->loss ? o->type->loss(o->self, hidden, labels) : QP_NONE;
-    return qp_is_none(loss) ? qp_cross_entropy(o->type->forward(o->self, hidden, s), labels, (qp_loss_options){0}) : loss;
+    return qp_is_none(loss)
+               ? qp_cross_entropy(o->type->forward(o->self, hidden, s), labels, (qp_loss_options){0})
+               : loss;
 }
 
 /* That of the model's output and what parts ask for on top. Of further outputs those count that have
  * a loss of their own. */
-static qp_tensor whole_loss(qp_model *m, qp_tensor hidden, qp_tensor labels, const qp_sequence *s, qp_record *out) {
+static qp_tensor whole_loss(qp_model *m, qp_tensor hidden, qp_tensor labels, const qp_sequence *s,
+                            qp_record *out) {
     for (int i = 0; i < m->output_count; i++) {
         const qpi_output *o = &m->outputs[i];
         char              name[80];
@@ -287,8 +297,8 @@ static qp_sequence sequence_of(qp_model *m, const qp_record *in, int64_t length)
 }
 
 static bool has_logits(qp_model *m) {
-    return m->output.type || !qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "model: %s has no output: it gives hidden states",
-                                      m->preset->name);
+    return m->output.type || !qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
+                                      "model: %s has no output: it gives hidden states", m->preset->name);
 }
 
 typedef enum { HIDDEN, OUTPUTS, LOSS } wanted;
@@ -299,7 +309,8 @@ static void check_fields(qp_model *m, const qp_record *in, uint32_t asked) {
     for (int i = 0; i < in->count; i++) {
         bool known = asked >> i & 1;
         for (size_t k = 0; k < sizeof own / sizeof *own; k++) known |= !strcmp(in->names[i], own[k]);
-        if (!known) qp_fail(m->ctx, QP_ERR_ARGUMENT, "model: no part of it asks for the field \"%.60s\"", in->names[i]);
+        if (!known)
+            qp_fail(m->ctx, QP_ERR_ARGUMENT, "model: no part of it asks for the field \"%.60s\"", in->names[i]);
     }
 }
 
@@ -349,7 +360,9 @@ qp_tensor qpi_model_hidden(qp_model *m, const qp_record *in) { return field_of(m
 
 qp_tensor qp_model_hidden(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, HIDDEN, "hidden"); }
 qp_tensor qp_logits(qp_model *m, qp_tensor ids) { return field(m, ids, QP_NONE, OUTPUTS, "logits"); }
-qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels) { return field(m, ids, labels, LOSS, "loss"); }
+qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels) {
+    return field(m, ids, labels, LOSS, "loss");
+}
 
 qp_tensor qp_model_head(qp_model *m, qp_tensor hidden) {
     if (qp_failed(m->ctx) || !has_logits(m)) return qpi_poison(m->ctx);

@@ -13,7 +13,8 @@
 
 static qp_tensor norm(const qp_norm *n, qp_tensor x) { return n->type ? n->type->forward(n->self, x) : x; }
 
-qp_tensor qpi_mtp_forward(qp_model *m, int k, qp_tensor hidden, qp_tensor ids, const qp_sequence *s, qp_state *states) {
+qp_tensor qpi_mtp_forward(qp_model *m, int k, qp_tensor hidden, qp_tensor ids, const qp_sequence *s,
+                          qp_state *states) {
     const qpi_mtp *p = &m->mtp[k];
     qp_record      out = {0};
     qp_scope       scope = qp_enter(m->ctx);
@@ -28,12 +29,16 @@ static qp_tensor cut(qp_tensor t, int64_t from, int64_t to) {
 }
 
 /* `lengths` are of no use here: what they hide comes after everything that counts. */
-qp_tensor qpi_mtp_ahead(qp_model *m, int k, int64_t ahead, qp_tensor hidden, qp_tensor ids, const qp_sequence *s,
-                        qp_sequence *cropped) {
+qp_tensor qpi_mtp_ahead(qp_model *m, int k, int64_t ahead, qp_tensor hidden, qp_tensor ids,
+                        const qp_sequence *s, qp_sequence *cropped) {
     static const qp_record none;
-    int64_t T = qp_size(ids, 1), n = T - ahead;
-    *cropped = (qp_sequence){.positions = cut(s->positions, 0, n), .length = s->length, .dropout = s->dropout, .in = &none,
-                             .before = &none, .mask = {.segments = cut(s->mask.segments, 0, n)}};
+    int64_t                T = qp_size(ids, 1), n = T - ahead;
+    *cropped = (qp_sequence){.positions = cut(s->positions, 0, n),
+                             .length = s->length,
+                             .dropout = s->dropout,
+                             .in = &none,
+                             .before = &none,
+                             .mask = {.segments = cut(s->mask.segments, 0, n)}};
     return qpi_mtp_forward(m, k, qp_slice(hidden, 1, 0, n, 1), qp_slice(ids, 1, ahead, T, 1), cropped, NULL);
 }
 
@@ -43,7 +48,8 @@ qp_tensor qpi_mtp_loss(qp_model *m, qp_tensor hidden, qp_tensor ids, qp_tensor l
     for (int k = 1; k <= m->mtp_count && k < T; k++) {
         qp_sequence cropped;
         hidden = qpi_mtp_ahead(m, k - 1, k, hidden, ids, s, &cropped);
-        qp_tensor loss = qpi_output_loss(&m->output, hidden, qp_contiguous(qp_slice(labels, 1, k, T, 1)), &cropped);
+        qp_tensor loss =
+            qpi_output_loss(&m->output, hidden, qp_contiguous(qp_slice(labels, 1, k, T, 1)), &cropped);
         sum = qp_add(sum, qp_affine(loss, WEIGHT / m->mtp_count, 0));
     }
     return sum;

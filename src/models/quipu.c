@@ -12,11 +12,12 @@ static bool translate(qpi_config *c, json_t *stack) {
     return true;
 }
 
-QP_PRESET(quipu) = {.name = "quipu",
-                    .source = "docs/models.md",
-                    .defaults = "{\"model_type\": \"quipu\", \"vocab_size\": 4096, \"hidden_size\": 256, "
-                                "\"num_hidden_layers\": 6, \"max_position_embeddings\": 1024, \"tie_word_embeddings\": true, "
-                                "\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 8}, "
-                                "\"ffn\": {\"type\": \"swiglu\"}, \"norm\": {\"type\": \"rms_norm\"}}",
-                    .prefix = "",
-                    .translate = translate};
+QP_PRESET(quipu) = {
+    .name = "quipu",
+    .source = "docs/models.md",
+    .defaults = "{\"model_type\": \"quipu\", \"vocab_size\": 4096, \"hidden_size\": 256, "
+                "\"num_hidden_layers\": 6, \"max_position_embeddings\": 1024, \"tie_word_embeddings\": true, "
+                "\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 8}, "
+                "\"ffn\": {\"type\": \"swiglu\"}, \"norm\": {\"type\": \"rms_norm\"}}",
+    .prefix = "",
+    .translate = translate};

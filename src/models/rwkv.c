@@ -11,18 +11,20 @@ static bool translate(qpi_config *c, json_t *stack, json_t *mixer, const char *f
     json_t *ffn = json_pack("{s:s, s:I, s:s}", "type", "channel_mix", "width",
                             (json_int_t)qpi_config_int(c, "intermediate_size", inner), "form", form);
     return json_object_update_new(
-               stack, json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:o, s:o, s:o, s:O, s:{s:s}}", "vocab_size",
-                                (json_int_t)qpi_config_int(c, "vocab_size", 65536), "hidden_size", (json_int_t)width,
-                                "num_hidden_layers", (json_int_t)qpi_config_int(c, "num_hidden_layers", 12),
-                                "max_position_embeddings", (json_int_t)qpi_config_int(c, "context_length", 4096),
-                                "tie_word_embeddings", qpi_config_bool(c, "tie_word_embeddings", false),
-                                "initializer_range", qpi_config_number(c, "initializer_range", 0.02), "mixer", mixer, "ffn",
-                                ffn, "norm", norm, "input_norm", norm, "position", "type", "none")) == 0;
+               stack,
+               json_pack("{s:I, s:I, s:I, s:I, s:b, s:f, s:o, s:o, s:o, s:O, s:{s:s}}", "vocab_size",
+                         (json_int_t)qpi_config_int(c, "vocab_size", 65536), "hidden_size", (json_int_t)width,
+                         "num_hidden_layers", (json_int_t)qpi_config_int(c, "num_hidden_layers", 12),
+                         "max_position_embeddings", (json_int_t)qpi_config_int(c, "context_length", 4096),
+                         "tie_word_embeddings", qpi_config_bool(c, "tie_word_embeddings", false),
+                         "initializer_range", qpi_config_number(c, "initializer_range", 0.02), "mixer", mixer,
+                         "ffn", ffn, "norm", norm, "input_norm", norm, "position", "type", "none")) == 0;
 }
 
 static json_t *mixer_of(qpi_config *c, const char *type) {
-    return json_pack("{s:s, s:I, s:f}", "type", type, "head_width", (json_int_t)qpi_config_int(c, "head_size", 64),
-                     "head_norm_eps", qpi_config_number(c, "head_norm_epsilon", 64e-5));
+    return json_pack("{s:s, s:I, s:f}", "type", type, "head_width",
+                     (json_int_t)qpi_config_int(c, "head_size", 64), "head_norm_eps",
+                     qpi_config_number(c, "head_norm_epsilon", 64e-5));
 }
 
 /* An option that has the same name in both. */
@@ -69,57 +71,92 @@ static bool rwkv(qpi_config *c, json_t *stack) {
 
 /* ---- Names ---------------------------------------------------------------------------------------- */
 
-#define BOTH(theirs, ours) {theirs ".weight", ours ".weight", 0, false}, {theirs ".bias", ours ".bias", 0, false}
+#define BOTH(theirs, ours) \
+    {theirs ".weight", ours ".weight", 0, false}, { theirs ".bias", ours ".bias", 0, false }
 #define ATT(name) {"blocks.%d.att." name, "blocks.%d.mixer." name, 0, false}
 
 /* Names of the feed-forward are the authors' already. */
-static const qpi_name_rule rules[] = {
-    {"emb.weight", "embed.weight", 0, false},
-    BOTH("blocks.0.ln0", "input_norm"),
-    BOTH("blocks.%d.ln1", "blocks.%d.norm1"),
-    BOTH("blocks.%d.ln2", "blocks.%d.norm2"),
-    BOTH("ln_out", "norm"),
-    ATT("key.weight"), ATT("value.weight"), ATT("receptance.weight"), ATT("gate.weight"), ATT("output.weight"),
-    ATT("ln_x.weight"), ATT("ln_x.bias"),
-    ATT("time_decay"), ATT("time_first"), ATT("time_faaaa"),
-    ATT("time_mix_k"), ATT("time_mix_v"), ATT("time_mix_r"), ATT("time_mix_g"),
-    ATT("time_maa_x"), ATT("time_maa_w"), ATT("time_maa_k"), ATT("time_maa_v"), ATT("time_maa_r"), ATT("time_maa_g"),
-    ATT("time_maa_w1"), ATT("time_maa_w2"), ATT("time_decay_w1"), ATT("time_decay_w2"),
-    ATT("x_r"), ATT("x_w"), ATT("x_k"), ATT("x_v"), ATT("x_a"), ATT("x_g"),
-    ATT("w0"), ATT("w1"), ATT("w2"), ATT("a0"), ATT("a1"), ATT("a2"), ATT("v0"), ATT("v1"), ATT("v2"), ATT("g1"), ATT("g2"),
-    ATT("k_k"), ATT("k_a"), ATT("r_k"),
-    {0}};
+static const qpi_name_rule rules[] = {{"emb.weight", "embed.weight", 0, false},
+                                      BOTH("blocks.0.ln0", "input_norm"),
+                                      BOTH("blocks.%d.ln1", "blocks.%d.norm1"),
+                                      BOTH("blocks.%d.ln2", "blocks.%d.norm2"),
+                                      BOTH("ln_out", "norm"),
+                                      ATT("key.weight"),
+                                      ATT("value.weight"),
+                                      ATT("receptance.weight"),
+                                      ATT("gate.weight"),
+                                      ATT("output.weight"),
+                                      ATT("ln_x.weight"),
+                                      ATT("ln_x.bias"),
+                                      ATT("time_decay"),
+                                      ATT("time_first"),
+                                      ATT("time_faaaa"),
+                                      ATT("time_mix_k"),
+                                      ATT("time_mix_v"),
+                                      ATT("time_mix_r"),
+                                      ATT("time_mix_g"),
+                                      ATT("time_maa_x"),
+                                      ATT("time_maa_w"),
+                                      ATT("time_maa_k"),
+                                      ATT("time_maa_v"),
+                                      ATT("time_maa_r"),
+                                      ATT("time_maa_g"),
+                                      ATT("time_maa_w1"),
+                                      ATT("time_maa_w2"),
+                                      ATT("time_decay_w1"),
+                                      ATT("time_decay_w2"),
+                                      ATT("x_r"),
+                                      ATT("x_w"),
+                                      ATT("x_k"),
+                                      ATT("x_v"),
+                                      ATT("x_a"),
+                                      ATT("x_g"),
+                                      ATT("w0"),
+                                      ATT("w1"),
+                                      ATT("w2"),
+                                      ATT("a0"),
+                                      ATT("a1"),
+                                      ATT("a2"),
+                                      ATT("v0"),
+                                      ATT("v1"),
+                                      ATT("v2"),
+                                      ATT("g1"),
+                                      ATT("g2"),
+                                      ATT("k_k"),
+                                      ATT("k_a"),
+                                      ATT("r_k"),
+                                      {0}};
 
 /* Some files have the first layer's share of its own v, which nothing reads. */
 static const char *const ignored[] = {"blocks.0.att.v[012]", NULL};
 
 #define HF(part, theirs, ours) {"rwkv.blocks.%d." part "." theirs, "blocks.%d." ours, 0, false}
 
-static const qpi_name_rule hf_rules[] = {
-    {"rwkv.embeddings.weight", "embed.weight", 0, false},
-    BOTH("rwkv.blocks.0.pre_ln", "input_norm"),
-    BOTH("rwkv.blocks.%d.ln1", "blocks.%d.norm1"),
-    BOTH("rwkv.blocks.%d.ln2", "blocks.%d.norm2"),
-    BOTH("rwkv.ln_out", "norm"),
-    HF("attention", "key.weight", "mixer.key.weight"),
-    HF("attention", "value.weight", "mixer.value.weight"),
-    HF("attention", "receptance.weight", "mixer.receptance.weight"),
-    HF("attention", "output.weight", "mixer.output.weight"),
-    HF("attention", "time_decay", "mixer.time_decay"),
-    HF("attention", "time_first", "mixer.time_first"),
-    HF("attention", "time_mix_key", "mixer.time_mix_k"),
-    HF("attention", "time_mix_value", "mixer.time_mix_v"),
-    HF("attention", "time_mix_receptance", "mixer.time_mix_r"),
-    HF("feed_forward", "time_mix_key", "ffn.time_mix_k"),
-    HF("feed_forward", "time_mix_receptance", "ffn.time_mix_r"),
-    HF("feed_forward", "key.weight", "ffn.key.weight"),
-    HF("feed_forward", "receptance.weight", "ffn.receptance.weight"),
-    HF("feed_forward", "value.weight", "ffn.value.weight"),
-    {"head.weight", "head.weight", 0, false},
-    {0}};
+static const qpi_name_rule hf_rules[] = {{"rwkv.embeddings.weight", "embed.weight", 0, false},
+                                         BOTH("rwkv.blocks.0.pre_ln", "input_norm"),
+                                         BOTH("rwkv.blocks.%d.ln1", "blocks.%d.norm1"),
+                                         BOTH("rwkv.blocks.%d.ln2", "blocks.%d.norm2"),
+                                         BOTH("rwkv.ln_out", "norm"),
+                                         HF("attention", "key.weight", "mixer.key.weight"),
+                                         HF("attention", "value.weight", "mixer.value.weight"),
+                                         HF("attention", "receptance.weight", "mixer.receptance.weight"),
+                                         HF("attention", "output.weight", "mixer.output.weight"),
+                                         HF("attention", "time_decay", "mixer.time_decay"),
+                                         HF("attention", "time_first", "mixer.time_first"),
+                                         HF("attention", "time_mix_key", "mixer.time_mix_k"),
+                                         HF("attention", "time_mix_value", "mixer.time_mix_v"),
+                                         HF("attention", "time_mix_receptance", "mixer.time_mix_r"),
+                                         HF("feed_forward", "time_mix_key", "ffn.time_mix_k"),
+                                         HF("feed_forward", "time_mix_receptance", "ffn.time_mix_r"),
+                                         HF("feed_forward", "key.weight", "ffn.key.weight"),
+                                         HF("feed_forward", "receptance.weight", "ffn.receptance.weight"),
+                                         HF("feed_forward", "value.weight", "ffn.value.weight"),
+                                         {"head.weight", "head.weight", 0, false},
+                                         {0}};
 
 #define DEFAULTS(type, more) \
-    "{\"model_type\": \"" type "\", \"vocab_size\": 65536, \"hidden_size\": 768, \"num_hidden_layers\": 12, " more \
+    "{\"model_type\": \"" type \
+    "\", \"vocab_size\": 65536, \"hidden_size\": 768, \"num_hidden_layers\": 12, " more \
     "\"layer_norm_epsilon\": 1e-05, \"context_length\": 4096, \"tie_word_embeddings\": false}"
 QP_PRESET(rwkv4) = {.name = "rwkv4",
                     .source = "arXiv:2305.13048",
@@ -146,9 +183,10 @@ QP_PRESET(rwkv7) = {.name = "rwkv7",
                     .rules = rules,
                     .ignored = ignored,
                     .translate = rwkv7};
-QP_PRESET(rwkv) = {.name = "rwkv",
-                   .source = "arXiv:2305.13048",
-                   .defaults = DEFAULTS("rwkv", "\"architectures\": [\"RwkvForCausalLM\"], \"rescale_every\": 0, "),
-                   .prefix = "rwkv.",
-                   .rules = hf_rules,
-                   .translate = rwkv};
+QP_PRESET(rwkv) = {
+    .name = "rwkv",
+    .source = "arXiv:2305.13048",
+    .defaults = DEFAULTS("rwkv", "\"architectures\": [\"RwkvForCausalLM\"], \"rescale_every\": 0, "),
+    .prefix = "rwkv.",
+    .rules = hf_rules,
+    .translate = rwkv};

@@ -12,17 +12,17 @@ typedef struct {
     const json_t *stack, *spec; /* spec: of the layer being built, NULL: of none */
     const char   *where;        /* file, for messages */
     int           layer;
-    size_t        entry;    /* of "layers", and how many layers it has described */
+    size_t        entry; /* of "layers", and how many layers it has described */
     int64_t       repeated;
-    int64_t       heads, head_width; /* of the layer's mixer */
+    int64_t       heads, head_width;          /* of the layer's mixer */
     int64_t       shared_heads, shared_width; /* that the encoding of all layers has been made for */
-    qp_tensor     table;             /* for outputs, where weights are tied */
+    qp_tensor     table;                      /* for outputs, where weights are tied */
     const char   *init_name;
     double        init_scale, init_shrink; /* shrink: of what ends a branch */
     char          init[96], init_value[96], init_residual[96];
     const qp_parametrization_type *parametrization;
-    qp_model     *base;  /* the same at the parametrisation's base width; NULL: nothing depends on that */
-    int64_t       width; /* in place of hidden_size; 0: that */
+    qp_model *base;  /* the same at the parametrisation's base width; NULL: nothing depends on that */
+    int64_t   width; /* in place of hidden_size; 0: that */
 } builder;
 
 /* ---- Parts from JSON ----------------------------------------------------------------------------- */
@@ -47,11 +47,13 @@ static const qp_part *find_part(const builder *b, const char *role, qp_part_kind
     const qp_part *part = name ? qp_part_find(b->m->ctx, kind, name) : NULL;
     if (!name) qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: expected an object with a \"type\"", b->where, role);
     else if (!part)
-        qp_fail(b->m->ctx, QP_ERR_UNSUPPORTED, "%s: %s: no part named \"%.60s\" (see `quipu list`)", b->where, role, name);
+        qp_fail(b->m->ctx, QP_ERR_UNSUPPORTED, "%s: %s: no part named \"%.60s\" (see `quipu list`)", b->where,
+                role, name);
     return part;
 }
 
-static bool read_settings(const builder *b, const char *role, const json_t *object, const qp_part *part, qp_settings *s) {
+static bool read_settings(const builder *b, const char *role, const json_t *object, const qp_part *part,
+                          qp_settings *s) {
     qp_ctx     *ctx = b->m->ctx;
     const char *key;
     json_t     *value;
@@ -112,8 +114,8 @@ static double scaled(int64_t width, int64_t base, double power) {
 
 /* A part from its object: settings, memory, parameters in a module of that name (NULL: in the parent
  * itself). *type: the part. */
-static void *make_object(const builder *b, const char *role, const json_t *object, qp_part_kind kind, qp_module *parent,
-                         const char *name, const qp_position *position, const void **type) {
+static void *make_object(const builder *b, const char *role, const json_t *object, qp_part_kind kind,
+                         qp_module *parent, const char *name, const qp_position *position, const void **type) {
     qp_model      *m = b->m;
     qp_settings    settings;
     const qp_part *part = qp_failed(m->ctx) ? NULL : find_part(b, role, kind, object);
@@ -146,24 +148,50 @@ static void *make_object(const builder *b, const char *role, const json_t *objec
 }
 
 /* The same for a role of the layer or the stack. */
-static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp_module *parent, const char *name,
-                       const qp_position *position, const void **type) {
+static void *make_part(const builder *b, const char *role, qp_part_kind kind, qp_module *parent,
+                       const char *name, const qp_position *position, const void **type) {
     return make_object(b, role, role_object(b, role), kind, parent, name, position, type);
 }
 
 /* ---- Building ------------------------------------------------------------------------------------ */
 
-static const char *const known_keys[] = {
-    "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings",
-    "tie_word_embeddings", "init", "initializer_range", "residual_init", "dropout", "position", "mixer", "ffn", "norm",
-    "input", "input_norm", "final_norm", "output", "outputs", "parametrization", "block", "layers", "num_nextn_predict_layers", "bos_token_id", "eos_token_id", "pad_token_id", "dtype", "quipu", NULL};
+static const char *const known_keys[] = {"model_type",
+                                         "architectures",
+                                         "vocab_size",
+                                         "hidden_size",
+                                         "num_hidden_layers",
+                                         "max_position_embeddings",
+                                         "tie_word_embeddings",
+                                         "init",
+                                         "initializer_range",
+                                         "residual_init",
+                                         "dropout",
+                                         "position",
+                                         "mixer",
+                                         "ffn",
+                                         "norm",
+                                         "input",
+                                         "input_norm",
+                                         "final_norm",
+                                         "output",
+                                         "outputs",
+                                         "parametrization",
+                                         "block",
+                                         "layers",
+                                         "num_nextn_predict_layers",
+                                         "bos_token_id",
+                                         "eos_token_id",
+                                         "pad_token_id",
+                                         "dtype",
+                                         "quipu",
+                                         NULL};
 
 static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high) {
     const json_t *value = json_object_get(b->stack, key);
     int64_t       x = qpi_json_is(value, JSON_INTEGER) ? json_integer_value(value) : -1;
     if (x < low || x > high)
-        qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: expected a whole number from %lld to %lld, found %lld", b->where, key,
-                (long long)low, (long long)high, (long long)x);
+        qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: expected a whole number from %lld to %lld, found %lld",
+                b->where, key, (long long)low, (long long)high, (long long)x);
     return x;
 }
 
@@ -172,7 +200,8 @@ static double read_number(builder *b, const char *key, double fallback, double l
     bool          given = value && !qpi_json_is(value, JSON_NULL);
     double        x = !given ? fallback : qpi_json_is_number(value) ? json_number_value(value) : NAN;
     if (!(x >= low && x <= high))
-        qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: %g, expected a number from %g to %g", b->where, key, x, low, high);
+        qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: %g, expected a number from %g to %g", b->where, key, x, low,
+                high);
     return x;
 }
 
@@ -180,7 +209,8 @@ static double read_number(builder *b, const char *key, double fallback, double l
 static void write_inits(builder *b, double gain) {
     snprintf(b->init, sizeof b->init, "%s:%.9g", b->init_name, b->init_scale);
     snprintf(b->init_value, sizeof b->init_value, "%s:%.9g", b->init_name, b->init_scale * gain);
-    snprintf(b->init_residual, sizeof b->init_residual, "%s:%.9g", b->init_name, b->init_scale * b->init_shrink * gain);
+    snprintf(b->init_residual, sizeof b->init_residual, "%s:%.9g", b->init_name,
+             b->init_scale * b->init_shrink * gain);
 }
 
 /* How weights are drawn: "init", or normal:initializer_range. */
@@ -191,7 +221,8 @@ static void read_init(builder *b) {
                *residual = json_string_value(json_object_get(b->stack, "residual_init"));
     b->init_scale = read_number(b, "initializer_range", given ? 1 : 0.02, 0, 1e3);
     /* GPT-2 (section 2.3) shrinks what ends a branch by the number of branches */
-    b->init_shrink = residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
+    b->init_shrink =
+        residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
     if (!name || !qp_part_find(m->ctx, QP_PART_INIT, name)) {
         qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
                 "%s: init: no initialisation named \"%.60s\" (see `quipu list init`)", b->where,
@@ -241,25 +272,31 @@ static bool check_layers(const builder *b) {
     qp_ctx                  *ctx = b->m->ctx;
     int64_t                  total = 0;
     if (!list) return true;
-    if (!qpi_json_is(list, JSON_ARRAY)) return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers: expected a list", b->where), false;
+    if (!qpi_json_is(list, JSON_ARRAY))
+        return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers: expected a list", b->where), false;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *spec = json_array_get(list, i), *repeat = json_object_get(spec, "repeat");
         const char   *key;
         json_t       *value;
-        if (!qpi_json_is(spec, JSON_OBJECT) || (repeat && (!qpi_json_is(repeat, JSON_INTEGER) || json_integer_value(repeat) < 1 ||
-                                                 json_integer_value(repeat) > b->m->layers)))
-            return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers[%zu]: expected an object, its repeat from 1 to %lld", b->where,
-                           i, (long long)b->m->layers), false;
+        if (!qpi_json_is(spec, JSON_OBJECT) ||
+            (repeat && (!qpi_json_is(repeat, JSON_INTEGER) || json_integer_value(repeat) < 1 ||
+                        json_integer_value(repeat) > b->m->layers)))
+            return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers[%zu]: expected an object, its repeat from 1 to %lld",
+                           b->where, i, (long long)b->m->layers),
+                   false;
         qpi_json_members(spec, key, value) {
             bool known = false;
             for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) known |= !strcmp(key, keys[k]);
-            if (!known) return qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: layers[%zu].%s: unknown key", b->where, i, key), false;
+            if (!known)
+                return qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: layers[%zu].%s: unknown key", b->where, i, key),
+                       false;
         }
         total += repeat ? json_integer_value(repeat) : 1;
     }
     if (total == b->m->layers) return true;
-    return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers: %lld of them, num_hidden_layers is %lld", b->where, (long long)total,
-                   (long long)b->m->layers), false;
+    return qp_fail(ctx, QP_ERR_FORMAT, "%s: layers: %lld of them, num_hidden_layers is %lld", b->where,
+                   (long long)total, (long long)b->m->layers),
+           false;
 }
 
 /* H and K of the mixer, by its options `heads` and `head_width` (0: D / H). */
@@ -278,12 +315,14 @@ static bool read_heads(builder *b) {
     if (!b->heads && b->head_width) b->heads = b->m->width / b->head_width;
     if (b->heads < 1 ? !qpi_settings_has(&settings, "head_width") : b->head_width > 0) return true;
     if (b->heads < 1)
-        return !qp_fail(b->m->ctx, QP_ERR_ARGUMENT, "%s: mixer: heads 0 and head_width %lld of width %lld are no heads", b->where,
+        return !qp_fail(b->m->ctx, QP_ERR_ARGUMENT,
+                        "%s: mixer: heads 0 and head_width %lld of width %lld are no heads", b->where,
                         (long long)b->head_width, (long long)b->m->width);
     b->head_width = b->m->width / b->heads;
     if (b->m->width % b->heads == 0) return true;
-    return !qp_fail(b->m->ctx, QP_ERR_ARGUMENT, "%s: mixer: heads %lld do not divide the width %lld (give head_width)",
-                    b->where, (long long)b->heads, (long long)b->m->width);
+    return !qp_fail(b->m->ctx, QP_ERR_ARGUMENT,
+                    "%s: mixer: heads %lld do not divide the width %lld (give head_width)", b->where,
+                    (long long)b->heads, (long long)b->m->width);
 }
 
 /* The layer's encoding: the one that all share, or its own; a mixer without heads has no use for
@@ -295,9 +334,11 @@ static bool build_position(builder *b, qp_module *module, qp_position *position)
         *position = m->position;
         if (!m->position.type->bias || !b->heads) return true;
         if (b->heads == b->shared_heads && b->head_width == b->shared_width) return true;
-        return !qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: position: %s is the same for all layers, made for %lld heads of %lld; layer %d has %lld of %lld",
-                        b->where, m->position.type->part.name, (long long)b->shared_heads, (long long)b->shared_width, b->layer,
-                        (long long)b->heads, (long long)b->head_width);
+        return !qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
+                        "%s: position: %s is the same for all layers, made for %lld heads of %lld; layer %d "
+                        "has %lld of %lld",
+                        b->where, m->position.type->part.name, (long long)b->shared_heads,
+                        (long long)b->shared_width, b->layer, (long long)b->heads, (long long)b->head_width);
     }
     if (!b->heads && !json_object_get(b->spec, "position")) return true;
     position->self = make_part(b, "position", QP_PART_POSITION, module, "position", NULL, &type);
@@ -305,8 +346,8 @@ static bool build_position(builder *b, qp_module *module, qp_position *position)
     return position->self;
 }
 
-static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_module *module, const qp_position *position,
-                         qp_branch *branch) {
+static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_module *module,
+                         const qp_position *position, qp_branch *branch) {
     const void *type = NULL;
     if (is_none(role_object(b, role))) return true;
     branch->self = make_part(b, role, kind, module, role, position, &type);
@@ -317,7 +358,8 @@ static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_mod
 /* role: "norm", or one that stands in for it where it is given. */
 static bool build_norm(builder *b, const char *role, qp_module *module, const char *name, qp_norm *norm) {
     const void *type = NULL;
-    norm->self = make_part(b, type_of(role_object(b, role)) ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
+    norm->self =
+        make_part(b, type_of(role_object(b, role)) ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
     norm->type = type;
     return norm->self;
 }
@@ -325,7 +367,8 @@ static bool build_norm(builder *b, const char *role, qp_module *module, const ch
 /* Which block part; pre_norm where the config says nothing. */
 static bool build_block_part(builder *b, qp_module *module, qpi_layer *layer) {
     const void *type = NULL;
-    if (role_object(b, "block")) layer->block.self = make_part(b, "block", QP_PART_BLOCK, module, "block", NULL, &type);
+    if (role_object(b, "block"))
+        layer->block.self = make_part(b, "block", QP_PART_BLOCK, module, "block", NULL, &type);
     else type = qp_part_find(b->m->ctx, QP_PART_BLOCK, "pre_norm");
     layer->type = type;
     return !qp_failed(b->m->ctx);
@@ -358,13 +401,15 @@ static bool build_layer(builder *b, qp_module *parent, int i) {
 
 /* What stands around the block of module k: the block itself is the stack's next. */
 static bool build_mtp(builder *b, qp_module *blocks, int k) {
-    qp_model  *m = b->m;
-    qpi_mtp   *p = &m->mtp[k];
-    int        i = (int)m->layers + k;
+    qp_model *m = b->m;
+    qpi_mtp  *p = &m->mtp[k];
+    int       i = (int)m->layers + k;
     if (!build_layer(b, blocks, i)) return false;
     qp_module *module = m->blocks[i].module;
-    p->project = qp_nn_linear_new(module, "eh_proj", 2 * m->width, m->width, (qp_linear_options){.init = b->init});
-    return build_norm(b, "norm", module, "enorm", &p->embedded) && build_norm(b, "norm", module, "hnorm", &p->hidden) &&
+    p->project =
+        qp_nn_linear_new(module, "eh_proj", 2 * m->width, m->width, (qp_linear_options){.init = b->init});
+    return build_norm(b, "norm", module, "enorm", &p->embedded) &&
+           build_norm(b, "norm", module, "hnorm", &p->hidden) &&
            build_norm(b, "norm", module, "shared_head_norm", &p->last);
 }
 
@@ -411,7 +456,8 @@ static bool build_input(builder *b) {
 }
 
 /* module NULL: in the stack itself. */
-static bool build_output(builder *b, const json_t *object, const char *module, const char *field, qpi_output *out) {
+static bool build_output(builder *b, const json_t *object, const char *module, const char *field,
+                         qpi_output *out) {
     qp_model   *m = b->m;
     const void *type = NULL;
     out->self = make_object(b, field, object, QP_PART_OUTPUT, m->module, module, NULL, &type);
@@ -426,12 +472,15 @@ static bool build_further(builder *b) {
     const char *name;
     if (!all) return true;
     if (!qpi_json_is(all, JSON_OBJECT) || json_object_size(all) > QP_MAX_OUT)
-        return qp_fail(m->ctx, QP_ERR_FORMAT, "%s: outputs: expected an object of at most %d", b->where, QP_MAX_OUT), false;
+        return qp_fail(m->ctx, QP_ERR_FORMAT, "%s: outputs: expected an object of at most %d", b->where,
+                       QP_MAX_OUT),
+               false;
     m->outputs = calloc(json_object_size(all) + 1, sizeof *m->outputs);
     if (!m->outputs) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
     qpi_json_members(all, name, object) {
         char *kept = new_object(m, strlen(name) + 1);
-        if (!kept || !build_output(b, object, name, strcpy(kept, name), &m->outputs[m->output_count])) return false;
+        if (!kept || !build_output(b, object, name, strcpy(kept, name), &m->outputs[m->output_count]))
+            return false;
         m->output_count++;
     }
     return true;
@@ -462,7 +511,9 @@ static bool build_parts(builder *b) {
     if (m->host) m->input = m->host->input;
     else if (!build_input(b)) return false;
     if (!build_shared_position(b)) return false;
-    if (!m->host && role_object(b, "input_norm") && !build_norm(b, "input_norm", m->module, "input_norm", &m->input_norm)) return false;
+    if (!m->host && role_object(b, "input_norm") &&
+        !build_norm(b, "input_norm", m->module, "input_norm", &m->input_norm))
+        return false;
     qp_module *blocks = qp_module_new(m->ctx, m->module, "blocks");
     for (int i = 0; i < m->layers && !m->host; i++)
         if (!build_layer(b, blocks, i)) return false;
@@ -497,7 +548,8 @@ static bool build_base(builder *b) {
 
 bool qpi_stack_build(qp_model *m, const json_t *stack, const char *where) {
     builder b = {.m = m, .stack = stack, .where = where};
-    bool    ok = build_base(&b) && build_parts(&b) && (!b.base || qpi_parametrize(m->module, b.base->module, b.parametrization));
+    bool    ok = build_base(&b) && build_parts(&b) &&
+                 (!b.base || qpi_parametrize(m->module, b.base->module, b.parametrization));
     qp_model_close(b.base);
     return ok;
 }

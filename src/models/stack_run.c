@@ -4,13 +4,15 @@
 #include "models/model.h"
 
 /* Temporaries that no gradient needs go with the block; its result stays, and what it adds is in out. */
-static qp_tensor run_layer(const qpi_layer *l, qp_tensor x, const qp_sequence *given, qp_record *out, qp_state *states) {
+static qp_tensor run_layer(const qpi_layer *l, qp_tensor x, const qp_sequence *given, qp_record *out,
+                           qp_state *states) {
     qp_scope    scope = qp_enter(x.ctx);
     qp_sequence s = *given;
     s.out = out;
     s.layer = l->block.layer;
     qp_tensor kept[QP_MAX_FIELDS + 1] = {l->type->forward(&l->block, x, &s, states)};
-    if (qp_is_none(kept[0])) qp_fail(x.ctx, QP_ERR_STATE, "layer %d: %s gave no result", s.layer, l->type->part.name);
+    if (qp_is_none(kept[0]))
+        qp_fail(x.ctx, QP_ERR_STATE, "layer %d: %s gave no result", s.layer, l->type->part.name);
     for (int i = 0; i < out->count; i++) kept[i + 1] = out->tensors[i];
     qp_return_many(scope, kept, out->count + 1);
     for (int i = 0; i < out->count; i++) out->tensors[i] = kept[i + 1];
@@ -29,8 +31,13 @@ enum { X, POSITIONS, SEGMENTS, LENGTHS, FIELDS, MAX_TENSORS = 24 };
 static void run_again(const void *data, const qp_tensor *xs, qp_tensor *ys) {
     const rerun *r = data;
     qp_record    in = {.count = r->in}, before = {.count = r->before}, out = {0};
-    qp_sequence  s = {.positions = xs[POSITIONS], .length = r->length, .dropout = r->dropout, .in = &in,
-                      .before = &before, .asked = r->layer->asked, .mask = {.segments = xs[SEGMENTS], .lengths = xs[LENGTHS]}};
+    qp_sequence  s = {.positions = xs[POSITIONS],
+                      .length = r->length,
+                      .dropout = r->dropout,
+                      .in = &in,
+                      .before = &before,
+                      .asked = r->layer->asked,
+                      .mask = {.segments = xs[SEGMENTS], .lengths = xs[LENGTHS]}};
     for (int i = 0; i < r->in + r->before; i++) {
         qp_record *to = i < r->in ? &in : &before;
         int        k = i < r->in ? i : i - r->in;
@@ -47,11 +54,13 @@ static void run_again(const void *data, const qp_tensor *xs, qp_tensor *ys) {
 /* The same, keeping only what goes in and what comes out. */
 static qp_tensor run_checkpointed(qpi_layer *l, qp_tensor x, const qp_sequence *s, qp_record *out) {
     rerun     r = {l, s->dropout, s->length, s->in->count, s->before->count};
-    qp_tensor ys[QP_MAX_OUT], xs[MAX_TENSORS] = {[X] = x, [POSITIONS] = s->positions, [SEGMENTS] = s->mask.segments,
-                                                 [LENGTHS] = s->mask.lengths};
-    int       fields = r.in + r.before;
+    qp_tensor ys[QP_MAX_OUT],
+        xs[MAX_TENSORS] = {
+            [X] = x, [POSITIONS] = s->positions, [SEGMENTS] = s->mask.segments, [LENGTHS] = s->mask.lengths};
+    int fields = r.in + r.before;
     if (FIELDS + fields > MAX_TENSORS) {
-        qp_fail(x.ctx, QP_ERR_UNSUPPORTED, "gradient checkpoint: layers see %d fields, at most %d", fields, MAX_TENSORS - FIELDS);
+        qp_fail(x.ctx, QP_ERR_UNSUPPORTED, "gradient checkpoint: layers see %d fields, at most %d", fields,
+                MAX_TENSORS - FIELDS);
         return qpi_poison(x.ctx);
     }
     for (int i = 0; i < fields; i++) {
@@ -72,11 +81,13 @@ static qp_tensor run_checkpointed(qpi_layer *l, qp_tensor x, const qp_sequence *
 static void join(qp_record *all, const qp_record *out) {
     for (int i = 0; i < out->count; i++) {
         qp_tensor before = strncmp(out->names[i], "aux.", 4) ? QP_NONE : qp_record_get(all, out->names[i]);
-        qp_record_set(all, out->names[i], qp_is_none(before) ? out->tensors[i] : qp_add(before, out->tensors[i]));
+        qp_record_set(all, out->names[i],
+                      qp_is_none(before) ? out->tensors[i] : qp_add(before, out->tensors[i]));
     }
 }
 
-qp_tensor qpi_stack_layer(qp_model *m, int64_t i, qp_tensor x, const qp_sequence *s, qp_record *out, qp_state *states) {
+qp_tensor qpi_stack_layer(qp_model *m, int64_t i, qp_tensor x, const qp_sequence *s, qp_record *out,
+                          qp_state *states) {
     return run_layer(&m->blocks[i], x, s, out, states);
 }
 
@@ -88,7 +99,8 @@ static qp_tensor embedded(const qp_position *p, qp_tensor x, const qp_sequence *
     return state && p->type->step ? p->type->step(p->self, x, s, state) : p->type->embed(p->self, x, s);
 }
 
-qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given, qp_record *all, qp_state *states) {
+qp_tensor qpi_stack_forward(qp_model *m, qp_tensor ids, const qp_sequence *given, qp_record *all,
+                            qp_state *states) {
     qp_sequence s = *given;
     s.before = all;
     qp_tensor x = m->input.type->forward(m->input.self, ids, &s);

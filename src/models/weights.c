@@ -25,7 +25,8 @@ static bool match(const char *pattern, const char *name, int *layer) {
 
 static void substitute(const char *pattern, int64_t number, char out[QPI_MAX_NAME]) {
     const char *mark = strstr(pattern, "%d");
-    if (mark) snprintf(out, QPI_MAX_NAME, "%.*s%lld%s", (int)(mark - pattern), pattern, (long long)number, mark + 2);
+    if (mark)
+        snprintf(out, QPI_MAX_NAME, "%.*s%lld%s", (int)(mark - pattern), pattern, (long long)number, mark + 2);
     else snprintf(out, QPI_MAX_NAME, "%s", pattern);
 }
 
@@ -58,7 +59,8 @@ static const qpi_name_rule mtp_rules[] = {
     {.theirs = "model.layers.%d.shared_head.norm.weight", .ours = "blocks.%d.shared_head_norm.weight"},
     {0}};
 /* It has the first two twice; the last is a drafter's (infer/draft_head.h). */
-static const char *const mtp_others[] = {"model.layers.*.embed_tokens.weight", "model.layers.*.shared_head.head.weight", "token_map"};
+static const char *const mtp_others[] = {"model.layers.*.embed_tokens.weight",
+                                         "model.layers.*.shared_head.head.weight", "token_map"};
 
 /* The rule of a parameter; NULL: it has the same name in checkpoints. */
 static const qpi_name_rule *find_rule(const qpi_preset *p, bool gguf, const char *name, int *layer) {
@@ -83,7 +85,8 @@ static bool room_for(qp_model *m, int64_t more) {
 }
 
 /* Takes a name and the place for one tensor; expert -1: all of it. */
-static bool add_named(qp_model *m, const qp_entry *e, const qpi_name_rule *r, const char *name, int64_t expert) {
+static bool add_named(qp_model *m, const qp_entry *e, const qpi_name_rule *r, const char *name,
+                      int64_t expert) {
     const qpi_gguf_family *family = m->preset->gguf;
     const char            *pattern = family ? family->interleaved : NULL;
     qpi_weight            *w = r->part ? find_weight(m, name) : NULL;
@@ -138,8 +141,8 @@ static bool name_weights(qp_model *m, bool gguf) {
 /* Rows of heads in another order: of each head's K rows, the pairs (2i, 2i + 1) become (i, i + K/2); or back.
  * Heads that turn have at least two (rope.c). */
 static qp_tensor reorder(const qp_model *m, qp_tensor t, bool back) {
-    int     ndim = qp_ndim(t);
-    int64_t rows = qp_size(t, 0), columns = ndim == 2 ? qp_size(t, 1) : 1, half = m->head_width / 2;
+    int       ndim = qp_ndim(t);
+    int64_t   rows = qp_size(t, 0), columns = ndim == 2 ? qp_size(t, 1) : 1, half = m->head_width / 2;
     qp_tensor pairs =
         qp_reshape(t, ndim + 2, (int64_t[]){rows / (2 * half), back ? 2 : half, back ? half : 2, columns});
     return qp_reshape(qp_transpose(pairs, 1, 2), ndim, (int64_t[]){rows, columns});
@@ -156,7 +159,9 @@ static qp_tensor part_of(const qpi_weight *w, qp_tensor all) {
 /* As the checkpoint stores it. */
 static qp_tensor join(qp_model *m, const qpi_weight *w, const qp_tensor *parts) {
     bool      before = qp_no_grad(m->ctx, true);
-    qp_tensor t = w->count > 1 ? qp_concat(w->count, parts, 0) : w->expert < 0 ? qp_alias(parts[0]) : part_of(w, parts[0]);
+    qp_tensor t = w->count > 1    ? qp_concat(w->count, parts, 0)
+                  : w->expert < 0 ? qp_alias(parts[0])
+                                  : part_of(w, parts[0]);
     if (w->interleaved && m->interleaved != m->named_gguf) t = reorder(m, t, m->named_gguf);
     if (w->unit_offset && m->named_gguf) t = qp_affine(qp_cast(t, QP_F32), 1, 1);
     if (w->transpose) t = qp_transpose(t, 0, 1);
@@ -342,7 +347,9 @@ static bool too_many(qp_model *m, const qp_file *file, bool gguf) {
     int64_t       most = 4 * qp_file_count(file) + 4096, wanted = 0;
     int           layer;
     for (int i = 0; i < dict.count && wanted <= most; i++)
-        wanted += by_expert(find_rule(m->preset, gguf, dict.entries[i].name, &layer)) ? qp_size(dict.entries[i].tensor, 0) : 1;
+        wanted += by_expert(find_rule(m->preset, gguf, dict.entries[i].name, &layer))
+                      ? qp_size(dict.entries[i].tensor, 0)
+                      : 1;
     return wanted > most;
 }
 
@@ -352,9 +359,11 @@ bool qpi_weights_load(qp_model *m, const char *path, const qp_file *file, bool a
     bool  gguf = qpi_file_is_gguf(file);
     if (!seen) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
     else if (gguf && !m->preset->gguf)
-        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: quipu knows no names of %s in GGUF files", path, m->preset->name);
+        qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "%s: quipu knows no names of %s in GGUF files", path,
+                m->preset->name);
     else if (too_many(m, file, gguf))
-        qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %lld tensors, the config has many more experts", path, (long long)qp_file_count(file));
+        qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %lld tensors, the config has many more experts", path,
+                (long long)qp_file_count(file));
     bool ok = !qp_failed(m->ctx) && name_weights(m, gguf) && check(m, path, file, seen);
     for (int i = 0; i < m->weight_count && ok; i++)
         if (!m->weights[i].tied) ok = load_weight(m, file, &m->weights[i], as_stored);
@@ -381,7 +390,9 @@ static qp_status save_weights(qp_model *m, const char *path) {
     if (!named) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: names of %s", path);
     while (named && qp_model_weight(m, count, false, &name, &t)) named[count++] = (qp_named){name, t};
     qp_status status = qp_error_code(m->ctx);
-    if (!status) status = qp_file_save(m->ctx, path, count, named, (qp_save_options){.shard_bytes = UINT64_C(5000000000)});
+    if (!status)
+        status =
+            qp_file_save(m->ctx, path, count, named, (qp_save_options){.shard_bytes = UINT64_C(5000000000)});
     free(named);
     qp_leave(scope);
     return status;
@@ -390,7 +401,8 @@ static qp_status save_weights(qp_model *m, const char *path) {
 qp_status qp_model_save(qp_model *m, const char *folder) {
     char path[4096];
     if (qp_failed(m->ctx)) return qp_error_code(m->ctx);
-    if (strlen(folder) > sizeof path - 32) return qp_fail(m->ctx, QP_ERR_ARGUMENT, "save: the path is too long");
+    if (strlen(folder) > sizeof path - 32)
+        return qp_fail(m->ctx, QP_ERR_ARGUMENT, "save: the path is too long");
     if (mkdir(folder, 0777) != 0 && errno != EEXIST)
         return qp_fail(m->ctx, QP_ERR_IO, "%s: cannot make the folder: %s", folder, strerror(errno));
     snprintf(path, sizeof path, "%s/config.json", folder);

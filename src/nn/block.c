@@ -7,12 +7,14 @@
 
 qp_tensor qp_block_norm(const qp_block *b, int i, qp_tensor x) {
     if (i >= 0 && i < QP_MAX_NORMS && b->norms[i].type) return b->norms[i].type->forward(b->norms[i].self, x);
-    qp_fail(x.ctx, QP_ERR_ARGUMENT, "layer %d: the block asks for norm %d, which it has not declared", b->layer, i);
+    qp_fail(x.ctx, QP_ERR_ARGUMENT, "layer %d: the block asks for norm %d, which it has not declared", b->layer,
+            i);
     return qpi_poison(x.ctx);
 }
 
 /* A branch adds the residual in its last product, unless dropout comes between. */
-static qp_tensor branch(const qp_branch *b, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
+static qp_tensor branch(const qp_branch *b, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                        qp_state *state) {
     if (!b->type) return residual;
     bool      fused = s->dropout <= 0;
     qp_tensor inside = fused ? residual : QP_NONE;
@@ -27,11 +29,13 @@ static qp_tensor branch(const qp_branch *b, qp_tensor x, qp_tensor residual, con
     return qp_is_none(residual) ? y : qp_add(residual, y);
 }
 
-qp_tensor qp_block_mixer(const qp_block *b, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *states) {
+qp_tensor qp_block_mixer(const qp_block *b, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                         qp_state *states) {
     return branch(&b->mixer, x, residual, s, states ? &states[0] : NULL);
 }
 
-qp_tensor qp_block_ffn(const qp_block *b, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *states) {
+qp_tensor qp_block_ffn(const qp_block *b, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                       qp_state *states) {
     return branch(&b->ffn, x, residual, s, states ? &states[1] : NULL);
 }
 
@@ -63,8 +67,8 @@ void qp_state_add(qp_state *state, qp_ctx *ctx, bool grows, int ndim, const int6
     if (grows && state->type != QP_F32) type = state->type;
     int64_t block = qp_dtype_block(type);
     if (shape[ndim - 1] % block) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "state: %lld features are no whole blocks of %s", (long long)shape[ndim - 1],
-                qp_dtype_name(type));
+        qp_fail(ctx, QP_ERR_ARGUMENT, "state: %lld features are no whole blocks of %s",
+                (long long)shape[ndim - 1], qp_dtype_name(type));
         return;
     }
     int64_t places[QP_MAX_DIMS];
@@ -72,15 +76,18 @@ void qp_state_add(qp_state *state, qp_ctx *ctx, bool grows, int ndim, const int6
     if (grows && state->window && state->spare && places[1] - state->spare > state->window)
         places[1] = state->window + state->spare;
     state->grows[state->count] = grows;
-    state->tensors[state->count++] = grows ? qpi_reserve(ctx, type, ndim, places) : qp_zeros(ctx, type, ndim, places);
+    state->tensors[state->count++] =
+        grows ? qpi_reserve(ctx, type, ndim, places) : qp_zeros(ctx, type, ndim, places);
 }
 
 void qp_state_set(qp_state *state, int i, qp_tensor value) {
     bool known = i >= 0 && i < state->count && i < QP_MAX_STATE && !state->grows[i];
     if (!value.ctx || qp_failed(value.ctx)) return;
     if (!known || !same(value, state->tensors[i])) {
-        qp_fail(value.ctx, QP_ERR_ARGUMENT, known ? "state: tensor %d has another shape or type than it was reserved with"
-                                                  : "state: there is no tensor %d of fixed size", i);
+        qp_fail(value.ctx, QP_ERR_ARGUMENT,
+                known ? "state: tensor %d has another shape or type than it was reserved with"
+                      : "state: there is no tensor %d of fixed size",
+                i);
         return;
     }
     qp_drop(state->next[i]);
@@ -107,5 +114,6 @@ void qp_sequence_add(const qp_sequence *s, const char *name, qp_tensor t) {
         return;
     }
     qp_record_set(s->out, name, t);
-    if (s->out->count >= QP_MAX_OUT) qp_fail(t.ctx, QP_ERR_ARGUMENT, "layer %d adds more than %d fields", s->layer, QP_MAX_OUT - 1);
+    if (s->out->count >= QP_MAX_OUT)
+        qp_fail(t.ctx, QP_ERR_ARGUMENT, "layer %d adds more than %d fields", s->layer, QP_MAX_OUT - 1);
 }

@@ -17,7 +17,8 @@ void qpi_experts_init(qpi_experts *e, qp_build *b, bool gated) {
     e->count = qp_setting_int(b, "experts");
     e->chosen = qp_setting_int(b, "per_token");
     if (e->chosen > e->count) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "experts: %lld for each token of %lld", (long long)e->chosen, (long long)e->count);
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "experts: %lld for each token of %lld", (long long)e->chosen,
+                (long long)e->count);
         return;
     }
     int64_t    into[] = {e->count, width, b->width}, out[] = {e->count, b->width, width};
@@ -53,13 +54,17 @@ static void balance(const qpi_experts *e, qp_tensor logits, qp_tensor index, con
     qp_tensor load = qp_cast(qpi_experts_load(e, index), qp_dtype_of(logits));
     qp_tensor mean = qp_mean(qp_softmax(logits, -1), 1, (int[]){0}, false);
     qp_tensor loss = qp_sum(qp_mul(load, mean), 0, NULL, false);
-    qp_sequence_add(s, "aux.balance", qp_affine(loss, e->balance * (double)e->count / (tokens > 0 ? tokens : 1), 0));
+    qp_sequence_add(s, "aux.balance",
+                    qp_affine(loss, e->balance * (double)e->count / (tokens > 0 ? tokens : 1), 0));
 }
 
 void qpi_experts_losses(const qpi_experts *e, qp_tensor logits, qp_tensor index, const qp_sequence *s) {
     if (!qp_training(e->module)) return;
     if (e->balance > 0) balance(e, logits, index, s);
-    if (e->z > 0) qp_sequence_add(s, "aux.z_loss", qp_affine(qp_mean(qp_square(qp_logsumexp(logits, -1, false)), 0, NULL, false), e->z, 0));
+    if (e->z > 0)
+        qp_sequence_add(
+            s, "aux.z_loss",
+            qp_affine(qp_mean(qp_square(qp_logsumexp(logits, -1, false)), 0, NULL, false), e->z, 0));
 }
 
 /* What a layer says joins what those before it said, a row for each; layers of another kind begin anew. */
@@ -77,7 +82,8 @@ static void add_statistics(const qpi_experts *e, qp_tensor offsets, double choic
     add_statistic(s, "stat.dropped", qp_affine(qp_sum(load, 1, (int[]){1}, true), -1, choices > 0 ? 1 : 0));
 }
 
-qp_tensor qpi_experts_forward(const qpi_experts *e, qp_tensor x, qpi_routing r, qp_tensor residual, const qp_sequence *s) {
+qp_tensor qpi_experts_forward(const qpi_experts *e, qp_tensor x, qpi_routing r, qp_tensor residual,
+                              const qp_sequence *s) {
     qp_tensor source, place, offsets;
     qp_group(r.index, e->count, r.capacity, &source, &place, &offsets);
     if (qp_training(e->module)) add_statistics(e, offsets, (double)qp_count(r.index), s);

@@ -19,18 +19,34 @@ typedef struct {
     int64_t   capacity;      /* tokens that an expert takes; 0: all */
 } qpi_routing;
 
-#define QPI_EXPERT_OPTIONS(chosen_, highest)                                                                        \
-    {.name = "experts", .kind = QP_OPTION_INT, .fallback = 8, .low = 1, .high = 65536, .help = "E, how many there are"}, \
-        {.name = "per_token", .kind = QP_OPTION_INT, .fallback = chosen_, .low = 1, .high = highest,                \
-         .help = "k, experts for each token"},                                                                      \
-        {.name = "width", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e9,                                        \
+#define QPI_EXPERT_OPTIONS(chosen_, highest) \
+    {.name = "experts", \
+     .kind = QP_OPTION_INT, \
+     .fallback = 8, \
+     .low = 1, \
+     .high = 65536, \
+     .help = "E, how many there are"}, \
+        {.name = "per_token", \
+         .kind = QP_OPTION_INT, \
+         .fallback = chosen_, \
+         .low = 1, \
+         .high = highest, \
+         .help = "k, experts for each token"}, \
+        {.name = "width", \
+         .kind = QP_OPTION_INT, \
+         .fallback = 0, \
+         .high = 1e9, \
          .help = "F, inner width of an expert; 0: 8 D / 3, a multiple of 32"}
-#define QPI_BALANCE_OPTION                                                                            \
-    {.name = "balance", .kind = QP_OPTION_NUMBER, .fallback = 0.01, .high = 1e3,                      \
-     .help = "coefficient of the loss that wants equal loads, over the layers; 0: none"},             \
-        {.name = "z_loss", .kind = QP_OPTION_NUMBER, .high = 1e3,                                     \
+#define QPI_BALANCE_OPTION \
+    {.name = "balance", \
+     .kind = QP_OPTION_NUMBER, \
+     .fallback = 0.01, \
+     .high = 1e3, \
+     .help = "coefficient of the loss that wants equal loads, over the layers; 0: none"}, \
+        {.name = "z_loss", \
+         .kind = QP_OPTION_NUMBER, \
+         .high = 1e3, \
          .help = "coefficient of the loss that wants small logits (arXiv:2202.08906: 0.001); 0: none"}
-
 
 /* From the options `experts`, `per_token` and `width`, and `balance` and `z_loss` where the part has them. */
 void qpi_experts_init(qpi_experts *e, qp_build *b, bool gated);
@@ -51,7 +67,8 @@ qp_tensor qpi_experts_load(const qpi_experts *e, qp_tensor index);
 void qpi_experts_losses(const qpi_experts *e, qp_tensor logits, qp_tensor index, const qp_sequence *s);
 
 /* x [N, D] -> sum over the chosen of weight times expert(x), + residual. Adds stat.load and stat.dropped. */
-qp_tensor qpi_experts_forward(const qpi_experts *e, qp_tensor x, qpi_routing r, qp_tensor residual, const qp_sequence *s);
+qp_tensor qpi_experts_forward(const qpi_experts *e, qp_tensor x, qpi_routing r, qp_tensor residual,
+                              const qp_sequence *s);
 
 /* [B, T, D] as [N, D]; QP_NONE stays. And back, to like's shape. */
 qp_tensor qpi_experts_rows(qp_tensor x);

@@ -2,10 +2,12 @@
 #include "nn/gated.h"
 
 void qpi_gated_init(qpi_gated *g, qp_build *b, const char *name, int sides, const char *const *names) {
-    *g = (qpi_gated){.position = b->position, .inner = qp_setting_int(b, "width"), .width = b->head_width, .sides = sides};
+    *g = (qpi_gated){
+        .position = b->position, .inner = qp_setting_int(b, "width"), .width = b->head_width, .sides = sides};
     if (!g->inner) g->inner = 2 * b->width;
     if (b->position && b->position->type && b->position->type->bias)
-        qp_fail(b->ctx, QP_ERR_UNSUPPORTED, "%s: the position encoding %s adds to a softmax's scores, and there is none", name,
+        qp_fail(b->ctx, QP_ERR_UNSUPPORTED,
+                "%s: the position encoding %s adds to a softmax's scores, and there is none", name,
                 b->position->type->part.name);
     qp_linear_options in = {.init = b->init}, value = {.init = b->init_value}, out = {.init = b->init_residual};
     g->u = qp_nn_linear_new(b->module, "u", b->width, g->inner, in);

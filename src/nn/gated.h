@@ -12,7 +12,8 @@
 #define QPI_MAX_SIDES 4
 
 #define QPI_GATED_OPTIONS \
-    OPTION_INT("heads", 1, 1, 1, "one head"), OPTION_INT("head_width", 128, 1, 65536, "S, features of queries and keys"), \
+    OPTION_INT("heads", 1, 1, 1, "one head"), \
+        OPTION_INT("head_width", 128, 1, 65536, "S, features of queries and keys"), \
         OPTION_INT("width", 0, 0, 1e9, "E, features of values and gates; 0: 2 D"), \
         OPTION_BOOL("causal", 1, "a position sees itself and earlier ones only")
 
@@ -29,7 +30,7 @@ typedef struct {
 } qpi_gates;
 
 /* names: of the queries and keys, as modules under b->module. */
-void      qpi_gated_init(qpi_gated *g, qp_build *b, const char *name, int sides, const char *const *names);
+void qpi_gated_init(qpi_gated *g, qp_build *b, const char *name, int sides, const char *const *names);
 qpi_gates qpi_gated_project(const qpi_gated *g, qp_tensor x, const qp_sequence *s);
 qp_tensor qpi_gated_end(const qpi_gated *g, qp_tensor u, qp_tensor mixed, qp_tensor residual);
 

@@ -5,8 +5,8 @@ void qpi_heads_init(qpi_heads *h, qp_build *b, const char *name, int64_t values)
     *h = (qpi_heads){.name = name, .heads = b->heads, .width = b->head_width, .position = b->position};
     h->values = values ? values : h->width;
     if (b->position && b->position->type && b->position->type->bias)
-        qp_fail(b->ctx, QP_ERR_UNSUPPORTED, "%s: it forms no scores for the position encoding %s to add to", name,
-                b->position->type->part.name);
+        qp_fail(b->ctx, QP_ERR_UNSUPPORTED, "%s: it forms no scores for the position encoding %s to add to",
+                name, b->position->type->part.name);
     qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, value = in;
     qp_linear_options out = {.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual};
     value.init = b->init_value;
@@ -44,7 +44,8 @@ qp_tensor qpi_heads_end(const qpi_heads *h, qp_tensor o, qp_tensor residual) {
 
 qp_tensor qpi_present(qp_tensor x, const qp_sequence *s) {
     if (qp_is_none(s->mask.lengths)) return QP_NONE;
-    qp_tensor places = qp_reshape(qp_arange(x.ctx, QP_I64, qp_size(x, 1)), 4, (int64_t[]){1, qp_size(x, 1), 1, 1});
+    qp_tensor places =
+        qp_reshape(qp_arange(x.ctx, QP_I64, qp_size(x, 1)), 4, (int64_t[]){1, qp_size(x, 1), 1, 1});
     return qp_lt(places, qp_reshape(s->mask.lengths, 4, (int64_t[]){qp_size(x, 0), 1, 1, 1}));
 }
 

@@ -7,12 +7,13 @@
 #include "nn/part.h"
 
 #define QPI_HEADS_OPTIONS \
-    OPTION_INT("heads", 8, 0, 65536, "H; 0: D / head_width"), OPTION_INT("head_width", 0, 0, 65536, "K; 0: D / H"), \
+    OPTION_INT("heads", 8, 0, 65536, "H; 0: D / head_width"), \
+        OPTION_INT("head_width", 0, 0, 65536, "K; 0: D / H"), \
         OPTION_BOOL("bias", 0, "bias of the query, key and value products"), \
         OPTION_BOOL("out_bias", 0, "bias of the output product")
 
 typedef struct {
-    const char        *name; /* of the part, for messages */
+    const char        *name;                 /* of the part, for messages */
     int64_t            heads, width, values; /* H, K, V */
     const qp_position *position;
     qp_nn_linear      *q, *k, *v, *out;
@@ -30,7 +31,7 @@ void qpi_heads_init(qpi_heads *h, qp_build *b, const char *name, int64_t values)
 qp_tensor qpi_join_heads(qp_tensor x);
 qp_tensor qpi_split_heads(qp_tensor x, int64_t heads);
 
-qpi_qkv   qpi_heads_project(const qpi_heads *h, qp_tensor x, const qp_sequence *s);
+qpi_qkv qpi_heads_project(const qpi_heads *h, qp_tensor x, const qp_sequence *s);
 qp_tensor qpi_heads_end(const qpi_heads *h, qp_tensor o, qp_tensor residual);
 
 /* Positions that are there: bool [B, T, 1, 1], or QP_NONE where all are. */

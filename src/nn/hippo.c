@@ -28,7 +28,8 @@ static inline void turn(double complex *a, double complex *b, double c, double s
 }
 
 /* The rows p and q of m [N, N], which lie side by side in memory as columns do not. */
-static void turn_rows(double complex *m, int64_t N, int64_t p, int64_t q, double c, double s, double complex w) {
+static void turn_rows(double complex *m, int64_t N, int64_t p, int64_t q, double c, double s,
+                      double complex w) {
     for (int64_t k = 0; k < N; k++) turn(&m[p * N + k], &m[q * N + k], c, s, conj(w));
 }
 
@@ -76,7 +77,8 @@ static double complex project(const double complex *v, int64_t N, int64_t row, c
 static int64_t place_of(const double complex *h, int64_t N, int64_t rank) {
     for (int64_t i = 0; i < N; i++) {
         int64_t below = 0;
-        for (int64_t k = 0; k < N; k++) below += creal(h[k * N + k]) > 0 && creal(h[k * N + k]) < creal(h[i * N + i]);
+        for (int64_t k = 0; k < N; k++)
+            below += creal(h[k * N + k]) > 0 && creal(h[k * N + k]) < creal(h[i * N + i]);
         if (creal(h[i * N + i]) > 0 && below == rank) return i;
     }
     return 0;

@@ -23,7 +23,8 @@ static const qp_init_type *find(qp_ctx *ctx, const char *spec, double *argument)
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)length, spec);
     const void *type = length < sizeof name ? qp_part_find(ctx, QP_PART_INIT, name) : NULL;
-    if (!type) qp_fail(ctx, QP_ERR_ARGUMENT, "init \"%s\": no such initialisation (see `quipu list init`)", spec);
+    if (!type)
+        qp_fail(ctx, QP_ERR_ARGUMENT, "init \"%s\": no such initialisation (see `quipu list init`)", spec);
     return type;
 }
 

@@ -40,7 +40,8 @@ qp_nn_linear *qp_nn_linear_new(qp_module *parent, const char *name, int64_t in, 
     l->module = m;
     l->weight = options.tied;
     if (!qp_is_none(options.tied)) qp_tie(m, "weight", options.tied);
-    else l->weight = qp_param(m, "weight", options.init ? options.init : "normal:0.02", 2, (int64_t[]){out, in});
+    else
+        l->weight = qp_param(m, "weight", options.init ? options.init : "normal:0.02", 2, (int64_t[]){out, in});
     if (m->entry_count) m->entries[0].gain = options.gain;
     if (options.bias) l->bias = qp_param(m, "bias", options.bias_init ? options.bias_init : "zeros", 1, &out);
     return qp_failed(m->ctx) ? NULL : l;
@@ -52,9 +53,9 @@ qp_tensor qp_nn_linear_forward(const qp_nn_linear *l, qp_tensor x, qp_act act, q
 }
 
 qp_module *qp_nn_linear_module(const qp_nn_linear *l) { return l->module; }
-qp_tensor  qp_nn_linear_weight(const qp_nn_linear *l) { return l->weight; }
-qp_tensor  qp_nn_linear_bias(const qp_nn_linear *l) { return l->bias; }
-bool       qp_nn_linear_wrapped(const qp_nn_linear *l) { return l->forward != NULL; }
+qp_tensor qp_nn_linear_weight(const qp_nn_linear *l) { return l->weight; }
+qp_tensor qp_nn_linear_bias(const qp_nn_linear *l) { return l->bias; }
+bool qp_nn_linear_wrapped(const qp_nn_linear *l) { return l->forward != NULL; }
 
 void qp_nn_linear_wrap(qp_nn_linear *l, qp_linear_fn forward, void *self) {
     qp_nn_linear *inner = new_object(l->module, sizeof *inner);
@@ -76,8 +77,8 @@ void qp_nn_linear_unwrap(qp_nn_linear *l) {
 typedef struct {
     const char    *pattern;
     qp_nn_linear **found;
-    char         (*names)[QPI_MAX_NAME];
-    int            count, capacity;
+    char (*names)[QPI_MAX_NAME];
+    int count, capacity;
 } search;
 
 static bool grow(search *s) {
@@ -104,8 +105,8 @@ static bool collect(search *s, qp_module *m, const char *name) {
     return true;
 }
 
-int qp_nn_linear_each(qp_module *m, const char *pattern, void (*fn)(void *user, qp_nn_linear *l, const char *name),
-                      void *user) {
+int qp_nn_linear_each(qp_module *m, const char                                        *pattern,
+                      void (*fn)(void *user, qp_nn_linear *l, const char *name), void *user) {
     search s = {.pattern = pattern};
     if (!collect(&s, m, "")) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: linears");
     for (int i = 0; fn && i < s.count && !qp_failed(m->ctx); i++) fn(user, s.found[i], s.names[i]);

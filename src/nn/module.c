@@ -41,7 +41,8 @@ static size_t full_length(const qp_module *m) {
 /* Names are joined by dots, so they have none of their own. */
 static bool proper(qp_ctx *ctx, const char *name) {
     if (name && *name && !strchr(name, '.')) return true;
-    qp_fail(ctx, QP_ERR_ARGUMENT, "module: \"%.40s\" is no name: expected some characters without a dot", name ? name : "");
+    qp_fail(ctx, QP_ERR_ARGUMENT, "module: \"%.40s\" is no name: expected some characters without a dot",
+            name ? name : "");
     return false;
 }
 
@@ -130,7 +131,7 @@ static qpi_own_entry *add_entry(qp_module *m, const char *name, qp_tensor t) {
 qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, const int64_t *shape) {
     if (!m) return QP_NONE;
     if (!proper(m->ctx, name)) return qpi_poison(m->ctx);
-    qp_tensor      t = qpi_leaf_empty(m->ctx, m->ctx->param_dtype, ndim, shape);
+    qp_tensor t = qpi_leaf_empty(m->ctx, m->ctx->param_dtype, ndim, shape);
     qp_require_grad(t, true);
     qpi_own_entry *e = qp_failed(m->ctx) ? NULL : add_entry(m, name, qp_keep(t));
     if (e && init && !(e->init = strdup(init))) no_memory(m->ctx);
@@ -144,7 +145,8 @@ void qp_param_rates(qp_module *m, const char *name, qp_rates rates) {
             for (qp_module *up = m; up; up = up->parent) up->stale = true;
             return;
         }
-    if (m && !qp_failed(m->ctx)) qp_fail(m->ctx, QP_ERR_ARGUMENT, "module %s has no parameter %s", m->name, name);
+    if (m && !qp_failed(m->ctx))
+        qp_fail(m->ctx, QP_ERR_ARGUMENT, "module %s has no parameter %s", m->name, name);
 }
 
 void qp_buffer(qp_module *m, const char *name, qp_tensor t) {
@@ -203,7 +205,8 @@ qp_status qp_param_set(qp_tensor p, qp_tensor value) {
         return qp_fail(p.ctx, QP_ERR_TYPE, "param set: the elements are %s, expected floating numbers",
                        qp_dtype_name(qp_dtype_of(value)));
     if (qp_requires_grad(value))
-        return qp_fail(p.ctx, QP_ERR_STATE, "param set: the value takes a gradient itself (qp_tie shares a parameter)");
+        return qp_fail(p.ctx, QP_ERR_STATE,
+                       "param set: the value takes a gradient itself (qp_tie shares a parameter)");
     return qpi_set_storage(p, value);
 }
 
@@ -212,7 +215,8 @@ uint64_t qpi_module_stamp(const qp_module *m) {
     for (int i = 0; i < m->entry_count; i++) {
         const qpi_slot *s = m->entries[i].unsaved ? NULL : qpi_resolve(m->entries[i].tensor, "module");
         if (s && s->value.storage)
-            stamp += ((uint64_t)(uintptr_t)s->value.storage ^ (uint64_t)s->value.storage->version << 40) * UINT64_C(0x9e3779b97f4a7c15);
+            stamp += ((uint64_t)(uintptr_t)s->value.storage ^ (uint64_t)s->value.storage->version << 40) *
+                     UINT64_C(0x9e3779b97f4a7c15);
     }
     for (int i = 0; i < m->child_count; i++) stamp += qpi_module_stamp(m->children[i]);
     return stamp;

@@ -28,9 +28,9 @@ struct qp_module {
     qpi_own_entry   *entries;
     int              child_count, entry_count;
     bool             training, model; /* model: the root of one, which closes it */
-    qp_nn_linear    *linear; /* if it is that of one */
+    qp_nn_linear    *linear;          /* if it is that of one */
     qp_nn_embedding *embedding;
-    qpi_held        *held; /* by qp_module_own, last first */
+    qpi_held        *held;           /* by qp_module_own, last first */
     qp_entry        *state, *params; /* lists, made when asked for */
     int              state_count;
     bool             stale;

@@ -10,7 +10,8 @@ static double ratio(const qpi_own_entry *e, const qpi_own_entry *base, int axis)
 }
 
 /* product: the entry is the weight of one even if it is not seen by its axes. */
-static void scale_entry(qpi_own_entry *e, const qpi_own_entry *base, const qp_parametrization_type *type, bool product) {
+static void scale_entry(qpi_own_entry *e, const qpi_own_entry *base, const qp_parametrization_type *type,
+                        bool product) {
     int              n = qp_ndim(e->tensor);
     double           in = n > 1 ? ratio(e, base, n - 1) : 1, out = n > 1 ? ratio(e, base, n - 2) : 1, by = 1;
     const qp_powers *p = &type->input;
@@ -28,7 +29,8 @@ static void scale_entry(qpi_own_entry *e, const qpi_own_entry *base, const qp_pa
 static bool alike(const qp_module *m, const qp_module *base) {
     if (m->entry_count != base->entry_count || m->child_count != base->child_count) return false;
     for (int i = 0; i < m->entry_count; i++)
-        if (strcmp(m->entries[i].name, base->entries[i].name) || qp_ndim(m->entries[i].tensor) != qp_ndim(base->entries[i].tensor))
+        if (strcmp(m->entries[i].name, base->entries[i].name) ||
+            qp_ndim(m->entries[i].tensor) != qp_ndim(base->entries[i].tensor))
             return false;
     for (int i = 0; i < m->child_count; i++)
         if (strcmp(m->children[i]->name, base->children[i]->name)) return false;
@@ -37,7 +39,8 @@ static bool alike(const qp_module *m, const qp_module *base) {
 
 bool qpi_parametrize(qp_module *m, const qp_module *base, const qp_parametrization_type *type) {
     if (!alike(m, base))
-        return !qp_fail(m->ctx, QP_ERR_ARGUMENT, "%s: module \"%s\" has other parameters at the base's width", type->part.name, m->name);
+        return !qp_fail(m->ctx, QP_ERR_ARGUMENT, "%s: module \"%s\" has other parameters at the base's width",
+                        type->part.name, m->name);
     for (int i = 0; i < m->entry_count; i++)
         if (!m->entries[i].tied && !m->entries[i].buffer && !m->entries[i].unsaved)
             scale_entry(&m->entries[i], &base->entries[i], type, m->linear != NULL);

@@ -20,10 +20,10 @@ typedef struct qpi_registered {
 static const qp_part *own(qp_part_kind kind, int index, int *count) {
     *count = 0;
     switch (kind) {
-#define X(name, folder, type)                                                                     \
-    case QP_PART_##name:                                                                          \
-        for (; qpi_parts_##name[*count]; ++*count)                                                \
-            if (*count == index) return &qpi_parts_##name[index]->part;                           \
+#define X(name, folder, type) \
+    case QP_PART_##name: \
+        for (; qpi_parts_##name[*count]; ++*count) \
+            if (*count == index) return &qpi_parts_##name[index]->part; \
         break;
         QP_PART_KINDS(X)
 #undef X
@@ -98,10 +98,12 @@ qp_status qp_register_part(qp_ctx *ctx, qp_part_kind kind, const qp_part *part) 
     const char *name = part && part->name ? part->name : "";
     if (qp_failed(ctx)) return qp_error_code(ctx);
     if (!*name) return qp_fail(ctx, QP_ERR_ARGUMENT, "register part: no name");
-    if (qp_part_find(ctx, kind, name)) return qp_fail(ctx, QP_ERR_ARGUMENT, "register part: there is a %s already", name);
+    if (qp_part_find(ctx, kind, name))
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "register part: there is a %s already", name);
     for (int i = 0; part->options && part->options[i].name; i++)
         if (i == QPI_MAX_SETTINGS)
-            return qp_fail(ctx, QP_ERR_ARGUMENT, "register part: %s has more than %d options", name, QPI_MAX_SETTINGS);
+            return qp_fail(ctx, QP_ERR_ARGUMENT, "register part: %s has more than %d options", name,
+                           QPI_MAX_SETTINGS);
     if (!complete(kind, part)) return qp_fail(ctx, QP_ERR_ARGUMENT, "register part: %s lacks a function", name);
     registered *r = malloc(sizeof *r);
     if (r) *r = (registered){.kind = kind, .part = part};

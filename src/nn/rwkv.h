@@ -31,10 +31,12 @@ static inline qp_tensor rwkv_mixed_by_share(const rwkv_shift *s, qp_tensor share
 }
 
 /* A parameter that begins as an initialisation of nn/init/rwkv.c says of this layer. */
-static inline qp_tensor rwkv_param(qp_build *b, const char *name, const char *init, int ndim, const int64_t *shape) {
-    char spec[48];
+static inline qp_tensor rwkv_param(qp_build *b, const char *name, const char *init, int ndim,
+                                   const int64_t *shape) {
+    char   spec[48];
     double depth = b->layers > 1 ? (double)b->layer / (b->layers - 1) : 0;
-    snprintf(spec, sizeof spec, "%s:%.9g", init, depth < 1 ? depth : 1); /* modules stand behind the last layer */
+    snprintf(spec, sizeof spec, "%s:%.9g", init,
+             depth < 1 ? depth : 1); /* modules stand behind the last layer */
     return qp_param(b->module, name, spec, ndim, shape);
 }
 
@@ -57,8 +59,8 @@ static inline bool rwkv_heads_init(rwkv_heads *h, qp_build *b) {
     h->heads = b->width / h->width;
     h->eps = qp_setting(b, "head_norm_eps");
     if (h->heads * h->width == b->width) return true;
-    return !qp_fail(b->ctx, QP_ERR_ARGUMENT, "rwkv: head_width %lld does not divide the width %lld", (long long)h->width,
-                    (long long)b->width);
+    return !qp_fail(b->ctx, QP_ERR_ARGUMENT, "rwkv: head_width %lld does not divide the width %lld",
+                    (long long)h->width, (long long)b->width);
 }
 
 static inline void rwkv_heads_norm(rwkv_heads *h, qp_build *b) {

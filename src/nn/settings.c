@@ -34,23 +34,27 @@ qp_status qpi_settings_set(qp_ctx *ctx, qp_settings *s, const char *where, const
     if (i < 0) {
         char text[240];
         known(s, text, sizeof text);
-        return qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s has no option %s (it has: %s)", where, s->part->name, name, text);
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s has no option %s (it has: %s)", where, s->part->name, name,
+                       text);
     }
     const qp_option *o = &s->part->options[i];
     bool             whole = o->kind == QP_OPTION_NUMBER || value == floor(value);
     if (!whole || !(value >= o->low && value <= o->high))
-        return qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s of %s is %g, expected %s from %g to %g", where, name, s->part->name,
-                       value, o->kind == QP_OPTION_NUMBER ? "a number" : "a whole number", o->low, o->high);
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s of %s is %g, expected %s from %g to %g", where, name,
+                       s->part->name, value, o->kind == QP_OPTION_NUMBER ? "a number" : "a whole number",
+                       o->low, o->high);
     s->values[i] = value;
     s->given[i] = true;
     return QP_OK;
 }
 
-qp_status qpi_settings_choose(qp_ctx *ctx, qp_settings *s, const char *where, const char *name, const char *text) {
+qp_status qpi_settings_choose(qp_ctx *ctx, qp_settings *s, const char *where, const char *name,
+                              const char *text) {
     int i = index_of(s, name);
     if (i < 0) return qpi_settings_set(ctx, s, where, name, 0);
     if (s->part->options[i].kind != QP_OPTION_CHOICE)
-        return qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s of %s is \"%s\", expected a number", where, name, s->part->name, text);
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %s of %s is \"%s\", expected a number", where, name,
+                       s->part->name, text);
     const char *choices = s->part->options[i].choices;
     size_t      n = strlen(text);
     int         index = 0;
@@ -64,14 +68,15 @@ qp_status qpi_settings_choose(qp_ctx *ctx, qp_settings *s, const char *where, co
         }
         p = end ? end + 1 : NULL;
     }
-    return qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: %s of %s is \"%s\", expected one of %s", where, name, s->part->name,
-                   text, choices);
+    return qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s: %s of %s is \"%s\", expected one of %s", where, name,
+                   s->part->name, text, choices);
 }
 
 double qp_setting(const qp_build *b, const char *name) {
     int i = index_of(b->settings, name);
     if (i >= 0) return b->settings->values[i];
-    qp_fail(b->ctx, QP_ERR_ARGUMENT, "%s asks for an option %s that its table lacks", b->settings->part->name, name);
+    qp_fail(b->ctx, QP_ERR_ARGUMENT, "%s asks for an option %s that its table lacks", b->settings->part->name,
+            name);
     return 0;
 }
 

@@ -5,8 +5,8 @@
 #include "nn/part.h"
 
 typedef struct {
-    qp_tensor weight, bias; /* [D, 1, K]; [D] or QP_NONE */
-    int64_t   channels, length; /* D; K, at least 2 */
+    qp_tensor weight, bias;      /* [D, 1, K]; [D] or QP_NONE */
+    int64_t   channels, length;  /* D; K, at least 2 */
     qp_tensor (*act)(qp_tensor); /* behind it; NULL: nothing */
 } qpi_short_conv;
 

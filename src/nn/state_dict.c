@@ -72,7 +72,8 @@ int64_t qp_param_count(qp_module *m, bool trainable_only) {
     int64_t       total = 0;
     for (int i = 0; i < dict.count; i++) {
         const qp_entry *e = &dict.entries[i];
-        if (!e->buffer && !e->tied && (!trainable_only || qp_requires_grad(e->tensor))) total += qp_count(e->tensor);
+        if (!e->buffer && !e->tied && (!trainable_only || qp_requires_grad(e->tensor)))
+            total += qp_count(e->tensor);
     }
     return total;
 }
@@ -118,7 +119,8 @@ static bool shapes_equal(qp_tensor a, qp_tensor b) {
     return true;
 }
 
-qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names, const qp_tensor *tensors, bool strict) {
+qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names, const qp_tensor *tensors,
+                             bool strict) {
     qp_ctx       *ctx = m->ctx;
     qp_state_dict dict = qp_module_state(m);
     name_list     missing = {0}, unexpected = {0};
@@ -127,11 +129,14 @@ qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names, cons
         int j = index_of(dict.entries[i].name, n, names);
         if (j < 0) {
             if (!dict.entries[i].tied) name_list_add(&missing, dict.entries[i].name);
-        } else if (qp_dtype_is_float(qp_dtype_of(tensors[j])) != qp_dtype_is_float(qp_dtype_of(dict.entries[i].tensor))) {
+        } else if (qp_dtype_is_float(qp_dtype_of(tensors[j])) !=
+                   qp_dtype_is_float(qp_dtype_of(dict.entries[i].tensor))) {
             return qp_fail(ctx, QP_ERR_TYPE, "load_state_dict: %s is %s, the entry %s", names[j],
-                           qp_dtype_name(qp_dtype_of(tensors[j])), qp_dtype_name(qp_dtype_of(dict.entries[i].tensor)));
+                           qp_dtype_name(qp_dtype_of(tensors[j])),
+                           qp_dtype_name(qp_dtype_of(dict.entries[i].tensor)));
         } else if (!shapes_equal(tensors[j], dict.entries[i].tensor)) {
-            return qp_fail(ctx, QP_ERR_SHAPE, "load_state_dict: %s has another shape than the parameter", names[j]);
+            return qp_fail(ctx, QP_ERR_SHAPE, "load_state_dict: %s has another shape than the parameter",
+                           names[j]);
         }
     }
     for (int j = 0; j < n; j++) {
@@ -142,11 +147,12 @@ qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names, cons
         if (!found) name_list_add(&unexpected, names[j]);
     }
     if (strict && (missing.count || unexpected.count))
-        return qp_fail(ctx, QP_ERR_ARGUMENT, "load_state_dict: %d missing (%s), %d unexpected (%s)", missing.count,
-                       missing.text, unexpected.count, unexpected.text);
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "load_state_dict: %d missing (%s), %d unexpected (%s)",
+                       missing.count, missing.text, unexpected.count, unexpected.text);
     for (int i = 0; i < dict.count; i++) {
         int j = index_of(dict.entries[i].name, n, names);
-        if (j >= 0 && !dict.entries[i].tied && qpi_param_copy(dict.entries[i].tensor, tensors[j]) != QP_OK) break;
+        if (j >= 0 && !dict.entries[i].tied && qpi_param_copy(dict.entries[i].tensor, tensors[j]) != QP_OK)
+            break;
     }
     return qp_error_code(ctx);
 }

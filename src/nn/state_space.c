@@ -21,7 +21,9 @@ qpi_complex qpi_complex_inverse(qpi_complex a) {
 
 static z conjugate(z a) { return (z){a.re, qp_neg(a.im)}; }
 static z scale(z a, qp_tensor real) { return (z){qp_mul(a.re, real), qp_mul(a.im, real)}; }
-static z affine(z a, double factor, double shift) { return (z){qp_affine(a.re, factor, shift), qp_affine(a.im, factor, 0)}; }
+static z affine(z a, double factor, double shift) {
+    return (z){qp_affine(a.re, factor, shift), qp_affine(a.im, factor, 0)};
+}
 static z minus(z a, z b) { return (z){qp_sub(a.re, b.re), qp_sub(a.im, b.im)}; }
 
 /* 2 Re of the sum over N of a b, [D, 1] */
@@ -33,8 +35,10 @@ static qp_tensor dot(z a, z b) {
 
 qp_tensor qpi_param_of(qp_build *b, const char *name, int ndim, const int64_t *shape, const double *v) {
     qp_scope  s = qp_enter(b->ctx);
-    qp_tensor p = qp_param(b->module, name, NULL, ndim, shape), t = qp_empty(b->ctx, b->ctx->param_dtype, ndim, shape);
-    if (!qp_failed(b->ctx) && qp_write(t, QP_F64, v, qp_count(t)) == QP_OK && qp_param_set(p, t) != QP_OK) p = QP_NONE;
+    qp_tensor p = qp_param(b->module, name, NULL, ndim, shape),
+              t = qp_empty(b->ctx, b->ctx->param_dtype, ndim, shape);
+    if (!qp_failed(b->ctx) && qp_write(t, QP_F64, v, qp_count(t)) == QP_OK && qp_param_set(p, t) != QP_OK)
+        p = QP_NONE;
     qp_leave(s);
     return p;
 }
@@ -58,9 +62,10 @@ static void init_poles(qpi_state_space *s, qp_build *b, double *v, qpi_pole_valu
 
 /* Steps from low to high, evenly on a logarithmic scale. */
 static void init_steps(qpi_state_space *s, qp_build *b, double *v) {
-    double low = log(qp_setting(b, "dt_min")), high = fmax(log(qp_setting(b, "dt_max")), low);
+    double   low = log(qp_setting(b, "dt_min")), high = fmax(log(qp_setting(b, "dt_max")), low);
     qp_scope scope = qp_enter(b->ctx);
-    if (qp_read(qp_rand(b->ctx, QP_F64, 1, &s->width), QP_F64, v, s->width) != QP_OK) memset(v, 0, (size_t)s->width * sizeof *v);
+    if (qp_read(qp_rand(b->ctx, QP_F64, 1, &s->width), QP_F64, v, s->width) != QP_OK)
+        memset(v, 0, (size_t)s->width * sizeof *v);
     qp_leave(scope);
     for (int64_t d = 0; d < s->width; d++) v[d] = low + (high - low) * v[d];
     s->log_dt = qpi_param_of(b, "log_dt", 1, &s->width, v);
@@ -74,7 +79,8 @@ static void init_c(qpi_state_space *s, qp_build *b, double *v, const qpi_pole_va
     if (qp_read(draw, QP_F64, v, 2 * n) != QP_OK) memset(v, 0, (size_t)(2 * n) * sizeof *v);
     qp_leave(scope);
     for (int64_t i = 0; i < n; i++) {
-        double re = v[i] * M_SQRT1_2, im = v[n + i] * M_SQRT1_2, b0 = first->b_re[i % s->poles], b1 = first->b_im[i % s->poles];
+        double re = v[i] * M_SQRT1_2, im = v[n + i] * M_SQRT1_2, b0 = first->b_re[i % s->poles],
+               b1 = first->b_im[i % s->poles];
         v[i] = s->low_rank ? re : re * b0 - im * b1;
         v[n + i] = s->low_rank ? im : re * b1 + im * b0;
     }
@@ -82,7 +88,8 @@ static void init_c(qpi_state_space *s, qp_build *b, double *v, const qpi_pole_va
     s->c_im = qpi_param_of(b, "c_im", 2, shape, v + n);
 }
 
-void qpi_state_space_init(qpi_state_space *s, qp_build *b, bool (*fill)(int64_t N, int choice, qpi_pole_values v), int choice) {
+void qpi_state_space_init(qpi_state_space *s, qp_build                               *b,
+                          bool (*fill)(int64_t N, int choice, qpi_pole_values v), int choice) {
     s->width = b->width;
     s->poles = qp_setting_int(b, "state") / 2;
     int64_t         N = s->poles, n = s->width * N;
@@ -97,7 +104,8 @@ void qpi_state_space_init(qpi_state_space *s, qp_build *b, bool (*fill)(int64_t 
     }
     free(v);
     s->module = b->module;
-    s->planes = qp_module_keep(b->module, qp_empty(b->ctx, b->ctx->param_dtype, 3, (int64_t[]){s->width, 10, N}));
+    s->planes =
+        qp_module_keep(b->module, qp_empty(b->ctx, b->ctx->param_dtype, 3, (int64_t[]){s->width, 10, N}));
     qpi_gate_init(&s->gate, b);
 }
 
@@ -112,7 +120,8 @@ typedef struct {
 static qp_tensor wide(qp_tensor x) { return qp_cast(x, QP_F64); }
 
 static discrete make_discrete(const qpi_state_space *s) {
-    discrete d = {.dt = qp_exp(qp_reshape(wide(s->log_dt), 2, (int64_t[]){s->width, 1})), .c = {wide(s->c_re), wide(s->c_im)}};
+    discrete d = {.dt = qp_exp(qp_reshape(wide(s->log_dt), 2, (int64_t[]){s->width, 1})),
+                  .c = {wide(s->c_re), wide(s->c_im)}};
     d.a = scale((z){qp_neg(qp_exp(wide(s->log_real))), wide(s->imag)}, d.dt);
     d.half = qpi_complex_inverse(affine(d.a, -0.5, 1));
     if (s->low_rank) d.b = (z){wide(s->b_re), wide(s->b_im)}, d.p = (z){wide(s->p_re), wide(s->p_im)};
@@ -226,7 +235,8 @@ void qpi_state_space_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t posi
     qp_state_add(state, ctx, false, 4, (int64_t[]){rows, m->width, 2, m->poles});
 }
 
-qp_tensor qpi_state_space_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
+qp_tensor qpi_state_space_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                               qp_state *state) {
     qpi_state_space *m = self;
     qp_tensor        y, next;
     (void)s;

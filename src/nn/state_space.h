@@ -27,7 +27,7 @@ typedef struct {
     qp_tensor     skip; /* [D] */
     qp_nn_linear *out;
 } qpi_gate;
-void      qpi_gate_init(qpi_gate *g, qp_build *b);
+void qpi_gate_init(qpi_gate *g, qp_build *b);
 qp_tensor qpi_gate_forward(const qpi_gate *g, qp_tensor y, qp_tensor x, qp_tensor residual);
 
 /* Initial values of N poles; n-th pole of a channel. b and p [N]: zeros where there are none. */
@@ -36,34 +36,55 @@ typedef struct {
 } qpi_pole_values;
 
 typedef struct {
-    int64_t   width, poles; /* D, N */
-    bool      low_rank, bilinear;
-    qp_tensor log_dt;                          /* [D] */
-    qp_tensor log_real, imag;                  /* [D, N]: the poles are -exp(log_real) + i imag */
-    qp_tensor c_re, c_im, b_re, b_im, p_re, p_im; /* [D, N]; b and p of S4 only */
+    int64_t          width, poles; /* D, N */
+    bool             low_rank, bilinear;
+    qp_tensor        log_dt;                             /* [D] */
+    qp_tensor        log_real, imag;                     /* [D, N]: the poles are -exp(log_real) + i imag */
+    qp_tensor        c_re, c_im, b_re, b_im, p_re, p_im; /* [D, N]; b and p of S4 only */
     const qp_module *module;
     qp_tensor        planes; /* of the step, .. */
     uint64_t         stamp;  /* .. made of the parameters as they were then */
-    qpi_gate  gate;
+    qpi_gate         gate;
 } qpi_state_space;
 
 #define QPI_GATE_OPTION \
-    {.name = "glu", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "the output is twice as wide, one half gates the other"}
+    {.name = "glu", \
+     .kind = QP_OPTION_BOOL, \
+     .fallback = 1, \
+     .high = 1, \
+     .help = "the output is twice as wide, one half gates the other"}
 
 /* Options that both have; N = state / 2. Poles are found in a time that grows with the cube of the state: 256 take a
  * second. */
 #define QPI_STATE_SPACE_OPTIONS \
     QPI_GATE_OPTION, \
-    {.name = "state", .kind = QP_OPTION_INT, .fallback = 64, .low = 2, .high = 256, .help = "real numbers in a channel's state, even"}, \
-    {.name = "dt_min", .kind = QP_OPTION_NUMBER, .fallback = 1e-3, .low = 1e-9, .high = 0.1, .help = "steps are drawn from here.."}, \
-    {.name = "dt_max", .kind = QP_OPTION_NUMBER, .fallback = 0.1, .low = 1e-9, .high = 0.2, .help = "..to here, evenly on a logarithmic scale"}
+        {.name = "state", \
+         .kind = QP_OPTION_INT, \
+         .fallback = 64, \
+         .low = 2, \
+         .high = 256, \
+         .help = "real numbers in a channel's state, even"}, \
+        {.name = "dt_min", \
+         .kind = QP_OPTION_NUMBER, \
+         .fallback = 1e-3, \
+         .low = 1e-9, \
+         .high = 0.1, \
+         .help = "steps are drawn from here.."}, \
+        {.name = "dt_max", \
+         .kind = QP_OPTION_NUMBER, \
+         .fallback = 0.1, \
+         .low = 1e-9, \
+         .high = 0.2, \
+         .help = "..to here, evenly on a logarithmic scale"}
 
 /* fill gives the poles' values; false: no memory. */
-void qpi_state_space_init(qpi_state_space *s, qp_build *b, bool (*fill)(int64_t N, int choice, qpi_pole_values v), int choice);
+void qpi_state_space_init(qpi_state_space *s, qp_build                               *b,
+                          bool (*fill)(int64_t N, int choice, qpi_pole_values v), int choice);
 
 qp_tensor qpi_state_space_forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s);
-void      qpi_state_space_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state);
-qp_tensor qpi_state_space_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state);
-bool      qpi_state_space_causal(const void *self);
+void qpi_state_space_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state);
+qp_tensor qpi_state_space_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                               qp_state *state);
+bool qpi_state_space_causal(const void *self);
 
 #endif

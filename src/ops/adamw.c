@@ -42,9 +42,9 @@ static void piece(void *arg, int64_t begin, int64_t end, int worker) {
     const qp_view *in = &j->c->in[qk_list_piece(&j->list, begin, &i, &stop) * GROUP];
     const float   *h = in[NUMBERS].data;
     update         u = {
-                in[W].data,           in[M].data,        in[V].data,        in[G].data,    vf_set1(h[1]),
-                vf_set1(h[2]),        vf_set1(1 - h[1]), vf_set1(1 - h[2]), vf_set1(h[3]), vf_set1(1 - h[0] * h[4]),
-                vf_set1(h[0] / h[5]), vf_set1(h[7]),     vf_set1(1 / h[6])};
+        in[W].data,           in[M].data,        in[V].data,        in[G].data,    vf_set1(h[1]),
+        vf_set1(h[2]),        vf_set1(1 - h[1]), vf_set1(1 - h[2]), vf_set1(h[3]), vf_set1(1 - h[0] * h[4]),
+        vf_set1(h[0] / h[5]), vf_set1(h[7]),     vf_set1(1 / h[6])};
     for (; i + VF_LANES <= stop; i += VF_LANES) lanes(&u, i, VF_LANES);
     if (i < stop) lanes(&u, i, (int)(stop - i));
 }

@@ -11,15 +11,17 @@ static int64_t integer(const qp_view *v, int64_t i) { return ((const int64_t *)v
 
 /* Are the places of sequence b there? Stores an error if not. */
 static bool fits(const qp_call *c, int64_t b) {
-    int64_t row = integer(&c->in[ROWS], b), start = integer(&c->in[STARTS], b), count = integer(&c->in[COUNTS], b);
+    int64_t row = integer(&c->in[ROWS], b), start = integer(&c->in[STARTS], b),
+            count = integer(&c->in[COUNTS], b);
     int64_t R = c->in[CACHE].shape[0], S = c->in[CACHE].shape[1], T = c->in[X].shape[1];
     bool    ok = row >= 0 && row < R && count >= 0 && count <= T && start >= 0 && start <= S - count;
     for (int64_t i = 0; i < b; i++) ok = ok && integer(&c->in[ROWS], i) != row;
     if (!ok)
-        qp_call_fail(c, QP_ERR_ARGUMENT,
-                     "sequence %lld: %lld of %lld positions at %lld of row %lld; the cache has %lld rows of %lld",
-                     (long long)b, (long long)count, (long long)T, (long long)start, (long long)row, (long long)R,
-                     (long long)S);
+        qp_call_fail(
+            c, QP_ERR_ARGUMENT,
+            "sequence %lld: %lld of %lld positions at %lld of row %lld; the cache has %lld rows of %lld",
+            (long long)b, (long long)count, (long long)T, (long long)start, (long long)row, (long long)R,
+            (long long)S);
     return ok;
 }
 
@@ -68,7 +70,8 @@ static void pieces(void *arg, int64_t begin, int64_t end, int worker) {
 static void run(const qp_call *c) {
     const qp_view *x = &c->in[X];
     int64_t        positions = x->shape[0] * x->shape[1], count = qp_view_count(x);
-    if (all_fit(c) && count) qp_parallel(c->exec, positions, GRAIN / (count / positions) + 1, pieces, (void *)(uintptr_t)c);
+    if (all_fit(c) && count)
+        qp_parallel(c->exec, positions, GRAIN / (count / positions) + 1, pieces, (void *)(uintptr_t)c);
 }
 
 /* Keys and values, [.., .., G, K]. */
@@ -97,7 +100,8 @@ static void shape(qp_call *c) {
     qpi_view_describe(cache, at, sizeof at);
     qpi_view_describe(x, bt, sizeof bt);
     qp_call_fail(c, QP_ERR_SHAPE,
-                 "cache is %s, x is %s: expected floats or q8_0 [R, S, ..] and floats [B, T, ..], and i64 [B] rows, starts and counts",
+                 "cache is %s, x is %s: expected floats or q8_0 [R, S, ..] and floats [B, T, ..], and i64 [B] "
+                 "rows, starts and counts",
                  at, bt);
 }
 
@@ -117,7 +121,8 @@ static void plain(const qp_call *c) {
                 if (step == 1) qp_store(&to, at, value);
                 else block[k] = (float)value;
             }
-            if (step > 1) qpi_blocks_encode(to.dtype, block, step, (char *)to.data + qp_dtype_size(to.dtype, at));
+            if (step > 1)
+                qpi_blocks_encode(to.dtype, block, step, (char *)to.data + qp_dtype_size(to.dtype, at));
         }
     }
 }

@@ -71,7 +71,8 @@ static qk_attention problem(const qp_call *c, int first) {
                           .v = in[V],
                           .bias = expanded(optional(c, first + BIAS), BIAS, &in[Q], &in[K]),
                           .relative = expanded(optional(c, first + RELATIVE), RELATIVE, &in[Q], &in[K]),
-                          .relative_keys = expanded(optional(c, first + RELATIVE_KEYS), RELATIVE_KEYS, &in[Q], &in[K]),
+                          .relative_keys =
+                              expanded(optional(c, first + RELATIVE_KEYS), RELATIVE_KEYS, &in[Q], &in[K]),
                           .columns = optional(c, first + COLUMNS),
                           .segments = optional(c, first + SEGMENTS),
                           .lengths = optional(c, first + LENGTHS),
@@ -203,7 +204,8 @@ static bool same(const qp_view *v, qp_dtype type, int ndim, const int64_t *shape
 }
 
 static bool pattern_fits(const qp_pattern *p) {
-    const int32_t counts[] = {p->block, p->local, p->dilation, p->stride, p->summary, p->section, p->globals, p->random};
+    const int32_t counts[] = {p->block,   p->local,   p->dilation, p->stride,
+                              p->summary, p->section, p->globals,  p->random};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         if (counts[i] < 0 || counts[i] > 1 << 30) return false;
     return p->random <= 64 && p->summary <= p->section && p->seed >= 0 && p->seed < 1 << 30;
@@ -216,7 +218,9 @@ static bool check_table(const qp_call *c, int first, int i) {
     int64_t columns = v.ndim ? v.shape[v.ndim - 1] : 0, rows = i == RELATIVE ? q->shape[1] : k->shape[1];
     int64_t shape[] = {q->shape[0], q->shape[2], rows, columns};
     bool    odd = optional(c, first + COLUMNS).ndim >= 0 || columns % 2;
-    if (qp_dtype_is_float(v.dtype) && columns > 0 && columns < INT32_MAX && odd && qpi_view_expand(&full, 4, shape)) return true;
+    if (qp_dtype_is_float(v.dtype) && columns > 0 && columns < INT32_MAX && odd &&
+        qpi_view_expand(&full, 4, shape))
+        return true;
     misfit(c, QP_ERR_SHAPE, "q", q, i == RELATIVE ? "relative" : "relative_keys", &v,
            i == RELATIVE ? "floats that broadcast to [B, H, T, C], C odd or with columns"
                          : "floats that broadcast to [B, H, S, C], C odd or with columns");
@@ -227,8 +231,11 @@ static bool check_columns(const qp_call *c, int first) {
     const attr *a = c->attr;
     qp_view     columns = optional(c, first + COLUMNS);
     bool        given = columns.ndim >= 0;
-    if (given ? columns.dtype == QP_I64 && columns.ndim == 1 && columns.shape[0] % 2 : a->sums == 0 || a->sums % 2) return true;
-    qp_call_fail(c, QP_ERR_SHAPE, "columns for the distances -m to m: expected i64 [2 m + 1] or an odd number, found %lld",
+    if (given ? columns.dtype == QP_I64 && columns.ndim == 1 && columns.shape[0] % 2
+              : a->sums == 0 || a->sums % 2)
+        return true;
+    qp_call_fail(c, QP_ERR_SHAPE,
+                 "columns for the distances -m to m: expected i64 [2 m + 1] or an odd number, found %lld",
                  (long long)(given && columns.ndim ? columns.shape[0] : a->sums));
     return false;
 }
@@ -237,10 +244,11 @@ static bool check_mask(const qp_call *c, int first) {
     const attr    *a = c->attr;
     const qp_view *q = &c->in[first + Q], *k = &c->in[first + K];
     qp_view        bias = optional(c, first + BIAS), segments = optional(c, first + SEGMENTS),
-            lengths = optional(c, first + LENGTHS), starts = optional(c, first + STARTS),
-            parents = optional(c, first + PARENTS), rows = optional(c, first + ROWS), full = bias;
-    int64_t scores[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
-    if (!check_table(c, first, RELATIVE) || !check_table(c, first, RELATIVE_KEYS) || !check_columns(c, first)) return false;
+                   lengths = optional(c, first + LENGTHS), starts = optional(c, first + STARTS),
+                   parents = optional(c, first + PARENTS), rows = optional(c, first + ROWS), full = bias;
+    int64_t        scores[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
+    if (!check_table(c, first, RELATIVE) || !check_table(c, first, RELATIVE_KEYS) || !check_columns(c, first))
+        return false;
     if (a->window < 0 || a->prefix < 0)
         qp_call_fail(c, QP_ERR_ARGUMENT, "window %lld and prefix %lld, expected 0 or more",
                      (long long)a->window, (long long)a->prefix);
@@ -264,9 +272,10 @@ static bool check_mask(const qp_call *c, int first) {
         qp_call_fail(c, a->causal ? QP_ERR_UNSUPPORTED : QP_ERR_ARGUMENT,
                      a->causal ? "parents with a pattern of blocks" : "parents without causal");
     else if (!pattern_fits(&a->pattern))
-        qp_call_fail(c, QP_ERR_ARGUMENT, "pattern: expected a block of 1 to 2^30 places, counts of 0 to 2^30, random at most 64, summary at most section");
-    else
-        return true;
+        qp_call_fail(c, QP_ERR_ARGUMENT,
+                     "pattern: expected a block of 1 to 2^30 places, counts of 0 to 2^30, random at most 64, "
+                     "summary at most section");
+    else return true;
     return false;
 }
 
@@ -275,7 +284,8 @@ static bool check(const qp_call *c, int first) {
     const qp_view *q = &c->in[first + Q], *k = &c->in[first + K], *v = &c->in[first + V];
     bool small = q->dtype != k->dtype && (k->dtype == QP_BF16 || k->dtype == QP_F16 || k->dtype == QP_Q8_0);
     if (!qp_dtype_is_float(q->dtype) || (q->dtype != k->dtype && !small) || k->dtype != v->dtype)
-        qp_call_fail(c, QP_ERR_TYPE, "q is %s, k is %s, v is %s: expected one type of floats, or k and v bf16, f16 or q8_0",
+        qp_call_fail(c, QP_ERR_TYPE,
+                     "q is %s, k is %s, v is %s: expected one type of floats, or k and v bf16, f16 or q8_0",
                      qp_dtype_name(q->dtype), qp_dtype_name(k->dtype), qp_dtype_name(v->dtype));
     else if (q->ndim != 4 || k->ndim != 4 ||
              (q->shape[0] != k->shape[0] && optional(c, first + ROWS).ndim < 0) || q->shape[3] != k->shape[3] ||
@@ -286,8 +296,7 @@ static bool check(const qp_call *c, int first) {
         misfit(c, QP_ERR_SHAPE, "k", k, "v", v, "[B, S, G, K] and [B, S, G, L]");
     else if (q->shape[1] > INT32_MAX / 2 || k->shape[1] > INT32_MAX / 2)
         misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "less than 2^30 queries and keys");
-    else
-        return check_mask(c, first);
+    else return check_mask(c, first);
     return false;
 }
 
@@ -319,7 +328,8 @@ static void shape_grad(qp_call *c) {
         (c->in[DLSE].ndim >= 0 && !same(&c->in[DLSE], q->dtype, 3, lse)))
         misfit(c, QP_ERR_SHAPE, "q", q, "lse", &c->in[LSE], "lse [B, H, T]");
     int64_t sums[] = {q->shape[0], q->shape[1], q->shape[2], ((const attr *)c->attr)->sums};
-    if (c->in[DSUMS].ndim >= 0 && (!same(&c->in[SUMS], q->dtype, 4, sums) || !same(&c->in[DSUMS], q->dtype, 4, sums)))
+    if (c->in[DSUMS].ndim >= 0 &&
+        (!same(&c->in[SUMS], q->dtype, 4, sums) || !same(&c->in[DSUMS], q->dtype, 4, sums)))
         misfit(c, QP_ERR_SHAPE, "sums", &c->in[SUMS], "dsums", &c->in[DSUMS], "[B, T, H, C]");
 }
 
@@ -381,7 +391,8 @@ static int64_t seen_keys(const qk_attention *p, int64_t place, int64_t low, int6
     if (low >= high) return 0;
     if (!block) return high - low;
     for (int64_t kb = low / block; kb * block < high && place >= 0; kb++) {
-        int64_t from = kb * block < low ? low : kb * block, to = (kb + 1) * block < high ? (kb + 1) * block : high;
+        int64_t from = kb * block < low ? low : kb * block,
+                to = (kb + 1) * block < high ? (kb + 1) * block : high;
         if (qk_pattern_sees(&p->pattern, p->causal, place / block, kb)) sum += to - from;
     }
     return sum;
@@ -392,10 +403,8 @@ static double row_pairs(const qk_attention *p, int64_t start) {
     int64_t S = p->k.shape[1], T = p->q.shape[1], sum = 0;
     for (int64_t t = 0; t < T; t++) {
         int64_t place = start + t, high = S, low = 0;
-        if (p->causal)
-            high = place + 1;
-        else if (p->window)
-            high = place + p->window;
+        if (p->causal) high = place + 1;
+        else if (p->window) high = place + p->window;
         if (p->window) low = place - p->window + 1;
         if (high > S) high = S;
         if (low < p->prefix) low = p->prefix;
@@ -471,28 +480,36 @@ static const qp_sample samples[] = {
      .attr = &(attr){.causal = true, .window = 4},
      .no_grad = true},
     {.in = "x[2,5,2,4] x[2,6,1,4] x[2,6,1,3]", .attr = &(attr){.causal = true, .softcap = 0.9}},
-    {.in = "x[2,4,4,3] x[2,9,2,3] x[2,9,2,3] x[2,4,4,9] - i10[2]", .attr = &(attr){.window = 3, .scale = 1.1, .softcap = 1.5}},
+    {.in = "x[2,4,4,3] x[2,9,2,3] x[2,9,2,3] x[2,4,4,9] - i10[2]",
+     .attr = &(attr){.window = 3, .scale = 1.1, .softcap = 1.5}},
     {.in = "x[1,70,2,5] x[1,150,1,5] x[1,150,1,3]", .attr = &(attr){.causal = true, .softcap = 2}},
     {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]", .attr = &(attr){.causal = true, .softcap = 1}},
     {.in = "x[2,19,4,3] x[2,19,2,3] x[2,19,2,3]",
      .attr = &(attr){.causal = true, .pattern = {.block = 3, .local = 2, .stride = 4, .globals = 1}}},
     {.in = "x[1,9,2,3] x[1,23,1,3] x[1,23,1,3] - - i24[1] i15[1]",
-     .attr = &(attr){.causal = true, .prefix = 2, .pattern = {.block = 4, .local = 2, .dilation = 2, .random = 1, .seed = 5}}},
+     .attr = &(attr){.causal = true,
+                     .prefix = 2,
+                     .pattern = {.block = 4, .local = 2, .dilation = 2, .random = 1, .seed = 5}}},
     {.in = "x[1,150,1,3] x[1,150,1,3] x[1,150,1,3]",
-     .attr = &(attr){.pattern = {.block = 16, .local = 1, .summary = 1, .section = 3, .globals = 1, .random = 1}}},
+     .attr =
+         &(attr){.pattern = {.block = 16, .local = 1, .summary = 1, .section = 3, .globals = 1, .random = 1}}},
     {.in = "x[1,1,4,7] x[1,300,2,7] x[1,300,2,7]",
      .attr = &(attr){.causal = true, .window = 200, .pattern = {.block = 32, .local = 1, .stride = 3}}},
     {.in = "x[1,70,2,3] x[1,150,1,3] x[1,150,1,3] - - - - - - x[2,1,21] x[1,2,150,21]",
      .attr = &(attr){.causal = true, .pattern = {.block = 16, .local = 2, .globals = 1}, .sums = 5}},
     {.in = "x[2,5,4,4] x[2,9,4,4] x[2,9,4,3] - - - - - - x[4,1,7]", .attr = &(attr){.causal = true}},
     {.in = "x[2,70,4,3] x[2,150,2,3] x[2,150,2,3] - - - - - - x[4,1,200] - i200[301]"},
-    {.in = "x[1,70,9,3] x[1,70,1,3] x[1,70,1,3] - - - - - - x[1,9,1,21]", .attr = &(attr){.causal = true, .window = 50}},
-    {.in = "x[2,5,4,4] x[2,7,2,4] x[2,7,2,3] x[7] - - - - - x[5,9] x[2,1,7,5]", .attr = &(attr){.softcap = 1.5}},
+    {.in = "x[1,70,9,3] x[1,70,1,3] x[1,70,1,3] - - - - - - x[1,9,1,21]",
+     .attr = &(attr){.causal = true, .window = 50}},
+    {.in = "x[2,5,4,4] x[2,7,2,4] x[2,7,2,3] x[7] - - - - - x[5,9] x[2,1,7,5]",
+     .attr = &(attr){.softcap = 1.5}},
     {.in = "x[2,70,2,3] x[2,150,1,3] x[2,150,1,3] - - i150[2] - - - x[2,2,70,6] x[2,150,6] i6[41]",
      .attr = &(attr){.causal = true, .prefix = 2}},
     {.in = "x[2,5,4,4] x[2,7,2,4] x[2,7,2,3]", .attr = &(attr){.causal = true, .sums = 5}},
-    {.in = "x[2,70,2,3] x[2,150,1,3] x[2,150,1,3] - i2[2,150] - - - - x[2,1,6] - i6[41]", .attr = &(attr){.sums = 7}},
-    {.in = "x[1,1,2,3] x[1,300,1,3] x[1,300,1,3] - - - - - - x[2,1,601]", .attr = &(attr){.causal = true, .sums = 9}},
+    {.in = "x[2,70,2,3] x[2,150,1,3] x[2,150,1,3] - i2[2,150] - - - - x[2,1,6] - i6[41]",
+     .attr = &(attr){.sums = 7}},
+    {.in = "x[1,1,2,3] x[1,300,1,3] x[1,300,1,3] - - - - - - x[2,1,601]",
+     .attr = &(attr){.causal = true, .sums = 9}},
     {.in = "x[2,7,4,3] x[2,12,1,3] x[2,12,1,3] - - i13[2] i6[2] t[2,7] - x[4,1,11] x[4,12,9]",
      .attr = &(attr){.causal = true, .sums = 5},
      .no_grad = true},
@@ -522,11 +539,13 @@ QP_OP(attention) = {.name = "attention",
                     .samples = samples};
 
 static const qp_sample samples_grad[] = {
-    {.in = "x[2,5,2,4] x[2,5,2,4] x[2,5,2,4] - - - x[2,5,2,4] p[2,2,5] - x[2,5,2,4] - - x[2,5,2,4] x[2,5,2,4] x[2,5,2,4]",
+    {.in = "x[2,5,2,4] x[2,5,2,4] x[2,5,2,4] - - - x[2,5,2,4] p[2,2,5] - x[2,5,2,4] - - x[2,5,2,4] x[2,5,2,4] "
+           "x[2,5,2,4]",
      .attr = &(attr){.causal = true}},
     {.in = "x[1,3,4,5] x[0] x[0] x[3,7] - - x[1,3,4,2] p[1,4,3] - x[1,3,4,2] x[1,4,3] - x[1,3,4,5] x[1,7,2,5] "
            "x[1,7,2,2] x[3,7]"},
-    {.in = "x[2,3,4,5] x[0] x[2,7,2,2] - x[4,1,5] x[2,4,7,4] x[2,3,4,2] p[2,4,3] u[2,3,4,3] x[2,3,4,2] - x[2,3,4,3] x[2,3,4,5] "
+    {.in = "x[2,3,4,5] x[0] x[2,7,2,2] - x[4,1,5] x[2,4,7,4] x[2,3,4,2] p[2,4,3] u[2,3,4,3] x[2,3,4,2] - "
+           "x[2,3,4,3] x[2,3,4,5] "
            "x[2,7,2,5] x[2,7,2,2] - - - - - - x[4,1,5] x[2,4,7,4] i3[9]",
      .attr = &(attr){.causal = true, .sums = 3}},
     {0}};
@@ -542,19 +561,20 @@ QP_OP(attention_grad) = {.name = "attention_grad",
                          .scratch = scratch_grad,
                          .flops = flops_grad,
                          .samples = samples_grad,
-                         .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS) | QP_SAVE_IN(DRELATIVE) |
-                                    QP_SAVE_IN(DRELATIVE_KEYS)};
+                         .mutates = QP_SAVE_IN(DQ) | QP_SAVE_IN(DK) | QP_SAVE_IN(DV) | QP_SAVE_IN(DBIAS) |
+                                    QP_SAVE_IN(DRELATIVE) | QP_SAVE_IN(DRELATIVE_KEYS)};
 
 double qpi_attention_call_scale(const qp_call *call) { return problem(call, 0).scale; }
-bool   qpi_attention_call_causal(const qp_call *call) { return problem(call, 0).causal; }
+bool qpi_attention_call_causal(const qp_call *call) { return problem(call, 0).causal; }
 
 qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale) {
     bool      values = !qp_is_none(mask.relative_values);
-    attr      a = {mask.causal, mask.window, mask.prefix, scale, mask.softcap,
-                   values ? (int32_t)qp_size(mask.relative_values, -2) : 0, mask.pattern};
+    attr      a = {mask.causal, mask.window,  mask.prefix,
+                   scale,       mask.softcap, values ? (int32_t)qp_size(mask.relative_values, -2) : 0,
+                   mask.pattern};
     qp_tensor y[3];
-    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents, mask.rows,
-                 mask.relative, mask.relative_keys, mask.columns);
+    QP_CALL_MANY(attention, &a, y, q, k, v, mask.bias, mask.segments, mask.lengths, mask.starts, mask.parents,
+                 mask.rows, mask.relative, mask.relative_keys, mask.columns);
     qp_drop(y[1]);
     if (values) return qp_add(y[0], qp_matmul(y[2], mask.relative_values));
     qp_drop(y[2]);

@@ -5,6 +5,6 @@
 #include "quipu/op.h"
 
 double qpi_attention_call_scale(const qp_call *call);
-bool   qpi_attention_call_causal(const qp_call *call);
+bool qpi_attention_call_causal(const qp_call *call);
 
 #endif

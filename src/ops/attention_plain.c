@@ -24,7 +24,8 @@ static bool sees(const qk_attention *p, int64_t b, int64_t t, int64_t s) {
             key = start + depth(p, b, t);
         }
     }
-    if (p->pattern.block && (place < 0 || !qk_pattern_sees(&p->pattern, p->causal, place / p->pattern.block, s / p->pattern.block)))
+    if (p->pattern.block &&
+        (place < 0 || !qk_pattern_sees(&p->pattern, p->causal, place / p->pattern.block, s / p->pattern.block)))
         return false;
     bool near = !p->window || (key > place - p->window && (p->causal || key < place + p->window));
     return (!p->causal || key <= place) && near;
@@ -55,7 +56,8 @@ static int64_t column(const qk_attention *p, int64_t b, int64_t t, int64_t s, in
     return p->columns.ndim < 0 ? i : qk_integer(&p->columns, i, 0);
 }
 
-static double score_of(const qk_attention *p, double scale, double cap, int64_t b, int64_t t, int64_t h, int64_t s) {
+static double score_of(const qk_attention *p, double scale, double cap, int64_t b, int64_t t, int64_t h,
+                       int64_t s) {
     double  dot = 0;
     int64_t g = h / (p->q.shape[2] / p->k.shape[2]), row = qk_attention_row(p, b);
     for (int64_t i = 0; i < p->q.shape[3]; i++) dot += load4(&p->q, b, t, h, i) * load4(&p->k, row, s, g, i);
@@ -68,7 +70,8 @@ static double score_row(const qk_attention *p, double scale, double cap, int64_t
     double max = -INFINITY, sum = 0;
     for (int64_t s = 0; s < p->k.shape[1]; s++) {
         score[s] = score_of(p, scale, cap, b, t, h, s) + (p->bias.ndim < 0 ? 0 : load4(&p->bias, b, h, t, s));
-        if (p->relative.ndim >= 0) score[s] += load4(&p->relative, b, h, t, column(p, b, t, s, p->relative.shape[3]));
+        if (p->relative.ndim >= 0)
+            score[s] += load4(&p->relative, b, h, t, column(p, b, t, s, p->relative.shape[3]));
         if (p->relative_keys.ndim >= 0)
             score[s] += load4(&p->relative_keys, b, h, s, column(p, b, t, s, p->relative_keys.shape[3]));
         if (!sees(p, b, t, s)) score[s] = -INFINITY; /* whatever its key is */
@@ -99,7 +102,8 @@ void qpo_attention_plain(const qk_attention *p, double scale, double cap, double
             double sum = 0;
             for (int64_t s = 0; s < p->k.shape[1] && lse != -INFINITY; s++)
                 if (score[s] != -INFINITY)
-                    sum += exp(score[s] - lse) * load4(&p->v, qk_attention_row(p, b), s, h / (H / p->k.shape[2]), i);
+                    sum += exp(score[s] - lse) *
+                           load4(&p->v, qk_attention_row(p, b), s, h / (H / p->k.shape[2]), i);
             qp_store(&p->out, r * p->v.shape[3] + i, sum);
         }
         if (p->sums.ndim >= 0) plain_sums(p, r, lse, score);

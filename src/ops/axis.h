@@ -35,10 +35,8 @@ static inline void axis_reduced_shape(qp_call *c, const qp_dtype *dtypes) {
     int              ndim = 0, axis = shape_axis(a->axis, c->in[0].ndim);
     if (!shape_check_axis(c, a->axis)) return;
     for (int i = 0; i < c->in[0].ndim; i++)
-        if (i != axis)
-            size[ndim++] = c->in[0].shape[i];
-        else if (a->keep)
-            size[ndim++] = 1;
+        if (i != axis) size[ndim++] = c->in[0].shape[i];
+        else if (a->keep) size[ndim++] = 1;
     if (c->in[0].shape[axis] == 0) qp_call_fail(c, QP_ERR_ARGUMENT, "axis %d of input 0 is empty", a->axis);
     for (int i = 0; i < c->nout; i++) shape_set(c, i, dtypes[i], ndim, size);
 }
@@ -62,19 +60,28 @@ static inline void axis_store(const qp_view *v, qk_axis a, int64_t l, int64_t i,
     qp_store(v, axis_offset(v, a, l, i), x);
 }
 
-#define AXIS_SAMPLE(sizes, at) {.in = "x" sizes, .attr = &(axis_attr){at, false}}
-#define AXIS_PAIR_SAMPLE(sizes, at) {.in = "x" sizes " x" sizes, .attr = &(axis_attr){at, false}}
-#define AXIS_LIST(sample)                                                                                      \
-    sample("[3,5]", -1), sample("[4,1]", 1), sample("[67]", 0), sample("[3,35]", 0), sample("[2,7,3]", 1),     \
+#define AXIS_SAMPLE(sizes, at) \
+    { \
+        .in = "x" sizes, .attr = &(axis_attr) { at, false } \
+    }
+#define AXIS_PAIR_SAMPLE(sizes, at) \
+    { \
+        .in = "x" sizes " x" sizes, .attr = &(axis_attr) { at, false } \
+    }
+#define AXIS_LIST(sample) \
+    sample("[3,5]", -1), sample("[4,1]", 1), sample("[67]", 0), sample("[3,35]", 0), sample("[2,7,3]", 1), \
         sample("[2,3,150]", -1), sample("[2,0]", 1), sample("[0,2]", 1)
 #define AXIS_SAMPLES AXIS_LIST(AXIS_SAMPLE)           /* of one input */
 #define AXIS_PAIR_SAMPLES AXIS_LIST(AXIS_PAIR_SAMPLE) /* of two inputs of one shape */
 
-#define AXIS_REDUCED_SAMPLE(sizes, at, keep) {.in = sizes, .attr = &(axis_attr){at, keep}}
-#define AXIS_REDUCED_SAMPLES(kind)                                                                             \
-    AXIS_REDUCED_SAMPLE(kind "[3,5]", -1, false), AXIS_REDUCED_SAMPLE(kind "[4,1]", 1, true),                  \
-        AXIS_REDUCED_SAMPLE(kind "[67]", 0, false), AXIS_REDUCED_SAMPLE(kind "[3,35]", 0, true),               \
-        AXIS_REDUCED_SAMPLE(kind "[2,7,3]", 1, false), AXIS_REDUCED_SAMPLE(kind "[2,3,150]", -1, false),       \
+#define AXIS_REDUCED_SAMPLE(sizes, at, keep) \
+    { \
+        .in = sizes, .attr = &(axis_attr) { at, keep } \
+    }
+#define AXIS_REDUCED_SAMPLES(kind) \
+    AXIS_REDUCED_SAMPLE(kind "[3,5]", -1, false), AXIS_REDUCED_SAMPLE(kind "[4,1]", 1, true), \
+        AXIS_REDUCED_SAMPLE(kind "[67]", 0, false), AXIS_REDUCED_SAMPLE(kind "[3,35]", 0, true), \
+        AXIS_REDUCED_SAMPLE(kind "[2,7,3]", 1, false), AXIS_REDUCED_SAMPLE(kind "[2,3,150]", -1, false), \
         AXIS_REDUCED_SAMPLE(kind "[0,2]", 1, false)
 
 #endif

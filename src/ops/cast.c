@@ -13,25 +13,25 @@ typedef struct {
 static void load(qp_dtype t, const void *p, int64_t stride, int64_t n, float *x) {
     int64_t i = 0;
     switch (t) {
-#define HALF(type, name)                                                                                       \
-    case type: {                                                                                               \
-        const uint16_t *h = p;                                                                                 \
-        if (stride == 1)                                                                                       \
-            for (; i + VF_LANES <= n; i += VF_LANES) vf_store(x + i, vf_load_##name(h + i));                   \
-        for (; i < n; i++) {                                                                                   \
-            vh one = {h[i * stride]};                                                                          \
-            x[i] = vf_from_##name(one)[0];                                                                     \
-        }                                                                                                      \
-        break;                                                                                                 \
+#define HALF(type, name) \
+    case type: { \
+        const uint16_t *h = p; \
+        if (stride == 1) \
+            for (; i + VF_LANES <= n; i += VF_LANES) vf_store(x + i, vf_load_##name(h + i)); \
+        for (; i < n; i++) { \
+            vh one = {h[i * stride]}; \
+            x[i] = vf_from_##name(one)[0]; \
+        } \
+        break; \
     }
         HALF(QP_BF16, bf16)
         HALF(QP_F16, f16)
 #undef HALF
-#define CASE(type, ctype, after)                                                                               \
-    case type:                                                                                                 \
-        if (stride == 1)                                                                                       \
-            for (; i < n; i++) x[i] = (float)(((const ctype *)p)[i] after);                                    \
-        for (; i < n; i++) x[i] = (float)(((const ctype *)p)[i * stride] after);                               \
+#define CASE(type, ctype, after) \
+    case type: \
+        if (stride == 1) \
+            for (; i < n; i++) x[i] = (float)(((const ctype *)p)[i] after); \
+        for (; i < n; i++) x[i] = (float)(((const ctype *)p)[i * stride] after); \
         break;
         CASE(QP_F32, float, )
         CASE(QP_F64, double, )
@@ -51,22 +51,22 @@ static void load(qp_dtype t, const void *p, int64_t stride, int64_t n, float *x)
 static void store(qp_dtype t, void *p, int64_t stride, int64_t n, const float *x) {
     int64_t i = 0;
     switch (t) {
-#define HALF(type, name)                                                                                       \
-    case type: {                                                                                               \
-        uint16_t *h = p;                                                                                       \
-        if (stride == 1)                                                                                       \
-            for (; i + VF_LANES <= n; i += VF_LANES) vf_store_##name(h + i, vf_load(x + i));                   \
-        for (; i < n; i++) h[i * stride] = vf_to_##name(vf_set1(x[i]))[0];                                     \
-        break;                                                                                                 \
+#define HALF(type, name) \
+    case type: { \
+        uint16_t *h = p; \
+        if (stride == 1) \
+            for (; i + VF_LANES <= n; i += VF_LANES) vf_store_##name(h + i, vf_load(x + i)); \
+        for (; i < n; i++) h[i * stride] = vf_to_##name(vf_set1(x[i]))[0]; \
+        break; \
     }
         HALF(QP_BF16, bf16)
         HALF(QP_F16, f16)
 #undef HALF
-#define CASE(type, ctype, value)                                                                               \
-    case type:                                                                                                 \
-        if (stride == 1)                                                                                       \
-            for (; i < n; i++) ((ctype *)p)[i] = (ctype)(value);                                               \
-        for (; i < n; i++) ((ctype *)p)[i * stride] = (ctype)(value);                                          \
+#define CASE(type, ctype, value) \
+    case type: \
+        if (stride == 1) \
+            for (; i < n; i++) ((ctype *)p)[i] = (ctype)(value); \
+        for (; i < n; i++) ((ctype *)p)[i * stride] = (ctype)(value); \
         break;
         CASE(QP_F32, float, x[i])
         CASE(QP_F64, double, x[i])
@@ -127,8 +127,7 @@ static void shape(qp_call *c) {
     int32_t t = ((const cast_attr *)c->attr)->dtype;
     if (t >= 0 && t < QP_DTYPE_COUNT && qp_dtype_block((qp_dtype)t) == 1)
         shape_set(c, 0, (qp_dtype)t, c->in[0].ndim, c->in[0].shape);
-    else
-        qp_call_fail(c, QP_ERR_ARGUMENT, "type %d, expected 0 to %d", (int)t, QP_DTYPE_COUNT - 1);
+    else qp_call_fail(c, QP_ERR_ARGUMENT, "type %d, expected 0 to %d", (int)t, QP_DTYPE_COUNT - 1);
 }
 
 static double f(const double *x, const void *attr) {
@@ -139,7 +138,8 @@ static void plain(const qp_call *c) { qp_plain_map(c, f); }
 
 static void backward(qp_rule *r) { r->din[0] = qp_cast(r->dout[0], qp_dtype_of(r->in[0])); }
 
-#define TO(type) .attr = &(cast_attr){type}
+#define TO(type) \
+    .attr = &(cast_attr) { type }
 static const qp_sample samples[] = {{.in = "x[3,35]", TO(QP_BF16), .no_grad = true},
                                     {.in = "x[3,35]", TO(QP_F16), .no_grad = true},
                                     {.in = "x[67]", TO(QP_F64)},

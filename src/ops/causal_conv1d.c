@@ -6,7 +6,7 @@
  */
 #include "ops/op.h"
 
-enum { X, W, BIAS };       /* inputs, and in this order their gradients */
+enum { X, W, BIAS }; /* inputs, and in this order their gradients */
 enum { G_DY, G_X, G_W };
 
 typedef struct {
@@ -22,7 +22,8 @@ static const float *row(const qp_view *v, int64_t b, int64_t t) {
 
 /* m channels at d of rows first .. end - 1: y = bias + the sum of w_k times the row that stands `back` - k before,
  * or behind. */
-static void combine(const job *j, const qp_view *from, float *to, int64_t first, int64_t end, int64_t d, int m, bool ahead) {
+static void combine(const job *j, const qp_view *from, float *to, int64_t first, int64_t end, int64_t d, int m,
+                    bool ahead) {
     const qp_view *bias = !ahead && j->c->nin > BIAS && j->c->in[BIAS].ndim >= 0 ? &j->c->in[BIAS] : NULL;
     vf             start = bias ? vf_load_n((const float *)bias->data + d, m) : (vf){0};
     for (int64_t i = first; i < end; i++) {
@@ -31,7 +32,8 @@ static void combine(const job *j, const qp_view *from, float *to, int64_t first,
         for (int64_t k = 0; k < j->K; k++) {
             int64_t at = ahead ? t + j->K - 1 - k : t - j->K + 1 + k;
             if (at < 0 || at >= j->T) continue;
-            sum = vf_fma(vf_load_n((const float *)j->w->data + k * j->w->stride[0] + d, m), vf_load_n(row(from, b, at) + d, m), sum);
+            sum = vf_fma(vf_load_n((const float *)j->w->data + k * j->w->stride[0] + d, m),
+                         vf_load_n(row(from, b, at) + d, m), sum);
         }
         vf_store_n(to + i * j->D + d, sum, m);
     }
@@ -56,13 +58,14 @@ static void piece(void *arg, int64_t first, int64_t end, int worker) {
         int m = j->D - d < VF_LANES ? (int)(j->D - d) : VF_LANES;
         combine(j, j->dy ? j->dy : j->x, j->c->out[0].data, first, end, d, m, j->dy != NULL);
         for (int64_t k = 0; k <= j->K && j->dy; k++)
-            vf_store_n(j->sums + (first / j->grain * (j->K + 1) + k) * j->D + d, share(j, first, end, d, m, k), m);
+            vf_store_n(j->sums + (first / j->grain * (j->K + 1) + k) * j->D + d, share(j, first, end, d, m, k),
+                       m);
     }
 }
 
 static void run(const qp_call *c) {
     const qp_view *x = &c->in[X];
-    job            j = {.c = c, .x = x, .w = &c->in[W], .T = x->shape[1], .D = x->shape[2], .K = c->in[W].shape[0]};
+    job j = {.c = c, .x = x, .w = &c->in[W], .T = x->shape[1], .D = x->shape[2], .K = c->in[W].shape[0]};
     if (j.T) qp_parallel(c->exec, x->shape[0] * j.T, 16384 / (j.D + 1) + 1, piece, &j);
 }
 
@@ -73,7 +76,9 @@ static int64_t grain_of(const qp_view *x) {
     int64_t rows = x->shape[0] * x->shape[1], work = 16384 / (x->shape[2] + 1) + 1, part = (rows + 63) / 64;
     return work > part ? work : part;
 }
-static int64_t pieces_of(const qp_view *x) { return (x->shape[0] * x->shape[1] + grain_of(x) - 1) / grain_of(x); }
+static int64_t pieces_of(const qp_view *x) {
+    return (x->shape[0] * x->shape[1] + grain_of(x) - 1) / grain_of(x);
+}
 
 static void add_pieces(void *arg, int64_t begin, int64_t end, int worker) {
     const job *j = arg;
@@ -88,7 +93,15 @@ static void add_pieces(void *arg, int64_t begin, int64_t end, int worker) {
 
 static void grad_run(const qp_call *c) {
     const qp_view *x = &c->in[G_X];
-    job            j = {c, x, &c->in[G_W], &c->in[G_DY], x->shape[1], x->shape[2], c->in[G_W].shape[0], grain_of(x), c->exec->scratch};
+    job            j = {c,
+                        x,
+                        &c->in[G_W],
+                        &c->in[G_DY],
+                        x->shape[1],
+                        x->shape[2],
+                        c->in[G_W].shape[0],
+                        grain_of(x),
+                        c->exec->scratch};
     if (j.T) qp_parallel(c->exec, x->shape[0] * j.T, j.grain, piece, &j);
     qp_parallel(c->exec, (j.K + 1) * j.D, 1024, add_pieces, &j);
 }
@@ -99,19 +112,22 @@ QP_KERNEL(causal_conv1d_grad) = {grad_run, QP_ROWS, NULL};
 #include "ops/shape.h"
 
 static bool fit(const qp_call *c, const qp_view *x, const qp_view *w, const qp_view *bias) {
-    bool ok = x->ndim == 3 && w->ndim == 2 && w->shape[1] == x->shape[2] && w->shape[0] > 0 && qp_dtype_is_float(x->dtype) &&
-              w->dtype == x->dtype;
+    bool ok = x->ndim == 3 && w->ndim == 2 && w->shape[1] == x->shape[2] && w->shape[0] > 0 &&
+              qp_dtype_is_float(x->dtype) && w->dtype == x->dtype;
     ok = ok && (!bias || (bias->ndim == 1 && bias->shape[0] == x->shape[2] && bias->dtype == x->dtype));
     if (!ok) {
         char xt[96], wt[96];
         qpi_view_describe(x, xt, sizeof xt);
         qpi_view_describe(w, wt, sizeof wt);
-        qp_call_fail(c, QP_ERR_SHAPE, "x is %s, w is %s: expected [B, T, D], [K, D] and a bias [D], one floating type", xt, wt);
+        qp_call_fail(c, QP_ERR_SHAPE,
+                     "x is %s, w is %s: expected [B, T, D], [K, D] and a bias [D], one floating type", xt, wt);
     }
     return ok;
 }
 
-static const qp_view *bias_of(const qp_call *c) { return c->nin > BIAS && c->in[BIAS].ndim >= 0 ? &c->in[BIAS] : NULL; }
+static const qp_view *bias_of(const qp_call *c) {
+    return c->nin > BIAS && c->in[BIAS].ndim >= 0 ? &c->in[BIAS] : NULL;
+}
 
 static void shape(qp_call *c) {
     if (fit(c, &c->in[X], &c->in[W], bias_of(c))) shape_set(c, 0, c->in[X].dtype, 3, c->in[X].shape);
@@ -120,7 +136,9 @@ static void shape(qp_call *c) {
 static double at3(const qp_view *v, int64_t b, int64_t t, int64_t d) {
     return qp_load(v, b * v->stride[0] + t * v->stride[1] + d * v->stride[2]);
 }
-static double weight(const qp_view *w, int64_t k, int64_t d) { return qp_load(w, k * w->stride[0] + d * w->stride[1]); }
+static double weight(const qp_view *w, int64_t k, int64_t d) {
+    return qp_load(w, k * w->stride[0] + d * w->stride[1]);
+}
 
 static void plain(const qp_call *c) {
     const qp_view *x = &c->in[X], *w = &c->in[W], *bias = bias_of(c);
@@ -128,7 +146,8 @@ static void plain(const qp_call *c) {
     for (int64_t i = 0; i < qp_view_count(x); i++) {
         int64_t d = i % D, t = i / D % T;
         double  sum = bias ? qp_load(bias, d * bias->stride[0]) : 0;
-        for (int64_t k = K - 1; k >= 0 && t - K + 1 + k >= 0; k--) sum += weight(w, k, d) * at3(x, i / D / T, t - K + 1 + k, d);
+        for (int64_t k = K - 1; k >= 0 && t - K + 1 + k >= 0; k--)
+            sum += weight(w, k, d) * at3(x, i / D / T, t - K + 1 + k, d);
         qp_store(&c->out[0], i, sum);
     }
 }
@@ -162,7 +181,8 @@ static void grad_plain(const qp_call *c) {
     for (int64_t i = 0; i < qp_view_count(x); i++) {
         int64_t d = i % D, t = i / D % T;
         double  sum = 0;
-        for (int64_t k = K - 1; k >= 0 && t + K - 1 - k < T; k--) sum += weight(w, k, d) * at3(dy, i / D / T, t + K - 1 - k, d);
+        for (int64_t k = K - 1; k >= 0 && t + K - 1 - k < T; k--)
+            sum += weight(w, k, d) * at3(dy, i / D / T, t + K - 1 - k, d);
         qp_store(&c->out[X], i, sum);
     }
     for (int64_t i = 0; i < (K + 1) * D; i++) {
@@ -178,8 +198,12 @@ static void grad_plain(const qp_call *c) {
     }
 }
 
-static double flops(const qp_call *c) { return 2.0 * (double)qp_view_count(&c->in[X]) * (double)c->in[W].shape[0]; }
-static double grad_flops(const qp_call *c) { return 4.0 * (double)qp_view_count(&c->in[G_X]) * (double)c->in[G_W].shape[0]; }
+static double flops(const qp_call *c) {
+    return 2.0 * (double)qp_view_count(&c->in[X]) * (double)c->in[W].shape[0];
+}
+static double grad_flops(const qp_call *c) {
+    return 4.0 * (double)qp_view_count(&c->in[G_X]) * (double)c->in[G_W].shape[0];
+}
 
 static const qp_sample grad_samples[] = {{.in = "x[2,5,3] x[2,5,3] x[4,3]", .attr = &(grad_attr){true}},
                                          {.in = "x[3,40,37] x[3,40,37] x[2,37]"},
@@ -207,8 +231,12 @@ static void backward(qp_rule *r) {
         if (r->need[i]) r->din[i] = out[i];
 }
 
-static const qp_sample samples[] = {{.in = "x[2,5,3] x[4,3] x[3]"},  {.in = "x[3,40,37] x[2,37]"}, {.in = "x[1,300,130] x[4,130] x[130]"},
-                                    {.in = "x[2,2,5] x[4,5] x[5]"}, {.in = "x[2,0,5] x[4,5] x[5]"}, {.in = "x[1,7,1] x[1,1]"},
+static const qp_sample samples[] = {{.in = "x[2,5,3] x[4,3] x[3]"},
+                                    {.in = "x[3,40,37] x[2,37]"},
+                                    {.in = "x[1,300,130] x[4,130] x[130]"},
+                                    {.in = "x[2,2,5] x[4,5] x[5]"},
+                                    {.in = "x[2,0,5] x[4,5] x[5]"},
+                                    {.in = "x[1,7,1] x[1,1]"},
                                     {0}};
 
 QP_OP(causal_conv1d) = {.name = "causal_conv1d",
@@ -223,5 +251,7 @@ QP_OP(causal_conv1d) = {.name = "causal_conv1d",
                         .flops = flops,
                         .samples = samples};
 
-qp_tensor qp_causal_conv1d(qp_tensor x, qp_tensor w, qp_tensor bias) { return QP_CALL(causal_conv1d, NULL, x, w, bias); }
+qp_tensor qp_causal_conv1d(qp_tensor x, qp_tensor w, qp_tensor bias) {
+    return QP_CALL(causal_conv1d, NULL, x, w, bias);
+}
 #endif

@@ -30,7 +30,8 @@ static void rows(void *arg, int64_t begin, int64_t end, int worker) {
     for (int64_t n = begin; n < end; n++) {
         float       *to = (float *)c->out[0].data + n * D;
         const float *from = residual ? row_of(residual, n) : NULL;
-        if (!place->shape[1]) from ? memcpy(to, from, (size_t)D * sizeof *to) : memset(to, 0, (size_t)D * sizeof *to);
+        if (!place->shape[1])
+            from ? memcpy(to, from, (size_t)D * sizeof *to) : memset(to, 0, (size_t)D * sizeof *to);
         for (int64_t j = 0; j < place->shape[1]; j++, from = to)
             add_row(to, from, row_of(weight, n)[j * weight->stride[1]], row_of(x, place_of(place, n, j)), D);
     }
@@ -80,7 +81,8 @@ static void columns(void *arg, int64_t begin, int64_t end, int worker) {
     for (int64_t n = 0; n < place->shape[0]; n++)
         for (int64_t j = 0; j < place->shape[1]; j++) {
             float *to = (float *)dx->data + place_of(place, n, j) * D + begin;
-            add_row(to, to, row_of(weight, n)[j * weight->stride[1]], row_of(&c->in[LAST], n) + begin, end - begin);
+            add_row(to, to, row_of(weight, n)[j * weight->stride[1]], row_of(&c->in[LAST], n) + begin,
+                    end - begin);
         }
 }
 
@@ -110,18 +112,21 @@ static bool check(const qp_call *c, bool grad) {
     bool some = c->nin > LAST && c->in[LAST].ndim >= 0;
     bool fit = x->ndim == 2 && place->ndim == 2 && is_matrix(weight, place->shape[0], place->shape[1]) &&
                qp_dtype_is_float(x->dtype) && weight->dtype == x->dtype && (some || !grad);
-    if (fit && some) fit = is_matrix(&c->in[LAST], place->shape[0], x->shape[1]) && c->in[LAST].dtype == x->dtype;
+    if (fit && some)
+        fit = is_matrix(&c->in[LAST], place->shape[0], x->shape[1]) && c->in[LAST].dtype == x->dtype;
     for (int i = 0; i < 4 && !fit; i++)
         if (i < LAST || some) qpi_view_describe(&c->in[i], text[i], sizeof text[i]);
         else strcpy(text[i], "absent");
     if (!fit)
-        qp_call_fail(c, QP_ERR_SHAPE, "x is %s, place %s, weight %s, %s %s: expected [M, D], [N, k], [N, k], [N, D]",
-                     text[0], text[1], text[2], grad ? "dy" : "residual", text[3]);
+        qp_call_fail(c, QP_ERR_SHAPE,
+                     "x is %s, place %s, weight %s, %s %s: expected [M, D], [N, k], [N, k], [N, D]", text[0],
+                     text[1], text[2], grad ? "dy" : "residual", text[3]);
     return fit;
 }
 
 static void shape(qp_call *c) {
-    if (check(c, false)) shape_set(c, 0, c->in[X].dtype, 2, (int64_t[]){c->in[PLACE].shape[0], c->in[X].shape[1]});
+    if (check(c, false))
+        shape_set(c, 0, c->in[X].dtype, 2, (int64_t[]){c->in[PLACE].shape[0], c->in[X].shape[1]});
 }
 static void grad_shape(qp_call *c) {
     if (!check(c, true)) return;
@@ -129,7 +134,9 @@ static void grad_shape(qp_call *c) {
     shape_set(c, 1, c->in[X].dtype, 2, c->in[PLACE].shape);
 }
 
-static double at(const qp_view *v, int64_t i, int64_t j) { return qp_load(v, i * v->stride[0] + j * v->stride[1]); }
+static double at(const qp_view *v, int64_t i, int64_t j) {
+    return qp_load(v, i * v->stride[0] + j * v->stride[1]);
+}
 
 static void plain(const qp_call *c) {
     const qp_view *x = &c->in[X], *place = &c->in[PLACE];
@@ -169,7 +176,9 @@ static void backward(qp_rule *r) {
     if (r->nin > LAST && r->need[LAST]) r->din[LAST] = r->dout[0];
 }
 
-static double flops(const qp_call *c) { return 2.0 * (double)qp_view_count(&c->in[PLACE]) * (double)c->in[X].shape[1]; }
+static double flops(const qp_call *c) {
+    return 2.0 * (double)qp_view_count(&c->in[PLACE]) * (double)c->in[X].shape[1];
+}
 static double grad_flops(const qp_call *c) { return 2 * flops(c); }
 
 static const qp_sample samples[] = {{.in = "x[7,5] i7[3,2] x[3,2]"},

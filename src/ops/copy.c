@@ -12,7 +12,8 @@ static void shape(qp_call *c) {
     qp_dtype to = c->in[0].dtype, from = c->in[1].dtype;
     c->out[0] = c->in[0];
     if (to != from && qp_dtype_block(to) > 1)
-        qp_call_fail(c, QP_ERR_TYPE, "from %s to %s: qp_cast does that", qp_dtype_name(from), qp_dtype_name(to));
+        qp_call_fail(c, QP_ERR_TYPE, "from %s to %s: qp_cast does that", qp_dtype_name(from),
+                     qp_dtype_name(to));
 }
 
 static double f(const double *x, const void *attr) {
@@ -21,8 +22,8 @@ static double f(const double *x, const void *attr) {
 }
 static void plain(const qp_call *c) { qp_plain_map(c, f); }
 
-static const qp_sample samples[] = {
-    {.in = "x[3,5] x[3,5]"}, {.in = "x[3,5] x[5]"}, {.in = "i9[7] i9[7]"}, {.in = "x[0] x[0]"}, {.in = "x[1] x[]"}, {0}};
+static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"}, {.in = "x[3,5] x[5]"}, {.in = "i9[7] i9[7]"},
+                                    {.in = "x[0] x[0]"},     {.in = "x[1] x[]"},    {0}};
 
 QP_OP(copy) = {.name = "copy",
                .source = "torch.Tensor.copy_",

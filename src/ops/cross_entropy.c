@@ -115,12 +115,10 @@ static bool check(qp_call *c) {
     for (int i = 0; i < t->ndim && fits; i++) fits = t->shape[i] == x->shape[i];
     qpi_view_describe(x, a, sizeof a);
     qpi_view_describe(t, b, sizeof b);
-    if (!fits)
-        qp_call_fail(c, QP_ERR_SHAPE, "logits %s and targets %s: expected [.., V] and [..]", a, b);
+    if (!fits) qp_call_fail(c, QP_ERR_SHAPE, "logits %s and targets %s: expected [.., V] and [..]", a, b);
     else if (t->dtype != QP_I64 || !qp_dtype_is_float(x->dtype))
         qp_call_fail(c, QP_ERR_TYPE, "logits %s and targets %s: expected floats and i64", a, b);
-    else
-        return true;
+    else return true;
     return false;
 }
 
@@ -142,8 +140,7 @@ static void grad_shape(qp_call *c) {
     if (!is_rows(c, &c->in[2]) || (optional(c, 3) && qp_view_count(&c->in[3]) != 1) ||
         (optional(c, 4) && !is_rows(c, &c->in[4])))
         qp_call_fail(c, QP_ERR_SHAPE, "expected lse [..], dloss [], dlse [..] for targets [..]");
-    else
-        shape_set(c, 0, c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
+    else shape_set(c, 0, c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
 }
 
 static double logit(const qp_call *c, int64_t row, int64_t j) {

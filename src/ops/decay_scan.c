@@ -36,7 +36,9 @@ static void piece(void *arg, int64_t begin, int64_t end, int worker) {
         for (int64_t k = 0; k < j->T; k++) {
             int64_t      t = j->reverse ? j->T - 1 - k : k, row = (b * j->T + t) * j->H + h;
             int64_t      step = j->reverse ? j->H : -j->H; /* to the row before in the order of the scan */
-            const float *last = k ? y + (row + step) * j->E + e : from ? from + (b * j->H + h) * j->E + e : NULL;
+            const float *last = k      ? y + (row + step) * j->E + e
+                                : from ? from + (b * j->H + h) * j->E + e
+                                       : NULL;
             vf           factor = vf_set1(last ? a[j->reverse ? row + j->H : row] : 0);
             for (int64_t d = 0; d < width; d += VF_LANES) {
                 int m = width - d < VF_LANES ? (int)(width - d) : VF_LANES;
@@ -50,7 +52,9 @@ static void piece(void *arg, int64_t begin, int64_t end, int worker) {
 
 static void run(const qp_call *c) {
     job j = job_of(c);
-    if (j.T && j.E) qp_parallel(c->exec, c->in[X].shape[0] * j.H * j.cuts, 1 + 8192 / (j.T * (j.E < WIDTH ? j.E : WIDTH)), piece, &j);
+    if (j.T && j.E)
+        qp_parallel(c->exec, c->in[X].shape[0] * j.H * j.cuts, 1 + 8192 / (j.T * (j.E < WIDTH ? j.E : WIDTH)),
+                    piece, &j);
 }
 
 QP_KERNEL(decay_scan) = {run, QP_FLAT, NULL};
@@ -69,21 +73,27 @@ static bool is(const qp_view *v, int ndim, const int64_t *shape, qp_dtype type) 
 static void shape(qp_call *c) {
     const qp_view *x = &c->in[X], *state = c->nin > STATE && c->in[STATE].ndim >= 0 ? &c->in[STATE] : NULL;
     bool           ok = x->ndim == 4 && qp_dtype_is_float(x->dtype) && is(&c->in[A], 3, x->shape, x->dtype);
-    if (ok && state) ok = !((const attr *)c->attr)->reverse && is(state, 3, (int64_t[]){x->shape[0], x->shape[2], x->shape[3]}, x->dtype);
+    if (ok && state)
+        ok = !((const attr *)c->attr)->reverse &&
+             is(state, 3, (int64_t[]){x->shape[0], x->shape[2], x->shape[3]}, x->dtype);
     if (ok) shape_set(c, 0, x->dtype, 4, x->shape);
-    else qp_call_fail(c, QP_ERR_SHAPE, "expected x [B, T, H, E], factors [B, T, H] and a state [B, H, E], one floating type");
+    else
+        qp_call_fail(c, QP_ERR_SHAPE,
+                     "expected x [B, T, H, E], factors [B, T, H] and a state [B, H, E], one floating type");
 }
 
 static void plain(const qp_call *c) {
     job            j = job_of(c);
-    const qp_view *x = &c->in[X], *a = &c->in[A], *state = c->nin > STATE && c->in[STATE].ndim >= 0 ? &c->in[STATE] : NULL;
+    const qp_view *x = &c->in[X], *a = &c->in[A],
+                  *state = c->nin > STATE && c->in[STATE].ndim >= 0 ? &c->in[STATE] : NULL;
     for (int64_t i = 0; i < x->shape[0] * j.H * j.E; i++) {
         int64_t e = i % j.E, h = i / j.E % j.H, b = i / j.E / j.H;
         double  y = state ? qp_load(state, qp_view_offset(state, i)) : 0;
         for (int64_t k = 0; k < j.T; k++) {
             int64_t t = j.reverse ? j.T - 1 - k : k, row = (b * j.T + t) * j.H + h;
             bool    first = j.reverse && k == 0;
-            y = (first ? 0 : y * qp_load(a, qp_view_offset(a, j.reverse ? row + j.H : row))) + qp_load(x, qp_view_offset(x, row * j.E + e));
+            y = (first ? 0 : y * qp_load(a, qp_view_offset(a, j.reverse ? row + j.H : row))) +
+                qp_load(x, qp_view_offset(x, row * j.E + e));
             qp_store(&c->out[0], row * j.E + e, y);
         }
     }
@@ -100,7 +110,8 @@ static void backward(qp_rule *r) {
     r->din[X] = g;
     if (r->need[A]) {
         if (qp_is_none(first)) first = qp_zeros(r->ctx, qp_dtype_of(g), 3, (int64_t[]){B, H, E});
-        qp_tensor before = qp_concat(2, (qp_tensor[]){qp_reshape(first, 4, (int64_t[]){B, 1, H, E}), r->out[0]}, 1);
+        qp_tensor before =
+            qp_concat(2, (qp_tensor[]){qp_reshape(first, 4, (int64_t[]){B, 1, H, E}), r->out[0]}, 1);
         r->din[A] = qp_sum(qp_mul(g, qp_slice(before, 1, 0, T, 1)), 1, (int[]){3}, false);
     }
     if (r->nin > STATE && r->need[STATE] && T > 0)
@@ -131,5 +142,7 @@ QP_OP(decay_scan) = {.name = "decay_scan",
                      .flops = flops,
                      .samples = samples};
 
-qp_tensor qp_decay_scan(qp_tensor x, qp_tensor a, qp_tensor state) { return QP_CALL(decay_scan, &(attr){0}, x, a, state); }
+qp_tensor qp_decay_scan(qp_tensor x, qp_tensor a, qp_tensor state) {
+    return QP_CALL(decay_scan, &(attr){0}, x, a, state);
+}
 #endif

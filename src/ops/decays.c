@@ -25,7 +25,9 @@ static void piece(void *arg, int64_t begin, int64_t end, int worker) {
             vf     x = vf_set1(j->x[i * n + t]);
             float *y = j->to + (i * n + t) * n;
             for (int64_t s = 0; s < n; s += VF_LANES) {
-                int m = n - s < VF_LANES ? (int)(n - s) : VF_LANES, before = t < s ? 0 : t - s < m ? (int)(t - s) : m;
+                int m = n - s < VF_LANES ? (int)(n - s) : VF_LANES, before = t < s       ? 0
+                                                                             : t - s < m ? (int)(t - s)
+                                                                                         : m;
                 int upto = before < m && t >= s ? before + 1 : before; /* t itself, too */
                 vf  at = vf_load_n(sum + s, m);
                 at = vf_select(vm_first(before), at + x, at);
@@ -48,7 +50,8 @@ static void grad_piece(void *arg, int64_t begin, int64_t end, int worker) {
             vf      all = {0};
             for (int64_t s = 0; s < t; s += VF_LANES) {
                 int m = t - s < VF_LANES ? (int)(t - s) : VF_LANES;
-                vf  c = vf_fma(vf_load_n(j->dy + row + s, m), vf_load_n(j->y + row + s, m), vf_load_n(column + s, m));
+                vf  c = vf_fma(vf_load_n(j->dy + row + s, m), vf_load_n(j->y + row + s, m),
+                               vf_load_n(column + s, m));
                 vf_store_n(column + s, c, m);
                 all += c;
             }
@@ -76,7 +79,8 @@ QP_KERNEL(decays) = {run, QP_FLAT, takes};
 
 static void grad_run(const qp_call *c) {
     const qp_view *dx = &c->out[0];
-    start(c, (job){.dy = c->in[0].data, .y = c->in[1].data, .to = dx->data, .n = dx->shape[dx->ndim - 1]}, qp_view_count(dx), grad_piece);
+    start(c, (job){.dy = c->in[0].data, .y = c->in[1].data, .to = dx->data, .n = dx->shape[dx->ndim - 1]},
+          qp_view_count(dx), grad_piece);
 }
 
 QP_KERNEL(decays_grad) = {grad_run, QP_FLAT, takes};
@@ -114,7 +118,12 @@ static void backward(qp_rule *r) {
     r->din[0] = QP_CALL(decays_grad, NULL, r->dout[0], r->out[0]);
 }
 
-static const qp_sample samples[] = {{.in = "x[3,5]", .tolerance = 1e-5}, {.in = "x[2,3,37]", .tolerance = 1e-5}, {.in = "x[1]"}, {.in = "x[2,0]"}, {.in = "x[0,4]"}, {0}};
+static const qp_sample samples[] = {{.in = "x[3,5]", .tolerance = 1e-5},
+                                    {.in = "x[2,3,37]", .tolerance = 1e-5},
+                                    {.in = "x[1]"},
+                                    {.in = "x[2,0]"},
+                                    {.in = "x[0,4]"},
+                                    {0}};
 
 QP_OP(decays) = {.name = "decays",
                  .source = "arXiv:2405.21060, listing 1",
@@ -129,7 +138,8 @@ QP_OP(decays) = {.name = "decays",
 
 static void grad_shape(qp_call *c) {
     const qp_view *dy = &c->in[0], *y = &c->in[1];
-    bool           ok = dy->ndim > 1 && dy->ndim == y->ndim && dy->dtype == y->dtype && dy->shape[dy->ndim - 1] == dy->shape[dy->ndim - 2];
+    bool           ok = dy->ndim > 1 && dy->ndim == y->ndim && dy->dtype == y->dtype &&
+                        dy->shape[dy->ndim - 1] == dy->shape[dy->ndim - 2];
     for (int i = 0; i < dy->ndim && ok; i++) ok = dy->shape[i] == y->shape[i];
     if (ok) shape_set(c, 0, dy->dtype, dy->ndim - 1, dy->shape);
     else qp_call_fail(c, QP_ERR_SHAPE, "dy and y: expected two of [.., Q, Q]");
@@ -144,14 +154,17 @@ static void grad_plain(const qp_call *c) {
             qp_store(&c->out[0], row + r, sum);
             for (int64_t k = 0; k < n; k++) {
                 int64_t at = k < r ? (row + r) * n + k : (row + k) * n + r;
-                double  p = k == r ? 0 : qp_load(dy, qp_view_offset(dy, at)) * qp_load(y, qp_view_offset(y, at));
+                double p = k == r ? 0 : qp_load(dy, qp_view_offset(dy, at)) * qp_load(y, qp_view_offset(y, at));
                 sum += k < r ? -p : p;
             }
         }
     }
 }
 
-static const qp_sample grad_samples[] = {{.in = "x[3,5,5] x[3,5,5]"}, {.in = "x[2,37,37] x[2,37,37]", .tolerance = 1e-5}, {.in = "x[1,1] x[1,1]"}, {0}};
+static const qp_sample grad_samples[] = {{.in = "x[3,5,5] x[3,5,5]"},
+                                         {.in = "x[2,37,37] x[2,37,37]", .tolerance = 1e-5},
+                                         {.in = "x[1,1] x[1,1]"},
+                                         {0}};
 
 QP_OP(decays_grad) = {.name = "decays_grad",
                       .source = "backward of decays",

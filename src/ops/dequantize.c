@@ -41,10 +41,12 @@ static void plain(const qp_call *c) {
     for (int64_t i = 0; i < qp_view_count(x); i++) qp_store(&c->out[0], i, qp_load(x, qp_view_offset(x, i)));
 }
 
-static const qp_sample samples[] = {{.in = "wq8_0[3,64]"},    {.in = "wq4_0[2,3,32]"}, {.in = "wq4_1[64]"},
-                                    {.in = "wq5_0[5,96]"},    {.in = "wq5_1[5,32]"},   {.in = "wq2_k[3,512]"},
-                                    {.in = "wq3_k[2,2,256]"}, {.in = "wq4_k[3,256]"},  {.in = "wq5_k[1,512]"},
-                                    {.in = "wq6_k[3,256]"},   {.in = "wiq4_nl[3,64]"}, {.in = "wq4_0[0,32]"},
+static const qp_sample samples[] = {{.in = "wq8_0[3,64]"},    {.in = "wq4_0[2,3,32]"},
+                                    {.in = "wq4_1[64]"},      {.in = "wq5_0[5,96]"},
+                                    {.in = "wq5_1[5,32]"},    {.in = "wq2_k[3,512]"},
+                                    {.in = "wq3_k[2,2,256]"}, {.in = "wq4_k[3,256]"},
+                                    {.in = "wq5_k[1,512]"},   {.in = "wq6_k[3,256]"},
+                                    {.in = "wiq4_nl[3,64]"},  {.in = "wq4_0[0,32]"},
                                     {.in = "wq6_k[3,0]"},     {0}};
 
 QP_OP(dequantize) = {.name = "dequantize",

@@ -27,7 +27,8 @@ static void lanes(void *arg, int64_t begin, int64_t end, int worker) {
         float       *h = a->h + at;
         vf           p0 = vf_load_n(a->p + n, m), p1 = vf_load_n(a->p + a->N + n, m), x0 = {0}, x1 = {0};
         if (a->back) p1 = -p1;
-        if (a->h0) x0 = vf_load_n(a->h0 + b * 2 * a->N + n, m), x1 = vf_load_n(a->h0 + (b * 2 + 1) * a->N + n, m);
+        if (a->h0)
+            x0 = vf_load_n(a->h0 + b * 2 * a->N + n, m), x1 = vf_load_n(a->h0 + (b * 2 + 1) * a->N + n, m);
         for (int64_t t = 0; t < a->T; t++, u += step, h += step) {
             vf y0 = vf_fma(p0, x0, vf_fma(-p1, x1, vf_load_n(u, m)));
             x1 = vf_fma(p0, x1, vf_fma(p1, x0, vf_load_n(u + a->N, m)));
@@ -40,7 +41,9 @@ static void lanes(void *arg, int64_t begin, int64_t end, int worker) {
 
 static void run_job(const qp_call *c, bool back) {
     const qp_view *u = &c->in[0];
-    job            a = {u->data, c->in[1].data, c->nin > 2 ? c->in[2].data : NULL, c->out[0].data, u->shape[1], u->shape[3], 0, back};
+    job            a = {
+        u->data, c->in[1].data, c->nin > 2 ? c->in[2].data : NULL, c->out[0].data, u->shape[1], u->shape[3],
+        0,       back};
     a.blocks = (a.N + VF_LANES - 1) / VF_LANES;
     qp_parallel(c->exec, u->shape[0] * a.blocks, 1, lanes, &a);
 }
@@ -55,8 +58,11 @@ extern const qp_op qp_op_diagonal_scan_grad;
 
 static void shape(qp_call *c) {
     const qp_view *u = &c->in[0], *p = &c->in[1], *h = c->nin > 2 && c->in[2].ndim >= 0 ? &c->in[2] : NULL;
-    bool           fits = u->ndim == 4 && u->shape[2] == 2 && p->ndim == 2 && p->shape[0] == 2 && p->shape[1] == u->shape[3] && p->dtype == u->dtype;
-    if (fits && h) fits = h->ndim == 3 && h->dtype == u->dtype && h->shape[0] == u->shape[0] && h->shape[1] == 2 && h->shape[2] == u->shape[3];
+    bool           fits = u->ndim == 4 && u->shape[2] == 2 && p->ndim == 2 && p->shape[0] == 2 &&
+                          p->shape[1] == u->shape[3] && p->dtype == u->dtype;
+    if (fits && h)
+        fits = h->ndim == 3 && h->dtype == u->dtype && h->shape[0] == u->shape[0] && h->shape[1] == 2 &&
+               h->shape[2] == u->shape[3];
     if (fits) shape_set(c, 0, u->dtype, 4, u->shape);
     else qp_call_fail(c, QP_ERR_SHAPE, "expected u [B, T, 2, N], p [2, N] and h0 [B, 2, N] of one type");
 }
@@ -105,15 +111,19 @@ static void backward(qp_rule *r) {
     qp_tensor h0 = given ? qp_reshape(r->in[2], 4, first) : qp_zeros(r->ctx, qp_dtype_of(h), 4, first);
     if (r->need[1]) r->din[1] = product(qp_concat(2, (qp_tensor[]){h0, qp_slice(h, 1, 0, T - 1, 1)}, 1), du, 2);
     if (given && r->need[2]) {
-        qp_tensor d = product(qp_reshape(r->in[1], 4, (int64_t[]){1, 1, 2, first[3]}), qp_slice(du, 1, 0, 1, 1), 0);
+        qp_tensor d =
+            product(qp_reshape(r->in[1], 4, (int64_t[]){1, 1, 2, first[3]}), qp_slice(du, 1, 0, 1, 1), 0);
         r->din[2] = qp_reshape(d, 3, (int64_t[]){first[0], 2, first[3]});
     }
 }
 
 static double flops(const qp_call *c) { return 4.0 * (double)qp_view_count(&c->in[0]); }
 
-static const qp_sample samples[] = {{.in = "x[3,2,2,5] u[2,5] x[3,2,5]"}, {.in = "x[1,2,2,19] u[2,19]"},
-                                    {.in = "x[3,0,2,4] u[2,4] x[3,2,4]"}, {.in = "x[1,1,2,3] u[2,3] -"}, {0}};
+static const qp_sample samples[] = {{.in = "x[3,2,2,5] u[2,5] x[3,2,5]"},
+                                    {.in = "x[1,2,2,19] u[2,19]"},
+                                    {.in = "x[3,0,2,4] u[2,4] x[3,2,4]"},
+                                    {.in = "x[1,1,2,3] u[2,3] -"},
+                                    {0}};
 
 QP_OP(diagonal_scan) = {.name = "diagonal_scan",
                         .source = "arXiv:2303.06349",
@@ -127,7 +137,8 @@ QP_OP(diagonal_scan) = {.name = "diagonal_scan",
                         .flops = flops,
                         .samples = samples};
 
-static const qp_sample grad_samples[] = {{.in = "x[3,2,2,5] u[2,5]"}, {.in = "x[1,2,2,19] u[2,19]"}, {.in = "x[3,0,2,4] u[2,4]"}, {0}};
+static const qp_sample grad_samples[] = {
+    {.in = "x[3,2,2,5] u[2,5]"}, {.in = "x[1,2,2,19] u[2,19]"}, {.in = "x[3,0,2,4] u[2,4]"}, {0}};
 
 QP_OP(diagonal_scan_grad) = {.name = "diagonal_scan_grad",
                              .source = "backward of diagonal_scan",
@@ -139,5 +150,7 @@ QP_OP(diagonal_scan_grad) = {.name = "diagonal_scan_grad",
                              .flops = flops,
                              .samples = grad_samples};
 
-qp_tensor qp_diagonal_scan(qp_tensor u, qp_tensor p, qp_tensor h0) { return QP_CALL(diagonal_scan, NULL, u, p, h0); }
+qp_tensor qp_diagonal_scan(qp_tensor u, qp_tensor p, qp_tensor h0) {
+    return QP_CALL(diagonal_scan, NULL, u, p, h0);
+}
 #endif

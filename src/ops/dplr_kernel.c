@@ -62,7 +62,8 @@ static void fill_points(point *p, int64_t M) {
     for (int64_t i = 0; i < M; i++) {
         int64_t f = 0;
         for (int64_t a = i, n = 1; n < M; n *= 2, a /= 2) f = 2 * f + (a & 1);
-        double turn = M_PI / (double)(2 * M) - 2 * M_PI * (double)f / (double)M, re = rho * cos(turn), im = rho * sin(turn);
+        double turn = M_PI / (double)(2 * M) - 2 * M_PI * (double)f / (double)M, re = rho * cos(turn),
+               im = rho * sin(turn);
         double d = 2 / ((1 + re) * (1 + re) + im * im); /* 2 / (1 + z) = d conj(1 + z) */
         p[i].c[0] = d * (1 + re), p[i].c[1] = -d * im;
         p[i].g[0] = d * (1 - re * re - im * im), p[i].g[1] = -2 * d * im;
@@ -74,7 +75,7 @@ typedef struct {
     int64_t        T, M, D, N;
     point         *points;
     double        *table;
-    char          *work;      /* of each worker */
+    char          *work; /* of each worker */
     size_t         per_worker;
 } job;
 
@@ -101,7 +102,9 @@ static void load_planes(const job *a, int64_t d, int m, vd *plane) {
     for (int64_t n = 0; n < a->N; n++)
         for (int k = 0; k < PLANES; k++, plane++)
             for (int i = 0; i < VD_LANES; i++)
-                (*plane)[i] = i < m ? qp_load(&a->c->in[0], (k * a->D + d + i) * a->N + n) : k == A1 ? -2 : k == A0;
+                (*plane)[i] = i < m     ? qp_load(&a->c->in[0], (k * a->D + d + i) * a->N + n)
+                              : k == A1 ? -2
+                                        : k == A0;
 }
 
 /* r_j at g; 1/q of each n goes to inverse. */
@@ -132,7 +135,8 @@ static inline dft_z product(dft_z a, dft_z b) { return dft_mul(a, b.re, b.im); }
 
 /* The weight rho^-n e^(-i pi n / 2M) / M of row element n; of the second half besides rho^-M. */
 static void weight(const job *a, int64_t n, double out[2]) {
-    double size = exp(LOST * (double)n / (double)(2 * a->M)) / (double)a->M, turn = -M_PI * (double)n / (double)(2 * a->M);
+    double size = exp(LOST * (double)n / (double)(2 * a->M)) / (double)a->M,
+           turn = -M_PI * (double)n / (double)(2 * a->M);
     out[0] = size * cos(turn), out[1] = size * sin(turn);
 }
 
@@ -159,7 +163,8 @@ static void group_forward(const job *a, int64_t d, int m, room *o) {
 
 /* Gradients of one point; e: that of the generating function without its factor, conjugate. */
 static inline void spread(const room *o, int64_t N, const double *g, dft_z e, const dft_z r[4]) {
-    dft_z s = inverse_of((dft_z){r[3].re + 1, r[3].im}), es = product(e, s), minus = {-es.re, -es.im}, x[4], xg[4];
+    dft_z s = inverse_of((dft_z){r[3].re + 1, r[3].im}), es = product(e, s), minus = {-es.re, -es.im}, x[4],
+          xg[4];
     x[0] = e;
     x[1] = product(minus, r[2]);
     x[2] = product(minus, r[1]);
@@ -200,7 +205,8 @@ static void group_backward(const job *a, int64_t d, int m, room *o) {
     for (int64_t f = 0; f < a->M; f++) {
         dft_z r[4];
         cauchy(o, a->N, a->points[f].g, r);
-        spread(o, a->N, a->points[f].g, dft_mul(dft_conj(o->row[f]), all(a->points[f].c[0]), all(a->points[f].c[1])), r);
+        spread(o, a->N, a->points[f].g,
+               dft_mul(dft_conj(o->row[f]), all(a->points[f].c[0]), all(a->points[f].c[1])), r);
     }
     const vd *g = o->gradient;
     for (int64_t n = 0; n < a->N; n++)
@@ -220,7 +226,11 @@ static void groups(void *arg, int64_t begin, int64_t end, int worker) {
 }
 
 static void run(const qp_call *c) {
-    job a = {.c = c, .T = ((const attr *)c->attr)->T, .D = c->in[0].shape[1], .N = c->in[0].shape[2], .points = c->exec->scratch};
+    job a = {.c = c,
+             .T = ((const attr *)c->attr)->T,
+             .D = c->in[0].shape[1],
+             .N = c->in[0].shape[2],
+             .points = c->exec->scratch};
     a.M = points_of(a.T);
     a.table = (double *)(a.points + a.M);
     a.work = (char *)(a.table + FFT_REST(a.M));
@@ -229,7 +239,9 @@ static void run(const qp_call *c) {
     dft_fill_rest(a.table, a.M);
     qp_parallel(c->exec, (a.D + VD_LANES - 1) / VD_LANES, 1, groups, &a);
 }
-static bool takes(const qp_call *c) { return c->in[0].dtype <= QP_F64 && (c->nin > 1 ? &c->in[1] : &c->out[0])->dtype == QP_F32; }
+static bool takes(const qp_call *c) {
+    return c->in[0].dtype <= QP_F64 && (c->nin > 1 ? &c->in[1] : &c->out[0])->dtype == QP_F32;
+}
 
 QP_KERNEL(dplr_kernel) = {run, QP_FLAT, takes};
 QP_KERNEL(dplr_kernel_grad) = {run, QP_FLAT, takes};
@@ -241,7 +253,8 @@ extern const qp_op qp_op_dplr_kernel_grad;
 
 static bool check(qp_call *c) {
     const qp_view *p = &c->in[0];
-    if (p->ndim == 3 && p->shape[0] == PLANES && qp_dtype_is_float(p->dtype) && ((const attr *)c->attr)->T >= 0) return true;
+    if (p->ndim == 3 && p->shape[0] == PLANES && qp_dtype_is_float(p->dtype) && ((const attr *)c->attr)->T >= 0)
+        return true;
     qp_call_fail(c, QP_ERR_SHAPE, "expected planes [10, D, N] and T of 0 at least");
     return false;
 }
@@ -266,7 +279,8 @@ typedef struct {
 } definition;
 
 static double plane(const definition *e, int k, int64_t n) {
-    return qp_load(e->planes, k * e->planes->stride[0] + e->d * e->planes->stride[1] + n * e->planes->stride[2]);
+    return qp_load(e->planes,
+                   k * e->planes->stride[0] + e->d * e->planes->stride[1] + n * e->planes->stride[2]);
 }
 
 static double complex point_at(const definition *e, int64_t f) {
@@ -274,7 +288,9 @@ static double complex point_at(const definition *e, int64_t f) {
     return exp(-LOST / (2 * M)) * cexp(I * (M_PI / (2 * M) - 2 * M_PI * (double)f / M));
 }
 
-static double complex pole(const definition *e, double complex g, int64_t n) { return g * g - plane(e, A1, n) * g + plane(e, A0, n); }
+static double complex pole(const definition *e, double complex g, int64_t n) {
+    return g * g - plane(e, A1, n) * g + plane(e, A0, n);
+}
 
 static void sums(const definition *e, double complex g, double complex r[4]) {
     for (int j = 0; j < 4; j++) {
@@ -309,7 +325,8 @@ static void plain(const qp_call *c) {
 }
 
 /* Adds what the gradients x[j] of r_j at g make of the planes of n. */
-static void add_gradients(const definition *e, double complex g, const double complex x[4], int64_t n, double *out) {
+static void add_gradients(const definition *e, double complex g, const double complex x[4], int64_t n,
+                          double *out) {
     double complex q = pole(e, g, n), sum = 0;
     for (int j = 0; j < 4; j++) {
         out[ALPHA + 2 * j] += creal(x[j] * g / q);
@@ -344,9 +361,12 @@ static void backward(qp_rule *r) { r->din[0] = QP_CALL(dplr_kernel_grad, r->attr
 
 static size_t scratch(const qp_call *c, int threads) {
     int64_t M = points_of(((const attr *)c->attr)->T);
-    return (size_t)M * (sizeof(point) + 2 * sizeof(double)) + (size_t)threads * room_bytes(M, c->in[0].ndim == 3 ? c->in[0].shape[2] : 0);
+    return (size_t)M * (sizeof(point) + 2 * sizeof(double)) +
+           (size_t)threads * room_bytes(M, c->in[0].ndim == 3 ? c->in[0].shape[2] : 0);
 }
-static double flops(const qp_call *c) { return 4.3 * (double)qp_view_count(&c->in[0]) * (double)points_of(((const attr *)c->attr)->T); }
+static double flops(const qp_call *c) {
+    return 4.3 * (double)qp_view_count(&c->in[0]) * (double)points_of(((const attr *)c->attr)->T);
+}
 static double grad_flops(const qp_call *c) { return 2.5 * flops(c); }
 
 static const qp_sample samples[] = {{.in = "u[10,3,2]", .attr = &(attr){5, 0}},

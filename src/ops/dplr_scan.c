@@ -50,7 +50,8 @@ static void channels(void *arg, int64_t begin, int64_t end, int worker) {
 
 static void run(const qp_call *c) {
     const qp_view *u = &c->in[0], *p = &c->in[2];
-    job            a = {u->data, c->in[1].data, p->data, c->out[0].data, c->out[1].data, u->shape[1], u->shape[2], p->shape[2]};
+    job            a = {u->data,        c->in[1].data, p->data,     c->out[0].data,
+                        c->out[1].data, u->shape[1],   u->shape[2], p->shape[2]};
     qp_parallel(c->exec, u->shape[0] * a.D, 32, channels, &a);
 }
 
@@ -59,10 +60,13 @@ QP_KERNEL(dplr_scan) = {run, QP_FLAT, NULL};
 #if QP_BODY
 static void shape(qp_call *c) {
     const qp_view *u = &c->in[0], *x = &c->in[1], *p = &c->in[2];
-    bool           fits = u->ndim == 3 && x->ndim == 4 && p->ndim == 3 && x->shape[0] == u->shape[0] && x->shape[1] == u->shape[2] &&
-                x->shape[2] == 2 && p->shape[0] == u->shape[2] && p->shape[1] == PLANES && p->shape[2] == x->shape[3] &&
-                x->dtype == u->dtype && p->dtype == u->dtype;
-    if (!fits) qp_call_fail(c, QP_ERR_SHAPE, "expected u [B, T, D], a state [B, D, 2, N] and planes [D, 10, N] of one type");
+    bool           fits = u->ndim == 3 && x->ndim == 4 && p->ndim == 3 && x->shape[0] == u->shape[0] &&
+                          x->shape[1] == u->shape[2] && x->shape[2] == 2 && p->shape[0] == u->shape[2] &&
+                          p->shape[1] == PLANES && p->shape[2] == x->shape[3] && x->dtype == u->dtype &&
+                          p->dtype == u->dtype;
+    if (!fits)
+        qp_call_fail(c, QP_ERR_SHAPE,
+                     "expected u [B, T, D], a state [B, D, 2, N] and planes [D, 10, N] of one type");
     else if (shape_set(c, 0, u->dtype, 3, u->shape)) shape_set(c, 1, u->dtype, 4, x->shape);
 }
 
@@ -84,9 +88,11 @@ static void plain(const qp_call *c) {
         for (int64_t t = 0; t < T; t++) {
             int64_t at = (i / D * T + t) * D + d;
             double  r = 0, sum = 0, in = qp_load(u, qp_view_offset(u, at));
-            for (int64_t n = 0; n < N; n++) r += part(p, d, Q, n) * part(x, i, 0, n) - part(p, d, Q + 1, n) * part(x, i, 1, n);
+            for (int64_t n = 0; n < N; n++)
+                r += part(p, d, Q, n) * part(x, i, 0, n) - part(p, d, Q + 1, n) * part(x, i, 1, n);
             for (int64_t n = 0; n < N; n++) {
-                double a = part(x, i, 0, n), b = part(x, i, 1, n), e = part(p, d, E, n), f = part(p, d, E + 1, n);
+                double a = part(x, i, 0, n), b = part(x, i, 1, n), e = part(p, d, E, n),
+                       f = part(p, d, E + 1, n);
                 double re = a + e * a - f * b - part(p, d, G, n) * r + part(p, d, IN, n) * in;
                 double im = b + e * b + f * a - part(p, d, G + 1, n) * r + part(p, d, IN + 1, n) * in;
                 sum += part(p, d, OUT, n) * re - part(p, d, OUT + 1, n) * im;
@@ -98,7 +104,9 @@ static void plain(const qp_call *c) {
     }
 }
 
-static double flops(const qp_call *c) { return 22.0 * (double)qp_view_count(&c->in[1]) / 2 * (double)c->in[0].shape[1]; }
+static double flops(const qp_call *c) {
+    return 22.0 * (double)qp_view_count(&c->in[1]) / 2 * (double)c->in[0].shape[1];
+}
 
 /* T is 2, as an axis of states must be, so that it is not enlarged: with any planes states grow beyond all. */
 static const qp_sample samples[] = {{.in = "x[3,2,4] x[3,4,2,5] u[4,10,5]", .tolerance = 2e-5},

@@ -9,7 +9,7 @@ typedef struct {
 } dropout_attr;
 
 static int32_t threshold(const qp_call *c) { return (int32_t)(((const dropout_attr *)c->attr)->p * 0x1p24); }
-static double  scale(const qp_call *c) { return 1 / (1 - ((const dropout_attr *)c->attr)->p); }
+static double scale(const qp_call *c) { return 1 / (1 - ((const dropout_attr *)c->attr)->p); }
 
 static void piece(void *arg, int64_t begin, int64_t end, int worker) {
     (void)worker;
@@ -28,10 +28,8 @@ static void piece(void *arg, int64_t begin, int64_t end, int worker) {
         vm dropped = vi_lt((vi)((vu)vi_load((const int32_t *)words + at) >> 8), low);
         vf v = m == VF_LANES ? vf_load(x + i) : vf_load_n(x + i, m);
         v = vf_select(dropped, (vf){0}, v * by);
-        if (m == VF_LANES)
-            vf_store(y + i, v);
-        else
-            vf_store_n(y + i, v, m);
+        if (m == VF_LANES) vf_store(y + i, v);
+        else vf_store_n(y + i, v, m);
     }
 }
 
@@ -51,10 +49,8 @@ extern const qp_op qp_op_dropout;
 static void shape(qp_call *c) {
     double p = ((const dropout_attr *)c->attr)->p;
     if (!qk_check_key(c, 1)) return;
-    if (p >= 0 && p <= 1)
-        shape_set(c, 0, c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
-    else
-        qp_call_fail(c, QP_ERR_ARGUMENT, "probability %g, expected 0 to 1", p);
+    if (p >= 0 && p <= 1) shape_set(c, 0, c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
+    else qp_call_fail(c, QP_ERR_ARGUMENT, "probability %g, expected 0 to 1", p);
 }
 
 static void plain(const qp_call *c) {

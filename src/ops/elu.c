@@ -3,7 +3,7 @@
 #include "ops/op.h"
 
 QK_UNARY(run, vf_select(vf_gt(x, (vf){0}), x, vf_expm1(x)))
-QK_BINARY(grad_run, vf_select(vf_gt(x, (vf){0}), y, y * (x + 1.0f)))
+QK_BINARY(grad_run, vf_select(vf_gt(x, (vf){0}), y, y *(x + 1.0f)))
 
 QP_KERNEL(elu) = {run, QP_ELEMENTWISE, NULL};
 QP_KERNEL(elu_grad) = {grad_run, QP_ELEMENTWISE, NULL};

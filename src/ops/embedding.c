@@ -149,8 +149,9 @@ static void backward(qp_rule *r) {
     QP_CALL(embedding_grad, NULL, r->din[0], r->dout[0], r->in[1]);
 }
 
-static const qp_sample samples[] = {{.in = "x[7,5] i7[3]"},   {.in = "x[5,67] i5[2,9]"}, {.in = "x[4,3] i4[]"},
-                                    {.in = "x[4,3] i4[0,2]"}, {.in = "x[1,1] i1[40]"},   {.in = "wq4_k[7,256] i7[3]"},
+static const qp_sample samples[] = {{.in = "x[7,5] i7[3]"},        {.in = "x[5,67] i5[2,9]"},
+                                    {.in = "x[4,3] i4[]"},         {.in = "x[4,3] i4[0,2]"},
+                                    {.in = "x[1,1] i1[40]"},       {.in = "wq4_k[7,256] i7[3]"},
                                     {.in = "wq8_0[5,64] i5[2,9]"}, {0}};
 
 QP_OP(embedding) = {.name = "embedding",

@@ -25,10 +25,7 @@ static void view(qp_call *c) {
 
 static void backward(qp_rule *r) { r->din[0] = qp_sum_to(r->dout[0], r->in[0]); }
 
-#define SIZES(...)                                                                                             \
-    &(shape_sizes) {                                                                                           \
-        { __VA_ARGS__ }                                                                                        \
-    }
+#define SIZES(...) &(shape_sizes){{__VA_ARGS__}}
 static const qp_sample samples[] = {{.in = "x[3,1]", .attr = SIZES(3 + 2, 5 + 2)},
                                     {.in = "x[3]", .attr = SIZES(2 + 2, 4 + 2, 3 + 2)},
                                     {.in = "x[]", .attr = SIZES(3 + 2)},

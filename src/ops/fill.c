@@ -25,7 +25,8 @@ static double f(const double *x, const void *a) {
 }
 static void plain(const qp_call *c) { qp_plain_map(c, f); }
 
-static const qp_sample samples[] = {{.in = "x[3,5]", .attr = &(attr){2.5}}, {.in = "i9[7]", .attr = &(attr){3}}, {.in = "x[0]"}, {0}};
+static const qp_sample samples[] = {
+    {.in = "x[3,5]", .attr = &(attr){2.5}}, {.in = "i9[7]", .attr = &(attr){3}}, {.in = "x[0]"}, {0}};
 
 QP_OP(fill) = {.name = "fill",
                .source = "torch.Tensor.fill_",

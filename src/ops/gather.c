@@ -40,16 +40,14 @@ static void step(const job *j, offsets *o, int axis, int64_t by) {
 static void move(const job *j, offsets o, int axis, int64_t n) {
     int64_t fa = j->far->stride[j->axis], fs = axis == j->axis ? 0 : j->far->stride[axis];
     int64_t is = j->index->stride[axis], ns = j->near->stride[axis];
-#define EACH(type, statement)                                                                                  \
-    for (int64_t i = 0; i < n; i++) {                                                                          \
-        type *far = (type *)j->far->data + o.far + i * fs + index_at(j->index, o.index + i * is) * fa;         \
-        type *near = (type *)j->near->data + o.near + i * ns;                                                  \
-        statement;                                                                                             \
+#define EACH(type, statement) \
+    for (int64_t i = 0; i < n; i++) { \
+        type *far = (type *)j->far->data + o.far + i * fs + index_at(j->index, o.index + i * is) * fa; \
+        type *near = (type *)j->near->data + o.near + i * ns; \
+        statement; \
     }
-    if (j->add)
-        EACH(float, *far += *near)
-    else
-        switch (qp_dtype_bytes(j->far->dtype)) {
+    if (j->add) EACH(float, *far += *near)
+    else switch (qp_dtype_bytes(j->far->dtype)) {
         case 1: EACH(uint8_t, *near = *far) break;
         case 2: EACH(uint16_t, *near = *far) break;
         case 4: EACH(uint32_t, *near = *far) break;
@@ -132,8 +130,7 @@ static bool check(const qp_call *c) {
     if (c->nin > 2)
         qp_call_fail(c, QP_ERR_SHAPE, "x is %s, index is %s, src is %s: they do not fit along axis %d", a, b, d,
                      axis);
-    else
-        qp_call_fail(c, QP_ERR_SHAPE, "x is %s, index is %s: they do not fit along axis %d", a, b, axis);
+    else qp_call_fail(c, QP_ERR_SHAPE, "x is %s, index is %s: they do not fit along axis %d", a, b, axis);
     return false;
 }
 

@@ -4,7 +4,7 @@
 #include "ops/op.h"
 
 QK_UNARY(run, qk_gelu(x))
-QK_BINARY(grad_run, y * qk_gelu_slope(x))
+QK_BINARY(grad_run, y *qk_gelu_slope(x))
 
 QP_KERNEL(gelu) = {run, QP_ELEMENTWISE, NULL};
 QP_KERNEL(gelu_grad) = {grad_run, QP_ELEMENTWISE, NULL};

@@ -5,7 +5,7 @@
 #include "ops/op.h"
 
 QK_UNARY(run, qk_gelu_tanh(x))
-QK_BINARY(grad_run, y * qk_gelu_tanh_slope(x))
+QK_BINARY(grad_run, y *qk_gelu_tanh_slope(x))
 
 QP_KERNEL(gelu_tanh) = {run, QP_ELEMENTWISE, NULL};
 QP_KERNEL(gelu_tanh_grad) = {grad_run, QP_ELEMENTWISE, NULL};

@@ -21,8 +21,9 @@ static void shape(qp_call *c) {
     const qp_view *index = &c->in[0];
     if (!index_check_type(c, 0)) return;
     if (index->ndim < 1 || a->groups < 1 || a->groups > 1 << 24 || a->capacity < 0) {
-        qp_call_fail(c, QP_ERR_ARGUMENT, "%d axes, %lld groups, capacity %lld: expected [.., k], 1 to 2^24, 0 or more",
-                     index->ndim, (long long)a->groups, (long long)a->capacity);
+        qp_call_fail(c, QP_ERR_ARGUMENT,
+                     "%d axes, %lld groups, capacity %lld: expected [.., k], 1 to 2^24, 0 or more", index->ndim,
+                     (long long)a->groups, (long long)a->capacity);
         return;
     }
     shape_set(c, SOURCE, QP_I64, 1, (int64_t[]){qp_view_count(index)});
@@ -57,9 +58,10 @@ static size_t scratch(const qp_call *c, int threads) {
     return (size_t)((const attr *)c->attr)->groups * sizeof(int64_t);
 }
 
-static const qp_sample samples[] = {{.in = "i4[9,2]", .attr = &(attr){4, 0}},   {.in = "i3[20]", .attr = &(attr){3, 5}},
-                                    {.in = "i1[0,2]", .attr = &(attr){1, 0}},   {.in = "i5[2,3,4]", .attr = &(attr){7, 2}},
-                                    {.in = "i64[70,6]", .attr = &(attr){64, 0}}, {0}};
+static const qp_sample samples[] = {
+    {.in = "i4[9,2]", .attr = &(attr){4, 0}},    {.in = "i3[20]", .attr = &(attr){3, 5}},
+    {.in = "i1[0,2]", .attr = &(attr){1, 0}},    {.in = "i5[2,3,4]", .attr = &(attr){7, 2}},
+    {.in = "i64[70,6]", .attr = &(attr){64, 0}}, {0}};
 
 QP_OP(group) = {.name = "group",
                 .source = "arXiv:2006.16668, section 3.2",

@@ -16,7 +16,8 @@ static bool check(const qp_call *c, const qp_view *offsets, int64_t rows) {
     for (int64_t e = 0; e < offsets->shape[0]; e++) {
         int64_t at = index_at(offsets, e * offsets->stride[0]);
         if (at < last || at > rows || (e == 0 && at)) {
-            qp_call_fail(c, QP_ERR_ARGUMENT, "offset %lld is %lld after %lld: expected a row from 0 on of %lld in order",
+            qp_call_fail(c, QP_ERR_ARGUMENT,
+                         "offset %lld is %lld after %lld: expected a row from 0 on of %lld in order",
                          (long long)e, (long long)at, (long long)last, (long long)rows);
             return false;
         }
@@ -45,10 +46,23 @@ typedef bool product_of(const qp_call *c, int64_t e, qk_gemm_args *g);
 static bool linear_of(const qp_call *c, int64_t e, qk_gemm_args *g) {
     const qp_view *x = &c->in[X], *w = &c->in[W], *y = &c->out[0];
     range          r = range_of(&c->in[OFFSETS], e, x->shape[0]);
-    *g = (qk_gemm_args){.batch = 1, .m = r.count, .n = w->shape[1], .k = w->shape[2], .a = at(x, r.first), .b = at(w, e),
-                        .c = at(y, r.first), .a_type = x->dtype, .b_type = w->dtype, .c_type = y->dtype,
-                        .a_row = x->stride[0], .a_col = x->stride[1], .b_row = w->stride[2], .b_col = w->stride[1],
-                        .c_row = y->stride[0], .compute = c->compute, .scale = 1};
+    *g = (qk_gemm_args){.batch = 1,
+                        .m = r.count,
+                        .n = w->shape[1],
+                        .k = w->shape[2],
+                        .a = at(x, r.first),
+                        .b = at(w, e),
+                        .c = at(y, r.first),
+                        .a_type = x->dtype,
+                        .b_type = w->dtype,
+                        .c_type = y->dtype,
+                        .a_row = x->stride[0],
+                        .a_col = x->stride[1],
+                        .b_row = w->stride[2],
+                        .b_col = w->stride[1],
+                        .c_row = y->stride[0],
+                        .compute = c->compute,
+                        .scale = 1};
     return r.count && g->n;
 }
 
@@ -56,10 +70,23 @@ static bool outer_of(const qp_call *c, const qp_view *dy, const qp_view *x, cons
                      qk_gemm_args *g) {
     const qp_view *dw = &c->out[0];
     range          r = range_of(offsets, e, x->shape[0]);
-    *g = (qk_gemm_args){.batch = 1, .m = dw->shape[1], .n = dw->shape[2], .k = r.count, .a = at(dy, r.first),
-                        .b = at(x, r.first), .c = at(dw, e), .a_type = dy->dtype, .b_type = x->dtype, .c_type = dw->dtype,
-                        .a_row = dy->stride[1], .a_col = dy->stride[0], .b_row = x->stride[0], .b_col = x->stride[1],
-                        .c_row = dw->stride[1], .compute = c->compute, .scale = 1};
+    *g = (qk_gemm_args){.batch = 1,
+                        .m = dw->shape[1],
+                        .n = dw->shape[2],
+                        .k = r.count,
+                        .a = at(dy, r.first),
+                        .b = at(x, r.first),
+                        .c = at(dw, e),
+                        .a_type = dy->dtype,
+                        .b_type = x->dtype,
+                        .c_type = dw->dtype,
+                        .a_row = dy->stride[1],
+                        .a_col = dy->stride[0],
+                        .b_row = x->stride[0],
+                        .b_col = x->stride[1],
+                        .c_row = dw->stride[1],
+                        .compute = c->compute,
+                        .scale = 1};
     return g->m && g->n;
 }
 static bool fresh_outer_of(const qp_call *c, int64_t e, qk_gemm_args *g) {
@@ -73,7 +100,9 @@ static bool added_outer_of(const qp_call *c, int64_t e, qk_gemm_args *g) {
     return some && g->k;
 }
 
-static bool is_large(const qk_gemm_args *g) { return 2.0 * (double)g->m * (double)g->n * (double)g->k >= LARGE; }
+static bool is_large(const qk_gemm_args *g) {
+    return 2.0 * (double)g->m * (double)g->n * (double)g->k >= LARGE;
+}
 
 static size_t bytes_of(const qk_gemm_args *g, int threads) {
     size_t n = qp_dtype_block(g->b_type) > 1 ? block_product_scratch(g->m, g->k, threads)
@@ -86,7 +115,8 @@ static size_t most_bytes(const qp_call *c, int64_t groups, product_of *of, bool 
     size_t       most = 0;
     qk_gemm_args g;
     for (int64_t e = 0; e < groups; e++)
-        if (of(c, e, &g) && is_large(&g) == large) most = bytes_of(&g, threads) > most ? bytes_of(&g, threads) : most;
+        if (of(c, e, &g) && is_large(&g) == large)
+            most = bytes_of(&g, threads) > most ? bytes_of(&g, threads) : most;
     return most;
 }
 
@@ -165,7 +195,7 @@ static bool misfit(const qp_call *c, int first, const char *expected) {
 
 static void shape(qp_call *c) {
     const qp_view *x = &c->in[X], *w = &c->in[W], *offsets = &c->in[OFFSETS];
-    bool           floats = qp_dtype_is_float(x->dtype) && (qp_dtype_is_float(w->dtype) || qp_dtype_block(w->dtype) > 1);
+    bool floats = qp_dtype_is_float(x->dtype) && (qp_dtype_is_float(w->dtype) || qp_dtype_block(w->dtype) > 1);
     if (!index_check_type(c, OFFSETS)) return;
     if (!floats || x->ndim != 2 || w->ndim != 3 || offsets->ndim != 1 || w->shape[2] != x->shape[1] ||
         offsets->shape[0] != w->shape[0] + 1)
@@ -183,17 +213,20 @@ static bool outer_check(const qp_call *c, int first) {
 }
 static void outer_shape(qp_call *c) {
     const qp_view *dy = &c->in[0], *x = &c->in[1], *offsets = &c->in[2];
-    if (outer_check(c, 0)) shape_set(c, 0, dy->dtype, 3, (int64_t[]){offsets->shape[0] - 1, dy->shape[1], x->shape[1]});
+    if (outer_check(c, 0))
+        shape_set(c, 0, dy->dtype, 3, (int64_t[]){offsets->shape[0] - 1, dy->shape[1], x->shape[1]});
 }
 static void outer_into_shape(qp_call *c) {
     const qp_view *dw = &c->in[0];
     c->out[0] = *dw;
-    if (outer_check(c, 1) && (dw->ndim != 3 || dw->shape[0] != c->in[3].shape[0] - 1 || dw->shape[1] != c->in[1].shape[1] ||
-                              dw->shape[2] != c->in[2].shape[1]))
+    if (outer_check(c, 1) && (dw->ndim != 3 || dw->shape[0] != c->in[3].shape[0] - 1 ||
+                              dw->shape[1] != c->in[1].shape[1] || dw->shape[2] != c->in[2].shape[1]))
         misfit(c, 0, "[E, O, I], [M, O], [M, I]");
 }
 
-static double load2(const qp_view *v, int64_t i, int64_t j) { return qp_load(v, i * v->stride[0] + j * v->stride[1]); }
+static double load2(const qp_view *v, int64_t i, int64_t j) {
+    return qp_load(v, i * v->stride[0] + j * v->stride[1]);
+}
 
 static void plain(const qp_call *c) {
     const qp_view *x = &c->in[X], *w = &c->in[W], *offsets = &c->in[OFFSETS];
@@ -221,7 +254,8 @@ static void outer_plain_of(const qp_call *c, int first, bool add) {
         for (int64_t i = 0; i < O * I; i++) {
             int64_t place = e * dw->stride[0] + i / I * dw->stride[1] + i % I * dw->stride[2];
             double  sum = add ? qp_load(dw, place) : 0;
-            for (int64_t m = r.first; m < r.first + r.count; m++) sum += load2(dy, m, i / I) * load2(x, m, i % I);
+            for (int64_t m = r.first; m < r.first + r.count; m++)
+                sum += load2(dy, m, i / I) * load2(x, m, i % I);
             qp_store(dw, place, sum);
         }
     }
@@ -243,7 +277,9 @@ static size_t scratch_for(const qp_call *c, int64_t groups, product_of *of, int 
     size_t alone = most_bytes(c, groups, of, false, 1) * (size_t)threads;
     return shared > alone ? shared : alone;
 }
-static size_t scratch(const qp_call *c, int threads) { return scratch_for(c, c->in[W].shape[0], linear_of, threads); }
+static size_t scratch(const qp_call *c, int threads) {
+    return scratch_for(c, c->in[W].shape[0], linear_of, threads);
+}
 static size_t outer_scratch(const qp_call *c, int threads) {
     return scratch_for(c, c->out[0].shape[0], fresh_outer_of, threads);
 }
@@ -264,9 +300,10 @@ static double outer_into_flops(const qp_call *c) {
 /* Weights of groups with rows only. */
 static double bytes(const qp_call *c) {
     const qp_view *x = &c->in[X], *w = &c->in[W];
-    double         rows = (double)x->shape[0] * (double)(x->shape[1] + w->shape[1]) * (double)qp_dtype_bytes(x->dtype);
+    double rows = (double)x->shape[0] * (double)(x->shape[1] + w->shape[1]) * (double)qp_dtype_bytes(x->dtype);
     for (int64_t e = 0; e < w->shape[0]; e++)
-        if (range_of(&c->in[OFFSETS], e, x->shape[0]).count) rows += (double)qp_dtype_size(w->dtype, w->shape[1] * w->shape[2]);
+        if (range_of(&c->in[OFFSETS], e, x->shape[0]).count)
+            rows += (double)qp_dtype_size(w->dtype, w->shape[1] * w->shape[2]);
     return rows;
 }
 

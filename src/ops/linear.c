@@ -94,8 +94,8 @@ static void decode_rows(void *arg, int64_t begin, int64_t end, int worker) {
     const qp_view *w = s->w;
     (void)worker;
     for (int64_t i = begin; i < end; i++)
-        qpi_blocks_decode(w->dtype, (char *)w->data + qp_dtype_size(w->dtype, (s->first + i) * w->stride[0]), w->shape[1],
-                          s->rows + i * w->shape[1]);
+        qpi_blocks_decode(w->dtype, (char *)w->data + qp_dtype_size(w->dtype, (s->first + i) * w->stride[0]),
+                          w->shape[1], s->rows + i * w->shape[1]);
 }
 
 static void *forward_by(void *p, qp_dtype t, int64_t n) { return p ? (char *)p + qp_dtype_size(t, n) : NULL; }
@@ -178,10 +178,8 @@ static void shape(qp_call *c) {
         misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "a smaller product");
     else if (residual && (!is_shape(residual, x->ndim, y.shape) || residual->dtype != x->dtype))
         misfit(c, QP_ERR_SHAPE, "residual", residual, "the product", &c->out[0], "the same");
-    if (a->act != QP_ACT_NONE && a->keep)
-        c->out[1] = c->out[0];
-    else
-        qpi_view_init(&c->out[1], x->dtype, 1, (int64_t[]){0});
+    if (a->act != QP_ACT_NONE && a->keep) c->out[1] = c->out[0];
+    else qpi_view_init(&c->out[1], x->dtype, 1, (int64_t[]){0});
 }
 
 static double act_value(qp_act act, double x) {
@@ -261,34 +259,35 @@ static size_t scratch(const qp_call *c, int threads) {
 
 #define ROUNDED 2e-2 /* of 8 bits */
 
-static const qp_sample samples[] = {{.in = "x[3,5] x[7,5]"},
-                                    {.in = "x[5] x[7,5] x[7]"},
-                                    {.in = "x[2,3,4] x[5,4] - x[2,3,5]"},
-                                    {.in = "x[1,1] x[1,1] x[1]"},
-                                    {.in = "x[0,4] x[5,4] x[5]"},
-                                    {.in = "x[3,0] x[5,0] x[5]"},
-                                    {.in = "x[65,37] x[67,37] x[67] x[65,67]"},
-                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_RELU, .keep = true}},
-                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_GELU, .keep = true}},
-                                    {.in = "x[5,6] x[37,6]", .attr = &(attr){.act = QP_ACT_GELU_TANH, .keep = true}},
-                                    {.in = "x[2,2,6] x[7,6] x[7] x[2,2,7]", .attr = &(attr){.act = QP_ACT_SILU, .keep = true}},
-                                    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_SILU}},
-                                    {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]", .attr = &(attr){.exact = true}},
-                                    {.in = "x[2,3,256] wq4_k[19,256]", .attr = &(attr){.exact = true}},
-                                    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){.act = QP_ACT_SILU, .keep = true, .exact = true}},
-                                    {.in = "x[32] wiq4_nl[67,32]", .attr = &(attr){.exact = true}},
-                                    {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]", .tolerance = ROUNDED},
-                                    {.in = "x[3,64] wq4_0[40,64]", .tolerance = ROUNDED},
-                                    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){.act = QP_ACT_SILU}, .tolerance = ROUNDED},
-                                    {.in = "x[9,96] wq5_0[33,96]", .tolerance = ROUNDED},
-                                    {.in = "x[2,64] wq5_1[5,64]", .tolerance = ROUNDED},
-                                    {.in = "x[32] wiq4_nl[67,32]", .tolerance = ROUNDED},
-                                    {.in = "x[7,256] wq2_k[19,256]", .tolerance = ROUNDED},
-                                    {.in = "x[1,512] wq3_k[16,512]", .tolerance = ROUNDED},
-                                    {.in = "x[2,3,256] wq4_k[19,256]", .tolerance = ROUNDED},
-                                    {.in = "x[17,256] wq5_k[3,256]", .tolerance = ROUNDED},
-                                    {.in = "x[2,256] wq6_k[35,256]", .tolerance = ROUNDED},
-                                    {0}};
+static const qp_sample samples[] = {
+    {.in = "x[3,5] x[7,5]"},
+    {.in = "x[5] x[7,5] x[7]"},
+    {.in = "x[2,3,4] x[5,4] - x[2,3,5]"},
+    {.in = "x[1,1] x[1,1] x[1]"},
+    {.in = "x[0,4] x[5,4] x[5]"},
+    {.in = "x[3,0] x[5,0] x[5]"},
+    {.in = "x[65,37] x[67,37] x[67] x[65,67]"},
+    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_RELU, .keep = true}},
+    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_GELU, .keep = true}},
+    {.in = "x[5,6] x[37,6]", .attr = &(attr){.act = QP_ACT_GELU_TANH, .keep = true}},
+    {.in = "x[2,2,6] x[7,6] x[7] x[2,2,7]", .attr = &(attr){.act = QP_ACT_SILU, .keep = true}},
+    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_SILU}},
+    {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]", .attr = &(attr){.exact = true}},
+    {.in = "x[2,3,256] wq4_k[19,256]", .attr = &(attr){.exact = true}},
+    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){.act = QP_ACT_SILU, .keep = true, .exact = true}},
+    {.in = "x[32] wiq4_nl[67,32]", .attr = &(attr){.exact = true}},
+    {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]", .tolerance = ROUNDED},
+    {.in = "x[3,64] wq4_0[40,64]", .tolerance = ROUNDED},
+    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){.act = QP_ACT_SILU}, .tolerance = ROUNDED},
+    {.in = "x[9,96] wq5_0[33,96]", .tolerance = ROUNDED},
+    {.in = "x[2,64] wq5_1[5,64]", .tolerance = ROUNDED},
+    {.in = "x[32] wiq4_nl[67,32]", .tolerance = ROUNDED},
+    {.in = "x[7,256] wq2_k[19,256]", .tolerance = ROUNDED},
+    {.in = "x[1,512] wq3_k[16,512]", .tolerance = ROUNDED},
+    {.in = "x[2,3,256] wq4_k[19,256]", .tolerance = ROUNDED},
+    {.in = "x[17,256] wq5_k[3,256]", .tolerance = ROUNDED},
+    {.in = "x[2,256] wq6_k[35,256]", .tolerance = ROUNDED},
+    {0}};
 
 QP_OP(linear) = {.name = "linear",
                  .source = "torch.nn.functional.linear",

@@ -56,7 +56,8 @@ QP_KERNEL(linear_attention) = {run, QP_ROWS, NULL};
 #if QP_BODY
 #include "core/core.h"
 
-static bool fits(const qp_call *c, int i, int ndim, const int64_t *shape, const char *name, const char *expected) {
+static bool fits(const qp_call *c, int i, int ndim, const int64_t *shape, const char *name,
+                 const char *expected) {
     char text[96];
     if (i >= c->nin || c->in[i].ndim < 0) return true;
     bool same = qp_dtype_is_float(c->in[i].dtype) && c->in[i].ndim == ndim;
@@ -69,31 +70,37 @@ static bool fits(const qp_call *c, int i, int ndim, const int64_t *shape, const 
 static void shape(qp_call *c) {
     const attr    *a = c->attr;
     const qp_view *q = &c->in[Q], *v = &c->in[V];
-    bool           more = (c->nin > Q_MORE && c->in[Q_MORE].ndim >= 0) || (c->nin > K_MORE && c->in[K_MORE].ndim >= 0);
-    if (q->ndim != 4 || v->ndim != 4 || !qp_dtype_is_float(q->dtype) || c->in[K].dtype != q->dtype || v->dtype != q->dtype) {
+    bool more = (c->nin > Q_MORE && c->in[Q_MORE].ndim >= 0) || (c->nin > K_MORE && c->in[K_MORE].ndim >= 0);
+    if (q->ndim != 4 || v->ndim != 4 || !qp_dtype_is_float(q->dtype) || c->in[K].dtype != q->dtype ||
+        v->dtype != q->dtype) {
         qp_call_fail(c, QP_ERR_SHAPE, "q, k and v: expected [B, T, H, ..] of one type of floats");
         return;
     }
     int64_t B = q->shape[0], T = q->shape[1], H = q->shape[2];
-    int64_t columns = v->shape[3] + a->normalize, state[] = {B, H, q->shape[3] + more, columns}, nothing[] = {0};
+    int64_t columns = v->shape[3] + a->normalize, state[] = {B, H, q->shape[3] + more, columns},
+            nothing[] = {0};
     if (a->chunk < 0 || a->chunk > 1 << 20 || (a->chunk && c->nin > DECAY && c->in[DECAY].ndim >= 0))
         qp_call_fail(c, QP_ERR_ARGUMENT, "chunks of %lld positions, expected 0 to 2^20, and no decay with them",
                      (long long)a->chunk);
     if (!fits(c, K, 4, q->shape, "k", "q's shape") ||
         !fits(c, V, 4, (int64_t[]){B, T, H, v->shape[3]}, "v", "[B, T, H, V] as q's") ||
-        !fits(c, DECAY, 1, &H, "decay", "[H]") || !fits(c, STATE, 4, state, "state", "[B, H, K, V] and one more if normalised") ||
-        !fits(c, Q_MORE, 3, q->shape, "q_more", "[B, T, H]") || !fits(c, K_MORE, 3, q->shape, "k_more", "[B, T, H]"))
+        !fits(c, DECAY, 1, &H, "decay", "[H]") ||
+        !fits(c, STATE, 4, state, "state", "[B, H, K, V] and one more if normalised") ||
+        !fits(c, Q_MORE, 3, q->shape, "q_more", "[B, T, H]") ||
+        !fits(c, K_MORE, 3, q->shape, "k_more", "[B, T, H]"))
         return;
     qpi_view_init(&c->out[OUT], q->dtype, 4, v->shape);
     qpi_view_init(&c->out[DENOMINATOR], q->dtype, a->normalize ? 3 : 1, a->normalize ? q->shape : nothing);
     if (!qpi_view_init(&c->out[END], q->dtype, a->carry ? 4 : 1, a->carry ? state : nothing))
-        qp_call_fail(c, QP_ERR_ARGUMENT, "a state of %lld x %lld is too large", (long long)q->shape[3], (long long)columns);
+        qp_call_fail(c, QP_ERR_ARGUMENT, "a state of %lld x %lld is too large", (long long)q->shape[3],
+                     (long long)columns);
 }
 
 /* ---- The definition --------------------------------------------------------------------------------- */
 
 static double at(const qp_view *v, int64_t a, int64_t b, int64_t c, int64_t d) {
-    return qp_load(v, a * v->stride[0] + b * v->stride[1] + c * v->stride[2] + (v->ndim > 3 ? d * v->stride[3] : 0));
+    return qp_load(v, a * v->stride[0] + b * v->stride[1] + c * v->stride[2] +
+                          (v->ndim > 3 ? d * v->stride[3] : 0));
 }
 
 /* Feature i of q or k; behind the last stands the one of `more`. */
@@ -127,7 +134,8 @@ static double column(const qk_linear_attention *p, int64_t b, int64_t t, int64_t
         sum += dot * decay(p, h, t > s ? t - s : s - t) * (i < p->v.shape[3] ? at(&p->v, b, s, h, i) : 1);
     }
     for (int64_t f = 0; p->state.ndim >= 0 && f < n; f++)
-        sum += feature(&p->q, &p->q_more, b, t, h, f) * at(&p->state, b, h, f, i) * decay(p, h, p->reverse ? T - t : t + 1);
+        sum += feature(&p->q, &p->q_more, b, t, h, f) * at(&p->state, b, h, f, i) *
+               decay(p, h, p->reverse ? T - t : t + 1);
     return sum;
 }
 
@@ -204,7 +212,9 @@ static size_t scratch(const qp_call *c, int threads) {
 static const qp_sample samples[] = {
     {.in = "x[2,5,2,4] x[2,5,2,4] x[2,5,2,3]"},
     {.in = "x[2,5,3,4] x[2,5,3,4] x[2,5,3,3] !u[3]"},
-    {.in = "x[1,9,2,3] x[1,9,2,3] x[1,9,2,5] !u[2] !x[1,2,3,5]", .attr = &(attr){.carry = true}, .no_grad = true},
+    {.in = "x[1,9,2,3] x[1,9,2,3] x[1,9,2,5] !u[2] !x[1,2,3,5]",
+     .attr = &(attr){.carry = true},
+     .no_grad = true},
     {.in = "p[1,19,2,3] p[1,19,2,3] x[1,19,2,5] - !p[1,2,3,6]", .attr = NORMALIZED},
     {.in = "p[2,3,2,3] p[2,3,2,3] x[2,3,2,5] !u[2] !p[2,2,3,6]",
      .attr = &(attr){.normalize = true, .carry = true, .eps = 20},
@@ -216,9 +226,13 @@ static const qp_sample samples[] = {
      .attr = &(attr){.reverse = true, .carry = true},
      .no_grad = true},
     {.in = "x[2,23,1,5] x[2,23,1,5] x[2,23,1,6]", .attr = &(attr){.chunk = 7}},
-    {.in = "x[2,23,1,5] x[2,23,1,5] x[2,23,1,6] - !x[2,1,5,6]", .attr = &(attr){.chunk = 7, .reverse = true, .carry = true}, .no_grad = true},
+    {.in = "x[2,23,1,5] x[2,23,1,5] x[2,23,1,6] - !x[2,1,5,6]",
+     .attr = &(attr){.chunk = 7, .reverse = true, .carry = true},
+     .no_grad = true},
     {.in = "x[1,150,1,3] x[1,150,1,3] x[1,150,1,2]", .attr = &(attr){.chunk = 100}},
-    {.in = "x[1,1030,1,3] x[1,1030,1,3] x[1,1030,1,2] !u[1] !x[1,1,3,2]", .attr = &(attr){.carry = true}, .no_grad = true},
+    {.in = "x[1,1030,1,3] x[1,1030,1,3] x[1,1030,1,2] !u[1] !x[1,1,3,2]",
+     .attr = &(attr){.carry = true},
+     .no_grad = true},
     {.in = "x[1,1030,1,3] x[1,1030,1,3] x[1,1030,1,2]", .attr = &(attr){.reverse = true}, .no_grad = true},
     {.in = "x[1,0,1,3] x[1,0,1,3] x[1,0,1,2] - !x[1,1,3,2]", .attr = &(attr){.carry = true}, .no_grad = true},
     {.in = "x[0,2,1,3] x[0,2,1,3] x[0,2,1,2]"},
@@ -240,7 +254,8 @@ QP_OP(linear_attention) = {.name = "linear_attention",
                            .flops = flops,
                            .samples = samples};
 
-qp_tensor qp_linear_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_linear_attention_options o, qp_tensor *end) {
+qp_tensor qp_linear_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_linear_attention_options o,
+                              qp_tensor *end) {
     attr      a = {o.normalize, false, end != NULL, o.chunk, o.eps};
     qp_tensor y[OUTPUTS];
     QP_CALL_MANY(linear_attention, &a, y, q, k, v, o.decay, o.state);

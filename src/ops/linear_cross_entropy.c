@@ -56,9 +56,7 @@ static double scale_of(const qp_call *c) {
     return ((const attr *)c->attr)->loss.sum || counted == 0 ? 1 : 1 / (double)counted;
 }
 
-static bool takes(const qp_call *c) {
-    return c->in[X].dtype == QP_F32 && qk_gemm_takes(c->in[W].dtype);
-}
+static bool takes(const qp_call *c) { return c->in[X].dtype == QP_F32 && qk_gemm_takes(c->in[W].dtype); }
 
 static job plan(const qp_call *c) {
     const qp_view *w = &c->in[W];

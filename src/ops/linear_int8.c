@@ -10,7 +10,9 @@
 
 enum { X, W, SCALE, BIAS };
 
-static const qp_view *bias_of(const qp_call *c) { return c->nin > BIAS && c->in[BIAS].ndim >= 0 ? &c->in[BIAS] : NULL; }
+static const qp_view *bias_of(const qp_call *c) {
+    return c->nin > BIAS && c->in[BIAS].ndim >= 0 ? &c->in[BIAS] : NULL;
+}
 
 static bool takes(const qp_call *c) { return c->in[X].dtype == QP_F32 && c->in[W].shape[1] <= QK_INT8_MAX_K; }
 

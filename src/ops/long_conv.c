@@ -23,7 +23,7 @@ typedef struct {
     float       *y, *dx, *dk;
     int64_t      B, T, L, D, n; /* n: of a row, a power of two >= T */
     float       *table;
-    fft_z       *rows;          /* of each worker */
+    fft_z       *rows; /* of each worker */
     int          per_worker;
 } job;
 
@@ -36,7 +36,8 @@ static int64_t row_of(int64_t T) {
 /* ---- Short rows: of one group of m channels from d on ----------------------------------------------------- */
 
 /* y[t] = sum_s x[s] k[t - s], or from the end: y[s] = sum_t x[t] k[t - s]. */
-static void sum_rows(const float *x, const float *k, float *y, int64_t T, int64_t L, int64_t D, int m, bool reverse) {
+static void sum_rows(const float *x, const float *k, float *y, int64_t T, int64_t L, int64_t D, int m,
+                     bool reverse) {
     for (int64_t t = 0; t < T; t++) {
         int64_t end = reverse ? T - t : t + 1;
         vf      sum = {0};
@@ -51,7 +52,8 @@ static void sum_taps(const job *a, int64_t d, int m) {
         vf sum = {0};
         for (int64_t b = 0; b < a->B; b++)
             for (int64_t t = j; t < a->T; t++)
-                sum = vf_fma(vf_load_n(a->dy + (b * a->T + t) * a->D + d, m), vf_load_n(a->x + (b * a->T + t - j) * a->D + d, m), sum);
+                sum = vf_fma(vf_load_n(a->dy + (b * a->T + t) * a->D + d, m),
+                             vf_load_n(a->x + (b * a->T + t - j) * a->D + d, m), sum);
         vf_store_n(a->dk + j * a->D + d, sum, m);
     }
 }
@@ -155,7 +157,8 @@ static void groups(void *arg, int64_t begin, int64_t end, int worker) {
             continue;
         }
         for (int64_t b = 0; b < a->B; b++)
-            if (a->dk) sum_rows(a->dy + b * plane + d, a->k + d, a->dx + b * plane + d, a->T, a->L, a->D, m, true);
+            if (a->dk)
+                sum_rows(a->dy + b * plane + d, a->k + d, a->dx + b * plane + d, a->T, a->L, a->D, m, true);
             else sum_rows(a->x + b * plane + d, a->k + d, a->y + b * plane + d, a->T, a->L, a->D, m, false);
         if (a->dk) sum_taps(a, d, m);
     }
@@ -216,7 +219,9 @@ static void grad_shape(qp_call *c) {
 static double at3(const qp_view *v, int64_t b, int64_t t, int64_t d) {
     return qp_load(v, b * v->stride[0] + t * v->stride[1] + d * v->stride[2]);
 }
-static double at2(const qp_view *v, int64_t j, int64_t d) { return qp_load(v, j * v->stride[0] + d * v->stride[1]); }
+static double at2(const qp_view *v, int64_t j, int64_t d) {
+    return qp_load(v, j * v->stride[0] + d * v->stride[1]);
+}
 
 static void plain(const qp_call *c) {
     const qp_view *x = &c->in[0], *k = &c->in[1], *y = &c->out[0];
@@ -269,8 +274,13 @@ static double transforms(const qp_view *x, double of_filter, double of_row) {
 static double flops(const qp_call *c) { return transforms(&c->in[0], 1, 2); }
 static double grad_flops(const qp_call *c) { return transforms(&c->in[1], 2, 3); }
 
-static const qp_sample samples[] = {{.in = "x[2,5,3] x[5,3]"},   {.in = "x[2,130,3] x[130,3]"}, {.in = "x[1,70,17] x[9,17]"},
-                                    {.in = "x[1,300,2] x[400,2]"}, {.in = "x[3,0,2] x[4,2]"},     {.in = "x[2,7,2] x[0,2]"}, {0}};
+static const qp_sample samples[] = {{.in = "x[2,5,3] x[5,3]"},
+                                    {.in = "x[2,130,3] x[130,3]"},
+                                    {.in = "x[1,70,17] x[9,17]"},
+                                    {.in = "x[1,300,2] x[400,2]"},
+                                    {.in = "x[3,0,2] x[4,2]"},
+                                    {.in = "x[2,7,2] x[0,2]"},
+                                    {0}};
 
 QP_OP(long_conv) = {.name = "long_conv",
                     .source = "irfft(rfft(x, 2T) rfft(k, 2T)), its first T",
@@ -285,12 +295,10 @@ QP_OP(long_conv) = {.name = "long_conv",
                     .flops = flops,
                     .samples = samples};
 
-static const qp_sample grad_samples[] = {{.in = "x[2,5,3] x[2,5,3] x[5,3]"},
-                                         {.in = "x[2,130,3] x[2,130,3] x[130,3]"},
-                                         {.in = "x[1,70,17] x[1,70,17] x[9,17]"},
-                                         {.in = "x[1,300,2] x[1,300,2] x[400,2]"},
-                                         {.in = "x[3,0,2] x[3,0,2] x[4,2]"},
-                                         {0}};
+static const qp_sample grad_samples[] = {
+    {.in = "x[2,5,3] x[2,5,3] x[5,3]"},      {.in = "x[2,130,3] x[2,130,3] x[130,3]"},
+    {.in = "x[1,70,17] x[1,70,17] x[9,17]"}, {.in = "x[1,300,2] x[1,300,2] x[400,2]"},
+    {.in = "x[3,0,2] x[3,0,2] x[4,2]"},      {0}};
 
 QP_OP(long_conv_grad) = {.name = "long_conv_grad",
                          .source = "backward of long_conv",

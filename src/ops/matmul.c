@@ -81,7 +81,8 @@ static bool in_lines(const qp_view *v) {
 }
 
 static bool takes_into(const qp_call *c) {
-    return qk_gemm_takes(c->out[0].dtype) && qk_gemm_takes(c->in[1].dtype) && qk_gemm_takes(c->in[2].dtype) && in_lines(&c->out[0]);
+    return qk_gemm_takes(c->out[0].dtype) && qk_gemm_takes(c->in[1].dtype) && qk_gemm_takes(c->in[2].dtype) &&
+           in_lines(&c->out[0]);
 }
 
 QP_KERNEL(matmul) = {run, QP_ANY, takes};
@@ -196,7 +197,8 @@ static qp_tensor gradient(qp_rule *r, int i, qp_tensor a, qp_tensor b) {
     if (!broadcast(r->in[i], r->dout[0]) && !(i == 1 && qp_ndim(r->in[i]) == 2)) return qp_matmul(a, b);
     qp_tensor       sum = qp_grad_into(r, i);
     const qpi_slot *s = qpi_resolve(sum, "matmul");
-    if (s && !in_lines(&s->value.view)) sum = qp_zeros(r->ctx, s->value.view.dtype, s->value.view.ndim, s->value.view.shape);
+    if (s && !in_lines(&s->value.view))
+        sum = qp_zeros(r->ctx, s->value.view.dtype, s->value.view.ndim, s->value.view.shape);
     return QP_CALL(matmul_into, NULL, sum, a, b);
 }
 

@@ -7,10 +7,8 @@ QP_KERNEL(mean) = {run, QP_ANY, NULL};
 
 #if QP_BODY
 static void shape(qp_call *c) {
-    if (qp_dtype_is_float(c->in[0].dtype))
-        reduce_shape(c, c->in[0].dtype);
-    else
-        qp_call_fail(c, QP_ERR_TYPE, "input 0 is %s, expected floats", qp_dtype_name(c->in[0].dtype));
+    if (qp_dtype_is_float(c->in[0].dtype)) reduce_shape(c, c->in[0].dtype);
+    else qp_call_fail(c, QP_ERR_TYPE, "input 0 is %s, expected floats", qp_dtype_name(c->in[0].dtype));
 }
 
 static void plain(const qp_call *c) { reduce_plain(c, 1 / reduce_depth(c)); }

@@ -2,7 +2,7 @@
 #include "kernels/elementwise.h"
 #include "ops/op.h"
 
-QK_BINARY(run, x * y)
+QK_BINARY(run, x *y)
 
 QP_KERNEL(mul) = {run, QP_ELEMENTWISE, NULL};
 

@@ -108,8 +108,8 @@ static inline bool norm_check_same(const qp_call *c, int i) {
 }
 
 static inline double norm_load(const qp_view *v, int64_t index) { return qp_load(v, qp_view_offset(v, index)); }
-static inline void   norm_store(const qp_view *v, int64_t index, double x) {
-      qp_store(v, qp_view_offset(v, index), x);
+static inline void norm_store(const qp_view *v, int64_t index, double x) {
+    qp_store(v, qp_view_offset(v, index), x);
 }
 
 /* The definition, one row at a time. */
@@ -136,10 +136,10 @@ static inline void norm_define(const qk_norm *f) {
 
 static inline void norm_grad_define(const qk_norm_grad *g) {
     int64_t rows = qp_view_count(g->rstd), n = g->dx->shape[g->dx->ndim - 1];
-#define DY(row, i) norm_load(g->dy, (row)*n + (i))
+#define DY(row, i) norm_load(g->dy, (row) * n + (i))
 #define G(row, i) (DY(row, i) * (g->weight ? norm_load(g->weight, i) : 1))
 #define MEAN(row) (g->mean ? norm_load(g->mean, row) : 0)
-#define XH(row, i) ((norm_load(g->x, (row)*n + (i)) - MEAN(row)) * norm_load(g->rstd, row))
+#define XH(row, i) ((norm_load(g->x, (row) * n + (i)) - MEAN(row)) * norm_load(g->rstd, row))
     for (int64_t row = 0; row < rows; row++) {
         double mean_g = 0, mean_gx = 0;
         for (int64_t i = 0; i < n; i++) {
@@ -184,8 +184,7 @@ static inline void norm_shapes(qp_call *c, int of_sum) {
     int            parameters = c->nout - 1 - of_sum;
     if (!norm_check(c, 1 + of_sum, parameters + of_sum) || (of_sum && !norm_check_same(c, 1))) return;
     for (int i = 0; i < c->nout; i++)
-        if (i <= of_sum)
-            qpi_view_init(&c->out[i], x->dtype, x->ndim, x->shape);
+        if (i <= of_sum) qpi_view_init(&c->out[i], x->dtype, x->ndim, x->shape);
         else /* one value for each row */
             qpi_view_init(&c->out[i], x->dtype == QP_F64 ? QP_F64 : QP_F32, x->ndim - 1, x->shape);
 }

@@ -37,8 +37,7 @@ static void shape(qp_call *c) {
     qpi_view_describe(x, text, sizeof text);
     if (t < 0 || t >= QP_DTYPE_COUNT || qp_dtype_block((qp_dtype)t) == 1)
         qp_call_fail(c, QP_ERR_ARGUMENT, "type %d is no block type", (int)t);
-    else if (!qp_dtype_is_float(x->dtype))
-        qp_call_fail(c, QP_ERR_TYPE, "%s, expected floats", text);
+    else if (!qp_dtype_is_float(x->dtype)) qp_call_fail(c, QP_ERR_TYPE, "%s, expected floats", text);
     else if (!qpi_view_init(&c->out[0], (qp_dtype)t, x->ndim, x->shape))
         qp_call_fail(c, QP_ERR_SHAPE, "%s to %s: expected a last axis of whole blocks of %d", text,
                      qp_dtype_name((qp_dtype)t), qp_dtype_block((qp_dtype)t));
@@ -56,12 +55,19 @@ static void plain(const qp_call *c) {
 }
 
 #define TO(type) .attr = &(attr){type}, .no_grad = true
-static const qp_sample samples[] = {
-    {.in = "x[3,64]", TO(QP_Q8_0)}, {.in = "x[2,3,32]", TO(QP_Q4_0)}, {.in = "p[64]", TO(QP_Q4_1)},
-    {.in = "x[5,96]", TO(QP_Q5_0)}, {.in = "x[5,32]", TO(QP_Q5_1)},   {.in = "x[3,512]", TO(QP_Q2_K)},
-    {.in = "x[256]", TO(QP_Q3_K)},  {.in = "p[3,256]", TO(QP_Q4_K)},  {.in = "x[1,512]", TO(QP_Q5_K)},
-    {.in = "x[3,256]", TO(QP_Q6_K)}, {.in = "x[3,64]", TO(QP_IQ4_NL)}, {.in = "x[3,0]", TO(QP_Q4_K)},
-    {0}};
+static const qp_sample samples[] = {{.in = "x[3,64]", TO(QP_Q8_0)},
+                                    {.in = "x[2,3,32]", TO(QP_Q4_0)},
+                                    {.in = "p[64]", TO(QP_Q4_1)},
+                                    {.in = "x[5,96]", TO(QP_Q5_0)},
+                                    {.in = "x[5,32]", TO(QP_Q5_1)},
+                                    {.in = "x[3,512]", TO(QP_Q2_K)},
+                                    {.in = "x[256]", TO(QP_Q3_K)},
+                                    {.in = "p[3,256]", TO(QP_Q4_K)},
+                                    {.in = "x[1,512]", TO(QP_Q5_K)},
+                                    {.in = "x[3,256]", TO(QP_Q6_K)},
+                                    {.in = "x[3,64]", TO(QP_IQ4_NL)},
+                                    {.in = "x[3,0]", TO(QP_Q4_K)},
+                                    {0}};
 
 QP_OP(quantize) = {.name = "quantize",
                    .source = "ggml: quantize_row_*_ref",

@@ -44,10 +44,8 @@ static inline void reduce_shape(qp_call *c, qp_dtype dtype) {
         return;
     }
     for (int i = 0; i < c->in[0].ndim; i++) {
-        if (!(axes >> i & 1))
-            size[ndim++] = c->in[0].shape[i];
-        else if (a->keep && i >= a->drop)
-            size[ndim++] = 1;
+        if (!(axes >> i & 1)) size[ndim++] = c->in[0].shape[i];
+        else if (a->keep && i >= a->drop) size[ndim++] = 1;
     }
     shape_set(c, 0, dtype, ndim, size);
 }
@@ -93,14 +91,14 @@ static inline qp_tensor reduce_expand(const qp_rule *r, qp_tensor dy) {
     return qp_expand(qp_reshape(dy, ndim, ones), ndim, full);
 }
 
-#define REDUCE_SAMPLES                                                                                         \
-    {.in = "x[3,5]"}, {.in = "x[]"}, {.in = "x[3,0]"}, {.in = "x[1]"}, {.in = "x[20000]"},                     \
-        {.in = "x[3,5]", .attr = &(reduce_attr){.naxes = 1, .axes = {-1}}},                                    \
-        {.in = "x[3,5]", .attr = &(reduce_attr){.naxes = 1, .axes = {0}, .keep = true}},                       \
-        {.in = "x[130,37]", .attr = &(reduce_attr){.naxes = 1, .axes = {0}}},                                  \
-        {.in = "x[2,3,4,5]", .attr = &(reduce_attr){.naxes = 2, .axes = {0, 2}}},                              \
-        {.in = "x[2,3,4,5]", .attr = &(reduce_attr){.naxes = 2, .axes = {1, 3}, .keep = true}}, {              \
-        .in = "x[2,3,4]", .attr = &(reduce_attr) { .naxes = 2, .axes = {0, 1}, .keep = true, .drop = 1 }       \
+#define REDUCE_SAMPLES \
+    {.in = "x[3,5]"}, {.in = "x[]"}, {.in = "x[3,0]"}, {.in = "x[1]"}, {.in = "x[20000]"}, \
+        {.in = "x[3,5]", .attr = &(reduce_attr){.naxes = 1, .axes = {-1}}}, \
+        {.in = "x[3,5]", .attr = &(reduce_attr){.naxes = 1, .axes = {0}, .keep = true}}, \
+        {.in = "x[130,37]", .attr = &(reduce_attr){.naxes = 1, .axes = {0}}}, \
+        {.in = "x[2,3,4,5]", .attr = &(reduce_attr){.naxes = 2, .axes = {0, 2}}}, \
+        {.in = "x[2,3,4,5]", .attr = &(reduce_attr){.naxes = 2, .axes = {1, 3}, .keep = true}}, { \
+        .in = "x[2,3,4]", .attr = &(reduce_attr){.naxes = 2, .axes = {0, 1}, .keep = true, .drop = 1} \
     }
 
 #endif

@@ -12,18 +12,13 @@ static void shape(qp_call *c) {
     bool    fits = true;
     shape_text(ndim, size, y, sizeof y);
     for (int i = 0; i < ndim; i++) {
-        if (size[i] >= 0)
-            fits &= !__builtin_mul_overflow(known, size[i], &known);
-        else if (free_axis < 0)
-            free_axis = i;
-        else
-            fits = false; /* two sizes left open */
+        if (size[i] >= 0) fits &= !__builtin_mul_overflow(known, size[i], &known);
+        else if (free_axis < 0) free_axis = i;
+        else fits = false; /* two sizes left open */
     }
     if (fits && free_axis >= 0 && known > 0) size[free_axis] = count / known;
-    if (free_axis >= 0)
-        fits &= known > 0 && count % known == 0;
-    else
-        fits &= known == count;
+    if (free_axis >= 0) fits &= known > 0 && count % known == 0;
+    else fits &= known == count;
     if (fits) {
         shape_set(c, 0, c->in[0].dtype, ndim, size);
         return;
@@ -69,10 +64,7 @@ static void backward(qp_rule *r) {
     r->din[0] = qp_reshape(r->dout[0], ndim, size);
 }
 
-#define SIZES(...)                                                                                             \
-    &(shape_sizes) {                                                                                           \
-        { __VA_ARGS__ }                                                                                        \
-    }
+#define SIZES(...) &(shape_sizes){{__VA_ARGS__}}
 static const qp_sample samples[] = {{.in = "x[6,4]", .attr = SIZES(2 + 2, 3 + 2, 4 + 2)},
                                     {.in = "x[2,3,4]", .attr = SIZES(6 + 2, -1 + 2)},
                                     {.in = "x[4,6]", .attr = SIZES(8 + 2, 3 + 2)},

@@ -44,7 +44,7 @@ static void turn_halves(const float *x, float *y, const float *cosine, const flo
     for (int64_t i = 0; i < pairs; i += VF_LANES) {
         int m = pairs - i < VF_LANES ? (int)(pairs - i) : VF_LANES;
         vf  c = vf_load(cosine + i), s = vf_load(sine + i), a = vf_load_n(x + i, m),
-           b = vf_load_n(x + pairs + i, m);
+            b = vf_load_n(x + pairs + i, m);
         vf_store_n(y + i, a * c - b * s, m);
         vf_store_n(y + pairs + i, b * c + a * s, m);
     }
@@ -83,10 +83,8 @@ static void piece(void *arg, int64_t begin, int64_t end, int worker) {
                 const float *from =
                     (const float *)x->data + b * x->stride[0] + t * x->stride[1] + h * x->stride[2];
                 float *to = (float *)y->data + ((b * T + t) * H + h) * K;
-                if (halves)
-                    turn_halves(from, to, cosine, sine, j->pairs);
-                else
-                    turn_neighbours(from, to, cosine, sine, j->pairs);
+                if (halves) turn_halves(from, to, cosine, sine, j->pairs);
+                else turn_neighbours(from, to, cosine, sine, j->pairs);
                 if (K > 2 * j->pairs)
                     memcpy(to + 2 * j->pairs, from + 2 * j->pairs, (size_t)(K - 2 * j->pairs) * sizeof *to);
             }
@@ -154,10 +152,10 @@ static void plain(const qp_call *c) {
 }
 
 extern const qp_op qp_op_rope;
-static void        backward(qp_rule *r) {
-           attr a = *(const attr *)r->attr;
-           a.back = !a.back;
-           r->din[0] = QP_CALL(rope, &a, r->dout[0], r->in[1], r->in[2]);
+static void backward(qp_rule *r) {
+    attr a = *(const attr *)r->attr;
+    a.back = !a.back;
+    r->din[0] = QP_CALL(rope, &a, r->dout[0], r->in[1], r->in[2]);
 }
 
 static double flops(const qp_call *c) { return 3.0 * (double)qp_view_count(&c->out[0]); }

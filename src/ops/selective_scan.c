@@ -15,7 +15,7 @@
 
 #define CHUNK 32
 #define BLOCK (VF_LANES == 4 ? 4 : 8) /* states in registers */
-#define CHANNELS 128 /* of a piece of work, or an eighth of all */
+#define CHANNELS 128                  /* of a piece of work, or an eighth of all */
 #define MOST_LANES 16
 #define LOG2E 1.44269504f
 #define LN2 0.69314718f
@@ -27,15 +27,17 @@ typedef struct {
 
 enum { U, DELTA, RATE, B_IN, C_IN, SKIP, STATE };
 enum { Y, LAST, KEPT };
-enum { G_DY, G_KEPT, G_FIRST, G_LAST = G_FIRST + STATE }; /* inputs of the gradient: from G_FIRST on those of the
-                                                             scan, in place of its state the last one's gradient */
+/* Inputs of the gradient: from G_FIRST on those of the scan, in place of its state the last one's gradient. */
+enum { G_DY, G_KEPT, G_FIRST, G_LAST = G_FIRST + STATE };
 
 typedef struct {
     int64_t B, T, D, N, chunks, group; /* group: channels of a piece */
 } sizes;
 
 static sizes sizes_of(const qp_view *u, const qp_view *rate) {
-    sizes s = {u->shape[0], u->shape[1], u->shape[2], rate->shape[0], (u->shape[1] + CHUNK - 1) / CHUNK, (u->shape[2] + 7) / 8};
+    sizes s = {.B = u->shape[0], .T = u->shape[1], .D = u->shape[2], .N = rate->shape[0]};
+    s.chunks = (s.T + CHUNK - 1) / CHUNK;
+    s.group = (s.D + 7) / 8;
     s.group = (s.group + MOST_LANES - 1) / MOST_LANES * MOST_LANES;
     if (s.group < CHANNELS) s.group = CHANNELS;
     return s;
@@ -47,14 +49,16 @@ static float *row3(const qp_view *v, int64_t b, int64_t t) {
 }
 
 /* Input i, NULL where it is absent. */
-static const qp_view *given(const qp_call *c, int i) { return i < c->nin && c->in[i].ndim >= 0 ? &c->in[i] : NULL; }
+static const qp_view *given(const qp_call *c, int i) {
+    return i < c->nin && c->in[i].ndim >= 0 ? &c->in[i] : NULL;
+}
 
 /* A chunk of some lanes: what lies far apart, side by side. */
 typedef float lanes[CHUNK][VF_LANES];
 typedef struct {
-    int          count, m;   /* positions, channels */
-    int          ahead;      /* rows from here to the next chunk that there is */
-    const float *B, *C;      /* of the first position */
+    int          count, m; /* positions, channels */
+    int          ahead;    /* rows from here to the next chunk that there is */
+    const float *B, *C;    /* of the first position */
     int64_t      b_row, c_row, D;
     lanes        delta, du, u, y; /* du: delta u; y: of the gradient dy */
 } span;
@@ -150,7 +154,8 @@ static void run_piece(void *arg, int64_t first, int64_t end, int worker) {
     const job *j = arg;
     (void)worker;
     for (int64_t i = first; i < end; i++) {
-        int64_t b = i / j->units, d = i % j->units * j->unit, stop = d + j->unit < j->z.D ? d + j->unit : j->z.D;
+        int64_t b = i / j->units, d = i % j->units * j->unit,
+                stop = d + j->unit < j->z.D ? d + j->unit : j->z.D;
         begin(j->c, &j->z, b, d, stop);
         for (int64_t chunk = 0; chunk < j->z.chunks; chunk++)
             for (int64_t k = d; k < stop; k += VF_LANES) scan_lanes(j->c, &j->z, b, chunk, k);
@@ -161,7 +166,8 @@ static void run(const qp_call *c) {
     job j = {.c = c, .z = sizes_of(&c->in[U], &c->in[RATE])};
     j.unit = j.z.D < 8 * CHANNELS ? MOST_LANES : CHANNELS; /* rows are long: more of each at once */
     j.units = (j.z.D + j.unit - 1) / j.unit;
-    if (j.z.T > 0 && j.z.D > 0) qp_parallel(c->exec, j.z.B * j.units, 1 + 2048 / (j.z.T * (j.z.N + 1)), run_piece, &j);
+    if (j.z.T > 0 && j.z.D > 0)
+        qp_parallel(c->exec, j.z.B * j.units, 1 + 2048 / (j.z.T * (j.z.N + 1)), run_piece, &j);
     else if (j.z.D > 0)
         for (int64_t b = 0; b < j.z.B; b++) begin(c, &j.z, b, 0, j.z.D);
 }
@@ -200,8 +206,8 @@ typedef struct {
 } n_sums;
 
 /* States n .. of a chunk: again from those before it, then back. */
-INLINE void grad_states(const span *s, const room *r, const float *rate, int64_t rate_row, const float *kept, int64_t kept_row,
-                        int64_t N, int64_t n, n_sums *sums, const int count) {
+INLINE void grad_states(const span *s, const room *r, const float *rate, int64_t rate_row, const float *kept,
+                        int64_t kept_row, int64_t N, int64_t n, n_sums *sums, const int count) {
     vf     a[BLOCK], x[BLOCK], dr[BLOCK];
     float *g = r->g + n * VF_LANES, *drate = r->drate + n * VF_LANES;
 #pragma GCC unroll 8
@@ -252,7 +258,8 @@ INLINE void grad_states(const span *s, const room *r, const float *rate, int64_t
 }
 
 /* A chunk of VF_LANES channels: du, ddelta; the rest is added to the room's sums and to dskip. */
-static void grad_lanes(const qp_call *c, const sizes *z, room r, int64_t b, int64_t chunk, int64_t d, float *dskip) {
+static void grad_lanes(const qp_call *c, const sizes *z, room r, int64_t b, int64_t chunk, int64_t d,
+                       float *dskip) {
     const qp_view *in = c->in + G_FIRST, *rate = &in[RATE];
     const float   *rates = (const float *)rate->data + d;
     const float   *kept = row3(&c->in[G_KEPT], b, chunk) + d;
@@ -261,7 +268,8 @@ static void grad_lanes(const qp_call *c, const sizes *z, room r, int64_t b, int6
     n_sums         sums = {{{0}}, {{0}}};
     open_span(&s, z, in, b, t, d, -CHUNK);
     take(s.y, &s, row3(&c->in[G_DY], b, t) + d, c->in[G_DY].stride[1]);
-    for (; n + BLOCK <= z->N; n += BLOCK) grad_states(&s, &r, rates, rate->stride[0], kept, kept_row, z->N, n, &sums, BLOCK);
+    for (; n + BLOCK <= z->N; n += BLOCK)
+        grad_states(&s, &r, rates, rate->stride[0], kept, kept_row, z->N, n, &sums, BLOCK);
     for (; n < z->N; n++) grad_states(&s, &r, rates, rate->stride[0], kept, kept_row, z->N, n, &sums, 1);
     vf skip = skip_of(given(c, G_FIRST + SKIP), d, s.m), ds = vf_load_n(dskip + d, s.m);
     for (int j = s.count - 1; j >= 0; j--) {
@@ -292,7 +300,8 @@ static void grad_piece(void *arg, int64_t first, int64_t end, int worker) {
     float         *dBC = j->sums, *of_b = dBC + up(2 * of_groups(z)), *rooms = of_b + up(of_sequences(z));
     room           r = room_at(rooms + worker * up(room_floats(z)), z);
     for (int64_t i = first; i < end; i++) {
-        int64_t b = i / j->units, group = i % j->units, d0 = group * j->unit, d1 = d0 + j->unit < z->D ? d0 + j->unit : z->D;
+        int64_t b = i / j->units, group = i % j->units, d0 = group * j->unit,
+                d1 = d0 + j->unit < z->D ? d0 + j->unit : z->D;
         float  *drate = of_b + b * (z->N + 1) * z->D, *dskip = drate + z->N * z->D;
         float  *dB = dBC + (group * z->B + b) * z->T * z->N, *dC = dB + of_groups(z);
         memset(r.drate, 0, (size_t)(z->N * z->group) * sizeof(float));
@@ -343,7 +352,8 @@ static void add_piece(void *arg, int64_t begin, int64_t end, int worker) {
     }
 }
 
-static void add_up(const qp_exec *exec, void *to, int64_t count, const float *from, int64_t parts, int64_t stride) {
+static void add_up(const qp_exec *exec, void *to, int64_t count, const float *from, int64_t parts,
+                   int64_t stride) {
     qp_parallel(exec, count, 4096, add_piece, &(addition){to, from, parts, stride});
 }
 
@@ -358,7 +368,8 @@ static void grad_run(const qp_call *c) {
     add_up(c->exec, c->out[B_IN].data, rows, j.sums, groups, rows);
     add_up(c->exec, c->out[C_IN].data, rows, j.sums + of_groups(z), groups, rows);
     add_up(c->exec, c->out[RATE].data, z->N * z->D, of_b, z->B, (z->N + 1) * z->D);
-    if (qp_view_count(&c->out[SKIP])) add_up(c->exec, c->out[SKIP].data, z->D, of_b + z->N * z->D, z->B, (z->N + 1) * z->D);
+    if (qp_view_count(&c->out[SKIP]))
+        add_up(c->exec, c->out[SKIP].data, z->D, of_b + z->N * z->D, z->B, (z->N + 1) * z->D);
 }
 
 QP_KERNEL(selective_scan_grad) = {grad_run, QP_ROWS, NULL};
@@ -377,10 +388,13 @@ static bool is(const qp_view *v, int ndim, int64_t x, int64_t y, int64_t z) {
 /* Are the inputs of a scan what they must be? `first`: where they begin. */
 static bool fit(const qp_call *c, int first) {
     static const char *const names[] = {"u", "delta", "rate", "B", "C", "skip", "state"};
-    static const char *const shapes[] = {"[B, T, D]", "[B, T, D]", "[N, D]", "[B, T, N]", "[B, T, N]", "[D]", "[B, N, D]"};
+    static const char *const shapes[] = {"[B, T, D]", "[B, T, D]", "[N, D]",   "[B, T, N]",
+                                         "[B, T, N]", "[D]",       "[B, N, D]"};
     const qp_view           *in = c->in + first;
     if (in[U].ndim != 3 || in[RATE].ndim != 2)
-        return qp_call_fail(c, QP_ERR_SHAPE, "u has %d axes and rate %d: expected [B, T, D] and [N, D]", in[U].ndim, in[RATE].ndim), false;
+        return qp_call_fail(c, QP_ERR_SHAPE, "u has %d axes and rate %d: expected [B, T, D] and [N, D]",
+                            in[U].ndim, in[RATE].ndim),
+               false;
     int64_t B = in[U].shape[0], T = in[U].shape[1], D = in[U].shape[2], N = in[RATE].shape[0];
     for (int i = 0; i <= STATE && first + i < c->nin; i++) { /* of the gradient, too, the last is a state's */
         bool ok = i == RATE   ? is(&in[i], 2, N, D, 0)
@@ -389,9 +403,12 @@ static bool fit(const qp_call *c, int first) {
                   : i == SKIP ? is(&in[i], 1, D, 0, 0)
                               : is(&in[i], 3, B, N, D);
         char text[96];
-        if ((ok && in[i].dtype == in[U].dtype && qp_dtype_is_float(in[i].dtype)) || (i >= SKIP && !given(c, first + i))) continue;
+        if ((ok && in[i].dtype == in[U].dtype && qp_dtype_is_float(in[i].dtype)) ||
+            (i >= SKIP && !given(c, first + i)))
+            continue;
         qpi_view_describe(&in[i], text, sizeof text);
-        qp_call_fail(c, ok ? QP_ERR_TYPE : QP_ERR_SHAPE, "%s is %s: expected %s of one floating type", names[i], text, shapes[i]);
+        qp_call_fail(c, ok ? QP_ERR_TYPE : QP_ERR_SHAPE, "%s is %s: expected %s of one floating type", names[i],
+                     text, shapes[i]);
         return false;
     }
     return true;
@@ -401,7 +418,8 @@ static void shape(qp_call *c) {
     if (!fit(c, U)) return;
     const qp_view *u = &c->in[U];
     sizes          z = sizes_of(u, &c->in[RATE]);
-    if (!shape_set(c, Y, u->dtype, 3, u->shape) || !shape_set(c, LAST, u->dtype, 3, (int64_t[]){z.B, z.N, z.D})) return;
+    if (!shape_set(c, Y, u->dtype, 3, u->shape) || !shape_set(c, LAST, u->dtype, 3, (int64_t[]){z.B, z.N, z.D}))
+        return;
     shape_set(c, KEPT, u->dtype, 4, (int64_t[]){z.B, ((const attr *)c->attr)->keep ? z.chunks : 0, z.N, z.D});
 }
 
@@ -409,21 +427,27 @@ static void shape(qp_call *c) {
 static double at3(const qp_view *v, int64_t i, int64_t j, int64_t k) {
     return qp_load(v, i * v->stride[0] + j * v->stride[1] + k * v->stride[2]);
 }
-static double rate_at(const qp_view *v, int64_t n, int64_t d) { return qp_load(v, n * v->stride[0] + d * v->stride[1]); }
-static void   add_at(const qp_view *v, int64_t i, double x) { qp_store(v, i, qp_load(v, i) + x); }
+static double rate_at(const qp_view *v, int64_t n, int64_t d) {
+    return qp_load(v, n * v->stride[0] + d * v->stride[1]);
+}
+static void add_at(const qp_view *v, int64_t i, double x) { qp_store(v, i, qp_load(v, i) + x); }
 
 static void plain(const qp_call *c) {
     const qp_view *in = c->in, *skip = given(c, SKIP), *state = given(c, STATE);
     sizes          z = sizes_of(&in[U], &in[RATE]);
     bool           keep = ((const attr *)c->attr)->keep;
     for (int64_t i = 0; i < z.B * z.T * z.D; i++)
-        qp_store(&c->out[Y], i, skip ? qp_load(skip, i % z.D * skip->stride[0]) * at3(&in[U], i / z.D / z.T, i / z.D % z.T, i % z.D) : 0);
+        qp_store(&c->out[Y], i,
+                 skip ? qp_load(skip, i % z.D * skip->stride[0]) *
+                            at3(&in[U], i / z.D / z.T, i / z.D % z.T, i % z.D)
+                      : 0);
     for (int64_t i = 0; i < z.B * z.N * z.D; i++) {
         int64_t d = i % z.D, n = i / z.D % z.N, b = i / z.D / z.N;
         double  h = state ? at3(state, b, n, d) : 0, rate = rate_at(&in[RATE], n, d);
         for (int64_t t = 0; t < z.T; t++) {
             double delta = at3(&in[DELTA], b, t, d);
-            if (keep && t % CHUNK == 0) qp_store(&c->out[KEPT], ((b * z.chunks + t / CHUNK) * z.N + n) * z.D + d, h);
+            if (keep && t % CHUNK == 0)
+                qp_store(&c->out[KEPT], ((b * z.chunks + t / CHUNK) * z.N + n) * z.D + d, h);
             h = exp(-delta * rate) * h + delta * at3(&in[U], b, t, d) * at3(&in[B_IN], b, t, n);
             add_at(&c->out[Y], (b * z.T + t) * z.D + d, at3(&in[C_IN], b, t, n) * h);
         }
@@ -448,7 +472,8 @@ static void grad_shape(qp_call *c) {
     const qp_view *in = c->in + G_FIRST;
     if (!fit(c, G_FIRST)) return;
     sizes z = sizes_of(&in[U], &in[RATE]);
-    bool  ok = is(&c->in[G_DY], 3, z.B, z.T, z.D) && c->in[G_KEPT].ndim == 4 && qp_view_count(&c->in[G_KEPT]) == z.B * z.chunks * z.N * z.D;
+    bool  ok = is(&c->in[G_DY], 3, z.B, z.T, z.D) && c->in[G_KEPT].ndim == 4 &&
+               qp_view_count(&c->in[G_KEPT]) == z.B * z.chunks * z.N * z.D;
     if (!ok) qp_call_fail(c, QP_ERR_SHAPE, "gradients or kept states do not fit the scan");
     for (int i = U; i <= SKIP && ok; i++) {
         bool there = i < SKIP || given(c, G_FIRST + SKIP);
@@ -459,12 +484,14 @@ static void grad_shape(qp_call *c) {
 
 static size_t grad_scratch(const qp_call *c, int threads) {
     sizes z = sizes_of(&c->in[G_FIRST + U], &c->in[G_FIRST + RATE]);
-    return sizeof(float) * (size_t)(up(2 * of_groups(&z)) + up(of_sequences(&z)) + threads * up(room_floats(&z))) +
+    return sizeof(float) *
+               (size_t)(up(2 * of_groups(&z)) + up(of_sequences(&z)) + threads * up(room_floats(&z))) +
            3 * sizeof(double) * (size_t)z.T; /* the definition's */
 }
 
 /* Channel d and state n of sequence b; h, dB and dC have place for T numbers. */
-static void plain_grad_one(const qp_call *c, const sizes *z, int64_t b, int64_t n, int64_t d, double *h, double *dB, double *dC) {
+static void plain_grad_one(const qp_call *c, const sizes *z, int64_t b, int64_t n, int64_t d, double *h,
+                           double *dB, double *dC) {
     const qp_view *in = c->in + G_FIRST, *last = given(c, G_LAST);
     double         g = last ? at3(last, b, n, d) : 0, rate = rate_at(&in[RATE], n, d), drate = 0;
     double         x = 0;
@@ -476,7 +503,8 @@ static void plain_grad_one(const qp_call *c, const sizes *z, int64_t b, int64_t 
         x = h[t] + delta * at3(&in[U], b, t, d) * at3(&in[B_IN], b, t, n);
     }
     for (int64_t t = z->T - 1; t >= 0; t--) {
-        double  delta = at3(&in[DELTA], b, t, d), u = at3(&in[U], b, t, d), B = at3(&in[B_IN], b, t, n), dy = at3(&c->in[G_DY], b, t, d);
+        double  delta = at3(&in[DELTA], b, t, d), u = at3(&in[U], b, t, d), B = at3(&in[B_IN], b, t, n),
+                dy = at3(&c->in[G_DY], b, t, d);
         int64_t by_d = (b * z->T + t) * z->D + d;
         g += dy * at3(&in[C_IN], b, t, n);
         dC[t] += dy * (h[t] + delta * u * B);
@@ -519,8 +547,10 @@ static double grad_flops(const qp_call *c) {
 
 static const qp_sample grad_samples[] = {
     {.in = "x[2,5,3] p[2,1,4,3] x[2,5,3] u[2,5,3] p[4,3] x[2,5,4] x[2,5,4]"},
-    {.in = "x[1,70,37] p[1,3,9,37] x[1,70,37] u[1,70,37] p[9,37] x[1,70,9] x[1,70,9] x[37] x[1,9,37]", .tolerance = 1e-5},
-    {.in = "x[2,33,130] p[2,2,16,130] x[2,33,130] u[2,33,130] p[16,130] x[2,33,16] x[2,33,16] - x[2,16,130]", .tolerance = 1e-5},
+    {.in = "x[1,70,37] p[1,3,9,37] x[1,70,37] u[1,70,37] p[9,37] x[1,70,9] x[1,70,9] x[37] x[1,9,37]",
+     .tolerance = 1e-5},
+    {.in = "x[2,33,130] p[2,2,16,130] x[2,33,130] u[2,33,130] p[16,130] x[2,33,16] x[2,33,16] - x[2,16,130]",
+     .tolerance = 1e-5},
     {0}};
 
 QP_OP(selective_scan_grad) = {.name = "selective_scan_grad",
@@ -535,22 +565,30 @@ QP_OP(selective_scan_grad) = {.name = "selective_scan_grad",
                               .samples = grad_samples};
 
 static void backward(qp_rule *r) {
-    qp_tensor in[G_LAST + 1] = {[G_DY] = r->dout[Y], [G_KEPT] = r->out[KEPT], [G_LAST] = r->dout[LAST]}, out[STATE + 1];
-    if (qp_is_none(in[G_DY])) in[G_DY] = qp_zeros(r->ctx, qp_dtype_of(r->in[U]), 3, (int64_t[]){qp_size(r->in[U], 0), qp_size(r->in[U], 1), qp_size(r->in[U], 2)});
+    qp_tensor in[G_LAST + 1] = {[G_DY] = r->dout[Y], [G_KEPT] = r->out[KEPT], [G_LAST] = r->dout[LAST]},
+                          out[STATE + 1];
+    if (qp_is_none(in[G_DY]))
+        in[G_DY] = qp_zeros(r->ctx, qp_dtype_of(r->in[U]), 3,
+                            (int64_t[]){qp_size(r->in[U], 0), qp_size(r->in[U], 1), qp_size(r->in[U], 2)});
     for (int i = U; i <= SKIP; i++) in[G_FIRST + i] = i < r->nin ? r->in[i] : QP_NONE;
     qp_apply_many(&qp_op_selective_scan_grad, G_LAST + 1, in, NULL, out);
     for (int i = 0; i < r->nin; i++)
         if (r->need[i]) r->din[i] = out[i];
 }
 
-#define KEEP .attr = &(attr){true}
-static const qp_sample samples[] = {{.in = "x[2,5,3] u[2,5,3] p[4,3] x[2,5,4] x[2,5,4]", KEEP},
-                                    {.in = "x[2,3,5] u[2,3,5] p[1,5] x[2,3,1] x[2,3,1] x[5] x[2,1,5]", KEEP},
-                                    {.in = "x[1,70,37] u[1,70,37] p[9,37] x[1,70,9] x[1,70,9] x[37] x[1,9,37]", KEEP, .tolerance = 5e-6},
-                                    {.in = "x[2,33,130] u[2,33,130] p[16,130] x[2,33,16] x[2,33,16] x[130]", KEEP, .tolerance = 5e-6},
-                                    {.in = "x[3,1,20] u[3,1,20] p[16,20] x[3,1,16] x[3,1,16] - x[3,16,20]", .no_grad = true},
-                                    {.in = "x[1,0,4] u[1,0,4] p[2,4] x[1,0,2] x[1,0,2] x[4] x[1,2,4]", KEEP},
-                                    {0}};
+static const attr      keeping = {true};
+static const qp_sample samples[] = {
+    {.in = "x[2,5,3] u[2,5,3] p[4,3] x[2,5,4] x[2,5,4]", .attr = &keeping},
+    {.in = "x[2,3,5] u[2,3,5] p[1,5] x[2,3,1] x[2,3,1] x[5] x[2,1,5]", .attr = &keeping},
+    {.in = "x[1,70,37] u[1,70,37] p[9,37] x[1,70,9] x[1,70,9] x[37] x[1,9,37]",
+     .attr = &keeping,
+     .tolerance = 5e-6},
+    {.in = "x[2,33,130] u[2,33,130] p[16,130] x[2,33,16] x[2,33,16] x[130]",
+     .attr = &keeping,
+     .tolerance = 5e-6},
+    {.in = "x[3,1,20] u[3,1,20] p[16,20] x[3,1,16] x[3,1,16] - x[3,16,20]", .no_grad = true},
+    {.in = "x[1,0,4] u[1,0,4] p[2,4] x[1,0,2] x[1,0,2] x[4] x[1,2,4]", .attr = &keeping},
+    {0}};
 
 QP_OP(selective_scan) = {.name = "selective_scan",
                          .source = "arXiv:2312.00752",
@@ -558,8 +596,8 @@ QP_OP(selective_scan) = {.name = "selective_scan",
                          .max_in = 7,
                          .nout = 3,
                          .attr_bytes = sizeof(attr),
-                         .saves = QP_SAVE_IN(U) | QP_SAVE_IN(DELTA) | QP_SAVE_IN(RATE) | QP_SAVE_IN(B_IN) | QP_SAVE_IN(C_IN) |
-                                  QP_SAVE_IN(SKIP) | QP_SAVE_OUT(KEPT),
+                         .saves = QP_SAVE_IN(U) | QP_SAVE_IN(DELTA) | QP_SAVE_IN(RATE) | QP_SAVE_IN(B_IN) |
+                                  QP_SAVE_IN(C_IN) | QP_SAVE_IN(SKIP) | QP_SAVE_OUT(KEPT),
                          .hidden = QP_SAVE_OUT(KEPT),
                          .shape = shape,
                          .plain = plain,
@@ -567,8 +605,8 @@ QP_OP(selective_scan) = {.name = "selective_scan",
                          .flops = flops,
                          .samples = samples};
 
-qp_tensor qp_selective_scan(qp_tensor u, qp_tensor delta, qp_tensor rate, qp_tensor B, qp_tensor C, qp_tensor skip,
-                            qp_tensor state, qp_tensor *last) {
+qp_tensor qp_selective_scan(qp_tensor u, qp_tensor delta, qp_tensor rate, qp_tensor B, qp_tensor C,
+                            qp_tensor skip, qp_tensor state, qp_tensor *last) {
     qp_tensor in[] = {u, delta, rate, B, C, skip, state}, out[3];
     qp_apply_many(&qp_op_selective_scan, 7, in, &(attr){recording(u.ctx, 7, in)}, out);
     qp_drop(out[KEPT]);

@@ -4,7 +4,7 @@
 #include "ops/op.h"
 
 QK_UNARY(run, qk_silu(x))
-QK_BINARY(grad_run, y * qk_silu_slope(x))
+QK_BINARY(grad_run, y *qk_silu_slope(x))
 
 QP_KERNEL(silu) = {run, QP_ELEMENTWISE, NULL};
 QP_KERNEL(silu_grad) = {grad_run, QP_ELEMENTWISE, NULL};

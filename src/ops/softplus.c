@@ -4,7 +4,7 @@
 #include "ops/op.h"
 
 QK_UNARY(run, qk_softplus(x))
-QK_BINARY(grad_run, y * qk_sigmoid(x))
+QK_BINARY(grad_run, y *qk_sigmoid(x))
 
 QP_KERNEL(softplus) = {run, QP_ELEMENTWISE, NULL};
 QP_KERNEL(softplus_grad) = {grad_run, QP_ELEMENTWISE, NULL};

@@ -59,7 +59,8 @@ static void shape(qp_call *c) {
         if (!same(&c->in[0], &c->in[i])) {
             qpi_view_describe(&c->in[0], a, sizeof a);
             qpi_view_describe(&c->in[i], b, sizeof b);
-            qp_call_fail(c, QP_ERR_SHAPE, "gate is %s, %s is %s: expected the same", a, i == 1 ? "up" : "dy", b);
+            qp_call_fail(c, QP_ERR_SHAPE, "gate is %s, %s is %s: expected the same", a, i == 1 ? "up" : "dy",
+                         b);
             return;
         }
     for (int i = 0; i < c->nout; i++) shape_set(c, i, c->in[0].dtype, c->in[0].ndim, c->in[0].shape);
@@ -82,12 +83,11 @@ static void grad_plain(const qp_call *c) {
     }
 }
 
-static void backward(qp_rule *r) {
-    QP_CALL_MANY(swiglu_grad, NULL, r->din, r->in[0], r->in[1], r->dout[0]);
-}
+static void backward(qp_rule *r) { QP_CALL_MANY(swiglu_grad, NULL, r->din, r->in[0], r->in[1], r->dout[0]); }
 
-static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"}, {.in = "x[] x[]"},           {.in = "x[2,3,70] x[2,3,70]"},
-                                    {.in = "x[0,4] x[0,4]"}, {.in = "x[37,67] x[37,67]"}, {0}};
+static const qp_sample samples[] = {{.in = "x[3,5] x[3,5]"},       {.in = "x[] x[]"},
+                                    {.in = "x[2,3,70] x[2,3,70]"}, {.in = "x[0,4] x[0,4]"},
+                                    {.in = "x[37,67] x[37,67]"},   {0}};
 
 QP_OP(swiglu) = {.name = "swiglu",
                  .source = "arXiv:2002.05202, equation 5 without the products",
@@ -101,8 +101,10 @@ QP_OP(swiglu) = {.name = "swiglu",
                  .elementwise = true,
                  .samples = samples};
 
-static const qp_sample grad_samples[] = {
-    {.in = "x[3,5] x[3,5] x[3,5]"}, {.in = "x[2,3,70] x[2,3,70] x[2,3,70]"}, {.in = "x[0,4] x[0,4] x[0,4]"}, {0}};
+static const qp_sample grad_samples[] = {{.in = "x[3,5] x[3,5] x[3,5]"},
+                                         {.in = "x[2,3,70] x[2,3,70] x[2,3,70]"},
+                                         {.in = "x[0,4] x[0,4] x[0,4]"},
+                                         {0}};
 
 QP_OP(swiglu_grad) = {.name = "swiglu_grad",
                       .source = "backward of swiglu",

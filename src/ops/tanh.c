@@ -3,7 +3,7 @@
 #include "ops/op.h"
 
 QK_UNARY(run, vf_tanh(x))
-QK_BINARY(grad_run, y * vf_fma(-x, x, vf_set1(1)))
+QK_BINARY(grad_run, y *vf_fma(-x, x, vf_set1(1)))
 
 QP_KERNEL(tanh) = {run, QP_ELEMENTWISE, NULL};
 QP_KERNEL(tanh_grad) = {grad_run, QP_ELEMENTWISE, NULL};

@@ -11,7 +11,8 @@ enum { X, M, LAST };
 enum { GRAIN = 8192 }; /* elements of one piece of work */
 
 static const float *row_of(const qp_view *v, int64_t b, int64_t t) {
-    return (const float *)v->data + (v->shape[0] > 1 ? b * v->stride[0] : 0) + (v->shape[1] > 1 ? t * v->stride[1] : 0);
+    return (const float *)v->data + (v->shape[0] > 1 ? b * v->stride[0] : 0) +
+           (v->shape[1] > 1 ? t * v->stride[1] : 0);
 }
 
 /* x of the position before; NULL: zeros. */
@@ -20,7 +21,9 @@ static const float *row_before(const qp_view *x, const qp_view *last, int64_t b,
     return last ? (const float *)last->data + b * last->stride[0] : NULL;
 }
 
-static const qp_view *last_of(const qp_call *c, int i) { return c->nin > i && c->in[i].ndim >= 0 ? &c->in[i] : NULL; }
+static const qp_view *last_of(const qp_call *c, int i) {
+    return c->nin > i && c->in[i].ndim >= 0 ? &c->in[i] : NULL;
+}
 
 static void piece(void *arg, int64_t begin, int64_t end, int worker) {
     const qp_call *c = arg;
@@ -53,14 +56,16 @@ static void grad_piece(void *arg, int64_t begin, int64_t end, int worker) {
     for (int64_t row = begin; row < end; row++) {
         int64_t      b = row / T, t = row % T;
         bool         more = t + 1 < T;
-        const float *now = row_of(x, b, t), *before = row_before(x, last, b, t), *g = row_of(dy, b, t), *mix = row_of(m, b, t);
+        const float *now = row_of(x, b, t), *before = row_before(x, last, b, t), *g = row_of(dy, b, t),
+                    *mix = row_of(m, b, t);
         const float *g_next = more ? row_of(dy, b, t + 1) : g, *mix_next = more ? row_of(m, b, t + 1) : mix;
         float       *dx = (float *)c->out[0].data + row * D, *dm = (float *)c->out[1].data + row * D;
         for (int64_t i = 0; i < D; i += VF_LANES) {
             int n = D - i < VF_LANES ? (int)(D - i) : VF_LANES;
             vf  d = vf_load_n(g + i, n), old = before ? vf_load_n(before + i, n) : (vf){0};
             vf  own = d - vf_load_n(mix + i, n) * d;
-            vf_store_n(dx + i, more ? vf_fma(vf_load_n(mix_next + i, n), vf_load_n(g_next + i, n), own) : own, n);
+            vf_store_n(dx + i, more ? vf_fma(vf_load_n(mix_next + i, n), vf_load_n(g_next + i, n), own) : own,
+                       n);
             vf_store_n(dm + i, d * (old - vf_load_n(now + i, n)), n);
         }
     }
@@ -68,7 +73,8 @@ static void grad_piece(void *arg, int64_t begin, int64_t end, int worker) {
 
 static void run_grad(const qp_call *c) {
     int64_t D = c->in[1].shape[2];
-    if (D) qp_parallel(c->exec, c->in[1].shape[0] * c->in[1].shape[1], (GRAIN + D - 1) / D, grad_piece, (void *)c);
+    if (D)
+        qp_parallel(c->exec, c->in[1].shape[0] * c->in[1].shape[1], (GRAIN + D - 1) / D, grad_piece, (void *)c);
 }
 
 QP_KERNEL(token_shift) = {run, QP_ROWS, NULL};
@@ -99,7 +105,8 @@ static void grad_shape(qp_call *c) {
 }
 
 static double at(const qp_view *v, int64_t b, int64_t t, int64_t i) {
-    return qp_load(v, (v->shape[0] > 1 ? b * v->stride[0] : 0) + (v->shape[1] > 1 ? t * v->stride[1] : 0) + i * v->stride[2]);
+    return qp_load(v, (v->shape[0] > 1 ? b * v->stride[0] : 0) + (v->shape[1] > 1 ? t * v->stride[1] : 0) +
+                          i * v->stride[2]);
 }
 static double before(const qp_view *x, const qp_view *last, int64_t b, int64_t t, int64_t i) {
     if (t) return at(x, b, t - 1, i);
@@ -112,7 +119,8 @@ static void plain(const qp_call *c) {
     for (int64_t k = 0; k < qp_view_count(x); k++) {
         int64_t b = k / D / T, t = k / D % T, i = k % D;
         double  now = at(x, b, t, i);
-        qp_store(&c->out[0], qp_view_offset(&c->out[0], k), now + at(&c->in[M], b, t, i) * (before(x, last_of(c, LAST), b, t, i) - now));
+        qp_store(&c->out[0], qp_view_offset(&c->out[0], k),
+                 now + at(&c->in[M], b, t, i) * (before(x, last_of(c, LAST), b, t, i) - now));
     }
 }
 
@@ -124,13 +132,15 @@ static void plain_grad(const qp_call *c) {
         double  d = at(dy, b, t, i), dx = d - at(m, b, t, i) * d;
         if (t + 1 < T) dx += at(m, b, t + 1, i) * at(dy, b, t + 1, i);
         qp_store(&c->out[0], qp_view_offset(&c->out[0], k), dx);
-        qp_store(&c->out[1], qp_view_offset(&c->out[1], k), d * (before(x, last_of(c, 1 + LAST), b, t, i) - at(x, b, t, i)));
+        qp_store(&c->out[1], qp_view_offset(&c->out[1], k),
+                 d * (before(x, last_of(c, 1 + LAST), b, t, i) - at(x, b, t, i)));
     }
 }
 
 static void backward(qp_rule *r) {
     qp_tensor out[2];
-    QP_CALL_MANY(token_shift_grad, NULL, out, r->dout[0], r->in[X], r->in[M], r->nin > LAST ? r->in[LAST] : QP_NONE);
+    QP_CALL_MANY(token_shift_grad, NULL, out, r->dout[0], r->in[X], r->in[M],
+                 r->nin > LAST ? r->in[LAST] : QP_NONE);
     r->din[X] = out[0];
     if (r->need[M]) r->din[M] = qp_sum_to(out[1], r->in[M]);
 }
@@ -173,5 +183,7 @@ QP_OP(token_shift_grad) = {.name = "token_shift_grad",
                            .flops = grad_flops,
                            .samples = grad_samples};
 
-qp_tensor qp_token_shift(qp_tensor x, qp_tensor m, qp_tensor last) { return QP_CALL(token_shift, NULL, x, m, last); }
+qp_tensor qp_token_shift(qp_tensor x, qp_tensor m, qp_tensor last) {
+    return QP_CALL(token_shift, NULL, x, m, last);
+}
 #endif

@@ -16,13 +16,13 @@ typedef struct {
 } attr;
 
 #define BLOCK (VF_LANES == 16 ? 16 : 8) /* rows, as many as there are registers for */
-#define LANES 16                         /* room for those of any instruction set */
+#define LANES 16                        /* room for those of any instruction set */
 
 /* Of one n, for each lane. */
 typedef struct {
-    vf     re[BLOCK], im[BLOCK];                   /* p^0, p^1, .. */
-    double w[2][LANES], jump[2][LANES];            /* (c) p^begin; p^BLOCK */
-    double first[2][LANES], second[2][LANES];      /* backward: sum dk p^l, sum (l + 1) dk[l + 1] p^l */
+    vf     re[BLOCK], im[BLOCK];              /* p^0, p^1, .. */
+    double w[2][LANES], jump[2][LANES];       /* (c) p^begin; p^BLOCK */
+    double first[2][LANES], second[2][LANES]; /* backward: sum dk p^l, sum (l + 1) dk[l + 1] p^l */
 } mode;
 
 typedef struct {
@@ -65,8 +65,8 @@ static void begin_modes(const job *a, int64_t d, int m, mode *modes, bool with_c
                 o->w[part][i] = with_c ? qp_load(a->coefficient[part], at) : part == 0;
             }
         for (int j = 0; j < BLOCK; j++) {
-            fill((const double(*)[LANES])o->jump, &o->re[j], &o->im[j]);
-            times(o->jump, (const double(*)[LANES])p);
+            fill((const double (*)[LANES])o->jump, &o->re[j], &o->im[j]);
+            times(o->jump, (const double (*)[LANES])p);
         }
     }
 }
@@ -76,9 +76,9 @@ static void forward_block(const job *a, mode *modes, float *k, int64_t rows, int
     for (int64_t n = 0; n < a->N; n++) {
         mode *o = &modes[n];
         vf    re, im;
-        fill((const double(*)[LANES])o->w, &re, &im);
+        fill((const double (*)[LANES])o->w, &re, &im);
         for (int j = 0; j < BLOCK; j++) sum[j] = vf_fma(re, o->re[j], vf_fma(-im, o->im[j], sum[j]));
-        times(o->w, (const double(*)[LANES])o->jump);
+        times(o->w, (const double (*)[LANES])o->jump);
     }
     for (int64_t j = 0; j < rows; j++) vf_store_n(k + j * a->D, sum[j] + sum[j], m);
 }
@@ -109,7 +109,7 @@ static void backward_block(const job *a, mode *modes, int64_t begin, int64_t d, 
             o->second[0][i] += part[2][i] * re - part[3][i] * im;
             o->second[1][i] += part[2][i] * im + part[3][i] * re;
         }
-        times(o->w, (const double(*)[LANES])o->jump);
+        times(o->w, (const double (*)[LANES])o->jump);
     }
 }
 
@@ -143,7 +143,8 @@ static void groups(void *arg, int64_t begin, int64_t end, int worker) {
 
 static void run_job(job *a, const qp_view *in) {
     a->coefficient[0] = &in[0], a->coefficient[1] = &in[1], a->power[0] = &in[2], a->power[1] = &in[3];
-    a->T = ((const attr *)a->c->attr)->T, a->D = in->shape[0], a->N = in->shape[1], a->modes = a->c->exec->scratch;
+    a->T = ((const attr *)a->c->attr)->T, a->D = in->shape[0], a->N = in->shape[1],
+    a->modes = a->c->exec->scratch;
     qp_parallel(a->c->exec, (a->D + VF_LANES - 1) / VF_LANES, 1, groups, a);
 }
 
@@ -170,7 +171,8 @@ extern const qp_op qp_op_vandermonde_grad;
 static bool check(qp_call *c) {
     bool same = c->in[0].ndim == 2 && qp_dtype_is_float(c->in[0].dtype) && ((const attr *)c->attr)->T >= 0;
     for (int i = 1; i < 4; i++)
-        same = same && c->in[i].dtype == c->in[0].dtype && c->in[i].ndim == 2 && !memcmp(c->in[i].shape, c->in[0].shape, 2 * sizeof(int64_t));
+        same = same && c->in[i].dtype == c->in[0].dtype && c->in[i].ndim == 2 &&
+               !memcmp(c->in[i].shape, c->in[0].shape, 2 * sizeof(int64_t));
     if (!same) qp_call_fail(c, QP_ERR_SHAPE, "expected four tensors [D, N] of one type and T of 0 at least");
     return same;
 }
@@ -230,8 +232,12 @@ static void backward(qp_rule *r) {
     QP_CALL_MANY(vandermonde_grad, r->attr, r->din, r->in[0], r->in[1], r->in[2], r->in[3], r->dout[0]);
 }
 
-static size_t scratch(const qp_call *c, int threads) { return (size_t)threads * (size_t)c->in[0].shape[1] * (32 * 64 + 8 * LANES * 8); }
-static double flops(const qp_call *c) { return 4.0 * (double)qp_view_count(&c->in[0]) * (double)((const attr *)c->attr)->T; }
+static size_t scratch(const qp_call *c, int threads) {
+    return (size_t)threads * (size_t)c->in[0].shape[1] * (32 * 64 + 8 * LANES * 8);
+}
+static double flops(const qp_call *c) {
+    return 4.0 * (double)qp_view_count(&c->in[0]) * (double)((const attr *)c->attr)->T;
+}
 static double grad_flops(const qp_call *c) { return 2 * flops(c); }
 
 static const qp_sample samples[] = {{.in = "x[3,2] x[3,2] u[3,2] u[3,2]", .attr = &(attr){5, 0}},
@@ -254,11 +260,12 @@ QP_OP(vandermonde) = {.name = "vandermonde",
                       .flops = flops,
                       .samples = samples};
 
-static const qp_sample grad_samples[] = {{.in = "x[3,2] x[3,2] u[3,2] u[3,2] x[5,3]", .attr = &(attr){5, 0}},
-                                         {.in = "x[17,3] x[17,3] u[17,3] u[17,3] x[20,17]", .attr = &(attr){20, 0}},
-                                         {.in = "^x[5,3] ^x[5,3] ^u[5,3] ^u[5,3] x[18,5]", .attr = &(attr){18, 1}},
-                                         {.in = "x[2,3] x[2,3] u[2,3] u[2,3] x[0,2]"},
-                                         {0}};
+static const qp_sample grad_samples[] = {
+    {.in = "x[3,2] x[3,2] u[3,2] u[3,2] x[5,3]", .attr = &(attr){5, 0}},
+    {.in = "x[17,3] x[17,3] u[17,3] u[17,3] x[20,17]", .attr = &(attr){20, 0}},
+    {.in = "^x[5,3] ^x[5,3] ^u[5,3] ^u[5,3] x[18,5]", .attr = &(attr){18, 1}},
+    {.in = "x[2,3] x[2,3] u[2,3] u[2,3] x[0,2]"},
+    {0}};
 
 QP_OP(vandermonde_grad) = {.name = "vandermonde_grad",
                            .source = "backward of vandermonde",
@@ -272,7 +279,8 @@ QP_OP(vandermonde_grad) = {.name = "vandermonde_grad",
                            .flops = grad_flops,
                            .samples = grad_samples};
 
-qp_tensor qp_vandermonde(qp_tensor c_re, qp_tensor c_im, qp_tensor p_re, qp_tensor p_im, int64_t T, qp_dtype dtype) {
+qp_tensor qp_vandermonde(qp_tensor c_re, qp_tensor c_im, qp_tensor p_re, qp_tensor p_im, int64_t T,
+                         qp_dtype dtype) {
     attr a = {T, dtype == QP_F32};
     return QP_CALL(vandermonde, &a, c_re, c_im, p_re, p_im);
 }

@@ -7,15 +7,15 @@ static void row(const qp_call *c, char *const *p, int64_t n) {
     const uint8_t *m = (const uint8_t *)p[1];
     int64_t so = QK_LAST(c->out[0]), sm = QK_LAST(c->in[0]), sx = QK_LAST(c->in[1]), sy = QK_LAST(c->in[2]);
     switch (qp_dtype_bytes(c->out[0].dtype)) {
-#define CASE(size, type)                                                                                       \
-    case size: {                                                                                               \
-        const type *x = (const type *)p[2], *y = (const type *)p[3];                                           \
-        type       *z = (type *)p[0];                                                                          \
-        if (so == 1 && sm == 1 && sx == 1 && sy == 1)                                                          \
-            for (int64_t i = 0; i < n; i++) z[i] = m[i] ? x[i] : y[i];                                         \
-        else                                                                                                   \
-            for (int64_t i = 0; i < n; i++) z[i * so] = m[i * sm] ? x[i * sx] : y[i * sy];                     \
-        break;                                                                                                 \
+#define CASE(size, type) \
+    case size: { \
+        const type *x = (const type *)p[2], *y = (const type *)p[3]; \
+        type       *z = (type *)p[0]; \
+        if (so == 1 && sm == 1 && sx == 1 && sy == 1) \
+            for (int64_t i = 0; i < n; i++) z[i] = m[i] ? x[i] : y[i]; \
+        else \
+            for (int64_t i = 0; i < n; i++) z[i * so] = m[i * sm] ? x[i * sx] : y[i * sy]; \
+        break; \
     }
         CASE(1, uint8_t)
         CASE(2, uint16_t)
@@ -37,10 +37,8 @@ QP_KERNEL(where) = {run, QP_ELEMENTWISE, takes};
 #include "core/core.h"
 
 static void shape(qp_call *c) {
-    if (c->in[0].dtype == QP_BOOL)
-        qpi_broadcast_shape(c, 1);
-    else
-        qp_call_fail(c, QP_ERR_TYPE, "the condition is %s, expected bool", qp_dtype_name(c->in[0].dtype));
+    if (c->in[0].dtype == QP_BOOL) qpi_broadcast_shape(c, 1);
+    else qp_call_fail(c, QP_ERR_TYPE, "the condition is %s, expected bool", qp_dtype_name(c->in[0].dtype));
 }
 
 static double f(const double *x, const void *attr) {

@@ -16,8 +16,18 @@
 #include "kernels/wkv.h"
 #include "ops/op.h"
 
-enum { R = QK_WKV_R, W = QK_WKV_W, K = QK_WKV_K, V = QK_WKV_V, U = QK_WKV_U, A = QK_WKV_A, B = QK_WKV_B,
-       STATE = QK_WKV_STATE, INPUTS = QK_WKV_INPUTS, DY = 0 };
+enum {
+    R = QK_WKV_R,
+    W = QK_WKV_W,
+    K = QK_WKV_K,
+    V = QK_WKV_V,
+    U = QK_WKV_U,
+    A = QK_WKV_A,
+    B = QK_WKV_B,
+    STATE = QK_WKV_STATE,
+    INPUTS = QK_WKV_INPUTS,
+    DY = 0
+};
 
 /* Inputs from `first` on; those left out are absent. */
 static void inputs(const qp_call *c, int first, qp_view *in) {
@@ -67,11 +77,14 @@ static bool check(const qp_call *c, const qp_view *in) {
     }
     fits = fits && is(&in[STATE], 4, (int64_t[]){n.B, n.H, n.K, n.V});
     bool removes = in[A].ndim >= 0;
-    if (!fits) qp_call_fail(c, QP_ERR_SHAPE, "expected r, w, k, a, b [B, T, H, K], v [B, T, H, V], u [H, K] and state [B, H, K, V]");
+    if (!fits)
+        qp_call_fail(c, QP_ERR_SHAPE,
+                     "expected r, w, k, a, b [B, T, H, K], v [B, T, H, V], u [H, K] and state [B, H, K, V]");
     else if (removes != (in[B].ndim >= 0) || removes == (in[U].ndim >= 0))
         qp_call_fail(c, QP_ERR_ARGUMENT, "expected either u, or a and b");
     for (int i = W; i < STATE && fits; i++)
-        if (in[i].ndim >= 0 && in[i].dtype != in[R].dtype) qp_call_fail(c, QP_ERR_TYPE, "inputs of different types");
+        if (in[i].ndim >= 0 && in[i].dtype != in[R].dtype)
+            qp_call_fail(c, QP_ERR_TYPE, "inputs of different types");
     return fits;
 }
 
@@ -96,7 +109,8 @@ static void grad_shape(qp_call *c) {
         if (i == U) qpi_view_init(&c->out[i], in[R].dtype, 3, (int64_t[]){n.B, n.H, n.K});
         else qpi_view_init(&c->out[i], in[R].dtype, 4, (int64_t[]){n.B, n.T, n.H, i == V ? n.V : n.K});
     }
-    if (!is(&c->in[DY], 4, (int64_t[]){n.B, n.T, n.H, n.V})) qp_call_fail(c, QP_ERR_SHAPE, "expected dy [B, T, H, V]");
+    if (!is(&c->in[DY], 4, (int64_t[]){n.B, n.T, n.H, n.V}))
+        qp_call_fail(c, QP_ERR_SHAPE, "expected dy [B, T, H, V]");
 }
 
 /* ---- Definition ---------------------------------------------------------------------------------- */
@@ -107,7 +121,9 @@ static double at4(const qp_view *v, int64_t b, int64_t t, int64_t h, int64_t i) 
 static void put4(const qp_view *v, int64_t b, int64_t t, int64_t h, int64_t i, double x) {
     qp_store(v, b * v->stride[0] + t * v->stride[1] + h * v->stride[2] + i * v->stride[3], x);
 }
-static double bonus_of(const qp_view *in, int64_t h, int64_t i) { return qp_load(&in[U], h * in[U].stride[0] + i * in[U].stride[1]); }
+static double bonus_of(const qp_view *in, int64_t h, int64_t i) {
+    return qp_load(&in[U], h * in[U].stride[0] + i * in[U].stride[1]);
+}
 
 static void first_state(const qp_view *in, sizes n, int64_t b, int64_t h, double *S) {
     for (int64_t i = 0; i < n.K; i++)
@@ -115,7 +131,8 @@ static void first_state(const qp_view *in, sizes n, int64_t b, int64_t h, double
 }
 
 /* Column x of S, the state before t, becomes that behind t in `to`. Returns a^T S. */
-static double move(const qp_view *in, sizes n, int64_t b, int64_t t, int64_t h, int64_t x, const double *S, double *to) {
+static double move(const qp_view *in, sizes n, int64_t b, int64_t t, int64_t h, int64_t x, const double *S,
+                   double *to) {
     double gone = 0, v = at4(&in[V], b, t, h, x);
     bool   removes = in[A].ndim >= 0;
     for (int64_t i = 0; i < n.K && removes; i++) gone += at4(&in[A], b, t, h, i) * S[i * n.V + x];
@@ -138,9 +155,11 @@ static void plain(const qp_call *c) {
             for (int64_t x = 0; x < n.V; x++) {
                 double y = 0, v = at4(&in[V], b, t, h, x);
                 for (int64_t i = 0; i < n.K && in[U].ndim >= 0; i++)
-                    y += at4(&in[R], b, t, h, i) * (S[i * n.V + x] + bonus_of(in, h, i) * at4(&in[K], b, t, h, i) * v);
+                    y += at4(&in[R], b, t, h, i) *
+                         (S[i * n.V + x] + bonus_of(in, h, i) * at4(&in[K], b, t, h, i) * v);
                 move(in, n, b, t, h, x, S, S);
-                for (int64_t i = 0; i < n.K && in[U].ndim < 0; i++) y += at4(&in[R], b, t, h, i) * S[i * n.V + x];
+                for (int64_t i = 0; i < n.K && in[U].ndim < 0; i++)
+                    y += at4(&in[R], b, t, h, i) * S[i * n.V + x];
                 put4(&c->out[0], b, t, h, x, y);
             }
         for (int64_t i = 0; i < n.K; i++)
@@ -158,7 +177,9 @@ typedef struct {
     double        *G, *gone, *dgone, *du, *S;
 } plain_head;
 
-static double of(const plain_head *p, int input, int64_t t, int64_t i) { return at4(&p->in[input], p->b, t, p->h, i); }
+static double of(const plain_head *p, int input, int64_t t, int64_t i) {
+    return at4(&p->in[input], p->b, t, p->h, i);
+}
 static double dy_of(const plain_head *p, int64_t t, int64_t x) { return at4(&p->c->in[DY], p->b, t, p->h, x); }
 
 /* What passes through a^T S at t. */
@@ -179,7 +200,8 @@ static void plain_grad_row(const plain_head *p, int64_t t, int64_t i, const doub
     const qp_view *out = p->c->out;
     sizes          n = p->n;
     bool           removes = p->in[A].ndim >= 0;
-    double         r = of(p, R, t, i), k = of(p, K, t, i), w = of(p, W, t, i), u = removes ? 0 : bonus_of(p->in, p->h, i);
+    double         r = of(p, R, t, i), k = of(p, K, t, i), w = of(p, W, t, i),
+                   u = removes ? 0 : bonus_of(p->in, p->h, i);
     double         dr = 0, dk = 0, dw = 0, da = 0, db = 0, bonus = 0;
     for (int64_t x = 0; x < n.V; x++) {
         double dy = dy_of(p, t, x), v = of(p, V, t, x), before = S[i * n.V + x], *g = &p->G[i * n.V + x];
@@ -209,7 +231,8 @@ static void plain_grad_head(const plain_head *p) {
     bool           removes = p->in[A].ndim >= 0;
     first_state(p->in, n, p->b, p->h, p->S);
     for (int64_t t = 0; t < n.T; t++)
-        for (int64_t x = 0; x < n.V; x++) move(p->in, n, p->b, t, p->h, x, p->S + t * size, p->S + (t + 1) * size);
+        for (int64_t x = 0; x < n.V; x++)
+            move(p->in, n, p->b, t, p->h, x, p->S + t * size, p->S + (t + 1) * size);
     memset(p->G, 0, (size_t)size * sizeof(double));
     memset(p->du, 0, (size_t)n.K * sizeof(double));
     for (int64_t t = n.T - 1; t >= 0; t--) {
@@ -246,17 +269,22 @@ static void plain_grad(const qp_call *c) {
 
 /* The definition's, where it runs: types other than f32. */
 static size_t scratch(const qp_call *c, int threads) {
-    size_t plain = (size_t)(c->in[K].shape[3] * c->in[V].shape[3]) * sizeof(double), fast = qk_wkv_scratch(c->in, threads);
+    size_t plain = (size_t)(c->in[K].shape[3] * c->in[V].shape[3]) * sizeof(double),
+           fast = qk_wkv_scratch(c->in, threads);
     return c->in[K].dtype == QP_F32 && fast > plain ? fast : plain;
 }
 static size_t grad_scratch(const qp_call *c, int threads) {
     const qp_view *in = c->in + 1;
-    size_t         plain = (size_t)((in[K].shape[1] + 2) * in[K].shape[3] * in[V].shape[3] + in[K].shape[3] + 2 * in[V].shape[3]) * sizeof(double);
-    size_t         fast = qk_wkv_grad_scratch(in, threads);
+    size_t         plain =
+        (size_t)((in[K].shape[1] + 2) * in[K].shape[3] * in[V].shape[3] + in[K].shape[3] + 2 * in[V].shape[3]) *
+        sizeof(double);
+    size_t fast = qk_wkv_grad_scratch(in, threads);
     return fast > plain ? fast : plain;
 }
 
-static double work(const qp_view *in) { return (double)qp_view_count(&in[K]) * (double)in[V].shape[3] * (in[U].ndim < 0 ? 9 : 5); }
+static double work(const qp_view *in) {
+    return (double)qp_view_count(&in[K]) * (double)in[V].shape[3] * (in[U].ndim < 0 ? 9 : 5);
+}
 static double flops(const qp_call *c) {
     qp_view in[INPUTS];
     inputs(c, 0, in);
@@ -282,9 +310,13 @@ static const qp_sample samples[] = {
     {.in = "x[1,3,1,1] u[1,3,1,1] x[1,3,1,1] x[1,3,1,1] x[1,1] - - !x[1,1,1,1]", TOLERANCE},
     {.in = "x[2,4,2,3] u[2,4,2,3] x[2,4,2,3] x[2,4,2,2] - s[2,4,2,3] s[2,4,2,3]", TOLERANCE},
     {.in = "x[1,2,3,5] u[1,2,3,5] x[1,2,3,5] x[1,2,3,2] - s[1,2,3,5] s[1,2,3,5] !x[1,3,5,2]", TOLERANCE},
-    {.in = "x[1,70,1,17] u[1,70,1,17] x[1,70,1,17] x[1,70,1,35] x[1,17] - - !x[1,1,17,35]", .no_grad = true, TOLERANCE},
+    {.in = "x[1,70,1,17] u[1,70,1,17] x[1,70,1,17] x[1,70,1,35] x[1,17] - - !x[1,1,17,35]",
+     .no_grad = true,
+     TOLERANCE},
     {.in = "x[1,33,2,64] u[1,33,2,64] x[1,33,2,64] x[1,33,2,80] x[2,64]", .no_grad = true, TOLERANCE},
-    {.in = "x[1,33,2,64] u[1,33,2,64] x[1,33,2,64] x[1,33,2,64] - s[1,33,2,64] s[1,33,2,64]", .no_grad = true, TOLERANCE},
+    {.in = "x[1,33,2,64] u[1,33,2,64] x[1,33,2,64] x[1,33,2,64] - s[1,33,2,64] s[1,33,2,64]",
+     .no_grad = true,
+     TOLERANCE},
     {.in = "x[2,0,2,3] u[2,0,2,3] x[2,0,2,3] x[2,0,2,4] x[2,3]", .no_grad = true},
     {0}};
 
@@ -304,10 +336,18 @@ QP_OP(wkv) = {.name = "wkv",
 
 static const qp_sample grad_samples[] = {
     {.in = "x[2,5,2,4] x[2,5,2,3] u[2,5,2,3] x[2,5,2,3] x[2,5,2,4] x[2,3]", .no_grad = true, TOLERANCE},
-    {.in = "x[1,70,2,35] x[1,70,2,17] u[1,70,2,17] x[1,70,2,17] x[1,70,2,35] x[2,17] - - x[1,2,17,35]", .no_grad = true, TOLERANCE},
-    {.in = "x[2,5,2,2] x[2,5,2,3] u[2,5,2,3] x[2,5,2,3] x[2,5,2,2] - s[2,5,2,3] s[2,5,2,3]", .no_grad = true, TOLERANCE},
-    {.in = "x[1,2,1,35] x[1,2,1,81] u[1,2,1,81] x[1,2,1,81] x[1,2,1,35] - s[1,2,1,81] s[1,2,1,81] x[1,1,81,35]", .no_grad = true, TOLERANCE},
-    {.in = "x[1,70,2,33] x[1,70,2,17] u[1,70,2,17] x[1,70,2,17] x[1,70,2,33] - s[1,70,2,17] s[1,70,2,17]", .no_grad = true, TOLERANCE},
+    {.in = "x[1,70,2,35] x[1,70,2,17] u[1,70,2,17] x[1,70,2,17] x[1,70,2,35] x[2,17] - - x[1,2,17,35]",
+     .no_grad = true,
+     TOLERANCE},
+    {.in = "x[2,5,2,2] x[2,5,2,3] u[2,5,2,3] x[2,5,2,3] x[2,5,2,2] - s[2,5,2,3] s[2,5,2,3]",
+     .no_grad = true,
+     TOLERANCE},
+    {.in = "x[1,2,1,35] x[1,2,1,81] u[1,2,1,81] x[1,2,1,81] x[1,2,1,35] - s[1,2,1,81] s[1,2,1,81] x[1,1,81,35]",
+     .no_grad = true,
+     TOLERANCE},
+    {.in = "x[1,70,2,33] x[1,70,2,17] u[1,70,2,17] x[1,70,2,17] x[1,70,2,33] - s[1,70,2,17] s[1,70,2,17]",
+     .no_grad = true,
+     TOLERANCE},
     {.in = "x[1,0,2,4] x[1,0,2,3] u[1,0,2,3] x[1,0,2,3] x[1,0,2,4] x[2,3]", .no_grad = true},
     {0}};
 

@@ -16,7 +16,14 @@
 #include "kernels/wkv.h"
 #include "ops/op.h"
 
-enum { W = QK_WKV4_W, U = QK_WKV4_U, K = QK_WKV4_K, V = QK_WKV4_V, STATE = QK_WKV4_STATE, INPUTS = QK_WKV4_INPUTS };
+enum {
+    W = QK_WKV4_W,
+    U = QK_WKV4_U,
+    K = QK_WKV4_K,
+    V = QK_WKV4_V,
+    STATE = QK_WKV4_STATE,
+    INPUTS = QK_WKV4_INPUTS
+};
 
 /* Inputs from `first` on; a state left out is absent. */
 static void inputs(const qp_call *c, int first, qp_view *in) {
@@ -46,7 +53,8 @@ static bool check(const qp_call *c, const qp_view *in) {
     for (int i = 0; i < 3 && fits; i++) fits = in[V].shape[i] == in[K].shape[i];
     fits = fits && in[W].shape[0] == D && in[U].shape[0] == D;
     if (in[STATE].ndim >= 0)
-        fits = fits && in[STATE].ndim == 3 && in[STATE].shape[0] == in[K].shape[0] && in[STATE].shape[1] == 3 && in[STATE].shape[2] == D;
+        fits = fits && in[STATE].ndim == 3 && in[STATE].shape[0] == in[K].shape[0] && in[STATE].shape[1] == 3 &&
+               in[STATE].shape[2] == D;
     if (!fits) qp_call_fail(c, QP_ERR_SHAPE, "expected w, u [D], k, v [B, T, D] and state [B, 3, D]");
     for (int i = U; i < STATE && fits; i++)
         if (in[i].dtype != in[W].dtype) qp_call_fail(c, QP_ERR_TYPE, "inputs of different types");
@@ -66,7 +74,8 @@ static void grad_shape(qp_call *c) {
     inputs(c, 1, in);
     if (!check(c, in)) return;
     for (int i = 0; i < QK_WKV4_GRADIENTS; i++) {
-        if (i == W || i == U) qpi_view_init(&c->out[i], in[K].dtype, 2, (int64_t[]){in[K].shape[0], in[K].shape[2]});
+        if (i == W || i == U)
+            qpi_view_init(&c->out[i], in[K].dtype, 2, (int64_t[]){in[K].shape[0], in[K].shape[2]});
         else qpi_view_init(&c->out[i], in[K].dtype, 3, in[K].shape);
     }
     bool fits = c->in[0].ndim == 3;
@@ -153,7 +162,8 @@ static void plain_grad(const qp_call *c) {
 }
 
 static size_t grad_scratch(const qp_call *c, int threads) {
-    size_t plain = (size_t)c->in[1 + K].shape[1] * sizeof(sums), fast = qk_wkv4_grad_scratch(c->in + 1, threads);
+    size_t plain = (size_t)c->in[1 + K].shape[1] * sizeof(sums),
+           fast = qk_wkv4_grad_scratch(c->in + 1, threads);
     return fast > plain ? fast : plain;
 }
 
@@ -169,12 +179,13 @@ static void backward(qp_rule *r) {
 }
 
 #define TOLERANCE .tolerance = 1e-5
-static const qp_sample samples[] = {{.in = "x[3] x[3] x[2,5,3] x[2,5,3]", TOLERANCE},
-                                    {.in = "x[1] x[1] x[1,1,1] x[1,1,1]", TOLERANCE},
-                                    {.in = "x[4] x[4] x[2,3,4] x[2,3,4] !p[2,3,4]", TOLERANCE},
-                                    {.in = "x[67] x[67] x[2,70,67] x[2,70,67] !p[2,3,67]", .no_grad = true, TOLERANCE},
-                                    {.in = "x[3] x[3] x[1,0,3] x[1,0,3]", .no_grad = true},
-                                    {0}};
+static const qp_sample samples[] = {
+    {.in = "x[3] x[3] x[2,5,3] x[2,5,3]", TOLERANCE},
+    {.in = "x[1] x[1] x[1,1,1] x[1,1,1]", TOLERANCE},
+    {.in = "x[4] x[4] x[2,3,4] x[2,3,4] !p[2,3,4]", TOLERANCE},
+    {.in = "x[67] x[67] x[2,70,67] x[2,70,67] !p[2,3,67]", .no_grad = true, TOLERANCE},
+    {.in = "x[3] x[3] x[1,0,3] x[1,0,3]", .no_grad = true},
+    {0}};
 
 QP_OP(wkv4) = {.name = "wkv4",
                .source = "arXiv:2305.13048",

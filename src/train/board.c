@@ -40,8 +40,7 @@ static void destroy(void *thing) {
 
 /* Writes what was put into `pending`; ok: that was possible. */
 static void flush(qp_board *b, bool ok) {
-    if (!ok)
-        qpi_fail_memory(&b->ctx->error, b->path);
+    if (!ok) qpi_fail_memory(&b->ctx->error, b->path);
     else if (fwrite(b->pending.data, 1, b->pending.count, b->file) != b->pending.count || fflush(b->file) != 0)
         qpi_fail_os(&b->ctx->error, b->path, "write");
     b->pending.count = 0;

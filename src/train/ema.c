@@ -31,8 +31,8 @@ qp_ema *qp_ema_new(qp_model *m, double decay) {
         return qp_fail(ctx, QP_ERR_ARGUMENT, "ema: decay %g, expected 0 < decay < 1", decay), NULL;
     qp_ema *e = calloc(1, sizeof *e);
     bool    made = e && (e->weights = calloc((size_t)params.count + 1, sizeof *e->weights)) &&
-                (e->means = calloc((size_t)params.count + 1, sizeof *e->means)) &&
-                (e->owned = qpi_own(ctx, e, destroy));
+                   (e->means = calloc((size_t)params.count + 1, sizeof *e->means)) &&
+                   (e->owned = qpi_own(ctx, e, destroy));
     if (!made) {
         if (e) destroy(e);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: ema");

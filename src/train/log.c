@@ -91,8 +91,9 @@ bool qpi_log_step(qpi_log *log, const qp_train_event *e) {
     if (!e->skipped) fprintf(log->file, ", \"grad_norm\": %.9g", e->norm);
     if (e->scale != 1) fprintf(log->file, ", \"loss_scale\": %g", e->scale);
     if (isfinite(e->validation)) fprintf(log->file, ", \"validation_loss\": %.9g", e->validation);
-    fprintf(log->file, ", \"tokens\": %lld, \"seconds\": %.6f, \"tokens_per_second\": %.1f, \"peak_bytes\": %zu",
-            (long long)e->tokens, e->seconds, e->seconds > 0 ? (double)e->tokens / e->seconds : 0, s.peak_bytes);
+    fprintf(
+        log->file, ", \"tokens\": %lld, \"seconds\": %.6f, \"tokens_per_second\": %.1f, \"peak_bytes\": %zu",
+        (long long)e->tokens, e->seconds, e->seconds > 0 ? (double)e->tokens / e->seconds : 0, s.peak_bytes);
     write_stats(log->file, &e->stats);
     fputs("}\n", log->file);
     if (fflush(log->file) == 0 && !ferror(log->file)) return true;

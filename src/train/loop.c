@@ -105,7 +105,9 @@ static void accumulate(const qp_training_set *set, const qp_train_options *o, qp
         qp_fail(ctx, QP_ERR_STATE, "the loss is %g at step %lld", event->loss, (long long)event->step);
 }
 
-static bool due(int64_t step, int64_t every, int64_t last) { return step == last || (every > 0 && step % every == 0); }
+static bool due(int64_t step, int64_t every, int64_t last) {
+    return step == last || (every > 0 && step % every == 0);
+}
 
 /* Where the step that is being computed began: what an interruption goes back to. */
 typedef struct {
@@ -172,7 +174,7 @@ static void show_scalars(qp_board *b, const qp_train_event *e, bool scales) {
 
 /* One step; false: failed, or cancelled before the parameters changed. */
 static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_train_event *e) {
-    double start = now();
+    double  start = now();
     qp_ctx *ctx = qp_model_ctx(set->model);
     accumulate(set, o, e);
     qp_scope s = qp_enter(ctx);
@@ -269,9 +271,11 @@ qp_status qp_train(qp_training_set set, qp_train_options options) {
     qp_set_training(qp_model_module(set.model), true);
     if (!status) qp_optim_scale_losses(set.optim, options.precision == QP_F16);
     if (!status && options.out && !qpi_out_lock(&log, options.out, ctx)) status = qp_error_code(ctx);
-    if (!status && options.out && options.resume) status = qpi_state_restore(set, options.out, &step, &progress);
+    if (!status && options.out && options.resume)
+        status = qpi_state_restore(set, options.out, &step, &progress);
     if (!status && options.out && !options.resume && qpi_state_exists(ctx, options.out))
-        qp_fail(ctx, QP_ERR_STATE, "%s: holds the states of a training: resume it, or choose another folder", options.out);
+        qp_fail(ctx, QP_ERR_STATE, "%s: holds the states of a training: resume it, or choose another folder",
+                options.out);
     if (!status) status = qp_error_code(ctx);
     if (!status && options.out && !qpi_log_open(&log, options.out, step)) status = qp_error_code(ctx);
     if (!status) status = run_steps(&set, &options, &log, step, &progress);

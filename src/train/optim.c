@@ -80,15 +80,16 @@ qp_optim *qpi_optim_new(const qpi_optim_type *type, qp_state_dict params, qpi_op
     qp_ctx *ctx = params.ctx;
     if (!ctx || qp_failed(ctx)) return NULL;
     if (params.count == 0) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "%s: no parameter to train (all frozen, or loaded as stored?)", type->name);
+        qp_fail(ctx, QP_ERR_ARGUMENT, "%s: no parameter to train (all frozen, or loaded as stored?)",
+                type->name);
         return NULL;
     }
     qp_optim *o = calloc(1, sizeof *o);
     size_t    n = (size_t)params.count;
     bool      made = o && (o->states = calloc(n * (size_t)type->state_count, sizeof *o->states)) &&
-                (o->rates = calloc(n, sizeof *o->rates)) && (o->rate = calloc(n, sizeof *o->rate)) &&
-                (o->numbers = calloc(n, sizeof *o->numbers)) && copy_params(o, params) &&
-                (o->owned = qpi_own(ctx, o, destroy));
+                     (o->rates = calloc(n, sizeof *o->rates)) && (o->rate = calloc(n, sizeof *o->rate)) &&
+                     (o->numbers = calloc(n, sizeof *o->numbers)) && copy_params(o, params) &&
+                     (o->owned = qpi_own(ctx, o, destroy));
     if (!made) {
         if (o) destroy(o);
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", type->name);
@@ -117,8 +118,9 @@ static bool writable(qp_optim *o) {
         bool            ok = !s || (s->value.storage && !s->value.storage->read_only);
         for (int k = 0; s && ok && k < s->value.view.ndim; k++)
             ok = s->value.view.stride[k] != 0 || s->value.view.shape[k] < 2;
-        if (!ok) qp_fail(o->ctx, QP_ERR_STATE, "%s: %s cannot be written: read-only or broadcast memory", o->type->name,
-                         o->params.entries[i].name);
+        if (!ok)
+            qp_fail(o->ctx, QP_ERR_STATE, "%s: %s cannot be written: read-only or broadcast memory",
+                    o->type->name, o->params.entries[i].name);
     }
     return !qp_failed(o->ctx);
 }
@@ -199,10 +201,10 @@ void qp_step(qp_optim *o) {
 
 /* ---- The rest --------------------------------------------------------------------------------- */
 
-void   qp_optim_set_lr(qp_optim *o, double lr) { o->lr = lr; }
+void qp_optim_set_lr(qp_optim *o, double lr) { o->lr = lr; }
 double qp_optim_norm(const qp_optim *o) { return o->norm; }
 
-bool   qp_optim_skipped(const qp_optim *o) { return o->skipped; }
+bool qp_optim_skipped(const qp_optim *o) { return o->skipped; }
 double qp_optim_scale(const qp_optim *o) { return o->scale; }
 
 /* What the tensors say, which a restored state has changed. */

@@ -12,13 +12,13 @@ typedef struct {
 } qpi_rates;
 
 typedef struct {
-    const char  *name;
-    int          state_count;    /* tensors kept for each parameter, f32, its shape, from 0 */
-    const char  *state_names[2]; /* "m", "v" */
-    bool         adaptive; /* steps do not grow with the gradient: of a parameter's rates `adam` holds, else `sgd` */
-    int          number_count;
-    int          clip_number; /* which of the numbers is the clip factor */
-    const qp_op *op;          /* for each parameter: w, states.., g, numbers */
+    const char *name;
+    int         state_count;    /* tensors kept for each parameter, f32, its shape, from 0 */
+    const char *state_names[2]; /* "m", "v" */
+    bool adaptive; /* steps do not grow with the gradient: of a parameter's rates `adam` holds, else `sgd` */
+    int  number_count;
+    int  clip_number; /* which of the numbers is the clip factor */
+    const qp_op *op;  /* for each parameter: w, states.., g, numbers */
     /* The numbers of step t (from 1) at these rates. */
     void (*numbers)(const qp_optim *o, int64_t t, qpi_rates rates, float *out);
 } qpi_optim_type;
@@ -31,7 +31,7 @@ struct qp_optim {
     qpi_rates            *rates;  /* the distinct ones; lr is a factor here */
     int                  *rate;   /* of each parameter: which of them */
     int                   rate_count;
-    qp_tensor            *numbers; /* of this step, for each of the rates */
+    qp_tensor            *numbers;                               /* of this step, for each of the rates */
     qp_tensor             step_tensor, square_sum, scale_tensor; /* scale, good */
     int64_t               steps, good;                           /* good: steps since the scale changed */
     double                lr, clip, norm, scale;                 /* scale: 1 unless scaling */

@@ -67,7 +67,7 @@ static qp_status save_optimizer(qp_training_set *set, const char *path) {
     qp_tensor t;
     while (qp_optim_state(set->optim, count, name, &t)) count++;
     qp_named *named = calloc((size_t)count + 1, sizeof *named);
-    char    (*names)[256] = calloc((size_t)count + 1, sizeof *names);
+    char (*names)[256] = calloc((size_t)count + 1, sizeof *names);
     qp_status status = named && names ? QP_OK : qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", path);
     for (int i = 0; i < count && !status; i++) {
         qp_optim_state(set->optim, i, names[i], &t);
@@ -111,7 +111,8 @@ static void describe_files(qp_ctx *ctx, const char *folder, const char *part, js
 
 static json_t *describe_best(const qpi_progress *p) {
     if (!p->best_step) return json_null();
-    return json_pack("{s:I, s:f, s:I}", "step", (json_int_t)p->best_step, "loss", p->best, "waited", (json_int_t)p->waited);
+    return json_pack("{s:I, s:f, s:I}", "step", (json_int_t)p->best_step, "loss", p->best, "waited",
+                     (json_int_t)p->waited);
 }
 
 static qp_status save_manifest(qp_training_set *set, const char *folder, int64_t step, const qpi_progress *p) {
@@ -128,11 +129,11 @@ static qp_status save_manifest(qp_training_set *set, const char *folder, int64_t
         json_decref(files);
         return qp_error_code(ctx);
     }
-    json_t *all = json_pack("{s:i, s:I, s:I, s:I, s:s, s:s, s:f, s:o, s:o, s:o}", "version", 2, "step", (json_int_t)step,
-                            "seed", (json_int_t)ctx->seed, "random_position", (json_int_t)ctx->random_position,
-                            "optimizer", set->optim->type->name, "precision", qp_dtype_name(p->precision), "ema",
-                            set->ema ? qp_ema_decay(set->ema) : 0.0, "best", describe_best(p), "data", data, "files",
-                            files);
+    json_t *all = json_pack("{s:i, s:I, s:I, s:I, s:s, s:s, s:f, s:o, s:o, s:o}", "version", 2, "step",
+                            (json_int_t)step, "seed", (json_int_t)ctx->seed, "random_position",
+                            (json_int_t)ctx->random_position, "optimizer", set->optim->type->name, "precision",
+                            qp_dtype_name(p->precision), "ema", set->ema ? qp_ema_decay(set->ema) : 0.0, "best",
+                            describe_best(p), "data", data, "files", files);
     if (!all) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", path);
     else qpi_json_save(path, all, 2, &ctx->error);
     json_decref(all);
@@ -141,8 +142,8 @@ static qp_status save_manifest(qp_training_set *set, const char *folder, int64_t
 
 /* config.json, weights and tokenizer: a folder that transformers loads. */
 static qp_status save_model(qp_training_set *set, const char *folder) {
-    qp_ctx *ctx = qp_model_ctx(set->model);
-    char    path[PATH];
+    qp_ctx   *ctx = qp_model_ctx(set->model);
+    char      path[PATH];
     qp_status status = qp_model_save(set->model, folder);
     join(path, folder, "tokenizer.json");
     return status || !set->tokenizer ? status : qp_tokenizer_save(ctx, set->tokenizer, path);
@@ -264,7 +265,8 @@ static bool check_files(qp_ctx *ctx, const char *folder, const qpi_json *manifes
     char        path[PATH];
     if (!qpi_json_object(manifest, "files", QPI_REQUIRED, &files)) return false;
     qpi_json_members(files.value, key, value) {
-        if (!qpi_name_is_plain(strncmp(key, "ema/", 4) ? key : key + 4)) return qpi_json_fail(&files, QP_ERR_FORMAT, "a name with a slash"), false;
+        if (!qpi_name_is_plain(strncmp(key, "ema/", 4) ? key : key + 4))
+            return qpi_json_fail(&files, QP_ERR_FORMAT, "a name with a slash"), false;
         join(path, folder, key);
         json_t *found = describe_file(path, &ctx->error);
         bool    same = found && json_equal(found, value);
@@ -309,7 +311,8 @@ static bool same_text(const qpi_json *manifest, const char *key, const char *sav
 static bool read_numbers(qp_training_set *set, const qpi_json *manifest, const char *precision, numbers *n) {
     if (!qpi_json_integer(manifest, "step", QPI_REQUIRED, 0, INT64_MAX, &n->step) ||
         !qpi_json_integer(manifest, "seed", QPI_REQUIRED, INT64_MIN, INT64_MAX, &n->seed) ||
-        !qpi_json_integer(manifest, "random_position", QPI_REQUIRED, INT64_MIN, INT64_MAX, &n->random_position) ||
+        !qpi_json_integer(manifest, "random_position", QPI_REQUIRED, INT64_MIN, INT64_MAX,
+                          &n->random_position) ||
         !qpi_json_number(manifest, "ema", QPI_REQUIRED, 0, 1, &n->ema) ||
         !qpi_json_string(manifest, "precision", QPI_REQUIRED, &n->precision) ||
         !qpi_json_string(manifest, "optimizer", QPI_REQUIRED, &n->optimizer))
@@ -372,7 +375,9 @@ static bool same_config(qp_training_set *set, const char *folder) {
     char    path[PATH];
     join(path, folder, "config.json");
     json_t *saved = qpi_json_load(path, &ctx->error), *ours = NULL;
-    if (saved) ours = qpi_json_parse("config", qp_model_config(set->model), strlen(qp_model_config(set->model)), &ctx->error);
+    if (saved)
+        ours = qpi_json_parse("config", qp_model_config(set->model), strlen(qp_model_config(set->model)),
+                              &ctx->error);
     const char *key;
     json_t     *value;
     bool        same = saved && ours;
@@ -383,20 +388,22 @@ static bool same_config(qp_training_set *set, const char *folder) {
     return same;
 }
 
-static qp_status restore(qp_training_set set, const char *out, int64_t *step, const char *precision, qpi_progress *p) {
+static qp_status restore(qp_training_set set, const char *out, int64_t *step, const char *precision,
+                         qpi_progress *p) {
     qp_ctx *ctx = qp_model_ctx(set.model);
     char    latest[64], folder[PATH], path[PATH];
     numbers n;
     *step = 0;
-    if (!check_path(ctx, out) || !read_link(ctx, out, "latest", latest) || !latest[0]) return qp_error_code(ctx);
+    if (!check_path(ctx, out) || !read_link(ctx, out, "latest", latest) || !latest[0])
+        return qp_error_code(ctx);
     join(folder, out, latest);
     join(path, folder, "train.json");
     json_t *json = qpi_json_load(path, &ctx->error);
     if (!json) return qp_error_code(ctx);
     qpi_json manifest = qpi_json_root(path, json, &ctx->error);
-    bool     ok = read_numbers(&set, &manifest, precision, &n) && read_best(&manifest, p) && same_config(&set, folder) &&
-              check_files(ctx, folder, &manifest) && restore_data(&set, &manifest) && restore_weights(&set, folder) &&
-              restore_optimizer(&set, folder);
+    bool ok = read_numbers(&set, &manifest, precision, &n) && read_best(&manifest, p) &&
+              same_config(&set, folder) && check_files(ctx, folder, &manifest) &&
+              restore_data(&set, &manifest) && restore_weights(&set, folder) && restore_optimizer(&set, folder);
     if (ok) {
         qp_set_random(ctx, (uint64_t)n.seed, (uint64_t)n.random_position);
         *step = n.step;

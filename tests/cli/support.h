@@ -34,9 +34,9 @@ outcome run_list(const void *input, size_t bytes, const char *const *arguments);
 
 /* path in the folder; four of them stay valid. */
 const char *in_folder(const char *name);
-void        write_file(const char *name, const void *data, size_t bytes);
-void        write_text(const char *name, const char *text);
-char       *read_file(const char *path, size_t *bytes); /* malloc'ed, 0 behind it */
+void write_file(const char *name, const void *data, size_t bytes);
+void write_text(const char *name, const char *text);
+char *read_file(const char *path, size_t *bytes); /* malloc'ed, 0 behind it */
 
 /* Fails unless the command wrote one line "quipu: ..." on stderr, nothing on stdout, and ended
  * with this status. */
@@ -45,8 +45,8 @@ void expect_success(outcome o);
 /* stdout as one JSON object on one line. */
 json_t *expect_json(outcome o);
 /* What an object has under a key; fails unless it is that. */
-json_int_t  integer_of(const json_t *o, const char *key);
-double      number_of(const json_t *o, const char *key);
+json_int_t integer_of(const json_t *o, const char *key);
+double number_of(const json_t *o, const char *key);
 const char *text_of(const json_t *o, const char *key);
 
 /* A model of bytes, two layers, fresh weights. */

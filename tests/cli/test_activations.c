@@ -1,8 +1,8 @@
 /* quipu inspect --activations: what theory says of fresh weights. */
 #include "support.h"
 
-#define INSPECT(...)                                                                                           \
-    run("inspect", "--activations", "quipu", "--set", "hidden_size=64", "--set", "num_hidden_layers=3",        \
+#define INSPECT(...) \
+    run("inspect", "--activations", "quipu", "--set", "hidden_size=64", "--set", "num_hidden_layers=3", \
         "--length", "64", __VA_ARGS__, NULL)
 
 /* The row of a layer (-1: none) and place. */

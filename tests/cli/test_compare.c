@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define COMPARE(out, ...)                                                                                      \
-    "compare", "--task", "selective_copying:tokens=3", "--length", "16", "--batch", "4", "--test-samples",     \
+#define COMPARE(out, ...) \
+    "compare", "--task", "selective_copying:tokens=3", "--length", "16", "--batch", "4", "--test-samples", \
         "16", "--set", "hidden_size=32", "--out", out, "-t", "1", __VA_ARGS__, NULL
 
 static const json_t *row_at(const json_t *all, size_t i) {
@@ -196,10 +196,8 @@ static int find_entry(const char *folder_path, const char *name, char path[1024]
 static void path_of_run(const char *out, const char *name, const char *file, char path[1024]) {
     char run_folder[1024];
     if (!find_entry(in_folder(out), name, run_folder)) fail_msg("no run %s", name);
-    if (strchr(file, '/'))
-        snprintf(path, 1024, "%.900s/%.100s", run_folder, file);
-    else if (!find_entry(run_folder, file, path))
-        fail_msg("no %s in %s", file, run_folder);
+    if (strchr(file, '/')) snprintf(path, 1024, "%.900s/%.100s", run_folder, file);
+    else if (!find_entry(run_folder, file, path)) fail_msg("no %s in %s", file, run_folder);
 }
 
 static void test_kept(void **state) {
@@ -239,7 +237,8 @@ static void test_test_options(void **state) {
                      *yarn = json_object_get(row_at(all, 1), "tests");
         size_t last = json_array_size(plain) - 1;
         assert_float_equal(number_of(row_at(all, 0), "loss"), number_of(row_at(all, 1), "loss"), 0);
-        assert_true(number_of(json_array_get(plain, last), "loss") != number_of(json_array_get(yarn, last), "loss"));
+        assert_true(number_of(json_array_get(plain, last), "loss") !=
+                    number_of(json_array_get(yarn, last), "loss"));
         assert_non_null(strstr(text(row_at(all, 2), "why"), "\"nosuch\""));
         json_decref(all);
     }

@@ -12,8 +12,8 @@
 /* What the command has besides. */
 static bool    interrupted;
 static int64_t shown;
-bool           cli_interrupted(void) { return interrupted; }
-void           cli_progress_show(cli_progress *p, int64_t done, const char *format, ...) {
+bool cli_interrupted(void) { return interrupted; }
+void cli_progress_show(cli_progress *p, int64_t done, const char *format, ...) {
     assert_non_null(p);
     assert_non_null(format);
     shown = done;
@@ -68,9 +68,10 @@ static const void *values_of(void *user, int64_t i) { return (void)user, (void)i
 /* Zeros lose nothing by rounding, and there is nothing to lose where there are no elements. */
 static void no_error(void **state) {
     (void)state;
-    static const qpi_gguf_tensor tensors[] = {{.name = "zeros", .dtype = QP_F32, .ndim = 2, .shape = {2, 32}},
-                                              {.name = "none", .dtype = QP_F32, .ndim = 2, .shape = {0, 32}},
-                                              {.name = "output.weight", .dtype = QP_F32, .ndim = 1, .shape = {3}}};
+    static const qpi_gguf_tensor tensors[] = {
+        {.name = "zeros", .dtype = QP_F32, .ndim = 2, .shape = {2, 32}},
+        {.name = "none", .dtype = QP_F32, .ndim = 2, .shape = {0, 32}},
+        {.name = "output.weight", .dtype = QP_F32, .ndim = 1, .shape = {3}}};
     qp_ctx     *ctx = open_ctx();
     gguf_target t;
     write_gguf("odd.gguf", NULL, 3, tensors, values_of);
@@ -79,7 +80,8 @@ static void no_error(void **state) {
     assert_int_equal(t.layers, 3);
     t.items[0].as.dtype = t.items[1].as.dtype = QP_Q8_0;
     if (!gguf_target_save(&t, in_folder("out.gguf"), 7)) fail_msg("%s", qp_error(ctx));
-    assert_true(t.items[0].error == 0 && t.items[0].largest == 0 && t.items[1].error == 0 && t.items[1].largest == 0);
+    assert_true(t.items[0].error == 0 && t.items[0].largest == 0 && t.items[1].error == 0 &&
+                t.items[1].largest == 0);
     assert_true(isnan(t.items[2].error));
     gguf_target_close(&t);
     qp_close(ctx);
@@ -89,8 +91,9 @@ static void no_error(void **state) {
 static void folder_names(void **state) {
     (void)state;
     static const char *const paths[] = {"m", "m/", "./m", ".//m//"};
-    static const char config[] = "{\"model_type\": \"gpt2\", \"vocab_size\": 4, \"n_positions\": 4, \"n_embd\": 8, \"n_layer\": 1, "
-                                 "\"n_head\": 2, \"num_attention_heads\": null, \"tie_word_embeddings\": true}";
+    static const char        config[] =
+        "{\"model_type\": \"gpt2\", \"vocab_size\": 4, \"n_positions\": 4, \"n_embd\": 8, \"n_layer\": 1, "
+        "\"n_head\": 2, \"num_attention_heads\": null, \"tie_word_embeddings\": true}";
     char        here[1000];
     qp_ctx     *ctx = open_ctx();
     gguf_target t;
@@ -165,8 +168,8 @@ static void check_out(bool succeeded) {
 }
 
 static void memory(void **state) {
-    static const char *const some[] = {"gguf/split/qwen2-00001-of-00002.gguf", "models/llama-gqa-tied", "models/bert-poolerless", "models/gpt2",
-                                       "models/mixtral"};
+    static const char *const some[] = {"gguf/split/qwen2-00001-of-00002.gguf", "models/llama-gqa-tied",
+                                       "models/bert-poolerless", "models/gpt2", "models/mixtral"};
     (void)state;
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
         qp_ctx *ctx = open_ctx();
@@ -183,7 +186,8 @@ static void memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_error), cmocka_unit_test(folder_names), cmocka_unit_test(refused), cmocka_unit_test(cancelled),
+        cmocka_unit_test(no_error), cmocka_unit_test(folder_names),
+        cmocka_unit_test(refused),  cmocka_unit_test(cancelled),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif

@@ -4,11 +4,28 @@
 
 #include "format/gguf.h"
 
-static const char *const names[] = {"llama-gqa-tied", "llama-mqa-headdim", "llama-bias", "llama-llama3", "llama-yarn",
-                                    "llama-linear",   "mistral-window",    "qwen2",      "gpt2",         "gpt2-odd",
-                                    "qwen3",          "smollm3-four",      "olmo2",      "granite",      "phi3",
-                                    "phi3-partial",   "gemma",             "gemma2",     "gemma3-six",   "gemma3-old",
-                                    "bert-poolerless", "mixtral"};
+static const char *const names[] = {"llama-gqa-tied",
+                                    "llama-mqa-headdim",
+                                    "llama-bias",
+                                    "llama-llama3",
+                                    "llama-yarn",
+                                    "llama-linear",
+                                    "mistral-window",
+                                    "qwen2",
+                                    "gpt2",
+                                    "gpt2-odd",
+                                    "qwen3",
+                                    "smollm3-four",
+                                    "olmo2",
+                                    "granite",
+                                    "phi3",
+                                    "phi3-partial",
+                                    "gemma",
+                                    "gemma2",
+                                    "gemma3-six",
+                                    "gemma3-old",
+                                    "bert-poolerless",
+                                    "mixtral"};
 enum { NAMES = sizeof names / sizeof *names };
 
 static const char *golden(const char *kind, const char *name, const char *end) {
@@ -67,8 +84,9 @@ static void there_and_back(void **state) {
         if (written) expect_same_tensors(golden("gguf", names[i], ".gguf"), in_folder("there.gguf"));
         if (written) expect_values(golden("gguf", names[i], ".gguf"), in_folder("there.gguf"));
         expect_success(run("convert", "%/there.gguf", "--out", "%/back", NULL));
-        json_t *o = expect_json(run("verify", "%/back", "--reference", golden("models", names[i], "/reference.safetensors"),
-                                    "--tolerance", "1e-4", "--json", NULL));
+        json_t *o = expect_json(run("verify", "%/back", "--reference",
+                                    golden("models", names[i], "/reference.safetensors"), "--tolerance", "1e-4",
+                                    "--json", NULL));
         json_t *errors = json_object_get(o, "errors"), *e = json_object_get(errors, "logits");
         double  off = json_number_value(e ? e : json_object_get(errors, "hidden"));
         if (!(off <= 2e-5)) fail_msg("%s: logits differ by %g", names[i], off);
@@ -79,7 +97,8 @@ static void there_and_back(void **state) {
 
 static void types(void **state) {
     (void)state;
-    expect_success(run("convert", golden("models", "qwen2", ""), "--out", "%/half.gguf", "--type", "f16", NULL));
+    expect_success(
+        run("convert", golden("models", "qwen2", ""), "--out", "%/half.gguf", "--type", "f16", NULL));
     qp_file *f = open_file(in_folder("half.gguf"));
     assert_string_equal(qp_file_at(f, qp_file_find(f, "blk.0.attn_q.weight")).type_name, "F16");
     assert_string_equal(qp_file_at(f, qp_file_find(f, "blk.0.attn_q.bias")).type_name, "F32");
@@ -89,13 +108,19 @@ static void types(void **state) {
     f = open_file(in_folder("halves"));
     assert_string_equal(qp_file_at(f, 0).type_name, "F16");
     qp_file_close(f);
-    expect_message(run("convert", golden("models", "qwen2", ""), "--out", "%/x.gguf", "--type", "q4_0", NULL), 2, "quantize");
-    expect_message(run("convert", golden("models", "llama-dynamic", ""), "--out", "%/x.gguf", NULL), 1, "no rope scaling \"dynamic\"");
-    static const char *const lost[][2] = {{"roformer", "no roformer in GGUF files"}, {"gemma3", "query_pre_attn_scalar"},
-                                          {"smollm3", "no_rope_layers"},   {"smollm3-window", "no_rope_layer"},
-                                          {"qwen2-window", "use_sliding_window"}, {"bert-published", "hidden_act"}};
+    expect_message(run("convert", golden("models", "qwen2", ""), "--out", "%/x.gguf", "--type", "q4_0", NULL),
+                   2, "quantize");
+    expect_message(run("convert", golden("models", "llama-dynamic", ""), "--out", "%/x.gguf", NULL), 1,
+                   "no rope scaling \"dynamic\"");
+    static const char *const lost[][2] = {{"roformer", "no roformer in GGUF files"},
+                                          {"gemma3", "query_pre_attn_scalar"},
+                                          {"smollm3", "no_rope_layers"},
+                                          {"smollm3-window", "no_rope_layer"},
+                                          {"qwen2-window", "use_sliding_window"},
+                                          {"bert-published", "hidden_act"}};
     for (size_t i = 0; i < sizeof lost / sizeof *lost; i++)
-        expect_message(run("convert", golden("models", lost[i][0], ""), "--out", "%/x.gguf", NULL), 1, lost[i][1]);
+        expect_message(run("convert", golden("models", lost[i][0], ""), "--out", "%/x.gguf", NULL), 1,
+                       lost[i][1]);
     expect_message(run("convert", "%/nothing", "--out", "%/x.gguf", NULL), 1, "cannot open");
     assert_int_not_equal(fopen(in_folder("x.gguf"), "rb") != NULL, 1);
 }
@@ -111,8 +136,9 @@ static void copy_golden(const char *name, const char *to) {
 
 /* A fresh model whose tokenizer is the golden one. */
 static void make_speaker(const char *name) {
-    static const char shape[] = "{\"model_type\": \"llama\", \"vocab_size\": 800, \"hidden_size\": 16, \"intermediate_size\": 16, "
-                                "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"rms_norm_eps\": 1e-5}";
+    static const char shape[] =
+        "{\"model_type\": \"llama\", \"vocab_size\": 800, \"hidden_size\": 16, \"intermediate_size\": 16, "
+        "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"rms_norm_eps\": 1e-5}";
     qp_model *m = qp_model_new(ctx, "test", shape);
     assert_non_null(m);
     assert_int_equal(qp_model_save(m, in_folder("speaker")), QP_OK);
@@ -133,7 +159,8 @@ static int count_other(const char *name, const char *a, const char *b) {
         qp_ids      x = {0}, y = {0};
         assert_int_equal(qp_encode(ctx, t, text, strlen(text), (qp_encode_options){0}, &x), QP_OK);
         assert_int_equal(qp_encode(ctx, u, text, strlen(text), (qp_encode_options){0}, &y), QP_OK);
-        bool same = x.count == y.count && (!x.count || !memcmp(x.data, y.data, (size_t)x.count * sizeof *x.data));
+        bool same =
+            x.count == y.count && (!x.count || !memcmp(x.data, y.data, (size_t)x.count * sizeof *x.data));
         if (!same) print_message("%s: %s\n", name, text);
         other += !same;
         qp_ids_free(&x);
@@ -149,7 +176,8 @@ static int count_other(const char *name, const char *a, const char *b) {
 static void vocabularies(void **state) {
     (void)state;
     static const char *const same[] = {"wordpiece", "gpt2", "llama3", "digits", "gemma", "llama"};
-    static const char *const refused[] = {"gaps", "regex", "wordpiece-cased", "unigram", "wordlevel", "prefix", "clip"};
+    static const char *const refused[] = {"gaps",   "regex", "wordpiece-cased", "unigram", "wordlevel",
+                                          "prefix", "clip"};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
         make_speaker(same[i]);
         expect_success(run("convert", "%/speaker", "--out", "%/speaker.gguf", NULL));
@@ -169,10 +197,11 @@ static void vocabularies(void **state) {
 /* ---- quantize ---------------------------------------------------------------------------------------------- */
 
 /* A model whose rows hold whole blocks of 256, with a tokenizer of bytes. */
-static const char config[] = "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 256, "
-                             "\"intermediate_size\": 512, \"num_hidden_layers\": 8, \"num_attention_heads\": 4, "
-                             "\"num_key_value_heads\": 1, \"rms_norm_eps\": 1e-5, \"max_position_embeddings\": 64, "
-                             "\"tie_word_embeddings\": true}";
+static const char config[] =
+    "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 256, "
+    "\"intermediate_size\": 512, \"num_hidden_layers\": 8, \"num_attention_heads\": 4, "
+    "\"num_key_value_heads\": 1, \"rms_norm_eps\": 1e-5, \"max_position_embeddings\": 64, "
+    "\"tie_word_embeddings\": true}";
 
 static void make_model(void) {
     qp_model *m = qp_model_new(ctx, "test", config);
@@ -181,7 +210,9 @@ static void make_model(void) {
     qp_model_close(m);
 }
 
-static const char *type_of(qp_file *f, const char *name) { return qp_file_at(f, qp_file_find(f, name)).type_name; }
+static const char *type_of(qp_file *f, const char *name) {
+    return qp_file_at(f, qp_file_find(f, name)).type_name;
+}
 
 /* Errors fall with the bits, and models made of blocks run. */
 static void errors_and_bits(void **state) {
@@ -190,13 +221,16 @@ static void errors_and_bits(void **state) {
     double                   last = 0;
     make_model();
     for (int k = 0; k < 6; k++) {
-        json_t *o = expect_json(run("quantize", "%/blocks", "--type", kinds[k], "--out", "%/q.gguf", "--json", NULL)), *t;
-        double  worst = 0;
-        size_t  i;
-        json_array_foreach(json_object_get(o, "tensors"), i, t)
-            worst = fmax(worst, json_number_value(json_object_get(t, "error")));
+        json_t *o = expect_json(
+                   run("quantize", "%/blocks", "--type", kinds[k], "--out", "%/q.gguf", "--json", NULL)),
+               *t;
+        double worst = 0;
+        size_t i;
+        json_array_foreach(json_object_get(o, "tensors"), i, t) worst =
+            fmax(worst, json_number_value(json_object_get(t, "error")));
         if (!(worst > last * 1.2)) fail_msg("%s: an error of %g, with more bits %g", kinds[k], worst, last);
-        assert_true(json_number_value(json_object_get(o, "bytes")) < json_number_value(json_object_get(o, "bytes_before")) / 3);
+        assert_true(json_number_value(json_object_get(o, "bytes")) <
+                    json_number_value(json_object_get(o, "bytes_before")) / 3);
         last = worst;
         json_decref(o);
         qp_model *m = qp_model_load(ctx, in_folder("q.gguf"), (qp_model_options){.as_stored = true});
@@ -230,7 +264,8 @@ static void mixtures(void **state) {
     assert_string_equal(type_of(f, "token_embd.weight"), "Q6_K");
     qp_file_close(f);
     /* rows that hold no whole blocks */
-    expect_success(run("quantize", golden("models", "llama-gqa-tied", ""), "--type", "Q4_K_M", "--out", "%/q.gguf", NULL));
+    expect_success(
+        run("quantize", golden("models", "llama-gqa-tied", ""), "--type", "Q4_K_M", "--out", "%/q.gguf", NULL));
     f = open_file(in_folder("q.gguf"));
     assert_string_equal(type_of(f, "blk.0.ffn_up.weight"), "F16");
     qp_file_close(f);
@@ -251,21 +286,24 @@ static void from_files(void **state) {
         expect_values(in_folder("a.gguf"), in_folder("b.gguf"));
         expect_values(in_folder("b.gguf"), in_folder("a.gguf"));
     }
-    expect_success(run("quantize", golden("gguf/split", "qwen2-00001-of-00002", ".gguf"), "--type", "F32", "--out", "%/a.gguf", NULL));
+    expect_success(run("quantize", golden("gguf/split", "qwen2-00001-of-00002", ".gguf"), "--type", "F32",
+                       "--out", "%/a.gguf", NULL));
     qp_file *f = open_file(in_folder("a.gguf"));
     assert_null(qp_file_meta(f, "split.count"));
     assert_string_equal(qp_file_meta(f, "general.file_type"), "0");
     qp_file_close(f);
-    expect_message(run("quantize", golden("models", "qwen2", "/config.json"), "--type", "F32", "--out", "%/a.gguf", NULL), 1, "config.json");
+    expect_message(
+        run("quantize", golden("models", "qwen2", "/config.json"), "--type", "F32", "--out", "%/a.gguf", NULL),
+        1, "config.json");
 }
 
 static void perplexities(void **state) {
     (void)state;
     make_model();
     write_text("some.txt", "It was the best of times, it was the worst of times, it was the age of wisdom.");
-    json_t *o = expect_json(run("quantize", "%/blocks", "--type", "Q8_0", "--out", "%/blocks/q.gguf", "--json", "--data",
-                                "%/some.txt", NULL));
-    double before = json_number_value(json_object_get(o, "perplexity_before"));
+    json_t *o = expect_json(run("quantize", "%/blocks", "--type", "Q8_0", "--out", "%/blocks/q.gguf", "--json",
+                                "--data", "%/some.txt", NULL));
+    double  before = json_number_value(json_object_get(o, "perplexity_before"));
     assert_true(before > 100 && before < 600);
     json_decref(o);
 }
@@ -275,8 +313,9 @@ static void perplexities(void **state) {
 static const json_t *finding(const json_t *all, const char *check) {
     json_t *one;
     size_t  i;
-    json_array_foreach(json_object_get(all, "checks"), i, one)
-        if (!strcmp(json_string_value(json_object_get(one, "check")), check) && !json_is_true(json_object_get(one, "ok"))) return one;
+    json_array_foreach(json_object_get(all, "checks"), i,
+                       one) if (!strcmp(json_string_value(json_object_get(one, "check")), check) &&
+                                !json_is_true(json_object_get(one, "ok"))) return one;
     return NULL;
 }
 
@@ -317,7 +356,8 @@ static void agreement(void **state) {
     int64_t   ids[B * T], top[B * T];
     float     nll[B * (T - 1)], x[B * T * V];
     for (int i = 0; i < B * T; i++) ids[i] = i * 37 % 256;
-    qp_tensor in = qp_from(ctx, QP_I64, 2, (int64_t[]){B, T}, ids), logits = qp_log_softmax(qp_logits(m, in), -1);
+    qp_tensor in = qp_from(ctx, QP_I64, 2, (int64_t[]){B, T}, ids),
+              logits = qp_log_softmax(qp_logits(m, in), -1);
     assert_int_equal(qp_read(logits, QP_F32, x, B * T * V), QP_OK);
     assert_int_equal(qp_read(qp_argmax(logits, -1, false), QP_I64, top, B * T), QP_OK);
     for (int b = 0; b < B; b++)
@@ -346,10 +386,9 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back), cmocka_unit_test(types),        cmocka_unit_test(vocabularies),
-        cmocka_unit_test(errors_and_bits),
-        cmocka_unit_test(from_files),     cmocka_unit_test(mixtures),       cmocka_unit_test(perplexities), cmocka_unit_test(lint),
-        cmocka_unit_test(agreement),
+        cmocka_unit_test(there_and_back),  cmocka_unit_test(types),      cmocka_unit_test(vocabularies),
+        cmocka_unit_test(errors_and_bits), cmocka_unit_test(from_files), cmocka_unit_test(mixtures),
+        cmocka_unit_test(perplexities),    cmocka_unit_test(lint),       cmocka_unit_test(agreement),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

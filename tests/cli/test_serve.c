@@ -79,17 +79,17 @@ static int post(const char *path, const char *headers, const char *body) {
 
 /* The status; the body until the connection ends (chunks' sizes are left in it) in `text`. */
 static char text[1 << 20];
-static int  hear(int fd) {
-     size_t        n = 0;
-     struct pollfd p = {.fd = fd, .events = POLLIN};
-     for (ssize_t got;
+static int hear(int fd) {
+    size_t        n = 0;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    for (ssize_t got;
          n < sizeof text - 1 && poll(&p, 1, 30000) == 1 && (got = read(fd, text + n, sizeof text - 1 - n)) > 0;)
         n += (size_t)got;
     text[n] = 0;
-     close(fd);
-     int   status = n > 12 ? atoi(text + 9) : 0;
-     char *body = strstr(text, "\r\n\r\n");
-     if (body) memmove(text, body + 4, strlen(body + 4) + 1);
+    close(fd);
+    int   status = n > 12 ? atoi(text + 9) : 0;
+    char *body = strstr(text, "\r\n\r\n");
+    if (body) memmove(text, body + 4, strlen(body + 4) + 1);
     return status;
 }
 
@@ -198,10 +198,11 @@ static void test_scores(void **state) {
     }
     assert_true(sum[0] == sum[1]);
     /* lm-eval drops the last token, which it did not ask about: it is there if the model ends, too */
-    assert_int_equal(hear(post("/v1/completions", "",
-                               "{\"prompt\": \"Hi!\", \"max_tokens\": 1, \"echo\": true, \"logprobs\": 1, \"logit_bias\": "
-                               "{\"256\": 100}}")),
-                     200);
+    assert_int_equal(
+        hear(post("/v1/completions", "",
+                  "{\"prompt\": \"Hi!\", \"max_tokens\": 1, \"echo\": true, \"logprobs\": 1, \"logit_bias\": "
+                  "{\"256\": 100}}")),
+        200);
     json_t *all = json(), *l = json_object_get(json_array_get(json_object_get(all, "choices"), 0), "logprobs");
     assert_int_equal(json_array_size(json_object_get(l, "token_logprobs")), 4);
     assert_non_null(strstr(text, "\"text\":\"Hi!\""));
@@ -258,18 +259,20 @@ static void test_embeddings(void **state) {
         172);
     json_decref(one);
     json_decref(coded);
-    assert_int_equal(hear(post("/v1/embeddings", "", "{\"input\": [[72, 105], [116, 104, 101, 114, 101]]}")), 200);
+    assert_int_equal(hear(post("/v1/embeddings", "", "{\"input\": [[72, 105], [116, 104, 101, 114, 101]]}")),
+                     200);
     json_t *ids = json();
-    assert_true(json_equal(
-        second, json_object_get(json_array_get(json_object_get(ids, "data"), 1), "embedding")));
-    assert_int_equal(hear(post("/v1/embeddings", "", "{\"input\": [\"x\", [116, 104, 101, 114, 101], \"y\"]}")), 200);
+    assert_true(
+        json_equal(second, json_object_get(json_array_get(json_object_get(ids, "data"), 1), "embedding")));
+    assert_int_equal(hear(post("/v1/embeddings", "", "{\"input\": [\"x\", [116, 104, 101, 114, 101], \"y\"]}")),
+                     200);
     json_t *mixed = json();
-    assert_true(json_equal(
-        second, json_object_get(json_array_get(json_object_get(mixed, "data"), 1), "embedding")));
+    assert_true(
+        json_equal(second, json_object_get(json_array_get(json_object_get(mixed, "data"), 1), "embedding")));
     assert_int_equal(hear(post("/v1/embeddings", "", "{\"input\": [116, 104, 101, 114, 101]}")), 200);
     json_t *alone = json();
-    assert_true(json_equal(
-        second, json_object_get(json_array_get(json_object_get(alone, "data"), 0), "embedding")));
+    assert_true(
+        json_equal(second, json_object_get(json_array_get(json_object_get(alone, "data"), 0), "embedding")));
     json_decref(ids);
     json_decref(mixed);
     json_decref(alone);
@@ -323,8 +326,8 @@ static void test_refusals(void **state) {
     large[200000] = 0;
     expect_error_code(hear(post("/v1/completions", "", large)), 413, "too large");
     free(large);
-    static const char *const hosts[] = {"evil.example", "127.0.0.1.evil.example", "127.evil.example:80", "localhost.evil.example",
-                                        "128.0.0.1"};
+    static const char *const hosts[] = {"evil.example", "127.0.0.1.evil.example", "127.evil.example:80",
+                                        "localhost.evil.example", "128.0.0.1"};
     for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
         char line[100];
         snprintf(line, sizeof line, "Host: %s\r\n", hosts[i]);
@@ -368,17 +371,24 @@ static void test_leaving(void **state) {
     static const struct {
         const char *path, *body;
         bool        more, reset, whole;
-    } ways[] = {{"/v1/completions", "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}}", true, false, true},
-                {"/v1/completions", "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}}", true, true, true},
-                {"/v1/completions", "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}, \"stream\": true}", false, true, true},
-                {"/v1/chat/completions", "{\"messages\": [", false, true, false},
-                {"/v1/embeddings", NULL, true, true, true}};
+    } ways[] = {
+        {"/v1/completions", "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}}", true,
+         false, true},
+        {"/v1/completions", "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}}", true,
+         true, true},
+        {"/v1/completions",
+         "{\"prompt\": \"x\", \"max_tokens\": 1000000, \"logit_bias\": {\"65\": 100}, \"stream\": true}", false,
+         true, true},
+        {"/v1/chat/completions", "{\"messages\": [", false, true, false},
+        {"/v1/embeddings", NULL, true, true, true}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        int  fd = post(ways[i].path, ways[i].whole ? "" : "X: y\r\nContent-Length: 9999\r\nX-", ways[i].body ? ways[i].body : many);
+        int  fd = post(ways[i].path, ways[i].whole ? "" : "X: y\r\nContent-Length: 9999\r\nX-",
+                       ways[i].body ? ways[i].body : many);
         bool writes = strstr(ways[i].path, "completions") && ways[i].whole;
         if (writes) await_metric("quipu_rows_busy", 1);
         if (ways[i].more) say(fd, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        if (ways[i].reset) setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
+        if (ways[i].reset)
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
         close(fd);
         await_metric("quipu_rows_busy", 0);
         await_metric("quipu_queue_waiting", 0);
@@ -389,14 +399,28 @@ static void test_leaving(void **state) {
 /* Numbers below 0, and beyond what an int or a token id holds: none is cut to fit. */
 static void test_numbers(void **state) {
     (void)state;
-    static const char *const wrong[] = {
-        "\"max_tokens\": -1", "\"max_tokens\": 4294967297", "\"max_tokens\": 1e300", "\"max_tokens\": 1.5",
-        "\"n\": -1", "\"n\": 0", "\"n\": 4294967297", "\"logprobs\": -1", "\"logprobs\": 4294967297",
-        "\"top_k\": -1", "\"top_k\": 4294967297", "\"top_p\": -0.1", "\"top_p\": 1.1", "\"temperature\": -1",
-        "\"best_of\": -1", "\"seed\": 1e30", "\"logit_bias\": {\"-1\": 1}", "\"logit_bias\": {\"4294967361\": 1}",
-        "\"logit_bias\": {\"65\": 1e300}", "\"stop\": [\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"]"};
-    static const char *const prompts[] = {"[4294967361]", "[-4294967231]", "[18446744073709551681]", "[257]", "[65.0]", "[[65], [-1]]",
-                                          "[[4294967361]]"};
+    static const char *const wrong[] = {"\"max_tokens\": -1",
+                                        "\"max_tokens\": 4294967297",
+                                        "\"max_tokens\": 1e300",
+                                        "\"max_tokens\": 1.5",
+                                        "\"n\": -1",
+                                        "\"n\": 0",
+                                        "\"n\": 4294967297",
+                                        "\"logprobs\": -1",
+                                        "\"logprobs\": 4294967297",
+                                        "\"top_k\": -1",
+                                        "\"top_k\": 4294967297",
+                                        "\"top_p\": -0.1",
+                                        "\"top_p\": 1.1",
+                                        "\"temperature\": -1",
+                                        "\"best_of\": -1",
+                                        "\"seed\": 1e30",
+                                        "\"logit_bias\": {\"-1\": 1}",
+                                        "\"logit_bias\": {\"4294967361\": 1}",
+                                        "\"logit_bias\": {\"65\": 1e300}",
+                                        "\"stop\": [\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"]"};
+    static const char *const prompts[] = {"[4294967361]", "[-4294967231]", "[18446744073709551681]", "[257]",
+                                          "[65.0]",       "[[65], [-1]]",  "[[4294967361]]"};
     char                     body[300];
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         snprintf(body, sizeof body, "{\"prompt\": \"x\", %s}", wrong[i]);
@@ -415,15 +439,19 @@ static void test_numbers(void **state) {
 /* What a client says is text: neither the template's language nor its marks. */
 static void test_injection(void **state) {
     (void)state;
-    static const char *const tries[] = {"{{ 7 * 7 }}", "{% for x in range(9) %}a{% endfor %}", "{{ ''.__class__.__mro__ }}"};
+    static const char *const tries[] = {"{{ 7 * 7 }}", "{% for x in range(9) %}a{% endfor %}",
+                                        "{{ ''.__class__.__mro__ }}"};
     for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
         char body[300];
-        snprintf(body, sizeof body, "{\"messages\": [{\"role\": \"%s\", \"content\": \"%s\"}], \"max_tokens\": 1, \"chat_template\": \"%s\"}",
+        snprintf(body, sizeof body,
+                 "{\"messages\": [{\"role\": \"%s\", \"content\": \"%s\"}], \"max_tokens\": 1, "
+                 "\"chat_template\": \"%s\"}",
                  i ? "user" : tries[0], tries[i], tries[i]);
         assert_int_equal(hear(post("/v1/chat/completions", "", body)), 200);
         json_t *all = json();
         /* a byte is a token here, and the template adds a line's end */
-        assert_int_equal(json_integer_value(json_object_get(json_object_get(all, "usage"), "prompt_tokens")), strlen(tries[i]) + 1);
+        assert_int_equal(json_integer_value(json_object_get(json_object_get(all, "usage"), "prompt_tokens")),
+                         strlen(tries[i]) + 1);
         json_decref(all);
     }
 }

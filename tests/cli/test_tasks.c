@@ -67,10 +67,8 @@ static void check_copy(const task *t, const int64_t *ids, const int64_t *labels,
     (void)t;
     for (int64_t i = 0; i < T - M; i++) {
         assert_int_equal(labels[i], TASK_NOTHING);
-        if (ids[i] >= 2)
-            assert_int_equal(labels[T - M + found++], ids[i]);
-        else
-            assert_int_equal(ids[i], 0);
+        if (ids[i] >= 2) assert_int_equal(labels[T - M + found++], ids[i]);
+        else assert_int_equal(ids[i], 0);
     }
     assert_int_equal(found, M);
     for (int64_t i = T - M; i < T; i++) assert_int_equal(ids[i], 1);
@@ -138,10 +136,8 @@ static void check_list(const task *t, const int64_t *ids, const int64_t *labels,
     int values[MOST], starts[MOST], kinds[MOST], n = 0, open = 0;
     (void)t;
     for (int64_t i = 0; i < T; i++) {
-        if (ids[i] == 0)
-            assert_int_equal(n + open, 0); /* padding stands before */
-        else if (ids[i] <= 10)
-            values[n++] = (int)ids[i] - 1;
+        if (ids[i] == 0) assert_int_equal(n + open, 0); /* padding stands before */
+        else if (ids[i] <= 10) values[n++] = (int)ids[i] - 1;
         else if (ids[i] < 15) {
             starts[open] = n;
             kinds[open++] = (int)ids[i] - 11;
@@ -206,10 +202,8 @@ static int64_t said, masked, rows_seen;
 
 static void check_masks(const task *t, const int64_t *ids, const int64_t *labels, int64_t T) {
     for (int64_t i = 0; i < T; i++) {
-        if (labels[i] == TASK_NOTHING)
-            assert_true(ids[i] < 256);
-        else
-            assert_true(labels[i] < 256), said++, masked += ids[i] == t->about.vocabulary - 1;
+        if (labels[i] == TASK_NOTHING) assert_true(ids[i] < 256);
+        else assert_true(labels[i] < 256), said++, masked += ids[i] == t->about.vocabulary - 1;
     }
     rows_seen++;
 }

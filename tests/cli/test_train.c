@@ -3,9 +3,9 @@
 
 #include <dirent.h>
 
-#define TRAIN(...)                                                                                             \
-    run("train", "--data", "%/train.txt", "--tokenizer", "byte", "--set", "hidden_size=16", "--set",           \
-        "intermediate_size=32", "--set", "num_hidden_layers=1", "--set", "num_attention_heads=2", "--set",     \
+#define TRAIN(...) \
+    run("train", "--data", "%/train.txt", "--tokenizer", "byte", "--set", "hidden_size=16", "--set", \
+        "intermediate_size=32", "--set", "num_hidden_layers=1", "--set", "num_attention_heads=2", "--set", \
         "num_key_value_heads=2", "--batch", "2", "--length", "16", __VA_ARGS__, NULL)
 
 static void write_data(void) {

@@ -24,7 +24,8 @@ static void verify_all(void **state) {
         const json_t *errors = json_object_get(o, "errors");
         bool          headless = !json_object_get(errors, "logits");
         double        off = number_of(errors, headless ? "hidden" : "logits");
-        if (!(off <= 2e-5)) fail_msg("%s: %s differ by %g", e->d_name, headless ? "hidden states" : "logits", off);
+        if (!(off <= 2e-5))
+            fail_msg("%s: %s differ by %g", e->d_name, headless ? "hidden states" : "logits", off);
         assert_true(json_is_true(json_object_get(o, "ok")));
         assert_true(headless || integer_of(o, "compared") > 8); /* gradients too */
         json_decref(o);
@@ -165,28 +166,32 @@ static void generate_stops(void **state) {
 static void finetune(void **state) {
     static const struct {
         const char *method, *file, *more;
-    } methods[] = {{"medusa", "medusa_lm_head.safetensors", "--shared-head"}, {"mtp", "mtp.safetensors", "--heads=2"}};
+    } methods[] = {{"medusa", "medusa_lm_head.safetensors", "--shared-head"},
+                   {"mtp", "mtp.safetensors", "--heads=2"}};
     char lines[3000] = "", path[100];
     (void)state;
     for (int i = 0; i < 60; i++) strcat(lines, "{\"text\": \"Once upon a time, and once again\"}\n");
     write_text("lines.jsonl", lines);
-    json_t *plain = expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "40", "--temp", "0", "--json", NULL));
+    json_t *plain =
+        expect_json(run("generate", "-m", "%/bytes", "-p", "Once", "-n", "40", "--temp", "0", "--json", NULL));
     for (int i = 0; i < 2; i++) {
-        json_t *said = expect_json(run("finetune", "-m", "%/bytes", "--method", methods[i].method, "--data", "%/lines.jsonl", "--out", "%/learnt",
-                                       "--steps", "6", "-b", "2", "--length", "24", "--lr", "3e-3", "--draft-tokens", "60",
-                                       methods[i].more, "--json", NULL));
+        json_t *said =
+            expect_json(run("finetune", "-m", "%/bytes", "--method", methods[i].method, "--data",
+                            "%/lines.jsonl", "--out", "%/learnt", "--steps", "6", "-b", "2", "--length", "24",
+                            "--lr", "3e-3", "--draft-tokens", "60", methods[i].more, "--json", NULL));
         assert_true(number_of(said, "loss") < number_of(said, "first_loss"));
         assert_true(number_of(said, "validation") < number_of(said, "validation_before"));
         double before = number_of(said, "validation");
         json_decref(said);
-        said = expect_json(run("finetune", "-m", "%/bytes", "--method", methods[i].method, "--data", "%/lines.jsonl", "--from", "%/learnt",
-                               "--out", "%/learnt", "--steps", "4", "-b", "2", "--length", "24", "--lr", "1e-3", "--reuse", "2",
-                               methods[i].more, "--json", NULL)); /* goes on from there */
+        said = expect_json(run("finetune", "-m", "%/bytes", "--method", methods[i].method, "--data",
+                               "%/lines.jsonl", "--from", "%/learnt", "--out", "%/learnt", "--steps", "4", "-b",
+                               "2", "--length", "24", "--lr", "1e-3", "--reuse", "2", methods[i].more, "--json",
+                               NULL)); /* goes on from there */
         assert_true(fabs(number_of(said, "validation_before") - before) < 1e-3 * before);
         assert_true(number_of(said, "validation") < before);
         json_decref(said);
-        said = expect_json(run("generate", "-m", "%/bytes", "--draft", "%/learnt", "-p", "Once", "-n", "40", "--temp", "0",
-                               "--compare", "--json", NULL));
+        said = expect_json(run("generate", "-m", "%/bytes", "--draft", "%/learnt", "-p", "Once", "-n", "40",
+                               "--temp", "0", "--compare", "--json", NULL));
         assert_true(json_equal(json_object_get(said, "ids"), json_object_get(plain, "ids")));
         json_t *draft = json_object_get(said, "draft");
         assert_true(json_is_true(json_object_get(draft, "same_text")));
@@ -194,12 +199,17 @@ static void finetune(void **state) {
         json_decref(said);
         snprintf(path, sizeof path, "learnt/%s", methods[i].file);
         write_text(path, "not tensors");
-        expect_message(run("generate", "-m", "%/bytes", "--draft", "%/learnt", "-p", "Once", NULL), 1, methods[i].file);
+        expect_message(run("generate", "-m", "%/bytes", "--draft", "%/learnt", "-p", "Once", NULL), 1,
+                       methods[i].file);
         assert_int_equal(unlink(in_folder(path)), 0);
     }
     json_decref(plain);
-    expect_message(run("finetune", "-m", "%/bytes", "--method", "hope", "--data", "%/lines.jsonl", "--out", "%/x", NULL), 2, "hope");
-    expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--out", "%/lines.jsonl/x", NULL), 1, "lines.jsonl/x");
+    expect_message(
+        run("finetune", "-m", "%/bytes", "--method", "hope", "--data", "%/lines.jsonl", "--out", "%/x", NULL),
+        2, "hope");
+    expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--out",
+                       "%/lines.jsonl/x", NULL),
+                   1, "lines.jsonl/x");
 }
 
 /* ---- eval
@@ -208,7 +218,8 @@ static void finetune(void **state) {
 static int32_t token_at(const char *data, int64_t i) { return i ? (unsigned char)data[i - 1] : 256; }
 
 /* The summed loss of n bytes behind a first token under windows, by the definition; *counted: how many. */
-static double windowed_loss(qp_model *m, const char *data, int64_t n, int64_t length, int64_t stride, int *counted) {
+static double windowed_loss(qp_model *m, const char *data, int64_t n, int64_t length, int64_t stride,
+                            int *counted) {
     int64_t V = 257, seen = 1;
     double  sum = 0;
     *counted = 0;
@@ -251,13 +262,14 @@ static void eval(void **state) {
         json_t *o =
             expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--length", cases[i].length,
                             "--stride", cases[i].stride, "--batch", cases[i].batch, "--json", NULL));
-        int    n, disjoint = !strcmp(cases[i].length, cases[i].stride); /* first tokens of windows do not count */
+        int n, disjoint = !strcmp(cases[i].length, cases[i].stride); /* first tokens of windows do not count */
         double mean = windowed_loss(m, data, sizeof data, atoi(cases[i].length), atoi(cases[i].stride), &n) / n;
         assert_int_equal(integer_of(o, "tokens"), n);
         assert_true(n == sizeof data || (disjoint && n < (int)sizeof data));
         assert_int_equal(integer_of(o, "bytes"), sizeof data);
         if (!(fabs(number_of(o, "loss") - mean) < 2e-5 * mean))
-            fail_msg("length %s, stride %s: %g, expected %g", cases[i].length, cases[i].stride, number_of(o, "loss"), mean);
+            fail_msg("length %s, stride %s: %g, expected %g", cases[i].length, cases[i].stride,
+                     number_of(o, "loss"), mean);
         assert_true(fabs(number_of(o, "perplexity") / exp(mean) - 1) < 1e-3);
         assert_true(fabs(number_of(o, "bits_per_byte") - mean / log(2)) < 1e-3);
         json_decref(o);
@@ -348,8 +360,9 @@ static void embed(void **state) {
     float             x[2][3 * 512];
     size_t            bytes;
     (void)state;
-    json_t *o = expect_json(run_with(texts, strlen(texts), "embed", "-m", "%/bytes", "--json", NULL)), *rows = json_object_get(o, "embeddings");
-    int     D = (int)integer_of(o, "dimensions");
+    json_t *o = expect_json(run_with(texts, strlen(texts), "embed", "-m", "%/bytes", "--json", NULL)),
+           *rows = json_object_get(o, "embeddings");
+    int D = (int)integer_of(o, "dimensions");
     assert_true(integer_of(o, "texts") == 3 && json_array_size(rows) == 3 && D <= 512);
     assert_true(json_equal(json_array_get(rows, 0), json_array_get(rows, 2)));
     assert_false(json_equal(json_array_get(rows, 0), json_array_get(rows, 1)));
@@ -366,7 +379,8 @@ static void embed(void **state) {
     assert_int_equal(qp_read(qp_file_load(ctx, file, "embeddings", true), QP_F32, x[1], 3 * D), QP_OK);
     assert_memory_equal(x[0], x[1], sizeof(float) * 3 * (size_t)D);
     for (int k = 0; k < D; k++)
-        assert_float_equal(x[0][k], json_number_value(json_array_get(json_array_get(rows, 0), (size_t)k)), 1e-6);
+        assert_float_equal(x[0][k], json_number_value(json_array_get(json_array_get(rows, 0), (size_t)k)),
+                           1e-6);
     qp_file_close(file);
     qp_close(ctx);
     json_decref(o);
@@ -375,13 +389,14 @@ static void embed(void **state) {
     expect_success(p);
     for (char *at = p.out; *at && *at != '\n';) square += pow(strtod(at, &at), 2);
     assert_float_equal(square, 1, 1e-5);
-    expect_message(run("embed", "-m", "%/bytes", "--out", "%/v.bin", NULL), 2, "expected a name that ends in .npy");
+    expect_message(run("embed", "-m", "%/bytes", "--out", "%/v.bin", NULL), 2,
+                   "expected a name that ends in .npy");
     expect_message(run("embed", "-m", "%/bytes", "--pool", "max", NULL), 2, "expected mean, cls or last");
 }
 
 static void list(void **state) {
-    static const char *const sections[] = {"ops",    "presets", "verbs", "init",      "positions",
-                                           "mixers", "ffn",     "norms", "blocks", "schedules", "tokenizers"};
+    static const char *const sections[] = {"ops", "presets", "verbs",  "init",      "positions", "mixers",
+                                           "ffn", "norms",   "blocks", "schedules", "tokenizers"};
     (void)state;
     json_t *all = expect_json(run("list", "--json", NULL));
     for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
@@ -390,7 +405,8 @@ static void list(void **state) {
         assert_true(json_equal(json_object_get(one, sections[i]), json_object_get(all, sections[i])));
         outcome o = run("list", sections[i], NULL);
         expect_success(o);
-        json_array_foreach(json_object_get(all, sections[i]), k, entry) if (!strstr(o.out, text_of(entry, "name")))
+        json_array_foreach(json_object_get(all, sections[i]), k,
+                           entry) if (!strstr(o.out, text_of(entry, "name")))
             fail_msg("%s is not in the list of %s", text_of(entry, "name"), sections[i]);
         assert_true(json_array_size(json_object_get(all, sections[i])) > 0);
         json_decref(one);
@@ -410,10 +426,8 @@ static void check_profile(const json_t *rows) {
                    *phase = json_string_value(json_object_get(row, "phase"));
         double seconds = number_of(row, "seconds");
         assert_true(seconds >= 0);
-        if (!strcmp(phase, "all"))
-            all += seconds;
-        else if (!strcmp(op, "outside"))
-            outside += seconds;
+        if (!strcmp(phase, "all")) all += seconds;
+        else if (!strcmp(op, "outside")) outside += seconds;
         else if (strcmp(op, "all ops") != 0) {
             ops += seconds;
             assert_true(number_of(row, "calls") >= 1 && number_of(row, "gbytes") > 0);
@@ -426,7 +440,8 @@ static void bench(void **state) {
     (void)state;
     write_text("config.json", byte_config);
     json_t *o = expect_json(run("bench", "gemm", "--shape", "8x8x8", "65x33x17", "-r", "1", "--json", NULL));
-    assert_int_equal(json_array_size(json_object_get(o, "rows")) % 4, 0); /* for each type; few rows: no backward */
+    assert_int_equal(json_array_size(json_object_get(o, "rows")) % 4,
+                     0); /* for each type; few rows: no backward */
     assert_true(number_of(o, "peak_gflops") > 0);
     json_decref(o);
     expect_message(run("bench", "ops", "--only", "nosuch", NULL), 1, "--only nosuch");
@@ -459,7 +474,8 @@ int main(void) {
         cmocka_unit_test(eval),
         cmocka_unit_test(eval_texts),
         cmocka_unit_test(inspect),
-        cmocka_unit_test(embed), cmocka_unit_test(list),
+        cmocka_unit_test(embed),
+        cmocka_unit_test(list),
         cmocka_unit_test(bench),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -40,7 +40,8 @@ static inline void close_context(qp_ctx *ctx) {
     qp_close(ctx);
 }
 
-#define SHAPE(...) (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}
+#define SHAPE(...) \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]) { __VA_ARGS__ }
 
 /* f64 [n]: start, start + 1, .. */
 static inline qp_tensor counting(qp_ctx *ctx, int64_t n, double start) {
@@ -93,7 +94,12 @@ static inline void toy_silent_rule(qp_rule *r) { (void)r; }
 static inline void toy_wrong_rule(qp_rule *r) { r->din[0] = total(r->dout[0]); }
 
 #define TOY(toy_name, rule) \
-    static const qp_op toy_name = {.name = #toy_name, .min_in = 1, .max_in = 1, .nout = 1, \
-                                   .plain = toy_copy, .backward = rule, .elementwise = true}
+    static const qp_op toy_name = {.name = #toy_name, \
+                                   .min_in = 1, \
+                                   .max_in = 1, \
+                                   .nout = 1, \
+                                   .plain = toy_copy, \
+                                   .backward = rule, \
+                                   .elementwise = true}
 
 #endif

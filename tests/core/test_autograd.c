@@ -21,8 +21,13 @@ static void toy_two_rule(qp_rule *r) {
         r->din[0] = qp_is_none(r->din[0]) ? d : qp_add(r->din[0], d);
     }
 }
-static const qp_op toy_two = {.name = "toy_two", .min_in = 1, .max_in = 1, .nout = 2, .shape = toy_two_shape,
-                              .plain = toy_two_plain, .backward = toy_two_rule};
+static const qp_op toy_two = {.name = "toy_two",
+                              .min_in = 1,
+                              .max_in = 1,
+                              .nout = 2,
+                              .shape = toy_two_shape,
+                              .plain = toy_two_plain,
+                              .backward = toy_two_rule};
 
 static void one_leaf(void **state) {
     (void)state;
@@ -359,7 +364,8 @@ static void grad_with_seeds(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context();
     qp_tensor x = parameter(ctx, 2, 1), a = qp_affine(x, 2, 0), b = qp_mul(x, x), dx;
-    qp_tensor ys[] = {a, b, x, a}, seeds[] = {counting(ctx, 2, 10), QP_NONE, counting(ctx, 2, 1), counting(ctx, 2, 100)};
+    qp_tensor ys[] = {a, b, x, a},
+              seeds[] = {counting(ctx, 2, 10), QP_NONE, counting(ctx, 2, 1), counting(ctx, 2, 100)};
     qp_grad(4, ys, 1, &x, &dx, (qp_grad_options){.seeds = seeds, .retain = true});
     EXPECT(dx, 20 + 1 + 200, 22 + 2 + 202);
     EXPECT(seeds[0], 10, 11);

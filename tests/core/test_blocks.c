@@ -34,7 +34,8 @@ static void bytes_are_ggmls(void **state) {
         assert_int_equal(qp_dtype_of(blocks), t);
         assert_int_equal(qp_read(blocks, t, mine, COUNT), QP_OK);
         for (size_t i = 0; i < n; i++)
-            if (mine[i] != golden[i]) fail_msg("%s: byte %zu of %zu is %d, ggml's %d", qp_dtype_name(t), i, n, mine[i], golden[i]);
+            if (mine[i] != golden[i])
+                fail_msg("%s: byte %zu of %zu is %d, ggml's %d", qp_dtype_name(t), i, n, mine[i], golden[i]);
         uint64_t expected;
         memcpy(&expected, golden + n, 8);
         assert_int_equal(qp_read(qp_cast(blocks, QP_F32), QP_F32, back, COUNT), QP_OK);
@@ -69,16 +70,18 @@ static void views(void **state) {
         float     a[5 * 1024], b[5 * 1024];
         struct {
             qp_tensor blocks, floats;
-        } pair[] = {{qp_slice(w, 0, 1, 3, 1), qp_slice(f, 0, 1, 3, 1)},
-                    {qp_slice(w, 0, 0, 3, 2), qp_slice(f, 0, 0, 3, 2)},
-                    {qp_slice(w, 1, block, 3 * block, 1), qp_slice(f, 1, block, 3 * block, 1)},
-                    {qp_contiguous(qp_slice(w, 1, 2 * block, 3 * block, 1)), qp_slice(f, 1, 2 * block, 3 * block, 1)},
-                    {qp_reshape(w, SHAPE(rows, 2, 2 * block)), qp_reshape(f, SHAPE(rows, 2, 2 * block))},
-                    {qp_transpose(qp_reshape(w, SHAPE(rows, 2, 2 * block)), 0, 1),
-                     qp_transpose(qp_reshape(f, SHAPE(rows, 2, 2 * block)), 0, 1)},
-                    {qp_contiguous(qp_transpose(qp_reshape(w, SHAPE(rows, 4, block)), 0, 1)),
-                     qp_transpose(qp_reshape(f, SHAPE(rows, 4, block)), 0, 1)},
-                    {qp_expand(qp_slice(w, 0, 2, 3, 1), SHAPE(5, length)), qp_expand(qp_slice(f, 0, 2, 3, 1), SHAPE(5, length))}};
+        } pair[] = {
+            {qp_slice(w, 0, 1, 3, 1), qp_slice(f, 0, 1, 3, 1)},
+            {qp_slice(w, 0, 0, 3, 2), qp_slice(f, 0, 0, 3, 2)},
+            {qp_slice(w, 1, block, 3 * block, 1), qp_slice(f, 1, block, 3 * block, 1)},
+            {qp_contiguous(qp_slice(w, 1, 2 * block, 3 * block, 1)), qp_slice(f, 1, 2 * block, 3 * block, 1)},
+            {qp_reshape(w, SHAPE(rows, 2, 2 * block)), qp_reshape(f, SHAPE(rows, 2, 2 * block))},
+            {qp_transpose(qp_reshape(w, SHAPE(rows, 2, 2 * block)), 0, 1),
+             qp_transpose(qp_reshape(f, SHAPE(rows, 2, 2 * block)), 0, 1)},
+            {qp_contiguous(qp_transpose(qp_reshape(w, SHAPE(rows, 4, block)), 0, 1)),
+             qp_transpose(qp_reshape(f, SHAPE(rows, 4, block)), 0, 1)},
+            {qp_expand(qp_slice(w, 0, 2, 3, 1), SHAPE(5, length)),
+             qp_expand(qp_slice(f, 0, 2, 3, 1), SHAPE(5, length))}};
         for (size_t i = 0; i < sizeof pair / sizeof *pair; i++) {
             int64_t n = qp_count(pair[i].floats);
             assert_int_equal(qp_dtype_of(pair[i].blocks), t);
@@ -88,7 +91,8 @@ static void views(void **state) {
             assert_int_equal(qp_read(qp_cast(pair[i].blocks, QP_F32), QP_F32, a, n), QP_OK);
             assert_memory_equal(a, b, (size_t)n * 4);
         }
-        qp_tensor copy = qp_empty(ctx, t, SHAPE(rows, length)), there = qp_empty(ctx, QP_F32, SHAPE(rows, length));
+        qp_tensor copy = qp_empty(ctx, t, SHAPE(rows, length)),
+                  there = qp_empty(ctx, QP_F32, SHAPE(rows, length));
         assert_int_equal(qp_copy_to(copy, w), QP_OK);
         assert_int_equal(qp_copy_to(there, copy), QP_OK);
         assert_int_equal(qp_read(there, QP_F32, a, rows * length), QP_OK);
@@ -114,7 +118,8 @@ static void views(void **state) {
 static void refusals(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context();
-    qp_tensor w = qp_cast(qp_zeros(ctx, QP_F32, SHAPE(2, 32)), QP_Q4_0), f = qp_zeros(ctx, QP_F32, SHAPE(2, 32));
+    qp_tensor w = qp_cast(qp_zeros(ctx, QP_F32, SHAPE(2, 32)), QP_Q4_0),
+              f = qp_zeros(ctx, QP_F32, SHAPE(2, 32));
     float     v[64] = {0};
     qp_add(w, w);
     expect_error(ctx, QP_ERR_TYPE);
@@ -177,8 +182,9 @@ static void gradients(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes_are_ggmls), cmocka_unit_test(odd_values_are_harmless), cmocka_unit_test(views),
-        cmocka_unit_test(refusals),        cmocka_unit_test(gradients),
+        cmocka_unit_test(bytes_are_ggmls), cmocka_unit_test(odd_values_are_harmless),
+        cmocka_unit_test(views),           cmocka_unit_test(refusals),
+        cmocka_unit_test(gradients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@ static qp_tensor noise(qp_ctx *ctx) {
 }
 
 static void block(const void *data, const qp_tensor *xs, qp_tensor *ys) {
-    closure  *c = *(closure *const *)data;
+    closure *c = *(closure *const *)data;
     c->runs++;
     qp_tensor h = qp_mul(xs[0], c->w);
     for (int i = 0; i < c->depth; i++) h = qp_exp(qp_affine(qp_mul(h, h), -1, 0));
@@ -23,7 +23,7 @@ static void block(const void *data, const qp_tensor *xs, qp_tensor *ys) {
 }
 
 static double run(bool checkpoint, int blocks, int depth, double *dx, double *dw, size_t *peak, int *runs) {
-    qp_ctx   *ctx = open_context();
+    qp_ctx *ctx = open_context();
     enum { N = 500 };
     qp_tensor x = qp_full(ctx, QP_F64, SHAPE(N), 0.3), w = qp_full(ctx, QP_F64, SHAPE(N), 1.2);
     qp_require_grad(x, true);
@@ -221,8 +221,12 @@ static void hooks_fire_once(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_gradients_less_memory), cmocka_unit_test(parameters_only), cmocka_unit_test(odd_outputs),
-        cmocka_unit_test(nested), cmocka_unit_test(shared_input), cmocka_unit_test(failures),
+        cmocka_unit_test(same_gradients_less_memory),
+        cmocka_unit_test(parameters_only),
+        cmocka_unit_test(odd_outputs),
+        cmocka_unit_test(nested),
+        cmocka_unit_test(shared_input),
+        cmocka_unit_test(failures),
         cmocka_unit_test(hooks_fire_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,8 @@ static void refused(qp_ctx *ctx, const qp_op *op, const char *text) {
 static void unsound_descriptors(void **state) {
     (void)state;
     qp_ctx *ctx = open_context();
-    qp_op   good = {.name = "host", .min_in = 1, .max_in = 1, .nout = 1, .plain = toy_copy, .elementwise = true}, op;
+    qp_op good = {.name = "host", .min_in = 1, .max_in = 1, .nout = 1, .plain = toy_copy, .elementwise = true},
+          op;
     EXPECT(qp_apply(&good, 1, (qp_tensor[]){counting(ctx, 2, 1)}, NULL), 1, 2);
     op = good;
     op.plain = NULL;

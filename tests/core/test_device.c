@@ -64,7 +64,7 @@ static const qp_kernel *fake_kernel(const qp_ctx *ctx, const qp_op *op) {
     return op->elementwise ? &elementwise : &any;
 }
 
-static const qp_device fake = {"fake",         false,          fake_alloc, fake_free,
+static const qp_device fake = {"fake",       false,          fake_alloc, fake_free,
                                fake_to_host, fake_from_host, fake_zero,  fake_kernel};
 
 static void close_all(qp_ctx *ctx) {
@@ -110,7 +110,8 @@ static void saving(void **state) {
         qp_named list[] = {{"a", x}, {"b", qp_transpose(x, 0, 1)}, {"c", qp_slice(x, 0, 1, 2, 1)}};
         assert_int_equal(qp_file_save(ctx, paths[i], 3, list, (qp_save_options){0}), QP_OK);
     }
-    qp_file *here = qp_file_open(ctx, paths[0], (qp_file_options){0}), *there = qp_file_open(ctx, paths[1], (qp_file_options){0});
+    qp_file *here = qp_file_open(ctx, paths[0], (qp_file_options){0}),
+            *there = qp_file_open(ctx, paths[1], (qp_file_options){0});
     for (int i = 0; i < 3; i++) {
         const char *name = qp_file_at(here, i).name;
         qp_tensor   a = qp_file_load(ctx, here, name, false), b = qp_file_load(ctx, there, name, false);
@@ -203,10 +204,8 @@ static void across(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back),
-        cmocka_unit_test(saving), cmocka_unit_test(two_places),
-        cmocka_unit_test(a_step),
-        cmocka_unit_test(across),
+        cmocka_unit_test(there_and_back), cmocka_unit_test(saving), cmocka_unit_test(two_places),
+        cmocka_unit_test(a_step),         cmocka_unit_test(across),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

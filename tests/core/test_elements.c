@@ -251,7 +251,8 @@ static void elements_refused(void **state) {
     assert_string_equal(qp_error(ctx), "set: backward of mul needs the tensor as it is");
     expect_error(ctx, QP_ERR_STATE);
     qp_backward(total(y));
-    assert_int_equal(qpi_set_storage(p, qp_zeros(ctx, QP_F32, SHAPE(2))), QP_ERR_STATE); /* holds an f64 gradient */
+    assert_int_equal(qpi_set_storage(p, qp_zeros(ctx, QP_F32, SHAPE(2))),
+                     QP_ERR_STATE); /* holds an f64 gradient */
     expect_error(ctx, QP_ERR_STATE);
     assert_int_equal(qpi_set_storage(p, counting(ctx, 2, 7)), QP_OK);
     EXPECT(qp_grad_of(p), 5, 6);
@@ -280,16 +281,11 @@ static void owned_things(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attached_memory),
-        cmocka_unit_test(attach_that_fails_releases),
-        cmocka_unit_test(read_only_memory),
-        cmocka_unit_test(reading_and_writing),
-        cmocka_unit_test(copies_in_place),
-        cmocka_unit_test(random_position),
-        cmocka_unit_test(no_elements_yet),
-        cmocka_unit_test(elements_given_later),
-        cmocka_unit_test(elements_refused),
-        cmocka_unit_test(owned_things),
+        cmocka_unit_test(attached_memory),  cmocka_unit_test(attach_that_fails_releases),
+        cmocka_unit_test(read_only_memory), cmocka_unit_test(reading_and_writing),
+        cmocka_unit_test(copies_in_place),  cmocka_unit_test(random_position),
+        cmocka_unit_test(no_elements_yet),  cmocka_unit_test(elements_given_later),
+        cmocka_unit_test(elements_refused), cmocka_unit_test(owned_things),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,9 +25,9 @@ void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t m);
 void *__real_realloc(void *p, size_t n);
 void *__real_aligned_alloc(size_t a, size_t n);
-void  __real_free(void *p);
+void __real_free(void *p);
 void *__real_qpi_alloc(qp_ctx *ctx, size_t n);
-int   __real_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg);
+int __real_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg);
 
 void *__wrap_malloc(size_t n) { return fails() ? NULL : got(__real_malloc(n)); }
 void *__wrap_calloc(size_t n, size_t m) { return fails() ? NULL : got(__real_calloc(n, m)); }
@@ -136,7 +136,8 @@ static void each_in_turn(void **state) {
         countdown = 0;
         if (code != QP_OK && code != QP_ERR_MEMORY) fail_msg("failure %ld: code %d", n, code);
         if (held != before) fail_msg("failure %ld: %ld blocks stay behind", n, held - before);
-        if (attached != released) fail_msg("failure %ld: %d of %d attached buffers released", n, released, attached);
+        if (attached != released)
+            fail_msg("failure %ld: %d of %d attached buffers released", n, released, attached);
     } while (hit);
     assert_true(n > 200);
     print_message("%ld allocations\n", n - 1);

@@ -63,7 +63,7 @@ static void handles_of_another_context(void **state) {
 
 static void many_handles(void **state) {
     (void)state;
-    qp_ctx    *ctx = open_context();
+    qp_ctx *ctx = open_context();
     enum { N = 3000 };
     qp_tensor *t = calloc(N, sizeof *t);
     for (int i = 0; i < N; i++) t[i] = qp_scalar(ctx, QP_F64, i);
@@ -121,7 +121,7 @@ static void early_leave(void **state) {
     expect_error(ctx, QP_ERR_STATE);
     qp_leave(innermost);
     expect_error(ctx, QP_ERR_STATE);
-    qp_scope fresh = qp_enter(ctx); /* same depth as `outer`, another scope */
+    qp_scope  fresh = qp_enter(ctx); /* same depth as `outer`, another scope */
     qp_tensor x = counting(ctx, 2, 0);
     qp_leave(outer);
     expect_error(ctx, QP_ERR_STATE);
@@ -381,14 +381,21 @@ static void bad_shapes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stale_handles),       cmocka_unit_test(handles_of_another_context),
-        cmocka_unit_test(many_handles),        cmocka_unit_test(replacing_in_a_loop),
-        cmocka_unit_test(nested_scopes),       cmocka_unit_test(early_leave),
-        cmocka_unit_test(return_many),         cmocka_unit_test(return_of_a_stale_tensor),
-        cmocka_unit_test(keep_and_alias),      cmocka_unit_test(deep_scopes),
-        cmocka_unit_test(scopes_against_a_model), cmocka_unit_test(first_error_stays),
-        cmocka_unit_test(poison_spreads),      cmocka_unit_test(no_context),
-        cmocka_unit_test(bad_shapes),  
+        cmocka_unit_test(stale_handles),
+        cmocka_unit_test(handles_of_another_context),
+        cmocka_unit_test(many_handles),
+        cmocka_unit_test(replacing_in_a_loop),
+        cmocka_unit_test(nested_scopes),
+        cmocka_unit_test(early_leave),
+        cmocka_unit_test(return_many),
+        cmocka_unit_test(return_of_a_stale_tensor),
+        cmocka_unit_test(keep_and_alias),
+        cmocka_unit_test(deep_scopes),
+        cmocka_unit_test(scopes_against_a_model),
+        cmocka_unit_test(first_error_stays),
+        cmocka_unit_test(poison_spreads),
+        cmocka_unit_test(no_context),
+        cmocka_unit_test(bad_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

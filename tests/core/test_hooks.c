@@ -111,7 +111,9 @@ static void rows_of_hooks(void **state) {
     close_context(ctx);
 }
 
-static void scale_by_hand(void *user, qp_tensor grad) { qp_set_grad(*(qp_tensor *)user, qp_affine(grad, 10, 0)); }
+static void scale_by_hand(void *user, qp_tensor grad) {
+    qp_set_grad(*(qp_tensor *)user, qp_affine(grad, 10, 0));
+}
 
 static void gradients_put_in(void **state) {
     (void)state;
@@ -155,8 +157,14 @@ static void toy_ready_rule(qp_rule *r) {
     toy_was_ones = r->ones;
     r->din[0] = r->out[1];
 }
-static const qp_op toy_ready = {.name = "toy_ready", .min_in = 1, .max_in = 1, .nout = 2, .shape = toy_ready_shape,
-                                .plain = toy_ready_plain, .backward = toy_ready_rule, .saves = QP_SAVE_OUT(1),
+static const qp_op toy_ready = {.name = "toy_ready",
+                                .min_in = 1,
+                                .max_in = 1,
+                                .nout = 2,
+                                .shape = toy_ready_shape,
+                                .plain = toy_ready_plain,
+                                .backward = toy_ready_rule,
+                                .saves = QP_SAVE_OUT(1),
                                 .hidden = QP_SAVE_OUT(1)};
 
 /* A gradient that the forward call has formed becomes the leaf's without a copy. */

@@ -113,7 +113,7 @@ static void steady_loops_ask_for_nothing(void **state) {
 
 static void training_loop(void **state) {
     (void)state;
-    qp_ctx   *ctx = open_context();
+    qp_ctx *ctx = open_context();
     enum { N = 3001 };
     qp_tensor w = qp_full(ctx, QP_F32, SHAPE(N), 0.1);
     qp_require_grad(w, true);
@@ -212,9 +212,12 @@ static void peak(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(against_a_model), cmocka_unit_test(neighbours_merge),
-        cmocka_unit_test(steady_loops_ask_for_nothing), cmocka_unit_test(training_loop),
-        cmocka_unit_test(memory_cap), cmocka_unit_test(out_of_memory_in_backward),
+        cmocka_unit_test(against_a_model),
+        cmocka_unit_test(neighbours_merge),
+        cmocka_unit_test(steady_loops_ask_for_nothing),
+        cmocka_unit_test(training_loop),
+        cmocka_unit_test(memory_cap),
+        cmocka_unit_test(out_of_memory_in_backward),
         cmocka_unit_test(peak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

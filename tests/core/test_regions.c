@@ -11,11 +11,21 @@ static void scaled_into_rule(qp_rule *r) {
     qp_apply(&qp_op_accumulate, 2, (qp_tensor[]){r->din[0], d}, NULL);
 }
 static void scaled_rule(qp_rule *r) { r->din[0] = qp_affine(r->dout[0], ((const attr *)r->attr)->scale, 0); }
-static const qp_op toy_scaled_into = {.name = "toy_scaled_into", .min_in = 1, .max_in = 1, .nout = 1,
-                                      .attr_bytes = sizeof(attr), .plain = toy_copy, .backward = scaled_into_rule,
+static const qp_op toy_scaled_into = {.name = "toy_scaled_into",
+                                      .min_in = 1,
+                                      .max_in = 1,
+                                      .nout = 1,
+                                      .attr_bytes = sizeof(attr),
+                                      .plain = toy_copy,
+                                      .backward = scaled_into_rule,
                                       .elementwise = true};
-static const qp_op toy_scaled = {.name = "toy_scaled", .min_in = 1, .max_in = 1, .nout = 1,
-                                 .attr_bytes = sizeof(attr), .plain = toy_copy, .backward = scaled_rule,
+static const qp_op toy_scaled = {.name = "toy_scaled",
+                                 .min_in = 1,
+                                 .max_in = 1,
+                                 .nout = 1,
+                                 .attr_bytes = sizeof(attr),
+                                 .plain = toy_copy,
+                                 .backward = scaled_rule,
                                  .elementwise = true};
 
 static qp_tensor use(qp_tensor x, double scale, bool in_place) {
@@ -179,7 +189,8 @@ static void attention_of_slices(void **state) {
     enum { B = 2, T = 5, H = 2, K = 4, N = B * T * H * K };
     for (int wide = 0; wide < 2; wide++) {
         qp_ctx   *ctx = open_context();
-        qp_tensor all = qp_cast(qp_randn(ctx, QP_F32, SHAPE(B, T, 3 * H * K)), wide ? QP_F64 : QP_F32), p[3], own[3];
+        qp_tensor all = qp_cast(qp_randn(ctx, QP_F32, SHAPE(B, T, 3 * H * K)), wide ? QP_F64 : QP_F32), p[3],
+                  own[3];
         qp_tensor w = qp_cast(qp_randn(ctx, QP_F32, SHAPE(B, T, H, K)), qp_dtype_of(all));
         for (int i = 0; i < 3; i++) {
             own[i] = qp_reshape(qp_slice(all, 2, i * H * K, (i + 1) * H * K, 1), SHAPE(B, T, H, K));
@@ -193,7 +204,8 @@ static void attention_of_slices(void **state) {
         qp_backward(total(qp_mul(qp_attention(own[0], own[1], own[2], (qp_mask){.causal = true}, 0), w)));
         for (int i = 0; i < 3; i++) {
             double    ours[N], expected[N];
-            qp_tensor d = qp_reshape(qp_slice(qp_grad_of(all), 2, i * H * K, (i + 1) * H * K, 1), SHAPE(B, T, H, K));
+            qp_tensor d =
+                qp_reshape(qp_slice(qp_grad_of(all), 2, i * H * K, (i + 1) * H * K, 1), SHAPE(B, T, H, K));
             assert_int_equal(qp_read(d, QP_F64, ours, N), QP_OK);
             assert_int_equal(qp_read(qp_grad_of(own[i]), QP_F64, expected, N), QP_OK);
             for (int k = 0; k < N; k++) assert_true(fabs(ours[k] - expected[k]) <= (wide ? 1e-13 : 1e-5));
@@ -239,18 +251,12 @@ static void random_programs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slices_land_in_place),
-        cmocka_unit_test(disjoint_slices_of_a_product),
-        cmocka_unit_test(overlapping_slices),
-        cmocka_unit_test(mixed_contributions),
-        cmocka_unit_test(slices_of_a_leaf_accumulate),
-        cmocka_unit_test(expanded_is_no_region),
-        cmocka_unit_test(reshape_of_a_strided_leaf),
-        cmocka_unit_test(empty_slices),
-        cmocka_unit_test(handed_on_gradients),
-        cmocka_unit_test(many_views),
-        cmocka_unit_test(attention_of_slices),
-        cmocka_unit_test(random_programs),
+        cmocka_unit_test(slices_land_in_place),        cmocka_unit_test(disjoint_slices_of_a_product),
+        cmocka_unit_test(overlapping_slices),          cmocka_unit_test(mixed_contributions),
+        cmocka_unit_test(slices_of_a_leaf_accumulate), cmocka_unit_test(expanded_is_no_region),
+        cmocka_unit_test(reshape_of_a_strided_leaf),   cmocka_unit_test(empty_slices),
+        cmocka_unit_test(handed_on_gradients),         cmocka_unit_test(many_views),
+        cmocka_unit_test(attention_of_slices),         cmocka_unit_test(random_programs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

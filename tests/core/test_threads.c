@@ -8,9 +8,9 @@
 enum { MOST = 8 };
 
 typedef struct {
-    int     hits[5000];
-    int64_t grain, n;
-    int     threads;
+    int         hits[5000];
+    int64_t     grain, n;
+    int         threads;
     _Atomic int bad;
 } job;
 
@@ -111,7 +111,8 @@ static void naps(void **state) {
 static _Atomic bool enough;
 
 static void *stranger(void *arg) {
-    while (!enough) {}
+    while (!enough) {
+    }
     return arg;
 }
 
@@ -125,7 +126,8 @@ static void look(void *arg, int64_t begin, int64_t end, int worker) {
     neighbours *n = arg;
     cpu_set_t   now;
     if (sched_getaffinity(0, sizeof now, &now) != 0 || !CPU_EQUAL(&now, &n->before)) n->changed++;
-    for (volatile int spin = 0; spin < 3000; spin++) {}
+    for (volatile int spin = 0; spin < 3000; spin++) {
+    }
     for (int64_t i = begin; i < end; i++) n->sums[worker] += i;
 }
 
@@ -147,7 +149,8 @@ static void busy_processors(void **state) {
 
 static void shared_pool(void **state) {
     (void)state;
-    qp_ctx   *a = qp_open((qp_options){.threads = 3}), *b = qp_open((qp_options){.threads = 1, .share_threads = a});
+    qp_ctx *a = qp_open((qp_options){.threads = 3}),
+           *b = qp_open((qp_options){.threads = 1, .share_threads = a});
     assert_int_equal(qp_stats_of(b).threads, 3);
     qp_tensor x = qp_full(a, QP_F32, SHAPE(100000), 1), y = qp_full(b, QP_F32, SHAPE(100000), 1);
     for (int i = 0; i < 20; i++) {
@@ -254,11 +257,14 @@ static void cancel_from_outside(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_index_once),  cmocka_unit_test(nested_calls),
-        cmocka_unit_test(naps),              cmocka_unit_test(busy_processors),
+        cmocka_unit_test(every_index_once),
+        cmocka_unit_test(nested_calls),
+        cmocka_unit_test(naps),
+        cmocka_unit_test(busy_processors),
         cmocka_unit_test(shared_pool),
         cmocka_unit_test(shared_pool_at_once),
-        cmocka_unit_test(contexts_in_parallel), cmocka_unit_test(storage_in_common),
+        cmocka_unit_test(contexts_in_parallel),
+        cmocka_unit_test(storage_in_common),
         cmocka_unit_test(cancel_from_outside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,11 +104,26 @@ static void stores_saturate(void **state) {
         qp_dtype dtype;
         double   in, out;
     } cases[] = {
-        {QP_I32, 1e300, INT32_MAX}, {QP_I32, -1e300, INT32_MIN}, {QP_I32, -2.9, -2},        {QP_I32, NAN, 0},
-        {QP_U8, 300, 255},          {QP_U8, -5, 0},              {QP_U8, 254.99, 254},      {QP_BOOL, -0.5, 1},
-        {QP_I8, 300, 127},          {QP_I8, -300, -128},         {QP_I8, -2.9, -2},         {QP_I8, NAN, 0},
-        {QP_BOOL, 0, 0},            {QP_I64, 1e300, 0x1p63},     {QP_I64, -INFINITY, -0x1p63}, {QP_I64, 1e15, 1e15},
-        {QP_BF16, 1, 1},            {QP_F16, 1e9, INFINITY},     {QP_F32, 1e300, INFINITY}, {QP_F64, 1e300, 1e300},
+        {QP_I32, 1e300, INT32_MAX},
+        {QP_I32, -1e300, INT32_MIN},
+        {QP_I32, -2.9, -2},
+        {QP_I32, NAN, 0},
+        {QP_U8, 300, 255},
+        {QP_U8, -5, 0},
+        {QP_U8, 254.99, 254},
+        {QP_BOOL, -0.5, 1},
+        {QP_I8, 300, 127},
+        {QP_I8, -300, -128},
+        {QP_I8, -2.9, -2},
+        {QP_I8, NAN, 0},
+        {QP_BOOL, 0, 0},
+        {QP_I64, 1e300, 0x1p63},
+        {QP_I64, -INFINITY, -0x1p63},
+        {QP_I64, 1e15, 1e15},
+        {QP_BF16, 1, 1},
+        {QP_F16, 1e9, INFINITY},
+        {QP_F32, 1e300, INFINITY},
+        {QP_F64, 1e300, 1e300},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qp_view v = {.data = &buffer, .dtype = cases[i].dtype};

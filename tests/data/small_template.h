@@ -50,6 +50,8 @@ static inline void expect_refusal(const char *source, qp_code code, const char *
     qp_rendered_free(&out);
 }
 
-static inline qpi_tbudget plenty(void) { return (qpi_tbudget){.memory = 64 << 20, .steps = 10000000, .most = 4 << 20}; }
+static inline qpi_tbudget plenty(void) {
+    return (qpi_tbudget){.memory = 64 << 20, .steps = 10000000, .most = 4 << 20};
+}
 
 #endif

@@ -7,8 +7,8 @@
 #include "data/tokenizer.h"
 #include "data/words.h"
 
-#define LLAMA3                                                                                                 \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"    \
+#define LLAMA3 \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" \
     "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* The model as text: vocabulary and merges. */
@@ -131,21 +131,24 @@ static void special_tokens(void **state) {
     memset(longest, 'x', 513);
     longest[513] = 0;
     for (int i = 0; i < 2; i++) {
-        assert_null(qp_tokenizer_train_text(ctx, "a", 1, (qp_bpe_options){.size = 300, .special = bad + i, .special_count = 1}));
+        assert_null(qp_tokenizer_train_text(
+            ctx, "a", 1, (qp_bpe_options){.size = 300, .special = bad + i, .special_count = 1}));
         expect_error(ctx, QP_ERR_ARGUMENT, "special token 0: expected 1 to 512 bytes");
     }
     /* One that is named twice is one; one that is a byte's text is that; what merges to one becomes it. */
     const char *const special[] = {"<a>", "<a>", "b", "no"};
     const char        text[] = " no no no no";
     qp_ids            ids = {0};
-    qp_tokenizer     *t = qp_tokenizer_train_text(ctx, text, sizeof text - 1, (qp_bpe_options){.size = 259, .special = special, .special_count = 4});
+    qp_tokenizer     *t = qp_tokenizer_train_text(
+        ctx, text, sizeof text - 1, (qp_bpe_options){.size = 259, .special = special, .special_count = 4});
     expect_ok(ctx);
     assert_int_equal(qp_tokenizer_size(t), 259);
     assert_int_equal(qp_tokenizer_id(t, "<a>"), 0);
     assert_int_equal(qp_tokenizer_id(t, "b"), 1);
     assert_int_equal(qp_tokenizer_id(t, "no"), 2);
     assert_int_equal(t->added_count, 3);
-    assert_int_equal(qp_encode(ctx, t, text, sizeof text - 1, (qp_encode_options){.literal = true}, &ids), QP_OK);
+    assert_int_equal(qp_encode(ctx, t, text, sizeof text - 1, (qp_encode_options){.literal = true}, &ids),
+                     QP_OK);
     assert_int_equal(ids.count, 4);
     for (int i = 0; i < 4; i++) assert_int_equal(ids.data[i], 258); /* a space and "no" */
     qp_ids_free(&ids);
@@ -182,11 +185,11 @@ static void merge_plain(plain_word *w, int32_t a, int32_t b, int32_t id) {
 
 static void like_counting_anew(void **state) {
     (void)state;
-    qp_ctx            *ctx = qp_open((qp_options){.threads = 2});
-    static plain_word  words[DIFFERENT];
-    static int32_t     counts[SIZE][SIZE];
-    char              *text = malloc(DIFFERENT * (LETTERS + 1) + 1);
-    size_t             n = 0;
+    qp_ctx           *ctx = qp_open((qp_options){.threads = 2});
+    static plain_word words[DIFFERENT];
+    static int32_t    counts[SIZE][SIZE];
+    char             *text = malloc(DIFFERENT * (LETTERS + 1) + 1);
+    size_t            n = 0;
     for (int i = 0; i < DIFFERENT; i++) {
         char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
         text[n++] = ' ';
@@ -273,14 +276,10 @@ static void cancelled(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(like_the_package),
-        cmocka_unit_test(cuts_change_nothing),
-        cmocka_unit_test(files_and_lines),
-        cmocka_unit_test(limits),
-        cmocka_unit_test(special_tokens),
-        cmocka_unit_test(like_counting_anew),
-        cmocka_unit_test(every_word_is_counted),
-        cmocka_unit_test(cancelled),
+        cmocka_unit_test(like_the_package),      cmocka_unit_test(cuts_change_nothing),
+        cmocka_unit_test(files_and_lines),       cmocka_unit_test(limits),
+        cmocka_unit_test(special_tokens),        cmocka_unit_test(like_counting_anew),
+        cmocka_unit_test(every_word_is_counted), cmocka_unit_test(cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

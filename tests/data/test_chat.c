@@ -95,7 +95,8 @@ static snippets load_snippets(void) {
     snippets s = {.all = load_json("snippets.json")};
     s.messages = dump(json_object_get(s.all, "messages"));
     s.variables = dump(json_object_get(s.all, "variables"));
-    s.options = (qp_chat_options){.variables = s.variables, .now = json_integer_value(json_object_get(s.all, "now"))};
+    s.options =
+        (qp_chat_options){.variables = s.variables, .now = json_integer_value(json_object_get(s.all, "now"))};
     return s;
 }
 
@@ -116,7 +117,8 @@ static qp_chat_template *snippet_template(const snippets *s, const char *source)
 }
 
 /* Renders within the budget, which then says what is left; false after an error. */
-static bool render_snippet(const snippets *s, const qp_chat_template *t, qpi_tbudget *budget, qp_rendered *out) {
+static bool render_snippet(const snippets *s, const qp_chat_template *t, qpi_tbudget *budget,
+                           qp_rendered *out) {
     return qpi_chat_render(ctx, t, s->messages, strlen(s->messages), s->options, budget, out) == QP_OK;
 }
 
@@ -127,14 +129,16 @@ static void test_snippets(void **state) {
     json_t  *one;
     size_t   i;
     json_array_foreach(json_object_get(s.all, "cases"), i, one) {
-        const char       *source = json_string_value(json_array_get(one, 0)), *want = json_string_value(json_array_get(one, 1));
+        const char *source = json_string_value(json_array_get(one, 0)),
+                   *want = json_string_value(json_array_get(one, 1));
         qp_rendered       out = {0};
         qpi_tbudget       budget = plenty();
         qp_chat_template *t = snippet_template(&s, source);
         bool              ok = t && render_snippet(&s, t, &budget, &out);
-        if (ok != (want != NULL) || (ok && (out.text.count != strlen(want) || memcmp(out.text.data, want, out.text.count))))
-            fail_msg("%s: expected %s, found %.*s %s", source, want ? want : "an error", ok ? (int)out.text.count : 0,
-                     ok ? out.text.data : "", qp_error(ctx));
+        if (ok != (want != NULL) ||
+            (ok && (out.text.count != strlen(want) || memcmp(out.text.data, want, out.text.count))))
+            fail_msg("%s: expected %s, found %.*s %s", source, want ? want : "an error",
+                     ok ? (int)out.text.count : 0, ok ? out.text.data : "", qp_error(ctx));
         assert_true(ok || strlen(qp_error(ctx)) > 0);
         qp_clear(ctx);
         qp_chat_template_close(t);
@@ -153,16 +157,20 @@ static void check_budgets(const snippets *s, const qp_chat_template *t, const ch
     qpi_tbudget used = {plenty().memory - left.memory, plenty().steps - left.steps, whole.text.count};
     qp_clear(ctx);
     for (int what = 0; what < 3; what++) {
-        int64_t all = what == 0 ? (int64_t)used.memory : what == 1 ? used.steps : (int64_t)used.most, step = 1 + all / 24;
+        int64_t all = what == 0   ? (int64_t)used.memory
+                      : what == 1 ? used.steps
+                                  : (int64_t)used.most,
+                step = 1 + all / 24;
         for (int64_t k = 0; k < all; k += what ? step : (step + 7) / 8 * 8) {
             qpi_tbudget budget = plenty();
             if (what == 0) budget.memory = (size_t)k;
             else if (what == 1) budget.steps = k;
             else budget.most = (size_t)k;
             bool fits = render_snippet(s, t, &budget, &out);
-            if (fits && (what < 2 || !ok || out.text.count != whole.text.count || memcmp(out.text.data, whole.text.data, out.text.count)))
-                fail_msg("%s: within %lld of %lld (%d): \"%.*s\"", source, (long long)k, (long long)all, what, (int)out.text.count,
-                         out.text.data);
+            if (fits && (what < 2 || !ok || out.text.count != whole.text.count ||
+                         memcmp(out.text.data, whole.text.data, out.text.count)))
+                fail_msg("%s: within %lld of %lld (%d): \"%.*s\"", source, (long long)k, (long long)all, what,
+                         (int)out.text.count, out.text.data);
             if (!fits && qp_error_code(ctx) != QP_ERR_ARGUMENT && ok) fail_msg("%s: %s", source, qp_error(ctx));
             qp_clear(ctx);
         }
@@ -293,13 +301,16 @@ static void test_configs(void **state) {
     snprintf(folder, sizeof folder, "%s", temporary("configs"));
     snprintf(config, sizeof config, "%s/tokenizer_config.json", folder);
     assert_int_equal(mkdir(folder, 0700), 0);
-    write_text(config, "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, {\"name\": \"default\"}, {\"template\": \"y\"}, 5]}");
+    write_text(config, "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"x\"}, {\"name\": "
+                       "\"default\"}, {\"template\": \"y\"}, 5]}");
     expect_no_template(folder, "a list with one named \"default\"");
     write_text(config, "{\"chat_template\": [{\"name\": \"default\", \"template\": \"a\"}]}");
     expect_loaded(folder, "[]", "a");
-    write_text(config, "{\"chat_template\": [{\"name\": \"default\", \"template\": \"a\"}, {\"name\": \"tool_use\", \"template\": \"{{\"}]}");
+    write_text(config, "{\"chat_template\": [{\"name\": \"default\", \"template\": \"a\"}, {\"name\": "
+                       "\"tool_use\", \"template\": \"{{\"}]}");
     expect_no_template(folder, "line 1");
-    write_text(config, "{\"bos_token\": 5, \"eos_token\": {\"content\": null}, \"pad_token\": \"p\", \"chat_template\": \"{{ bos_token }}{{ eos_token }}{{ pad_token }}\"}");
+    write_text(config, "{\"bos_token\": 5, \"eos_token\": {\"content\": null}, \"pad_token\": \"p\", "
+                       "\"chat_template\": \"{{ bos_token }}{{ eos_token }}{{ pad_token }}\"}");
     expect_loaded(folder, NULL, "p");
     write_text(config, "{");
     expect_no_template(folder, "line 1 column 2");
@@ -368,14 +379,16 @@ static void test_inputs(void **state) {
     qp_rendered       out = {0};
     expect_ok(ctx);
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
-        qp_chat_options o = {.tools = odd[i].tools, .documents = odd[i].documents, .variables = odd[i].variables};
+        qp_chat_options o = {
+            .tools = odd[i].tools, .documents = odd[i].documents, .variables = odd[i].variables};
         assert_int_not_equal(qp_chat_render(ctx, t, odd[i].messages, strlen(odd[i].messages), o, &out), QP_OK);
         if (!strstr(qp_error(ctx), odd[i].words)) fail_msg("%s: %s", odd[i].words, qp_error(ctx));
         qp_clear(ctx);
         assert_int_equal(out.text.count, 0);
     }
     const char     *messages = "[{\"content\": 1}, {\"role\": 2}, {\"role\": \"other\"}]";
-    qp_chat_options o = {.tools = "[1]", .documents = "[{\"a\": 2}]", .variables = "{\"x\": \"y\", \"tools\": \"z\"}"};
+    qp_chat_options o = {
+        .tools = "[1]", .documents = "[{\"a\": 2}]", .variables = "{\"x\": \"y\", \"tools\": \"z\"}"};
     assert_int_equal(qp_chat_render(ctx, t, messages, strlen(messages), o, &out), QP_OK);
     const char *want = "[{'content': 1}, {'role': 2}, {'role': 'other'}]z[{'a': 2}]y";
     assert_int_equal(out.text.count, strlen(want));
@@ -405,9 +418,12 @@ static bool whole_chat(qp_ctx *c) {
         qp_ids            ids = {0};
         qp_chat_template *t = qp_chat_template_load(c, sources[i] ? sources[i] : gguf_path);
         qp_tokenizer     *bytes = t ? qp_tokenizer_bytes(c) : NULL;
-        const char       *messages = "[{\"role\": \"user\", \"content\": \"hi there, and on to a text of some length\"}, {\"role\": \"x\"}]";
+        const char       *messages = "[{\"role\": \"user\", \"content\": \"hi there, and on to a text of some "
+                               "length\"}, {\"role\": \"x\"}]";
         ok = bytes && qp_chat_template_set(c, t, "more", "less") == QP_OK &&
-             qp_chat_render(c, t, messages, strlen(messages), (qp_chat_options){.tools = "[{\"a\": 1}]", .variables = "{\"v\": [1]}"}, &out) == QP_OK &&
+             qp_chat_render(c, t, messages, strlen(messages),
+                            (qp_chat_options){.tools = "[{\"a\": 1}]", .variables = "{\"v\": [1]}"},
+                            &out) == QP_OK &&
              qp_chat_encode(c, bytes, &out, &ids) == QP_OK;
         qp_rendered_free(&out);
         qp_ids_free(&ids);
@@ -418,14 +434,17 @@ static bool whole_chat(qp_ctx *c) {
 static void test_memory(void **state) {
     (void)state;
     char        config[330];
-    const char *source = "{{ bos_token }}{% macro f(a) %}{{ a }}{% endmacro %}{% for m in messages %}{{ f(m.role) }}{{ m.content | default('none') | upper }}"
-                         "{% if m.role in ['a', 'b'] %}{{ {'k': (1, 2)} | tojson }}{% endif %}{% endfor %}{{ tools | tojson }}{{ v[0:1] }}{{ 1.5 | tojson }}";
+    const char *source = "{{ bos_token }}{% macro f(a) %}{{ a }}{% endmacro %}{% for m in messages %}{{ "
+                         "f(m.role) }}{{ m.content | default('none') | upper }}"
+                         "{% if m.role in ['a', 'b'] %}{{ {'k': (1, 2)} | tojson }}{% endif %}{% endfor %}{{ "
+                         "tools | tojson }}{{ v[0:1] }}{{ 1.5 | tojson }}";
     snprintf(memory_folder, sizeof memory_folder, "%s", temporary("chat-memory"));
     snprintf(config, sizeof config, "%s/tokenizer_config.json", memory_folder);
     snprintf(gguf_path, sizeof gguf_path, "%s", gguf_with(source, source, 0, 1));
     assert_int_equal(mkdir(memory_folder, 0700), 0);
-    json_t *j = json_pack("{s:s, s:s, s:[{s:s, s:s}, {s:s, s:s}]}", "bos_token", "<s>", "eos_token", "</s>", "chat_template", "name",
-                          "default", "template", source, "name", "tool_use", "template", source);
+    json_t *j = json_pack("{s:s, s:s, s:[{s:s, s:s}, {s:s, s:s}]}", "bos_token", "<s>", "eos_token", "</s>",
+                          "chat_template", "name", "default", "template", source, "name", "tool_use",
+                          "template", source);
     assert_int_equal(json_dump_file(j, config, 0), 0);
     json_decref(j);
     in_turn(whole_chat, 1, NULL, NULL);

@@ -12,7 +12,7 @@
 
 /* ---- Tokenizers ---------------------------------------------------------------------------- */
 
-static char        full[400];   /* the path of the file at hand */
+static char        full[400]; /* the path of the file at hand */
 static const char *path = full;
 static const char *texts[4]; /* that it is used on, to NULL */
 static qp_ids      spoken;   /* and ids that it decodes */
@@ -23,13 +23,13 @@ static bool use_text(qp_ctx *ctx, const qp_tokenizer *t, const char *text) {
     qp_decoding state = {0};
     size_t      n = strlen(text);
     bool        ok = qp_encode(ctx, t, text, n, (qp_encode_options){.wrap = true}, &ids) == QP_OK &&
-              qp_decode(ctx, t, ids.data, ids.count, true, &out) == QP_OK;
+                     qp_decode(ctx, t, ids.data, ids.count, true, &out) == QP_OK;
     for (int64_t i = 0; ok && i < ids.count; i++)
         ok = qp_decode_next(ctx, t, &state, ids.data[i], false, &out) == QP_OK;
     ok = qp_decode_end(ctx, &state, &out) == QP_OK && ok;
     ids.count = 0;
-    ok = ok && (!t->pair.count || qp_encode_pair(ctx, t, text, n, "a b", 3, (qp_encode_options){.wrap = true}, &ids,
-                                                 &types) == QP_OK);
+    ok = ok && (!t->pair.count || qp_encode_pair(ctx, t, text, n, "a b", 3, (qp_encode_options){.wrap = true},
+                                                 &ids, &types) == QP_OK);
     qp_ids_free(&ids);
     qp_ids_free(&types);
     qp_text_free(&out);
@@ -69,10 +69,11 @@ static bool load_and_use(qp_ctx *ctx) {
 
 static void tokenizers(void **state) {
     (void)state;
-    static const char *const files[] = {"dropped.json", "fused.json",     "added.json", "llama3.json",  "qwen2.json",   "gaps.json",
-                                        "bytes.json",   "wordpiece.json", "clip.json",  "llama.json",   "unigram.json", "unigram-bytes.json",
-                                        "prefixed.json", "wordlevel.json", "gemma.json", "ignore.json", "regex.json",   "spm.gguf",
-                                        "bpe.gguf",     "wpm.gguf",       "ugm.gguf",   "spm.model",    "unigram.model"};
+    static const char *const files[] = {
+        "dropped.json",  "fused.json",     "added.json", "llama3.json", "qwen2.json",   "gaps.json",
+        "bytes.json",    "wordpiece.json", "clip.json",  "llama.json",  "unigram.json", "unigram-bytes.json",
+        "prefixed.json", "wordlevel.json", "gemma.json", "ignore.json", "regex.json",   "spm.gguf",
+        "bpe.gguf",      "wpm.gguf",       "ugm.gguf",   "spm.model",   "unigram.model"};
     texts[0] = "It's <|endoftext|> 12 k\xC3\xA4"
                "fer, e\xCC\x81 and <l> knots; " AS;
     texts[1] = "<|endoftext|>";
@@ -94,17 +95,23 @@ static void use_json(const char *json) {
 static void components(void **state) {
     (void)state;
     static const char model[] =
-        "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"<unk>\",\"vocab\":{\"<unk>\":0,\"a\":1,\"b\":2,\"\xC3\xA9\":3,"
+        "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"<unk>\",\"vocab\":{\"<unk>\":0,\"a\":1,\"b\":2,"
+        "\"\xC3\xA9\":3,"
         "\"<0xC3>\":4,\"<0xA9>\":5,\" \":6,\"e</w>\":7,\"n't\":8,\".\":9,\"\":10,\"c d </w>\":11}}";
-    json_t *root = json_load_file(GOLDEN "parts.json", 0, NULL), *entries = json_object_get(root, "entries"), *entry;
-    size_t  i;
+    json_t *root = json_load_file(GOLDEN "parts.json", 0, NULL), *entries = json_object_get(root, "entries"),
+           *entry;
+    size_t i;
     assert_non_null(root);
-    texts[0] = "a b. \xE2\x96\x81" "e, \xC3\xA9 12\n[CLS] It's \xFF \xE7\xB5\x90 \xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0"
-               " q\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3 aaa";
+    texts[0] = "a b. \xE2\x96\x81"
+               "e, \xC3\xA9 12\n[CLS] It's \xFF \xE7\xB5\x90 "
+               "\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0\xC4\xB0"
+               " q\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC"
+               "\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3\xCC\x87\xCC\xA3 aaa";
     texts[1] = "  aa";
     texts[2] = NULL;
     json_array_foreach(entries, i, entry) {
-        char *json = json_dumps(json_object_get(entry, "json"), JSON_COMPACT | JSON_ENCODE_ANY), *all = malloc(strlen(json) + 2000);
+        char *json = json_dumps(json_object_get(entry, "json"), JSON_COMPACT | JSON_ENCODE_ANY),
+             *all = malloc(strlen(json) + 2000);
         sprintf(all, "{\"added_tokens\":[{\"id\":12,\"content\":\"A\"}],\"%s\":%s,%s}",
                 json_string_value(json_object_get(entry, "part")), json, model);
         spoken.count = 0;
@@ -122,7 +129,8 @@ static void components(void **state) {
 }
 
 #define LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
-#define ABC "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\" \":3},\"merges\":[[\"a\",\"b\"]]"
+#define ABC \
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\" \":3},\"merges\":[[\"a\",\"b\"]]"
 
 static void odd_files(void **state) {
     (void)state;
@@ -130,9 +138,11 @@ static void odd_files(void **state) {
         "{" ABC ",\"unk_token\":\"\\u0061\"}}",
         "{" ABC "},\"post_processor\":{\"type\":\"RobertaProcessing\",\"cls\":[\"a\",0],\"sep\":[\"b\",1]}}",
         "{" ABC "},\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],\"sep\":[\"b\",1]}}",
-        "{" ABC "},\"normalizer\":{\"type\":\"Lowercase\"},\"added_tokens\":[{\"id\":5,\"content\":\"A\",\"normalized\":true},"
+        "{" ABC "},\"normalizer\":{\"type\":\"Lowercase\"},\"added_tokens\":[{\"id\":5,\"content\":\"A\","
+                "\"normalized\":true},"
         "{\"id\":6,\"content\":\"!\",\"special\":true,\"rstrip\":true}]}",
-        "{" ABC "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a|ab)(c|bcd)*\\\\C\"},\"behavior\":\"Isolated\"}}",
+        "{" ABC "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a|ab)(c|bcd)*\\\\C\"},"
+                "\"behavior\":\"Isolated\"}}",
         "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"[UNK]\":0,\"a\":1,\"##b\":2}}}",
         "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"<unk>\":0,\"a\":1}}}",
     };
@@ -151,7 +161,8 @@ static void large_files(void **state) {
     for (size_t kind = 0; kind < 2; kind++) {
         size_t n = (size_t)sprintf(json, "{%s,\"model\":{\"type\":\"BPE\",\"vocab\":{", tails[kind]);
         for (int i = 0; i < 26; i++) n += (size_t)sprintf(json + n, "\"%c\":%d,", 'a' + i, i);
-        for (int i = 0; i < 676; i++) n += (size_t)sprintf(json + n, "\"%c%c\":%d,", 'a' + i / 26, 'a' + i % 26, 26 + i);
+        for (int i = 0; i < 676; i++)
+            n += (size_t)sprintf(json + n, "\"%c%c\":%d,", 'a' + i / 26, 'a' + i % 26, 26 + i);
         for (int i = 0; i < 2; i++) {
             n += (size_t)sprintf(json + n, "\"");
             memset(json + n, 'a' + i, 40000);
@@ -166,8 +177,10 @@ static void large_files(void **state) {
         use_json(json);
     }
     /* Added tokens whose texts fill blocks of memory, so that copies of them begin new ones. */
-    size_t n = (size_t)sprintf(json, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0},\"unk_token\":\"a\"},\"added_tokens\":[");
-    for (int i = 1; i <= 70; i++) n += (size_t)sprintf(json + n, "%s{\"id\":%d,\"content\":\"%0511d\"}", i > 1 ? "," : "", i, i);
+    size_t n = (size_t)sprintf(
+        json, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0},\"unk_token\":\"a\"},\"added_tokens\":[");
+    for (int i = 1; i <= 70; i++)
+        n += (size_t)sprintf(json + n, "%s{\"id\":%d,\"content\":\"%0511d\"}", i > 1 ? "," : "", i, i);
     strcpy(json + n, "]}");
     use_json(json);
     free(json);
@@ -190,17 +203,24 @@ static void large_gguf(void **state) {
         qpi_gguf_put_text(&p, "tokenizer.ggml.model", models[kind], strlen(models[kind]));
         qpi_gguf_put_array(&p, "tokenizer.ggml.tokens", QPI_GGUF_TEXT, kind == 2 ? 702 : 704);
         for (int i = 0; i < 26; i++) qpi_gguf_add_text(&p, (char[]){(char)('a' + i)}, 1);
-        for (int i = 0; i < 676; i++) qpi_gguf_add_text(&p, (char[]){(char)('a' + i / 26), (char)('a' + i % 26)}, 2);
-        for (size_t i = 0; i < 2 && kind < 2; i++) qpi_gguf_add_text(&p, longest, 3000 + i); /* longer than Unigram's may be */
+        for (int i = 0; i < 676; i++)
+            qpi_gguf_add_text(&p, (char[]){(char)('a' + i / 26), (char)('a' + i % 26)}, 2);
+        for (size_t i = 0; i < 2 && kind < 2; i++)
+            qpi_gguf_add_text(&p, longest, 3000 + i); /* longer than Unigram's may be */
         qpi_gguf_put_array(&p, "tokenizer.ggml.scores", QPI_GGUF_F32, 704);
         for (int i = 0; i < 704; i++) qpi_gguf_add_f32(&p, (float)-i);
         if (kind == 0) {
             qpi_gguf_put_array(&p, "tokenizer.ggml.merges", QPI_GGUF_TEXT, 677);
-            for (int i = 0; i < 676; i++) qpi_gguf_add_text(&p, (char[]){(char)('a' + i / 26), ' ', (char)('a' + i % 26)}, 3);
+            for (int i = 0; i < 676; i++)
+                qpi_gguf_add_text(&p, (char[]){(char)('a' + i / 26), ' ', (char)('a' + i % 26)}, 3);
             snprintf(text, sizeof text, "%.3000s a", longest);
             qpi_gguf_add_text(&p, text, strlen(text));
         }
-        qpi_gguf_value bytes = {.key = "tokenizer.ggml.precompiled_charsmap", .kind = QPI_GGUF_U8, .array = true, .count = sizeof map, .data = map};
+        qpi_gguf_value bytes = {.key = "tokenizer.ggml.precompiled_charsmap",
+                                .kind = QPI_GGUF_U8,
+                                .array = true,
+                                .count = sizeof map,
+                                .data = map};
         if (kind) qpi_gguf_put_value(&p, &bytes);
         qpi_gguf_put_integer(&p, "tokenizer.ggml.unknown_token_id", QPI_GGUF_U32, 0);
         qpi_gguf_put_integer(&p, "tokenizer.ggml.bos_token_id", QPI_GGUF_U32, 1);
@@ -217,7 +237,8 @@ static void large_gguf(void **state) {
 static void folders(void **state) {
     (void)state;
     static const char *const files[][2] = {
-        {"tokenizer_config.json", "{\"bos_token\":\"a\",\"eos_token\":{\"content\":\"b\"},\"add_bos_token\":true,\"add_eos_token\":true}"},
+        {"tokenizer_config.json", "{\"bos_token\":\"a\",\"eos_token\":{\"content\":\"b\"},\"add_bos_token\":"
+                                  "true,\"add_eos_token\":true}"},
         {"special_tokens_map.json", "{\"bos_token\":\"a\"}"},
         {"generation_config.json", "{\"eos_token_id\":[0,1]}"},
         {"tokenizer.json", "{" ABC "}}"},
@@ -234,10 +255,12 @@ static void folders(void **state) {
     snprintf(full, sizeof full, "%s", folder);
     in_turn(load_and_use, 1, NULL, NULL);
     /* A beginning is asked for, and there is no token for it. */
-    snprintf(command, sizeof command, "echo '{\"add_bos_token\":true}' >'%s/%s' && rm '%s/%s'", folder, files[0][0], folder, files[1][0]);
+    snprintf(command, sizeof command, "echo '{\"add_bos_token\":true}' >'%s/%s' && rm '%s/%s'", folder,
+             files[0][0], folder, files[1][0]);
     assert_int_equal(system(command), 0);
     in_turn(load_and_use, 1, NULL, NULL);
-    snprintf(command, sizeof command, "rm '%s/tokenizer.json' && cp '" GOLDEN "spm.model' '%s/tokenizer.model'", folder, folder);
+    snprintf(command, sizeof command, "rm '%s/tokenizer.json' && cp '" GOLDEN "spm.model' '%s/tokenizer.model'",
+             folder, folder);
     assert_int_equal(system(command), 0);
     in_turn(load_and_use, 1, NULL, NULL);
     snprintf(command, sizeof command, "rm -r '%s'", folder);
@@ -274,7 +297,8 @@ static void encoding_in_threads(void **state) {
     faults_record_begin();
     warm(encode_long, 3);
     long count = faults_record_end();
-    for (long n = count > 25 ? count - 25 : 0; n < count + 25; n++) with_fault(encode_long, 3, n + 1, &succeeded);
+    for (long n = count > 25 ? count - 25 : 0; n < count + 25; n++)
+        with_fault(encode_long, 3, n + 1, &succeeded);
 }
 
 static qp_bpe_options train_options;
@@ -298,7 +322,9 @@ static void training(void **state) {
     different_words = malloc(200000);
     for (uint32_t i = 0, x = 1; i < 2500; i++) {
         n += (size_t)sprintf(different_words + n, i % 500 ? " " : i ? "\"}\n{\"text\":\"" : "{\"text\":\"");
-        for (int k = 0; k < 6; k++) x = x * 1664525 + 1013904223, different_words[n++] = (char)('A' + (x >> 16) % 2 * 32 + (x >> 24) % 26);
+        for (int k = 0; k < 6; k++)
+            x = x * 1664525 + 1013904223,
+            different_words[n++] = (char)('A' + (x >> 16) % 2 * 32 + (x >> 24) % 26);
     }
     strcpy(different_words + n, "\"}\n");
     snprintf(full, sizeof full, "%s", temporary("words.jsonl"));
@@ -335,7 +361,8 @@ static void data_sets(void **state) {
     for (ahead = -1; ahead < 3; ahead += 3) in_turn(read_data, 1, NULL, NULL);
     /* A name that JSON cannot hold. */
     snprintf(full, sizeof full, "%s", temporary("\xFF.txt"));
-    write_text(path, "Some text that is long enough for rows of sixteen, two of them, and a part for validation.");
+    write_text(path,
+               "Some text that is long enough for rows of sixteen, two of them, and a part for validation.");
     in_turn(read_data, 1, NULL, NULL);
     remove(path);
 }
@@ -370,7 +397,7 @@ static void no_calls_in_the_loop(void **state) {
         qp_data *d = qp_data_open(ctx, 1, &path, (qp_data_options){.batch = 2, .length = 16, .ahead = ahead});
         for (int i = 0; i < 200; i++) {
             if (i == 20) faults_begin(INT64_MAX);
-            qp_scope s = qp_enter(ctx);
+            qp_scope  s = qp_enter(ctx);
             qp_record b = qp_data_next(d);
             if (!b.count) break;
             qp_leave(s);
@@ -384,8 +411,10 @@ static void no_calls_in_the_loop(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tokenizers), cmocka_unit_test(components), cmocka_unit_test(odd_files),
-        cmocka_unit_test(large_files), cmocka_unit_test(large_gguf), cmocka_unit_test(folders), cmocka_unit_test(bytes), cmocka_unit_test(encoding_in_threads),
+        cmocka_unit_test(tokenizers), cmocka_unit_test(components),
+        cmocka_unit_test(odd_files),  cmocka_unit_test(large_files),
+        cmocka_unit_test(large_gguf), cmocka_unit_test(folders),
+        cmocka_unit_test(bytes),      cmocka_unit_test(encoding_in_threads),
         cmocka_unit_test(training),   cmocka_unit_test(data_sets),
         cmocka_unit_test(json_lines), cmocka_unit_test(no_calls_in_the_loop),
     };

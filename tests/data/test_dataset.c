@@ -229,7 +229,8 @@ static void wrapped(void **state) {
     assert_memory_equal(inputs, ids, 4 * sizeof *ids);
     assert_memory_equal(labels, ids + 1, 4 * sizeof *ids);
     assert_int_equal(labels[4], -100);
-    d = open_one(ctx, lines, (qp_data_options){.length = 8, .order = QP_SEQUENTIAL, .tokenizer = t, .field = "t"});
+    d = open_one(ctx, lines,
+                 (qp_data_options){.length = 8, .order = QP_SEQUENTIAL, .tokenizer = t, .field = "t"});
     assert_int_equal(qp_data_tokens(d), 3); /* the end between them alone */
     remove(lines);
     qp_close(ctx);
@@ -338,10 +339,8 @@ static void seeking(void **state) {
         }
         for (int i = 0; i < 200; i++) {
             uint64_t at = (uint64_t)(i * 7919) % N;
-            if (i % 3)
-                assert_int_equal(qp_data_seek(e, at), QP_OK);
-            else
-                at = qp_data_position(e) < N ? qp_data_position(e) : 0;
+            if (i % 3) assert_int_equal(qp_data_seek(e, at), QP_OK);
+            else at = qp_data_position(e) < N ? qp_data_position(e) : 0;
             if (at == 0) assert_int_equal(qp_data_seek(e, at), QP_OK);
             take(ctx, e, B * T, inputs, labels);
             assert_memory_equal(inputs, batches[at], sizeof inputs);
@@ -444,14 +443,11 @@ static void odd_states(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json_t *root = json_loads(text, 0, NULL), *files = json_object_get(root, "files");
         json_t *value = cases[i].value ? json_loads(cases[i].value, JSON_DECODE_ANY, NULL) : NULL;
-        if (strcmp(cases[i].member, "files+") == 0)
-            json_array_append_new(files, value);
+        if (strcmp(cases[i].member, "files+") == 0) json_array_append_new(files, value);
         else if (strcmp(cases[i].member, "files[0].bytes") == 0)
             json_object_set_new(json_array_get(files, 0), "bytes", value);
-        else if (value)
-            json_object_set_new(root, cases[i].member, value);
-        else
-            json_object_del(root, cases[i].member);
+        else if (value) json_object_set_new(root, cases[i].member, value);
+        else json_object_del(root, cases[i].member);
         char *odd = json_dumps(root, JSON_COMPACT);
         assert_int_not_equal(qp_data_restore(d, odd), QP_OK);
         expect_error(ctx, cases[i].code, cases[i].words);
@@ -469,7 +465,8 @@ static void wide_ids(void **state) {
     (void)state;
     qp_ctx *ctx = open_context();
     char   *json = malloc((size_t)2 << 20);
-    size_t  n = (size_t)sprintf(json, "{\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"w0\",\"vocab\":{\"w0\":0");
+    size_t  n =
+        (size_t)sprintf(json, "{\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"w0\",\"vocab\":{\"w0\":0");
     for (int i = 1; i < 70000; i++) n += (size_t)sprintf(json + n, ",\"w%d\":%d", i, i);
     strcpy(json + n, "}},\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"}}");
     qpi_error     e = {0};
@@ -478,7 +475,8 @@ static void wide_ids(void **state) {
     const char *path = temporary("wide.txt");
     write_text(path, "w1 w69999 w65536 w2 w65535");
     int64_t  inputs[4], labels[4];
-    qp_data *d = open_one(ctx, path, (qp_data_options){.length = 4, .tokenizer = t, .order = QP_SEQUENTIAL, .validation = 0});
+    qp_data *d = open_one(
+        ctx, path, (qp_data_options){.length = 4, .tokenizer = t, .order = QP_SEQUENTIAL, .validation = 0});
     take(ctx, d, 4, inputs, labels);
     const int64_t want[] = {1, 69999, 65536, 2, 65535};
     assert_memory_equal(inputs, want, sizeof inputs);
@@ -508,8 +506,8 @@ static void write_lines(const char *path, int n, size_t bytes) {
 
 static void odd_files(void **state) {
     (void)state;
-    qp_ctx         *ctx = open_context();
-    qp_data_options o = {.length = 4, .order = QP_SEQUENTIAL};
+    qp_ctx                  *ctx = open_context();
+    qp_data_options          o = {.length = 4, .order = QP_SEQUENTIAL};
     static const char *const names[] = {"none.jsonl", "none.txt"};
     for (int i = 0; i < 2; i++) {
         const char *path = temporary(names[i]);
@@ -534,12 +532,17 @@ static void odd_files(void **state) {
     write_text(path, "{\"text\":\"abcdef\"}");
     assert_int_equal(qp_data_samples(open_one(ctx, path, (qp_data_options){.length = 4})), 1);
     /* A list of no files for validation is none. */
-    assert_null(qp_data_validation(open_one(ctx, path, (qp_data_options){.length = 4, .validation_paths = &path})));
+    assert_null(
+        qp_data_validation(open_one(ctx, path, (qp_data_options){.length = 4, .validation_paths = &path})));
     remove(path);
     path = temporary("without-a-dot");
     write_text(path, "{\"text\":7}");
     assert_int_equal(qp_data_tokens(open_one(ctx, path, o)), 10);
-    const qp_data_options refused[] = {{.length = -1}, {.length = (int64_t)1 << 32}, {.validation = 1}, {.validation = -0.5}, {.processes = -1}};
+    const qp_data_options refused[] = {{.length = -1},
+                                       {.length = (int64_t)1 << 32},
+                                       {.validation = 1},
+                                       {.validation = -0.5},
+                                       {.processes = -1}};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         assert_null(qp_data_open(ctx, 1, &path, refused[i]));
         expect_error(ctx, QP_ERR_ARGUMENT, "data: ");
@@ -547,7 +550,8 @@ static void odd_files(void **state) {
     assert_null(qp_data_open(ctx, 0, &path, o));
     expect_error(ctx, QP_ERR_ARGUMENT, "expected files");
     /* The part for validation goes with the whole. */
-    qp_data *d = open_one(ctx, path, (qp_data_options){.length = 2, .validation = 0.4}), *v = qp_data_validation(d);
+    qp_data *d = open_one(ctx, path, (qp_data_options){.length = 2, .validation = 0.4}),
+            *v = qp_data_validation(d);
     qp_data_close(v);
     assert_int_equal(qp_data_next(v).count, 2);
     remove(path);
@@ -555,12 +559,11 @@ static void odd_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(permutations), cmocka_unit_test(shuffled_windows),
-                                       cmocka_unit_test(in_order),     cmocka_unit_test(streams),
-                                       cmocka_unit_test(processes),    cmocka_unit_test(documents),
-                                       cmocka_unit_test(wrapped),      cmocka_unit_test(validation),
-                                       cmocka_unit_test(refused),      cmocka_unit_test(seeking),
-                                       cmocka_unit_test(odd_states),   cmocka_unit_test(changes_are_named),
-                                       cmocka_unit_test(wide_ids),     cmocka_unit_test(odd_files)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(permutations), cmocka_unit_test(shuffled_windows), cmocka_unit_test(in_order),
+        cmocka_unit_test(streams),      cmocka_unit_test(processes),        cmocka_unit_test(documents),
+        cmocka_unit_test(wrapped),      cmocka_unit_test(validation),       cmocka_unit_test(refused),
+        cmocka_unit_test(seeking),      cmocka_unit_test(odd_states),       cmocka_unit_test(changes_are_named),
+        cmocka_unit_test(wide_ids),     cmocka_unit_test(odd_files)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

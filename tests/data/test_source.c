@@ -16,7 +16,7 @@ static int counter_fields(void *source, qp_field *out) {
     out[2] = (qp_field){"mask", QP_U8, 1, {0}};
     return 3;
 }
-static int64_t     counter_samples(void *source) { return (void)source, 10; }
+static int64_t counter_samples(void *source) { return (void)source, 10; }
 static const char *counter_fill(void *source, uint64_t epoch, int64_t index, void *const *rows) {
     counter *c = source;
     if (c->filled++ == c->fail_at) return "the disk is gone";
@@ -24,8 +24,8 @@ static const char *counter_fill(void *source, uint64_t epoch, int64_t index, voi
     *(int32_t *)rows[1] = index < 0 ? -1 : (int32_t)(epoch * 10 + (uint64_t)index);
     return NULL;
 }
-static uint64_t        counter_print(void *source) { return (void)source, 77; }
-static void            counter_close(void *source) { ((counter *)source)->closed++; }
+static uint64_t counter_print(void *source) { return (void)source, 77; }
+static void counter_close(void *source) { ((counter *)source)->closed++; }
 static const qp_source counter_source = {"counter",     counter_fields, counter_samples, counter_fill,
                                          counter_print, NULL,           counter_close};
 
@@ -69,21 +69,25 @@ static void own_kind(void **state) {
 static const qp_field *odd_field;
 static int             odd_count;
 static int64_t         odd_samples_count;
-static int             odd_fields(void *source, qp_field *out) {
-                (void)source;
-                out[0] = *odd_field;
-                return odd_count;
+static int odd_fields(void *source, qp_field *out) {
+    (void)source;
+    out[0] = *odd_field;
+    return odd_count;
 }
 static int64_t odd_samples(void *source) { return (void)source, odd_samples_count; }
 
 static void odd_kinds(void **state) {
     (void)state;
     static const qp_field good = {"x", QP_F32, 1, {4}};
-    static const qp_field odd[] = {{NULL, QP_F32, 1, {4}},           {"x", (qp_dtype)99, 1, {4}},
-                                   {"x", QP_F32, -1, {4}},           {"x", QP_F32, QP_MAX_DIMS, {4}},
-                                   {"x", QP_F32, 1, {-4}},           {"x", QP_F32, 3, {INT64_MAX, 3, 1}},
+    static const qp_field odd[] = {{NULL, QP_F32, 1, {4}},
+                                   {"x", (qp_dtype)99, 1, {4}},
+                                   {"x", QP_F32, -1, {4}},
+                                   {"x", QP_F32, QP_MAX_DIMS, {4}},
+                                   {"x", QP_F32, 1, {-4}},
+                                   {"x", QP_F32, 3, {INT64_MAX, 3, 1}},
                                    {"x", QP_F32, 1, {INT64_MAX / 8}},
-                                   {"x", QP_F32, 1, {INT64_MAX / 2}},    {"x", QP_Q4_0, 1, {32}}};
+                                   {"x", QP_F32, 1, {INT64_MAX / 2}},
+                                   {"x", QP_Q4_0, 1, {32}}};
     qp_source             source = counter_source;
     qp_ctx               *ctx = open_context();
     counter               c = {.fail_at = -1};
@@ -145,7 +149,8 @@ static void waiting(void **state) {
     counter   c = {.fail_at = -1};
     qp_source source = counter_source;
     source.fill = slow_fill;
-    qp_data *d = qp_data_new(ctx, &source, &c, (qp_data_options){.batch = 1, .order = QP_SEQUENTIAL, .ahead = 1});
+    qp_data *d =
+        qp_data_new(ctx, &source, &c, (qp_data_options){.batch = 1, .order = QP_SEQUENTIAL, .ahead = 1});
     for (int i = 0; i < 4; i++) {
         int32_t label;
         usleep(5000); /* the thread has begun with the next one */

@@ -11,12 +11,31 @@ static const struct {
     const char *name;
     bool        exact; /* decoding gives the text back: no normalisation, no lost bytes, no stripping */
 } golden[] = {
-    {"gpt2", true},     {"prefix", false},  {"whole", true},  {"llama3", true}, {"ignore", true},
-    {"qwen2", false},   {"added", false},   {"digits", true}, {"regex", true},  {"gaps", false},
-    {"dropped", false}, {"unknown", false}, {"fused", false}, {"bytes", true},
-    {"deepseek", true}, {"wordpiece", false}, {"wordpiece-cased", false}, {"wordlevel", false},
-    {"unigram", false}, {"unigram-bytes", false}, {"llama", false}, {"llama-new", false},
-    {"gemma", false}, {"clip", false}, {"prefixed", false},
+    {"gpt2", true},
+    {"prefix", false},
+    {"whole", true},
+    {"llama3", true},
+    {"ignore", true},
+    {"qwen2", false},
+    {"added", false},
+    {"digits", true},
+    {"regex", true},
+    {"gaps", false},
+    {"dropped", false},
+    {"unknown", false},
+    {"fused", false},
+    {"bytes", true},
+    {"deepseek", true},
+    {"wordpiece", false},
+    {"wordpiece-cased", false},
+    {"wordlevel", false},
+    {"unigram", false},
+    {"unigram-bytes", false},
+    {"llama", false},
+    {"llama-new", false},
+    {"gemma", false},
+    {"clip", false},
+    {"prefixed", false},
 };
 #define GOLDEN_COUNT (sizeof golden / sizeof *golden)
 
@@ -53,8 +72,9 @@ static void check_pair(qp_ctx *ctx, const qp_tokenizer *t, const char *name, con
     const char   *text = json_string_value(json_object_get(c, "text"));
     qp_ids        ids = {0}, types = {0};
     if (!pair) return;
-    assert_int_equal(qp_encode_pair(ctx, t, text, strlen(text), "a", 1, (qp_encode_options){.wrap = true}, &ids, &types),
-                     QP_OK);
+    assert_int_equal(
+        qp_encode_pair(ctx, t, text, strlen(text), "a", 1, (qp_encode_options){.wrap = true}, &ids, &types),
+        QP_OK);
     expect_ids(name, "pair's", text, &ids, json_object_get(pair, "ids"));
     expect_ids(name, "types of pair's", text, &types, json_object_get(pair, "types"));
     qp_ids_free(&ids);
@@ -152,10 +172,8 @@ static void threads_change_nothing(void **state) {
             qp_tokenizer *t = load(ctx, golden[i].name);
             qpi_piece     item = {.text = (uint8_t *)text, .size = n * times, .whole = true, .first = true};
             qpi_pieces    whole = {.items = &item, .count = 1, .capacity = 1};
-            if (k == 0)
-                assert_true(qpi_pieces_encode(t, NULL, &whole, false, &ids[k], &e));
-            else
-                assert_int_equal(qp_encode(ctx, t, text, n * times, (qp_encode_options){0}, &ids[k]), QP_OK);
+            if (k == 0) assert_true(qpi_pieces_encode(t, NULL, &whole, false, &ids[k], &e));
+            else assert_int_equal(qp_encode(ctx, t, text, n * times, (qp_encode_options){0}, &ids[k]), QP_OK);
             qp_close(ctx);
             assert_int_equal(ids[k].count, ids[0].count);
             assert_memory_equal(ids[k].data, ids[0].data, (size_t)ids[0].count * sizeof *ids[0].data);

@@ -8,9 +8,10 @@
 #include "data/tokenizer.h"
 #include "data/unicode.h"
 
-static const char *const names[] = {"gpt2",  "llama3", "qwen2", "digits", "dropped", "fused", "added",
-                                    "gaps",  "bytes",  "regex", "wordpiece", "wordpiece-cased", "wordlevel",
-                                    "unigram", "unigram-bytes", "llama", "llama-new", "gemma", "clip", "prefixed"};
+static const char *const names[] = {"gpt2",      "llama3",          "qwen2",     "digits",  "dropped",
+                                    "fused",     "added",           "gaps",      "bytes",   "regex",
+                                    "wordpiece", "wordpiece-cased", "wordlevel", "unigram", "unigram-bytes",
+                                    "llama",     "llama-new",       "gemma",     "clip",    "prefixed"};
 static const char *const others[] = {"null",  "true", "false", "7",  "-1",  "1.5",
                                      "\"x\"", "\"\"", "[]",    "{}", "[1]", "99999999999"};
 
@@ -21,9 +22,10 @@ static void try_text(const char *text, size_t n) {
     qpi_error         e = {0};
     qp_ids            ids = {0}, again_ids = {0};
     qpi_buffer        out = {0};
-    qpi_piece         piece = {.text = (const uint8_t *)sample, .size = sizeof sample - 1, .whole = true, .first = true};
-    qpi_pieces        pieces = {.items = &piece, .count = 1, .capacity = 1};
-    qp_tokenizer     *t = qpi_tokenizer_parse("x", text, n, &e), *again;
+    qpi_piece         piece = {
+        .text = (const uint8_t *)sample, .size = sizeof sample - 1, .whole = true, .first = true};
+    qpi_pieces    pieces = {.items = &piece, .count = 1, .capacity = 1};
+    qp_tokenizer *t = qpi_tokenizer_parse("x", text, n, &e), *again;
     assert_true((t != NULL) == (e.code == QP_OK) && (t || e.text[0]));
     loaded += t != NULL;
     refused += t == NULL;

@@ -53,14 +53,17 @@ static void expect_failure(const char *json, const char *text, qp_code code, con
     qp_ids        ids = {0};
     qpi_error     e = {0};
     assert_false(encode(t, text, strlen(text), &ids, &e));
-    if (e.code != code || !strstr(e.text, words)) fail_msg("%s: expected \"%s\", found %d: %s", json, words, e.code, e.text);
+    if (e.code != code || !strstr(e.text, words))
+        fail_msg("%s: expected \"%s\", found %d: %s", json, words, e.code, e.text);
     qp_ids_free(&ids);
     qpi_tokenizer_free(t);
 }
 
 #define LEVEL "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
-#define LEVELS(vocab, merges) "{\"model\":{\"type\":\"BPE\",\"vocab\":{" vocab "},\"merges\":[" merges "]}," LEVEL "}"
-#define WORDS(vocab, rest) "{\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"u\":0," vocab "}}," rest "}"
+#define LEVELS(vocab, merges) \
+    "{\"model\":{\"type\":\"BPE\",\"vocab\":{" vocab "},\"merges\":[" merges "]}," LEVEL "}"
+#define WORDS(vocab, rest) \
+    "{\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"u\":0," vocab "}}," rest "}"
 #define UNIGRAM(vocab) "{\"model\":{\"type\":\"Unigram\",\"unk_id\":null,\"vocab\":[" vocab "]}}"
 
 static void models(void **state) {
@@ -68,12 +71,23 @@ static void models(void **state) {
     /* Of two merges of a pair the later counts, and so "b c" comes before. */
     expect_ids(LEVELS("\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4", "\"a b\",\"b c\",\"a b\""), "abc", 3, "0 4");
     expect_ids(LEVELS("\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4", "\"a b\",\"b c\""), "abc", 3, "3 2");
-    expect_ids("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\":0,\"a\":1,\"a!\":2},\"merges\":[],\"end_of_word_suffix\":\"!\"}}", "aa", 2, "1 2");
+    expect_ids("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\":0,\"a\":1,\"a!\":2},\"merges\":[],\"end_of_word_"
+               "suffix\":\"!\"}}",
+               "aa", 2, "1 2");
     expect_saved(LEVELS("\"a\":0,\"b c\":1,\"ab c\":2,\"b ca\":3", "[\"a\",\"b c\"],[\"b c\",\"a\"]"));
-    expect_ids(WORDS("\"a\":1,\"b\":2", "\"pre_tokenizer\":{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"\xC3\xA9\"}"),
-               "a\xC3\xA9" "b\xC3\xA9\xC3", 7, "1 2 0");
-    expect_ids(WORDS("\"_a\":1,\"a\":2", "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}"), "a", 1, "1");
-    expect_ids(WORDS("\"_a\":1,\"a\":2", "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}"), "a", 1, "2");
+    expect_ids(WORDS("\"a\":1,\"b\":2",
+                     "\"pre_tokenizer\":{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"\xC3\xA9\"}"),
+               "a\xC3\xA9"
+               "b\xC3\xA9\xC3",
+               7, "1 2 0");
+    expect_ids(
+        WORDS("\"_a\":1,\"a\":2",
+              "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\"}"),
+        "a", 1, "1");
+    expect_ids(
+        WORDS("\"_a\":1,\"a\":2",
+              "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}"),
+        "a", 1, "2");
     expect_ids(WORDS("\"xy\":1", "\"normalizer\":{\"type\":\"BertNormalizer\"}"), "x\0Y", 3, "1");
 }
 
@@ -82,12 +96,17 @@ static void spoken(void **state) {
     (void)state;
     static const struct {
         const char *members, *text;
-    } decoders[] = {{"", "a b"}, {",\"add_prefix_space\":true", "a b"}, {",\"add_prefix_space\":false", " a b"}, {",\"prepend_scheme\":\"never\"", " a b"}};
+    } decoders[] = {{"", "a b"},
+                    {",\"add_prefix_space\":true", "a b"},
+                    {",\"add_prefix_space\":false", " a b"},
+                    {",\"prepend_scheme\":\"never\"", " a b"}};
     for (size_t i = 0; i < sizeof decoders / sizeof *decoders; i++) {
         char    json[300];
         qp_ctx *ctx = qp_open((qp_options){.threads = 1});
         qp_text out = {0};
-        snprintf(json, sizeof json, WORDS("\"_a\":1,\"_b\":2", "\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"_\"%s}"), decoders[i].members);
+        snprintf(json, sizeof json,
+                 WORDS("\"_a\":1,\"_b\":2", "\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"_\"%s}"),
+                 decoders[i].members);
         qp_tokenizer *t = qpi_tokenizer_give(ctx, parse(json), NULL);
         assert_int_equal(qp_decode(ctx, t, (int32_t[]){1, 2}, 2, false, &out), QP_OK);
         assert_int_equal(out.count, strlen(decoders[i].text));
@@ -113,14 +132,24 @@ static void scores(void **state) {
     static const struct {
         const char *text;
         double      value;
-    } numbers[] = {{"-0", 0}, {"1e-400", 0}, {"5e-324", 5e-324}, {"0e999", 0}, {"1e99999999999999999999", INFINITY}, {"-1e309", -INFINITY},
-                   {"1e-99999999999", 0}, {"0.0000000000000000000000001", 1e-25}, {"123456789012345678901234567890", 1.2345678901234567e29},
-                   {"12E+2", 1200}, {"1.5e3", 1500}};
+    } numbers[] = {{"-0", 0},
+                   {"1e-400", 0},
+                   {"5e-324", 5e-324},
+                   {"0e999", 0},
+                   {"1e99999999999999999999", INFINITY},
+                   {"-1e309", -INFINITY},
+                   {"1e-99999999999", 0},
+                   {"0.0000000000000000000000001", 1e-25},
+                   {"123456789012345678901234567890", 1.2345678901234567e29},
+                   {"12E+2", 1200},
+                   {"1.5e3", 1500}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         double x = qpi_decimal(numbers[i].text, strlen(numbers[i].text)), want = numbers[i].value;
-        if (!(x == want || fabs(x - want) <= 4e-16 * fabs(want))) fail_msg("%s is read as %.17g", numbers[i].text, x);
+        if (!(x == want || fabs(x - want) <= 4e-16 * fabs(want)))
+            fail_msg("%s is read as %.17g", numbers[i].text, x);
     }
-    expect_saved(UNIGRAM("[\"a\",-15.13969181841736491298],[\"b\",-1.5],[\"c\",-1e-10],[\"d\",-1.7976931348623157e308],[\"e\",5e-324],[\"f\",0]"));
+    expect_saved(UNIGRAM("[\"a\",-15.13969181841736491298],[\"b\",-1.5],[\"c\",-1e-10],[\"d\",-1."
+                         "7976931348623157e308],[\"e\",5e-324],[\"f\",0]"));
     qp_tokenizer *t = parse(UNIGRAM("[\"a\",-15.340824804189467316]"));
     qpi_buffer    out = {0};
     assert_true(qpi_tokenizer_print(t, &out) && qpi_buffer_put(&out, "", 1));
@@ -134,19 +163,28 @@ static void scores(void **state) {
 static void added_tokens(void **state) {
     (void)state;
     /* Two with the same text once it is normalised: the first counts. One of which nothing is left is nowhere. */
-    expect_ids("{\"normalizer\":{\"type\":\"Lowercase\"},\"added_tokens\":[{\"id\":1,\"content\":\"A\"},{\"id\":2,\"content\":\"a\"}],"
-               "\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"x\":0},\"unk_token\":\"x\"}}", "xaA", 3, "0 1 1");
-    expect_ids("{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"q\"},\"content\":\"\"},\"added_tokens\":[{\"id\":1,\"content\":\"q\"}],"
-               "\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"x\":0},\"unk_token\":\"x\"}}", "qxq", 3, "0");
+    expect_ids("{\"normalizer\":{\"type\":\"Lowercase\"},\"added_tokens\":[{\"id\":1,\"content\":\"A\"},{"
+               "\"id\":2,\"content\":\"a\"}],"
+               "\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"x\":0},\"unk_token\":\"x\"}}",
+               "xaA", 3, "0 1 1");
+    expect_ids("{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"q\"},\"content\":\"\"},\"added_"
+               "tokens\":[{\"id\":1,\"content\":\"q\"}],"
+               "\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"x\":0},\"unk_token\":\"x\"}}",
+               "qxq", 3, "0");
 }
 
 /* A match that begins before the place where it is looked for, or behind its end. */
 static void patterns_that_look_back(void **state) {
     (void)state;
-#define SPLIT(pattern) WORDS("\"a\":1", "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern "\"},\"behavior\":\"Isolated\"}")
-    expect_failure(SPLIT("(?(DEFINE)(?<k>a\\\\K))(?=(?&k))"), "ba", QP_ERR_UNSUPPORTED, "matches outside the text");
-    expect_failure(SPLIT("(?(DEFINE)(?<k>\\\\Ka))(?<=(?&k))"), "aa", QP_ERR_UNSUPPORTED, "matches outside the text");
-    expect_failure(SPLIT("(a+)+$"), "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", QP_ERR_UNSUPPORTED, "its pattern fails at byte");
+#define SPLIT(pattern) \
+    WORDS("\"a\":1", "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern \
+                     "\"},\"behavior\":\"Isolated\"}")
+    expect_failure(SPLIT("(?(DEFINE)(?<k>a\\\\K))(?=(?&k))"), "ba", QP_ERR_UNSUPPORTED,
+                   "matches outside the text");
+    expect_failure(SPLIT("(?(DEFINE)(?<k>\\\\Ka))(?<=(?&k))"), "aa", QP_ERR_UNSUPPORTED,
+                   "matches outside the text");
+    expect_failure(SPLIT("(a+)+$"), "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", QP_ERR_UNSUPPORTED,
+                   "its pattern fails at byte");
 }
 
 /* The patterns that are cut by hand, against the same ones in words that PCRE2 has to match. */
@@ -157,7 +195,7 @@ static uint32_t draw(uint32_t n) {
 }
 
 typedef struct {
-    size_t ends[400], count;
+    size_t         ends[400], count;
     const uint8_t *text;
 } cut_words;
 
@@ -178,19 +216,48 @@ static void cut(const qpi_pretokenizer *p, const char *text, size_t n, cut_words
 static void by_hand(void **state) {
     (void)state;
     static const char *const names[] = {"gpt2", "llama3", "qwen2"};
-    static const char *const parts[] = {"'", "s", "S", "t", "r", "e", "E", "v", "l", "L", "m", "d", "\xC5\xBF", "\xC5\x80", "x", " ", "  ", "\n", "\r\n", "1",
-                                        "22", ".", "!?", "\xC3\xA9", "\xE7\xB5\x90", "\xC2\xBD", "\xE3\x80\x80", "\xCC\x81"};
+    static const char *const parts[] = {"'",
+                                        "s",
+                                        "S",
+                                        "t",
+                                        "r",
+                                        "e",
+                                        "E",
+                                        "v",
+                                        "l",
+                                        "L",
+                                        "m",
+                                        "d",
+                                        "\xC5\xBF",
+                                        "\xC5\x80",
+                                        "x",
+                                        " ",
+                                        "  ",
+                                        "\n",
+                                        "\r\n",
+                                        "1",
+                                        "22",
+                                        ".",
+                                        "!?",
+                                        "\xC3\xA9",
+                                        "\xE7\xB5\x90",
+                                        "\xC2\xBD",
+                                        "\xE3\x80\x80",
+                                        "\xCC\x81"};
     for (int k = 0; k < 3; k++) {
-        const char      *pattern = qpi_pattern_named(names[k]);
-        char             other[600], json[1500];
-        qp_tokenizer    *t[2];
-        cut_words        words[2];
+        const char   *pattern = qpi_pattern_named(names[k]);
+        char          other[600], json[1500];
+        qp_tokenizer *t[2];
+        cut_words     words[2];
         for (int i = 0; i < 2; i++) {
             json_t *entry;
             snprintf(other, sizeof other, i ? "(?:%s)" : "%s", pattern);
             entry = json_string(other);
             char *quoted = json_dumps(entry, JSON_ENCODE_ANY);
-            snprintf(json, sizeof json, WORDS("\"a\":1", "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":%s},\"behavior\":\"Isolated\"}"), quoted);
+            snprintf(json, sizeof json,
+                     WORDS("\"a\":1", "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":%s},"
+                                      "\"behavior\":\"Isolated\"}"),
+                     quoted);
             t[i] = parse(json);
             free(quoted);
             json_decref(entry);
@@ -200,7 +267,8 @@ static void by_hand(void **state) {
             char text[100] = "";
             for (int i = 0; i < 20; i++) strcat(text, parts[draw(sizeof parts / sizeof *parts)]);
             for (int i = 0; i < 2; i++) cut(&t[i]->pretokenizer, text, strlen(text), &words[i]);
-            if (words[0].count != words[1].count || memcmp(words[0].ends, words[1].ends, words[0].count * sizeof *words[0].ends))
+            if (words[0].count != words[1].count ||
+                memcmp(words[0].ends, words[1].ends, words[0].count * sizeof *words[0].ends))
                 fail_msg("%s cuts \"%s\" otherwise by hand", names[k], text);
         }
         qpi_tokenizer_free(t[0]);
@@ -215,7 +283,10 @@ static void too_long(void **state) {
     char     *text = malloc(n), json[300];
     qpi_error e = {0};
     qp_ids    ids = {0};
-    snprintf(json, sizeof json, "{\"model\":{\"type\":\"BPE\",\"continuing_subword_prefix\":\"%064d\",\"vocab\":{\"a\":0},\"merges\":[]}}", 0);
+    snprintf(json, sizeof json,
+             "{\"model\":{\"type\":\"BPE\",\"continuing_subword_prefix\":\"%064d\",\"vocab\":{\"a\":0},"
+             "\"merges\":[]}}",
+             0);
     qp_tokenizer *t = parse(json);
     memset(text, 'a', n);
     assert_false(encode(t, text, n, &ids, &e));
@@ -231,8 +302,12 @@ static void too_long(void **state) {
 static void expect_same_ids(const char *text, size_t n, qp_ids ids[2]) {
     for (int k = 0; k < 2; k++) {
         qp_ctx       *ctx = qp_open((qp_options){.threads = 1 + k});
-        qp_tokenizer *t = qpi_tokenizer_give(ctx, parse(WORDS("\"a\":1,\"b\":2", "\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"added_tokens\":[{\"id\":3,"
-                                                              "\"content\":\"<x>\"}]")), NULL);
+        qp_tokenizer *t = qpi_tokenizer_give(
+            ctx,
+            parse(WORDS("\"a\":1,\"b\":2",
+                        "\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"added_tokens\":[{\"id\":3,"
+                        "\"content\":\"<x>\"}]")),
+            NULL);
         assert_int_equal(qp_encode(ctx, t, text, n, (qp_encode_options){0}, &ids[k]), QP_OK);
         qp_close(ctx);
     }
@@ -265,21 +340,30 @@ static void pairs(void **state) {
     (void)state;
     qp_ctx       *ctx = qp_open((qp_options){.threads = 1});
     qp_ids        ids = {0}, types = {0};
-    qp_tokenizer *t = qpi_tokenizer_give(ctx, parse(WORDS("\"a\":1,\"b\":2", "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",1],\"sep\":[\"b\",2]}")), NULL);
-    assert_int_equal(qp_encode_pair(ctx, t, "a", 1, "b", 1, (qp_encode_options){.wrap = true}, &ids, NULL), QP_OK);
+    qp_tokenizer *t = qpi_tokenizer_give(
+        ctx,
+        parse(WORDS("\"a\":1,\"b\":2",
+                    "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"a\",1],\"sep\":[\"b\",2]}")),
+        NULL);
+    assert_int_equal(qp_encode_pair(ctx, t, "a", 1, "b", 1, (qp_encode_options){.wrap = true}, &ids, NULL),
+                     QP_OK);
     const int32_t both[] = {1, 1, 2, 2, 2}, one[] = {1, 1, 2}, zeros[] = {0, 0, 0};
     assert_int_equal(ids.count, 5);
     assert_memory_equal(ids.data, both, sizeof both);
     ids.count = 0;
-    assert_int_equal(qp_encode_pair(ctx, t, "a", 1, NULL, 0, (qp_encode_options){.wrap = true}, &ids, &types), QP_OK);
+    assert_int_equal(qp_encode_pair(ctx, t, "a", 1, NULL, 0, (qp_encode_options){.wrap = true}, &ids, &types),
+                     QP_OK);
     assert_true(ids.count == 3 && types.count == 3);
     assert_memory_equal(ids.data, one, sizeof one);
     assert_memory_equal(types.data, zeros, sizeof zeros);
     ids.count = types.count = 0;
     assert_int_equal(qp_encode_pair(ctx, t, "", 0, "", 0, (qp_encode_options){0}, &ids, &types), QP_OK);
     assert_true(ids.count == 0 && types.count == 0);
-    t = qpi_tokenizer_give(ctx, parse(WORDS("\"a\":1", "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\"}}],\"pair\":[],"
-                                            "\"special_tokens\":{}}")), NULL);
+    t = qpi_tokenizer_give(ctx,
+                           parse(WORDS("\"a\":1", "\"post_processor\":{\"type\":\"TemplateProcessing\","
+                                                  "\"single\":[{\"Sequence\":{\"id\":\"A\"}}],\"pair\":[],"
+                                                  "\"special_tokens\":{}}")),
+                           NULL);
     assert_int_not_equal(qp_encode_pair(ctx, t, "a", 1, "a", 1, (qp_encode_options){0}, &ids, &types), QP_OK);
     expect_error(ctx, QP_ERR_UNSUPPORTED, "no place for a second text");
     qp_ids_free(&ids);
@@ -290,8 +374,11 @@ static void pairs(void **state) {
 /* Special tokens in what strangers wrote are ordinary text, also those that are found behind normalisation. */
 static void strangers(void **state) {
     (void)state;
-    qp_tokenizer *t = parse(WORDS("\"a\":1,\"<\":2,\"x\":3,\">\":4", "\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":{\"type\":\"Punctuation\"},\"added_tokens\":["
-                                  "{\"id\":5,\"content\":\"<X>\",\"special\":true,\"normalized\":true},{\"id\":6,\"content\":\"!\",\"special\":true}]"));
+    qp_tokenizer *t = parse(WORDS("\"a\":1,\"<\":2,\"x\":3,\">\":4",
+                                  "\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":{\"type\":"
+                                  "\"Punctuation\"},\"added_tokens\":["
+                                  "{\"id\":5,\"content\":\"<X>\",\"special\":true,\"normalized\":true},{\"id\":"
+                                  "6,\"content\":\"!\",\"special\":true}]"));
     const char    text[] = "<X>!<X>!";
     const qp_span span = {4, 7};
     qpi_foreign   foreign = {(const uint8_t *)text, &span, 1};
@@ -320,10 +407,10 @@ static void charsmaps(void **state) {
     qpi_json     at = qpi_json_root("x", NULL, &e);
     qpi_charsmap map = {0};
     qpi_buffer   out = {0};
-    put_unit(data, 'a', 'a' | 1 << 8 | 0x1000 << 10);           /* its value would stand behind the units */
-    put_unit(data, 'b', 'b' | 1 << 8 | ('b' ^ 'x') << 10);      /* its text behind the texts */
+    put_unit(data, 'a', 'a' | 1 << 8 | 0x1000 << 10);      /* its value would stand behind the units */
+    put_unit(data, 'b', 'b' | 1 << 8 | ('b' ^ 'x') << 10); /* its text behind the texts */
     put_unit(data, 'x', 1u << 31 | 2);
-    put_unit(data, 'c', 'c' | 1 << 8 | ('c' ^ 'y') << 10);      /* and this one is the first text */
+    put_unit(data, 'c', 'c' | 1 << 8 | ('c' ^ 'y') << 10); /* and this one is the first text */
     put_unit(data, 'y', 1u << 31 | 0);
     data[4 + 4 * 256] = 'z';
     assert_true(qpi_charsmap_read(&map, data, sizeof data, &at));
@@ -368,7 +455,7 @@ static void small_files(void **state) {
     (void)state;
     static const struct {
         const char *text, *words;
-    } files[] = {{"", "line 1"}, {"\n", "line 2"}, {"\n{" , "line 2"}, {"\n" WORDS("\"a\":1", "\"x\":0"), NULL}};
+    } files[] = {{"", "line 1"}, {"\n", "line 2"}, {"\n{", "line 2"}, {"\n" WORDS("\"a\":1", "\"x\":0"), NULL}};
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         const char *path = temporary("small.json");
@@ -382,10 +469,10 @@ static void small_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(models), cmocka_unit_test(spoken), cmocka_unit_test(without_unknown), cmocka_unit_test(scores),
-        cmocka_unit_test(added_tokens), cmocka_unit_test(patterns_that_look_back), cmocka_unit_test(by_hand),
-        cmocka_unit_test(too_long),    cmocka_unit_test(many_pieces),     cmocka_unit_test(pairs),
-        cmocka_unit_test(strangers),   cmocka_unit_test(charsmaps),       cmocka_unit_test(opaque),
-        cmocka_unit_test(ids_have_an_end), cmocka_unit_test(small_files)};
+        cmocka_unit_test(models),  cmocka_unit_test(spoken),          cmocka_unit_test(without_unknown),
+        cmocka_unit_test(scores),  cmocka_unit_test(added_tokens),    cmocka_unit_test(patterns_that_look_back),
+        cmocka_unit_test(by_hand), cmocka_unit_test(too_long),        cmocka_unit_test(many_pieces),
+        cmocka_unit_test(pairs),   cmocka_unit_test(strangers),       cmocka_unit_test(charsmaps),
+        cmocka_unit_test(opaque),  cmocka_unit_test(ids_have_an_end), cmocka_unit_test(small_files)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,9 +12,9 @@
 #endif
 
 static qp_tokenizer *make(const json_t *model, const json_t *entry) {
-    json_t       *root = json_object();
-    qpi_error     e = {0};
-    const char   *name = json_string_value(json_object_get(entry, "name"));
+    json_t     *root = json_object();
+    qpi_error   e = {0};
+    const char *name = json_string_value(json_object_get(entry, "name"));
     json_object_set(root, json_string_value(json_object_get(entry, "part")), json_object_get(entry, "json"));
     json_object_set(root, "model", (json_t *)model);
     char         *text = json_dumps(root, JSON_COMPACT);
@@ -47,7 +47,8 @@ static void check_ids(const qp_tokenizer *t, const json_t *entry, const json_t *
         read_ids(list, &want);
         if (!qpi_pieces_encode(t, NULL, &pieces, false, &got, &e))
             fail_msg("%s: \"%s\": %s", json_string_value(json_object_get(entry, "name")), text, e.text);
-        if (got.count != want.count || (got.count && memcmp(got.data, want.data, (size_t)got.count * sizeof *got.data)))
+        if (got.count != want.count ||
+            (got.count && memcmp(got.data, want.data, (size_t)got.count * sizeof *got.data)))
             fail_msg("%s: ids of \"%s\" differ", json_string_value(json_object_get(entry, "name")), text);
         qp_ids_free(&want);
         qp_ids_free(&got);
@@ -70,8 +71,8 @@ static void check_texts(qp_ctx *ctx, const qp_tokenizer *t, const json_t *entry,
             assert_int_equal(qp_decode_next(ctx, t, &state, ids.data[k], false, &stream), QP_OK);
         assert_int_equal(qp_decode_end(ctx, &state, &stream), QP_OK);
         if (whole.count != stream.count || (whole.count && memcmp(whole.data, stream.data, whole.count)))
-            fail_msg("%s: %zu: \"%.*s\", but id by id \"%.*s\"", name, i, (int)whole.count, whole.data, (int)stream.count,
-                     stream.data);
+            fail_msg("%s: %zu: \"%.*s\", but id by id \"%.*s\"", name, i, (int)whole.count, whole.data,
+                     (int)stream.count, stream.data);
         if (want && !strstr(want, "\xEF\xBF\xBD") &&
             (whole.count != strlen(want) || (whole.count && memcmp(whole.data, want, whole.count))))
             fail_msg("%s: %zu: expected \"%s\", found \"%.*s\"", name, i, want, (int)whole.count, whole.data);
@@ -84,8 +85,9 @@ static void check_texts(qp_ctx *ctx, const qp_tokenizer *t, const json_t *entry,
 static void parts(void **state) {
     (void)state;
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-    json_t *root = json_load_file(GOLDEN "parts.json", 0, NULL), *entries = json_object_get(root, "entries"), *entry;
-    size_t  i;
+    json_t *root = json_load_file(GOLDEN "parts.json", 0, NULL), *entries = json_object_get(root, "entries"),
+           *entry;
+    size_t i;
     assert_non_null(root);
     json_array_foreach(entries, i, entry) {
         qp_tokenizer *t = make(json_object_get(root, "model"), entry);
@@ -117,11 +119,34 @@ static void repeat(char *out, size_t n, const char *unit) {
  * sanitizers and busy machines.) */
 static void hostile_texts(void **state) {
     (void)state;
-    static const char *const units[] = {"a", "ab", " ", "\n", "\xCC\x81", "\xCC\xA3\xCC\x81", "e\xCC\x81", "\xE2\x96\x81", "\xE2\x96\x81" "a",
-                                        "\xF0\x9F\x91\xA9\xE2\x80\x8D", "\xE7\xB5\x90", "\xFF", "\xE2", "<0x41>", "'", "'s", "1", "[CLS]",
-                                        "<s>", " <l> ", "\xE1\x84\x80\xE1\x85\xA1", "\xEF\xB7\xBA", ".", "\r\n"};
-    static const char *const names[] = {"gpt2", "llama3", "regex", "added", "deepseek", "wordpiece", "wordpiece-cased", "wordlevel", "unigram",
-                                        "unigram-bytes", "llama", "llama-new", "gemma", "clip", "prefixed"};
+    static const char *const units[] = {"a",
+                                        "ab",
+                                        " ",
+                                        "\n",
+                                        "\xCC\x81",
+                                        "\xCC\xA3\xCC\x81",
+                                        "e\xCC\x81",
+                                        "\xE2\x96\x81",
+                                        "\xE2\x96\x81"
+                                        "a",
+                                        "\xF0\x9F\x91\xA9\xE2\x80\x8D",
+                                        "\xE7\xB5\x90",
+                                        "\xFF",
+                                        "\xE2",
+                                        "<0x41>",
+                                        "'",
+                                        "'s",
+                                        "1",
+                                        "[CLS]",
+                                        "<s>",
+                                        " <l> ",
+                                        "\xE1\x84\x80\xE1\x85\xA1",
+                                        "\xEF\xB7\xBA",
+                                        ".",
+                                        "\r\n"};
+    static const char *const names[] = {"gpt2",      "llama3",          "regex",     "added",   "deepseek",
+                                        "wordpiece", "wordpiece-cased", "wordlevel", "unigram", "unigram-bytes",
+                                        "llama",     "llama-new",       "gemma",     "clip",    "prefixed"};
     char                    *text = malloc(MEGA);
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         char path[300];
@@ -138,7 +163,8 @@ static void hostile_texts(void **state) {
             bool   ok = qpi_pieces_encode(t, NULL, &pieces, false, &ids, &e);
             double seconds = now() - start;
             if (!ok && e.code != QP_ERR_UNSUPPORTED) fail_msg("%s: %s", names[k], e.text);
-            if (seconds > 8 * SLOWER) fail_msg("%s: a megabyte of \"%s\" takes %.1f s", names[k], units[i], seconds);
+            if (seconds > 8 * SLOWER)
+                fail_msg("%s: a megabyte of \"%s\" takes %.1f s", names[k], units[i], seconds);
             qp_ids_free(&ids);
             e = (qpi_error){0};
         }
@@ -163,8 +189,10 @@ static void add(writing *w, const char *format, ...) {
 static void hostile_vocabularies(void **state) {
     (void)state;
     static const char *const heads[] = {
-        "{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"b\",-1]", "{\"model\":{\"type\":\"WordPiece\",\"max_input_chars_per_word\":2147483647,"
-        "\"continuing_subword_prefix\":\"\",\"vocab\":{\"b\":0", "{\"added_tokens\":[],\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{\"b\":0"};
+        "{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"b\",-1]",
+        "{\"model\":{\"type\":\"WordPiece\",\"max_input_chars_per_word\":2147483647,"
+        "\"continuing_subword_prefix\":\"\",\"vocab\":{\"b\":0",
+        "{\"added_tokens\":[],\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{\"b\":0"};
     char *text = malloc(MEGA);
     repeat(text, MEGA, "a");
     for (int k = 0; k < 3; k++) {
@@ -196,8 +224,10 @@ static void hostile_vocabularies(void **state) {
 /* Normalizers that make much of little are stopped. */
 static void growth(void **state) {
     (void)state;
-    static const char json[] = "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0},\"unk_token\":\"a\"},\"normalizer\":{\"type\":\"Sequence\","
-                               "\"normalizers\":[" G "," G "," G "," G "," G "," G "," G "," G "," G "," G "," G "," G "," G "]}}";
+    static const char json[] =
+        "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0},\"unk_token\":\"a\"},\"normalizer\":{\"type\":"
+        "\"Sequence\","
+        "\"normalizers\":[" G "," G "," G "," G "," G "," G "," G "," G "," G "," G "," G "," G "," G "]}}";
     qpi_error     e = {0};
     qp_ids        ids = {0};
     qpi_piece     item = {.text = (const uint8_t *)"a", .size = 1, .whole = true, .first = true};

@@ -30,7 +30,8 @@ static void expect_cases(qp_ctx *ctx, const qp_tokenizer *t, const char *name) {
         const char *text = json_string_value(json_object_get(c, "text"));
         json_t     *want = json_object_get(c, "ids");
         qp_ids      ids = {0};
-        assert_int_equal(qp_encode(ctx, t, text, strlen(text), (qp_encode_options){.literal = true}, &ids), QP_OK);
+        assert_int_equal(qp_encode(ctx, t, text, strlen(text), (qp_encode_options){.literal = true}, &ids),
+                         QP_OK);
         bool same = (size_t)ids.count == json_array_size(want);
         json_array_foreach(want, k, id) same = same && ids.data[k] == json_integer_value(id);
         if (!same) fail_msg("%s: ids of \"%s\" differ", name, text);
@@ -77,7 +78,8 @@ static void golden(void **state) {
 /* Saved as tokenizer.json, nothing changes. */
 static void saved(void **state) {
     (void)state;
-    static const char *const files[] = {"spm.gguf", "spm.model", "bpe.gguf", "wpm.gguf", "ugm.gguf", "unigram.model"};
+    static const char *const files[] = {"spm.gguf", "spm.model", "bpe.gguf",
+                                        "wpm.gguf", "ugm.gguf",  "unigram.model"};
     qp_ctx                  *ctx = qp_open((qp_options){.threads = 1});
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         const char   *path = temporary("saved.json");
@@ -147,18 +149,23 @@ static const struct {
     {"", 0, QP_OK, ""},
     {"\x0A\x03\x0A\x01", 4, QP_ERR_FORMAT, "field"},
     {"\x0A\x03\x0A\x01"
-     "a", 5, QP_OK, ""},
+     "a",
+     5, QP_OK, ""},
     {"\x0A\x06\x0A\x01"
-     "a\x18\x09", 7, QP_ERR_FORMAT, "field"},
+     "a\x18\x09",
+     7, QP_ERR_FORMAT, "field"},
     {"\x0A\x05\x0A\x01"
-     "a\x18\x09", 7, QP_ERR_FORMAT, "token 0: its type"},
+     "a\x18\x09",
+     7, QP_ERR_FORMAT, "token 0: its type"},
     {"\x0A\x08\x0A\x01"
-     "a\x15\0\0\x80\x7F", 10, QP_ERR_FORMAT, "token 0: its type or score"},
+     "a\x15\0\0\x80\x7F",
+     10, QP_ERR_FORMAT, "token 0: its type or score"},
     {"\x0A\x05\x0A\x01\xFF\x18\x01", 7, QP_ERR_FORMAT, "token 0: expected a text in UTF-8"},
     {"\x0A\x00", 2, QP_ERR_FORMAT, "token 0: expected a text in UTF-8"},
     {"\x0A\x03\x0A\x01"
      "a\x0A\x03\x0A\x01"
-     "a", 10, QP_ERR_FORMAT, "occurs twice"},
+     "a",
+     10, QP_ERR_FORMAT, "occurs twice"},
     {"\x12\x02\x18\x03", 4, QP_ERR_UNSUPPORTED, "words or characters"},
     {"\x1A\x02\x28\x00", 4, QP_ERR_UNSUPPORTED, "not escaped"},
     {"\x12\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01", 11, QP_ERR_FORMAT, "field"},
@@ -175,7 +182,8 @@ static void hostile_models(void **state) {
         qpi_error     e = {0};
         qp_tokenizer *t = qpi_tokenizer_sentencepiece("x", models[i].bytes, models[i].n, &e);
         if (e.code != models[i].code || !strstr(e.text, models[i].words))
-            fail_msg("%zu: expected error %d with \"%s\", found %d: %s", i, models[i].code, models[i].words, e.code, e.text);
+            fail_msg("%zu: expected error %d with \"%s\", found %d: %s", i, models[i].code, models[i].words,
+                     e.code, e.text);
         qpi_tokenizer_free(t);
     }
 }
@@ -183,7 +191,8 @@ static void hostile_models(void **state) {
 /* Bytes of a file changed; the parts of the text that follow a key, mostly. */
 static void damaged_gguf(void **state) {
     (void)state;
-    static const char *const files[] = {GOLDEN "spm.gguf", GOLDEN "bpe.gguf", GOLDEN "wpm.gguf", GOLDEN "ugm.gguf"};
+    static const char *const files[] = {GOLDEN "spm.gguf", GOLDEN "bpe.gguf", GOLDEN "wpm.gguf",
+                                        GOLDEN "ugm.gguf"};
     qp_ctx                  *ctx = qp_open((qp_options){.threads = 1});
     const char              *path = temporary("damaged.gguf");
     for (int f = 0; f < 4; f++) {
@@ -269,15 +278,14 @@ static void expect_gguf(const gguf *g, qp_code code, const char *words) {
     write_gguf(g, path);
     qp_tokenizer *t = qp_tokenizer_load(ctx, path);
     remove(path);
-    if (code)
-        expect_error(ctx, code, words);
-    else
-        expect_ok(ctx);
+    if (code) expect_error(ctx, code, words);
+    else expect_ok(ctx);
     assert_true(!t == (code != QP_OK));
     if (t) {
         qp_ids ids = {0};
         if (qp_encode(ctx, t, "a b", 3, (qp_encode_options){.wrap = true}, &ids)) qp_clear(ctx);
-        for (int64_t i = 0; i < ids.count; i++) assert_true(ids.data[i] >= 0 && ids.data[i] < qp_tokenizer_size(t));
+        for (int64_t i = 0; i < ids.count; i++)
+            assert_true(ids.data[i] >= 0 && ids.data[i] < qp_tokenizer_size(t));
         qp_ids_free(&ids);
     }
     qp_close(ctx);
@@ -307,9 +315,9 @@ static void hostile_gguf(void **state) {
     (void)state;
     static const int32_t     types[] = {1, 7, 1}, negative[] = {1, -1, 1}, zeros[] = {0, 0, 3};
     static const float       scores[] = {-1, -2, -3}, infinite[] = {-1, 1.0f / 0.0f, 0};
-    static const char *const good[] = {"a b"}, *const missing[] = {"a c"}, *const joined[] = {"ab"}, *const none[] = {"b a"},
-                      *const space[] = {" "}, *const twice[] = {"a", "a"}, *const bad[] = {"a", "\xFF"},
-                      *const empty[] = {"a", ""};
+    static const char *const good[] = {"a b"}, *const missing[] = {"a c"}, *const joined[] = {"ab"},
+                             *const none[] = {"b a"}, *const space[] = {" "}, *const twice[] = {"a", "a"},
+                             *const bad[] = {"a", "\xFF"}, *const empty[] = {"a", ""};
     gguf g = {0};
     expect_gguf(&g, QP_ERR_FORMAT, "it has no vocabulary");
     add_text(&g, "model", "gpt2");
@@ -428,10 +436,14 @@ static void expect_cut_name(const gguf *g, const char *name) {
     json_array_foreach(json_object_get(root, "pretokenizers"), i, stage) {
         const char *type = json_string_value(json_object_get(stage, "type"));
         if (strcmp(type, "ByteLevel") != 0)
-            patterns[count++] = strcmp(type, "Digits") == 0 ? "\\p{N}" : json_string_value(json_object_get(json_object_get(stage, "pattern"), "Regex"));
+            patterns[count++] =
+                strcmp(type, "Digits") == 0
+                    ? "\\p{N}"
+                    : json_string_value(json_object_get(json_object_get(stage, "pattern"), "Regex"));
     }
     bool        whole = strcmp(name, "llama-bpe") == 0 || strcmp(name, "tekken") == 0;
-    const char *found = qpi_gguf_cut_name(patterns, count, whole), *other = qpi_gguf_cut_name(patterns, count, !whole);
+    const char *found = qpi_gguf_cut_name(patterns, count, whole),
+               *other = qpi_gguf_cut_name(patterns, count, !whole);
     if (!found || !strstr(found, name)) fail_msg("%s is called %s", name, found ? found : "nothing");
     assert_true(!other || !strstr(other, name));
     json_decref(root);
@@ -441,9 +453,10 @@ static void expect_cut_name(const gguf *g, const char *name) {
 /* Every name for a way to cut text, with a text that has a bit of everything. */
 static void ways_to_cut(void **state) {
     (void)state;
-    static const char *const names[] = {"gpt-2", "smollm", "llama-bpe", "glm4", "qwen2", "deepseek-llm", "deepseek-coder", "deepseek-v3",
-                                        "tekken", "gpt-4o", "tiny_aya", "falcon", "bloom", "viking", "qwen35", "bailingmoe", "seed-coder",
-                                        "default", ""};
+    static const char *const names[] = {"gpt-2",        "smollm",         "llama-bpe",   "glm4",   "qwen2",
+                                        "deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken", "gpt-4o",
+                                        "tiny_aya",     "falcon",         "bloom",       "viking", "qwen35",
+                                        "bailingmoe",   "seed-coder",     "default",     ""};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         gguf g = start("gpt2");
         add_text(&g, "pre", names[i]);
@@ -460,19 +473,25 @@ static void folders(void **state) {
         int         begin, end, count, wrapped; /* ids of "a" with what is put around it */
     } all[] = {
         {NULL, NULL, NULL, -1, -1, 0, 1},
-        {"{\"bos_token\":\"b\",\"eos_token\":{\"content\":\"c\"},\"add_bos_token\":true}", NULL, NULL, 1, 2, 1, 2},
-        {"{\"bos_token\":\"b\",\"eos_token\":\"c\",\"add_bos_token\":true,\"add_eos_token\":true}", NULL, NULL, 1, 2, 1, 3},
-        {"{\"add_bos_token\":true}", "{\"bos_token\":\"zz\",\"eos_token\":\"c\"}", "{\"bos_token_id\":0}", 0, 2, 1, 2},
+        {"{\"bos_token\":\"b\",\"eos_token\":{\"content\":\"c\"},\"add_bos_token\":true}", NULL, NULL, 1, 2, 1,
+         2},
+        {"{\"bos_token\":\"b\",\"eos_token\":\"c\",\"add_bos_token\":true,\"add_eos_token\":true}", NULL, NULL,
+         1, 2, 1, 3},
+        {"{\"add_bos_token\":true}", "{\"bos_token\":\"zz\",\"eos_token\":\"c\"}", "{\"bos_token_id\":0}", 0, 2,
+         1, 2},
         {"{\"add_bos_token\":true}", NULL, NULL, -1, -1, 0, 1},
         {"{\"eos_token\":\"c\"}", NULL, "{\"eos_token_id\":[1,2,0,99,\"x\",-1]}", -1, 2, 3, 1},
         {NULL, NULL, "{\"eos_token_id\":[1,2]}", -1, 1, 2, 1},
         {NULL, NULL, "{\"eos_token_id\":0,\"bos_token_id\":99}", -1, 0, 1, 1},
         {"[]", "7", "\"x\"", -1, -1, 0, 1},
-        {"{\"bos_token\":7,\"eos_token\":\"c\",\"add_bos_token\":false,\"add_eos_token\":true}", NULL, NULL, -1, 2, 1, 2},
+        {"{\"bos_token\":7,\"eos_token\":\"c\",\"add_bos_token\":false,\"add_eos_token\":true}", NULL, NULL, -1,
+         2, 1, 2},
         {"{\"eos_token\":\"c\",\"add_bos_token\":true,\"add_eos_token\":\"yes\"}", NULL, NULL, -1, 2, 1, 1},
-        {NULL, NULL, "{\"eos_token_id\":[1,2,0,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18]}", -1, 1, QP_MAX_ENDS, 1},
+        {NULL, NULL, "{\"eos_token_id\":[1,2,0,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18]}", -1, 1, QP_MAX_ENDS,
+         1},
     };
-    static const char *const files[] = {"/tokenizer_config.json", "/special_tokens_map.json", "/generation_config.json"};
+    static const char *const files[] = {"/tokenizer_config.json", "/special_tokens_map.json",
+                                        "/generation_config.json"};
     char                     folder[300], path[3][340], tokenizer[340];
     qp_ctx                  *ctx = qp_open((qp_options){.threads = 1});
     snprintf(folder, sizeof folder, "%s", temporary("folder"));
@@ -480,8 +499,10 @@ static void folders(void **state) {
     snprintf(command, sizeof command, "mkdir -p '%s'", folder);
     assert_int_equal(system(command), 0);
     snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer.json", folder);
-    write_text(tokenizer, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"e\":4,"
-               "\"f\":5,\"g\":6,\"h\":7,\"i\":8,\"j\":9,\"k\":10,\"l\":11,\"m\":12,\"n\":13,\"o\":14,\"p\":15,\"q\":16,\"r\":17},\"unk_token\":\"a\"}}");
+    write_text(tokenizer,
+               "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"e\":4,"
+               "\"f\":5,\"g\":6,\"h\":7,\"i\":8,\"j\":9,\"k\":10,\"l\":11,\"m\":12,\"n\":13,\"o\":14,\"p\":15,"
+               "\"q\":16,\"r\":17},\"unk_token\":\"a\"}}");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const char    *texts[] = {all[i].config, all[i].map, all[i].generation};
         const int32_t *ids;
@@ -502,8 +523,9 @@ static void folders(void **state) {
     }
     /* A template of the tokenizer's own stays. */
     write_text(path[0], "{\"bos_token\":\"b\",\"add_bos_token\":true}");
-    write_text(tokenizer, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2},\"unk_token\":\"a\"},"
-                          "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"c\",2],\"sep\":[\"c\",2]}}");
+    write_text(tokenizer,
+               "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2},\"unk_token\":\"a\"},"
+               "\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"c\",2],\"sep\":[\"c\",2]}}");
     qp_ids        own = {0};
     qp_tokenizer *t = qp_tokenizer_load(ctx, folder);
     expect_ok(ctx);
@@ -514,7 +536,8 @@ static void folders(void **state) {
     write_text(path[1], "{");
     assert_null(qp_tokenizer_load(ctx, folder));
     expect_error(ctx, QP_ERR_FORMAT, "special_tokens_map.json");
-    snprintf(command, sizeof command, "cp '%sspm.model' '%s/tokenizer.model' && rm '%s' '%s'", GOLDEN, folder, tokenizer, path[1]);
+    snprintf(command, sizeof command, "cp '%sspm.model' '%s/tokenizer.model' && rm '%s' '%s'", GOLDEN, folder,
+             tokenizer, path[1]);
     assert_int_equal(system(command), 0);
     assert_non_null(qp_tokenizer_load(ctx, folder));
     snprintf(command, sizeof command, "rm -r '%s'", folder);
@@ -526,8 +549,8 @@ static void folders(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden),         cmocka_unit_test(saved),        cmocka_unit_test(ends),
+        cmocka_unit_test(golden),         cmocka_unit_test(saved),          cmocka_unit_test(ends),
         cmocka_unit_test(damaged_models), cmocka_unit_test(hostile_models), cmocka_unit_test(damaged_gguf),
-        cmocka_unit_test(hostile_gguf),   cmocka_unit_test(ways_to_cut),  cmocka_unit_test(folders)};
+        cmocka_unit_test(hostile_gguf),   cmocka_unit_test(ways_to_cut),    cmocka_unit_test(folders)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

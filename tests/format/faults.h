@@ -106,7 +106,7 @@ static inline bool faults_end(void) {
 
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
 extern void *__libc_memalign(size_t, size_t);
-extern void  __libc_free(void *);
+extern void __libc_free(void *);
 
 /* Shared libraries shall find these, too. */
 #pragma GCC visibility push(default)
@@ -157,7 +157,7 @@ int symlink(const char *target, const char *path) {
 }
 DIR *opendir(const char *path) {
     if (faults_now(EIO)) return NULL;
-    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int  fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
     if (!d && fd >= 0) syscall(SYS_close, fd); /* fdopendir allocates, which may have been what failed */
     return d;

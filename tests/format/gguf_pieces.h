@@ -36,14 +36,16 @@ static inline void pair32(const char *key, uint32_t kind, uint32_t x) {
     put32(x);
 }
 /* Axes innermost first, as stored. */
-static inline void tensor(const char *name, uint32_t ndim, const uint64_t *sizes, uint32_t type, uint64_t offset) {
+static inline void tensor(const char *name, uint32_t ndim, const uint64_t *sizes, uint32_t type,
+                          uint64_t offset) {
     put_text(name);
     put32(ndim);
     for (uint32_t i = 0; i < ndim; i++) put64(sizes[i]);
     put32(type);
     put64(offset);
 }
-#define AXES(...) sizeof((uint64_t[]){__VA_ARGS__}) / 8, (uint64_t[]){__VA_ARGS__}
+#define AXES(...) \
+    sizeof((uint64_t[]){__VA_ARGS__}) / 8, (uint64_t[]) { __VA_ARGS__ }
 
 static inline void data(size_t alignment, size_t bytes) {
     while (filled % alignment) put("", 1);

@@ -77,7 +77,8 @@ static void choose(long count, bool *chosen) {
 
 /* Each call of the heap and of the system that the job makes, the first two times and the last that it
  * comes from the same row of callers. before and after (NULL is allowed) run around each. */
-static void in_turn(bool (*job)(qp_ctx *ctx), int threads, void (*before)(void), void (*after)(bool succeeded)) {
+static void in_turn(bool (*job)(qp_ctx *ctx), int threads, void (*before)(void),
+                    void (*after)(bool succeeded)) {
     static bool chosen[FAULTS_RECORDED];
     bool        succeeded;
     warm(job, threads);

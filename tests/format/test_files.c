@@ -321,7 +321,8 @@ static void tables(void **state) {
 /* Texts whose hashes agree in all that the table looks at are told apart. */
 static void collisions(void **state) {
     (void)state;
-    static const char *const pairs[][2] = {{"0600fb", "0cfc84"}, {"5e276", "0ef334"}}; /* of one length, of two */
+    static const char *const pairs[][2] = {{"0600fb", "0cfc84"},
+                                           {"5e276", "0ef334"}}; /* of one length, of two */
     for (int i = 0; i < 2; i++) {
         const char *a = pairs[i][0], *b = pairs[i][1];
         uint64_t    x = qpi_checksum_of(1, a, strlen(a)), y = qpi_checksum_of(1, b, strlen(b));
@@ -404,7 +405,8 @@ static void limits(void **state) {
     qp_file_load(ctx, NULL, "x", false);
     expect_error(ctx, QP_ERR_ARGUMENT, "no file: no tensor \"x\"");
     qp_named none = {"a", QP_NONE};
-    assert_int_equal(qp_file_save(ctx, temporary("none.safetensors"), 1, &none, (qp_save_options){0}), QP_ERR_STATE);
+    assert_int_equal(qp_file_save(ctx, temporary("none.safetensors"), 1, &none, (qp_save_options){0}),
+                     QP_ERR_STATE);
     expect_error(ctx, QP_ERR_STATE, "a is no tensor that is there");
     assert_int_equal(qp_file_save(ctx, "x", 0, NULL, (qp_save_options){0}), QP_ERR_ARGUMENT);
     qp_clear(ctx);
@@ -441,12 +443,18 @@ static void relative_paths(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(limits),
-        cmocka_unit_test(reading),         cmocka_unit_test(opening),
-        cmocka_unit_test(checksums),       cmocka_unit_test(writing),
-        cmocka_unit_test(folders),         cmocka_unit_test(failing),
-        cmocka_unit_test(temporary_names), cmocka_unit_test(paths_and_names),
-        cmocka_unit_test(tables),          cmocka_unit_test(utf8),
-        cmocka_unit_test(collisions),      cmocka_unit_test(relative_paths),
+        cmocka_unit_test(reading),
+        cmocka_unit_test(opening),
+        cmocka_unit_test(checksums),
+        cmocka_unit_test(writing),
+        cmocka_unit_test(folders),
+        cmocka_unit_test(failing),
+        cmocka_unit_test(temporary_names),
+        cmocka_unit_test(paths_and_names),
+        cmocka_unit_test(tables),
+        cmocka_unit_test(utf8),
+        cmocka_unit_test(collisions),
+        cmocka_unit_test(relative_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,10 +106,8 @@ static bool whole_folder(qp_ctx *ctx) {
         char *file = qpi_folder_at(&f, "x.json");
         ok = file && qpi_write_file(file, "{}", 2, &e);
         free(file);
-        if (ok)
-            ok = qpi_folder_finish(&f);
-        else
-            qpi_folder_abort(&f);
+        if (ok) ok = qpi_folder_finish(&f);
+        else qpi_folder_abort(&f);
     }
     if (e.code) qp_fail(ctx, e.code, "%s", e.text);
     return ok;
@@ -182,7 +180,8 @@ static void wrong_sizes(void **state) {
     static const struct {
         long long   size;
         const char *words;
-    } cases[] = {{3, "offset 2: expected 3 bytes, the file shrank"}, {INT64_MAX, "more than this machine can address"}};
+    } cases[] = {{3, "offset 2: expected 3 bytes, the file shrank"},
+                 {INT64_MAX, "more than this machine can address"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         atomic_store(&faults_size, cases[i].size);
         assert_null(qpi_json_load(path, &e));
@@ -199,7 +198,8 @@ static void taken_names(void **state) {
     for (int most = 4000; most >= 0; most -= 4000) {
         for (int i = 0; i < 5000; i++) {
             snprintf(name, sizeof name, "%s.%ld-%d.tmp", path, (long)getpid(), i);
-            int fd = i < most || i % 2 ? (int)syscall(SYS_openat, AT_FDCWD, name, O_CREAT | O_WRONLY, 0600) : -1;
+            int fd =
+                i < most || i % 2 ? (int)syscall(SYS_openat, AT_FDCWD, name, O_CREAT | O_WRONLY, 0600) : -1;
             if (fd >= 0) syscall(SYS_close, fd);
             else unlink(name);
         }
@@ -253,8 +253,8 @@ static void wide(void **state) {
     static char header[400000], shape[300000], type[70001];
     qpi_error   e = {0};
     in_turn(save_wide, 1, NULL, NULL);
-    qp_ctx  *ctx = qp_open((qp_options){.threads = 1});
-    qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
+    qp_ctx      *ctx = qp_open((qp_options){.threads = 1});
+    qp_file     *f = qp_file_open(ctx, path, (qp_file_options){0});
     static float x[2 * WIDE];
     assert_int_equal(qp_read(qp_file_load(ctx, f, "turned", false), QP_F32, x, 2 * WIDE), QP_OK);
     for (int i = 0; i < WIDE; i++) assert_true(x[2 * i] == i && x[2 * i + 1] == i + WIDE);
@@ -263,7 +263,9 @@ static void wide(void **state) {
     in_turn(load_all, 1, NULL, NULL);
     for (size_t i = 0; i < 40000; i++) memcpy(shape + 2 * i, i ? ",1" : " 1", 2);
     memset(type, 'T', 70000);
-    uint64_t n = 8 + (uint64_t)snprintf(header + 8, 90000, "{\"a\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[0,4]}}", shape);
+    uint64_t n =
+        8 + (uint64_t)snprintf(header + 8, 90000,
+                               "{\"a\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[0,4]}}", shape);
     memcpy(header, &(uint64_t){n - 8}, 8);
     memset(header + n, 0, 4);
     assert_true(qpi_write_file(path, header, n + 4, &e));
@@ -274,7 +276,8 @@ static void wide(void **state) {
     qp_file_close(f);
     qp_close(ctx);
     in_turn(open_only, 1, NULL, NULL);
-    n = 8 + (uint64_t)snprintf(header + 8, 90000, "{\"a\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,4]}}", type);
+    n = 8 + (uint64_t)snprintf(header + 8, 90000,
+                               "{\"a\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,4]}}", type);
     memcpy(header, &(uint64_t){n - 8}, 8);
     assert_true(qpi_write_file(path, header, n + 4, &e));
     in_turn(open_only, 1, NULL, NULL);
@@ -351,12 +354,13 @@ static void gguf(void **state) {
 }
 
 static bool trees(qp_ctx *ctx) {
-    static const char text[] = "{\"a\": [1, 2.5, {\"b\": \"text\", \"c\": null}], \"d\": true}";
-    static const char *const strings[] = {"\"\\n\"", "\"a longer run before an escape\\t, and behind it one that is longer still\""};
-    qpi_error         e = {0};
-    qpi_buffer        out = {0};
-    json_t           *tree = qpi_json_parse("D", text, sizeof text - 1, &e);
-    bool              ok = tree && qpi_json_print(&out, tree, 2);
+    static const char        text[] = "{\"a\": [1, 2.5, {\"b\": \"text\", \"c\": null}], \"d\": true}";
+    static const char *const strings[] = {
+        "\"\\n\"", "\"a longer run before an escape\\t, and behind it one that is longer still\""};
+    qpi_error  e = {0};
+    qpi_buffer out = {0};
+    json_t    *tree = qpi_json_parse("D", text, sizeof text - 1, &e);
+    bool       ok = tree && qpi_json_print(&out, tree, 2);
     if (tree && !ok) qpi_fail_memory(&e, "D");
     ok = ok && qpi_json_save(path, tree, 0, &e);
     json_decref(tree);
@@ -394,11 +398,10 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(saving),  cmocka_unit_test(loading), cmocka_unit_test(sharding),
-        cmocka_unit_test(folders), cmocka_unit_test(json),    cmocka_unit_test(reasons),
+        cmocka_unit_test(saving),      cmocka_unit_test(loading),     cmocka_unit_test(sharding),
+        cmocka_unit_test(folders),     cmocka_unit_test(json),        cmocka_unit_test(reasons),
         cmocka_unit_test(wrong_sizes), cmocka_unit_test(taken_names), cmocka_unit_test(of_events),
-        cmocka_unit_test(wide), cmocka_unit_test(gguf),
-        cmocka_unit_test(links),
+        cmocka_unit_test(wide),        cmocka_unit_test(gguf),        cmocka_unit_test(links),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -22,8 +22,10 @@ static void write_sound(uint32_t version, size_t alignment) {
     pair("b.bool", QPI_GGUF_BOOL), put("\0", 1);
     pair("a.f64", QPI_GGUF_F64), put(&(double){0.1}, 8);
     pair("a.nul", QPI_GGUF_TEXT), put64(3), put("a\0b", 3);
-    pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(3), put_text("a"), put_text(""), put64(3), put("b\0c", 3);
-    pair("numbers", QPI_GGUF_ARRAY), put32(QPI_GGUF_F64), put64(2), put(&(double){2.5}, 8), put(&(double){-1}, 8);
+    pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(3), put_text("a"), put_text(""), put64(3),
+        put("b\0c", 3);
+    pair("numbers", QPI_GGUF_ARRAY), put32(QPI_GGUF_F64), put64(2), put(&(double){2.5}, 8),
+        put(&(double){-1}, 8);
     pair("integers", QPI_GGUF_ARRAY), put32(QPI_GGUF_I16), put64(3), put("\1\0\xFE\xFF\x03\0", 6);
     tensor("f", AXES(3, 2), 0, 0);
     tensor("q", AXES(64, 3), 2, 64);
@@ -67,9 +69,15 @@ static void values(void **state) {
     write_sound(3, 32);
     qp_file *f = open_it(ctx, false);
     expect_ok(ctx);
-    static const char *const as_text[][2] = {{"text", "caf\xC3\xA9\n"}, {"a.u8", "255"},   {"a.i8", "-1"},
-                                             {"a.u64", "18446744073709551615"}, {"a.i64", "-5"}, {"a.f32", "0.100000001"},
-                                             {"a.bool", "true"}, {"b.bool", "false"}, {"a.f64", "0.10000000000000001"},
+    static const char *const as_text[][2] = {{"text", "caf\xC3\xA9\n"},
+                                             {"a.u8", "255"},
+                                             {"a.i8", "-1"},
+                                             {"a.u64", "18446744073709551615"},
+                                             {"a.i64", "-5"},
+                                             {"a.f32", "0.100000001"},
+                                             {"a.bool", "true"},
+                                             {"b.bool", "false"},
+                                             {"a.f64", "0.10000000000000001"},
                                              {"general.alignment", "32"}};
     for (size_t i = 0; i < sizeof as_text / sizeof *as_text; i++)
         assert_string_equal(qp_file_meta(f, as_text[i][0]), as_text[i][1]);
@@ -111,15 +119,19 @@ static void values(void **state) {
 static void integers(void **state) {
     (void)state;
     static const struct {
-        uint32_t kind;
-        int      bytes;
-        uint64_t stored;
-        int64_t  is;
+        uint32_t    kind;
+        int         bytes;
+        uint64_t    stored;
+        int64_t     is;
         const char *name;
-    } cases[] = {{QPI_GGUF_U8, 1, 255, 255, "u8"},           {QPI_GGUF_I8, 1, 128, -128, "i8"},
-                 {QPI_GGUF_U16, 2, 65535, 65535, "u16"},     {QPI_GGUF_I16, 2, 32768, -32768, "i16"},
-                 {QPI_GGUF_U32, 4, UINT32_MAX, UINT32_MAX, "u32"}, {QPI_GGUF_I32, 4, 0x80000000u, INT32_MIN, "i32"},
-                 {QPI_GGUF_U64, 8, INT64_MAX, INT64_MAX, "u64"},   {QPI_GGUF_I64, 8, UINT64_C(1) << 63, INT64_MIN, "i64"}};
+    } cases[] = {{QPI_GGUF_U8, 1, 255, 255, "u8"},
+                 {QPI_GGUF_I8, 1, 128, -128, "i8"},
+                 {QPI_GGUF_U16, 2, 65535, 65535, "u16"},
+                 {QPI_GGUF_I16, 2, 32768, -32768, "i16"},
+                 {QPI_GGUF_U32, 4, UINT32_MAX, UINT32_MAX, "u32"},
+                 {QPI_GGUF_I32, 4, 0x80000000u, INT32_MIN, "i32"},
+                 {QPI_GGUF_U64, 8, INT64_MAX, INT64_MAX, "u64"},
+                 {QPI_GGUF_I64, 8, UINT64_C(1) << 63, INT64_MIN, "i64"}};
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         int64_t i = 0;
@@ -176,19 +188,22 @@ static void written(void **state) {
     for (size_t i = 0; (v = qpi_gguf_at(f, i)); i++) {
         size_t bytes = (size_t)v->count * (size_t)qpi_gguf_kind_bytes(v->kind);
         w = qpi_gguf_at(g, i);
-        assert_true(!strcmp(v->key, w->key) && v->kind == w->kind && v->array == w->array && v->count == w->count);
+        assert_true(!strcmp(v->key, w->key) && v->kind == w->kind && v->array == w->array &&
+                    v->count == w->count);
         if (bytes) assert_memory_equal(v->data, w->data, bytes);
         const char    *text, *other;
         size_t         n, m;
         qpi_gguf_texts t = qpi_gguf_texts_of(v), u = qpi_gguf_texts_of(w);
-        while (qpi_gguf_text(&t, &text, &n)) assert_true(qpi_gguf_text(&u, &other, &m) && n == m && !memcmp(text, other, n));
+        while (qpi_gguf_text(&t, &text, &n))
+            assert_true(qpi_gguf_text(&u, &other, &m) && n == m && !memcmp(text, other, n));
     }
     assert_memory_equal(qp_data_of(qp_file_load(ctx, g, "a", false)), row_f32, sizeof row_f32);
     assert_memory_equal(qp_data_of(qp_file_load(ctx, g, "b", false)), row_q8, sizeof row_q8);
     qp_file_close(f);
     qp_file_close(g);
     remove(path);
-    assert_false(qpi_gguf_save(path, &pairs, 2, tensors, data_at, &second, &e)); /* whose data are not to be had */
+    assert_false(
+        qpi_gguf_save(path, &pairs, 2, tensors, data_at, &second, &e)); /* whose data are not to be had */
     assert_int_equal(access(path, F_OK), -1);
     tensors[1].dtype = QP_BOOL;
     assert_false(qpi_gguf_save(path, &pairs, 2, tensors, data_at, &never, &e));
@@ -241,7 +256,9 @@ static void many_pairs(void) { begin(3, 0, UINT64_C(0x4000000000000000)); }
 static void version_1(void) { begin(1, 0, 0); }
 static void big_endian(void) { begin(0x03000000, 0, 0); }
 static void long_key(void) { begin(3, 0, 1), put64(UINT64_MAX - 3), put("abcd", 4), put32(0), put32(0); }
-static void key_of_2_32(void) { begin(3, 0, 1), put64((UINT64_C(1) << 32) + 1), put("a", 1), put32(0), put("123456789", 9); }
+static void key_of_2_32(void) {
+    begin(3, 0, 1), put64((UINT64_C(1) << 32) + 1), put("a", 1), put32(0), put("123456789", 9);
+}
 static void key_with_del(void) { begin(3, 0, 1), pair("a\177", 0), put("\0", 1); }
 static void version_0(void) { begin(0, 0, 0); }
 static void empty_key(void) { begin(3, 0, 1), pair("", 0), put("\0", 1); }
@@ -249,7 +266,9 @@ static void key_with_nul(void) { begin(3, 0, 1), put64(3), put("a\0b", 3), put32
 static void key_twice(void) { begin(3, 0, 2), pair32("k", QPI_GGUF_U32, 1), pair32("k", QPI_GGUF_U32, 2); }
 static void odd_kind(void) { begin(3, 0, 1), pair32("k", 13, 0); }
 static void odd_bool(void) { begin(3, 0, 1), pair32("k", QPI_GGUF_BOOL, 2); }
-static void odd_bools(void) { begin(3, 0, 1), pair("k", QPI_GGUF_ARRAY), put32(QPI_GGUF_BOOL), put64(3), put("\1\2\1", 3); }
+static void odd_bools(void) {
+    begin(3, 0, 1), pair("k", QPI_GGUF_ARRAY), put32(QPI_GGUF_BOOL), put64(3), put("\1\2\1", 3);
+}
 static void broken_texts(void) {
     begin(3, 0, 1), pair("k", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(3), put64(99), put64(0), put64(0);
 }
@@ -257,7 +276,9 @@ static void array_alignment(void) {
     begin(3, 0, 1), pair("general.alignment", QPI_GGUF_ARRAY), put32(QPI_GGUF_U32), put64(1), put32(32);
 }
 static void long_text(void) { begin(3, 0, 1), pair("k", QPI_GGUF_TEXT), put64(UINT64_MAX); }
-static void text_of_2_32(void) { begin(3, 0, 1), pair("k", QPI_GGUF_TEXT), put64(UINT64_C(1) << 32), put("aaaa", 4); }
+static void text_of_2_32(void) {
+    begin(3, 0, 1), pair("k", QPI_GGUF_TEXT), put64(UINT64_C(1) << 32), put("aaaa", 4);
+}
 static void long_array(void) {
     begin(3, 0, 1), pair("k", QPI_GGUF_ARRAY), put32(QPI_GGUF_U32), put64((UINT64_C(1) << 62) + 1), put32(0);
 }
@@ -277,7 +298,9 @@ static void parts(void) { begin(3, 0, 1), pair("split.count", QPI_GGUF_U16), put
 static void no_parts(void) { begin(3, 0, 3), split(0, 0, 0); }
 static void many_parts(void) { begin(3, 0, 3), split(0, UINT32_MAX, 0); }
 static void negative_parts(void) { begin(3, 0, 1), pair32("split.count", QPI_GGUF_I32, (uint32_t)-2); }
-static void array_parts(void) { begin(3, 0, 1), pair("split.count", QPI_GGUF_ARRAY), put32(QPI_GGUF_U16), put64(1), put("\2\0", 2); }
+static void array_parts(void) {
+    begin(3, 0, 1), pair("split.count", QPI_GGUF_ARRAY), put32(QPI_GGUF_U16), put64(1), put("\2\0", 2);
+}
 static void text_parts(void) { begin(3, 0, 1), pair("split.count", QPI_GGUF_TEXT), put_text("2"); }
 static void part_beyond(void) { begin(3, 0, 3), split(3, 3, 0); }
 static void later_part(void) { begin(3, 0, 3), split(1, 3, 0); }
@@ -287,7 +310,9 @@ static void negative(void) { begin(3, 1, 0), tensor("t", AXES((uint64_t)-4), 0, 
 static void product_wraps(void) {
     begin(3, 1, 0), tensor("t", AXES(UINT64_C(1) << 32, UINT64_C(1) << 32), 0, 0), data(32, 64);
 }
-static void bytes_wrap(void) { begin(3, 1, 0), tensor("t", AXES(UINT64_C(0x4000000000000000)), 0, 0), data(32, 64); }
+static void bytes_wrap(void) {
+    begin(3, 1, 0), tensor("t", AXES(UINT64_C(0x4000000000000000)), 0, 0), data(32, 64);
+}
 static void bytes_wrap_in_blocks(void) {
     begin(3, 1, 0), tensor("t", AXES(256, UINT64_C(1) << 55), 14, 0), data(32, 256);
 }
@@ -303,9 +328,13 @@ static void unaligned(void) { begin(3, 1, 0), tensor("t", AXES(1), 0, 4), data(3
 static void overlap(void) {
     begin(3, 2, 0), tensor("t", AXES(16), 0, 0), tensor("u", AXES(8), 0, 32), data(32, 64);
 }
-static void same_place(void) { begin(3, 2, 0), tensor("t", AXES(8), 0, 0), tensor("u", AXES(8), 0, 0), data(32, 64); }
+static void same_place(void) {
+    begin(3, 2, 0), tensor("t", AXES(8), 0, 0), tensor("u", AXES(8), 0, 0), data(32, 64);
+}
 static void one_tensor(void) { begin(3, 1, 0), tensor("t", AXES(8), 0, 0), data(32, 32); }
-static void same_name(void) { begin(3, 2, 0), tensor("t", AXES(8), 0, 0), tensor("t", AXES(8), 0, 32), data(32, 64); }
+static void same_name(void) {
+    begin(3, 2, 0), tensor("t", AXES(8), 0, 0), tensor("t", AXES(8), 0, 32), data(32, 64);
+}
 static void long_name(void) { begin(3, 1, 0), put64(UINT64_C(1) << 40), put("t", 1), data(32, 64); }
 static void nameless(void) { begin(3, 1, 0), tensor("", AXES(1), 0, 0), data(32, 64); }
 static void no_data(void) { begin(3, 1, 0), tensor("t", AXES(1), 0, 0); }
@@ -417,14 +446,10 @@ static void in_an_index(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sound_files),
-        cmocka_unit_test(values),
-        cmocka_unit_test(integers),
-        cmocka_unit_test(types),
-        cmocka_unit_test(written),
-        cmocka_unit_test(in_an_index),
-        cmocka_unit_test(by_its_beginning),
-        cmocka_unit_test(cut_short),
+        cmocka_unit_test(sound_files),      cmocka_unit_test(values),
+        cmocka_unit_test(integers),         cmocka_unit_test(types),
+        cmocka_unit_test(written),          cmocka_unit_test(in_an_index),
+        cmocka_unit_test(by_its_beginning), cmocka_unit_test(cut_short),
         cmocka_unit_test(hostile_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

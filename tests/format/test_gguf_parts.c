@@ -14,13 +14,34 @@ static const char *part_path(int part) {
 }
 
 /* What is odd about the second of three parts; SOUND: nothing; SAME_KEYS: it has the first one's, too. */
-typedef enum { SOUND, MISSING, NO_GGUF, CUT, OTHER_NO, OTHER_COUNT, OTHER_TOTAL, NO_KEYS, NEW_KEY, OTHER_KEY, OTHER_LENGTH, OTHER_KIND, OTHER_COUNTED, OTHER_NUMBER, NO_ARRAY, SAME_TENSOR,
-               NO_TENSOR, NO_COUNT, ALL_ODD, SAME_KEYS = ALL_ODD } odd;
+typedef enum {
+    SOUND,
+    MISSING,
+    NO_GGUF,
+    CUT,
+    OTHER_NO,
+    OTHER_COUNT,
+    OTHER_TOTAL,
+    NO_KEYS,
+    NEW_KEY,
+    OTHER_KEY,
+    OTHER_LENGTH,
+    OTHER_KIND,
+    OTHER_COUNTED,
+    OTHER_NUMBER,
+    NO_ARRAY,
+    SAME_TENSOR,
+    NO_TENSOR,
+    NO_COUNT,
+    ALL_ODD,
+    SAME_KEYS = ALL_ODD
+} odd;
 
 /* The first part holds `a`, the second `b`, the third `c`, 32 bytes each; the second's alignment is its own. */
 static void write_part(int part, odd what) {
     bool     second = part == 1;
-    uint32_t no = second && what == OTHER_NO ? 2 : (uint32_t)part, count = second && what == OTHER_COUNT ? 2 : PARTS;
+    uint32_t no = second && what == OTHER_NO ? 2 : (uint32_t)part,
+             count = second && what == OTHER_COUNT ? 2 : PARTS;
     int      tensors = !(second && what == NO_TENSOR);
     bool     keys = part == 0 || what == SAME_KEYS;
     uint64_t pairs = second && what == NO_KEYS ? 1 : second && what == NO_COUNT ? 2 : 4;
@@ -28,12 +49,17 @@ static void write_part(int part, odd what) {
     pair32("general.alignment", QPI_GGUF_U32, second ? 64 : 32);
     if (pairs == 2) pair32("split.no", QPI_GGUF_U32, no);
     if (pairs == 4) split(no, count, second && what == OTHER_TOTAL ? 4 : PARTS);
-    if (keys) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yz"), pair32("number", QPI_GGUF_U32, 7);
+    if (keys)
+        pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yz"),
+            pair32("number", QPI_GGUF_U32, 7);
     if (second && what == NEW_KEY) pair32("more", QPI_GGUF_U32, 1);
-    if (second && what == OTHER_KEY) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yy");
-    if (second && what == OTHER_LENGTH) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("y");
+    if (second && what == OTHER_KEY)
+        pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("yy");
+    if (second && what == OTHER_LENGTH)
+        pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(2), put_text("x"), put_text("y");
     if (second && what == OTHER_KIND) pair32("number", QPI_GGUF_I32, 7);
-    if (second && what == OTHER_COUNTED) pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(1), put_text("x");
+    if (second && what == OTHER_COUNTED)
+        pair("texts", QPI_GGUF_ARRAY), put32(QPI_GGUF_TEXT), put64(1), put_text("x");
     if (second && what == OTHER_NUMBER) pair32("number", QPI_GGUF_U32, 8);
     if (second && what == NO_ARRAY) pair("texts", QPI_GGUF_TEXT), put_text("x");
     char name[] = {(char)('a' + (second && what == SAME_TENSOR ? 0 : part)), 0};
@@ -76,23 +102,24 @@ static void odd_parts(void **state) {
     static const struct {
         qp_code     code;
         const char *words;
-    } expected[ALL_ODD] = {[MISSING] = {QP_ERR_IO, "p-00002-of-00003.gguf: part 2 of 3 is missing"},
-                           [NO_GGUF] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: part 2 of 3 is no GGUF file"},
-                           [CUT] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: offset"},
-                           [OTHER_NO] = {QP_ERR_FORMAT, "split.no is 2, expected 1 by its name"},
-                           [OTHER_COUNT] = {QP_ERR_FORMAT, "split.count is 2, in the first part 3"},
-                           [OTHER_TOTAL] = {QP_ERR_FORMAT, "split.tensors.count is 4, in the first part 3"},
-                           [NO_KEYS] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: split.no: expected a whole number, found none"},
-                           [NEW_KEY] = {QP_ERR_FORMAT, "more is not in the first part"},
-                           [OTHER_KEY] = {QP_ERR_FORMAT, "texts differs from the first part's"},
-                           [OTHER_LENGTH] = {QP_ERR_FORMAT, "texts differs from the first part's"},
-                           [OTHER_KIND] = {QP_ERR_FORMAT, "number differs from the first part's"},
-                           [OTHER_COUNTED] = {QP_ERR_FORMAT, "texts differs from the first part's"},
-                           [OTHER_NUMBER] = {QP_ERR_FORMAT, "number differs from the first part's"},
-                           [NO_ARRAY] = {QP_ERR_FORMAT, "texts differs from the first part's"},
-                           [SAME_TENSOR] = {QP_ERR_FORMAT, "found \"a\" twice"},
-                           [NO_COUNT] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: split.count: expected a whole number, found none"},
-                           [NO_TENSOR] = {QP_ERR_FORMAT, "split.tensors.count is 3, the parts hold 2"}};
+    } expected[ALL_ODD] = {
+        [MISSING] = {QP_ERR_IO, "p-00002-of-00003.gguf: part 2 of 3 is missing"},
+        [NO_GGUF] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: part 2 of 3 is no GGUF file"},
+        [CUT] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: offset"},
+        [OTHER_NO] = {QP_ERR_FORMAT, "split.no is 2, expected 1 by its name"},
+        [OTHER_COUNT] = {QP_ERR_FORMAT, "split.count is 2, in the first part 3"},
+        [OTHER_TOTAL] = {QP_ERR_FORMAT, "split.tensors.count is 4, in the first part 3"},
+        [NO_KEYS] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: split.no: expected a whole number, found none"},
+        [NEW_KEY] = {QP_ERR_FORMAT, "more is not in the first part"},
+        [OTHER_KEY] = {QP_ERR_FORMAT, "texts differs from the first part's"},
+        [OTHER_LENGTH] = {QP_ERR_FORMAT, "texts differs from the first part's"},
+        [OTHER_KIND] = {QP_ERR_FORMAT, "number differs from the first part's"},
+        [OTHER_COUNTED] = {QP_ERR_FORMAT, "texts differs from the first part's"},
+        [OTHER_NUMBER] = {QP_ERR_FORMAT, "number differs from the first part's"},
+        [NO_ARRAY] = {QP_ERR_FORMAT, "texts differs from the first part's"},
+        [SAME_TENSOR] = {QP_ERR_FORMAT, "found \"a\" twice"},
+        [NO_COUNT] = {QP_ERR_FORMAT, "p-00002-of-00003.gguf: split.count: expected a whole number, found none"},
+        [NO_TENSOR] = {QP_ERR_FORMAT, "split.tensors.count is 3, the parts hold 2"}};
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
     for (int what = MISSING; what < ALL_ODD; what++)
         for (int memory = 0; memory < 2; memory++) {
@@ -125,6 +152,7 @@ static void few_letters(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_parts), cmocka_unit_test(odd_parts), cmocka_unit_test(few_letters)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sound_parts), cmocka_unit_test(odd_parts),
+                                       cmocka_unit_test(few_letters)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

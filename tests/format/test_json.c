@@ -98,7 +98,8 @@ static void trees_refuse(void **state) {
 static void large_integers(void **state) {
     (void)state;
     qpi_error e = {0};
-    json_t   *tree = qpi_json_parse("D", "[9223372036854775808, -99999999999999999999, 9223372036854775807]", 65, &e);
+    json_t   *tree =
+        qpi_json_parse("D", "[9223372036854775808, -99999999999999999999, 9223372036854775807]", 65, &e);
     assert_non_null(tree);
     assert_true(json_real_value(json_array_get(tree, 0)) == 0x1p63);
     assert_true(json_real_value(json_array_get(tree, 1)) == -1e20);
@@ -175,7 +176,8 @@ static void streaming(void **state) {
     assert_true(qpi_stream_open(&s, '{'));
     assert_true(qpi_stream_key(&s, &key) && qpi_span_is(key, "ab"));
     assert_true(qpi_stream_string(&s, &value) && qpi_span_is(value, "x\ty"));
-    assert_true(qpi_stream_key(&s, &key) && qpi_span_is(key, "n") && !qpi_span_is(key, "m") && !qpi_span_is(key, "nn"));
+    assert_true(qpi_stream_key(&s, &key) && qpi_span_is(key, "n") && !qpi_span_is(key, "m") &&
+                !qpi_span_is(key, "nn"));
     assert_int_equal(qpi_stream_peek(&s), '0');
     assert_true(qpi_stream_integer(&s, &number) && number == -12);
     assert_true(qpi_stream_key(&s, &key) && qpi_stream_open(&s, '['));
@@ -198,9 +200,11 @@ static void streaming(void **state) {
     assert_false(qpi_stream_string(&s, &value));
     expect_failure(&e, QP_ERR_FORMAT, "expected a string, found '[]'");
     qpi_stream_free(&s);
-    static const char *const no_integers[][2] = {
-        {"-", "expected a number"}, {"1.", "malformed number"}, {"1.5", "an integer of at most 18 digits"},
-        {"1e5", "an integer of at most 18 digits"}, {"\"1\"", "expected an integer"}};
+    static const char *const no_integers[][2] = {{"-", "expected a number"},
+                                                 {"1.", "malformed number"},
+                                                 {"1.5", "an integer of at most 18 digits"},
+                                                 {"1e5", "an integer of at most 18 digits"},
+                                                 {"\"1\"", "expected an integer"}};
     for (size_t i = 0; i < sizeof no_integers / sizeof *no_integers; i++) {
         s = qpi_stream_over("D", no_integers[i][0], strlen(no_integers[i][0]), &e);
         assert_false(qpi_stream_integer(&s, &number));
@@ -334,9 +338,10 @@ static void printing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(readers), cmocka_unit_test(trees_refuse), cmocka_unit_test(large_integers), cmocka_unit_test(prefixes),  cmocka_unit_test(depth),
-        cmocka_unit_test(zero_bytes),   cmocka_unit_test(streaming), cmocka_unit_test(getters),
-        cmocka_unit_test(kinds),        cmocka_unit_test(printing),
+        cmocka_unit_test(readers),   cmocka_unit_test(trees_refuse), cmocka_unit_test(large_integers),
+        cmocka_unit_test(prefixes),  cmocka_unit_test(depth),        cmocka_unit_test(zero_bytes),
+        cmocka_unit_test(streaming), cmocka_unit_test(getters),      cmocka_unit_test(kinds),
+        cmocka_unit_test(printing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

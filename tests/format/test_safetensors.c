@@ -21,7 +21,7 @@ static void write_tensors(const char *path, const char *header, size_t data_byte
     free(file);
 }
 
-#define T(name, type, shape, begin, end)                                                                       \
+#define T(name, type, shape, begin, end) \
     "\"" name "\":{\"dtype\":\"" type "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
 static const struct {
@@ -85,10 +85,8 @@ static void hostile_files(void **state) {
             write_tensors(path, files[i].header, files[i].data, files[i].length);
             qp_file *f = qp_file_open(ctx, path, (qp_file_options){.in_memory = memory});
             if (f && files[i].words) fail_msg("%s was opened", files[i].header);
-            if (files[i].words)
-                expect_error(ctx, QP_ERR_FORMAT, files[i].words);
-            else
-                expect_ok(ctx);
+            if (files[i].words) expect_error(ctx, QP_ERR_FORMAT, files[i].words);
+            else expect_ok(ctx);
             qp_file_close(f);
         }
     const char *const short_files[] = {"", "1234567", "\x02\0\0\0\0\0\0\0", "GGML....x", "[]......[]"};
@@ -361,10 +359,8 @@ static void hostile_indexes(void **state) {
         index = in(folder, "model.safetensors.index.json");
         write_text(index, cases[i].text);
         qp_file *f = qp_file_open(ctx, i % 2 ? folder : index, (qp_file_options){0});
-        if (cases[i].code)
-            expect_error(ctx, cases[i].code, cases[i].words);
-        else
-            expect_ok(ctx);
+        if (cases[i].code) expect_error(ctx, cases[i].code, cases[i].words);
+        else expect_ok(ctx);
         assert_int_equal(qp_file_count(f), cases[i].count);
         if (f && !cases[i].count) {
             qp_file_load(ctx, f, "a", false);

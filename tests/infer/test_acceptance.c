@@ -59,15 +59,16 @@ static void soft(const float *logits, double temperature, double *p) {
 }
 
 typedef struct {
-    int  counts[V], kept;
+    int counts[V], kept;
 } outcome;
 
 /* The root's next token, with `children` guesses drawn from q of which the rule is told that they are from `said`
  * (NULL: that they are not drawn). */
-static outcome draw(qp_ctx *ctx, const char *rule, int children, const float *q, const float *said, double temperature) {
-    outcome      o = {0};
-    qp_sampler  *s = qp_sampler_new(ctx, V, (qp_sampling){.temperature = temperature}, 11);
-    qpi_chances  from = {said, NULL, V};
+static outcome draw(qp_ctx *ctx, const char *rule, int children, const float *q, const float *said,
+                    double temperature) {
+    outcome     o = {0};
+    qp_sampler *s = qp_sampler_new(ctx, V, (qp_sampling){.temperature = temperature}, 11);
+    qpi_chances from = {said, NULL, V};
     for (int n = 0; n < DRAWS; n++) {
         float    logits[(CHILDREN + 1) * V], room[2 * V], left[V];
         qpi_tree t = {.limit = CHILDREN + 1};
@@ -152,8 +153,9 @@ static void chances(qp_session *s, qp_sampler *sampler, const int32_t *ids, int 
     if (n) memcpy(all + 4, ids, (size_t)n * sizeof *ids);
     assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
     qp_scope  scope = qp_enter(qp_session_ctx(s));
-    qp_tensor logits = qp_session_feed(s, qp_from(qp_session_ctx(s), QP_I32, 2, (int64_t[]){1, 4 + n}, all), (qp_feed){0});
-    float     row[W];
+    qp_tensor logits =
+        qp_session_feed(s, qp_from(qp_session_ctx(s), QP_I32, 2, (int64_t[]){1, 4 + n}, all), (qp_feed){0});
+    float row[W];
     assert_int_equal(qp_read(logits, QP_F32, row, W), QP_OK);
     qpi_sampler_chances(sampler, row, p);
     qp_leave(scope);
@@ -191,8 +193,13 @@ static sample write_texts(qp_session *s, qp_drafter *d, const char *rule, qp_sam
     for (int i = 0; i < RUNS; i++) {
         int32_t             ids[LENGTH], *at = ids;
         qp_generation       g;
-        qp_generate_options o = {.max_tokens = LENGTH, .sampling = sampling, .seed = 1000u + (unsigned)i, .on_token = on_token,
-                                 .user = &at, .drafter = d, .accept = rule};
+        qp_generate_options o = {.max_tokens = LENGTH,
+                                 .sampling = sampling,
+                                 .seed = 1000u + (unsigned)i,
+                                 .on_token = on_token,
+                                 .user = &at,
+                                 .drafter = d,
+                                 .accept = rule};
         if (qp_generate(s, NULL, prompt, 4, o, &g) != QP_OK) fail_msg("%s", qp_error(qp_session_ctx(s)));
         assert_int_equal(g.tokens, LENGTH);
         assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
@@ -205,12 +212,14 @@ static sample write_texts(qp_session *s, qp_drafter *d, const char *rule, qp_sam
 static void texts(void **state) {
     (void)state;
     static const char *const names[] = {"model", "medusa", "mtp"};
-    qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
+    qp_ctx                  *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
     qp_model   *m = fresh(ctx, "0.35", ", \"num_nextn_predict_layers\": 1"), *small = fresh(ctx, "0.2", "");
     qp_session *s = qp_session_new(m, 1, 16, (qp_session_options){0});
-    qp_medusa  *heads = qp_medusa_new(m, (qp_medusa_options){.shared = true, .tokens = (int32_t[]){0, 1, 3, 4}, .token_count = 4});
+    qp_medusa  *heads = qp_medusa_new(
+        m, (qp_medusa_options){.shared = true, .tokens = (int32_t[]){0, 1, 3, 4}, .token_count = 4});
     qp_drafter *drafters[] = {qp_drafter_model(s, small, (qp_drafter_options){0}),
-                              qp_drafter_medusa(s, heads, (qp_drafter_options){0}), qp_drafter_mtp(s, NULL, (qp_drafter_options){0})};
+                              qp_drafter_medusa(s, heads, (qp_drafter_options){0}),
+                              qp_drafter_mtp(s, NULL, (qp_drafter_options){0})};
     qp_sampling samplings[] = {{.temperature = 1}, {.temperature = 0.8, .top_k = 4}};
     double      p[2][TEXTS];
     if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
@@ -223,7 +232,8 @@ static void texts(void **state) {
             sample rejection = write_texts(s, drafters[d], "rejection", samplings[k]);
             sample typical = write_texts(s, drafters[d], "typical", samplings[k]);
             assert_memory_equal(match.counts, plain.counts, sizeof plain.counts); /* the same texts */
-            double by = surprise(rejection.counts, p[k], TEXTS, RUNS), off = surprise(typical.counts, p[k], TEXTS, RUNS);
+            double by = surprise(rejection.counts, p[k], TEXTS, RUNS),
+                   off = surprise(typical.counts, p[k], TEXTS, RUNS);
             if (!(by < LIKELY)) fail_msg("%s: rejection is %g off", names[d], by);
             assert_true(rejection.accepted > 0);
             if (d == 2) continue; /* an untrained module guesses nothing that is typical */
@@ -244,8 +254,9 @@ static void no_chance(void **state) {
     qp_model   *m = fresh(ctx, "0.35", ", \"num_nextn_predict_layers\": 1");
     qp_session *s = qp_session_new(m, 1, 64, (qp_session_options){0});
     qp_medusa  *heads = qp_medusa_new(m, (qp_medusa_options){.shared = true});
-    qp_drafter *drafters[] = {qp_drafter_lookup(s, (qp_drafter_options){0}), qp_drafter_model(s, m, (qp_drafter_options){0}),
-                              qp_drafter_medusa(s, heads, (qp_drafter_options){0}), qp_drafter_mtp(s, NULL, (qp_drafter_options){0})};
+    qp_drafter *drafters[] = {
+        qp_drafter_lookup(s, (qp_drafter_options){0}), qp_drafter_model(s, m, (qp_drafter_options){0}),
+        qp_drafter_medusa(s, heads, (qp_drafter_options){0}), qp_drafter_mtp(s, NULL, (qp_drafter_options){0})};
     static const char *const rules[] = {"match", "rejection", "typical"};
     for (int hot = 0; hot < 2; hot++)
         for (int d = 0; d < 4; d++)
@@ -254,8 +265,13 @@ static void no_chance(void **state) {
                 for (int again = 0; again < 2; again++) {
                     at = ids[again];
                     qp_generation       g;
-                    qp_generate_options o = {.max_tokens = 50, .sampling = {.temperature = hot}, .seed = 3, .on_token = on_token,
-                                             .user = &at, .drafter = again || hot ? drafters[d] : NULL, .accept = rules[r]};
+                    qp_generate_options o = {.max_tokens = 50,
+                                             .sampling = {.temperature = hot},
+                                             .seed = 3,
+                                             .on_token = on_token,
+                                             .user = &at,
+                                             .drafter = again || hot ? drafters[d] : NULL,
+                                             .accept = rules[r]};
                     assert_int_equal(qp_generate(s, NULL, prompt, 4, o, &g), QP_OK);
                     assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
                 }
@@ -269,6 +285,7 @@ static void no_chance(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_node), cmocka_unit_test(texts), cmocka_unit_test(no_chance)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_node), cmocka_unit_test(texts),
+                                       cmocka_unit_test(no_chance)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

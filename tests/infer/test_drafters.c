@@ -49,9 +49,15 @@ static void write_text(qp_session *s, qp_drafter *d, double temperature, text *o
     int32_t              prompt[40];
     for (int i = 0; i < 40; i++) prompt[i] = i * i % 11 * 13;
     memset(out, 0, sizeof *out);
-    qp_generate_options o = {.max_tokens = N, .ends = &no_end, .end_count = 1, .seed = 7, .logprobs = true,
+    qp_generate_options o = {.max_tokens = N,
+                             .ends = &no_end,
+                             .end_count = 1,
+                             .seed = 7,
+                             .logprobs = true,
                              .sampling = {.temperature = temperature, .top_p = temperature > 1 ? 0.9 : 0},
-                             .on_token = on_token, .user = out, .drafter = d};
+                             .on_token = on_token,
+                             .user = out,
+                             .drafter = d};
     if (qp_generate(s, NULL, prompt, 40, o, &out->result) != QP_OK) fail_msg("%s", qp_error(qp_session_ctx(s)));
     assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
 }
@@ -89,7 +95,8 @@ static void same_text(void **state) {
                     qp_drafter *d = drafter_of(k, s, (qp_drafter_options){.depth = depth});
                     if (!d) fail_msg("%s: %s", names[k], qp_error(ctx));
                     write_text(s, d, temperature, &drafted);
-                    if (memcmp(plain.ids, drafted.ids, sizeof plain.ids)) fail_msg("%s: another text", names[k]);
+                    if (memcmp(plain.ids, drafted.ids, sizeof plain.ids))
+                        fail_msg("%s: another text", names[k]);
                     if (memcmp(plain.logprobs, drafted.logprobs, sizeof plain.logprobs))
                         fail_msg("%s: other logprobs", names[k]);
                     const qp_generation *g = &drafted.result;
@@ -107,18 +114,18 @@ static void same_text(void **state) {
 /* A path that is chosen may end anywhere: what follows a stopped text is the same as well. */
 static void texts_that_stop(void **state) {
     (void)state;
-    static text        plain, drafted;
-    qp_ctx            *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
-    qp_session        *s = qp_session_new(fresh(ctx, 2, "0.12", ""), 1, 100, (qp_session_options){0});
+    static text plain, drafted;
+    qp_ctx     *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_session *s = qp_session_new(fresh(ctx, 2, "0.12", ""), 1, 100, (qp_session_options){0});
     write_text(s, NULL, 0, &plain); /* until the row is full */
     write_text(s, drafter_of(MODEL, s, (qp_drafter_options){.depth = 20}), 0, &drafted);
     assert_int_equal(plain.count, 61);
     assert_int_equal(drafted.count, 61);
     assert_memory_equal(plain.ids, drafted.ids, sizeof plain.ids);
     for (int n = 1; n < 30; n++) {
-        qp_drafter *d = qp_drafter_model(s, qp_session_model(s), (qp_drafter_options){0});
-        text        x = {0};
-        int32_t     prompt[] = {1, 2, 3};
+        qp_drafter         *d = qp_drafter_model(s, qp_session_model(s), (qp_drafter_options){0});
+        text                x = {0};
+        int32_t             prompt[] = {1, 2, 3};
         qp_generate_options o = {.max_tokens = n, .on_token = on_token, .user = &x, .drafter = d};
         assert_int_equal(qp_generate(s, NULL, prompt, 3, o, &x.result), QP_OK);
         assert_int_equal(x.count, n);
@@ -168,10 +175,13 @@ static void heads(void **state) {
     for (int i = 0; i < a.count; i++) {
         assert_string_equal(a.entries[i].name, b.entries[i].name);
         int64_t n = qp_count(a.entries[i].tensor);
-        assert_memory_equal(qp_data_of(a.entries[i].tensor), qp_data_of(b.entries[i].tensor), (size_t)n * sizeof(float));
+        assert_memory_equal(qp_data_of(a.entries[i].tensor), qp_data_of(b.entries[i].tensor),
+                            (size_t)n * sizeof(float));
     }
     /* heads that share the model's, of some tokens */
-    qp_medusa *shared = qp_medusa_new(m, (qp_medusa_options){.heads = 2, .shared = true, .tokens = (int32_t[]){3, 50, 51, 200}, .token_count = 4});
+    qp_medusa *shared = qp_medusa_new(
+        m, (qp_medusa_options){
+               .heads = 2, .shared = true, .tokens = (int32_t[]){3, 50, 51, 200}, .token_count = 4});
     assert_non_null(shared);
     assert_int_equal(qp_medusa_params(shared).count, 2 * 2);
     assert_int_equal(qp_medusa_save(shared, file), QP_OK);
@@ -182,16 +192,18 @@ static void heads(void **state) {
     qp_tensor hidden = qp_randn(ctx, QP_F32, 3, (int64_t[]){2, 6, 64});
     int64_t   labels[12] = {3, 50, 51, 200, 4, 3, -100, 51, 51, 9, 50, 3};
     qp_tensor rows = qp_from(ctx, QP_I64, 2, (int64_t[]){2, 6}, labels);
-    assert_true(fabs(qp_item(qp_medusa_loss(shared, hidden, rows)) - qp_item(qp_medusa_loss(again, hidden, rows))) < 1e-6);
+    assert_true(fabs(qp_item(qp_medusa_loss(shared, hidden, rows)) -
+                     qp_item(qp_medusa_loss(again, hidden, rows))) < 1e-6);
     assert_false(qp_failed(ctx));
     qp_leave(scope);
     assert_null(qp_medusa_new(m, (qp_medusa_options){.tokens = (int32_t[]){3, 3}, .token_count = 2}));
     assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
     qp_clear(ctx);
     assert_int_equal(qp_medusa_save(h, file), QP_OK);
-    qp_model *other = qp_model_new(ctx, "test", "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, "
-                                                "\"intermediate_size\": 32, \"num_hidden_layers\": 1, "
-                                                "\"num_attention_heads\": 4, \"max_position_embeddings\": 64}");
+    qp_model *other = qp_model_new(ctx, "test",
+                                   "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, "
+                                   "\"intermediate_size\": 32, \"num_hidden_layers\": 1, "
+                                   "\"num_attention_heads\": 4, \"max_position_embeddings\": 64}");
     assert_null(qp_medusa_load(other, file, false));
     assert_int_equal(qp_error_code(ctx), QP_ERR_FORMAT);
     qp_clear(ctx);
@@ -206,11 +218,12 @@ static void modules(void **state) {
     qp_ctx   *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
     qp_model *m = fresh(ctx, 2, "0.05", ", \"num_nextn_predict_layers\": 2");
     qp_set_training(qp_model_module(m), true);
-    const char *name;
-    qp_tensor   t;
-    bool        found[4] = {0};
+    const char              *name;
+    qp_tensor                t;
+    bool                     found[4] = {0};
     static const char *const expected[] = {"model.layers.2.enorm.weight", "model.layers.3.eh_proj.weight",
-                                           "model.layers.2.self_attn.q_proj.weight", "model.layers.3.shared_head.norm.weight"};
+                                           "model.layers.2.self_attn.q_proj.weight",
+                                           "model.layers.3.shared_head.norm.weight"};
     for (int64_t i = 0; qp_model_weight(m, i, false, &name, &t); i++)
         for (int k = 0; k < 4; k++) found[k] |= !strcmp(name, expected[k]);
     for (int k = 0; k < 4; k++)
@@ -252,7 +265,7 @@ static void modules(void **state) {
 static void module_beside(void **state) {
     (void)state;
     static text plain, drafted;
-    char path[] = P_tmpdir "/quipu-module-XXXXXX", file[200];
+    char        path[] = P_tmpdir "/quipu-module-XXXXXX", file[200];
     assert_non_null(mkdtemp(path));
     snprintf(file, sizeof file, "%s/mtp.safetensors", path);
     qp_ctx     *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
@@ -314,10 +327,12 @@ static void module_beside(void **state) {
     assert_non_null(again);
     assert_int_equal(qp_mtp_params(again).count, 0); /* what is loaded does not train */
     qp_scope  scope = qp_enter(ctx);
-    qp_tensor hidden = qp_randn(ctx, QP_F32, 3, (int64_t[]){2, 6, 64}), ids = qp_zeros(ctx, QP_I64, 2, (int64_t[]){2, 6});
+    qp_tensor hidden = qp_randn(ctx, QP_F32, 3, (int64_t[]){2, 6, 64}),
+              ids = qp_zeros(ctx, QP_I64, 2, (int64_t[]){2, 6});
     int64_t   labels[12] = {3, 4, 8, 200, 5, 3, -100, 8, 8, 12, 52, 3};
     qp_tensor rows = qp_from(ctx, QP_I64, 2, (int64_t[]){2, 6}, labels);
-    assert_true(qp_item(qp_mtp_loss(some, hidden, ids, rows, 2)) == qp_item(qp_mtp_loss(again, hidden, ids, rows, 2)));
+    assert_true(qp_item(qp_mtp_loss(some, hidden, ids, rows, 2)) ==
+                qp_item(qp_mtp_loss(again, hidden, ids, rows, 2)));
     assert_true(qp_failed(ctx) == false);
     qp_mtp_loss(some, hidden, ids, rows, 0);
     assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
@@ -345,9 +360,9 @@ static void module_beside(void **state) {
 }
 
 static void draft_for(const char *path) {
-    text        plain, drafted;
-    qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
-    qp_model   *m = qp_model_load(ctx, path, (qp_model_options){.as_stored = true});
+    text      plain, drafted;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
+    qp_model *m = qp_model_load(ctx, path, (qp_model_options){.as_stored = true});
     if (!m) fail_msg("%s: %s", path, qp_error(ctx));
     qp_set_training(qp_model_module(m), false);
     qp_mtp *module = qp_mtp_new(m, (qp_mtp_options){0});
@@ -374,11 +389,13 @@ static void draft_for(const char *path) {
             text *x = o.user = k ? &drafted : &plain;
             o.drafter = k ? d : NULL;
             memset(x, 0, sizeof *x);
-            if (qp_generate(s, NULL, (int32_t[]){1, 2, 3}, 3, o, &x->result) != QP_OK) fail_msg("%s: %s", path, qp_error(ctx));
+            if (qp_generate(s, NULL, (int32_t[]){1, 2, 3}, 3, o, &x->result) != QP_OK)
+                fail_msg("%s: %s", path, qp_error(ctx));
             assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
         }
         assert_int_equal(plain.count, drafted.count);
-        if (memcmp(plain.ids, drafted.ids, sizeof(int32_t) * (size_t)plain.count)) fail_msg("%s: another text", path);
+        if (memcmp(plain.ids, drafted.ids, sizeof(int32_t) * (size_t)plain.count))
+            fail_msg("%s: another text", path);
     } else if (qp_error_code(ctx) != QP_ERR_UNSUPPORTED) { /* states of a fixed size, no step form */
         fail_msg("%s: %s", path, qp_error(ctx));
     }
@@ -404,7 +421,8 @@ static void refusals(void **state) {
     (void)state;
     qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
     qp_model   *m = fresh(ctx, 1, "0.1", "");
-    qp_session *s = qp_session_new(m, 1, 50, (qp_session_options){0}), *other = qp_session_new(m, 1, 50, (qp_session_options){0});
+    qp_session *s = qp_session_new(m, 1, 50, (qp_session_options){0}),
+               *other = qp_session_new(m, 1, 50, (qp_session_options){0});
     assert_null(qp_drafter_mtp(s, NULL, (qp_drafter_options){0}));
     assert_int_equal(qp_error_code(ctx), QP_ERR_UNSUPPORTED);
     qp_clear(ctx);
@@ -414,7 +432,7 @@ static void refusals(void **state) {
     assert_null(qp_medusa_new(m, (qp_medusa_options){.heads = 17}));
     assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
     qp_clear(ctx);
-    qp_generation g;
+    qp_generation       g;
     qp_generate_options o = {.max_tokens = 3, .drafter = qp_drafter_lookup(other, (qp_drafter_options){0})};
     assert_int_equal(qp_generate(s, NULL, (int32_t[]){1}, 1, o, &g), QP_ERR_ARGUMENT);
     assert_non_null(strstr(qp_error(ctx), "another session"));
@@ -424,7 +442,8 @@ static void refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_text), cmocka_unit_test(texts_that_stop), cmocka_unit_test(heads),
-        cmocka_unit_test(modules),   cmocka_unit_test(module_beside), cmocka_unit_test(every_model),   cmocka_unit_test(refusals),
+        cmocka_unit_test(modules),   cmocka_unit_test(module_beside),   cmocka_unit_test(every_model),
+        cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

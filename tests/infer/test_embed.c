@@ -16,7 +16,8 @@ enum { B = 4, T = 9, D = 30 };
 static const int64_t lengths[B] = {9, 3, 1, 6};
 
 static qp_model *open_model(qp_ctx *ctx) {
-    qp_model *m = qp_model_load(ctx, SOURCE_DIR "/tests/golden/models/bert-model", (qp_model_options){.as_stored = true});
+    qp_model *m =
+        qp_model_load(ctx, SOURCE_DIR "/tests/golden/models/bert-model", (qp_model_options){.as_stored = true});
     if (!m) fail_msg("%s", qp_error(ctx));
     qp_set_training(qp_model_module(m), false);
     return m;
@@ -26,7 +27,8 @@ static qp_model *open_model(qp_ctx *ctx) {
 static qp_tensor ids_of(qp_ctx *ctx, int from, int rows, int64_t width) {
     int64_t ids[B * T] = {0};
     for (int b = 0; b < rows; b++)
-        for (int64_t t = 0; t < width; t++) ids[b * width + t] = t < lengths[from + b] ? (from + b) * 7 + t * 3 : 5 + from;
+        for (int64_t t = 0; t < width; t++)
+            ids[b * width + t] = t < lengths[from + b] ? (from + b) * 7 + t * 3 : 5 + from;
     return qp_from(ctx, QP_I64, 2, (int64_t[]){rows, width}, ids);
 }
 
@@ -44,7 +46,8 @@ static void rows_are_alone(void **state) {
         read_vectors(qp_embed_ids(m, ids_of(ctx, 0, B, T), lengths, options), together, B * D);
         for (int b = 0; b < B; b++) {
             read_vectors(qp_embed_ids(m, ids_of(ctx, b, 1, lengths[b]), NULL, options), alone, D);
-            if (memcmp(alone, together + b * D, sizeof alone)) fail_msg("pooling %d: row %d depends on its neighbours", how, b);
+            if (memcmp(alone, together + b * D, sizeof alone))
+                fail_msg("pooling %d: row %d depends on its neighbours", how, b);
         }
     }
     qp_close(ctx);
@@ -65,8 +68,10 @@ static void pooled_as_said(void **state) {
             expected[d] = how / 2 == QP_POOL_MEAN ? mean : hidden[(how / 2 == QP_POOL_CLS ? 0 : T - 1) * D + d];
             size += expected[d] * expected[d];
         }
-        read_vectors(qp_embed_ids(m, ids, NULL, (qp_embed_options){.pooling = how / 2, .normalize = how % 2}), y, D);
-        for (int d = 0; d < D; d++) assert_float_equal(y[d], (how % 2 ? expected[d] / sqrt(size) : expected[d]), 1e-5);
+        read_vectors(qp_embed_ids(m, ids, NULL, (qp_embed_options){.pooling = how / 2, .normalize = how % 2}),
+                     y, D);
+        for (int d = 0; d < D; d++)
+            assert_float_equal(y[d], (how % 2 ? expected[d] / sqrt(size) : expected[d]), 1e-5);
     }
     qp_embed_ids(m, ids, (int64_t[]){T + 1}, (qp_embed_options){0});
     assert_int_equal(qp_error_code(ctx), QP_ERR_ARGUMENT);
@@ -86,7 +91,8 @@ static void write_file(const char *name, const char *text) {
     fclose(f);
 }
 
-#define MODULE(type, path) "{\"idx\": 0, \"name\": \"0\", \"path\": \"" path "\", \"type\": \"sentence_transformers.models." type "\"}"
+#define MODULE(type, path) \
+    "{\"idx\": 0, \"name\": \"0\", \"path\": \"" path "\", \"type\": \"sentence_transformers.models." type "\"}"
 
 static void folders_are_read(void **state) {
     static const struct {
@@ -95,11 +101,21 @@ static void folders_are_read(void **state) {
         qp_embed_options expected;
     } cases[] = {
         {"[" MODULE("Transformer", "") "," MODULE("Pooling", "1_Pooling") "," MODULE("Normalize", "2") "]",
-         "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": false}", QP_OK, {QP_POOL_CLS, true, 77}},
-        {"[" MODULE("Pooling", "1_Pooling") "]", "{\"pooling_mode_lasttoken\": true}", QP_OK, {QP_POOL_LAST, false, 77}},
-        {"[" MODULE("Pooling", "1_Pooling") "]", "{\"pooling_mode_max_tokens\": true}", QP_ERR_UNSUPPORTED, {0}},
+         "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": false}",
+         QP_OK,
+         {QP_POOL_CLS, true, 77}},
         {"[" MODULE("Pooling", "1_Pooling") "]",
-         "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": true}", QP_ERR_UNSUPPORTED, {0}},
+         "{\"pooling_mode_lasttoken\": true}",
+         QP_OK,
+         {QP_POOL_LAST, false, 77}},
+        {"[" MODULE("Pooling", "1_Pooling") "]",
+         "{\"pooling_mode_max_tokens\": true}",
+         QP_ERR_UNSUPPORTED,
+         {0}},
+        {"[" MODULE("Pooling", "1_Pooling") "]",
+         "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": true}",
+         QP_ERR_UNSUPPORTED,
+         {0}},
         {"[" MODULE("Dense", "2_Dense") "]", "{}", QP_ERR_UNSUPPORTED, {0}},
         {"[" MODULE("Pooling", "../1_Pooling") "]", "{}", QP_ERR_FORMAT, {0}},
         {"[{\"path\": 3}]", "{}", QP_ERR_FORMAT, {0}}};
@@ -117,14 +133,17 @@ static void folders_are_read(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         write_file("modules.json", cases[i].modules);
         write_file("1_Pooling/config.json", cases[i].pooling);
-        if (qp_embed_options_load(m, folder, &found) != cases[i].status) fail_msg("case %zu: %s", i, qp_error(ctx));
+        if (qp_embed_options_load(m, folder, &found) != cases[i].status)
+            fail_msg("case %zu: %s", i, qp_error(ctx));
         qp_clear(ctx);
         if (cases[i].status) continue;
-        assert_true(found.pooling == cases[i].expected.pooling && found.normalize == cases[i].expected.normalize);
+        assert_true(found.pooling == cases[i].expected.pooling &&
+                    found.normalize == cases[i].expected.normalize);
         assert_int_equal(found.max_tokens, cases[i].expected.max_tokens);
     }
     qp_close(ctx);
-    static const char *const files[] = {"1_Pooling/config.json", "1_Pooling", "modules.json", "sentence_bert_config.json", ""};
+    static const char *const files[] = {"1_Pooling/config.json", "1_Pooling", "modules.json",
+                                        "sentence_bert_config.json", ""};
     for (int i = 0; i < 5; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, files[i]);
         remove(path);
@@ -133,10 +152,12 @@ static void folders_are_read(void **state) {
 
 /* Texts in any order and number give what each gives by itself; long ones lose their end. */
 static void texts_become_vectors(void **state) {
-    static const char config[] = "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 16, \"intermediate_size\": 24, "
-                                 "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"max_position_embeddings\": 12, "
-                                 "\"initializer_range\": 0.4}";
-    static const char *const texts[] = {"one", "a longer text than the model has positions", "", "a longer te", "two", "one"};
+    static const char config[] =
+        "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 16, \"intermediate_size\": 24, "
+        "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"max_position_embeddings\": 12, "
+        "\"initializer_range\": 0.4}";
+    static const char *const texts[] = {
+        "one", "a longer text than the model has positions", "", "a longer te", "two", "one"};
     (void)state;
     qp_ctx       *ctx = qp_open((qp_options){.threads = 1, .seed = 2});
     qp_tokenizer *t = qp_tokenizer_bytes(ctx);
@@ -147,10 +168,12 @@ static void texts_become_vectors(void **state) {
     qp_set_training(qp_model_module(m), false);
     for (int i = 0; i < 6; i++) bytes[i] = strlen(texts[i]);
     bytes[2] = 0;
-    assert_int_equal(qp_embed(m, t, 6, texts, bytes, (qp_embed_options){0}, all[0], &tokens), QP_ERR_ARGUMENT); /* empty */
+    assert_int_equal(qp_embed(m, t, 6, texts, bytes, (qp_embed_options){0}, all[0], &tokens),
+                     QP_ERR_ARGUMENT); /* empty */
     assert_non_null(strstr(qp_error(ctx), "text 2"));
     qp_clear(ctx);
-    static const char *const some[] = {"one", "a longer text than the model has positions", "a longer tex", "two", "one"};
+    static const char *const some[] = {"one", "a longer text than the model has positions", "a longer tex",
+                                       "two", "one"};
     for (int i = 0; i < 5; i++) bytes[i] = strlen(some[i]);
     assert_int_equal(qp_embed(m, t, 5, some, bytes, (qp_embed_options){0}, all[0], &tokens), QP_OK);
     assert_int_equal(tokens, 3 + 12 + 12 + 3 + 3);
@@ -168,6 +191,7 @@ static void texts_become_vectors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(rows_are_alone), cmocka_unit_test(pooled_as_said),
-                                       cmocka_unit_test(folders_are_read), cmocka_unit_test(texts_become_vectors)};
+                                       cmocka_unit_test(folders_are_read),
+                                       cmocka_unit_test(texts_become_vectors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,15 +27,15 @@ static qp_model *fresh(qp_ctx *ctx) {
 #define ROOM 600
 
 typedef struct {
-    int32_t        ids[ROOM];
-    float          logprobs[ROOM];
-    int            count, prompts, stop_after;
-    qp_generation  result;
-    int            ended;
-    qp_engine     *engine; /* cancels `number` at token `cancel_at` */
-    uint64_t       number;
-    int            cancel_at;
-    char           error[256];
+    int32_t       ids[ROOM];
+    float         logprobs[ROOM];
+    int           count, prompts, stop_after;
+    qp_generation result;
+    int           ended;
+    qp_engine    *engine; /* cancels `number` at token `cancel_at` */
+    uint64_t      number;
+    int           cancel_at;
+    char          error[256];
 } reply;
 
 static bool on_token(void *user, const qp_token *t) {
@@ -60,17 +60,25 @@ static void make_prompt(int32_t *ids, int n, int which) {
 
 static qp_request request(reply *r, const int32_t *ids, int n, int tokens, int which) {
     static const int32_t no_end = -1;
-    return (qp_request){.ids = ids, .count = n, .on_end = on_end,
-                        .options = {.max_tokens = tokens, .ends = &no_end, .end_count = 1, .seed = (uint64_t)which,
+    return (qp_request){.ids = ids,
+                        .count = n,
+                        .on_end = on_end,
+                        .options = {.max_tokens = tokens,
+                                    .ends = &no_end,
+                                    .end_count = 1,
+                                    .seed = (uint64_t)which,
                                     .sampling = {.temperature = which % 2, .top_p = which % 3 ? 0.9 : 0},
-                                    .logprobs = true, .top = 2, .on_token = on_token, .user = r}};
+                                    .logprobs = true,
+                                    .top = 2,
+                                    .on_token = on_token,
+                                    .user = r}};
 }
 
 static void alone(reply *out, int n, int tokens, int which) {
-    qp_ctx    *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
-    qp_model  *m = fresh(ctx);
+    qp_ctx     *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_model   *m = fresh(ctx);
     qp_session *s = qp_session_new(m, 1, 512, (qp_session_options){0});
-    int32_t    ids[ROOM];
+    int32_t     ids[ROOM];
     make_prompt(ids, n, which);
     qp_request r = request(out, ids, n, tokens, which);
     assert_int_equal(qp_generate(s, NULL, ids, n, r.options, &out->result), QP_OK);
@@ -87,10 +95,14 @@ static void replies_stand_alone(void **state) {
     (void)state;
     enum { N = 12 };
     for (int how = 0; how < 4; how++) {
-        qp_ctx    *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
-        qp_model  *m = fresh(ctx);
-        qp_engine *e = qp_engine_new(m, NULL, (qp_engine_options){.rows = 3, .positions = 512, .no_reuse = how & 1,
-                                                                  .chunk = how ? 17 : 0, .drafter = how & 2 ? lookup : NULL});
+        qp_ctx      *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+        qp_model    *m = fresh(ctx);
+        qp_engine   *e = qp_engine_new(m, NULL,
+                                       (qp_engine_options){.rows = 3,
+                                                           .positions = 512,
+                                                           .no_reuse = how & 1,
+                                                           .chunk = how ? 17 : 0,
+                                                           .drafter = how & 2 ? lookup : NULL});
         static reply replies[N];
         memset(replies, 0, sizeof replies);
         assert_non_null(e);
@@ -125,8 +137,9 @@ static void replies_stand_alone(void **state) {
 
 static void requests_go(void **state) {
     (void)state;
-    qp_ctx      *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
-    qp_engine   *e = qp_engine_new(fresh(ctx), NULL, (qp_engine_options){.rows = 2, .positions = 100, .queue = 3});
+    qp_ctx    *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_engine *e =
+        qp_engine_new(fresh(ctx), NULL, (qp_engine_options){.rows = 2, .positions = 100, .queue = 3});
     static reply r[6];
     int32_t      ids[ROOM];
     char         error[256];
@@ -151,7 +164,8 @@ static void requests_go(void **state) {
     }
     r[0].cancel_at = 4;
     r[1].stop_after = 7;
-    while (qp_engine_step(e)) {}
+    while (qp_engine_step(e)) {
+    }
     assert_int_equal(r[0].result.reason, QP_STOP_CANCELLED);
     assert_int_equal(r[0].count, 4);
     assert_int_equal(r[1].result.reason, QP_STOP_CALLBACK);
@@ -190,13 +204,14 @@ static void prompts_are_scored(void **state) {
     for (int round = 0; round < 2; round++) {
         r.count = r.prompts = 0;
         assert_int_equal(qp_engine_submit(e, &q, NULL, NULL), QP_OK);
-        while (qp_engine_step(e)) {}
+        while (qp_engine_step(e)) {
+        }
         assert_int_equal(r.prompts, N);
         assert_int_equal(r.result.tokens, 0);
         assert_memory_equal(r.ids, ids, N * sizeof *ids);
         assert_true(isnan(r.logprobs[0]));
-        qp_scope  s = qp_enter(ctx);
-        qp_tensor all = qp_log_softmax(qp_logits(m, qp_from(ctx, QP_I32, 2, (int64_t[]){1, N}, ids)), -1);
+        qp_scope     s = qp_enter(ctx);
+        qp_tensor    all = qp_log_softmax(qp_logits(m, qp_from(ctx, QP_I32, 2, (int64_t[]){1, N}, ids)), -1);
         static float expected[N * V];
         assert_int_equal(qp_read(all, QP_F32, expected, N * V), QP_OK);
         for (int i = 1; i < N; i++) assert_float_equal(r.logprobs[i], expected[(i - 1) * V + ids[i]], 1e-4);
@@ -256,7 +271,9 @@ static void threads_submit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replies_stand_alone), cmocka_unit_test(requests_go), cmocka_unit_test(prompts_are_scored),
+        cmocka_unit_test(replies_stand_alone),
+        cmocka_unit_test(requests_go),
+        cmocka_unit_test(prompts_are_scored),
         cmocka_unit_test(threads_submit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

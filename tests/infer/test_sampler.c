@@ -26,7 +26,7 @@ static qp_ctx *open_context(void) {
 
 static int by_probability(const void *a, const void *b) {
     double x = ((const double *)a)[0], y = ((const double *)b)[0];
-    return x > y ? -1 : x < y ? 1 : ((const double *)a)[1] > ((const double *)b)[1] ? 1 : -1;
+    return x > y ? -1 : x<y ? 1 : ((const double *)a)[1]>((const double *)b)[1] ? 1 : -1;
 }
 
 static void normalise(double (*p)[2]) {
@@ -151,8 +151,14 @@ static void as_generate(void **state) {
         char  *at = line;
         for (int i = 0; i < 9 + N; i++) x[i] = strtod(at, &at);
         qp_logit_bias bias[] = {{3, (float)x[6]}, {8, (float)x[7]}};
-        compare((qp_sampling){.repetition_penalty = x[0], .temperature = x[1], .top_k = (int64_t)x[2], .top_p = x[3],
-                              .min_p = x[4], .typical_p = x[5], .bias = bias, .bias_count = 2},
+        compare((qp_sampling){.repetition_penalty = x[0],
+                              .temperature = x[1],
+                              .top_k = (int64_t)x[2],
+                              .top_p = x[3],
+                              .min_p = x[4],
+                              .typical_p = x[5],
+                              .bias = bias,
+                              .bias_count = 2},
                 first, (int)x[8], x + 9);
     }
     fclose(f);
@@ -163,7 +169,8 @@ static void as_generate(void **state) {
 static void penalties_count(void **state) {
     (void)state;
     qp_ctx     *ctx = open_context();
-    qp_sampler *s = qp_sampler_new(ctx, 4, (qp_sampling){.frequency_penalty = 0.5, .presence_penalty = 0.25}, 1);
+    qp_sampler *s =
+        qp_sampler_new(ctx, 4, (qp_sampling){.frequency_penalty = 0.5, .presence_penalty = 0.25}, 1);
     static const int32_t expected[] = {0, 1, 0, 0, 1, 2}; /* 1 .5 -.3; .25 .5; .25 -.25; -.25 -.25; .. */
     qp_sampler_seen(s, 0);
     for (int i = 0; i < 6; i++) {
@@ -279,9 +286,15 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),    cmocka_unit_test(each_filter),          cmocka_unit_test(order_of_filters), cmocka_unit_test(as_generate),
-        cmocka_unit_test(penalties_count), cmocka_unit_test(logprobs),
-        cmocka_unit_test(greedy),   cmocka_unit_test(same_seed_same_draws), cmocka_unit_test(odd_logits),
+        cmocka_unit_test(plain),
+        cmocka_unit_test(each_filter),
+        cmocka_unit_test(order_of_filters),
+        cmocka_unit_test(as_generate),
+        cmocka_unit_test(penalties_count),
+        cmocka_unit_test(logprobs),
+        cmocka_unit_test(greedy),
+        cmocka_unit_test(same_seed_same_draws),
+        cmocka_unit_test(odd_logits),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -84,7 +84,8 @@ static float *feed(qp_session *session, const int32_t *ids, int64_t B, int64_t T
     qp_scope s = qp_enter(ctx);
     int32_t *part = malloc((size_t)(B * n) * sizeof *part);
     for (int64_t b = 0; b < B; b++) memcpy(part + b * n, ids + b * T + from, (size_t)n * sizeof *part);
-    float *out = read_all(qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){B, n}, part), (qp_feed){0}), B * V);
+    float *out = read_all(
+        qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){B, n}, part), (qp_feed){0}), B * V);
     free(part);
     qp_leave(s);
     expect_ok(ctx);
@@ -208,7 +209,8 @@ static void truncated(void **state) {
     int32_t   ids[T], others[T];
     make_ids(ids, T, V);
     for (int i = 0; i < T; i++) others[i] = i < 8 ? ids[i] : (ids[i] + 100) % (int32_t)V;
-    qp_session *session = qp_session_new(m, 1, T, (qp_session_options){0}), *clean = qp_session_new(m, 1, T, (qp_session_options){0});
+    qp_session *session = qp_session_new(m, 1, T, (qp_session_options){0}),
+               *clean = qp_session_new(m, 1, T, (qp_session_options){0});
     free(feed(session, ids, 1, T, 0, T, V));
     assert_int_equal(qp_session_truncate(session, 0, 8), QP_OK);
     assert_int_equal(qp_session_length(session, 0), 8);
@@ -382,7 +384,7 @@ static void token_loop_allocates_nothing(void **state) {
         qp_tokenizer *tokenizer = qp_tokenizer_bytes(ctx);
         taken         t = {0};
         qp_sampling   sampling = {
-              .temperature = 0.9, .top_k = 40, .top_p = 0.95, .min_p = 0.01, .repetition_penalty = 1.1};
+            .temperature = 0.9, .top_k = 40, .top_p = 0.95, .min_p = 0.01, .repetition_penalty = 1.1};
         atomic_store(&counting, true);
         run(m, tokenizer, (qp_generate_options){.max_tokens = 400, .sampling = sampling, .seed = 1}, &t);
         atomic_store(&counting, false);

@@ -44,15 +44,16 @@ static void expect_error(qp_ctx *ctx, qp_code code, const char *text) {
 }
 
 static uint32_t next_random(uint32_t *x) { return *x = *x * 1664525u + 1013904223u; }
-static int64_t  below(uint32_t *x, int64_t n) { return (int64_t)(next_random(x) >> 8) % n; }
+static int64_t below(uint32_t *x, int64_t n) { return (int64_t)(next_random(x) >> 8) % n; }
 
 /* hidden [n, D] of ids fed to one row; what a session of one row gives. */
 static float *hidden_of(qp_session *s, int64_t row, const int32_t *ids, int64_t n) {
-    qp_ctx  *ctx = qp_session_ctx(s);
-    int64_t  D = qp_model_info_of(qp_session_model(s)).width;
-    float   *out = malloc((size_t)(n * D) * sizeof *out);
-    qp_scope scope = qp_enter(ctx);
-    qp_tensor h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, n}, ids), (qp_feed){.rows = &row});
+    qp_ctx   *ctx = qp_session_ctx(s);
+    int64_t   D = qp_model_info_of(qp_session_model(s)).width;
+    float    *out = malloc((size_t)(n * D) * sizeof *out);
+    qp_scope  scope = qp_enter(ctx);
+    qp_tensor h =
+        qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, n}, ids), (qp_feed){.rows = &row});
     if (qp_read(h, QP_F32, out, n * D) != QP_OK) fail_msg("%s", qp_error(ctx));
     qp_leave(scope);
     return out;
@@ -89,12 +90,13 @@ static qp_model *with_window(qp_ctx *ctx) {
 
 /* A chain and a wrong guess beside it, of which the chain stays. */
 static void tree_of(qp_session *s, int64_t row, const int32_t *ids, const float *expected, int64_t D) {
-    qp_ctx  *ctx = qp_session_ctx(s);
-    int32_t  nodes[] = {ids[0], (ids[1] + 1) % 50, ids[1], ids[2]};
-    int64_t  parents[] = {-1, 0, 0, 2}, path[] = {0, 2, 3};
-    float    out[4 * 64];
-    qp_scope scope = qp_enter(ctx);
-    qp_tensor h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 4}, nodes), (qp_feed){.rows = &row, .parents = parents});
+    qp_ctx   *ctx = qp_session_ctx(s);
+    int32_t   nodes[] = {ids[0], (ids[1] + 1) % 50, ids[1], ids[2]};
+    int64_t   parents[] = {-1, 0, 0, 2}, path[] = {0, 2, 3};
+    float     out[4 * 64];
+    qp_scope  scope = qp_enter(ctx);
+    qp_tensor h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 4}, nodes),
+                                    (qp_feed){.rows = &row, .parents = parents});
     assert_int_equal(qp_read(h, QP_F32, out, 4 * D), QP_OK);
     qp_leave(scope);
     for (int i = 0; i < 3; i++) same_bits("node", i, out + path[i] * D, expected + i * D, D);
@@ -106,11 +108,12 @@ static void tree_of(qp_session *s, int64_t row, const int32_t *ids, const float 
  * everything has its place, and whole sequences are the reference. */
 static void any_way(qp_ctx *ctx, qp_dtype kv, const char *path) {
     qp_model   *m = with_window(ctx);
-    qp_session *even = qp_session_new(m, 1, LONG, (qp_session_options){kv}), *s = qp_session_new(m, 3, LONG, (qp_session_options){kv});
-    int64_t     D = qp_model_info_of(m).width, at = 0, row = 0, furthest = 0, refused = 0;
-    int32_t     ids[LONG];
-    float      *expected = malloc((size_t)(LONG * D) * sizeof *expected);
-    uint32_t    seed = 3;
+    qp_session *even = qp_session_new(m, 1, LONG, (qp_session_options){kv}),
+               *s = qp_session_new(m, 3, LONG, (qp_session_options){kv});
+    int64_t  D = qp_model_info_of(m).width, at = 0, row = 0, furthest = 0, refused = 0;
+    int32_t  ids[LONG];
+    float   *expected = malloc((size_t)(LONG * D) * sizeof *expected);
+    uint32_t seed = 3;
     for (int i = 0; i < LONG; i++) ids[i] = (int32_t)below(&seed, 50);
     fill_nan(even);
     fill_nan(s);
@@ -120,7 +123,7 @@ static void any_way(qp_ctx *ctx, qp_dtype kv, const char *path) {
         free(some);
     }
     assert_true(qp_size(even->states[0].tensors[0], 1) == WINDOW + QPI_WINDOW_SPARE); /* not LONG */
-    qp_session *small = qp_session_new(m, 1, 500, (qp_session_options){kv}); /* all have places */
+    qp_session *small = qp_session_new(m, 1, 500, (qp_session_options){kv});          /* all have places */
     for (int64_t i = 0; i < 500; i += 50) {
         float *some = hidden_of(small, 0, ids + i, 50);
         same_bits("first", i, some, expected + i * D, 50 * D);
@@ -174,15 +177,17 @@ static void any_way(qp_ctx *ctx, qp_dtype kv, const char *path) {
     expect_error(ctx, QP_ERR_UNSUPPORTED, "has left the window");
     if (kv == QP_F32) { /* one call of all: more rows share a product, so the order of sums may differ */
         assert_int_equal(qp_session_truncate(s, row, 0), QP_OK);
-        float *whole = hidden_of(s, row, ids, LONG);
-        qp_scope scope = qp_enter(ctx);
+        float    *whole = hidden_of(s, row, ids, LONG);
+        qp_scope  scope = qp_enter(ctx);
         qp_tensor h = qp_model_hidden(m, qp_from(ctx, QP_I32, 2, (int64_t[]){1, LONG}, ids));
-        float *forward = malloc((size_t)(LONG * D) * sizeof *forward);
+        float    *forward = malloc((size_t)(LONG * D) * sizeof *forward);
         assert_int_equal(qp_read(h, QP_F32, forward, LONG * D), QP_OK);
         qp_leave(scope);
         for (int64_t i = 0; i < LONG * D; i++) {
-            if (!(fabsf(whole[i] - expected[i]) < 1e-4f)) fail_msg("whole: %d: %g, %g", (int)i, whole[i], expected[i]);
-            if (!(fabsf(forward[i] - expected[i]) < 1e-4f)) fail_msg("forward: %d: %g, %g", (int)i, forward[i], expected[i]);
+            if (!(fabsf(whole[i] - expected[i]) < 1e-4f))
+                fail_msg("whole: %d: %g, %g", (int)i, whole[i], expected[i]);
+            if (!(fabsf(forward[i] - expected[i]) < 1e-4f))
+                fail_msg("forward: %d: %g, %g", (int)i, forward[i], expected[i]);
         }
         free(forward);
         free(whole);
@@ -238,8 +243,9 @@ static void check_schedule(qp_model *m, qp_dtype kv, uint32_t seed) {
             for (int64_t t = 0; t < n; t++) ids[b * n + t] = (int32_t)below(&seed, V);
         }
         if (!total) continue;
-        qp_scope  scope = qp_enter(ctx);
-        qp_tensor h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){B, n}, ids), (qp_feed){rows, counts, NULL});
+        qp_scope     scope = qp_enter(ctx);
+        qp_tensor    h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){B, n}, ids),
+                                           (qp_feed){rows, counts, NULL});
         static float all[R * 6 * 512];
         if (qp_read(h, QP_F32, all, B * n * D) != QP_OK) fail_msg("%s", qp_error(ctx));
         qp_leave(scope);
@@ -252,7 +258,9 @@ static void check_schedule(qp_model *m, qp_dtype kv, uint32_t seed) {
         }
         int64_t row = below(&seed, R), other = below(&seed, R), length = qp_session_length(s, row);
         if (call % 7 == 6) assert_int_equal(qp_session_truncate(s, row, below(&seed, length + 1)), QP_OK);
-        if (call % 5 == 4) assert_int_equal(qp_session_fork(s, row, other, below(&seed, qp_session_length(s, row) + 1)), QP_OK);
+        if (call % 5 == 4)
+            assert_int_equal(qp_session_fork(s, row, other, below(&seed, qp_session_length(s, row) + 1)),
+                             QP_OK);
     }
     qp_session_close(s);
 }
@@ -281,8 +289,8 @@ static void check_tree(qp_model *m, qp_dtype kv, uint32_t seed) {
     int64_t     V = qp_model_info_of(m).vocabulary, D = qp_model_info_of(m).width;
     qp_session *s = qp_session_new(m, 2, T, (qp_session_options){kv});
     for (int round = 0; round < 3; round++) {
-        int32_t  prefix[2][4], ids[2 * N];
-        int64_t  parents[2 * N], counts[2] = {N, 7}, rows[2] = {1, 0};
+        int32_t prefix[2][4], ids[2 * N];
+        int64_t parents[2 * N], counts[2] = {N, 7}, rows[2] = {1, 0};
         for (int b = 0; b < 2; b++) {
             for (int t = 0; t < 4; t++) prefix[b][t] = (int32_t)below(&seed, V);
             free(hidden_of(s, rows[b], prefix[b], 4));
@@ -291,8 +299,9 @@ static void check_tree(qp_model *m, qp_dtype kv, uint32_t seed) {
                 parents[b * N + t] = below(&seed, t + 1) - 1;
             }
         }
-        qp_scope  scope = qp_enter(ctx);
-        qp_tensor h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){2, N}, ids), (qp_feed){rows, counts, parents});
+        qp_scope     scope = qp_enter(ctx);
+        qp_tensor    h = qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){2, N}, ids),
+                                           (qp_feed){rows, counts, parents});
         static float all[2 * N * 512];
         if (qp_read(h, QP_F32, all, 2 * N * D) != QP_OK) fail_msg("%s", qp_error(ctx));
         qp_leave(scope);
@@ -360,7 +369,8 @@ static void types(void **state) {
             worst = fmax(worst, fabs(x[i] - exact[i]));
             scale = fmax(scale, fabs(exact[i]));
         }
-        if (!(worst > 0 && worst < most[k] * scale)) fail_msg("%s: error %g", qp_dtype_name(kinds[k]), worst / scale);
+        if (!(worst > 0 && worst < most[k] * scale))
+            fail_msg("%s: error %g", qp_dtype_name(kinds[k]), worst / scale);
         free(x);
     }
     free(exact);
@@ -486,9 +496,9 @@ static void files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(windows),
-        cmocka_unit_test(any_schedule), cmocka_unit_test(trees), cmocka_unit_test(types),
-        cmocka_unit_test(memory_grows_with_use), cmocka_unit_test(wrong_calls), cmocka_unit_test(files),
+        cmocka_unit_test(windows), cmocka_unit_test(any_schedule),          cmocka_unit_test(trees),
+        cmocka_unit_test(types),   cmocka_unit_test(memory_grows_with_use), cmocka_unit_test(wrong_calls),
+        cmocka_unit_test(files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,8 +17,10 @@
 enum { D = 8, ROOM = 12, FED = 5 };
 
 static const char config[] =
-    "{\"model_type\": \"quipu\", \"vocab_size\": 17, \"hidden_size\": 8, \"num_hidden_layers\": 2, \"max_position_embeddings\": 16,"
-    " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"ffn\": {\"type\": \"mlp\"},"
+    "{\"model_type\": \"quipu\", \"vocab_size\": 17, \"hidden_size\": 8, \"num_hidden_layers\": 2, "
+    "\"max_position_embeddings\": 16,"
+    " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"ffn\": "
+    "{\"type\": \"mlp\"},"
     " \"norm\": {\"type\": \"rms_norm\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"shift\"}}]}";
 
 /* y_t = x_t + x_{t-1}: carries the last x. */
@@ -38,14 +40,19 @@ static void shift_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positio
     (void)self, (void)positions;
     qp_state_add(state, ctx, false, 3, (int64_t[]){rows, 1, D});
 }
-static qp_tensor shift_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
+static qp_tensor shift_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                            qp_state *state) {
     (void)self, (void)s;
     int64_t n = qp_size(x, 1);
     qp_state_set(state, 0, qp_slice(x, 1, n - 1, n, 1));
     return shifted(x, state->tensors[0], residual);
 }
-static const qp_branch_type shift = {.part = {.name = "shift"}, .causal = shift_causal, .init = shift_init,
-                                     .forward = shift_forward, .reserve = shift_reserve, .step = shift_step};
+static const qp_branch_type shift = {.part = {.name = "shift"},
+                                     .causal = shift_causal,
+                                     .init = shift_init,
+                                     .forward = shift_forward,
+                                     .reserve = shift_reserve,
+                                     .step = shift_step};
 
 static char path[100];
 
@@ -129,7 +136,9 @@ static void without(row_file *r, const char *name) {
     r->list[i] = r->list[--r->count];
 }
 
-static void as_another(row_file *r, const char *name, qp_tensor t) { r->list[tensor_named(r, name)].tensor = t; }
+static void as_another(row_file *r, const char *name, qp_tensor t) {
+    r->list[tensor_named(r, name)].tensor = t;
+}
 
 static void spoil(row_file *r, qp_ctx *ctx, int how) {
     int32_t odd[FED] = {3, 1, 4, 17, -1};
@@ -159,14 +168,22 @@ static void no_rows(void **state) {
     static const struct {
         qp_code     code;
         const char *words;
-    } cases[] = {{QP_ERR_FORMAT, "no row of a session"},           {QP_ERR_FORMAT, "no row of a session"},
-                 {QP_ERR_STATE, "a row of another model"},         {QP_ERR_STATE, "its keys and values are not f32"},
-                 {QP_ERR_FORMAT, "tokens: expected i32 [n]"},      {QP_ERR_FORMAT, "tokens: expected i32 [n]"},
-                 {QP_ERR_FORMAT, "tokens: expected i32 [n]"},      {QP_ERR_ARGUMENT, "13 positions, the session has room for 12"},
-                 {QP_ERR_FORMAT, "token 17 at 3"},                 {QP_ERR_FORMAT, "token -1 at 4"},
-                 {QP_ERR_FORMAT, "state.0.0 is missing, or not"},  {QP_ERR_FORMAT, "state.0.0 is missing, or not"},
-                 {QP_ERR_FORMAT, "state.0.0 is missing, or not"},  {QP_ERR_FORMAT, "state.0.0 is missing, or not"},
-                 {QP_ERR_FORMAT, "state.0.0 is missing, or not"},  {QP_ERR_FORMAT, "state.0.1 is missing, or not"},
+    } cases[] = {{QP_ERR_FORMAT, "no row of a session"},
+                 {QP_ERR_FORMAT, "no row of a session"},
+                 {QP_ERR_STATE, "a row of another model"},
+                 {QP_ERR_STATE, "its keys and values are not f32"},
+                 {QP_ERR_FORMAT, "tokens: expected i32 [n]"},
+                 {QP_ERR_FORMAT, "tokens: expected i32 [n]"},
+                 {QP_ERR_FORMAT, "tokens: expected i32 [n]"},
+                 {QP_ERR_ARGUMENT, "13 positions, the session has room for 12"},
+                 {QP_ERR_FORMAT, "token 17 at 3"},
+                 {QP_ERR_FORMAT, "token -1 at 4"},
+                 {QP_ERR_FORMAT, "state.0.0 is missing, or not"},
+                 {QP_ERR_FORMAT, "state.0.0 is missing, or not"},
+                 {QP_ERR_FORMAT, "state.0.0 is missing, or not"},
+                 {QP_ERR_FORMAT, "state.0.0 is missing, or not"},
+                 {QP_ERR_FORMAT, "state.0.0 is missing, or not"},
+                 {QP_ERR_FORMAT, "state.0.1 is missing, or not"},
                  {QP_ERR_FORMAT, "state.2.0 is missing, or not"}};
     qp_ctx     *ctx = qp_open((qp_options){.threads = 1});
     qp_session *s = qp_session_new(model(ctx), 2, ROOM, (qp_session_options){QP_F32});
@@ -182,7 +199,9 @@ static void no_rows(void **state) {
         for (int i = 0; i < 3; i++) assert_true(qp_file_meta_at(sound, i, &r.meta[i].key, &r.meta[i].value));
         assert_string_equal(r.meta[2].key, "kv");
         spoil(&r, ctx, how);
-        assert_int_equal(qp_file_save(ctx, path, r.count, r.list, (qp_save_options){.meta = r.meta, .meta_count = r.metas}), QP_OK);
+        assert_int_equal(
+            qp_file_save(ctx, path, r.count, r.list, (qp_save_options){.meta = r.meta, .meta_count = r.metas}),
+            QP_OK);
         assert_int_equal(qp_session_load(s, 0, path), cases[how].code);
         expect_error(ctx, cases[how].code, cases[how].words);
         assert_int_equal(qp_session_length(s, 0), 0);
@@ -197,8 +216,9 @@ static void no_rows(void **state) {
 /* Types that are not ours, of the same size. */
 static void foreign_types(void **state) {
     (void)state;
-    static const char *const cases[][2] = {{"\"tokens\":{\"dtype\":\"I32\"", "tokens: expected i32 [n]"},
-                                           {"\"state.0.0\":{\"dtype\":\"F32\"", "state.0.0 is missing, or not"}};
+    static const char *const cases[][2] = {
+        {"\"tokens\":{\"dtype\":\"I32\"", "tokens: expected i32 [n]"},
+        {"\"state.0.0\":{\"dtype\":\"F32\"", "state.0.0 is missing, or not"}};
     qp_ctx     *ctx = qp_open((qp_options){.threads = 1});
     qp_session *s = qp_session_new(model(ctx), 2, ROOM, (qp_session_options){QP_F32});
     feed(s, 1, 0, FED, NULL);
@@ -226,7 +246,8 @@ static void foreign_types(void **state) {
 static void empty_model(void **state) {
     (void)state;
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
-    qp_model *m = qp_model_load(ctx, SOURCE_DIR "/tests/golden/models/llama-mha/config.json", (qp_model_options){.empty = true});
+    qp_model *m = qp_model_load(ctx, SOURCE_DIR "/tests/golden/models/llama-mha/config.json",
+                                (qp_model_options){.empty = true});
     assert_non_null(m);
     qp_session *s = qp_session_new(m, 1, ROOM, (qp_session_options){0});
     if (!s) fail_msg("%s", qp_error(ctx));
@@ -250,7 +271,8 @@ static bool through_a_file(qp_ctx *ctx, qp_dtype type) {
     if (qp_failed(ctx) || qp_session_save(s, 0, path) != QP_OK) return false;
     qp_session *other = qp_session_new(m, 1, ROOM, (qp_session_options){type});
     if (!other || qp_session_load(other, 0, path) != QP_OK) return false;
-    qp_tensor y = qp_session_feed(other, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 3}, ids + FED), (qp_feed){.rows = &row});
+    qp_tensor y =
+        qp_session_feed(other, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 3}, ids + FED), (qp_feed){.rows = &row});
     if (qp_failed(ctx) || qp_read(y, QP_F32, logits, 17) != QP_OK) return false;
     if (expected[0] == 0) memcpy(expected, logits, sizeof logits);
     if (memcmp(expected, logits, sizeof logits)) fail_msg("another row");
@@ -277,8 +299,8 @@ static int begin(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back), cmocka_unit_test(no_rows), cmocka_unit_test(empty_model),
-        cmocka_unit_test(foreign_types),
+        cmocka_unit_test(there_and_back), cmocka_unit_test(no_rows),
+        cmocka_unit_test(empty_model),    cmocka_unit_test(foreign_types),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif

@@ -30,7 +30,7 @@ static const qp_dtype types[] = {
 #define TYPES ((int)(sizeof types / sizeof *types))
 
 static uint32_t state = 1;
-static float    next_value(void) {
+static float next_value(void) {
     state = state * 1664525u + 1013904223u;
     return (float)(int32_t)state * 0x1p-31f;
 }
@@ -85,8 +85,20 @@ static void problem_free(problem *q) {
 }
 
 static qk_gemm_args args_of(const problem *q, int64_t rows, float *y) {
-    return (qk_gemm_args){.batch = 1, .m = rows, .n = q->n, .k = q->k, .a = q->x, .b = q->w, .b_type = q->type,
-                          .a_row = q->k, .a_col = 1, .b_row = 1, .b_col = q->k, .c = y, .c_row = q->n, .scale = 1};
+    return (qk_gemm_args){.batch = 1,
+                          .m = rows,
+                          .n = q->n,
+                          .k = q->k,
+                          .a = q->x,
+                          .b = q->w,
+                          .b_type = q->type,
+                          .a_row = q->k,
+                          .a_col = 1,
+                          .b_row = 1,
+                          .b_col = q->k,
+                          .c = y,
+                          .c_row = q->n,
+                          .scale = 1};
 }
 
 static void run(qk_gemm_fn *gemm, const qk_gemm_args *g, qp_pool *pool, int threads) {
@@ -119,8 +131,8 @@ static void test_definition(void **unused) {
                 float *y = product(&q, isas[isa], MOST, NULL, 1);
                 for (int64_t i = 0; i < MOST * q.n; i++)
                     if (!(fabs(y[i] - q.y[i]) <= TOLERANCE * q.largest))
-                        fail_msg("%s isa %d n %d k %d at %d: %.9g, not %.9g", qp_dtype_name(types[t]), isa, (int)q.n,
-                                 (int)q.k, (int)i, y[i], q.y[i]);
+                        fail_msg("%s isa %d n %d k %d at %d: %.9g, not %.9g", qp_dtype_name(types[t]), isa,
+                                 (int)q.n, (int)q.k, (int)i, y[i], q.y[i]);
                 free(y);
             }
             problem_free(&q);
@@ -229,7 +241,7 @@ int main(void) {
     if (qpi_cpu_isa() >= QP_ISA_AVX512) isas[isa_count++] = qk_gemm_avx512;
 #endif
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_definition), cmocka_unit_test(test_rows_and_threads), cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_ends), cmocka_unit_test(test_rows_of_bf16)};
+        cmocka_unit_test(test_definition), cmocka_unit_test(test_rows_and_threads),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_ends), cmocka_unit_test(test_rows_of_bf16)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

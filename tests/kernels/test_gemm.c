@@ -30,8 +30,7 @@ typedef struct {
     void          *data;
 } guarded;
 
-static guarded guarded_new(size_t bytes)
-{
+static guarded guarded_new(size_t bytes) {
     size_t  total = (bytes + 2 * GUARD + 63) / 64 * 64;
     guarded g = {aligned_alloc(64, total), bytes, NULL};
     assert_non_null(g.whole);
@@ -40,8 +39,7 @@ static guarded guarded_new(size_t bytes)
     return g;
 }
 
-static void guarded_check_free(guarded *g)
-{
+static void guarded_check_free(guarded *g) {
     for (int i = 0; i < GUARD; i++) {
         assert_int_equal(g->whole[i], GUARD_BYTE);
         assert_int_equal(g->whole[GUARD + g->bytes + (size_t)i], GUARD_BYTE);
@@ -50,8 +48,7 @@ static void guarded_check_free(guarded *g)
 }
 
 static uint32_t state = 1;
-static float    next_value(void)
-{
+static float next_value(void) {
     state = state * 1664525u + 1013904223u;
     return (float)(int32_t)state * 0x1p-31f;
 }
@@ -80,8 +77,7 @@ typedef struct {
     size_t       c_count, c_bytes;
 } problem;
 
-static float half_to_float(qp_dtype type, uint16_t h)
-{
+static float half_to_float(qp_dtype type, uint16_t h) {
     if (type == QP_BF16) {
         uint32_t u = (uint32_t)h << 16;
         float    f;
@@ -94,42 +90,37 @@ static float half_to_float(qp_dtype type, uint16_t h)
 }
 
 /* The nearest value of a type, ties to even, by double arithmetic. */
-static double rounded(qp_dtype type, double x)
-{
+static double rounded(qp_dtype type, double x) {
     int exponent, digits = type == QP_BF16 ? 8 : 11, least = type == QP_BF16 ? -133 : -24;
     if (type == QP_F32 || x == 0 || !isfinite(x)) return x;
     frexp(x, &exponent);
     exponent -= digits;
-    return ldexp(nearbyint(ldexp(x, -(exponent > least ? exponent : least))), exponent > least ? exponent : least);
+    return ldexp(nearbyint(ldexp(x, -(exponent > least ? exponent : least))),
+                 exponent > least ? exponent : least);
 }
 
-static double value_of(qp_dtype type, const void *data, int64_t i)
-{
+static double value_of(qp_dtype type, const void *data, int64_t i) {
     return type == QP_F32 ? ((const float *)data)[i] : half_to_float(type, ((const uint16_t *)data)[i]);
 }
 
 static size_t bytes_of(qp_dtype type) { return type == QP_F32 ? 4 : 2; }
 
 /* Random elements of a type, and what they stand for. */
-static void *random_values(qp_dtype type, size_t count, double **values)
-{
+static void *random_values(qp_dtype type, size_t count, double **values) {
     void *data = calloc(count + 1, 4);
     *values = calloc(count + 1, sizeof(double));
     for (size_t i = 0; i < count; i++) {
         float x = next_value();
-        if (type == QP_F32)
-            ((float *)data)[i] = x;
-        else
-            ((uint16_t *)data)[i] = (uint16_t)((state >> 8 & 0x83ff) | (type == QP_BF16 ? 0x3f00 : 0x3400));
+        if (type == QP_F32) ((float *)data)[i] = x;
+        else ((uint16_t *)data)[i] = (uint16_t)((state >> 8 & 0x83ff) | (type == QP_BF16 ? 0x3f00 : 0x3400));
         (*values)[i] = value_of(type, data, (int64_t)i);
     }
     return data;
 }
 
 /* Fills rows x cols with random elements of a type and reports the strides. */
-static void *fill(qp_dtype type, qp_dtype compute, layout l, int64_t batch, int64_t rows, int64_t cols, int64_t *row,
-                  int64_t *col, int64_t *step, double **values)
-{
+static void *fill(qp_dtype type, qp_dtype compute, layout l, int64_t batch, int64_t rows, int64_t cols,
+                  int64_t *row, int64_t *col, int64_t *step, double **values) {
     *row = l == ROWS ? cols + 3 : l == COLS ? 1 : 2 * cols + 1;
     *col = l == ROWS ? 1 : l == COLS ? rows + 5 : 2;
     *step = l == COLS ? *col * cols + 1 : *row * rows + 1;
@@ -139,24 +130,30 @@ static void *fill(qp_dtype type, qp_dtype compute, layout l, int64_t batch, int6
     return data;
 }
 
-static float *random_floats(size_t count)
-{
+static float *random_floats(size_t count) {
     float *x = malloc((count + 1) * sizeof *x);
     for (size_t i = 0; i < count; i++) x[i] = next_value();
     return x;
 }
 
-static problem problem_new(const test_case *t)
-{
+static problem problem_new(const test_case *t) {
     problem       q = {0};
     qk_gemm_args *g = &q.args;
-    *g = (qk_gemm_args){.batch = t->batch, .m = t->m, .n = t->n, .k = t->k, .a_type = t->a_type,
-                        .b_type = t->b_type, .c_type = t->c_type, .compute = t->compute, .scale = t->scale,
-                        .accumulate = t->accumulate, .act = t->act};
-    g->a = q.a = fill(t->a_type, t->compute, t->a, t->batch, t->m, t->k, &g->a_row, &g->a_col, &g->a_batch,
-                      &q.a_values);
-    g->b = q.b = fill(t->b_type, t->compute, t->b, t->batch, t->k, t->n, &g->b_row, &g->b_col, &g->b_batch,
-                      &q.b_values);
+    *g = (qk_gemm_args){.batch = t->batch,
+                        .m = t->m,
+                        .n = t->n,
+                        .k = t->k,
+                        .a_type = t->a_type,
+                        .b_type = t->b_type,
+                        .c_type = t->c_type,
+                        .compute = t->compute,
+                        .scale = t->scale,
+                        .accumulate = t->accumulate,
+                        .act = t->act};
+    g->a = q.a =
+        fill(t->a_type, t->compute, t->a, t->batch, t->m, t->k, &g->a_row, &g->a_col, &g->a_batch, &q.a_values);
+    g->b = q.b =
+        fill(t->b_type, t->compute, t->b, t->batch, t->k, t->n, &g->b_row, &g->b_col, &g->b_batch, &q.b_values);
     g->c_row = t->n + 5;
     g->c_batch = g->c_row * t->m;
     q.c_count = (size_t)(g->c_batch * t->batch);
@@ -175,8 +172,7 @@ static problem problem_new(const test_case *t)
     return q;
 }
 
-static void problem_free(problem *q)
-{
+static void problem_free(problem *q) {
     guarded_check_free(&q->c);
     guarded_check_free(&q->pre_act);
     free(q->a);
@@ -190,29 +186,27 @@ static void problem_free(problem *q)
     free(q->c0_values);
 }
 
-static void run(const problem *q, qk_gemm_fn *gemm, qp_pool *pool, int threads)
-{
+static void run(const problem *q, qk_gemm_fn *gemm, qp_pool *pool, int threads) {
     const qk_gemm_args *g = &q->args;
-    guarded scratch = guarded_new(qk_gemm_scratch(g->batch, g->m, g->n, g->k, threads));
-    qp_exec exec = {pool, threads, scratch.data};
+    guarded             scratch = guarded_new(qk_gemm_scratch(g->batch, g->m, g->n, g->k, threads));
+    qp_exec             exec = {pool, threads, scratch.data};
     memcpy(q->c.data, q->c0, q->c_bytes);
     gemm(&exec, g);
     guarded_check_free(&scratch);
 }
 
-static double activate(qk_act act, double x)
-{
+static double activate(qk_act act, double x) {
     switch (act) {
     case QK_ACT_RELU: return x > 0 ? x : 0;
     case QK_ACT_GELU: return 0.5 * x * (1 + erf(x / sqrt(2)));
-    case QK_ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+    case QK_ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
     case QK_ACT_SILU: return x / (1 + exp(-x));
     default: return x;
     }
 }
 
-static void check(const problem *q)
-{
+static void check(const problem *q) {
     const qk_gemm_args *g = &q->args;
     double              tolerance = 8e-7 * (4 + sqrt((double)g->k));
     if (g->c_type != QP_F32) tolerance += g->c_type == QP_BF16 ? 0x1.01p-8 : 0x1.01p-11;
@@ -230,7 +224,8 @@ static void check(const problem *q)
                          q->b_values[t * g->b_batch + p * g->b_row + j * g->b_col];
                 x = g->scale * x + (g->accumulate ? q->c0_values[at] : 0) + (g->bias ? g->bias[j] : 0);
                 if (g->pre_act)
-                    assert_true(fabs(value_of(g->c_type, q->pre_act.data, at) - x) <= tolerance * (1 + fabs(x)));
+                    assert_true(fabs(value_of(g->c_type, q->pre_act.data, at) - x) <=
+                                tolerance * (1 + fabs(x)));
                 x = activate(g->act, x);
                 if (g->residual)
                     x += g->residual == g->c
@@ -244,8 +239,7 @@ static void check(const problem *q)
 }
 
 /* One case on every instruction set and with several threads: right, and the same bits. */
-static void check_case(const test_case *t, qp_pool *pool)
-{
+static void check_case(const test_case *t, qp_pool *pool) {
     problem q = problem_new(t);
     void   *first = malloc(q.c_bytes + 1);
     for (int s = 0; s < isa_count; s++)
@@ -264,26 +258,21 @@ static void check_case(const test_case *t, qp_pool *pool)
 
 /* ---- Tests ---------------------------------------------------------------------------------- */
 
-
-
 static const test_case plain = {.batch = 1, .scale = 1};
 
-static int setup(void **pool)
-{
+static int setup(void **pool) {
     *pool = qpi_pool_new(5);
     return *pool ? 0 : -1;
 }
 
-static int teardown(void **pool)
-{
+static int teardown(void **pool) {
     qpi_pool_free(*pool);
     return 0;
 }
 
-static void sizes(void **pool)
-{
-    static const int64_t ms[] = {0, 1, 2, 7, 8, 9, 13, 14, 33, 65, 130}, ns[] = {0, 1, 7, 13, 16, 33, 64, 65, 130},
-                         ks[] = {0, 1, 3, 13, 16, 33, 65, 400};
+static void sizes(void **pool) {
+    static const int64_t ms[] = {0, 1, 2, 7, 8, 9, 13, 14, 33, 65, 130},
+                         ns[] = {0, 1, 7, 13, 16, 33, 64, 65, 130}, ks[] = {0, 1, 3, 13, 16, 33, 65, 400};
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
         for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
             for (size_t p = 0; p < sizeof ks / sizeof *ks; p++)
@@ -294,8 +283,7 @@ static void sizes(void **pool)
                 }
 }
 
-static void layouts_and_types(void **pool)
-{
+static void layouts_and_types(void **pool) {
     static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
     static const int64_t  ms[] = {1, 5, 29, 70}, ns[] = {31, 68, 200};
     for (int c = 0; c < 3 * 3 * 3 * 3; c++)
@@ -313,9 +301,9 @@ static void layouts_and_types(void **pool)
 }
 
 /* Sizes of every kind for pairs of bf16, in every way to read them. */
-static void sizes_of_bf16(void **pool)
-{
-    static const int64_t ms[] = {1, 4, 9, 17, 64, 100}, ns[] = {1, 33, 64, 300}, ks[] = {0, 1, 2, 3, 15, 16, 17, 32, 401};
+static void sizes_of_bf16(void **pool) {
+    static const int64_t ms[] = {1, 4, 9, 17, 64, 100}, ns[] = {1, 33, 64, 300},
+                         ks[] = {0, 1, 2, 3, 15, 16, 17, 32, 401};
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
         for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
             for (size_t p = 0; p < sizeof ks / sizeof *ks; p++)
@@ -329,11 +317,11 @@ static void sizes_of_bf16(void **pool)
 }
 
 /* Values between two of bf16: ties go to the even one, infinities and NaN stay. */
-static void rounding(void **pool)
-{
-    static const float in[] = {0x1.01p0f, 0x1.03p0f, 0x1.010002p0f, -0x1.01p0f, 0x1.ffp0f, 0x1.fep127f, 1e-20f, INFINITY},
+static void rounding(void **pool) {
+    static const float in[] = {0x1.01p0f, 0x1.03p0f,   0x1.010002p0f, -0x1.01p0f,
+                               0x1.ffp0f, 0x1.fep127f, 1e-20f,        INFINITY},
                        out[] = {1, 0x1.04p0f, 0x1.02p0f, -1, 2, 0x1.fep127f, 0, INFINITY};
-    float a[8], b[8] = {1}, c[8];
+    float              a[8], b[8] = {1}, c[8];
     for (int s = 0; s < isa_count; s++)
         for (int i = 0; i < 9; i++)
             for (int m = 1; m <= 40; m += 39) { /* rows that repeat: a_row is 0 */
@@ -341,21 +329,30 @@ static void rounding(void **pool)
                 float   rows[40];
                 qp_exec exec = {*pool, 1, scratch.data};
                 for (int p = 0; p < 8; p++) a[p] = p == i % 3 ? (i < 8 ? in[i] : NAN) : 0, b[p] = p == i % 3;
-                qk_gemm_args g = {.batch = 1, .m = m, .n = 1, .k = 8, .a = a, .a_col = 1, .b = b, .b_row = 1, .b_col = 8,
-                                  .c = rows, .c_row = 1, .scale = 1, .compute = QP_BF16};
+                qk_gemm_args g = {.batch = 1,
+                                  .m = m,
+                                  .n = 1,
+                                  .k = 8,
+                                  .a = a,
+                                  .a_col = 1,
+                                  .b = b,
+                                  .b_row = 1,
+                                  .b_col = 8,
+                                  .c = rows,
+                                  .c_row = 1,
+                                  .scale = 1,
+                                  .compute = QP_BF16};
                 isas[s](&exec, &g);
                 c[0] = rows[m - 1];
-                if (i == 8)
-                    assert_true(isnan(c[0]));
-                else
-                    assert_true(i == 6 ? fabsf(c[0] - in[i]) <= 0x1p-8f * in[i] : c[0] == out[i]);
+                if (i == 8) assert_true(isnan(c[0]));
+                else assert_true(i == 6 ? fabsf(c[0] - in[i]) <= 0x1p-8f * in[i] : c[0] == out[i]);
                 guarded_check_free(&scratch);
             }
 }
 
-static void ends(void **pool)
-{
-    static const int64_t shapes[][3] = {{1, 70, 40}, {8, 33, 800}, {30, 64, 800}, {65, 50, 20}, {3, 5, 0}, {20, 64, 0}};
+static void ends(void **pool) {
+    static const int64_t shapes[][3] = {{1, 70, 40},  {8, 33, 800}, {30, 64, 800},
+                                        {65, 50, 20}, {3, 5, 0},    {20, 64, 0}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int c = 0; c < 1 << 5; c++)
             for (qk_act act = QK_ACT_NONE; act <= QK_ACT_SILU; act++) {
@@ -370,10 +367,16 @@ static void ends(void **pool)
 }
 
 /* Long k is cut into stretches whose totals pass through C. */
-static void long_sums(void **pool)
-{
-    test_case t = {.batch = 1, .m = 90, .n = 40, .k = 30000, .b = COLS, .scale = 0.5f, .bias = true,
-                   .act = QK_ACT_RELU, .residual = true};
+static void long_sums(void **pool) {
+    test_case t = {.batch = 1,
+                   .m = 90,
+                   .n = 40,
+                   .k = 30000,
+                   .b = COLS,
+                   .scale = 0.5f,
+                   .bias = true,
+                   .act = QK_ACT_RELU,
+                   .residual = true};
     check_case(&t, *pool);
     t.residual_is_c = true;
     check_case(&t, *pool);
@@ -385,8 +388,7 @@ static void long_sums(void **pool)
     check_case(&t, *pool);
 }
 
-static void large(void **pool)
-{
+static void large(void **pool) {
     test_case t = {.batch = 1, .m = 1100, .n = 70, .k = 900, .a = COLS, .scale = 1, .accumulate = true};
     check_case(&t, *pool);
     t = (test_case){.batch = 3, .m = 300, .n = 400, .k = 250, .b = COLS, .scale = 1, .bias = true};
@@ -396,8 +398,7 @@ static void large(void **pool)
 }
 
 /* The product with B's values stored the other way round gives the same bits. */
-static void check_other_layout(const problem *q, qk_gemm_fn *gemm, qp_pool *pool, const float *expected)
-{
+static void check_other_layout(const problem *q, qk_gemm_fn *gemm, qp_pool *pool, const float *expected) {
     problem       other = *q;
     qk_gemm_args *g = &other.args;
     bool          rows = g->b_col == 1;
@@ -414,8 +415,7 @@ static void check_other_layout(const problem *q, qk_gemm_fn *gemm, qp_pool *pool
 }
 
 /* The same rows alone and in groups, and some of the columns. */
-static void check_rows(const test_case *t, qk_gemm_fn *gemm, qp_pool *pool)
-{
+static void check_rows(const test_case *t, qk_gemm_fn *gemm, qp_pool *pool) {
     problem q = problem_new(t), part = q;
     size_t  bytes = bytes_of(t->c_type), row = (size_t)q.args.c_row * bytes;
     int64_t b_bytes = (int64_t)bytes_of(t->b_type);
@@ -446,14 +446,21 @@ static void check_rows(const test_case *t, qk_gemm_fn *gemm, qp_pool *pool)
     problem_free(&q);
 }
 
-static void rows_do_not_depend_on_each_other(void **pool)
-{
+static void rows_do_not_depend_on_each_other(void **pool) {
     static const int64_t  ks[] = {5, 64, 768, 1000};
     static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
     for (int c = 0; c < 4 * 2 * 3 * 2; c++)
         for (int s = 0; s < isa_count; s++) {
-            test_case t = {.batch = 1, .m = 150, .n = c < 24 ? 77 : 300, .k = ks[c % 4], .b = c / 4 % 2 ? COLS : ROWS,
-                           .b_type = types[c / 8 % 3], .scale = 1, .bias = true, .act = QK_ACT_GELU, .residual = true};
+            test_case t = {.batch = 1,
+                           .m = 150,
+                           .n = c < 24 ? 77 : 300,
+                           .k = ks[c % 4],
+                           .b = c / 4 % 2 ? COLS : ROWS,
+                           .b_type = types[c / 8 % 3],
+                           .scale = 1,
+                           .bias = true,
+                           .act = QK_ACT_GELU,
+                           .residual = true};
             check_rows(&t, isas[s], *pool);
             t.compute = QP_BF16, t.a_type = types[c % 2], t.c_type = types[c / 8 % 2], t.k *= 2;
             check_rows(&t, isas[s], *pool);
@@ -464,16 +471,14 @@ static void rows_do_not_depend_on_each_other(void **pool)
 }
 
 /* No batch, or nothing in it. */
-static void nothing_to_do(void **pool)
-{
+static void nothing_to_do(void **pool) {
     test_case t = plain;
     t.batch = 0, t.m = 4, t.n = 4, t.k = 4;
     check_case(&t, *pool);
     assert_int_equal(qk_gemm_scratch(0, 4, 4, 4, 1), 0);
 }
 
-static void find_isas(void)
-{
+static void find_isas(void) {
     if (getenv("QUIPU_TEST_WITHOUT_EXTRAS")) qpi_cpu_without_extras();
     isas[isa_count++] = qk_gemm_base;
 #if defined(__x86_64__)
@@ -484,8 +489,7 @@ static void find_isas(void)
 #endif
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(layouts_and_types, setup, teardown),

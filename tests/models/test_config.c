@@ -66,7 +66,8 @@ static void qwen2_windows(void **state) {
     assert_true(equal(WINDOW "\"max_window_layers\": 2", "\"qwen2\""));
     assert_true(equal("\"qwen2\", \"sliding_window\": 4", "\"qwen2\""));
     assert_true(equal("\"qwen2\", \"sliding_window\": null, \"use_sliding_window\": true, "
-                      "\"max_window_layers\": 0", "\"qwen2\""));
+                      "\"max_window_layers\": 0",
+                      "\"qwen2\""));
     assert_false(equal(WINDOW "\"max_window_layers\": 0", "\"qwen2\""));
     assert_true(equal(WINDOW "\"max_window_layers\": 1",
                       WINDOW "\"layer_types\": [\"full_attention\", \"sliding_attention\"]"));
@@ -79,13 +80,18 @@ static void qwen2_windows(void **state) {
 
 static void layers_differ(void **state) {
     (void)state;
-    assert_true(equal("\"qwen3\"", "\"qwen3\", \"use_sliding_window\": false, \"sliding_window\": 4, \"max_window_layers\": 0"));
-    assert_false(equal("\"qwen3\"", "\"qwen3\", \"use_sliding_window\": true, \"sliding_window\": 4, \"max_window_layers\": 0"));
-    assert_true(equal("\"gemma2\", \"sliding_window\": 4",
-                      "\"gemma2\", \"sliding_window\": 4, " LAYERS "[\"sliding_attention\", \"full_attention\"]"));
+    assert_true(
+        equal("\"qwen3\"",
+              "\"qwen3\", \"use_sliding_window\": false, \"sliding_window\": 4, \"max_window_layers\": 0"));
+    assert_false(
+        equal("\"qwen3\"",
+              "\"qwen3\", \"use_sliding_window\": true, \"sliding_window\": 4, \"max_window_layers\": 0"));
+    assert_true(equal("\"gemma2\", \"sliding_window\": 4", "\"gemma2\", \"sliding_window\": 4, " LAYERS
+                                                           "[\"sliding_attention\", \"full_attention\"]"));
     assert_false(equal("\"gemma2\", \"sliding_window\": 4", "\"gemma2\", \"sliding_window\": null"));
     assert_true(equal("\"gemma3_text\", \"sliding_window\": 4, \"sliding_window_pattern\": 2",
-                      "\"gemma3_text\", \"sliding_window\": 4, " LAYERS "[\"sliding_attention\", \"full_attention\"]"));
+                      "\"gemma3_text\", \"sliding_window\": 4, " LAYERS
+                      "[\"sliding_attention\", \"full_attention\"]"));
     assert_false(equal("\"gemma3_text\"", "\"gemma3_text\", \"rope_local_base_freq\": 100"));
     assert_true(equal("\"smollm3\", \"no_rope_layer_interval\": 2", "\"smollm3\", \"no_rope_layers\": [1, 0]"));
     assert_false(equal("\"smollm3\", \"no_rope_layers\": [1, 1]", "\"smollm3\", \"no_rope_layers\": [1, 0]"));
@@ -96,7 +102,8 @@ static void layers_differ(void **state) {
 /* What a key without the key means. */
 static void caps_have_fallbacks(void **state) {
     (void)state;
-    assert_true(equal("\"gemma2\"", "\"gemma2\", \"attn_logit_softcapping\": 50.0, \"final_logit_softcapping\": 30.0"));
+    assert_true(
+        equal("\"gemma2\"", "\"gemma2\", \"attn_logit_softcapping\": 50.0, \"final_logit_softcapping\": 30.0"));
     assert_false(equal("\"gemma2\"", "\"gemma2\", \"final_logit_softcapping\": null"));
     assert_false(equal("\"gemma2\"", "\"gemma2\", \"attn_logit_softcapping\": 0.5"));
     assert_true(equal("\"gemma3_text\"", "\"gemma3_text\", \"final_logit_softcapping\": null"));
@@ -127,12 +134,16 @@ static void rotations(void **state) {
         const char *words;
     } cases[] = {
         {"\"rope_scaling\": 3", QP_ERR_FORMAT, "rope_scaling: expected an object, found an integer"},
-        {"\"rope_scaling\": {\"type\": 3}", QP_ERR_FORMAT, "rope_scaling.type: expected a string, found an integer"},
-        {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": \"2\"}", QP_ERR_FORMAT, "rope_scaling.factor: expected a number"},
-        {"\"rope_scaling\": {\"type\": \"linear\", \"factors\": 2}", QP_ERR_UNSUPPORTED, "rope_scaling.factors: unknown key"},
+        {"\"rope_scaling\": {\"type\": 3}", QP_ERR_FORMAT,
+         "rope_scaling.type: expected a string, found an integer"},
+        {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": \"2\"}", QP_ERR_FORMAT,
+         "rope_scaling.factor: expected a number"},
+        {"\"rope_scaling\": {\"type\": \"linear\", \"factors\": 2}", QP_ERR_UNSUPPORTED,
+         "rope_scaling.factors: unknown key"},
         {"\"rope_scaling\": {\"type\": \"linear\"}", QP_ERR_FORMAT, "rope type linear without a factor"},
         {"\"rope_scaling\": {\"type\": \"yarn\"}", QP_ERR_FORMAT, "rope type yarn without a factor"},
-        {"\"rope_scaling\": {\"type\": \"spiral\", \"factor\": 2}", QP_ERR_UNSUPPORTED, "scaling of rope is \"spiral\""},
+        {"\"rope_scaling\": {\"type\": \"spiral\", \"factor\": 2}", QP_ERR_UNSUPPORTED,
+         "scaling of rope is \"spiral\""},
         {"\"rope_theta\": \"big\"", QP_ERR_FORMAT, "rope_theta: expected a number"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -141,20 +152,29 @@ static void rotations(void **state) {
         refused_as(keys, cases[i].code, cases[i].words);
     }
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-    assert_null(qp_model_new(ctx, "test", "{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"yarn\", "
-                                          "\"original_max_position_embeddings\": 16}}")); /* of how many? */
+    assert_null(qp_model_new(ctx, "test",
+                             "{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"yarn\", "
+                             "\"original_max_position_embeddings\": 16}}")); /* of how many? */
     assert_non_null(strstr(qp_error(ctx), "rope type yarn without a factor"));
     qp_close(ctx);
-    assert_false(equal("\"llama\", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 4, \"original_max_position_embeddings\": 16}",
-                       "\"llama\", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 4, \"original_max_position_embeddings\": 32}"));
-    assert_false(equal("\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"truncate\": true}",
-                       "\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"truncate\": false}"));
-    assert_true(equal("\"llama\"", "\"llama\", \"rope_scaling\": null, \"rope_parameters\": {\"rope_type\": \"default\", \"factor\": null}"));
-    assert_true(equal("\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"original_max_position_embeddings\": 16}",
-                      "\"llama\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 16}"));
-    assert_true(equal("\"llama\", \"partial_rotary_factor\": 0.5", "\"llama\", \"rope_parameters\": {\"partial_rotary_factor\": 0.5}"));
-    assert_true(equal("\"llama\", \"partial_rotary_factor\": 0.25, \"rope_scaling\": {\"partial_rotary_factor\": 0.5}",
-                      "\"llama\", \"partial_rotary_factor\": 0.5"));
+    assert_false(equal("\"llama\", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 4, "
+                       "\"original_max_position_embeddings\": 16}",
+                       "\"llama\", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 4, "
+                       "\"original_max_position_embeddings\": 32}"));
+    assert_false(
+        equal("\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"truncate\": true}",
+              "\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, \"truncate\": false}"));
+    assert_true(equal("\"llama\"", "\"llama\", \"rope_scaling\": null, \"rope_parameters\": {\"rope_type\": "
+                                   "\"default\", \"factor\": null}"));
+    assert_true(equal(
+        "\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, "
+        "\"original_max_position_embeddings\": 16}",
+        "\"llama\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 16}"));
+    assert_true(equal("\"llama\", \"partial_rotary_factor\": 0.5",
+                      "\"llama\", \"rope_parameters\": {\"partial_rotary_factor\": 0.5}"));
+    assert_true(
+        equal("\"llama\", \"partial_rotary_factor\": 0.25, \"rope_scaling\": {\"partial_rotary_factor\": 0.5}",
+              "\"llama\", \"partial_rotary_factor\": 0.5"));
     assert_false(equal("\"llama\"", "\"llama\", \"partial_rotary_factor\": 0.5"));
     assert_true(equal("\"llama\"", "\"llama\", \"partial_rotary_factor\": 1"));
 }
@@ -178,8 +198,14 @@ static void many_keys(void **state) {
 static const char *const whole[] = {
     "\"llama\", \"pretraining_tp\": 1, \"partial_rotary_factor\": 0.5, \"rope_scaling\": {\"type\": \"yarn\", "
     "\"original_max_position_embeddings\": 16, \"beta_fast\": 16.0}",
-    WINDOW "\"max_window_layers\": 1", "\"gemma2\"", "\"gemma3_text\"", "\"qwen3\"", "\"olmo2\"", "\"granite\"",
-    "\"smollm3\", \"no_rope_layers\": [1, 0]", "\"bert\", \"architectures\": [\"BertForMaskedLM\"]"};
+    WINDOW "\"max_window_layers\": 1",
+    "\"gemma2\"",
+    "\"gemma3_text\"",
+    "\"qwen3\"",
+    "\"olmo2\"",
+    "\"granite\"",
+    "\"smollm3\", \"no_rope_layers\": [1, 0]",
+    "\"bert\", \"architectures\": [\"BertForMaskedLM\"]"};
 static const char *keys_now;
 static float       expected[VOCABULARY];
 
@@ -197,7 +223,8 @@ static bool same_logits(qp_ctx *ctx) {
     qp_record_set(&in, "input_ids", qp_from(ctx, QP_I32, 2, (int64_t[]){1, T}, ids));
     qp_record out = qp_forward(m, in);
     qp_tensor y = qp_record_get(&out, "logits");
-    if (qp_failed(ctx) || qp_read(qp_slice(y, 1, T - 1, T, 1), QP_F32, found, VOCABULARY) != QP_OK) return false;
+    if (qp_failed(ctx) || qp_read(qp_slice(y, 1, T - 1, T, 1), QP_F32, found, VOCABULARY) != QP_OK)
+        return false;
     if (memcmp(found, expected, sizeof found)) fail_msg("%s: another model", keys_now);
     return true;
 }
@@ -218,11 +245,16 @@ static void dropouts(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(qwen2_windows), cmocka_unit_test(layers_differ),
-                                       cmocka_unit_test(caps_have_fallbacks), cmocka_unit_test(what_cannot_be_done),
-                                       cmocka_unit_test(dropouts), cmocka_unit_test(rotations), cmocka_unit_test(many_keys),
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(qwen2_windows),
+        cmocka_unit_test(layers_differ),
+        cmocka_unit_test(caps_have_fallbacks),
+        cmocka_unit_test(what_cannot_be_done),
+        cmocka_unit_test(dropouts),
+        cmocka_unit_test(rotations),
+        cmocka_unit_test(many_keys),
 #if FAULTS
-                                       cmocka_unit_test(memory),
+        cmocka_unit_test(memory),
 #endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,7 +122,8 @@ static void check_bf16(const char *name, const char *folder) {
     write_rounded(folder, folders);
     qp_ctx   *ctx = open_ctx();
     qp_tensor ids = reference_ids(ctx, folder);
-    qp_tensor stored = given_by(load(ctx, folders[0], true), ids), exact = given_by(load(ctx, folders[1], false), ids);
+    qp_tensor stored = given_by(load(ctx, folders[0], true), ids),
+              exact = given_by(load(ctx, folders[1], false), ids);
     double    off = relative_error(stored, exact);
     if (!(off <= 1e-2)) fail_msg("%s: bf16 logits are off by %g", name, off);
     qp_close(ctx);
@@ -141,7 +142,8 @@ static void check_saved(const char *name, const char *folder) {
     qp_model   *m = load(ctx, folder, true);
     snprintf(again, sizeof again, "%s/saved", scratch);
     if (qp_model_save(m, again) != QP_OK) fail_msg("%s: %s", name, qp_error(ctx));
-    qp_file *before = qp_file_open(ctx, folder, (qp_file_options){0}), *after = qp_file_open(ctx, again, (qp_file_options){0});
+    qp_file *before = qp_file_open(ctx, folder, (qp_file_options){0}),
+            *after = qp_file_open(ctx, again, (qp_file_options){0});
     for (int64_t i = 0; qp_model_weight(m, i, false, &ours, &t); i++) {
         qp_tensor saved = qp_file_load(ctx, after, ours, true);
         if (qp_file_find(before, ours) < 0) continue; /* published GPT-2 lacks the prefix */
@@ -167,7 +169,8 @@ static int make_folder(void **state) {
 }
 
 static int remove_folder(void **state) {
-    static const char *const names[] = {"bf16", "f32", "saved"}, *const files[] = {"/config.json", "/model.safetensors", ""};
+    static const char *const names[] = {"bf16", "f32", "saved"}, *const files[] = {"/config.json",
+                                                                                   "/model.safetensors", ""};
     (void)state;
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < 3; k++) {
@@ -179,6 +182,7 @@ static int remove_folder(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(steps), cmocka_unit_test(bf16), cmocka_unit_test(saved)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(steps), cmocka_unit_test(bf16),
+                                       cmocka_unit_test(saved)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -24,7 +24,9 @@ static const qp_entry *entry(qp_model *m, const char *name) {
     return NULL;
 }
 
-static double deviation(qp_tensor t) { return sqrt(qp_item(qp_mean(qp_square(qp_cast(t, QP_F64)), 0, NULL, false))); }
+static double deviation(qp_tensor t) {
+    return sqrt(qp_item(qp_mean(qp_square(qp_cast(t, QP_F64)), 0, NULL, false)));
+}
 
 /* ---- The authors' package -------------------------------------------------------------------------- */
 
@@ -38,16 +40,19 @@ static void check_golden(const char *name) {
         const char *of = qp_file_at(f, i).name;
         if (strncmp(of, "std.", 4)) continue;
         double drawn = deviation(entry(m, of + 4)->tensor), theirs = qp_item(qp_file_load(ctx, f, of, true));
-        if (fabs(drawn / theirs - 1) > 0.15) fail_msg("%s: %s is drawn with %g, expected %g", name, of + 4, drawn, theirs);
+        if (fabs(drawn / theirs - 1) > 0.15)
+            fail_msg("%s: %s is drawn with %g, expected %g", name, of + 4, drawn, theirs);
         assert_int_equal(qp_copy_to(entry(m, of + 4)->tensor, qp_file_load(ctx, f, of + 4, true)), QP_OK);
     }
     qp_copy_to(entry(m, "blocks.0.ffn.up.bias")->tensor, qp_file_load(ctx, f, "blocks.0.ffn.up.bias", true));
-    qp_copy_to(entry(m, "blocks.0.ffn.down.bias")->tensor, qp_file_load(ctx, f, "blocks.0.ffn.down.bias", true));
+    qp_copy_to(entry(m, "blocks.0.ffn.down.bias")->tensor,
+               qp_file_load(ctx, f, "blocks.0.ffn.down.bias", true));
     const char *norms[] = {"blocks.0.norm1.weight", "blocks.0.norm2.weight", "norm.weight"};
     for (int i = 0; i < 3; i++) qp_copy_to(entry(m, norms[i])->tensor, qp_file_load(ctx, f, norms[i], true));
     bool      adam = !strcmp(qp_file_meta(f, "optimizer"), "adamw");
-    qp_optim *o = adam ? qp_adamw(qp_model_params(m), (qp_adamw_options){.lr = 0.02, .eps = 1e-15, .weight_decay = 0.1})
-                       : qp_sgd(qp_model_params(m), (qp_sgd_options){.lr = 0.05, .momentum = 0.9, .weight_decay = 0.1});
+    qp_optim *o =
+        adam ? qp_adamw(qp_model_params(m), (qp_adamw_options){.lr = 0.02, .eps = 1e-15, .weight_decay = 0.1})
+             : qp_sgd(qp_model_params(m), (qp_sgd_options){.lr = 0.05, .momentum = 0.9, .weight_decay = 0.1});
     qp_tensor ids = qp_file_load(ctx, f, "ids", true), labels = qp_file_load(ctx, f, "labels", true);
     for (int step = 0; step < 5; step++) {
         qp_scope s = qp_enter(ctx);
@@ -81,11 +86,13 @@ static void golden(void **state) {
 
 static qp_model *make(int width, const char *parametrization, const char *rest) {
     char config[800];
-    snprintf(config, sizeof config, "{\"model_type\": \"quipu\", \"vocab_size\": 61, \"hidden_size\": %d, \"num_hidden_layers\": 2,"
-                                    " \"max_position_embeddings\": 32, \"position\": {\"type\": \"rope\"}, %s"
-                                    " \"mixer\": {\"type\": \"attention\", \"heads\": 4}, \"ffn\": {\"type\": \"mlp\"},"
-                                    " \"norm\": {\"type\": \"rms_norm\"}%s%s}",
-             width, rest, parametrization ? ", \"parametrization\": " : "", parametrization ? parametrization : "");
+    snprintf(config, sizeof config,
+             "{\"model_type\": \"quipu\", \"vocab_size\": 61, \"hidden_size\": %d, \"num_hidden_layers\": 2,"
+             " \"max_position_embeddings\": 32, \"position\": {\"type\": \"rope\"}, %s"
+             " \"mixer\": {\"type\": \"attention\", \"heads\": 4}, \"ffn\": {\"type\": \"mlp\"},"
+             " \"norm\": {\"type\": \"rms_norm\"}%s%s}",
+             width, rest, parametrization ? ", \"parametrization\": " : "",
+             parametrization ? parametrization : "");
     return qp_model_new(ctx, "config", config);
 }
 
@@ -96,7 +103,8 @@ static void moved(int width, const char *parametrization, const char *rest, doub
     qp_model *m = make(width, parametrization, rest);
     if (!m) fail_msg("%s", qp_error(ctx));
     for (int i = 0; i < 4 * 32; i++) ids[i] = (i * i + 3 * i) % 61, labels[i] = (7 * i + i / 5) % 61;
-    qp_tensor x = qp_from(ctx, QP_I64, 2, (int64_t[]){4, 32}, ids), y = qp_from(ctx, QP_I64, 2, (int64_t[]){4, 32}, labels);
+    qp_tensor x = qp_from(ctx, QP_I64, 2, (int64_t[]){4, 32}, ids),
+              y = qp_from(ctx, QP_I64, 2, (int64_t[]){4, 32}, labels);
     bool      before = qp_no_grad(ctx, true);
     qp_tensor hidden = qp_model_hidden(m, x), logits = qp_logits(m, x);
     qp_no_grad(ctx, before);
@@ -145,7 +153,8 @@ static void coordinates(void **state) {
 
 /* At the base's width nothing differs from no parametrisation, bit for bit. */
 static void base(void **state) {
-    static const char *const kinds[] = {NULL, "{\"type\": \"standard\"}", "{\"type\": \"mup\", \"base\": 64}", "{\"type\": \"ntk\"}"};
+    static const char *const kinds[] = {NULL, "{\"type\": \"standard\"}", "{\"type\": \"mup\", \"base\": 64}",
+                                        "{\"type\": \"ntk\"}"};
     double                   first[2], other[2];
     (void)state;
     moved(64, NULL, "", first);
@@ -159,7 +168,8 @@ static void rates(void **state) {
     (void)state;
     ctx = qp_open((qp_options){.threads = 1});
     qp_model *m = make(128, ntk, "");
-    assert_true(entry(m, "blocks.0.mixer.q.weight")->rates.adam == 0.5 && entry(m, "blocks.0.mixer.q.weight")->rates.sgd == 0.25);
+    assert_true(entry(m, "blocks.0.mixer.q.weight")->rates.adam == 0.5 &&
+                entry(m, "blocks.0.mixer.q.weight")->rates.sgd == 0.25);
     assert_true(entry(m, "head.weight")->rates.adam == 0.5 && entry(m, "embed.weight")->rates.adam == 1);
     assert_true(entry(m, "blocks.0.ffn.up.bias")->rates.sgd == 1);
     qp_close(ctx);
@@ -168,13 +178,14 @@ static void rates(void **state) {
 /* Of each initialisation the deviation is what it is at the base's width, times
  * what the parametrisation says. */
 static void draws(void **state) {
-    static const char *const inits[] = {"normal", "uniform", "xavier_uniform", "kaiming_normal", "lecun_truncated", "orthogonal"};
+    static const char *const inits[] = {"normal",         "uniform",         "xavier_uniform",
+                                        "kaiming_normal", "lecun_truncated", "orthogonal"};
     (void)state;
     for (int i = 0; i < 6; i++) {
         char rest[100];
         snprintf(rest, sizeof rest, "\"init\": \"%s\",", inits[i]);
         ctx = qp_open((qp_options){.threads = 1, .seed = 2});
-        double narrow[3], wide[3];
+        double      narrow[3], wide[3];
         const char *names[] = {"embed.weight", "blocks.1.ffn.down.weight", "head.weight"};
         for (int k = 0; k < 3; k++) {
             narrow[k] = deviation(entry(make(32, mup, rest), names[k])->tensor);
@@ -182,18 +193,21 @@ static void draws(void **state) {
         }
         double expected[] = {1, 0.5, 0.25};
         for (int k = 0; k < 3; k++)
-            if (fabs(wide[k] / narrow[k] / expected[k] - 1) > 0.1) fail_msg("%s: %s %g, was %g", inits[i], names[k], wide[k], narrow[k]);
+            if (fabs(wide[k] / narrow[k] / expected[k] - 1) > 0.1)
+                fail_msg("%s: %s %g, was %g", inits[i], names[k], wide[k], narrow[k]);
         qp_close(ctx);
     }
 }
 
 static void refusals(void **state) {
-    static const struct { const char *parametrization, *words; } cases[] = {
-        {"{\"type\": \"mup\", \"base\": 30}", "config: parametrization's base: mixer: heads 4 do not divide the width 30"},
-        {"{\"type\": \"mup\", \"base\": 0}", "base of mup is 0"},
-        {"{\"type\": \"wide\"}", "parametrization: no part named \"wide\""},
-        {"{\"type\": \"standard\", \"base\": 3}", "standard has no option base"},
-        {"7", "parametrization: expected an object"}};
+    static const struct {
+        const char *parametrization, *words;
+    } cases[] = {{"{\"type\": \"mup\", \"base\": 30}",
+                  "config: parametrization's base: mixer: heads 4 do not divide the width 30"},
+                 {"{\"type\": \"mup\", \"base\": 0}", "base of mup is 0"},
+                 {"{\"type\": \"wide\"}", "parametrization: no part named \"wide\""},
+                 {"{\"type\": \"standard\", \"base\": 3}", "standard has no option base"},
+                 {"7", "parametrization: expected an object"}};
     (void)state;
     for (int i = 0; i < 5; i++) {
         ctx = qp_open((qp_options){.threads = 1});
@@ -204,7 +218,8 @@ static void refusals(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(coordinates), cmocka_unit_test(base),
-                                       cmocka_unit_test(rates), cmocka_unit_test(draws), cmocka_unit_test(refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(coordinates),
+                                       cmocka_unit_test(base),   cmocka_unit_test(rates),
+                                       cmocka_unit_test(draws),  cmocka_unit_test(refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

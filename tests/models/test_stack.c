@@ -16,7 +16,8 @@
 
 static const char base[] =
     "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": 8, \"num_hidden_layers\": 2,"
-    " \"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2},"
+    " \"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"mixer\": {\"type\": \"attention\", "
+    "\"heads\": 2},"
     " \"ffn\": {\"type\": \"mlp\"}, \"norm\": {\"type\": \"rms_norm\"}}";
 
 /* ---- Parts of a host program ------------------------------------------------------------------------- */
@@ -38,12 +39,16 @@ static qp_tensor hand_through(void *self, qp_tensor x, qp_tensor residual, const
     return qp_is_none(residual) ? x : qp_add(x, residual);
 }
 
-static const qp_option head_options[] = {{.name = "heads", .kind = QP_OPTION_INT, .fallback = 0, .high = 8}, {0}};
+static const qp_option head_options[] = {{.name = "heads", .kind = QP_OPTION_INT, .fallback = 0, .high = 8},
+                                         {0}};
 
 /* Heads, but no width of theirs to choose; and a mixer that has neither options nor heads. */
-static const qp_branch_type heads_mixer = {.part = {.name = "heads", .options = head_options}, .init = init_nothing, .forward = hand_through};
-static const qp_branch_type bare_mixer = {.part = {.name = "bare"}, .init = init_without, .forward = hand_through};
-static const qp_branch_type wrong_mixer = {.part = {.name = "wrong"}, .init = init_wrongly, .forward = hand_through};
+static const qp_branch_type heads_mixer = {
+    .part = {.name = "heads", .options = head_options}, .init = init_nothing, .forward = hand_through};
+static const qp_branch_type bare_mixer = {
+    .part = {.name = "bare"}, .init = init_without, .forward = hand_through};
+static const qp_branch_type wrong_mixer = {
+    .part = {.name = "wrong"}, .init = init_wrongly, .forward = hand_through};
 
 /* An input without a table that an output could share. */
 static void init_ones(void *self, qp_build *b) { *(int64_t *)self = b->width; }
@@ -51,17 +56,20 @@ static qp_tensor ones(void *self, qp_tensor ids, const qp_sequence *s) {
     (void)s;
     return qp_full(ids.ctx, QP_F32, 3, (int64_t[]){qp_size(ids, 0), qp_size(ids, 1), *(int64_t *)self}, 1);
 }
-static const qp_input_type ones_input = {.part = {.name = "ones", .bytes = sizeof(int64_t)}, .init = init_ones, .forward = ones};
+static const qp_input_type ones_input = {
+    .part = {.name = "ones", .bytes = sizeof(int64_t)}, .init = init_ones, .forward = ones};
 
 /* Has a parameter in wide models alone. */
 static void init_wide(void *self, qp_build *b) {
     init_ones(self, b);
     if (b->width > 4) qp_param(b->module, "p", "ones", 1, &b->width);
 }
-static const qp_input_type wide_input = {.part = {.name = "wide", .bytes = sizeof(int64_t)}, .init = init_wide, .forward = ones};
+static const qp_input_type wide_input = {
+    .part = {.name = "wide", .bytes = sizeof(int64_t)}, .init = init_wide, .forward = ones};
 
 /* Shared by all layers, with no hook at all. */
-static const qp_position_type shared_position = {.part = {.name = "shared"}, .shared = true, .init = init_without};
+static const qp_position_type shared_position = {
+    .part = {.name = "shared"}, .shared = true, .init = init_without};
 
 /* A block without norms that does what `doing` says. */
 static enum { HANDS_THROUGH, ADDS_SEVEN, ADDS_EIGHT } doing;
@@ -120,43 +128,60 @@ static const struct {
     const char *words;
 } refused[] = {
     {"{\"hidden_sizes\": 8}", QP_ERR_UNSUPPORTED, "test: hidden_sizes: unknown key"},
-    {"{\"vocab_size\": null}", QP_ERR_FORMAT, "vocab_size: expected a whole number from 1 to 268435456, found -1"},
+    {"{\"vocab_size\": null}", QP_ERR_FORMAT,
+     "vocab_size: expected a whole number from 1 to 268435456, found -1"},
     {"{\"vocab_size\": 0}", QP_ERR_FORMAT, "vocab_size: expected"},
     {"{\"hidden_size\": 8.0}", QP_ERR_FORMAT, "hidden_size: expected a whole number"},
     {"{\"hidden_size\": 99999999999}", QP_ERR_FORMAT, "found 99999999999"},
-    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 0, \"head_width\": 64}}", QP_ERR_ARGUMENT, "heads 0 and head_width 64 of width 8 are no heads"},
-    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 0}}", QP_ERR_ARGUMENT, "heads 0 and head_width 0 of width 8 are no heads"},
-    {"{\"input\": {\"type\": \"wide\"}, \"parametrization\": {\"type\": \"mup\", \"base\": 4}}", QP_ERR_ARGUMENT,
-     "has other parameters at the base's width"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 0, \"head_width\": 64}}", QP_ERR_ARGUMENT,
+     "heads 0 and head_width 64 of width 8 are no heads"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 0}}", QP_ERR_ARGUMENT,
+     "heads 0 and head_width 0 of width 8 are no heads"},
+    {"{\"input\": {\"type\": \"wide\"}, \"parametrization\": {\"type\": \"mup\", \"base\": 4}}",
+     QP_ERR_ARGUMENT, "has other parameters at the base's width"},
     {"{\"dropout\": 1.5}", QP_ERR_FORMAT, "dropout: 1.5, expected a number from 0 to 0.99"},
     {"{\"dropout\": -1}", QP_ERR_FORMAT, "dropout: -1, expected a number"},
     {"{\"dropout\": \"0.1\"}", QP_ERR_FORMAT, "dropout: nan, expected a number"},
     {"{\"init\": \"none\"}", QP_ERR_UNSUPPORTED, "test: init: no initialisation named \"none\""},
     {"{\"init\": 1}", QP_ERR_UNSUPPORTED, "test: init: no initialisation"},
-    {"{\"num_nextn_predict_layers\": 9}", QP_ERR_FORMAT, "num_nextn_predict_layers: expected a whole number from 0 to 8"},
-    {"{\"layers\": [{\"repeat\": 1.0}, {}]}", QP_ERR_FORMAT, "layers[0]: expected an object, its repeat from 1 to 2"},
+    {"{\"num_nextn_predict_layers\": 9}", QP_ERR_FORMAT,
+     "num_nextn_predict_layers: expected a whole number from 0 to 8"},
+    {"{\"layers\": [{\"repeat\": 1.0}, {}]}", QP_ERR_FORMAT,
+     "layers[0]: expected an object, its repeat from 1 to 2"},
     {"{\"position\": null}", QP_ERR_FORMAT, "position: expected an object with a \"type\""},
     {"{\"position\": {\"type\": \"nowhere\"}}", QP_ERR_UNSUPPORTED, "position: no part named \"nowhere\""},
-    {"{\"position\": {\"type\": \"learned\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 99999}}", QP_ERR_ARGUMENT, "heads of attention is 99999"},
-    {"{\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"hands\": 2}}", QP_ERR_ARGUMENT,
-     "attention has no option hands (it has: heads, "},
-    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 2.5}}", QP_ERR_ARGUMENT, "heads of attention is 2.5, expected a whole number from"},
-    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 1e300}}", QP_ERR_ARGUMENT, "heads of attention is 1e+300"},
+    {"{\"position\": {\"type\": \"learned\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 99999}}",
+     QP_ERR_ARGUMENT, "heads of attention is 99999"},
+    {"{\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"hands\": 2}}",
+     QP_ERR_ARGUMENT, "attention has no option hands (it has: heads, "},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 2.5}}", QP_ERR_ARGUMENT,
+     "heads of attention is 2.5, expected a whole number from"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": 1e300}}", QP_ERR_ARGUMENT,
+     "heads of attention is 1e+300"},
     {"{\"mixer\": {\"type\": \"attention\", \"heads\": -1}}", QP_ERR_ARGUMENT, "heads of attention is -1"},
-    {"{\"mixer\": {\"type\": \"attention\", \"heads\": \"two\"}}", QP_ERR_ARGUMENT, "heads of attention is \"two\", expected a number"},
-    {"{\"mixer\": {\"type\": \"attention\", \"heads\": [2]}}", QP_ERR_FORMAT, "heads: expected a number, a boolean or a string"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": \"two\"}}", QP_ERR_ARGUMENT,
+     "heads of attention is \"two\", expected a number"},
+    {"{\"mixer\": {\"type\": \"attention\", \"heads\": [2]}}", QP_ERR_FORMAT,
+     "heads: expected a number, a boolean or a string"},
     {"{\"mixer\": {\"type\": \"bare\", \"heads\": 2}}", QP_ERR_ARGUMENT, "bare has no option heads (it has: )"},
     {"{\"mixer\": {\"type\": \"bare\", \"kind\": \"x\"}}", QP_ERR_ARGUMENT, "bare has no option kind"},
-    {"{\"mixer\": {\"type\": \"wrong\"}}", QP_ERR_ARGUMENT, "wrong asks for an option absent that its table lacks"},
+    {"{\"mixer\": {\"type\": \"wrong\"}}", QP_ERR_ARGUMENT,
+     "wrong asks for an option absent that its table lacks"},
     {"{\"mixer\": {\"type\": \"heads\", \"heads\": 3}}", QP_ERR_ARGUMENT, "heads 3 do not divide the width 8"},
-    {"{\"position\": {\"type\": \"alibi\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", \"heads\": 4}}]}", QP_ERR_UNSUPPORTED,
-     "alibi is the same for all layers, made for 2 heads of 4; layer 1 has 4 of 2"},
-    {"{\"position\": {\"type\": \"t5\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", \"heads\": 2, \"head_width\": 2}}]}",
+    {"{\"position\": {\"type\": \"alibi\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", \"heads\": "
+     "4}}]}",
+     QP_ERR_UNSUPPORTED, "alibi is the same for all layers, made for 2 heads of 4; layer 1 has 4 of 2"},
+    {"{\"position\": {\"type\": \"t5\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", \"heads\": 2, "
+     "\"head_width\": 2}}]}",
      QP_ERR_UNSUPPORTED, "layer 1 has 2 of 2"},
-    {"{\"position\": {\"type\": \"alibi\"}, \"layers\": [{\"mixer\": {\"type\": \"nosuch\"}}, {}]}", QP_ERR_UNSUPPORTED, "no part named \"nosuch\""},
-    {"{\"mixer\": {\"type\": \"mamba2\", \"inner\": 7, \"channels\": 2}}", QP_ERR_ARGUMENT, "test: mixer: mamba2: 7 channels in heads of 2"},
-    {"{\"mixer\": {\"type\": \"linear\", \"heads\": 2}, \"position\": {\"type\": \"alibi\"}}", QP_ERR_UNSUPPORTED, "test: mixer: linear: it forms no"},
-    {"{\"ffn\": {\"type\": \"mlp\", \"act\": \"step\"}}", QP_ERR_UNSUPPORTED, "act of mlp is \"step\", expected one of "},
+    {"{\"position\": {\"type\": \"alibi\"}, \"layers\": [{\"mixer\": {\"type\": \"nosuch\"}}, {}]}",
+     QP_ERR_UNSUPPORTED, "no part named \"nosuch\""},
+    {"{\"mixer\": {\"type\": \"mamba2\", \"inner\": 7, \"channels\": 2}}", QP_ERR_ARGUMENT,
+     "test: mixer: mamba2: 7 channels in heads of 2"},
+    {"{\"mixer\": {\"type\": \"linear\", \"heads\": 2}, \"position\": {\"type\": \"alibi\"}}",
+     QP_ERR_UNSUPPORTED, "test: mixer: linear: it forms no"},
+    {"{\"ffn\": {\"type\": \"mlp\", \"act\": \"step\"}}", QP_ERR_UNSUPPORTED,
+     "act of mlp is \"step\", expected one of "},
     {"{\"ffn\": {\"type\": \"mlp\", \"width\": 1e7, \"act\": \"\"}}", QP_ERR_UNSUPPORTED, "act of mlp is \"\""},
     {"{\"norm\": {\"type\": \"rms_norm\", \"eps\": 1e300}}", QP_ERR_ARGUMENT, "expected a number from"},
     {"{\"norm\": {\"type\": \"rms_norm\", \"eps\": -1}}", QP_ERR_ARGUMENT, "expected a number from"},
@@ -165,9 +190,11 @@ static const struct {
     {"{\"block\": {\"type\": \"pre_norm\", \"x\": 1}}", QP_ERR_ARGUMENT, "pre_norm has no option x"},
     {"{\"output\": {\"type\": \"xy\"}}", QP_ERR_UNSUPPORTED, "logits: no part named \"xy\""},
     {"{\"outputs\": []}", QP_ERR_FORMAT, "outputs: expected an object of at most 8"},
-    {"{\"outputs\": {\"a\": 0, \"b\": 0, \"c\": 0, \"d\": 0, \"e\": 0, \"f\": 0, \"g\": 0, \"h\": 0, \"i\": 0}}", QP_ERR_FORMAT,
-     "outputs: expected an object of at most 8"},
-    {"{\"outputs\": {\"pooled\": {\"type\": \"pooler\"}, \"other\": {\"type\": \"pool\"}}}", QP_ERR_UNSUPPORTED, "other: no part named \"pool\""},
+    {"{\"outputs\": {\"a\": 0, \"b\": 0, \"c\": 0, \"d\": 0, \"e\": 0, \"f\": 0, \"g\": 0, \"h\": 0, \"i\": "
+     "0}}",
+     QP_ERR_FORMAT, "outputs: expected an object of at most 8"},
+    {"{\"outputs\": {\"pooled\": {\"type\": \"pooler\"}, \"other\": {\"type\": \"pool\"}}}", QP_ERR_UNSUPPORTED,
+     "other: no part named \"pool\""},
 };
 
 static void refusals(void **state) {
@@ -176,8 +203,8 @@ static void refusals(void **state) {
         qp_ctx *ctx = open_ctx();
         assert_null(model_with(ctx, refused[i].members));
         if (qp_error_code(ctx) != refused[i].code || !strstr(qp_error(ctx), refused[i].words))
-            fail_msg("%s: %d \"%s\", expected %d \"%s\"", refused[i].members, qp_error_code(ctx), qp_error(ctx), refused[i].code,
-                     refused[i].words);
+            fail_msg("%s: %d \"%s\", expected %d \"%s\"", refused[i].members, qp_error_code(ctx), qp_error(ctx),
+                     refused[i].code, refused[i].words);
         qp_close(ctx);
     }
 }
@@ -187,8 +214,9 @@ static void too_many_options(void **state) {
     (void)state;
     static char      names[40][8];
     static qp_option options[40];
-    qp_branch_type   many = {.part = {.name = "many", .options = options}, .init = init_without, .forward = hand_through};
-    qp_ctx          *ctx = open_ctx();
+    qp_branch_type   many = {
+        .part = {.name = "many", .options = options}, .init = init_without, .forward = hand_through};
+    qp_ctx *ctx = open_ctx();
     for (int i = 0; i < 33; i++) {
         snprintf(names[i], sizeof names[i], "o%d", i);
         options[i].name = names[i];
@@ -236,12 +264,16 @@ static void allowed(void **state) {
         "{\"mixer\": {\"type\": \"heads\", \"heads\": 4}, \"position\": {\"type\": \"rope\"}}",
         "{\"mixer\": {\"type\": \"bare\"}, \"position\": {\"type\": \"shared\"}}",
         "{\"position\": {\"type\": \"shared\"}, \"layers\": [{\"position\": {\"type\": \"rope\"}}, {}]}",
-        "{\"mixer\": {\"type\": \"bare\"}, \"layers\": [{\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2}}, {}]}",
+        "{\"mixer\": {\"type\": \"bare\"}, \"layers\": [{\"position\": {\"type\": \"rope\"}, \"mixer\": "
+        "{\"type\": \"attention\", \"heads\": 2}}, {}]}",
         "{\"mixer\": {\"type\": \"heads\"}, \"layers\": [{\"position\": {\"type\": \"none\"}}, {}]}",
         "{\"mixer\": {\"type\": \"bare\"}, \"position\": {\"type\": \"alibi\"}}",
-        "{\"mixer\": {\"type\": \"bare\"}, \"position\": {\"type\": \"t5\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", \"heads\": 4}}]}",
-        "{\"position\": {\"type\": \"learned\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", \"heads\": 4}}]}",
-        "{\"mixer\": {\"type\": \"attention\", \"heads\": 2, \"bias\": true}, \"ffn\": {\"type\": \"mlp\", \"bias\": false, \"act\": \"relu\"}}",
+        "{\"mixer\": {\"type\": \"bare\"}, \"position\": {\"type\": \"t5\"}, \"layers\": [{}, {\"mixer\": "
+        "{\"type\": \"attention\", \"heads\": 4}}]}",
+        "{\"position\": {\"type\": \"learned\"}, \"layers\": [{}, {\"mixer\": {\"type\": \"attention\", "
+        "\"heads\": 4}}]}",
+        "{\"mixer\": {\"type\": \"attention\", \"heads\": 2, \"bias\": true}, \"ffn\": {\"type\": \"mlp\", "
+        "\"bias\": false, \"act\": \"relu\"}}",
         "{\"block\": {\"type\": \"plain\"}}",
         "{\"mixer\": {\"type\": \"bare\"}, \"parametrization\": {\"type\": \"ntk\", \"base\": 4}}",
         "{\"input\": {\"type\": \"ones\"}, \"tie_word_embeddings\": true}",
@@ -263,8 +295,9 @@ static void allowed(void **state) {
 /* Choices are told apart from their beginnings and from each other. */
 static void choices(void **state) {
     (void)state;
-    static const qp_option options[] = {{.name = "kind", .kind = QP_OPTION_CHOICE, .choices = "ab|abc|b", .high = 2}, {0}};
-    static const qp_part   part = {.name = "part", .options = options};
+    static const qp_option options[] = {
+        {.name = "kind", .kind = QP_OPTION_CHOICE, .choices = "ab|abc|b", .high = 2}, {0}};
+    static const qp_part part = {.name = "part", .options = options};
     static const struct {
         const char *text;
         double      value; /* -1: refused */
@@ -324,7 +357,8 @@ static void fields(void **state) {
     }
     doing = ADDS_SEVEN;
     assert_int_equal(qp_forward(m, in).count, 0);
-    if (!strstr(qp_error(ctx), "gradient checkpoint: layers see 23 fields, at most 20")) fail_msg("%s", qp_error(ctx));
+    if (!strstr(qp_error(ctx), "gradient checkpoint: layers see 23 fields, at most 20"))
+        fail_msg("%s", qp_error(ctx));
     doing = HANDS_THROUGH;
     qp_close(ctx);
 }
@@ -333,7 +367,8 @@ static void fields(void **state) {
 
 #if FAULTS
 static const char *const whole[] = {
-    "{\"position\": {\"type\": \"learned\"}, \"num_nextn_predict_layers\": 1, \"input_norm\": {\"type\": \"layer_norm\"},"
+    "{\"position\": {\"type\": \"learned\"}, \"num_nextn_predict_layers\": 1, \"input_norm\": {\"type\": "
+    "\"layer_norm\"},"
     " \"num_hidden_layers\": 1, \"outputs\": {\"pooled\": {\"type\": \"pooler\"}}}",
     "{\"num_hidden_layers\": 0, \"final_norm\": {\"type\": \"none\"}, \"output\": {\"type\": \"none\"}}",
     "{\"block\": {\"type\": \"post_norm\"}, \"position\": {\"type\": \"rope\"}, \"num_hidden_layers\": 1,"

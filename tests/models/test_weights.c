@@ -26,8 +26,9 @@ static const char *at(const char *name) {
     return path[turn];
 }
 
-static const char head[] = "{\"vocab_size\": 16, \"hidden_size\": 8, \"intermediate_size\": 8, \"num_attention_heads\": 2, "
-                           "\"max_position_embeddings\": 32, \"num_hidden_layers\": 1, \"model_type\": ";
+static const char head[] =
+    "{\"vocab_size\": 16, \"hidden_size\": 8, \"intermediate_size\": 8, \"num_attention_heads\": 2, "
+    "\"max_position_embeddings\": 32, \"num_hidden_layers\": 1, \"model_type\": ";
 
 static qp_model *model(qp_ctx *ctx, const char *keys) {
     char text[600];
@@ -51,7 +52,8 @@ static int64_t list_of(qp_model *m, qp_named *list) {
 }
 
 static void save(qp_ctx *ctx, int64_t n, const qp_named *list) {
-    if (qp_file_save(ctx, at("model.safetensors"), n, list, (qp_save_options){0}) != QP_OK) fail_msg("%s", qp_error(ctx));
+    if (qp_file_save(ctx, at("model.safetensors"), n, list, (qp_save_options){0}) != QP_OK)
+        fail_msg("%s", qp_error(ctx));
 }
 
 static void refused(qp_model *m, qp_code code, const char *words) {
@@ -70,19 +72,20 @@ static void refused(qp_model *m, qp_code code, const char *words) {
 
 static void misfits(void **state) {
     (void)state;
-    static uint8_t  raw[600];
-    qp_named        list[40];
-    qp_ctx         *ctx = qp_open((qp_options){.threads = 1});
-    qp_model       *m = model(ctx, "\"llama\"");
-    int64_t         n = list_of(m, list), norm = 0;
+    static uint8_t raw[600];
+    qp_named       list[40];
+    qp_ctx        *ctx = qp_open((qp_options){.threads = 1});
+    qp_model      *m = model(ctx, "\"llama\"");
+    int64_t        n = list_of(m, list), norm = 0;
     while (!strstr(list[norm].name, "input_layernorm")) norm++;
     qp_named good = list[norm];
     save(ctx, 0, NULL); /* more names than the message has room for */
     refused(m, QP_ERR_FORMAT, "12 tensors missing (model.embed_tokens.weight, ");
     save(ctx, n, list);
     assert_int_equal(qp_model_load_weights(m, at("model.safetensors")), QP_OK);
-    const qp_tensor wrong[] = {qp_zeros(ctx, QP_F32, 1, (int64_t[]){9}), qp_zeros(ctx, QP_I32, 1, (int64_t[]){8}),
-                               qp_zeros(ctx, QP_F32, 2, (int64_t[]){8, 1}), qp_zeros(ctx, QP_F32, 0, NULL)};
+    const qp_tensor   wrong[] = {qp_zeros(ctx, QP_F32, 1, (int64_t[]){9}),
+                                 qp_zeros(ctx, QP_I32, 1, (int64_t[]){8}),
+                                 qp_zeros(ctx, QP_F32, 2, (int64_t[]){8, 1}), qp_zeros(ctx, QP_F32, 0, NULL)};
     const char *const words[] = {"is f32 [9], the model has f32 [8]", "is i32 [8], the model has f32 [8]",
                                  "is f32 [8, 1], the model has f32 [8]", "the model has f32 [8]"};
     for (int i = 0; i < 4; i++) {
@@ -95,12 +98,14 @@ static void misfits(void **state) {
     save(ctx, n + 1, list);
     refused(m, QP_ERR_FORMAT, "0 tensors missing (), 1 unexpected (model.layers.0.mlp.gate)");
     /* a type that is not ours, and sizes that no tensor can have */
-    static const char *const odd[][2] = {{"\"dtype\":\"I16\",\"shape\":[8],\"data_offsets\":[0,16]", "is I16, the model has f32"},
-                                         {"\"dtype\":\"F32\",\"shape\":[0,4611686018427387904,16],\"data_offsets\":[0,0]",
-                                          "is F32, the model has f32"}};
+    static const char *const odd[][2] = {
+        {"\"dtype\":\"I16\",\"shape\":[8],\"data_offsets\":[0,16]", "is I16, the model has f32"},
+        {"\"dtype\":\"F32\",\"shape\":[0,4611686018427387904,16],\"data_offsets\":[0,0]",
+         "is F32, the model has f32"}};
     for (int i = 0; i < 2; i++) {
         qpi_error e = {0};
-        uint64_t  length = (uint64_t)snprintf((char *)raw + 8, sizeof raw - 8, "{\"model.embed_tokens.weight\":{%s}}", odd[i][0]);
+        uint64_t  length = (uint64_t)snprintf((char *)raw + 8, sizeof raw - 8,
+                                              "{\"model.embed_tokens.weight\":{%s}}", odd[i][0]);
         memcpy(raw, &length, 8);
         memset(raw + 8 + length, 0, 16);
         assert_true(qpi_write_file(at("model.safetensors"), raw, 8 + length + (i ? 0 : 16), &e));
@@ -114,9 +119,12 @@ static void passed_over(void **state) {
     (void)state;
     qp_named  list[80];
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
-    qp_model *plain = qp_model_new(ctx, "test", "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": 8, \"num_hidden_layers\": 1,"
-                                                " \"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"mixer\":"
-                                                " {\"type\": \"attention\", \"heads\": 2}, \"ffn\": {\"type\": \"mlp\"}, \"norm\": {\"type\": \"rms_norm\"}}");
+    qp_model *plain = qp_model_new(
+        ctx, "test",
+        "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": 8, \"num_hidden_layers\": 1,"
+        " \"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"mixer\":"
+        " {\"type\": \"attention\", \"heads\": 2}, \"ffn\": {\"type\": \"mlp\"}, \"norm\": {\"type\": "
+        "\"rms_norm\"}}");
     assert_non_null(plain);
     int64_t n = list_of(plain, list);
     list[n] = (qp_named){"more", list[0].tensor};
@@ -157,7 +165,8 @@ static void names(void **state) {
     qp_model   *m = model(ctx, "\"phi3\""); /* whose tensors hold several parameters */
     int64_t     n = list_of(m, list);
     bool        joined = false;
-    for (int64_t i = 0; i < n; i++) joined |= strstr(list[i].name, "qkv_proj") && qp_size(list[i].tensor, 0) == 24;
+    for (int64_t i = 0; i < n; i++)
+        joined |= strstr(list[i].name, "qkv_proj") && qp_size(list[i].tensor, 0) == 24;
     assert_true(joined);
     assert_false(qp_model_weight(m, n, false, &name, &t) || qp_model_weight(m, n + 5, false, &name, &t));
     /* gradients: none before backward, none of what is frozen, of the joined ones all parts */
@@ -218,11 +227,14 @@ static void bounds(void **state) {
     static const struct {
         const char *layers, *width, *words;
         qp_code     code;
-    } cases[] = {{"60000", "8", "60000 layers, but its weights are", QP_ERR_FORMAT},
-                 {"3", "8000000", "embed.weight is f32 [11, 8], the model has f32 [11, 8000000]", QP_ERR_SHAPE}};
-    static const char config[] = "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": %s, \"num_hidden_layers\": %s, "
-                                 "\"max_position_embeddings\": 16, \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", "
-                                 "\"heads\": 2}, \"ffn\": {\"type\": \"mlp\"}, \"norm\": {\"type\": \"rms_norm\"}}";
+    } cases[] = {
+        {"60000", "8", "60000 layers, but its weights are", QP_ERR_FORMAT},
+        {"3", "8000000", "embed.weight is f32 [11, 8], the model has f32 [11, 8000000]", QP_ERR_SHAPE}};
+    static const char config[] =
+        "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": %s, \"num_hidden_layers\": %s, "
+        "\"max_position_embeddings\": 16, \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": "
+        "\"attention\", "
+        "\"heads\": 2}, \"ffn\": {\"type\": \"mlp\"}, \"norm\": {\"type\": \"rms_norm\"}}";
     char    text[600];
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
     snprintf(text, sizeof text, config, "8", "3");
@@ -246,8 +258,10 @@ static void caps(void **state) {
     for (int i = 0; i < 4; i++) {
         char    text[400];
         qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-        snprintf(text, sizeof text, "{\"model_type\": \"%s\", \"vocab_size\": 16, \"hidden_size\": 128, \"intermediate_size\": 32,"
-                 " \"num_attention_heads\": 2, \"max_position_embeddings\": 32, \"num_hidden_layers\": 1}", types[i / 2]);
+        snprintf(text, sizeof text,
+                 "{\"model_type\": \"%s\", \"vocab_size\": 16, \"hidden_size\": 128, \"intermediate_size\": 32,"
+                 " \"num_attention_heads\": 2, \"max_position_embeddings\": 32, \"num_hidden_layers\": 1}",
+                 types[i / 2]);
         qp_model *m = qp_model_new(ctx, "test", text);
         assert_int_equal(qp_model_save(m, at("capped")), QP_OK);
         qp_close(ctx);
@@ -337,7 +351,8 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(misfits), cmocka_unit_test(passed_over), cmocka_unit_test(names),
-        cmocka_unit_test(places),  cmocka_unit_test(caps),        cmocka_unit_test(experts),   cmocka_unit_test(bounds),
+        cmocka_unit_test(places),  cmocka_unit_test(caps),        cmocka_unit_test(experts),
+        cmocka_unit_test(bounds),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif

@@ -23,8 +23,7 @@ static json_t *start_of(const char *role, const qp_part *of) {
     for (const qp_option *o = of->options; o && o->name; o++)
         if (!strcmp(role, "ffn") && !strcmp(o->name, "width"))
             json_object_set_new(start, "width", json_integer(5));
-        else if (!strcmp(o->name, "states"))
-            json_object_set_new(start, "states", json_integer(3));
+        else if (!strcmp(o->name, "states")) json_object_set_new(start, "states", json_integer(3));
         else if (!strcmp(o->name, "heads"))
             json_object_set_new(start, "heads", json_integer((int)fmin(2, o->high)));
         else if (!strcmp(role, "mixer") && o->kind == QP_OPTION_INT && o->fallback > 16)
@@ -36,10 +35,8 @@ static json_t *start_of(const char *role, const qp_part *of) {
 static void visit_with(const char *role, json_t *part, const char *what,
                        void (*visit)(json_t *config, const char *what)) {
     json_t *config = parts_base();
-    if (strcmp(role, "outputs"))
-        json_object_set(config, role, part);
-    else
-        json_object_set_new(config, role, json_pack("{s:O}", "extra", part));
+    if (strcmp(role, "outputs")) json_object_set(config, role, part);
+    else json_object_set_new(config, role, json_pack("{s:O}", "extra", part));
     visit(config, what);
     json_decref(config);
 }

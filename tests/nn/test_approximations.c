@@ -20,10 +20,12 @@ enum { T = 64, D = 32 };
 static void mixed(const char *mixer, uint64_t seed, double smooth, double out[T * D]) {
     char    config[600];
     qp_ctx *ctx = qp_open((qp_options){.threads = 1, .seed = seed});
-    snprintf(config, sizeof config,
-             "{\"model_type\": \"quipu\", \"vocab_size\": 3, \"hidden_size\": %d, \"num_hidden_layers\": 1, "
-             "\"max_position_embeddings\": %d, \"position\": {\"type\": \"none\"}, \"mixer\": {\"heads\": 2, %s}, "
-             "\"ffn\": {\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}", D, T, mixer);
+    snprintf(
+        config, sizeof config,
+        "{\"model_type\": \"quipu\", \"vocab_size\": 3, \"hidden_size\": %d, \"num_hidden_layers\": 1, "
+        "\"max_position_embeddings\": %d, \"position\": {\"type\": \"none\"}, \"mixer\": {\"heads\": 2, %s}, "
+        "\"ffn\": {\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}",
+        D, T, mixer);
     qp_model *m = qp_model_new(ctx, "test", config);
     if (!m) fail_msg("%s", qp_error(ctx));
     qp_state_dict dict = qp_model_params(m);
@@ -32,12 +34,15 @@ static void mixed(const char *mixer, uint64_t seed, double smooth, double out[T 
         if (strstr(dict.entries[i].name, ".mixer.")) qp_init(dict.entries[i].tensor, "normal:0.1");
     qp_no_grad(ctx, true);
     float x_of[T * D];
-    if (qp_read(qp_randn(ctx, QP_F32, 1, (int64_t[]){T * D}), QP_F32, x_of, T * D) != QP_OK) fail_msg("%s", qp_error(ctx));
-    for (int i = D; i < T * D; i++) x_of[i] = (float)(smooth * x_of[i - D] + sqrt(1 - smooth * smooth) * x_of[i]);
-    qp_tensor       x = qp_from(ctx, QP_F32, 3, (int64_t[]){1, T, D}, x_of);
+    if (qp_read(qp_randn(ctx, QP_F32, 1, (int64_t[]){T * D}), QP_F32, x_of, T * D) != QP_OK)
+        fail_msg("%s", qp_error(ctx));
+    for (int i = D; i < T * D; i++)
+        x_of[i] = (float)(smooth * x_of[i - D] + sqrt(1 - smooth * smooth) * x_of[i]);
+    qp_tensor        x = qp_from(ctx, QP_F32, 3, (int64_t[]){1, T, D}, x_of);
     const qp_branch *b = &m->blocks[0].block.mixer;
-    qp_sequence     s = {.positions = qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T}), .length = T};
-    if (qp_read(b->type->forward(b->self, x, QP_NONE, &s), QP_F64, out, T * D) != QP_OK) fail_msg("%s", qp_error(ctx));
+    qp_sequence s = {.positions = qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T}), .length = T};
+    if (qp_read(b->type->forward(b->self, x, QP_NONE, &s), QP_F64, out, T * D) != QP_OK)
+        fail_msg("%s", qp_error(ctx));
     qp_close(ctx);
 }
 
@@ -47,7 +52,9 @@ static double error_of(int features, bool orthogonal) {
     char          mixer[160];
     double        error = 0, size = 0;
     mixed("\"type\": \"attention\", \"causal\": false", 5, 0, exact);
-    snprintf(mixer, sizeof mixer, "\"type\": \"performer\", \"causal\": false, \"features\": %d, \"orthogonal\": %s", features, orthogonal ? "true" : "false");
+    snprintf(mixer, sizeof mixer,
+             "\"type\": \"performer\", \"causal\": false, \"features\": %d, \"orthogonal\": %s", features,
+             orthogonal ? "true" : "false");
     for (uint64_t seed = 10; seed < 50; seed++) {
         mixed(mixer, seed, 0, got);
         for (int i = 0; i < T * D; i++) {

@@ -26,13 +26,21 @@ typedef struct {
     void                 *self;
 } layer;
 
-static layer layer_of(qp_ctx *ctx, const char *name, int64_t width, const char *const names[], const double *values) {
+static layer layer_of(qp_ctx *ctx, const char *name, int64_t width, const char *const names[],
+                      const double *values) {
     layer       l = {(const void *)qp_part_find(ctx, QP_PART_FFN, name), qp_module_new(ctx, NULL, "ffn"), NULL};
     qp_settings settings;
     qpi_settings_init(&settings, &l.type->part);
-    for (int i = 0; names[i]; i++) assert_int_equal(qpi_settings_set(ctx, &settings, "test", names[i], values[i]), QP_OK);
+    for (int i = 0; names[i]; i++)
+        assert_int_equal(qpi_settings_set(ctx, &settings, "test", names[i], values[i]), QP_OK);
     l.self = calloc(1, l.type->part.bytes);
-    qp_build b = {.ctx = ctx, .module = l.module, .width = width, .layers = 1, .init = "normal:0.5", .init_residual = "normal:0.5", .settings = &settings};
+    qp_build b = {.ctx = ctx,
+                  .module = l.module,
+                  .width = width,
+                  .layers = 1,
+                  .init = "normal:0.5",
+                  .init_residual = "normal:0.5",
+                  .settings = &settings};
     l.type->init(l.self, &b);
     if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
     return l;
@@ -53,8 +61,8 @@ static void close_layer(qp_ctx *ctx, layer l) {
 }
 
 static double off(qp_tensor a, qp_tensor b) {
-    float x[4096], y[4096];
-    double worst = 0, scale = 0;
+    float   x[4096], y[4096];
+    double  worst = 0, scale = 0;
     int64_t n = qp_count(b);
     assert_true(n <= 4096 && qp_count(a) == n);
     assert_int_equal(qp_read(a, QP_F32, x, n), QP_OK);
@@ -69,20 +77,25 @@ static double off(qp_tensor a, qp_tensor b) {
 static void golden(void **state) {
     (void)state;
     static const char *const options[] = {"experts", "width", "capacity", "balance", "z_loss", NULL};
-    static const char *const names[][2] = {{"router.weight", "router"}, {"experts.up", "up"}, {"experts.down", "down"}};
-    qp_ctx   *ctx = qp_open((qp_options){.threads = 2});
-    layer     l = layer_of(ctx, "switch", 6, options, (double[]){4, 5, 1.2, 1, 0.5});
-    qp_file  *file = qp_file_open(ctx, SOURCE_DIR "/tests/golden/experts/switch.safetensors", (qp_file_options){0});
+    static const char *const names[][2] = {
+        {"router.weight", "router"}, {"experts.up", "up"}, {"experts.down", "down"}};
+    qp_ctx  *ctx = qp_open((qp_options){.threads = 2});
+    layer    l = layer_of(ctx, "switch", 6, options, (double[]){4, 5, 1.2, 1, 0.5});
+    qp_file *file =
+        qp_file_open(ctx, SOURCE_DIR "/tests/golden/experts/switch.safetensors", (qp_file_options){0});
     qp_record out = {0};
     if (!file) fail_msg("%s", qp_error(ctx));
     for (int i = 0; i < 3; i++)
-        assert_int_equal(qp_param_set(param_of(l, names[i][0]), qp_cast(qp_file_load(ctx, file, names[i][1], true), QP_F32)), QP_OK);
+        assert_int_equal(
+            qp_param_set(param_of(l, names[i][0]), qp_cast(qp_file_load(ctx, file, names[i][1], true), QP_F32)),
+            QP_OK);
     qp_tensor x = qp_cast(qp_file_load(ctx, file, "x", true), QP_F32);
     qp_require_grad(x, true);
     qp_sequence s = {.out = &out};
-    qp_tensor y = l.type->forward(l.self, qp_reshape(x, 3, (int64_t[]){1, 23, 6}), QP_NONE, &s);
-    qp_tensor loss = qp_record_get(&out, "aux.balance"), z = qp_record_get(&out, "aux.z_loss");
-    assert_true(off(qp_reshape(qp_affine(z, 2, 0), 1, (int64_t[]){1}), qp_file_load(ctx, file, "z_loss", true)) < 1e-5);
+    qp_tensor   y = l.type->forward(l.self, qp_reshape(x, 3, (int64_t[]){1, 23, 6}), QP_NONE, &s);
+    qp_tensor   loss = qp_record_get(&out, "aux.balance"), z = qp_record_get(&out, "aux.z_loss");
+    assert_true(
+        off(qp_reshape(qp_affine(z, 2, 0), 1, (int64_t[]){1}), qp_file_load(ctx, file, "z_loss", true)) < 1e-5);
     assert_true(off(qp_reshape(y, 2, (int64_t[]){23, 6}), qp_file_load(ctx, file, "y", true)) < 1e-5);
     assert_true(off(qp_reshape(loss, 1, (int64_t[]){1}), qp_file_load(ctx, file, "loss", true)) < 1e-5);
     qp_tensor wave = qp_reshape(qp_cos(qp_cast(qp_arange(ctx, QP_I64, 138), QP_F32)), 3, (int64_t[]){1, 23, 6});
@@ -125,7 +138,8 @@ static void check_rows(const char *name, qp_dtype type) {
     bits(l, x, 0, ROWS, all);
     for (int64_t i = 0; i < ROWS; i += 7) {
         bits(l, x, i, i + 1, one);
-        if (memcmp(one, all + i * WIDTH, sizeof one)) fail_msg("%s with weights in %s: token %d", name, qp_dtype_name(type), (int)i);
+        if (memcmp(one, all + i * WIDTH, sizeof one))
+            fail_msg("%s with weights in %s: token %d", name, qp_dtype_name(type), (int)i);
     }
     close_layer(ctx, l);
 }
@@ -155,7 +169,8 @@ static void untouched(void **state) {
     assert_int_equal(qp_read(l.type->forward(l.self, t, QP_NONE, &s), QP_F32, good, 8), QP_OK);
     for (int e = 0; e < 8; e++)
         if (e != 2 && e != 3)
-            qp_copy_to(qp_slice(param_of(l, "experts.up"), 0, e, e + 1, 1), qp_full(ctx, QP_F32, 3, (int64_t[]){1, 16, 8}, NAN));
+            qp_copy_to(qp_slice(param_of(l, "experts.up"), 0, e, e + 1, 1),
+                       qp_full(ctx, QP_F32, 3, (int64_t[]){1, 16, 8}, NAN));
     assert_int_equal(qp_read(l.type->forward(l.self, t, QP_NONE, &s), QP_F32, y, 8), QP_OK);
     assert_memory_equal(y, good, sizeof y);
     close_layer(ctx, l);
@@ -164,9 +179,10 @@ static void untouched(void **state) {
 static void bias(void **state) {
     (void)state;
     qp_ctx *ctx = qp_open((qp_options){.threads = 1, .seed = 2});
-    layer   l = layer_of(ctx, "deepseek_moe", 4, (const char *[]){"experts", "width", "per_token", "bias_rate", NULL},
-                         (double[]){4, 3, 1, 0.25});
-    float   router[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}, x[24] = {0}, b[4];
+    layer   l =
+        layer_of(ctx, "deepseek_moe", 4, (const char *[]){"experts", "width", "per_token", "bias_rate", NULL},
+                 (double[]){4, 3, 1, 0.25});
+    float router[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}, x[24] = {0}, b[4];
     for (int i = 0; i < 6; i++) x[4 * i + (i < 4 ? 0 : 1)] = 5; /* loads 4, 2, 0, 0: mean 1.5 */
     qp_module_fill(l.module);
     qp_write(param_of(l, "router.weight"), QP_F32, router, 16);
@@ -197,8 +213,10 @@ static void statistics(void **state) {
     (void)state;
     static const char config[] =
         "{\"model_type\": \"quipu\", \"vocab_size\": 9, \"hidden_size\": 8, \"num_hidden_layers\": 3, "
-        "\"max_position_embeddings\": 16, \"position\": {\"type\": \"none\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2}, "
-        "\"ffn\": {\"type\": \"switch\", \"experts\": 4, \"width\": 6, \"capacity\": 0.5}, \"norm\": {\"type\": \"rms_norm\"}}";
+        "\"max_position_embeddings\": 16, \"position\": {\"type\": \"none\"}, \"mixer\": {\"type\": "
+        "\"attention\", \"heads\": 2}, "
+        "\"ffn\": {\"type\": \"switch\", \"experts\": 4, \"width\": 6, \"capacity\": 0.5}, \"norm\": "
+        "{\"type\": \"rms_norm\"}}";
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 6});
     qp_model *m = qp_model_new(ctx, "config", config);
     float     load[12], dropped[3];
@@ -227,7 +245,8 @@ static void statistics(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(rows), cmocka_unit_test(untouched),
-                                       cmocka_unit_test(bias), cmocka_unit_test(statistics)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(rows),
+                                       cmocka_unit_test(untouched), cmocka_unit_test(bias),
+                                       cmocka_unit_test(statistics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

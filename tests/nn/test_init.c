@@ -30,7 +30,7 @@ static const promise promises[] = {
     {"constant:-0.25", 0, 0.25},
     {"normal:0.3", 0.09, 0},
     {"uniform:0.5", 0.25 / 3, 0.5},
-    {"truncated_normal:0.3", 0.09 * CUT *CUT, 0.6},
+    {"truncated_normal:0.3", 0.09 * CUT * CUT, 0.6},
     {"xavier_uniform", XAVIER, -1},
     {"xavier_normal", XAVIER, 0},
     {"xavier_truncated:0.5", XAVIER / 4, -2},
@@ -114,9 +114,11 @@ static void ramps(void **state) {
             assert_int_equal(qp_read(t, QP_F32, x[i], D), QP_OK);
         }
         for (int c = 0; c < D; c++) {
-            if (fabsf(x[0][c] + x[1][c] - 1) > 1e-6f || x[0][c] < 0 || x[0][c] > 1) fail_msg("shares %g, %g", x[0][c], x[1][c]);
+            if (fabsf(x[0][c] + x[1][c] - 1) > 1e-6f || x[0][c] < 0 || x[0][c] > 1)
+                fail_msg("shares %g, %g", x[0][c], x[1][c]);
             if (c && (x[0][c] <= x[0][c - 1] || x[2][c] <= x[2][c - 1])) fail_msg("channel %d: no ramp", c);
-            if (fabs(x[3][c] - log(0.3)) > 0.5001 || fabsf(x[4][c]) > 1.1001f) fail_msg("channel %d: %g, %g", c, x[3][c], x[4][c]);
+            if (fabs(x[3][c] - log(0.3)) > 0.5001 || fabsf(x[4][c]) > 1.1001f)
+                fail_msg("channel %d: %g, %g", c, x[3][c], x[4][c]);
         }
         assert_true(x[2][0] == -6 && fabsf(x[2][D - 1] + 1) < 1e-5f);
     }
@@ -150,10 +152,12 @@ static void scans(void **state) {
 static void mamba_steps(void **state) {
     (void)state;
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 7});
-    qp_model *m = qp_model_new(ctx, "config",
-                               "{\"model_type\": \"quipu\", \"vocab_size\": 8, \"hidden_size\": 32, \"num_hidden_layers\": 2, "
-                               "\"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"mixer\": {\"type\": \"mamba\"}, \"ffn\": "
-                               "{\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}");
+    qp_model *m = qp_model_new(
+        ctx, "config",
+        "{\"model_type\": \"quipu\", \"vocab_size\": 8, \"hidden_size\": 32, \"num_hidden_layers\": 2, "
+        "\"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"mixer\": {\"type\": \"mamba\"}, "
+        "\"ffn\": "
+        "{\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}");
     if (!m) fail_msg("%s", qp_error(ctx));
     qp_state_dict all = qp_module_state(qp_model_module(m));
     int           found = 0;
@@ -180,12 +184,15 @@ static void fans_everywhere(void **state) {
         for (int i = 0; (part = qp_part_at(NULL, roles[r].kind, i)); i++) {
             char    config[700];
             qp_ctx *ctx = qp_open((qp_options){.threads = 1});
-            snprintf(config, sizeof config,
-                     "{\"model_type\": \"quipu\", \"vocab_size\": 8, \"hidden_size\": 64, \"num_hidden_layers\": 2, "
-                     "\"max_position_embeddings\": 64, \"init\": \"lecun_normal\", \"norm\": {\"type\": \"rms_norm\"}, "
-                     "\"position\": {\"type\": \"%s\"}, \"mixer\": {\"type\": \"%s\"}, \"ffn\": {\"type\": \"%s\"}}",
-                     r == 0 ? part->name : "none", r == 1 ? part->name : "attention", r == 2 ? part->name : "mlp");
-            if (!qp_model_new(ctx, "config", config)) fail_msg("%s %s: %s", roles[r].role, part->name, qp_error(ctx));
+            snprintf(
+                config, sizeof config,
+                "{\"model_type\": \"quipu\", \"vocab_size\": 8, \"hidden_size\": 64, \"num_hidden_layers\": 2, "
+                "\"max_position_embeddings\": 64, \"init\": \"lecun_normal\", \"norm\": {\"type\": "
+                "\"rms_norm\"}, "
+                "\"position\": {\"type\": \"%s\"}, \"mixer\": {\"type\": \"%s\"}, \"ffn\": {\"type\": \"%s\"}}",
+                r == 0 ? part->name : "none", r == 1 ? part->name : "attention", r == 2 ? part->name : "mlp");
+            if (!qp_model_new(ctx, "config", config))
+                fail_msg("%s %s: %s", roles[r].role, part->name, qp_error(ctx));
             qp_close(ctx);
         }
     }
@@ -196,11 +203,12 @@ static void deep_norm_gain(void **state) {
     (void)state;
     static float x[64 * 256];
     qp_ctx      *ctx = qp_open((qp_options){.threads = 1, .seed = 7});
-    qp_model    *m = qp_model_new(ctx, "config",
-                                  "{\"model_type\": \"quipu\", \"vocab_size\": 8, \"hidden_size\": 64, \"num_hidden_layers\": 2, "
-                                  "\"max_position_embeddings\": 8, \"initializer_range\": 1, \"position\": {\"type\": \"none\"}, "
-                                  "\"mixer\": {\"type\": \"attention\"}, \"ffn\": {\"type\": \"mlp\"}, "
-                                  "\"norm\": {\"type\": \"rms_norm\"}, \"block\": {\"type\": \"deep_norm\"}}");
+    qp_model    *m = qp_model_new(
+        ctx, "config",
+        "{\"model_type\": \"quipu\", \"vocab_size\": 8, \"hidden_size\": 64, \"num_hidden_layers\": 2, "
+        "\"max_position_embeddings\": 8, \"initializer_range\": 1, \"position\": {\"type\": \"none\"}, "
+        "\"mixer\": {\"type\": \"attention\"}, \"ffn\": {\"type\": \"mlp\"}, "
+        "\"norm\": {\"type\": \"rms_norm\"}, \"block\": {\"type\": \"deep_norm\"}}");
     if (!m) fail_msg("%s", qp_error(ctx));
     qp_state_dict all = qp_module_state(qp_model_module(m));
     int           small = 0, large = 0;
@@ -227,8 +235,8 @@ static void check_orthogonal(qp_ctx *ctx, int ndim, const int64_t *shape, int64_
     t = qp_cast(qp_reshape(t, 2, (int64_t[]){rows, columns}), QP_F64);
     qp_tensor turned = qp_transpose(t, 0, 1),
               gram = rows <= columns ? qp_matmul(t, turned) : qp_matmul(turned, t);
-    int64_t n = rows < columns ? rows : columns;
-    double *g = calloc((size_t)(n * n), sizeof *g);
+    int64_t   n = rows < columns ? rows : columns;
+    double   *g = calloc((size_t)(n * n), sizeof *g);
     assert_int_equal(qp_read(gram, QP_F64, g, n * n), QP_OK);
     for (int64_t i = 0; i < n * n; i++) assert_true(fabs(g[i] - (i / n == i % n)) < 1e-5);
     free(g);
@@ -269,13 +277,15 @@ static void wrong(void **state) {
 static void drawn(int layers, const char *rest, const char *name, float *out, int n) {
     char    config[900];
     qp_ctx *ctx = qp_open((qp_options){.threads = 1, .seed = 7});
-    snprintf(config, sizeof config, "{\"model_type\": \"quipu\", \"vocab_size\": 9, \"hidden_size\": 16, \"num_hidden_layers\": %d,"
-                                    " \"max_position_embeddings\": 8, \"init\": \"xavier_normal\", \"position\": {\"type\": \"rope\"},"
-                                    " \"norm\": {\"type\": \"layer_norm\"}, \"ffn\": {\"type\": \"mlp\"}, %s}", layers, rest);
+    snprintf(config, sizeof config,
+             "{\"model_type\": \"quipu\", \"vocab_size\": 9, \"hidden_size\": 16, \"num_hidden_layers\": %d,"
+             " \"max_position_embeddings\": 8, \"init\": \"xavier_normal\", \"position\": {\"type\": \"rope\"},"
+             " \"norm\": {\"type\": \"layer_norm\"}, \"ffn\": {\"type\": \"mlp\"}, %s}",
+             layers, rest);
     qp_model *m = qp_model_new(ctx, "config", config);
     if (!m) fail_msg("%s", qp_error(ctx));
     qp_state_dict all = qp_module_state(qp_model_module(m));
-    qp_tensor     t = name ? QP_NONE : qp_logits(m, qp_reshape(qp_arange(ctx, QP_I64, 8), 2, (int64_t[]){1, 8}));
+    qp_tensor t = name ? QP_NONE : qp_logits(m, qp_reshape(qp_arange(ctx, QP_I64, 8), 2, (int64_t[]){1, 8}));
     for (int i = 0; i < all.count; i++)
         if (name && !strcmp(all.entries[i].name, name)) t = all.entries[i].tensor;
     assert_int_equal(qp_count(t), n);
@@ -286,26 +296,40 @@ static void drawn(int layers, const char *rest, const char *name, float *out, in
 /* Table 2 of arXiv:2203.00555, decoders: alpha = (2 N)^(1/4) and beta = (8 N)^(-1/4), here for N of 6 and 18; beta
  * for values, output and feed-forward, none for queries and keys. */
 static void deep_norm_table(void **state) {
-    static const struct { const char *name; int n; bool scaled; } cases[] = {
-        {"blocks.1.mixer.q.weight", 256, false}, {"blocks.1.mixer.k.weight", 256, false}, {"blocks.1.mixer.v.weight", 256, true},
-        {"blocks.1.mixer.out.weight", 256, true}, {"blocks.1.ffn.up.weight", 1024, true}, {"blocks.1.ffn.down.weight", 1024, true},
-        {"blocks.1.norm1.weight", 16, false}, {"embed.weight", 144, false}};
-    static const double table[2][3] = {{6, 1.8612097182041991, 0.3799178428257963}, {18, 2.449489742783178, 0.28867513459481287}};
+    static const struct {
+        const char *name;
+        int         n;
+        bool        scaled;
+    } cases[] = {{"blocks.1.mixer.q.weight", 256, false}, {"blocks.1.mixer.k.weight", 256, false},
+                 {"blocks.1.mixer.v.weight", 256, true},  {"blocks.1.mixer.out.weight", 256, true},
+                 {"blocks.1.ffn.up.weight", 1024, true},  {"blocks.1.ffn.down.weight", 1024, true},
+                 {"blocks.1.norm1.weight", 16, false},    {"embed.weight", 144, false}};
+    static const double table[2][3] = {{6, 1.8612097182041991, 0.3799178428257963},
+                                       {18, 2.449489742783178, 0.28867513459481287}};
     static float        with[1024], without[1024];
     char                given[200];
     (void)state;
     for (int k = 0; k < 2; k++) {
         int N = (int)table[k][0];
         for (int i = 0; i < 8; i++) {
-            drawn(N, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\"}", cases[i].name, with, cases[i].n);
-            drawn(N, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\", \"beta\": 1}", cases[i].name, without, cases[i].n);
+            drawn(N, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\"}",
+                  cases[i].name, with, cases[i].n);
+            drawn(N,
+                  "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\", "
+                  "\"beta\": 1}",
+                  cases[i].name, without, cases[i].n);
             for (int j = 0; j < cases[i].n; j++) {
                 double expected = without[j] * (cases[i].scaled ? table[k][2] : 1);
-                if (fabs(with[j] - expected) > 1e-6) fail_msg("%s: %g, expected %g", cases[i].name, with[j], expected);
+                if (fabs(with[j] - expected) > 1e-6)
+                    fail_msg("%s: %g, expected %g", cases[i].name, with[j], expected);
             }
         }
-        snprintf(given, sizeof given, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\", \"alpha\": %.16g, \"beta\": %.16g}", table[k][1], table[k][2]);
-        drawn(N, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\"}", NULL, with, 72);
+        snprintf(given, sizeof given,
+                 "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\", "
+                 "\"alpha\": %.16g, \"beta\": %.16g}",
+                 table[k][1], table[k][2]);
+        drawn(N, "\"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {\"type\": \"deep_norm\"}",
+              NULL, with, 72);
         drawn(N, given, NULL, without, 72);
         for (int j = 0; j < 72; j++) assert_true(fabsf(with[j] - without[j]) < 1e-5f);
     }
@@ -315,7 +339,8 @@ static void deep_norm_table(void **state) {
 static void unscaled(void **state) {
     static float with[256], without[256];
     (void)state;
-    drawn(1, "\"mixer\": {\"type\": \"attention\", \"heads\": 4, \"unscaled\": true}", "blocks.0.mixer.q.weight", with, 256);
+    drawn(1, "\"mixer\": {\"type\": \"attention\", \"heads\": 4, \"unscaled\": true}",
+          "blocks.0.mixer.q.weight", with, 256);
     drawn(1, "\"mixer\": {\"type\": \"attention\", \"heads\": 4}", "blocks.0.mixer.q.weight", without, 256);
     for (int j = 0; j < 256; j++) assert_true(fabsf(with[j] - without[j] / 2) < 1e-7f);
     drawn(1, "\"mixer\": {\"type\": \"attention\", \"heads\": 4, \"unscaled\": true}", NULL, with, 72);
@@ -324,7 +349,10 @@ static void unscaled(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions), cmocka_unit_test(scans), cmocka_unit_test(mamba_steps), cmocka_unit_test(deep_norm_gain), cmocka_unit_test(fans_everywhere), cmocka_unit_test(ramps), cmocka_unit_test(orthogonal),
-                                       cmocka_unit_test(wrong), cmocka_unit_test(deep_norm_table), cmocka_unit_test(unscaled)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(distributions),   cmocka_unit_test(scans),
+                                       cmocka_unit_test(mamba_steps),     cmocka_unit_test(deep_norm_gain),
+                                       cmocka_unit_test(fans_everywhere), cmocka_unit_test(ramps),
+                                       cmocka_unit_test(orthogonal),      cmocka_unit_test(wrong),
+                                       cmocka_unit_test(deep_norm_table), cmocka_unit_test(unscaled)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

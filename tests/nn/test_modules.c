@@ -24,54 +24,6 @@ static void expect_well(qp_ctx *ctx) {
     if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
 }
 
-/* ---- Parameters ----------------------------------------------------------------------------------- */
-
-static void elements_come_later(void **state) {
-    (void)state;
-    qp_ctx    *ctx = open_ctx();
-    size_t     before = qp_stats_of(ctx).bytes;
-    qp_module *m = qp_module_new(ctx, NULL, "");
-    qp_tensor  huge = qp_param(m, "huge", "normal:1", 2, (int64_t[]){1 << 30, 1 << 20});
-    qp_tensor  small = qp_param(m, "small", "constant:3", 1, (int64_t[]){4});
-    expect_well(ctx);
-    assert_true(qp_stats_of(ctx).bytes - before < 4096);
-    assert_int_equal(qp_param_count(m, true), ((int64_t)1 << 50) + 4);
-    qp_neg(small);
-    expect_error(ctx, QP_ERR_STATE, "neg: input 0 has no elements");
-    qp_module_fill(m);
-    expect_error(ctx, QP_ERR_MEMORY, "");
-    (void)huge;
-    qp_close(ctx);
-}
-
-static void elements_are_set(void **state) {
-    (void)state;
-    qp_ctx    *ctx = open_ctx();
-    qp_module *m = qp_module_new(ctx, NULL, "");
-    qp_tensor  p = qp_param(m, "p", "zeros", 2, (int64_t[]){2, 3}), q = qp_param(m, "q", "ones", 1, (int64_t[]){3});
-    float      x[6] = {1, 2, 3, 4, 5, 6};
-    qp_tensor  value = qp_attach(ctx, QP_F32, 2, (int64_t[]){2, 3}, x, true, NULL, NULL);
-    assert_int_equal(qp_param_set(p, value), QP_OK);
-    assert_ptr_equal(qp_data_of(p), x);
-    qp_module_fill(m); /* what has elements keeps them */
-    assert_true(qp_item(qp_sum(p, 0, NULL, false)) == 21 && qp_item(qp_sum(q, 0, NULL, false)) == 3);
-    assert_int_equal(qp_param_set(p, qp_cast(value, QP_BF16)), QP_OK);
-    assert_int_equal(qp_dtype_of(p), QP_BF16);
-    expect_well(ctx);
-    assert_int_equal(qp_param_set(p, qp_detach(q)), QP_ERR_SHAPE);
-    expect_error(ctx, QP_ERR_SHAPE, "");
-    assert_int_equal(qp_param_set(q, qp_arange(ctx, QP_I64, 3)), QP_ERR_TYPE);
-    expect_error(ctx, QP_ERR_TYPE, "i64");
-    qp_module_new(ctx, m, "a");
-    assert_null(qp_module_new(ctx, m, "a"));
-    expect_error(ctx, QP_ERR_ARGUMENT, "two children named a");
-    char name[200] = {0};
-    memset(name, 'n', sizeof name - 1);
-    assert_null(qp_module_new(ctx, m, name));
-    expect_error(ctx, QP_ERR_ARGUMENT, "too long");
-    qp_close(ctx);
-}
-
 /* ---- Linears ---------------------------------------------------------------------------------------- */
 
 static qp_tensor doubled(void *self, const qp_nn_linear *inner, qp_tensor x, qp_act act, qp_tensor residual) {
@@ -89,7 +41,8 @@ static const char *const stack_config =
     "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": 8, \"num_hidden_layers\": 3,"
     " \"max_position_embeddings\": 16, \"tie_word_embeddings\": true, \"initializer_range\": 0.4,"
     " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2},"
-    " \"ffn\": {\"type\": \"mlp\", \"width\": 5, \"act\": \"relu\", \"bias\": false}, \"norm\": {\"type\": \"rms_norm\"}%s}";
+    " \"ffn\": {\"type\": \"mlp\", \"width\": 5, \"act\": \"relu\", \"bias\": false}, \"norm\": {\"type\": "
+    "\"rms_norm\"}%s}";
 
 static qp_model *make_model(qp_ctx *ctx, const char *more) {
     char text[2048];
@@ -123,12 +76,13 @@ static void linears_are_wrapped(void **state) {
     read_f32(qp_logits(m, some_ids(ctx, 0, T)), wrapped, B * T * V);
     assert_int_equal(calls, 6);
     for (int i = 0; i < 3; i++) { /* the same by weights four times as large */
-        char             name[64];
-        qp_state_dict    dict = qp_module_state(qp_model_module(m));
+        char          name[64];
+        qp_state_dict dict = qp_module_state(qp_model_module(m));
         snprintf(name, sizeof name, "blocks.%d.ffn.down.weight", i);
         for (int k = 0; k < dict.count; k++)
             if (!strcmp(dict.entries[k].name, name))
-                assert_int_equal(qp_copy_to(dict.entries[k].tensor, qp_affine(dict.entries[k].tensor, 0.25, 0)), QP_OK);
+                assert_int_equal(qp_copy_to(dict.entries[k].tensor, qp_affine(dict.entries[k].tensor, 0.25, 0)),
+                                 QP_OK);
     }
     read_f32(qp_logits(m, some_ids(ctx, 0, T)), plain, B * T * V);
     bool differs = false;
@@ -177,7 +131,8 @@ static bool mean_fails; /* in the last layer */
 
 static void mean_init(void *self, qp_build *b) {
     mean *m = self;
-    m->out = qp_nn_linear_new(b->module, "out", b->width, b->width, (qp_linear_options){.init = b->init_residual});
+    m->out =
+        qp_nn_linear_new(b->module, "out", b->width, b->width, (qp_linear_options){.init = b->init_residual});
 }
 
 /* h_t = (h_{t-1} + x_t) / 2, from h [B, 1, D]; the last one goes to *end. */
@@ -267,7 +222,8 @@ static void records_go_through(void **state) {
     assert_true(aux > 0);
     qp_record_set(&in, "labels", some_ids(ctx, 0, T));
     qp_record with = qp_forward(m, in);
-    double    plain = qp_item(qp_cross_entropy(qp_record_get(&out, "logits"), some_ids(ctx, 0, T), (qp_loss_options){0}));
+    double    plain =
+        qp_item(qp_cross_entropy(qp_record_get(&out, "logits"), some_ids(ctx, 0, T), (qp_loss_options){0}));
     assert_float_equal(qp_item(qp_record_get(&with, "loss")), plain + aux, 1e-4);
     qp_backward(qp_record_get(&with, "loss"));
     /* positions and segments reach the parts */
@@ -383,7 +339,8 @@ static void states_are_kept(void **state) {
                 mean_fails = false;
             }
             read_f32(qp_session_feed(s, some_ids(ctx, t, t + 1), (qp_feed){0}), last, B * V);
-            for (int i = 0; i < B * V; i++) assert_float_equal(last[i], whole[(i / V * T + t) * V + i % V], 1e-4);
+            for (int i = 0; i < B * V; i++)
+                assert_float_equal(last[i], whole[(i / V * T + t) * V + i % V], 1e-4);
         }
         assert_int_equal(qp_session_truncate(s, 0, 2), QP_ERR_UNSUPPORTED);
         expect_error(ctx, QP_ERR_UNSUPPORTED, "mean has a fixed size");
@@ -406,7 +363,8 @@ static void layers_are_checked(void **state) {
         {", \"layers\": [{\"repeat\": 2}, {\"mixers\": {}}]", "layers[1].mixers"},
         {", \"layers\": [{\"repeat\": 2}, {\"mixer\": {}}]", "mixer: expected an object with a \"type\""},
         {", \"block\": {\"type\": \"round\"}", "no part named \"round\""},
-        {", \"layers\": [{\"repeat\": 3, \"mixer\": {\"type\": \"attention\", \"heads\": 3}}]", "heads 3 do not divide the width 8"},
+        {", \"layers\": [{\"repeat\": 3, \"mixer\": {\"type\": \"attention\", \"heads\": 3}}]",
+         "heads 3 do not divide the width 8"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -441,16 +399,23 @@ static qp_tensor odd_forward(const qp_block *b, qp_tensor x, const qp_sequence *
 static const qp_block_type odd_block = {.part = {.name = "odd"}, .norms = 1, .forward = odd_forward};
 
 static void nonsense_is_refused(void **state) {
-    static const char *const texts[] = {"", "asks for norm 3", "odd gave no result", "aux.wide has", "adds more than 7",
-                                        "no tensor 1 of fixed size", "no tensor -1 of", "another shape or type"};
+    static const char *const texts[] = {"",
+                                        "asks for norm 3",
+                                        "odd gave no result",
+                                        "aux.wide has",
+                                        "adds more than 7",
+                                        "no tensor 1 of fixed size",
+                                        "no tensor -1 of",
+                                        "another shape or type"};
     (void)state;
     for (nonsense = 0; nonsense < 8; nonsense++) {
         qp_ctx *ctx = open_ctx();
         qp_no_grad(ctx, true);
         assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &mean_type.part), QP_OK);
         assert_int_equal(qp_register_part(ctx, QP_PART_BLOCK, &odd_block.part), QP_OK);
-        qp_model *m = make_model(ctx, ", \"block\": {\"type\": \"odd\"}, \"layers\": [{\"repeat\": 3, \"mixer\":"
-                                      " {\"type\": \"mean\"}}]");
+        qp_model *m =
+            make_model(ctx, ", \"block\": {\"type\": \"odd\"}, \"layers\": [{\"repeat\": 3, \"mixer\":"
+                            " {\"type\": \"mean\"}}]");
         qp_session *s = qp_session_new(m, B, T, (qp_session_options){0});
         expect_well(ctx);
         if (nonsense < 5) qp_logits(m, some_ids(ctx, 0, T));
@@ -518,7 +483,8 @@ static void misuse_is_refused(void **state) {
     assert_int_equal(qp_module_own(qp_model_module(model), &released, release_one), QP_OK);
     qp_model_close(model);
     assert_int_equal(released, 1);
-    model = qp_model_load(ctx, SOURCE_DIR "/tests/golden/models/gpt2/config.json", (qp_model_options){.empty = true});
+    model = qp_model_load(ctx, SOURCE_DIR "/tests/golden/models/gpt2/config.json",
+                          (qp_model_options){.empty = true});
     char folder[] = P_tmpdir "/quipu-test-XXXXXX", written[64];
     assert_non_null(mkdtemp(folder));
     assert_int_equal(qp_model_save(model, folder), QP_ERR_STATE);
@@ -536,10 +502,11 @@ static void steps_are_whole(void **state) {
     static float zeros[2];
     qp_ctx      *ctx = open_ctx();
     qp_module   *m = qp_module_new(ctx, NULL, "");
-    qp_tensor    p[2] = {qp_param(m, "p", "ones", 1, (int64_t[]){2}), qp_param(m, "q", "ones", 1, (int64_t[]){2})};
+    qp_tensor p[2] = {qp_param(m, "p", "ones", 1, (int64_t[]){2}), qp_param(m, "q", "ones", 1, (int64_t[]){2})};
     qp_module_fill(m);
     qp_optim *o = qp_sgd(qp_module_params(m), (qp_sgd_options){.lr = 1});
-    assert_int_equal(qp_param_set(p[1], qp_attach(ctx, QP_F32, 1, (int64_t[]){2}, zeros, true, NULL, NULL)), QP_OK);
+    assert_int_equal(qp_param_set(p[1], qp_attach(ctx, QP_F32, 1, (int64_t[]){2}, zeros, true, NULL, NULL)),
+                     QP_OK);
     for (int i = 0; i < 2; i++) qp_backward(qp_sum(p[i], 0, NULL, false));
     qp_step(o);
     expect_error(ctx, QP_ERR_STATE, "q cannot be written");
@@ -574,11 +541,17 @@ static void weights_stay_as_stored(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(elements_come_later), cmocka_unit_test(elements_are_set),  cmocka_unit_test(linears_are_wrapped),
-        cmocka_unit_test(models_are_closed),   cmocka_unit_test(parts_are_registered), cmocka_unit_test(records_go_through),
-        cmocka_unit_test(checkpoints_change_nothing), cmocka_unit_test(changes_are_noticed), cmocka_unit_test(states_are_kept),     cmocka_unit_test(layers_are_checked), cmocka_unit_test(nonsense_is_refused),
-        cmocka_unit_test(misuse_is_refused), cmocka_unit_test(steps_are_whole),
-        cmocka_unit_test(weights_stay_as_stored)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(linears_are_wrapped),
+                                       cmocka_unit_test(models_are_closed),
+                                       cmocka_unit_test(parts_are_registered),
+                                       cmocka_unit_test(records_go_through),
+                                       cmocka_unit_test(checkpoints_change_nothing),
+                                       cmocka_unit_test(changes_are_noticed),
+                                       cmocka_unit_test(states_are_kept),
+                                       cmocka_unit_test(layers_are_checked),
+                                       cmocka_unit_test(nonsense_is_refused),
+                                       cmocka_unit_test(misuse_is_refused),
+                                       cmocka_unit_test(steps_are_whole),
+                                       cmocka_unit_test(weights_stay_as_stored)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

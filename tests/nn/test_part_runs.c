@@ -302,10 +302,8 @@ static void check_files(qp_model *m) {
     free(expected);
     if (qp_model_info_of(again).causal) {
         qp_session *s = qp_session_new(again, 1, T, (qp_session_options){0});
-        if (s)
-            free(feed(s, 0, 0, 0, 5)), free(feed(s, 0, 0, 5, 6));
-        else if (qp_error_code(ctx) == QP_ERR_UNSUPPORTED)
-            qp_clear(ctx);
+        if (s) free(feed(s, 0, 0, 0, 5)), free(feed(s, 0, 0, 5, 6));
+        else if (qp_error_code(ctx) == QP_ERR_UNSUPPORTED) qp_clear(ctx);
     }
     expect_well(ctx);
     qp_model_close(again);
@@ -404,8 +402,7 @@ static void stop_everywhere(const json_t *config, int at) {
         qp_observe(ctx, NULL, NULL);
         if (stop < 0) all = count.calls - 1;
         bool over = count.calls <= stop + 1; /* it has fewer ops than at first: what was solved then is kept */
-        if (stop < 0)
-            expect_well(ctx);
+        if (stop < 0) expect_well(ctx);
         else if (qp_error_code(ctx) != QP_ERR_CANCELLED && !over)
             fail_msg("%s: stopped at op %d: %s", what, stop, qp_error(ctx));
         if (stop >= 0) qp_clear(ctx);

@@ -40,11 +40,12 @@ static double loss_of(qp_model *m) {
         qp_record_set(&in, "input_ids", ids_of(m->ctx, 0, T));
         qp_record out = qp_forward(m, in);
         qp_tensor y = qp_reshape(qp_record_get(&out, "extra"), 1, (int64_t[]){-1});
-        loss = qp_sum(qp_mul(qp_square(y), qp_cos(qp_cast(qp_arange(m->ctx, QP_I64, qp_count(y)), QP_F64))), 0, NULL, false);
+        loss = qp_sum(qp_mul(qp_square(y), qp_cos(qp_cast(qp_arange(m->ctx, QP_I64, qp_count(y)), QP_F64))), 0,
+                      NULL, false);
     } else {
         loss = qp_model_loss(m, ids_of(m->ctx, 0, T), qp_from(m->ctx, QP_I64, 2, (int64_t[]){B, T}, labels));
     }
-    double    value = qp_item(loss);
+    double value = qp_item(loss);
     if (!m->ctx->mode.no_grad) qp_backward(loss);
     qp_leave(s);
     return value;
@@ -65,12 +66,13 @@ static double difference(qp_model *m, double *x) {
 static void check_gradients(qp_model *m, const char *what) {
     qp_state_dict params = qp_model_params(m);
     loss_of(m);
-    bool before = qp_no_grad(m->ctx, true);
+    bool   before = qp_no_grad(m->ctx, true);
     double largest = 0;
     for (int pass = 0; pass < 2; pass++) /* first the scale of all, for tensors whose gradient is 0 */
         for (int i = 0; i < params.count; i++) {
             int64_t n = qp_count(params.entries[i].tensor);
-            double *x = qp_data_write(params.entries[i].tensor), *g = calloc((size_t)n, sizeof *g), worst = 0, scale = 0;
+            double *x = qp_data_write(params.entries[i].tensor), *g = calloc((size_t)n, sizeof *g), worst = 0,
+                   scale = 0;
             qp_tensor grad = qp_grad_of(params.entries[i].tensor);
             if (!qp_is_none(grad)) assert_int_equal(qp_read(grad, QP_F64, g, n), QP_OK);
             for (int64_t j = 0; j < n; j++) {
@@ -102,7 +104,8 @@ static void check_causality(qp_model *m, const char *what) {
         qp_write(changed, QP_I64, ids, B * T);
         read_logits(qp_logits(m, changed), b);
         for (int i = 0; i < B * T * V; i++)
-            if (i / V % T < cut && a[i] != b[i]) fail_msg("%s: position %d sees beyond itself", what, i / V % T);
+            if (i / V % T < cut && a[i] != b[i])
+                fail_msg("%s: position %d sees beyond itself", what, i / V % T);
     }
 }
 
@@ -203,7 +206,7 @@ static void outputs(void **state) {
 /* Every initialisation leaves finite values, and those that claim a spread have it. */
 static void inits(void **state) {
     (void)state;
-    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    qp_ctx        *ctx = qp_open((qp_options){.threads = 1});
     const qp_part *init;
     int            checked = 0;
     for (; (init = qp_part_at(NULL, QP_PART_INIT, checked)); checked++) {
@@ -221,8 +224,9 @@ static void inits(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(norms), cmocka_unit_test(positions), cmocka_unit_test(mixers),
-                                       cmocka_unit_test(ffns), cmocka_unit_test(blocks), cmocka_unit_test(inputs),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(norms),   cmocka_unit_test(positions),
+                                       cmocka_unit_test(mixers),  cmocka_unit_test(ffns),
+                                       cmocka_unit_test(blocks),  cmocka_unit_test(inputs),
                                        cmocka_unit_test(outputs), cmocka_unit_test(inits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,7 +123,8 @@ static void check_rotation(const char *position, int64_t m, int64_t n, int64_t d
 
 static void rotations(void **state) {
     (void)state;
-    static const char *const lines[] = {"{\"type\": \"rope\"}", "{\"type\": \"rope\", \"layout\": \"interleaved\"}",
+    static const char *const lines[] = {"{\"type\": \"rope\"}",
+                                        "{\"type\": \"rope\", \"layout\": \"interleaved\"}",
                                         "{\"type\": \"rope_general\"}"};
     static const char *const grids[] = {"{\"type\": \"rope2d\", \"grid_width\": 9}",
                                         "{\"type\": \"rope_general\", \"grid_width\": 9}"};
@@ -142,9 +143,9 @@ static void rotations(void **state) {
 static void flows(void **state) {
     (void)state;
     static const int64_t at[6] = {0, 1, 2, 3, 4, 5};
-    float    kept[6 * D], fresh[6 * D], first[2 * D], before = 0;
-    qp_ctx  *ctx = qp_open((qp_options){.threads = 1, .seed = 9});
-    qp_model *m = stack(ctx, "{\"type\": \"floater\"}", D);
+    float                kept[6 * D], fresh[6 * D], first[2 * D], before = 0;
+    qp_ctx              *ctx = qp_open((qp_options){.threads = 1, .seed = 9});
+    qp_model            *m = stack(ctx, "{\"type\": \"floater\"}", D);
     for (int turn = 0; turn < 2; turn++) {
         qp_no_grad(ctx, true);
         encoded_in(m, true, 3, 2, at, first);
@@ -165,6 +166,7 @@ static void flows(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(flows), cmocka_unit_test(sinusoidal), cmocka_unit_test(learned), cmocka_unit_test(rotations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(flows), cmocka_unit_test(sinusoidal),
+                                       cmocka_unit_test(learned), cmocka_unit_test(rotations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,9 @@ enum { T = 203, H = 4, G = 2, K = 8 };
 /* The papers' patterns, by places: block c, query i, key j. */
 static bool local(int c, int i, int j) { return abs(i / c - j / c) < 3; }
 static bool dilated(int c, int i, int j) { return abs(i / c - j / c) % 2 == 0 && abs(i / c - j / c) <= 4; }
-static bool strided(int c, int i, int j) { return i / c == j / c || abs(i / c - j / c) % 5 == 0; } /* arXiv:1904.10509 */
+static bool strided(int c, int i, int j) {
+    return i / c == j / c || abs(i / c - j / c) % 5 == 0;
+} /* arXiv:1904.10509 */
 static bool fixed(int c, int i, int j) { return i / c == j / c || j / c % 4 == 3; }
 static bool globals(int c, int i, int j) { return local(c, i, j) || j < 2 * c; } /* Longformer, causal */
 
@@ -52,9 +54,9 @@ static qp_tensor hidden(qp_ctx *ctx, int which, int block, bool causal) {
 }
 
 static double apart(qp_tensor a, qp_tensor b) {
-    double      worst = 0, largest = 0;
-    int64_t     n = qp_count(a);
-    float      *x = malloc((size_t)n * sizeof *x), *y = malloc((size_t)n * sizeof *y);
+    double  worst = 0, largest = 0;
+    int64_t n = qp_count(a);
+    float  *x = malloc((size_t)n * sizeof *x), *y = malloc((size_t)n * sizeof *y);
     assert_int_equal(qp_read(a, QP_F32, x, n), QP_OK);
     assert_int_equal(qp_read(b, QP_F32, y, n), QP_OK);
     for (int64_t i = 0; i < n; i++) {
@@ -73,18 +75,23 @@ static void patterns_are_masks(void **state) {
         for (int block = 7; block <= 64; block += 57)
             for (int causal = 0; causal < 2; causal++) {
                 qp_scope  s = qp_enter(ctx);
-                qp_tensor x[] = {random_heads(ctx, H), random_heads(ctx, G), random_heads(ctx, G)}, dx[3], dy[3];
+                qp_tensor x[] = {random_heads(ctx, H), random_heads(ctx, G), random_heads(ctx, G)}, dx[3],
+                          dy[3];
                 qp_tensor seed = qp_randn(ctx, QP_F32, 4, (int64_t[]){1, T, H, K});
                 qp_mask   one = {.causal = causal, .pattern = patterns[which].pattern};
                 one.pattern.block = block;
                 qp_tensor a = qp_attention(x[0], x[1], x[2], one, 0);
-                qp_tensor b = qp_attention(x[0], x[1], x[2], (qp_mask){.causal = causal, .bias = hidden(ctx, which, block, causal)}, 0);
+                qp_tensor b =
+                    qp_attention(x[0], x[1], x[2],
+                                 (qp_mask){.causal = causal, .bias = hidden(ctx, which, block, causal)}, 0);
                 qp_grad(1, &a, 3, x, dx, (qp_grad_options){.seeds = &seed});
                 qp_grad(1, &b, 3, x, dy, (qp_grad_options){.seeds = &seed});
                 double worst = apart(a, b);
                 for (int i = 0; i < 3; i++) worst = fmax(worst, apart(dx[i], dy[i]));
                 if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
-                if (!(worst < 2e-6)) fail_msg("%s, blocks of %d, causal %d: %.1e apart", patterns[which].name, block, causal, worst);
+                if (!(worst < 2e-6))
+                    fail_msg("%s, blocks of %d, causal %d: %.1e apart", patterns[which].name, block, causal,
+                             worst);
                 qp_leave(s);
             }
     qp_close(ctx);
@@ -98,7 +105,8 @@ static void random_blocks(void **state) {
     float   seen[2][N * N] = {0};
     for (int seed = 0; seed < 2; seed++) {
         /* scores are equal, and values say which key they are of: a row of the result is 1/n where it looks */
-        qp_tensor q = qp_zeros(ctx, QP_F32, 4, (int64_t[]){1, N, 1, 1}), v = qp_reshape(qp_one_hot(qp_arange(ctx, QP_I64, N), N, QP_F32), 4, (int64_t[]){1, N, 1, N});
+        qp_tensor q = qp_zeros(ctx, QP_F32, 4, (int64_t[]){1, N, 1, 1}),
+                  v = qp_reshape(qp_one_hot(qp_arange(ctx, QP_I64, N), N, QP_F32), 4, (int64_t[]){1, N, 1, N});
         qp_mask   mask = {.causal = true, .pattern = {.block = 1, .local = 1, .random = 3, .seed = seed}};
         assert_int_equal(qp_read(qp_attention(q, q, v, mask, 0), QP_F32, seen[seed], N * N), QP_OK);
     }
@@ -120,24 +128,31 @@ static void random_blocks(void **state) {
 static void steps_are_the_whole(void **state) {
     (void)state;
     enum { N = 61, V = 11 };
-    static const char *const config =
-        "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": 16, \"num_hidden_layers\": 2, \"max_position_embeddings\": 64, "
-        "\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"sparse\", \"heads\": 2, \"block\": 5, \"local\": 2, \"window\": 8, "
-        "\"stride\": 4, \"globals\": 1, \"random\": 1}, \"ffn\": {\"type\": \"mlp\", \"width\": 16}, \"norm\": {\"type\": \"rms_norm\"}}";
-    qp_ctx *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    static const char *const config = "{\"model_type\": \"quipu\", \"vocab_size\": 11, \"hidden_size\": 16, "
+                                      "\"num_hidden_layers\": 2, \"max_position_embeddings\": 64, "
+                                      "\"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"sparse\", "
+                                      "\"heads\": 2, \"block\": 5, \"local\": 2, \"window\": 8, "
+                                      "\"stride\": 4, \"globals\": 1, \"random\": 1}, \"ffn\": {\"type\": "
+                                      "\"mlp\", \"width\": 16}, \"norm\": {\"type\": \"rms_norm\"}}";
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
     qp_model *m = qp_model_new(ctx, "config", config);
     if (!m) fail_msg("%s", qp_error(ctx));
     qp_no_grad(ctx, true);
     int64_t ids[N];
     float   whole[N * V], last[V];
     for (int i = 0; i < N; i++) ids[i] = (i * i + 3) % V;
-    assert_int_equal(qp_read(qp_logits(m, qp_from(ctx, QP_I64, 2, (int64_t[]){1, N}, ids)), QP_F32, whole, N * V), QP_OK);
+    assert_int_equal(
+        qp_read(qp_logits(m, qp_from(ctx, QP_I64, 2, (int64_t[]){1, N}, ids)), QP_F32, whole, N * V), QP_OK);
     qp_session *s = qp_session_new(m, 1, N, (qp_session_options){0});
     for (int t = 0, n; t < N; t += n) {
         n = t ? 1 : 13; /* a prompt, then tokens */
-        assert_int_equal(qp_read(qp_session_feed(s, qp_from(ctx, QP_I64, 2, (int64_t[]){1, n}, ids + t), (qp_feed){0}), QP_F32, last, V), QP_OK);
+        assert_int_equal(
+            qp_read(qp_session_feed(s, qp_from(ctx, QP_I64, 2, (int64_t[]){1, n}, ids + t), (qp_feed){0}),
+                    QP_F32, last, V),
+            QP_OK);
         for (int i = 0; i < V; i++)
-            if (!(fabsf(last[i] - whole[(t + n - 1) * V + i]) < 1e-5f)) fail_msg("step %d: %g, %g", t, last[i], whole[(t + n - 1) * V + i]);
+            if (!(fabsf(last[i] - whole[(t + n - 1) * V + i]) < 1e-5f))
+                fail_msg("step %d: %g, %g", t, last[i], whole[(t + n - 1) * V + i]);
     }
     if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
     qp_close(ctx);
@@ -145,8 +160,12 @@ static void steps_are_the_whole(void **state) {
 
 static void refusals(void **state) {
     (void)state;
-    qp_ctx         *ctx = qp_open((qp_options){.threads = 1});
-    const qp_pattern wrong[] = {{.block = -1}, {.block = 1, .local = -1}, {.block = 1, .random = 65}, {.block = 1, .summary = 2, .section = 1}, {.block = 1, .seed = -1}};
+    qp_ctx          *ctx = qp_open((qp_options){.threads = 1});
+    const qp_pattern wrong[] = {{.block = -1},
+                                {.block = 1, .local = -1},
+                                {.block = 1, .random = 65},
+                                {.block = 1, .summary = 2, .section = 1},
+                                {.block = 1, .seed = -1}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         qp_tensor q = qp_zeros(ctx, QP_F32, 4, (int64_t[]){1, 4, 1, 2});
         qp_attention(q, q, q, (qp_mask){.pattern = wrong[i]}, 0);

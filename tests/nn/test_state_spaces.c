@@ -23,9 +23,11 @@ static qp_ctx *ctx;
 /* The mixer of a stack of one layer. */
 static const qp_branch *make(const char *mixer, qp_model **m) {
     char config[600];
-    snprintf(config, sizeof config, "{\"model_type\": \"quipu\", \"vocab_size\": 5, \"hidden_size\": %d, \"num_hidden_layers\": 1,"
-                                    " \"max_position_embeddings\": 4096, \"position\": {\"type\": \"none\"}, \"mixer\": %s,"
-                                    " \"ffn\": {\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}", D, mixer);
+    snprintf(config, sizeof config,
+             "{\"model_type\": \"quipu\", \"vocab_size\": 5, \"hidden_size\": %d, \"num_hidden_layers\": 1,"
+             " \"max_position_embeddings\": 4096, \"position\": {\"type\": \"none\"}, \"mixer\": %s,"
+             " \"ffn\": {\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}",
+             D, mixer);
     *m = qp_model_new(ctx, "config", config);
     if (!*m) fail_msg("%s", qp_error(ctx));
     return &(*m)->blocks[0].block.mixer;
@@ -88,9 +90,13 @@ static void golden(void **state) {
         }
 }
 
-static const char *const mixers[] = {"{\"type\": \"s4\"}", "{\"type\": \"s4\", \"hippo\": \"lagt\", \"glu\": false}", "{\"type\": \"s4d\"}",
-                                     "{\"type\": \"s4d\", \"poles\": \"lin\"}", "{\"type\": \"s4d\", \"poles\": \"inv\", \"discrete\": \"bilinear\"}",
-                                     "{\"type\": \"lru\"}", "{\"type\": \"lru\", \"r_min\": 0.9, \"r_max\": 0.999}"};
+static const char *const mixers[] = {"{\"type\": \"s4\"}",
+                                     "{\"type\": \"s4\", \"hippo\": \"lagt\", \"glu\": false}",
+                                     "{\"type\": \"s4d\"}",
+                                     "{\"type\": \"s4d\", \"poles\": \"lin\"}",
+                                     "{\"type\": \"s4d\", \"poles\": \"inv\", \"discrete\": \"bilinear\"}",
+                                     "{\"type\": \"lru\"}",
+                                     "{\"type\": \"lru\", \"r_min\": 0.9, \"r_max\": 0.999}"};
 enum { MIXERS = sizeof mixers / sizeof *mixers, T = 1500 };
 
 /* A kernel and its state space are one: pieces of 1, 30, 400, .. positions with the state between them. */
@@ -104,10 +110,12 @@ static void steps(void **state) {
         qp_no_grad(ctx, true);
         qp_state    carried = {0};
         qp_sequence s = {0};
-        qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){2, T, D}), y = mixer->type->forward(mixer->self, x, QP_NONE, &s), parts[5];
+        qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){2, T, D}),
+                    y = mixer->type->forward(mixer->self, x, QP_NONE, &s), parts[5];
         mixer->type->reserve(mixer->self, ctx, 2, T, &carried);
         for (int k = 0; k < 5; k++) {
-            parts[k] = mixer->type->step(mixer->self, qp_slice(x, 1, cuts[k], cuts[k + 1], 1), QP_NONE, &s, &carried);
+            parts[k] =
+                mixer->type->step(mixer->self, qp_slice(x, 1, cuts[k], cuts[k + 1], 1), QP_NONE, &s, &carried);
             for (int j = 0; j < carried.count; j++) carried.tensors[j] = carried.next[j];
         }
         double e = relative_error(qp_concat(5, parts, 1), y);
@@ -131,8 +139,10 @@ static void changes(void **state) {
             qp_state carried = {0};
             if (k == 2) qp_copy_to(dt, qp_affine(dt, 1, 0.7));
             if (k != 1) mixer->type->reserve(mixer->self, ctx, 1, 4, &carried);
-            if (k == 1) mixer->type->reserve(mixer->self, ctx, 1, 4, &carried), qp_copy_to(dt, qp_affine(dt, 1, 0.7));
-            assert_int_equal(qp_read(mixer->type->step(mixer->self, x, QP_NONE, &s, &carried), QP_F32, y[k], D), QP_OK);
+            if (k == 1)
+                mixer->type->reserve(mixer->self, ctx, 1, 4, &carried), qp_copy_to(dt, qp_affine(dt, 1, 0.7));
+            assert_int_equal(qp_read(mixer->type->step(mixer->self, x, QP_NONE, &s, &carried), QP_F32, y[k], D),
+                             QP_OK);
             if (k == 1) qp_copy_to(dt, qp_affine(dt, 1, -0.7));
         }
         assert_memory_not_equal(y[0], y[1], sizeof *y);
@@ -150,10 +160,13 @@ static void causality(void **state) {
         const qp_branch *mixer = make(mixers[i], &m);
         qp_no_grad(ctx, true);
         qp_sequence s = {0};
-        qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D}), other = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D});
-        qp_tensor   mixed = qp_concat(2, (qp_tensor[]){qp_slice(x, 1, 0, 700, 1), qp_slice(other, 1, 700, T, 1)}, 1);
-        qp_tensor   a = mixer->type->forward(mixer->self, x, QP_NONE, &s), b = mixer->type->forward(mixer->self, mixed, QP_NONE, &s);
-        double      e = relative_error(qp_slice(a, 1, 0, 700, 1), qp_slice(b, 1, 0, 700, 1));
+        qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D}),
+                    other = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D});
+        qp_tensor   mixed =
+            qp_concat(2, (qp_tensor[]){qp_slice(x, 1, 0, 700, 1), qp_slice(other, 1, 700, T, 1)}, 1);
+        qp_tensor a = mixer->type->forward(mixer->self, x, QP_NONE, &s),
+                  b = mixer->type->forward(mixer->self, mixed, QP_NONE, &s);
+        double    e = relative_error(qp_slice(a, 1, 0, 700, 1), qp_slice(b, 1, 0, 700, 1));
         if (!(e <= 5e-6)) fail_msg("%s: the future is seen: %.2e", mixers[i], e);
         qp_close(ctx);
     }
@@ -164,7 +177,8 @@ static void hippo(void **state) {
     (void)state;
     for (int kind = QPI_LEGS; kind <= QPI_LAGT; kind++)
         for (int64_t n = 2; n <= 64; n *= 2) {
-            double   *A = calloc((size_t)(n * n + 4 * n), sizeof *A), *B = A + n * n, *P = B + n, *x = P + n, *next = x + n;
+            double *A = calloc((size_t)(n * n + 4 * n), sizeof *A), *B = A + n * n, *P = B + n, *x = P + n,
+                   *next = x + n;
             double    v[6][32];
             qpi_poles p = {v[0], v[1], v[2], v[3], v[4], v[5]};
             qpi_hippo_fill((qpi_hippo)kind, n, A, B, P);
@@ -175,7 +189,8 @@ static void hippo(void **state) {
                 double expected = 0, got = 0;
                 for (int64_t i = 0; i < n; i++) expected += P[i] * x[i] * size;
                 for (int64_t i = 0; i < n / 2; i++) {
-                    double re = v[4][i] * v[2][i] + v[5][i] * v[3][i], im = v[4][i] * v[3][i] - v[5][i] * v[2][i]; /* conj(p) b */
+                    double re = v[4][i] * v[2][i] + v[5][i] * v[3][i],
+                           im = v[4][i] * v[3][i] - v[5][i] * v[2][i]; /* conj(p) b */
                     for (int k = 0; k < power; k++) {
                         double keep = re * v[0][i] - im * v[1][i];
                         im = re * v[1][i] + im * v[0][i];
@@ -183,7 +198,8 @@ static void hippo(void **state) {
                     }
                     got += 2 * re * size;
                 }
-                if (fabs(got - expected) > 1e-9 * (double)(n * n)) fail_msg("kind %d, %d: %g, expected %g", kind, (int)n, got, expected);
+                if (fabs(got - expected) > 1e-9 * (double)(n * n))
+                    fail_msg("kind %d, %d: %g, expected %g", kind, (int)n, got, expected);
                 for (int64_t i = 0; i < n; i++) {
                     next[i] = 0;
                     for (int64_t k = 0; k < n; k++) next[i] += (A[i * n + k] + P[i] * P[k]) * x[k];
@@ -196,7 +212,8 @@ static void hippo(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(steps), cmocka_unit_test(changes), cmocka_unit_test(causality),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(steps),
+                                       cmocka_unit_test(changes), cmocka_unit_test(causality),
                                        cmocka_unit_test(hippo)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,12 +98,13 @@ static bool both_ran(const op_case *c, const char *what, const results *got, con
     return !got->failed && !expected->failed;
 }
 
-void compare(const op_case *c, const char *what, const results *got, const results *expected, double tolerance) {
+void compare(const op_case *c, const char *what, const results *got, const results *expected,
+             double tolerance) {
     compare_from(c, what, got, expected, tolerance, 1e-3);
 }
 
-void compare_from(const op_case *c, const char *what, const results *got, const results *expected, double tolerance,
-                  double least) {
+void compare_from(const op_case *c, const char *what, const results *got, const results *expected,
+                  double tolerance, double least) {
     if (!both_ran(c, what, got, expected)) return;
     for (int i = 0; i < got->n; i++) {
         const array *a = &got->a[i], *b = &expected->a[i];
@@ -113,8 +114,9 @@ void compare_from(const op_case *c, const char *what, const results *got, const 
         int64_t worst = 0, n = same_shape(a, b) ? a->count : 0;
         for (int64_t k = 0; k < n; k++)
             if (!(fabs(a->value[k] - b->value[k]) <= fabs(a->value[worst] - b->value[worst]))) worst = k;
-        complain(c, "%s: result %d differs by %.3g (at most %.3g); element %lld of %lld is %.9g, expected %.9g", what,
-                 i, e, limit, (long long)worst, (long long)n, n ? a->value[worst] : 0, n ? b->value[worst] : 0);
+        complain(c, "%s: result %d differs by %.3g (at most %.3g); element %lld of %lld is %.9g, expected %.9g",
+                 what, i, e, limit, (long long)worst, (long long)n, n ? a->value[worst] : 0,
+                 n ? b->value[worst] : 0);
     }
 }
 
@@ -132,8 +134,10 @@ const int      thread_counts[THREAD_COUNTS] = {1, 2, 5};
 qp_isa         first_isa = QP_ISA_BASE;
 static qp_ctx *contexts[QP_ISA_AVX512 + 1][THREAD_COUNTS];
 
-qp_ctx     *context_of(qp_isa isa, int which) { return contexts[isa][which]; }
-const char *isa_name(qp_isa isa) { return isa == QP_ISA_BASE ? "base" : isa == QP_ISA_AVX2 ? "avx2" : "avx512"; }
+qp_ctx *context_of(qp_isa isa, int which) { return contexts[isa][which]; }
+const char *isa_name(qp_isa isa) {
+    return isa == QP_ISA_BASE ? "base" : isa == QP_ISA_AVX2 ? "avx2" : "avx512";
+}
 
 int open_contexts(void **state) {
     (void)state;
@@ -143,7 +147,8 @@ int open_contexts(void **state) {
     }
     for (qp_isa isa = QP_ISA_BASE; isa <= qpi_cpu_isa(); isa++)
         for (int t = 0; t < THREAD_COUNTS; t++) {
-            contexts[isa][t] = qp_open((qp_options){.threads = thread_counts[t], .isa = isa, .memory_cap = 1u << 30});
+            contexts[isa][t] =
+                qp_open((qp_options){.threads = thread_counts[t], .isa = isa, .memory_cap = 1u << 30});
             if (!contexts[isa][t]) return -1;
         }
     return 0;

@@ -23,14 +23,14 @@
 /* ---- Values on the host -------------------------------------------------------------------- */
 
 typedef struct {
-    char    kind;     /* x p u d i o b t q w -, see quipu/op.h */
-    qp_dtype type;    /* of w */
-    bool    constant; /* ! */
-    bool    wide;     /* ^ */
-    int64_t limit;    /* N of iN and oN */
-    int     ndim;
-    int64_t shape[QP_MAX_DIMS], count;
-    double *value; /* each one is an f32 */
+    char     kind;     /* x p u d i o b t q w -, see quipu/op.h */
+    qp_dtype type;     /* of w */
+    bool     constant; /* ! */
+    bool     wide;     /* ^ */
+    int64_t  limit;    /* N of iN and oN */
+    int      ndim;
+    int64_t  shape[QP_MAX_DIMS], count;
+    double  *value; /* each one is an f32 */
 } input;
 
 typedef struct {
@@ -53,8 +53,8 @@ bool case_refill(op_case *c);
  * there is no such size or the op does not take it (or is too slow for it). */
 bool case_enlarge(op_case *to, const op_case *from, int which);
 
-bool   is_float_input(const input *in); /* kinds x p u d */
-bool   gets_gradient(const input *in);  /* and no constant */
+bool is_float_input(const input *in); /* kinds x p u d */
+bool gets_gradient(const input *in);  /* and no constant */
 double tolerance_of(const op_case *c);
 
 /* ---- Tensors --------------------------------------------------------------------------------- */
@@ -73,7 +73,7 @@ typedef struct {
     qp_dtype floats;   /* type of float inputs that are not constant or wide */
     qp_dtype integers; /* QP_I64 or QP_I32 */
     layout   layout;
-    int      only;     /* only this input has the layout; -1: all */
+    int      only; /* only this input has the layout; -1: all */
 } form;
 #define PLAIN_FORM ((form){QP_F32, QP_I64, LAYOUT_FLAT, -1})
 
@@ -86,9 +86,9 @@ typedef struct {
     qp_view        view;
 } guarded;
 
-guarded   guarded_make(const input *in, qp_dtype dtype, layout layout); /* value NULL: elements unset */
-void      guarded_free(guarded *g);
-bool      guarded_intact(const guarded *g, bool written); /* written: the elements may differ */
+guarded guarded_make(const input *in, qp_dtype dtype, layout layout); /* value NULL: elements unset */
+void guarded_free(guarded *g);
+bool guarded_intact(const guarded *g, bool written); /* written: the elements may differ */
 qp_tensor guarded_tensor(qp_ctx *ctx, const guarded *g);
 
 typedef struct {
@@ -112,7 +112,7 @@ typedef struct {
 } array;
 
 array array_read(qp_tensor t);
-void  array_free(array *a);
+void array_free(array *a);
 
 /* Outputs, then what a mutating op has written besides. */
 typedef struct {
@@ -138,10 +138,10 @@ void complain(const op_case *c, const char *format, ...) QP_PRINTF(2, 3);
 
 /* max|a-b| / max(max|b|, least); infinity for other shapes, or NaN and inf in other places. */
 double relative_error(const array *a, const array *b, double least);
-bool   same_bits(const array *a, const array *b);
+bool same_bits(const array *a, const array *b);
 /* Integers and truth values must be equal, floats within tolerance; least as above. */
-void compare_from(const op_case *c, const char *what, const results *got, const results *expected, double tolerance,
-                  double least);
+void compare_from(const op_case *c, const char *what, const results *got, const results *expected,
+                  double tolerance, double least);
 void compare(const op_case *c, const char *what, const results *got, const results *expected, double tolerance);
 void compare_bits(const op_case *c, const char *what, const results *got, const results *expected);
 
@@ -156,7 +156,7 @@ extern qp_isa first_isa;
 
 /* A context for an instruction set (QP_ISA_BASE ..) and the which-th number of threads; NULL if
  * the machine has no such instructions. */
-qp_ctx     *context_of(qp_isa isa, int which);
+qp_ctx *context_of(qp_isa isa, int which);
 const char *isa_name(qp_isa isa);
 
 int open_contexts(void **state); /* a group's setup and teardown */

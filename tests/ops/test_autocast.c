@@ -73,11 +73,12 @@ static void near_pytorch(void **state) {
             qp_scope    s = qp_enter(ctx);
             snprintf(torch_name, sizeof torch_name, "bf16.%s", name);
             snprintf(exact_name, sizeof exact_name, "exact.%s", name);
-            double torch = error_of(qp_file_load(ctx, file, torch_name, true), qp_file_load(ctx, file, exact_name, true));
+            double torch =
+                error_of(qp_file_load(ctx, file, torch_name, true), qp_file_load(ctx, file, exact_name, true));
             qp_leave(s);
             if (!(e[i] < 5e-6 && low[i] < 1.2 * torch + 1e-4 && half[i] < 0.25 * torch + 1e-4))
-                fail_msg("%s on %s: f32 %.2g, bf16 %.2g, f16 %.2g; torch.autocast %.2g", name, isa_name(isa), e[i], low[i],
-                         half[i], torch);
+                fail_msg("%s on %s: f32 %.2g, bf16 %.2g, f16 %.2g; torch.autocast %.2g", name, isa_name(isa),
+                         e[i], low[i], half[i], torch);
         }
         qp_file_close(file);
     }
@@ -86,9 +87,10 @@ static void near_pytorch(void **state) {
 /* ---- Who follows it ------------------------------------------------------------------------------- */
 
 static void who_follows(void **state) {
-    static const char *const expected[] = {"grouped_linear", "grouped_outer", "grouped_outer_into", "linear",
-                                           "linear_cross_entropy", "matmul", "matmul_into"};
-    int count = 0, n = (int)(sizeof expected / sizeof *expected);
+    static const char *const expected[] = {"grouped_linear", "grouped_outer",        "grouped_outer_into",
+                                           "linear",         "linear_cross_entropy", "matmul",
+                                           "matmul_into"};
+    int                      count = 0, n = (int)(sizeof expected / sizeof *expected);
     (void)state;
     for (int i = 0; qp_op_at(i); i++)
         if (qp_op_at(i)->autocast) assert_true(count < n && !strcmp(qp_op_at(i)->name, expected[count++]));
@@ -99,8 +101,13 @@ static void who_follows(void **state) {
 
 static void tell_plain(const qp_call *c) { qp_store(&c->out[0], 0, c->compute); }
 static void tell_rule(qp_rule *r);
-static const qp_op tell = {.name = "tell", .min_in = 1, .max_in = 1, .nout = 1, .plain = tell_plain,
-                           .backward = tell_rule, .autocast = true};
+static const qp_op tell = {.name = "tell",
+                           .min_in = 1,
+                           .max_in = 1,
+                           .nout = 1,
+                           .plain = tell_plain,
+                           .backward = tell_rule,
+                           .autocast = true};
 static const qp_op deaf = {.name = "deaf", .min_in = 1, .max_in = 1, .nout = 1, .plain = tell_plain};
 static void tell_rule(qp_rule *r) { r->din[0] = qp_apply(&tell, 1, &r->dout[0], NULL); }
 

@@ -7,9 +7,9 @@
 #include "quipu/format.h"
 
 typedef struct {
-    qp_ctx  *ctx;
-    json_t  *attrs;
-    int      nin, nout;
+    qp_ctx   *ctx;
+    json_t   *attrs;
+    int       nin, nout;
     qp_tensor in[QP_MAX_IN], out[QP_MAX_IN];
 } call;
 
@@ -17,10 +17,13 @@ typedef struct {
 
 static int64_t integer(const call *c, const char *key) {
     const json_t *v = json_object_get(c->attrs, key);
-    return json_is_boolean(v) ? json_is_true(v) : json_integer_value(json_is_array(v) ? json_array_get(v, 0) : v);
+    return json_is_boolean(v) ? json_is_true(v)
+                              : json_integer_value(json_is_array(v) ? json_array_get(v, 0) : v);
 }
-static double number(const call *c, const char *key) { return json_number_value(json_object_get(c->attrs, key)); }
-static bool   is_text(const call *c, const char *key, const char *text) {
+static double number(const call *c, const char *key) {
+    return json_number_value(json_object_get(c->attrs, key));
+}
+static bool is_text(const call *c, const char *key, const char *text) {
     const char *s = json_string_value(json_object_get(c->attrs, key));
     return s && !strcmp(s, text);
 }
@@ -43,13 +46,16 @@ static int axis_of(const call *c) { return (int)integer(c, "axis"); }
     static void run_##op(call *c) { c->out[0] = qp_##op(c->in[0], c->in[1]); }
 #define ALONG(op) \
     static void run_##op(call *c) { c->out[0] = qp_##op(c->in[0], axis_of(c)); }
-UNARY(exp) UNARY(tanh) UNARY(sigmoid) UNARY(relu) UNARY(gelu) UNARY(gelu_tanh) UNARY(silu) UNARY(softplus)
-UNARY(abs) UNARY(neg) UNARY(square) UNARY(log) UNARY(sqrt) UNARY(rsqrt)
-BINARY(add) BINARY(sub) BINARY(mul) BINARY(div) BINARY(maximum) BINARY(minimum) BINARY(pow)
-BINARY(eq) BINARY(ne) BINARY(lt) BINARY(le) BINARY(gt) BINARY(ge) BINARY(matmul) BINARY(embedding) BINARY(swiglu)
-ALONG(cumsum) ALONG(softmax) ALONG(log_softmax)
+UNARY(exp)
+UNARY(tanh) UNARY(sigmoid) UNARY(relu) UNARY(gelu) UNARY(gelu_tanh) UNARY(silu) UNARY(softplus) UNARY(abs)
+    UNARY(neg) UNARY(square) UNARY(log) UNARY(sqrt) UNARY(rsqrt) BINARY(add) BINARY(sub) BINARY(mul) BINARY(div)
+        BINARY(maximum) BINARY(minimum) BINARY(pow) BINARY(eq) BINARY(ne) BINARY(lt) BINARY(le) BINARY(gt)
+            BINARY(ge) BINARY(matmul) BINARY(embedding) BINARY(swiglu) ALONG(cumsum) ALONG(softmax)
+                ALONG(log_softmax)
 
-static void run_where(call *c) { c->out[0] = qp_where(qp_cast(c->in[0], QP_BOOL), c->in[1], c->in[2]); }
+                    static void run_where(call *c) {
+    c->out[0] = qp_where(qp_cast(c->in[0], QP_BOOL), c->in[1], c->in[2]);
+}
 
 static void reduce(call *c, qp_tensor (*op)(qp_tensor, int, const int *, bool)) {
     int64_t list[QP_MAX_DIMS];
@@ -84,7 +90,9 @@ static void run_linear_int8(call *c) {
     c->out[0] = qp_linear_int8(c->in[0], qp_cast(c->in[1], QP_I8), qp_cast(c->in[2], QP_F32), bias);
 }
 static void run_linear(call *c) { c->out[0] = qp_linear(c->in[0], c->in[1], c->in[2], QP_ACT_NONE, QP_NONE); }
-static void run_layer_norm(call *c) { c->out[0] = qp_layer_norm(c->in[0], c->in[1], c->in[2], number(c, "eps")); }
+static void run_layer_norm(call *c) {
+    c->out[0] = qp_layer_norm(c->in[0], c->in[1], c->in[2], number(c, "eps"));
+}
 static void run_rms_norm(call *c) { c->out[0] = qp_rms_norm(c->in[0], c->in[1], number(c, "eps")); }
 static void run_one_hot(call *c) { c->out[0] = qp_one_hot(c->in[0], integer(c, "classes"), QP_I64); }
 
@@ -93,7 +101,8 @@ static void run_rope(call *c) {
     float   f[64];
     for (int64_t i = 0; i < pairs; i++) f[i] = (float)pow(number(c, "theta"), -(double)i / (double)pairs);
     qp_tensor frequency = qp_from(c->ctx, QP_F32, 1, &pairs, f);
-    c->out[0] = qp_rope(c->in[0], c->in[1], frequency, is_text(c, "style", "half") ? QP_ROPE_HALF : QP_ROPE_INTERLEAVED, 1);
+    c->out[0] = qp_rope(c->in[0], c->in[1], frequency,
+                        is_text(c, "style", "half") ? QP_ROPE_HALF : QP_ROPE_INTERLEAVED, 1);
 }
 
 static void run_attention(call *c) {
@@ -150,7 +159,8 @@ static void run_pad(call *c) {
     c->out[0] = c->in[0];
     for (size_t i = 0; i < json_array_size(pads); i++) {
         const json_t *pair = json_array_get(pads, i);
-        int64_t before = json_integer_value(json_array_get(pair, 0)), after = json_integer_value(json_array_get(pair, 1));
+        int64_t       before = json_integer_value(json_array_get(pair, 0)),
+                      after = json_integer_value(json_array_get(pair, 1));
         c->out[0] = qp_pad(c->out[0], (int)i, before, after, number(c, "value"));
     }
 }
@@ -172,13 +182,13 @@ static const struct {
 } ops[] = {
 #define ROW(op) {#op, run_##op},
     ROW(exp) ROW(tanh) ROW(sigmoid) ROW(relu) ROW(gelu) ROW(gelu_tanh) ROW(silu) ROW(softplus) ROW(abs) ROW(neg)
-    ROW(square) ROW(log) ROW(sqrt) ROW(rsqrt) ROW(swiglu) ROW(add) ROW(sub) ROW(mul) ROW(div) ROW(maximum)
-    ROW(minimum) ROW(pow) ROW(eq) ROW(ne) ROW(lt) ROW(le) ROW(gt) ROW(ge) ROW(matmul) ROW(embedding) ROW(cumsum)
-    ROW(softmax) ROW(log_softmax) ROW(where) ROW(sum) ROW(mean) ROW(max) ROW(logsumexp) ROW(argmax) ROW(topk)
-    ROW(sort) ROW(linear) ROW(linear_int8) ROW(layer_norm) ROW(rms_norm) ROW(one_hot) ROW(rope) ROW(attention) ROW(cross_entropy)
-    ROW(concat) ROW(split) ROW(slice) ROW(permute) ROW(roll) ROW(pad) ROW(gather) ROW(scatter_add) ROW(long_conv)
-    ROW(vandermonde) ROW(dplr_kernel)
-};
+        ROW(square) ROW(log) ROW(sqrt) ROW(rsqrt) ROW(swiglu) ROW(add) ROW(sub) ROW(mul) ROW(div) ROW(maximum)
+            ROW(minimum) ROW(pow) ROW(eq) ROW(ne) ROW(lt) ROW(le) ROW(gt) ROW(ge) ROW(matmul) ROW(embedding)
+                ROW(cumsum) ROW(softmax) ROW(log_softmax) ROW(where) ROW(sum) ROW(mean) ROW(max) ROW(logsumexp)
+                    ROW(argmax) ROW(topk) ROW(sort) ROW(linear) ROW(linear_int8) ROW(layer_norm) ROW(rms_norm)
+                        ROW(one_hot) ROW(rope) ROW(attention) ROW(cross_entropy) ROW(concat) ROW(split)
+                            ROW(slice) ROW(permute) ROW(roll) ROW(pad) ROW(gather) ROW(scatter_add)
+                                ROW(long_conv) ROW(vandermonde) ROW(dplr_kernel)};
 
 /* ---- Cases ---------------------------------------------------------------------------------------------------- */
 
@@ -203,8 +213,8 @@ static void judge(golden *g, const char *what, int i, qp_tensor got, qp_tensor e
     array  a = array_read(got), b = array_read(expected);
     double e = relative_error(&a, &b, 1e-2), limit = qp_dtype_is_float(b.dtype) ? g->tolerance : 0;
     if (!(e <= limit)) {
-        print_error("%s, %s, %s on %s: %s %d differs by %.3g (at most %.3g)\n", g->op, g->tag, qp_dtype_name(g->floats),
-                    isa_name(qp_stats_of(g->ctx).isa), what, i, e, limit);
+        print_error("%s, %s, %s on %s: %s %d differs by %.3g (at most %.3g)\n", g->op, g->tag,
+                    qp_dtype_name(g->floats), isa_name(qp_stats_of(g->ctx).isa), what, i, e, limit);
         g->wrong++;
     }
     array_free(&a);
@@ -322,7 +332,8 @@ int main(int argc, char **argv) {
     DIR              *d = opendir(SOURCE_DIR "/tests/golden/ops");
     for (struct dirent *e; d && n < 256 && (e = readdir(d));) {
         char *dot = strrchr(e->d_name, '.'), *name;
-        if (!dot || strcmp(dot, ".safetensors") || !(name = strndup(e->d_name, (size_t)(dot - e->d_name)))) continue;
+        if (!dot || strcmp(dot, ".safetensors") || !(name = strndup(e->d_name, (size_t)(dot - e->d_name))))
+            continue;
         bool wanted = argc < 2;
         for (int i = 1; i < argc; i++) wanted |= !strcmp(argv[i], name);
         if (wanted) tests[n++] = (struct CMUnitTest){name, test_file, NULL, NULL, name};

@@ -106,7 +106,8 @@ static void check_handles(const op_case *c) {
         in[i] = qp_alias(own);
         qp_drop(in[i]);
         expect_failure(c, "a stale input", c->nin, in);
-        qp_ctx *other = ctx == context_of(QP_ISA_BASE, 1) ? context_of(QP_ISA_BASE, 2) : context_of(QP_ISA_BASE, 1);
+        qp_ctx *other =
+            ctx == context_of(QP_ISA_BASE, 1) ? context_of(QP_ISA_BASE, 2) : context_of(QP_ISA_BASE, 1);
         in[i] = qp_scalar(other, QP_F32, 1);
         if (i > 0) expect_failure(c, "an input of another context", c->nin, in);
         qp_drop(in[i]);
@@ -136,7 +137,8 @@ static void check_read_only(const op_case *c) {
 /* ---- Types, shapes, values, attributes ------------------------------------------------------------------ */
 
 static bool whole_blocks(const input *in, qp_dtype t) {
-    return qp_dtype_block(t) == 1 || in->ndim < 0 || (in->ndim > 0 && in->shape[in->ndim - 1] % qp_dtype_block(t) == 0);
+    return qp_dtype_block(t) == 1 || in->ndim < 0 ||
+           (in->ndim > 0 && in->shape[in->ndim - 1] % qp_dtype_block(t) == 0);
 }
 
 static void check_types(const op_case *c) {
@@ -163,7 +165,8 @@ static void reshaped(const op_case *c, int i, int ndim, const int64_t *shape, co
     for (int a = 0; a < ndim; a++) in->count *= in->shape[a] = shape[a];
     if (!whole_blocks(in, o.dtype[i])) return;
     in->value = malloc((size_t)(in->count + 1) * sizeof *in->value);
-    for (int64_t k = 0; k < in->count; k++) in->value[k] = c->in[i].count ? c->in[i].value[k % c->in[i].count] : 0;
+    for (int64_t k = 0; k < in->count; k++)
+        in->value[k] = c->in[i].count ? c->in[i].value[k % c->in[i].count] : 0;
     odd_run(c, what, &o, c->sample->attr);
     o.layout = LAYOUT_MIXED;
     odd_run(c, what, &o, c->sample->attr);

@@ -61,9 +61,11 @@ static void ask(results *r, qp_ctx *ctx, const op_case *c, const how *h, asked *
     else qp_grad(q->n, q->y, nx, xs, dxs, (qp_grad_options){.seeds = q->seed});
     for (int k = 0; k < nx && !qp_failed(ctx); k++) {
         qp_tensor d = h->walk ? qp_grad_of(xs[k]) : dxs[k];
-        if (qp_is_none(d)) d = qp_zeros(ctx, qp_dtype_of(xs[k]), qp_ndim(xs[k]), qpi_resolve(xs[k], "")->value.view.shape);
+        if (qp_is_none(d))
+            d = qp_zeros(ctx, qp_dtype_of(xs[k]), qp_ndim(xs[k]), qpi_resolve(xs[k], "")->value.view.shape);
         r->a[of[k]] = array_read(d);
-        if (r->a[of[k]].dtype != qp_dtype_of(xs[k])) complain(c, "the gradient of input %d has another type", of[k]);
+        if (r->a[of[k]].dtype != qp_dtype_of(xs[k]))
+            complain(c, "the gradient of input %d has another type", of[k]);
     }
 }
 
@@ -95,14 +97,16 @@ static results gradients(qp_ctx *ctx, const op_case *c, how h) {
     array_free(&after);
     if (!inputs_intact(&x, c->op)) complain(c, "backward wrote into or around an input");
     for (int j = 0; j < q.n; j++)
-        if (!guarded_intact(&q.memory[j], false)) complain(c, "backward wrote into or around an output's gradient");
+        if (!guarded_intact(&q.memory[j], false))
+            complain(c, "backward wrote into or around an output's gradient");
     qp_leave(s);
     inputs_free(&x);
     for (int j = 0; j < q.n; j++) guarded_free(&q.memory[j]);
     return r;
 }
 
-static void check_how(const op_case *c, const char *what, qp_ctx *ctx, how h, const results *expected, double tolerance) {
+static void check_how(const op_case *c, const char *what, qp_ctx *ctx, how h, const results *expected,
+                      double tolerance) {
     char    text[128];
     results r = gradients(ctx, c, h), wanted = *expected;
     snprintf(text, sizeof text, "%s, %s", what, qp_dtype_name(h.f.floats));
@@ -150,7 +154,8 @@ static double slope(probe *p, int i, const double *v) {
     double             *f[4], sum = 0;
     int64_t             n = 0;
     for (int k = 0; k < 4; k++) {
-        for (int64_t e = 0; e < in->count; e++) qp_store(&p->x.memory[i].view, e, in->value[e] + at[k] * h * v[e]);
+        for (int64_t e = 0; e < in->count; e++)
+            qp_store(&p->x.memory[i].view, e, in->value[e] + at[k] * h * v[e]);
         f[k] = evaluate(p, &n);
     }
     for (int64_t e = 0; e < n; e++) /* differences first: equal values cancel exactly */
@@ -160,10 +165,11 @@ static double slope(probe *p, int i, const double *v) {
     return sum / (12 * h);
 }
 
-static void judge_slope(const op_case *c, int i, const char *what, int64_t e, double got, double expected, double scale) {
+static void judge_slope(const op_case *c, int i, const char *what, int64_t e, double got, double expected,
+                        double scale) {
     if (!(fabs(got - expected) <= 1e-6 * fmax(scale, 1e-3)))
-        complain(c, "gradient of input %d, %s %lld: %.9g, by differences %.9g (scale %.3g)", i, what, (long long)e, got,
-                 expected, scale);
+        complain(c, "gradient of input %d, %s %lld: %.9g, by differences %.9g (scale %.3g)", i, what,
+                 (long long)e, got, expected, scale);
 }
 
 static void check_differences(const op_case *c, const results *g) {
@@ -288,7 +294,7 @@ static void check_case(const op_case *c) {
     check_differences(c, &g);
     check_partial(c, &g, ctx);
     check_ways(c, &g, ctx, QP_F64, 1e-12);
-    how h = reference;
+    how     h = reference;
     results again = gradients(ctx, c, h);
     if (held(ctx) > before) complain(c, "%zu bytes stay behind", held(ctx) - before);
     results_free(&again);

@@ -6,7 +6,8 @@ static const form f64_form = {QP_F64, QP_I64, LAYOUT_FLAT, -1};
 
 static void label(char *text, size_t size, qp_isa isa, form f, const char *more) {
     static const char *const layouts[] = {"flat", "offset", "rows", "steps", "reversed", "mixed"};
-    int used = snprintf(text, size, "%s %s %s%s", isa_name(isa), qp_dtype_name(f.floats), layouts[f.layout], more);
+    int                      used =
+        snprintf(text, size, "%s %s %s%s", isa_name(isa), qp_dtype_name(f.floats), layouts[f.layout], more);
     if (f.only >= 0) snprintf(text + used, size - (size_t)used, " input %d", f.only);
 }
 
@@ -33,7 +34,8 @@ static bool every_float_is_f32(const qp_call *c) {
     bool ok = c->out[0].dtype == QP_F32;
     for (int i = 0; i < c->nin; i++)
         ok = ok && (c->in[i].ndim < 0 || c->in[i].dtype == QP_F32 || !qp_dtype_is_float(c->in[i].dtype));
-    for (int i = 0; i < c->nout; i++) ok = ok && (c->out[i].dtype == QP_F32 || !qp_dtype_is_float(c->out[i].dtype));
+    for (int i = 0; i < c->nout; i++)
+        ok = ok && (c->out[i].dtype == QP_F32 || !qp_dtype_is_float(c->out[i].dtype));
     return ok;
 }
 
@@ -130,7 +132,8 @@ static void check_expanded(const op_case *c, qp_ctx *ctx, int i, int axis) {
     int64_t inner = 1, size = in->shape[axis];
     for (int a = axis + 1; a < in->ndim; a++) inner *= in->shape[a];
     in->value = malloc((size_t)(in->count + 1) * sizeof *in->value);
-    for (int64_t k = 0; k < in->count; k++) in->value[k] = c->in[i].value[k / (inner * size) * inner * size + k % inner];
+    for (int64_t k = 0; k < in->count; k++)
+        in->value[k] = c->in[i].value[k / (inner * size) * inner * size + k % inner];
     results written_out = run_case(ctx, c->op, &same, PLAIN_FORM), r = {0};
 
     qp_scope  s = qp_enter(ctx);
@@ -241,7 +244,8 @@ static void check_layouts(const op_case *c, qp_isa isa, const results *expected)
     }
     for (int i = 0; i < c->nin; i++)
         for (int a = 0; a < c->in[i].ndim; a++)
-            if (c->in[i].shape[a] > 1 && c->in[i].count && !(c->op->mutates >> i & 1) && is_float_input(&c->in[i]))
+            if (c->in[i].shape[a] > 1 && c->in[i].count && !(c->op->mutates >> i & 1) &&
+                is_float_input(&c->in[i]))
                 check_expanded(c, context_of(isa, 0), i, a);
 }
 
@@ -282,7 +286,8 @@ static void check_case(const op_case *c) {
     results expected = run_case(context_of(QP_ISA_BASE, 0), &definition, c, f64_form);
     if (expected.failed) complain(c, "definition in f64: %s", expected.error);
     else check_definition(c, &expected);
-    for (qp_isa isa = first_isa; isa <= qpi_cpu_isa() && !expected.failed; isa++) check_isa(c, isa, &expected, true);
+    for (qp_isa isa = first_isa; isa <= qpi_cpu_isa() && !expected.failed; isa++)
+        check_isa(c, isa, &expected, true);
     results_free(&expected);
     for (int which = 0; which < 3; which++) {
         op_case larger;
@@ -309,7 +314,8 @@ static void check_descriptor(const qp_op *op) {
     if (op->mutates && (op->nout != 1 || !(op->mutates & 1) || op->backward)) complain(&c, "mutates");
     if (!op->shape && op->nout != 1 && !op->mutates) complain(&c, "no shape rule");
     for (int i = 0; i < 32; i++)
-        if ((op->saves >> i & 1) && (i < 24 ? i >= op->max_in && op->saves << 8 != QP_SAVE_ALL_IN << 8 : i - 24 >= op->nout))
+        if ((op->saves >> i & 1) &&
+            (i < 24 ? i >= op->max_in && op->saves << 8 != QP_SAVE_ALL_IN << 8 : i - 24 >= op->nout))
             complain(&c, "saves a value that it has not");
     for (int j = 0; j < QP_MAX_OUT; j++)
         if ((op->hidden & QP_SAVE_OUT(j)) && j >= op->nout) complain(&c, "hides an output that it has not");

@@ -12,11 +12,12 @@ enum { COUNTS = sizeof counts / sizeof *counts, LOOKED_AT = sizeof looked_at / s
 static op_case cut(const op_case *from, uint32_t set, int axis, int64_t first, int64_t n) {
     op_case c = *from;
     for (int i = 0; i < c.nin; i++) {
-        input        *in = &c.in[i];
-        const input  *whole = &from->in[i];
+        input       *in = &c.in[i];
+        const input *whole = &from->in[i];
         if (in->ndim < 0) continue;
         int64_t inner = 1, outer = 1, size = set >> i & 1 ? n : 0;
-        for (int a = 0; a < in->ndim && size; a++) *(a < axis ? &outer : &inner) *= a == axis ? 1 : in->shape[a];
+        for (int a = 0; a < in->ndim && size; a++)
+            *(a < axis ? &outer : &inner) *= a == axis ? 1 : in->shape[a];
         if (size) {
             in->shape[axis] = n;
             in->count = outer * n * inner;
@@ -30,8 +31,8 @@ static op_case cut(const op_case *from, uint32_t set, int axis, int64_t first, i
     return c;
 }
 
-static results run_rows(qp_ctx *ctx, const qp_op *op, const op_case *all, uint32_t set, int axis, int64_t first, int64_t n,
-                        qp_dtype floats) {
+static results run_rows(qp_ctx *ctx, const qp_op *op, const op_case *all, uint32_t set, int axis, int64_t first,
+                        int64_t n, qp_dtype floats) {
     op_case c = cut(all, set, axis, first, n);
     form    f = PLAIN_FORM;
     f.floats = floats;
@@ -41,7 +42,8 @@ static results run_rows(qp_ctx *ctx, const qp_op *op, const op_case *all, uint32
 }
 
 /* Is `one` row r of `many`, bit for bit? Outputs without the axis must be equal. */
-static bool is_row(const qp_op *op, const results *many, const results *one, int axis, int64_t rows, int64_t r) {
+static bool is_row(const qp_op *op, const results *many, const results *one, int axis, int64_t rows,
+                   int64_t r) {
     for (int k = 0; k < one->n; k++) {
         const array *a = &many->a[k], *b = &one->a[k];
         if (op->hidden & QP_SAVE_OUT(k)) continue;
@@ -55,7 +57,8 @@ static bool is_row(const qp_op *op, const results *many, const results *one, int
         size_t bytes = (size_t)inner * qp_dtype_bytes(a->dtype);
         if (b->count != outer * inner || a->dtype != b->dtype) return false;
         for (int64_t o = 0; o < outer; o++)
-            if (memcmp((char *)a->bits + (size_t)(o * rows + r) * bytes, (char *)b->bits + (size_t)o * bytes, bytes))
+            if (memcmp((char *)a->bits + (size_t)(o * rows + r) * bytes, (char *)b->bits + (size_t)o * bytes,
+                       bytes))
                 return false;
     }
     return one->n > 0;
@@ -88,13 +91,15 @@ static void check_kernels(const op_case *all, uint32_t set, int axis, qp_isa isa
     qp_ctx *ctx = context_of(isa, 0);
     qp_autocast(ctx, autocast);
     results one[LOOKED_AT];
-    for (int i = 0; i < LOOKED_AT; i++) one[i] = run_rows(ctx, all->op, all, set, axis, looked_at[i], 1, QP_F32);
+    for (int i = 0; i < LOOKED_AT; i++)
+        one[i] = run_rows(ctx, all->op, all, set, axis, looked_at[i], 1, QP_F32);
     for (int n = 0; n < COUNTS; n++) {
         results many = run_rows(ctx, all->op, all, set, axis, 0, counts[n], QP_F32);
         for (int i = 0; i < LOOKED_AT && looked_at[i] < counts[n]; i++)
-            if (many.failed || one[i].failed || !is_row(all->op, &many, &one[i], axis, counts[n], looked_at[i])) {
-                complain(all, "%s, autocast to %s: row %d of %d along axis %d has other bits than alone", isa_name(isa),
-                         qp_dtype_name(autocast), looked_at[i], counts[n], axis);
+            if (many.failed || one[i].failed ||
+                !is_row(all->op, &many, &one[i], axis, counts[n], looked_at[i])) {
+                complain(all, "%s, autocast to %s: row %d of %d along axis %d has other bits than alone",
+                         isa_name(isa), qp_dtype_name(autocast), looked_at[i], counts[n], axis);
                 break;
             }
         results_free(&many);
@@ -122,9 +127,10 @@ static bool widen(op_case *to, const op_case *from, uint32_t set, int axis) {
  * that the definition takes row by row; 0 if there is none. */
 static uint32_t check_size(const op_case *c, int axis, int64_t size, uint32_t among) {
     static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
-    uint32_t candidates = 0;
+    uint32_t              candidates = 0;
     for (int i = 0; i < c->nin && i < 8; i++)
-        if (c->in[i].ndim > axis && c->in[i].shape[axis] == size && !(c->in[i].kind == 'w' && axis == c->in[i].ndim - 1))
+        if (c->in[i].ndim > axis && c->in[i].shape[axis] == size &&
+            !(c->in[i].kind == 'w' && axis == c->in[i].ndim - 1))
             candidates |= among & 1u << i; /* blocks are not cut */
     for (uint32_t set = candidates; set; set = (set - 1) & candidates) {
         op_case all;

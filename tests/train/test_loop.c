@@ -23,10 +23,11 @@ typedef struct {
     qp_training_set set;
 } small;
 
-static const char *const config = "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 32, \"num_hidden_layers\": 2,"
-                                  " \"max_position_embeddings\": 64, \"tie_word_embeddings\": true, \"dropout\": 0.1,"
-                                  " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 4},"
-                                  " \"ffn\": {\"type\": \"swiglu\"}, \"norm\": {\"type\": \"rms_norm\"}}";
+static const char *const config =
+    "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 32, \"num_hidden_layers\": 2,"
+    " \"max_position_embeddings\": 64, \"tie_word_embeddings\": true, \"dropout\": 0.1,"
+    " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 4},"
+    " \"ffn\": {\"type\": \"swiglu\"}, \"norm\": {\"type\": \"rms_norm\"}}";
 
 static small make_small(const char *model_config, const char *text, double lr) {
     small s = {.ctx = qp_open((qp_options){.threads = 2, .seed = 5})};
@@ -34,10 +35,13 @@ static small make_small(const char *model_config, const char *text, double lr) {
     qp_tokenizer *t = qp_tokenizer_bytes(s.ctx);
     s.set.tokenizer = t;
     s.set.model = qp_model_new(s.ctx, "test", model_config);
-    s.set.data = qp_data_open(s.ctx, 1, &text, (qp_data_options){.batch = 2, .length = 32, .seed = 9, .tokenizer = t, .validation = 0.1});
+    s.set.data =
+        qp_data_open(s.ctx, 1, &text,
+                     (qp_data_options){.batch = 2, .length = 32, .seed = 9, .tokenizer = t, .validation = 0.1});
     if (qp_failed(s.ctx)) fail_msg("%s", qp_error(s.ctx));
     s.set.validation = qp_data_validation(s.set.data);
-    s.set.optim = qp_adamw(qp_model_params(s.set.model), (qp_adamw_options){.lr = lr, .weight_decay = 0.1, .clip = 1});
+    s.set.optim =
+        qp_adamw(qp_model_params(s.set.model), (qp_adamw_options){.lr = lr, .weight_decay = 0.1, .clip = 1});
     return s;
 }
 
@@ -159,8 +163,8 @@ static void test_refusals(void **state) {
 
 static void test_divergence_is_an_error(void **state) {
     (void)state;
-    watch w = {0};
-    small s = make_small(config, text_path, 1e-2);
+    watch            w = {0};
+    small            s = make_small(config, text_path, 1e-2);
     qp_train_options o = options_of(NULL, 60, &w);
     o.schedule = (qp_schedule){.kind = QP_SCHEDULE_CONSTANT, .lr = 1e30, .steps = 60};
     assert_int_equal(qp_train(s.set, o), QP_ERR_STATE);
@@ -224,7 +228,7 @@ static void test_frozen_later(void **state) {
     for (int i = 0; i < params.count; i++)
         if (!strcmp(params.entries[i].name, "embed.weight")) w = params.entries[i].tensor;
     for (int step = 0; step < 3; step++) {
-        qp_scope scope = qp_enter(s.ctx);
+        qp_scope  scope = qp_enter(s.ctx);
         qp_record b = qp_data_next(s.set.data);
         if (step) assert_int_equal(qp_freeze(module, "embed.*", step == 1), 1);
         double before = qp_item(qp_sum(qp_mul(w, w), 0, NULL, false));
@@ -240,28 +244,34 @@ static void test_frozen_later(void **state) {
     qp_close(s.ctx);
 }
 
-static double distance(qp_tensor a, qp_tensor b) { return qp_item(qp_sum(qp_abs(qp_sub(a, b)), 0, NULL, false)); }
+static double distance(qp_tensor a, qp_tensor b) {
+    return qp_item(qp_sum(qp_abs(qp_sub(a, b)), 0, NULL, false));
+}
 
 /* The first group that matches holds; without one, what has one axis does not decay. Gradients are
  * zero here, so that decay is all that moves. */
 static void test_groups(void **state) {
     (void)state;
     qp_param_group groups[] = {{"a.*", 0.5, 0}, {"*.bias", 1, 0.5}, {"*", 3, 0.1}};
-    double         expected[][3] = {{0.9, 1, 0.9}, {1, 0.5, 0.7}}; /* a.weight, b.bias, b.weight after a step of 1 */
+    double expected[][3] = {{0.9, 1, 0.9}, {1, 0.5, 0.7}}; /* a.weight, b.bias, b.weight after a step of 1 */
     for (int with = 0; with < 2; with++) {
         qp_ctx    *ctx = qp_open((qp_options){0});
-        qp_module *root = qp_module_new(ctx, NULL, ""), *a = qp_module_new(ctx, root, "a"), *b = qp_module_new(ctx, root, "b");
-        qp_tensor  w[3] = {qp_param(a, "weight", "ones", 2, (int64_t[]){2, 3}), qp_param(b, "bias", "ones", 1, (int64_t[]){3}),
-                           qp_param(b, "weight", "ones", 2, (int64_t[]){3, 2})};
+        qp_module *root = qp_module_new(ctx, NULL, ""), *a = qp_module_new(ctx, root, "a"),
+                  *b = qp_module_new(ctx, root, "b");
+        qp_tensor w[3] = {qp_param(a, "weight", "ones", 2, (int64_t[]){2, 3}),
+                          qp_param(b, "bias", "ones", 1, (int64_t[]){3}),
+                          qp_param(b, "weight", "ones", 2, (int64_t[]){3, 2})};
         qp_module_fill(root);
-        qp_optim *o = qp_adamw(qp_module_params(root), (qp_adamw_options){.lr = 1, .weight_decay = 0.1,
-                                                                          .groups = {with ? 3 : 0, groups}});
+        qp_optim *o =
+            qp_adamw(qp_module_params(root),
+                     (qp_adamw_options){.lr = 1, .weight_decay = 0.1, .groups = {with ? 3 : 0, groups}});
         assert_non_null(o);
         for (int i = 0; i < 3; i++) qp_backward(qp_sum(qp_affine(w[i], 0, 0), 0, NULL, false));
         qp_step(o);
         for (int i = 0; i < 3; i++)
             assert_true(distance(w[i], qp_full(ctx, QP_F32, 0, NULL, expected[with][i])) < 1e-5);
-        assert_null(qp_sgd(qp_module_params(root), (qp_sgd_options){.groups = {1, &(qp_param_group){"c.*", 1, 0}}}));
+        assert_null(
+            qp_sgd(qp_module_params(root), (qp_sgd_options){.groups = {1, &(qp_param_group){"c.*", 1, 0}}}));
         assert_non_null(strstr(qp_error(ctx), "c.*"));
         qp_close(ctx);
     }
@@ -301,13 +311,15 @@ static void test_ema(void **state) {
     qp_tensor     w = params.entries[0].tensor;
     double        expected, first, now, mean;
     watch         watched = {0};
-    assert_int_equal(qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &first, 1), QP_OK);
+    assert_int_equal(
+        qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &first, 1), QP_OK);
     s.set.ema = qp_ema_new(s.set.model, 0.25);
     assert_non_null(s.set.ema);
     expected = first;
     for (int step = 1; step <= 4; step++) {
         check(&s, qp_train(s.set, options_of(path_of("mean"), step, &watched)));
-        assert_int_equal(qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &now, 1), QP_OK);
+        assert_int_equal(
+            qp_read(qp_slice(qp_reshape(w, 1, (int64_t[]){qp_count(w)}), 0, 0, 1, 1), QP_F64, &now, 1), QP_OK);
         double decay = fmin(0.25, (1.0 + step) / (10 + step));
         expected += (1 - decay) * (now - expected);
     }
@@ -315,7 +327,8 @@ static void test_ema(void **state) {
     qp_model *m = qp_model_load(other, path_of("mean/latest/ema"), (qp_model_options){0});
     assert_non_null(m);
     qp_tensor e = qp_model_params(m).entries[0].tensor;
-    assert_int_equal(qp_read(qp_slice(qp_reshape(e, 1, (int64_t[]){qp_count(e)}), 0, 0, 1, 1), QP_F64, &mean, 1), QP_OK);
+    assert_int_equal(
+        qp_read(qp_slice(qp_reshape(e, 1, (int64_t[]){qp_count(e)}), 0, 0, 1, 1), QP_F64, &mean, 1), QP_OK);
     assert_float_equal(mean, expected, 1e-6);
     assert_true(mean != now);
     qp_close(other);
@@ -399,8 +412,12 @@ static void test_no_heap_calls(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume), cmocka_unit_test(test_cancel_saves), cmocka_unit_test(test_refusals), cmocka_unit_test(test_states_are_kept),
-        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_groups), cmocka_unit_test(test_patience), cmocka_unit_test(test_ema), cmocka_unit_test(test_loss_scale),cmocka_unit_test(test_frozen_later),
-        cmocka_unit_test(test_schedules), cmocka_unit_test(test_divergence_is_an_error), cmocka_unit_test(test_no_heap_calls)};
+        cmocka_unit_test(test_resume),       cmocka_unit_test(test_cancel_saves),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_states_are_kept),
+        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_patience),     cmocka_unit_test(test_ema),
+        cmocka_unit_test(test_loss_scale),   cmocka_unit_test(test_frozen_later),
+        cmocka_unit_test(test_schedules),    cmocka_unit_test(test_divergence_is_an_error),
+        cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -97,7 +97,8 @@ static void with_manifest(json_t *m, qp_code code, const char *text) {
 /* Each member missing, and of each other kind. */
 static void members(void **state) {
     (void)state;
-    static const char *const names[] = {"step", "seed", "random_position", "optimizer", "data", "files", "ema", "precision"};
+    static const char *const names[] = {"step",  "seed", "random_position", "optimizer", "data",
+                                        "files", "ema",  "precision"};
     static const char *const others[] = {"null", "true", "1.5", "[]", "-1e300"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         json_t *m = manifest();
@@ -242,7 +243,8 @@ static void bests(void **state) {
                  {"{\"step\": 1, \"waited\": 0}", "best.loss: missing"}};
     qpi_progress p = {.best = 1.5, .best_step = 1}, got = {0};
     int64_t      step = 0;
-    for (int s = 1; s <= 3; s++, p.waited++) assert_int_equal(qpi_state_save(set, at("bests"), s, 1, &p), QP_OK);
+    for (int s = 1; s <= 3; s++, p.waited++)
+        assert_int_equal(qpi_state_save(set, at("bests"), s, 1, &p), QP_OK);
     assert_int_equal(access(at("bests/step-1"), F_OK), 0);
     assert_int_equal(access(at("bests/step-2"), F_OK), -1);
     assert_int_equal(qpi_state_restore(set, at("bests"), &step, &got), QP_OK);
@@ -380,10 +382,10 @@ static void model_alone(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(members),         cmocka_unit_test(not_json), cmocka_unit_test(config_differs),
-        cmocka_unit_test(optimizer_lacks), cmocka_unit_test(links),    cmocka_unit_test(places),
-        cmocka_unit_test(weights_lack),    cmocka_unit_test(means),    cmocka_unit_test(bests),
-        cmocka_unit_test(existing),
-        cmocka_unit_test(long_paths),      cmocka_unit_test(keeping),  cmocka_unit_test(model_alone)};
+        cmocka_unit_test(members),         cmocka_unit_test(not_json),   cmocka_unit_test(config_differs),
+        cmocka_unit_test(optimizer_lacks), cmocka_unit_test(links),      cmocka_unit_test(places),
+        cmocka_unit_test(weights_lack),    cmocka_unit_test(means),      cmocka_unit_test(bests),
+        cmocka_unit_test(existing),        cmocka_unit_test(long_paths), cmocka_unit_test(keeping),
+        cmocka_unit_test(model_alone)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -32,10 +32,11 @@ static int remove_folder(void **state) {
     return 0;
 }
 
-static const char *const config = "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 8, \"num_hidden_layers\": 1,"
-                                  " \"max_position_embeddings\": 16, \"tie_word_embeddings\": true,"
-                                  " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2},"
-                                  " \"ffn\": {\"type\": \"swiglu\", \"width\": 8}, \"norm\": {\"type\": \"rms_norm\"}}";
+static const char *const config =
+    "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 8, \"num_hidden_layers\": 1,"
+    " \"max_position_embeddings\": 16, \"tie_word_embeddings\": true,"
+    " \"position\": {\"type\": \"rope\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2},"
+    " \"ffn\": {\"type\": \"swiglu\", \"width\": 8}, \"norm\": {\"type\": \"rms_norm\"}}";
 
 static qp_training_set small_set(qp_ctx *ctx) {
     qp_training_set set = {.model = qp_model_new(ctx, "test", config), .tokenizer = qp_tokenizer_bytes(ctx)};
@@ -48,7 +49,8 @@ static qp_training_set small_set(qp_ctx *ctx) {
 
 static bool train_and_save(qp_ctx *ctx) {
     qp_training_set  set = small_set(ctx);
-    qp_train_options run = {.schedule = {.lr = 1e-2, .steps = 2}, .out = out_path, .resume = true, .save_every = 1, .keep = 1};
+    qp_train_options run = {
+        .schedule = {.lr = 1e-2, .steps = 2}, .out = out_path, .resume = true, .save_every = 1, .keep = 1};
     return set.optim && qp_train(set, run) == QP_OK;
 }
 
@@ -59,7 +61,8 @@ static bool load_and_run(qp_ctx *ctx) {
     qp_tokenizer *t = m ? qp_tokenizer_load(ctx, path) : NULL;
     qp_session   *s = t ? qp_session_new(m, 1, 16, (qp_session_options){0}) : NULL;
     qp_generation result;
-    return s && qp_generate(s, t, (int32_t[]){97, 98}, 2, (qp_generate_options){.max_tokens = 3}, &result) == QP_OK;
+    return s &&
+           qp_generate(s, t, (int32_t[]){97, 98}, 2, (qp_generate_options){.max_tokens = 3}, &result) == QP_OK;
 }
 
 static void start_anew(void) { qpi_folder_remove(out_path); }
@@ -114,8 +117,8 @@ static void interrupted(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(training), cmocka_unit_test(running), cmocka_unit_test(resuming),
-                                       cmocka_unit_test(interrupted)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(training), cmocka_unit_test(running),
+                                       cmocka_unit_test(resuming), cmocka_unit_test(interrupted)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
 #else

@@ -23,7 +23,9 @@ typedef struct {
     qp_file  *run;
 } replay;
 
-static double number(const json_t *attrs, const char *key) { return json_number_value(json_object_get(attrs, key)); }
+static double number(const json_t *attrs, const char *key) {
+    return json_number_value(json_object_get(attrs, key));
+}
 
 static qp_optim *make_optim(qp_model *m, const json_t *a) {
     qp_state_dict params = qp_model_params(m);
@@ -69,7 +71,8 @@ static void close_replay(replay *r) {
 /* One step on the batch of that index; the loss before it. */
 static double step(replay *r, int64_t index) {
     qp_scope  s = qp_enter(r->ctx);
-    qp_tensor all = qp_file_load(r->ctx, r->run, "input_ids", false), rates = qp_file_load(r->ctx, r->run, "lr", false);
+    qp_tensor all = qp_file_load(r->ctx, r->run, "input_ids", false),
+              rates = qp_file_load(r->ctx, r->run, "lr", false);
     int64_t   B = qp_size(all, 1), T = qp_size(all, 2);
     qp_tensor ids = qp_reshape(qp_slice(all, 0, index, index + 1, 1), 2, (int64_t[]){B, T});
     qp_tensor labels = qp_pad(qp_slice(ids, 1, 1, T, 1), 1, 0, 1, -100);
@@ -117,7 +120,8 @@ static void check_final(replay *r) {
             scale = fmax(scale, fabs(theirs[j]));
             if (compared(name, j, n)) difference = fmax(difference, fabs(ours[j] - theirs[j]));
         }
-        if (!(difference <= tolerance(name) * scale)) fail_msg("%s: relative error %.2e after the last step", key, difference / scale);
+        if (!(difference <= tolerance(name) * scale))
+            fail_msg("%s: relative error %.2e after the last step", key, difference / scale);
         free(ours);
         free(theirs);
     }
@@ -131,7 +135,8 @@ static void replay_file(const char *name) {
     double *losses = read_all(qp_file_load(r.ctx, r.run, "losses", false), &count);
     for (int64_t i = 0; i < count; i++) {
         double ours = step(&r, i);
-        if (!(fabs(ours - losses[i]) <= 1e-4 * losses[i])) fail_msg("step %d: loss %.7f, PyTorch's is %.7f", (int)i, ours, losses[i]);
+        if (!(fabs(ours - losses[i]) <= 1e-4 * losses[i]))
+            fail_msg("step %d: loss %.7f, PyTorch's is %.7f", (int)i, ours, losses[i]);
     }
     check_final(&r);
     free(losses);
@@ -167,7 +172,8 @@ static int long_run(const char *folder) {
     for (int64_t i = 0; i < count; i++) {
         double ours = step(&r, i), error = fabs(ours - losses[i]) / losses[i];
         worst = fmax(worst, error);
-        printf("step %3lld  loss %.6f  PyTorch %.6f  difference %.2e\n", (long long)i + 1, ours, losses[i], error);
+        printf("step %3lld  loss %.6f  PyTorch %.6f  difference %.2e\n", (long long)i + 1, ours, losses[i],
+               error);
     }
     printf("%lld steps, largest relative difference %.2e\n", (long long)count, worst);
     free(losses);
@@ -176,7 +182,8 @@ static int long_run(const char *folder) {
 }
 
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2), cmocka_unit_test(test_llama), cmocka_unit_test(test_qwen2),
-                                       cmocka_unit_test(test_sgd), cmocka_unit_test(test_threads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2), cmocka_unit_test(test_llama),
+                                       cmocka_unit_test(test_qwen2), cmocka_unit_test(test_sgd),
+                                       cmocka_unit_test(test_threads)};
     return argc > 1 ? long_run(argv[1]) : cmocka_run_group_tests(tests, NULL, NULL);
 }

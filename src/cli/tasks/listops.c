@@ -49,7 +49,7 @@ typedef struct {
 
 static int by_value(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
-static int value_of(int operator, int * x, int n) {
+static int value_of(int operator, int *x, int n) {
     int sum = 0;
     qsort(x, (size_t)n, sizeof *x, by_value);
     for (int i = 0; i < n; i++) sum += x[i];
@@ -75,7 +75,7 @@ static int write_tree(writing *w, int64_t depth) {
         put(w, DIGITS + digit);
         return digit;
     }
-    int operator=(int) task_draw(w->r, 4), n = 2 + (int)task_draw(w->r, (uint32_t)w->l->arguments - 1);
+    int operator = (int)task_draw(w->r, 4), n = 2 + (int)task_draw(w->r, (uint32_t)w->l->arguments - 1);
     put(w, OPERATORS + operator);
     for (int i = 0; i < n; i++) x[i] = write_tree(w, depth + 1);
     put(w, CLOSE);

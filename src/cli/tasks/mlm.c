@@ -42,10 +42,8 @@ static void fill(const void *self, task_random *r, task_split split, int64_t ind
         ids[i] = window[i];
         if (!said) continue;
         labels[i] = window[i];
-        if (how < 0.8)
-            ids[i] = m->mask;
-        else if (how < 0.9)
-            ids[i] = task_draw(r, (uint32_t)m->vocabulary);
+        if (how < 0.8) ids[i] = m->mask;
+        else if (how < 0.9) ids[i] = task_draw(r, (uint32_t)m->vocabulary);
     }
 }
 

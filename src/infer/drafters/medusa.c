@@ -24,13 +24,13 @@
 #define LEAST 0.15f /* a path less probable is not worth its row */
 
 struct qp_medusa {
-    qp_ctx       *ctx;
-    qp_module    *module;
-    qpi_owned    *owned;
-    int           heads, layers;
+    qp_ctx        *ctx;
+    qp_module     *module;
+    qpi_owned     *owned;
+    int            heads, layers;
     qpi_draft_head head;
-    qp_tensor     shared; /* the model's rows, QP_NONE: heads have their own */
-    qp_nn_linear *block[MAX_HEADS], *out[MAX_HEADS];
+    qp_tensor      shared; /* the model's rows, QP_NONE: heads have their own */
+    qp_nn_linear  *block[MAX_HEADS], *out[MAX_HEADS];
 };
 
 /* ---- Heads ---------------------------------------------------------------------------------------- */
@@ -52,11 +52,14 @@ static bool build(qp_medusa *m, bool shared) {
     for (int h = 0; h < m->heads && m->module; h++) {
         char name[16];
         snprintf(name, sizeof name, "%d", h);
-        qp_module *head = qp_module_new(m->ctx, m->module, name), *first = head ? qp_module_new(m->ctx, head, "0") : NULL;
+        qp_module *head = qp_module_new(m->ctx, m->module, name),
+                  *first = head ? qp_module_new(m->ctx, head, "0") : NULL;
         if (!first) return false;
         snprintf(name, sizeof name, "%d", m->layers);
-        m->block[h] = qp_nn_linear_new(first, "linear", m->head.width, m->head.width, (qp_linear_options){.bias = true, .init = "zeros"});
-        if (!shared) m->out[h] = qp_nn_linear_new(head, name, m->head.width, m->head.count, (qp_linear_options){0});
+        m->block[h] = qp_nn_linear_new(first, "linear", m->head.width, m->head.width,
+                                       (qp_linear_options){.bias = true, .init = "zeros"});
+        if (!shared)
+            m->out[h] = qp_nn_linear_new(head, name, m->head.width, m->head.count, (qp_linear_options){0});
     }
     return m->module && !qp_failed(m->ctx);
 }
@@ -67,7 +70,8 @@ static qp_medusa *make(qp_model *base, qp_medusa_options o) {
     if (!o.heads) o.heads = 3;
     if (!o.layers) o.layers = 1;
     if (o.heads < 1 || o.heads > MAX_HEADS || o.layers < 1 || o.layers > 8) {
-        qp_fail(ctx, QP_ERR_ARGUMENT, "medusa: %d heads of %d layers, expected 1 to %d of 1 to 8", o.heads, o.layers, MAX_HEADS);
+        qp_fail(ctx, QP_ERR_ARGUMENT, "medusa: %d heads of %d layers, expected 1 to %d of 1 to 8", o.heads,
+                o.layers, MAX_HEADS);
         return NULL;
     }
     qp_medusa *m = calloc(1, sizeof *m);
@@ -97,8 +101,7 @@ qp_medusa *qp_medusa_new(qp_model *base, qp_medusa_options options) {
     qp_tensor rows = options.shared ? QP_NONE : qp_cast(qpi_draft_head_rows(&m->head, base), QP_F32);
     for (int h = 0; h < m->heads && !options.shared; h++) {
         qp_tensor own = qp_empty(m->ctx, QP_F32, 2, (int64_t[]){m->head.count, m->head.width});
-        if (qp_copy_to(own, rows) != QP_OK || qp_param_set(qp_nn_linear_weight(m->out[h]), own) != QP_OK)
-            break;
+        if (qp_copy_to(own, rows) != QP_OK || qp_param_set(qp_nn_linear_weight(m->out[h]), own) != QP_OK) break;
     }
     qp_module_fill(m->module);
     qp_leave(s);
@@ -108,7 +111,7 @@ qp_medusa *qp_medusa_new(qp_model *base, qp_medusa_options options) {
 }
 
 qp_state_dict qp_medusa_params(qp_medusa *m) { return qp_module_params(m->module); }
-int           qp_medusa_heads(const qp_medusa *m) { return m->heads; }
+int qp_medusa_heads(const qp_medusa *m) { return m->heads; }
 
 /* What head h makes of hidden before its last product. */
 static qp_tensor features(const qp_medusa *m, int h, qp_tensor hidden) {
@@ -130,7 +133,8 @@ qp_tensor qp_medusa_loss(qp_medusa *m, qp_tensor hidden, qp_tensor labels) {
     for (int h = 0; h < m->heads && h + 1 < T; h++) {
         qp_tensor x = qp_slice(hidden, 1, 0, T - 1 - h, 1), y = qp_contiguous(qp_slice(rows, 1, h + 1, T, 1));
         qp_tensor flat = qp_reshape(features(m, h, x), 2, (int64_t[]){B * (T - 1 - h), m->head.width});
-        qp_tensor loss = qp_linear_cross_entropy(flat, out_weight(m, h), qp_reshape(y, 1, (int64_t[]){-1}), (qp_loss_options){0});
+        qp_tensor loss = qp_linear_cross_entropy(flat, out_weight(m, h), qp_reshape(y, 1, (int64_t[]){-1}),
+                                                 (qp_loss_options){0});
         loss = qp_affine(loss, pow(0.8, h), 0);
         sum = qp_is_none(sum) ? loss : qp_add(sum, loss);
     }
@@ -151,7 +155,8 @@ qp_status qp_medusa_save(qp_medusa *m, const char *path) {
         for (int l = 0; l < m->layers; l++)
             for (int bias = 0; bias < 2; bias++, n++) {
                 snprintf(names[n], sizeof names[n], "%d.%d.linear.%s", h, l, bias ? "bias" : "weight");
-                named[n] = (qp_named){names[n], bias ? qp_nn_linear_bias(m->block[h]) : qp_nn_linear_weight(m->block[h])};
+                named[n] = (qp_named){names[n],
+                                      bias ? qp_nn_linear_bias(m->block[h]) : qp_nn_linear_weight(m->block[h])};
             }
         if (!m->out[h]) continue;
         snprintf(names[n], sizeof names[n], "%d.%d.weight", h, m->layers);
@@ -160,7 +165,8 @@ qp_status qp_medusa_save(qp_medusa *m, const char *path) {
     }
     qp_scope s = qp_enter(m->ctx);
     if (m->head.tokens) named[n++] = qpi_draft_head_map(&m->head);
-    qp_status status = qp_failed(m->ctx) ? qp_error_code(m->ctx) : qp_file_save(m->ctx, path, n, named, (qp_save_options){0});
+    qp_status status =
+        qp_failed(m->ctx) ? qp_error_code(m->ctx) : qp_file_save(m->ctx, path, n, named, (qp_save_options){0});
     qp_leave(s);
     return status;
 }
@@ -183,7 +189,8 @@ static qp_medusa_options kind_of(const qp_file *f) {
 }
 
 /* base: whose kind of matrices it becomes; NULL: f32 that trains. */
-static bool read_weight(qp_medusa *m, const qp_file *f, const char *path, const char *name, qp_model *base, qp_tensor into) {
+static bool read_weight(qp_medusa *m, const qp_file *f, const char *path, const char *name, qp_model *base,
+                        qp_tensor into) {
     int64_t       at = qp_file_find(f, name);
     qp_file_entry e = qp_file_at(f, at);
     bool          ok = at >= 0 && e.loadable && qp_dtype_is_float(e.dtype) && e.ndim == qp_ndim(into);
@@ -218,10 +225,12 @@ qp_medusa *qp_medusa_load(qp_model *base, const char *path, bool train) {
     qp_scope          s = qp_enter(ctx);
     qp_no_grad(ctx, true);
     if (o.heads < 1) qp_fail(ctx, QP_ERR_FORMAT, "%s: no heads of Medusa (0.0.linear.weight is missing)", path);
-    int32_t   *tokens = qp_failed(ctx) ? NULL : qpi_draft_tokens_read(ctx, f, path, base->vocabulary, &o.token_count);
+    int32_t *tokens =
+        qp_failed(ctx) ? NULL : qpi_draft_tokens_read(ctx, f, path, base->vocabulary, &o.token_count);
     o.tokens = tokens;
     qp_medusa *m = make(base, o);
-    if (m && !train && qp_dtype_block(qpi_draft_dtype(base)) > 1) qp_freeze(m->module, "*", true); /* blocks do not train */
+    if (m && !train && qp_dtype_block(qpi_draft_dtype(base)) > 1)
+        qp_freeze(m->module, "*", true); /* blocks do not train */
     bool ok = m && read_all(m, f, path, train ? NULL : base);
     free(tokens);
     qp_leave(s);
@@ -272,11 +281,15 @@ static void grow(heads *x, qpi_tree *t, const qpi_guesses *top) {
             if (open[i].p > open[best].p) best = i;
         path c = open[best];
         open[best] = open[--count];
-        if (!(c.p >= LEAST) || !qpi_draft_head_add(&x->base, t, c.parent, &top[c.depth], c.rank, c.depth, x->medusa->heads, &p)) return;
+        if (!(c.p >= LEAST) ||
+            !qpi_draft_head_add(&x->base, t, c.parent, &top[c.depth], c.rank, c.depth, x->medusa->heads, &p))
+            return;
         if (c.rank + 1 < QPI_GUESSES)
-            open[count++] = likely(t, top, (path){.before = c.before, .parent = c.parent, .depth = c.depth, .rank = c.rank + 1});
+            open[count++] = likely(
+                t, top, (path){.before = c.before, .parent = c.parent, .depth = c.depth, .rank = c.rank + 1});
         if (c.depth + 1 < depth)
-            open[count++] = likely(t, top, (path){.before = c.before * p, .parent = t->count - 1, .depth = c.depth + 1});
+            open[count++] =
+                likely(t, top, (path){.before = c.before * p, .parent = t->count - 1, .depth = c.depth + 1});
     }
 }
 
@@ -293,17 +306,19 @@ static qp_tensor logits_of(const qp_medusa *m, qp_tensor hidden) {
 }
 
 static void draft(qp_drafter *d, int n, qpi_tree *const *trees) {
-    heads          *x = (heads *)d;
+    heads           *x = (heads *)d;
     const qp_medusa *m = x->medusa;
-    int64_t         D = m->head.width;
-    qp_scope        s = qp_enter(m->ctx);
+    int64_t          D = m->head.width;
+    qp_scope         s = qp_enter(m->ctx);
     qp_no_grad(m->ctx, true);
-    for (int i = 0; i < n; i++) memcpy(x->gather + i * D, x->hidden + trees[i]->row * D, (size_t)D * sizeof *x->gather);
+    for (int i = 0; i < n; i++)
+        memcpy(x->gather + i * D, x->hidden + trees[i]->row * D, (size_t)D * sizeof *x->gather);
     qp_tensor logits = logits_of(m, qp_from(m->ctx, QP_F32, 2, (int64_t[]){n, D}, x->gather));
     for (int i = 0; i < n && !qp_failed(m->ctx); i++) {
         qpi_guesses top[MAX_HEADS];
         for (int64_t h = 0; h < m->heads; h++)
-            if (!qpi_draft_head_guess(&m->head, d, trees[i], h, m->heads, qp_slice(logits, 0, h * n + i, h * n + i + 1, 1), x->p, &top[h]))
+            if (!qpi_draft_head_guess(&m->head, d, trees[i], h, m->heads,
+                                      qp_slice(logits, 0, h * n + i, h * n + i + 1, 1), x->p, &top[h]))
                 break;
         if (!qp_failed(m->ctx)) grow(x, trees[i], top);
     }
@@ -321,7 +336,8 @@ static const qpi_drafter_type type = {.name = "medusa", .draft = draft, .read = 
 
 qp_drafter *qp_drafter_medusa(qp_session *target, qp_medusa *m, qp_drafter_options options) {
     qp_ctx *ctx = target->m->ctx;
-    if (!qp_failed(ctx) && (m->ctx != ctx || m->head.width != target->m->width || m->head.vocabulary != target->m->vocabulary)) {
+    if (!qp_failed(ctx) &&
+        (m->ctx != ctx || m->head.width != target->m->width || m->head.vocabulary != target->m->vocabulary)) {
         qp_fail(ctx, QP_ERR_ARGUMENT, "medusa: the heads are of another model");
         return NULL;
     }

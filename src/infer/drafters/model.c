@@ -41,7 +41,8 @@ static bool feed(follower *f, int n, int64_t T, qpi_tree *const *trees, const in
     qp_scope  s = qp_enter(ctx);
     qp_tensor ids = qp_from(ctx, QP_I32, 2, (int64_t[]){n, T}, f->ids);
     qp_tensor logits = qp_session_feed(f->session, ids, (qp_feed){.rows = f->rows, .counts = f->counts});
-    bool      ok = qpi_drafter_guess(&f->base, n, trees, next->k, depth_of(f), logits, wanted, next->ids, next->from);
+    bool      ok =
+        qpi_drafter_guess(&f->base, n, trees, next->k, depth_of(f), logits, wanted, next->ids, next->from);
     qp_leave(s);
     return ok;
 }
@@ -85,7 +86,8 @@ static void draft_some(follower *f, int n, qpi_tree *const *trees) {
     for (int64_t k = 0; k < depth_of(f); k++) {
         int64_t open = 0;
         for (int i = 0; i < n; i++) {
-            bool added = next.ids[i] >= 0 && qpi_tree_add_drawn(trees[i], next.ids[i], trees[i]->count - 1, next.from[i]);
+            bool added = next.ids[i] >= 0 &&
+                         qpi_tree_add_drawn(trees[i], next.ids[i], trees[i]->count - 1, next.from[i]);
             bool room = f->session->row[trees[i]->row].length < f->session->reserved;
             f->ids[i] = added ? next.ids[i] : 0;
             f->counts[i] = added && room;
@@ -128,7 +130,8 @@ qp_drafter *qp_drafter_model(qp_session *target, qp_model *draft_model, qp_draft
     follower *f = qpi_drafter_new(&type, sizeof *f, target, options);
     if (!f) return NULL;
     size_t rows = (size_t)target->rows, most = rows < QPI_MAX_DRAFTS ? rows : QPI_MAX_DRAFTS;
-    f->session = qp_session_new(draft_model, target->rows, target->reserved, (qp_session_options){.kv = target->kv});
+    f->session =
+        qp_session_new(draft_model, target->rows, target->reserved, (qp_session_options){.kv = target->kv});
     f->ids = malloc(most * CHUNK * sizeof *f->ids);
     f->rows = malloc(rows * sizeof *f->rows);
     f->counts = malloc(rows * sizeof *f->counts);

@@ -18,10 +18,10 @@
 #include "nn/module.h"
 
 #define DEPTH 6
-#define WAITING 64     /* positions of a row whose entries are still to be made */
-#define NODES 12       /* of a tree, the root included */
-#define LEAST 0.15f    /* a path less probable is not worth its row .. */
-#define FURTHER 0.3f   /* .. or a run of the module for what may follow */
+#define WAITING 64   /* positions of a row whose entries are still to be made */
+#define NODES 12     /* of a tree, the root included */
+#define LEAST 0.15f  /* a path less probable is not worth its row .. */
+#define FURTHER 0.3f /* .. or a run of the module for what may follow */
 
 struct qp_mtp {
     qp_ctx        *ctx;
@@ -59,7 +59,8 @@ static qp_mtp *make(qp_model *base, const int32_t *tokens, int64_t count) {
     if (qpi_draft_head_open(&m->head, base, tokens, count, "mtp") && (m->m = qpi_mtp_new(base))) {
         qp_scope s = qp_enter(ctx);
         qp_no_grad(ctx, true);
-        qp_tensor rows = qpi_draft_head_rows(&m->head, base); /* also where they are not kept: is there a head? */
+        qp_tensor rows =
+            qpi_draft_head_rows(&m->head, base); /* also where they are not kept: is there a head? */
         if (m->head.tokens) m->rows = qp_module_keep(m->m->module, rows);
         qp_leave(s);
         if (!qp_failed(ctx)) return m;
@@ -82,18 +83,22 @@ qp_state_dict qp_mtp_params(qp_mtp *m) { return qp_module_params(m->m->module); 
 qp_tensor qp_mtp_loss(qp_mtp *m, qp_tensor hidden, qp_tensor ids, qp_tensor labels, int64_t ahead) {
     qp_scope    s = qp_enter(m->ctx);
     int64_t     T = qp_size(ids, 1);
-    qp_sequence whole = {.length = T, .positions = qp_reshape(qp_arange(m->ctx, QP_I64, T), 2, (int64_t[]){1, T})}, cropped;
+    qp_sequence whole = {.length = T,
+                         .positions = qp_reshape(qp_arange(m->ctx, QP_I64, T), 2, (int64_t[]){1, T})},
+                cropped;
     qp_tensor   sum = QP_NONE, rows = qpi_draft_head_labels(&m->head, labels);
     for (int64_t k = 1; k <= ahead && k < T && !qp_failed(m->ctx); k++) {
         hidden = qpi_mtp_ahead(m->m, 0, k, hidden, ids, &whole, &cropped);
         qp_tensor y = qp_contiguous(qp_slice(rows, 1, k, T, 1));
-        qp_tensor loss = qp_is_none(m->rows) ? qpi_output_loss(&m->m->output, hidden, y, &cropped)
-                                             : qp_linear_cross_entropy(hidden, m->rows, y, (qp_loss_options){0});
+        qp_tensor loss = qp_is_none(m->rows)
+                             ? qpi_output_loss(&m->m->output, hidden, y, &cropped)
+                             : qp_linear_cross_entropy(hidden, m->rows, y, (qp_loss_options){0});
         loss = qp_affine(loss, pow(0.8, (double)k - 1), 0);
         sum = qp_is_none(sum) ? loss : qp_add(sum, loss);
     }
     if (qp_is_none(sum)) {
-        qp_fail(m->ctx, QP_ERR_ARGUMENT, "mtp: %lld tokens ahead in sequences of %lld", (long long)ahead, (long long)T);
+        qp_fail(m->ctx, QP_ERR_ARGUMENT, "mtp: %lld tokens ahead in sequences of %lld", (long long)ahead,
+                (long long)T);
         sum = qpi_poison(m->ctx);
     }
     return qp_return(s, sum);
@@ -109,7 +114,8 @@ qp_status qp_mtp_save(qp_mtp *m, const char *path) {
     if (!named) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: mtp");
     while (named && n < count && qp_model_weight(m->m, n, false, &name, &t)) named[n++] = (qp_named){name, t};
     if (named && m->head.tokens) named[n++] = qpi_draft_head_map(&m->head);
-    qp_status status = qp_failed(m->ctx) ? qp_error_code(m->ctx) : qp_file_save(m->ctx, path, n, named, (qp_save_options){0});
+    qp_status status =
+        qp_failed(m->ctx) ? qp_error_code(m->ctx) : qp_file_save(m->ctx, path, n, named, (qp_save_options){0});
     free(named);
     qp_leave(s);
     return status;
@@ -120,7 +126,9 @@ static void narrow(qp_mtp *m, qp_model *base) {
     qp_state_dict dict = qp_module_state(m->m->module);
     for (int i = 0; i < dict.count && !qp_failed(m->ctx); i++) {
         qp_tensor t = dict.entries[i].tensor;
-        if (qp_ndim(t) == 2 && qp_param_set(t, qpi_draft_narrowed(qp_contiguous(qp_cast(t, QP_F32)), base)) != QP_OK) return;
+        if (qp_ndim(t) == 2 &&
+            qp_param_set(t, qpi_draft_narrowed(qp_contiguous(qp_cast(t, QP_F32)), base)) != QP_OK)
+            return;
     }
 }
 
@@ -153,8 +161,8 @@ typedef struct {
 typedef struct {
     qp_drafter base;
     qp_mtp    *mtp, own;
-    chain     *ends; /* [rows] */
-    float     *p;    /* [N] */
+    chain     *ends;      /* [rows] */
+    float     *p;         /* [N] */
     qp_state   states[2]; /* of the module's block */
     int64_t   *first;     /* [rows]: position of the first that waits .. */
     int       *count;     /* .. of so many */
@@ -170,8 +178,8 @@ static qp_model *model_of(const module *x) { return x->mtp->m; }
 
 /* For n sequences: their rows, where they begin and how many positions; hidden [n, T, D] and ids [n, T].
  * Gives [n, T, D]. */
-static qp_tensor run(module *x, int64_t n, int64_t T, const int64_t *rows, const int64_t *starts, const int64_t *counts,
-                     qp_tensor hidden, const int32_t *ids) {
+static qp_tensor run(module *x, int64_t n, int64_t T, const int64_t *rows, const int64_t *starts,
+                     const int64_t *counts, qp_tensor hidden, const int32_t *ids) {
     qp_model   *m = model_of(x);
     qp_ctx     *ctx = m->ctx;
     qp_record   none = {0};
@@ -194,8 +202,8 @@ static qp_tensor run(module *x, int64_t n, int64_t T, const int64_t *rows, const
 
 /* Entries of a long piece at once: those whose next token the row has. */
 static void read_long(module *x, int64_t row, int64_t first, int64_t n, qp_tensor hidden) {
-    int64_t starts = first, counts = n;
-    int64_t D = model_of(x)->width;
+    int64_t  starts = first, counts = n;
+    int64_t  D = model_of(x)->width;
     int32_t *ids = malloc((size_t)n * sizeof *ids);
     int64_t *integers = malloc((size_t)(n + 8) * sizeof *integers), *own = x->integers;
     if (ids && integers) {
@@ -211,18 +219,19 @@ static void read_long(module *x, int64_t row, int64_t first, int64_t n, qp_tenso
 }
 
 static void read_state(qp_drafter *d, int64_t row, int64_t n, qp_tensor hidden) {
-    module   *x = (module *)d;
-    qp_ctx   *ctx = model_of(x)->ctx;
-    int64_t   D = model_of(x)->width, length = d->target->row[row].length, first = length - n;
-    float    *waiting = x->hidden + row * WAITING * D;
-    qp_scope  s = qp_enter(ctx);
+    module  *x = (module *)d;
+    qp_ctx  *ctx = model_of(x)->ctx;
+    int64_t  D = model_of(x)->width, length = d->target->row[row].length, first = length - n;
+    float   *waiting = x->hidden + row * WAITING * D;
+    qp_scope s = qp_enter(ctx);
     qp_no_grad(ctx, true);
     if (x->first[row] + x->count[row] != first) x->count[row] = 0; /* the row was cut or filled otherwise */
     if (x->count[row] + n > WAITING) {
         int64_t   before = x->count[row], m = before + n - 1;
         qp_tensor all = hidden;
         if (before)
-            all = qp_concat(2, (qp_tensor[]){qp_from(ctx, QP_F32, 2, (int64_t[]){before, D}, waiting), hidden}, 0);
+            all = qp_concat(2, (qp_tensor[]){qp_from(ctx, QP_F32, 2, (int64_t[]){before, D}, waiting), hidden},
+                            0);
         read_long(x, row, first - before, m, qp_slice(all, 0, 0, m, 1));
         hidden = qp_slice(hidden, 0, n - 1, n, 1);
         x->count[row] = 0;
@@ -237,7 +246,8 @@ static void read_state(qp_drafter *d, int64_t row, int64_t n, qp_tensor hidden) 
 /* ---- Guessing --------------------------------------------------------------------------------------- */
 
 /* What waits of n rows: states and the tokens behind them. Gives the longest count. */
-static int64_t gather(module *x, int n, qpi_tree *const *trees, int64_t *rows, int64_t *starts, int64_t *counts) {
+static int64_t gather(module *x, int n, qpi_tree *const *trees, int64_t *rows, int64_t *starts,
+                      int64_t *counts) {
     int64_t T = 1, D = model_of(x)->width;
     for (int i = 0; i < n; i++) {
         rows[i] = trees[i]->row;
@@ -250,7 +260,8 @@ static int64_t gather(module *x, int n, qpi_tree *const *trees, int64_t *rows, i
     for (int i = 0; i < n; i++) {
         const int32_t *text = qpi_row_tokens(x->base.target, rows[i]);
         int64_t        length = x->base.target->row[rows[i]].length;
-        memcpy(x->call + i * T * D, x->hidden + rows[i] * WAITING * D, (size_t)(counts[i] * D) * sizeof *x->call);
+        memcpy(x->call + i * T * D, x->hidden + rows[i] * WAITING * D,
+               (size_t)(counts[i] * D) * sizeof *x->call);
         for (int64_t t = 0; t < counts[i]; t++)
             x->ids[i * T + t] = starts[i] + t + 1 < length ? text[starts[i] + t + 1] : trees[i]->ids[0];
     }
@@ -263,7 +274,8 @@ static bool extend(module *x, qpi_tree *t, int64_t k, int64_t depth, qp_tensor l
     chain       from = *end;
     float       p;
     if (!qpi_draft_head_guess(&x->mtp->head, &x->base, t, k, depth, logits, x->p, &g)) return false;
-    for (int rank = 0; rank < QPI_GUESSES && from.p * qpi_draft_head_most(t, from.node, &g, rank) >= LEAST; rank++) {
+    for (int rank = 0; rank < QPI_GUESSES && from.p * qpi_draft_head_most(t, from.node, &g, rank) >= LEAST;
+         rank++) {
         if (t->count == NODES || !qpi_draft_head_add(&x->base, t, from.node, &g, rank, k, depth, &p)) break;
         if (!rank) *end = (chain){t->count - 1, from.p * p};
     }
@@ -286,11 +298,13 @@ static void draft(qp_drafter *d, int n, qpi_tree *const *trees) {
     state = qp_embedding(qp_reshape(state, 2, (int64_t[]){n * T, D}), qp_from(ctx, QP_I64, 1, &count, last));
     for (int64_t k = 0; k < depth && !qp_failed(ctx); k++) {
         int64_t   open = 0;
-        qp_tensor head = x->mtp->rows, logits = qp_is_none(head) ? qp_model_head(m, state)
-                                                                 : qp_linear(state, head, QP_NONE, QP_ACT_NONE, QP_NONE);
+        qp_tensor head = x->mtp->rows, logits = qp_is_none(head)
+                                                    ? qp_model_head(m, state)
+                                                    : qp_linear(state, head, QP_NONE, QP_ACT_NONE, QP_NONE);
         for (int i = 0; i < n; i++) {
             starts[i] += counts[i];
-            counts[i] = counts[i] && extend(x, trees[i], k, depth, qp_slice(logits, 0, i, i + 1, 1), &x->ends[i]);
+            counts[i] =
+                counts[i] && extend(x, trees[i], k, depth, qp_slice(logits, 0, i, i + 1, 1), &x->ends[i]);
             x->ids[i] = trees[i]->ids[x->ends[i].node];
             open += counts[i];
         }
@@ -323,7 +337,8 @@ static void destroy(qp_drafter *d) {
 static bool reserve(module *x, const qp_branch *b, qp_state *state) {
     qp_ctx *ctx = model_of(x)->ctx;
     if (!b->type || b->type->pointwise) return true;
-    if (!b->type->step) return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "drafter: %s has no step form", b->type->part.name);
+    if (!b->type->step)
+        return !qp_fail(ctx, QP_ERR_UNSUPPORTED, "drafter: %s has no step form", b->type->part.name);
     qp_scope s = qp_enter(ctx);
     b->type->reserve(b->self, ctx, x->base.target->rows, x->base.target->reserved, state);
     for (int j = 0; j < state->count; j++) qp_keep(state->tensors[j]);
@@ -345,7 +360,8 @@ static bool allocate(module *x) {
     return x->first && x->count && x->hidden && x->call && x->ids && x->integers && x->ends && x->p;
 }
 
-static const qpi_drafter_type type = {.name = "mtp", .draft = draft, .read = read_state, .close = close, .destroy = destroy};
+static const qpi_drafter_type type = {
+    .name = "mtp", .draft = draft, .read = read_state, .close = close, .destroy = destroy};
 
 qp_drafter *qp_drafter_mtp(qp_session *target, qp_mtp *mtp, qp_drafter_options options) {
     qp_model *m = mtp ? mtp->m : target->m;
@@ -364,7 +380,8 @@ qp_drafter *qp_drafter_mtp(qp_session *target, qp_mtp *mtp, qp_drafter_options o
     x->mtp = mtp ? mtp : &x->own;
     qpi_draft_head_open(&x->own.head, target->m, NULL, 0, "mtp");
     if (!allocate(x)) qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: drafter");
-    if (!qp_failed(m->ctx) && reserve(x, &b->mixer, &x->states[0]) && reserve(x, &b->ffn, &x->states[1])) return &x->base;
+    if (!qp_failed(m->ctx) && reserve(x, &b->mixer, &x->states[0]) && reserve(x, &b->ffn, &x->states[1]))
+        return &x->base;
     qp_drafter_close(&x->base);
     return NULL;
 }

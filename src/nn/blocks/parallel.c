@@ -10,6 +10,8 @@ static qp_tensor forward(const qp_block *b, qp_tensor x, const qp_sequence *s, q
     return qp_block_ffn(b, n, qp_block_mixer(b, n, x, s, states), s, states);
 }
 
-QP_BLOCK(parallel) = {.part = {.name = "parallel", .source = "arXiv:2204.02311", .help = "both branches read one norm of the input"},
+QP_BLOCK(parallel) = {.part = {.name = "parallel",
+                               .source = "arXiv:2204.02311",
+                               .help = "both branches read one norm of the input"},
                       .norms = 1,
                       .forward = forward};

@@ -10,7 +10,8 @@ static qp_tensor forward(const qp_block *b, qp_tensor x, const qp_sequence *s, q
     return b->ffn.type ? qp_block_norm(b, 1, qp_block_ffn(b, h, h, s, states)) : h;
 }
 
-QP_BLOCK(post_norm) = {.part = {.name = "post_norm", .source = "arXiv:1706.03762", .help = "norm after each residual sum"},
-                       .norms = 1,
-                       .ffn_norms = 1,
-                       .forward = forward};
+QP_BLOCK(post_norm) = {
+    .part = {.name = "post_norm", .source = "arXiv:1706.03762", .help = "norm after each residual sum"},
+    .norms = 1,
+    .ffn_norms = 1,
+    .forward = forward};

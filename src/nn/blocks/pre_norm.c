@@ -9,9 +9,13 @@ typedef struct {
     double scale;
 } pre_norm;
 
-static const qp_option options[] = {
-    {.name = "residual_scale", .kind = QP_OPTION_NUMBER, .fallback = 1, .low = -1e6, .high = 1e6, .help = "s, times what a branch gives"},
-    {0}};
+static const qp_option options[] = {{.name = "residual_scale",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 1,
+                                     .low = -1e6,
+                                     .high = 1e6,
+                                     .help = "s, times what a branch gives"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) { ((pre_norm *)self)->scale = qp_setting(b, "residual_scale"); }
 
@@ -28,7 +32,11 @@ static qp_tensor forward(const qp_block *b, qp_tensor x, const qp_sequence *s, q
     return b->ffn.type ? qp_block_ffn(b, qp_block_norm(b, 1, h), h, s, states) : h;
 }
 
-QP_BLOCK(pre_norm) = {.part = {.name = "pre_norm", .source = "arXiv:2002.04745", .help = "norm before each branch", .options = options, .bytes = sizeof(pre_norm)},
+QP_BLOCK(pre_norm) = {.part = {.name = "pre_norm",
+                               .source = "arXiv:2002.04745",
+                               .help = "norm before each branch",
+                               .options = options,
+                               .bytes = sizeof(pre_norm)},
                       .init = init,
                       .norms = 1,
                       .ffn_norms = 1,

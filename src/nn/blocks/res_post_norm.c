@@ -11,7 +11,8 @@ static qp_tensor forward(const qp_block *b, qp_tensor x, const qp_sequence *s, q
     return b->ffn.type ? qp_add(h, qp_block_norm(b, 1, qp_block_ffn(b, h, QP_NONE, s, states))) : h;
 }
 
-QP_BLOCK(res_post_norm) = {.part = {.name = "res_post_norm", .source = "arXiv:2111.09883", .help = "norm of what each branch gives"},
-                           .norms = 1,
-                           .ffn_norms = 1,
-                           .forward = forward};
+QP_BLOCK(res_post_norm) = {
+    .part = {.name = "res_post_norm", .source = "arXiv:2111.09883", .help = "norm of what each branch gives"},
+    .norms = 1,
+    .ffn_norms = 1,
+    .forward = forward};

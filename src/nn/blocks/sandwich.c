@@ -12,7 +12,8 @@ static qp_tensor forward(const qp_block *b, qp_tensor x, const qp_sequence *s, q
     return qp_add(h, qp_block_norm(b, 3, qp_block_ffn(b, qp_block_norm(b, 2, h), QP_NONE, s, states)));
 }
 
-QP_BLOCK(sandwich) = {.part = {.name = "sandwich", .source = "arXiv:2105.13290", .help = "norm before and after each branch"},
-                      .norms = 2,
-                      .ffn_norms = 2,
-                      .forward = forward};
+QP_BLOCK(sandwich) = {
+    .part = {.name = "sandwich", .source = "arXiv:2105.13290", .help = "norm before and after each branch"},
+    .norms = 2,
+    .ffn_norms = 2,
+    .forward = forward};

@@ -20,14 +20,20 @@ typedef struct {
 
 static const qp_option options[] = {
     {.name = "width", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e9, .help = "F, inner width; 0: 4 D"},
-    {.name = "form", .kind = QP_OPTION_CHOICE, .fallback = PLAIN, .high = PLAIN, .choices = "rwkv4|rwkv6|rwkv7", .help = "of versions 4 and 5, of 6, or of 7 (no gate)"},
+    {.name = "form",
+     .kind = QP_OPTION_CHOICE,
+     .fallback = PLAIN,
+     .high = PLAIN,
+     .choices = "rwkv4|rwkv6|rwkv7",
+     .help = "of versions 4 and 5, of 6, or of 7 (no gate)"},
     {0}};
 
 static void init(void *self, qp_build *b) {
-    static const char *const names[][2] = {{"time_mix_k", "time_mix_r"}, {"time_maa_k", "time_maa_r"}, {"x_k", NULL}};
-    channel_mix             *m = self;
-    int64_t                  inner = qp_setting_int(b, "width"), row[3] = {1, 1, b->width};
-    qp_linear_options        in = {.init = b->init}, out = {.init = b->init_residual};
+    static const char *const names[][2] = {
+        {"time_mix_k", "time_mix_r"}, {"time_maa_k", "time_maa_r"}, {"x_k", NULL}};
+    channel_mix      *m = self;
+    int64_t           inner = qp_setting_int(b, "width"), row[3] = {1, 1, b->width};
+    qp_linear_options in = {.init = b->init}, out = {.init = b->init_residual};
     m->form = (form)qp_setting_int(b, "form");
     m->width = b->width;
     const char *ramp = m->form == MIX ? "rwkv_share" : "rwkv_back";
@@ -51,7 +57,8 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
     (void)s;
     qp_tensor k = qp_square(qp_nn_linear_forward(m->key, mixed(m, &shift, m->mix_k), QP_ACT_RELU, QP_NONE));
     if (!m->receptance) return qp_nn_linear_forward(m->value, k, QP_ACT_NONE, residual);
-    qp_tensor r = qp_sigmoid(qp_nn_linear_forward(m->receptance, mixed(m, &shift, m->mix_r), QP_ACT_NONE, QP_NONE));
+    qp_tensor r =
+        qp_sigmoid(qp_nn_linear_forward(m->receptance, mixed(m, &shift, m->mix_r), QP_ACT_NONE, QP_NONE));
     qp_tensor y = qp_mul(r, qp_nn_linear_forward(m->value, k, QP_ACT_NONE, QP_NONE));
     return qp_is_none(residual) ? y : qp_add(y, residual);
 }

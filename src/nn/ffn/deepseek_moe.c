@@ -16,19 +16,44 @@ typedef struct {
     int64_t       groups, top_groups;
     bool          normalize;
     double        scale, rate;
-    qp_tensor     bias, load; /* [E]; load: tokens since the last step */
+    qp_tensor     bias, load;       /* [E]; load: tokens since the last step */
     qp_nn_linear *gate, *up, *down; /* shared; NULL: there are none */
 } deepseek_moe;
 
-static const qp_option options[] = {
-    QPI_EXPERT_OPTIONS(2, 65536),
-    {.name = "shared", .kind = QP_OPTION_INT, .fallback = 1, .high = 65536, .help = "experts that every token passes"},
-    {.name = "groups", .kind = QP_OPTION_INT, .fallback = 1, .low = 1, .high = 65536, .help = "of experts, a divisor of E"},
-    {.name = "top_groups", .kind = QP_OPTION_INT, .fallback = 0, .high = 65536, .help = "groups that a token's experts may be of; 0: all"},
-    {.name = "normalize", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "weights of the chosen sum to 1"},
-    {.name = "scale", .kind = QP_OPTION_NUMBER, .fallback = 1, .low = -1e6, .high = 1e6, .help = "times what the routed experts give"},
-    {.name = "bias_rate", .kind = QP_OPTION_NUMBER, .fallback = 0.001, .high = 1e3, .help = "how far the balancing bias moves at a step"},
-    {0}};
+static const qp_option options[] = {QPI_EXPERT_OPTIONS(2, 65536),
+                                    {.name = "shared",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 1,
+                                     .high = 65536,
+                                     .help = "experts that every token passes"},
+                                    {.name = "groups",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 1,
+                                     .low = 1,
+                                     .high = 65536,
+                                     .help = "of experts, a divisor of E"},
+                                    {.name = "top_groups",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 65536,
+                                     .help = "groups that a token's experts may be of; 0: all"},
+                                    {.name = "normalize",
+                                     .kind = QP_OPTION_BOOL,
+                                     .fallback = 1,
+                                     .high = 1,
+                                     .help = "weights of the chosen sum to 1"},
+                                    {.name = "scale",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 1,
+                                     .low = -1e6,
+                                     .high = 1e6,
+                                     .help = "times what the routed experts give"},
+                                    {.name = "bias_rate",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 0.001,
+                                     .high = 1e3,
+                                     .help = "how far the balancing bias moves at a step"},
+                                    {0}};
 
 static void init_shared(deepseek_moe *f, qp_build *b, int64_t width) {
     qp_module        *m = qp_module_new(b->ctx, b->module, "shared");
@@ -49,7 +74,8 @@ static void init(void *self, qp_build *b) {
     f->rate = qp_setting(b, "bias_rate");
     qpi_experts_init(&f->experts, b, true);
     if (E % f->groups || f->experts.chosen > f->top_groups * (E / f->groups)) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "deepseek_moe: %lld of %lld groups of %lld experts, %lld for each token",
+        qp_fail(b->ctx, QP_ERR_ARGUMENT,
+                "deepseek_moe: %lld of %lld groups of %lld experts, %lld for each token",
                 (long long)f->top_groups, (long long)f->groups, (long long)E, (long long)f->experts.chosen);
         return;
     }
@@ -68,7 +94,8 @@ static qp_tensor limited(const deepseek_moe *f, qp_tensor score) {
     qp_topk(by_group, members < 2 ? members : 2, -1, true, &best, &index);
     qp_topk(qp_sum(best, 1, (int[]){-1}, false), f->top_groups, -1, true, &best, &index);
     qp_tensor kept = qp_sum(qp_one_hot(index, f->groups, qp_dtype_of(score)), 1, (int[]){1}, false);
-    qp_tensor zero = qp_full(score.ctx, qp_dtype_of(score), 0, NULL, 0), none = qp_full(score.ctx, qp_dtype_of(score), 0, NULL, -INFINITY);
+    qp_tensor zero = qp_full(score.ctx, qp_dtype_of(score), 0, NULL, 0),
+              none = qp_full(score.ctx, qp_dtype_of(score), 0, NULL, -INFINITY);
     kept = qp_reshape(qp_gt(kept, zero), 3, (int64_t[]){N, f->groups, 1});
     return qp_reshape(qp_where(kept, by_group, none), 2, (int64_t[]){N, f->experts.count});
 }
@@ -77,9 +104,11 @@ static qpi_routing route(deepseek_moe *f, qp_tensor rows) {
     qp_tensor   score = qp_sigmoid(qpi_experts_logits(&f->experts, rows)), best;
     bool        before = qp_no_grad(rows.ctx, true);
     qpi_routing r = {0};
-    qp_topk(limited(f, qp_add(score, qp_cast(f->bias, qp_dtype_of(score)))), f->experts.chosen, -1, true, &best, &r.index);
+    qp_topk(limited(f, qp_add(score, qp_cast(f->bias, qp_dtype_of(score)))), f->experts.chosen, -1, true, &best,
+            &r.index);
     if (!before && qp_training(f->experts.module))
-        qp_copy_to(f->load, qp_add(f->load, qp_cast(qpi_experts_load(&f->experts, r.index), qp_dtype_of(f->load))));
+        qp_copy_to(f->load,
+                   qp_add(f->load, qp_cast(qpi_experts_load(&f->experts, r.index), qp_dtype_of(f->load))));
     qp_no_grad(rows.ctx, before);
     r.weight = qp_gather(score, 1, r.index);
     if (f->normalize) r.weight = qp_div(r.weight, qp_affine(qp_sum(r.weight, 1, (int[]){-1}, true), 1, 1e-20));

@@ -9,7 +9,11 @@ typedef struct {
 } glu;
 
 static const qp_option glu_options[] = {
-    {.name = "width", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e9, .help = "F, inner width; 0: 8 D / 3, a multiple of 32"},
+    {.name = "width",
+     .kind = QP_OPTION_INT,
+     .fallback = 0,
+     .high = 1e9,
+     .help = "F, inner width; 0: 8 D / 3, a multiple of 32"},
     {.name = "bias", .kind = QP_OPTION_BOOL, .fallback = 0, .high = 1, .help = "the products have a bias"},
     {0}};
 

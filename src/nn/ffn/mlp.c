@@ -13,7 +13,12 @@ enum { RELU2 = QP_ACT_SILU + 1 };
 
 static const qp_option options[] = {
     {.name = "width", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e9, .help = "F, inner width; 0: 4 D"},
-    {.name = "act", .kind = QP_OPTION_CHOICE, .fallback = 2, .high = RELU2, .choices = "none|relu|gelu|gelu_tanh|silu|relu2", .help = "activation"},
+    {.name = "act",
+     .kind = QP_OPTION_CHOICE,
+     .fallback = 2,
+     .high = RELU2,
+     .choices = "none|relu|gelu|gelu_tanh|silu|relu2",
+     .help = "activation"},
     {.name = "bias", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "both products have a bias"},
     {0}};
 
@@ -24,8 +29,10 @@ static void init(void *self, qp_build *b) {
     if (!inner) inner = 4 * b->width;
     m->squared = qp_setting_int(b, "act") == RELU2;
     m->act = m->squared ? QP_ACT_RELU : (qp_act)qp_setting_int(b, "act");
-    m->up = qp_nn_linear_new(b->module, "up", b->width, inner, (qp_linear_options){.bias = bias, .init = b->init});
-    m->down = qp_nn_linear_new(b->module, "down", inner, b->width, (qp_linear_options){.bias = bias, .init = b->init_residual});
+    m->up =
+        qp_nn_linear_new(b->module, "up", b->width, inner, (qp_linear_options){.bias = bias, .init = b->init});
+    m->down = qp_nn_linear_new(b->module, "down", inner, b->width,
+                               (qp_linear_options){.bias = bias, .init = b->init_residual});
 }
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {

@@ -13,11 +13,14 @@ typedef struct {
     double      capacity;
 } switch_ffn;
 
-static const qp_option options[] = {
-    QPI_EXPERT_OPTIONS(1, 1),
-    QPI_BALANCE_OPTION,
-    {.name = "capacity", .kind = QP_OPTION_NUMBER, .fallback = 1.25, .high = 1e6, .help = "tokens that an expert takes in training, times N / E; 0: all"},
-    {0}};
+static const qp_option options[] = {QPI_EXPERT_OPTIONS(1, 1),
+                                    QPI_BALANCE_OPTION,
+                                    {.name = "capacity",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 1.25,
+                                     .high = 1e6,
+                                     .help = "tokens that an expert takes in training, times N / E; 0: all"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     switch_ffn *f = self;
@@ -27,7 +30,8 @@ static void init(void *self, qp_build *b) {
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     switch_ffn *f = self;
-    qp_tensor   rows = qpi_experts_rows(x), logits = qpi_experts_logits(&f->experts, rows), probability = qp_softmax(logits, -1);
+    qp_tensor   rows = qpi_experts_rows(x), logits = qpi_experts_logits(&f->experts, rows),
+                probability = qp_softmax(logits, -1);
     bool        training = qp_training(f->experts.module) && qp_is_none(s->counts); /* no step of a session */
     qpi_routing r = {0};
     qp_topk(probability, 1, -1, true, &r.weight, &r.index);

@@ -13,5 +13,7 @@ static void fill(qp_tensor t, double argument) {
     qp_copy_to(t, qp_expand(row, qp_ndim(t), shape));
 }
 
-QP_INIT(log_range) = {.part = {.name = "log_range", .source = "arXiv:2206.11893", .help = "log(1), log(2), .. along the last axis"},
+QP_INIT(log_range) = {.part = {.name = "log_range",
+                               .source = "arXiv:2206.11893",
+                               .help = "log(1), log(2), .. along the last axis"},
                       .fill = fill};

@@ -14,5 +14,7 @@ static void fill(qp_tensor t, double argument) {
     qp_copy_to(t, qp_add(y, qp_log(qp_affine(qp_exp(qp_neg(y)), -1, 1))));
 }
 
-QP_INIT(log_step) = {.part = {.name = "log_step", .source = "arXiv:2312.00752", .help = "softplus of it is 0.001 to 0.1, uniform in its logarithm"},
+QP_INIT(log_step) = {.part = {.name = "log_step",
+                              .source = "arXiv:2312.00752",
+                              .help = "softplus of it is 0.001 to 0.1, uniform in its logarithm"},
                      .fill = fill};

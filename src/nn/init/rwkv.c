@@ -7,7 +7,7 @@
 #include "nn/part.h"
 
 static void ramp(qp_tensor t, double layer, double (*f)(double x, double layer)) {
-    int64_t   shape[QP_MAX_DIMS], n = qp_count(t);
+    int64_t shape[QP_MAX_DIMS], n = qp_count(t);
     for (int i = 0; i < qp_ndim(t); i++) shape[i] = qp_size(t, i);
     qp_tensor made = qp_empty(t.ctx, QP_F32, qp_ndim(t), shape);
     float    *x = qp_data_write(made);
@@ -31,8 +31,16 @@ static void fill_first(qp_tensor t, double layer) { ramp(t, layer, first); }
 static void fill_bonus(qp_tensor t, double layer) { ramp(t, layer, bonus); }
 
 #define SOURCE .source = "arXiv:2305.13048, 2404.05892"
-QP_INIT(rwkv_share) = {.part = {.name = "rwkv_share", SOURCE, .help = "rwkv_share:LAYER, what token shift keeps"}, .fill = fill_share};
-QP_INIT(rwkv_back) = {.part = {.name = "rwkv_back", SOURCE, .help = "rwkv_back:LAYER, what it takes of the position before"}, .fill = fill_back};
-QP_INIT(rwkv_decay) = {.part = {.name = "rwkv_decay", SOURCE, .help = "rwkv_decay:LAYER, logarithms of rates"}, .fill = fill_decay};
-QP_INIT(rwkv_first) = {.part = {.name = "rwkv_first", SOURCE, .help = "rwkv_first:LAYER, RWKV 4's weight of the position itself"}, .fill = fill_first};
-QP_INIT(rwkv_bonus) = {.part = {.name = "rwkv_bonus", SOURCE, .help = "rwkv_bonus:LAYER, that of 5 and 6"}, .fill = fill_bonus};
+QP_INIT(rwkv_share) = {
+    .part = {.name = "rwkv_share", SOURCE, .help = "rwkv_share:LAYER, what token shift keeps"},
+    .fill = fill_share};
+QP_INIT(rwkv_back) = {
+    .part = {.name = "rwkv_back", SOURCE, .help = "rwkv_back:LAYER, what it takes of the position before"},
+    .fill = fill_back};
+QP_INIT(rwkv_decay) = {.part = {.name = "rwkv_decay", SOURCE, .help = "rwkv_decay:LAYER, logarithms of rates"},
+                       .fill = fill_decay};
+QP_INIT(rwkv_first) = {
+    .part = {.name = "rwkv_first", SOURCE, .help = "rwkv_first:LAYER, RWKV 4's weight of the position itself"},
+    .fill = fill_first};
+QP_INIT(rwkv_bonus) = {.part = {.name = "rwkv_bonus", SOURCE, .help = "rwkv_bonus:LAYER, that of 5 and 6"},
+                       .fill = fill_bonus};

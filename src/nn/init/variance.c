@@ -37,28 +37,27 @@ static void uniform(qp_tensor t, double deviation) { draw(t, "uniform", sqrt(3) 
 static void normal(qp_tensor t, double deviation) { draw(t, "normal", deviation); }
 static void truncated(qp_tensor t, double deviation) { draw(t, "truncated_normal", deviation / CUT); }
 
-#define FILL(family, drawn)                                                                                    \
-    static void family##_##drawn(qp_tensor t, double gain) {                                                   \
-        double deviation = family(t);                                                                          \
-        if (deviation > 0) drawn(t, (gain == 0 ? 1 : gain) * deviation);                                       \
+#define FILL(family, drawn) \
+    static void family##_##drawn(qp_tensor t, double gain) { \
+        double deviation = family(t); \
+        if (deviation > 0) drawn(t, (gain == 0 ? 1 : gain) * deviation); \
     }
-#define FILLS(family, variance)                                                                                \
-    static double family(qp_tensor t) {                                                                        \
-        double in, out;                                                                                        \
-        return qp_count(t) && fans(t, &in, &out) ? sqrt(variance) : 0;                                         \
-    }                                                                                                          \
-    FILL(family, uniform)                                                                                      \
-    FILL(family, normal)                                                                                       \
+#define FILLS(family, variance) \
+    static double family(qp_tensor t) { \
+        double in, out; \
+        return qp_count(t) && fans(t, &in, &out) ? sqrt(variance) : 0; \
+    } \
+    FILL(family, uniform) \
+    FILL(family, normal) \
     FILL(family, truncated)
 FILLS(xavier, 2 / (in + out))
 FILLS(kaiming, 2 / in)
 FILLS(lecun, 1 / in)
 
-#define PART(where, rule, family, drawn)                                                                       \
-    {                                                                                                          \
-        .part = {.name = #family "_" #drawn, .source = where, .help = "variance " rule ", or :GAIN"},          \
-        .fill = family##_##drawn, .deviation = family                                                          \
-    }
+#define PART(where, rule, family, drawn) \
+    {.part = {.name = #family "_" #drawn, .source = where, .help = "variance " rule ", or :GAIN"}, \
+     .fill = family##_##drawn, \
+     .deviation = family}
 #define XAVIER(drawn) PART("Glorot & Bengio 2010", "2 / (in + out)", xavier, drawn)
 #define KAIMING(drawn) PART("arXiv:1502.01852", "2 / in", kaiming, drawn)
 #define LECUN(drawn) PART("LeCun et al. 1998", "1 / in", lecun, drawn)

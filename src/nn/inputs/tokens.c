@@ -9,10 +9,18 @@ typedef struct {
     double           scale;
 } tokens;
 
-static const qp_option options[] = {
-    {.name = "scale", .kind = QP_OPTION_NUMBER, .fallback = 1, .low = -1e6, .high = 1e6, .help = "times the token's vector"},
-    {.name = "types", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e6, .help = "token types (segments A, B, ..); 0: none"},
-    {0}};
+static const qp_option options[] = {{.name = "scale",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 1,
+                                     .low = -1e6,
+                                     .high = 1e6,
+                                     .help = "times the token's vector"},
+                                    {.name = "types",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 1e6,
+                                     .help = "token types (segments A, B, ..); 0: none"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     tokens *t = self;

@@ -43,15 +43,15 @@ void qpi_attention_init(void *self, qp_build *b) {
     a->position = b->position;
     if (!a->groups) a->groups = a->heads;
     if (a->heads % a->groups) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "attention: kv_heads %lld do not divide heads %lld", (long long)a->groups,
-                (long long)a->heads);
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "attention: kv_heads %lld do not divide heads %lld",
+                (long long)a->groups, (long long)a->heads);
         return;
     }
     a->scale = qp_setting(b, "scale");
     if (a->scale == 0 && qp_setting(b, "unscaled")) a->scale = 1;
     if (a->scale == 0) a->scale = (b->scores != 0 ? b->scores : 1) / sqrt((double)a->width);
     if (qp_setting(b, "scale_by_layer")) a->scale /= b->layer + 1;
-    int64_t q = a->heads * a->width, kv = a->groups * a->width;
+    int64_t           q = a->heads * a->width, kv = a->groups * a->width;
     qp_linear_options in = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, value = in, query = in;
     qp_linear_options out = {.bias = qp_setting(b, "out_bias") != 0, .init = b->init_residual};
     value.init = b->init_value;
@@ -74,7 +74,8 @@ static qp_tensor normed(const qpi_attention *a, qp_tensor x, qp_tensor weight) {
 }
 
 /* x w^T as [B, T, heads, K]; norm QP_NONE: none. */
-static qp_tensor project(const qpi_attention *a, const qp_nn_linear *w, qp_tensor x, int64_t heads, qp_tensor norm) {
+static qp_tensor project(const qpi_attention *a, const qp_nn_linear *w, qp_tensor x, int64_t heads,
+                         qp_tensor norm) {
     qp_tensor y = qp_nn_linear_forward(w, x, QP_ACT_NONE, QP_NONE);
     bool      some = !qp_is_none(norm);
     if (some && a->norm == QPI_QK_NORM_OF_ALL) y = normed(a, y, norm);
@@ -86,8 +87,9 @@ static qp_tensor project(const qpi_attention *a, const qp_nn_linear *w, qp_tenso
  * kexue.fm/archives/8823). */
 static qp_tensor sharpened(const qpi_attention *a, qp_tensor q, const qp_sequence *s) {
     qp_tensor place = qp_affine(qp_cast(s->positions, QP_F64), 1, 1);
-    qp_tensor grown = qp_maximum(qp_affine(qp_log(place), 1 / log(a->log_n), 0), qp_full(q.ctx, QP_F64, 0, NULL, 1));
-    int64_t   shape[] = {qp_size(place, 0), qp_size(place, 1), 1, 1};
+    qp_tensor grown =
+        qp_maximum(qp_affine(qp_log(place), 1 / log(a->log_n), 0), qp_full(q.ctx, QP_F64, 0, NULL, 1));
+    int64_t shape[] = {qp_size(place, 0), qp_size(place, 1), 1, 1};
     return qp_mul(q, qp_cast(qp_reshape(grown, 4, shape), qp_dtype_of(q)));
 }
 
@@ -128,7 +130,8 @@ void qpi_attention_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positi
         qp_state_add(state, ctx, true, 4, (int64_t[]){rows, positions, a->groups, a->width});
 }
 
-qp_tensor qpi_attention_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
+qp_tensor qpi_attention_step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                             qp_state *state) {
     qpi_attention *a = self;
     triple         t = project_all(a, x, s);
     qp_sequence    own = *s;

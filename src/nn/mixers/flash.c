@@ -24,13 +24,15 @@ typedef struct {
 enum { NEAR_QUERY, NEAR_KEY, FAR_QUERY, FAR_KEY, SIDES };
 enum { WHOLE, PRESENT, KEYS, VALUES };
 
-static const qp_option options[] = {QPI_GATED_OPTIONS, OPTION_INT("chunk", 256, 1, 65536, "C, positions of a chunk"), {0}};
+static const qp_option options[] = {
+    QPI_GATED_OPTIONS, OPTION_INT("chunk", 256, 1, 65536, "C, positions of a chunk"), {0}};
 
 static void init(void *self, qp_build *b) {
     flash *m = self;
     m->causal = qp_setting(b, "causal") != 0;
     m->chunk = qp_setting_int(b, "chunk");
-    qpi_gated_init(&m->g, b, "flash", SIDES, (const char *const[]){"near_query", "near_key", "far_query", "far_key"});
+    qpi_gated_init(&m->g, b, "flash", SIDES,
+                   (const char *const[]){"near_query", "near_key", "far_query", "far_key"});
 }
 
 static bool causal(const void *self) { return ((const flash *)self)->causal; }
@@ -45,8 +47,8 @@ static qp_tensor chunked(qp_tensor x, int64_t chunk) {
 static qp_tensor near_of(const flash *m, const qpi_gates *t) {
     int64_t   T = qp_size(t->v, 1), chunk = m->chunk < T ? m->chunk : T;
     qp_tensor seen = m->causal ? qpi_not_behind(t->v.ctx, chunk, chunk, 0) : QP_NONE;
-    qp_tensor weights = qpi_square_weights(chunked(t->side[NEAR_QUERY], chunk), chunked(t->side[NEAR_KEY], chunk),
-                                           1 / (double)m->chunk, seen);
+    qp_tensor weights = qpi_square_weights(chunked(t->side[NEAR_QUERY], chunk),
+                                           chunked(t->side[NEAR_KEY], chunk), 1 / (double)m->chunk, seen);
     qp_tensor y = qp_matmul(weights, chunked(t->v, chunk));
     y = qp_reshape(y, 3, (int64_t[]){qp_size(y, 0), -1, qp_size(y, 3)});
     return qp_size(y, 1) == T ? y : qp_slice(y, 1, 0, T, 1);
@@ -58,7 +60,7 @@ static qp_tensor far_of(const flash *m, const qpi_gates *t, const qp_sequence *s
         return qp_matmul(qp_div(t->side[FAR_QUERY], qpi_counted(t->v, s)), sum);
     }
     qp_linear_attention_options o = {.chunk = m->chunk};
-    qp_tensor q = qp_affine(t->side[FAR_QUERY], 1 / (double)m->chunk, 0);
+    qp_tensor                   q = qp_affine(t->side[FAR_QUERY], 1 / (double)m->chunk, 0);
     return qpi_join_heads(qp_linear_attention(qpi_split_heads(q, 1), qpi_split_heads(t->side[FAR_KEY], 1),
                                               qpi_split_heads(t->v, 1), o, NULL));
 }
@@ -93,7 +95,8 @@ static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp
 
 /* k^T v of positions from..to-1 */
 static qp_tensor sum_of(const qpi_gates *t, int64_t from, int64_t to) {
-    return qp_matmul(qp_transpose(qp_slice(t->side[FAR_KEY], 1, from, to, 1), 1, 2), qp_slice(t->v, 1, from, to, 1));
+    return qp_matmul(qp_transpose(qp_slice(t->side[FAR_KEY], 1, from, to, 1), 1, 2),
+                     qp_slice(t->v, 1, from, to, 1));
 }
 
 /* The states behind a whole sequence. */
@@ -108,14 +111,16 @@ static void keep_all(const flash *m, const qpi_gates *t, qp_state *state) {
 /* One position of each row, whose places in their chunks may differ; now: the states, renewed. */
 static qp_tensor one(const flash *m, const qpi_gates *t, qp_tensor place, qp_tensor now[4]) {
     qp_ctx   *ctx = place.ctx;
-    qp_tensor none = qp_scalar(ctx, qp_dtype_of(t->v), 0), slots = qp_reshape(qp_arange(ctx, QP_I64, m->chunk), 3, (int64_t[]){1, m->chunk, 1});
+    qp_tensor none = qp_scalar(ctx, qp_dtype_of(t->v), 0),
+              slots = qp_reshape(qp_arange(ctx, QP_I64, m->chunk), 3, (int64_t[]){1, m->chunk, 1});
     qp_tensor first = qp_eq(place, qp_scalar(ctx, QP_I64, 0)), own = qp_eq(slots, place);
     now[WHOLE] = qp_add(now[WHOLE], qp_where(first, now[PRESENT], none));
     now[PRESENT] = qp_add(qp_where(first, none, now[PRESENT]), sum_of(t, 0, 1));
     now[KEYS] = qp_where(own, t->side[NEAR_KEY], now[KEYS]);
     now[VALUES] = qp_where(own, t->v, now[VALUES]);
     qp_tensor seen = qp_transpose(qp_le(slots, place), 1, 2);
-    qp_tensor near = qp_matmul(qpi_square_weights(t->side[NEAR_QUERY], now[KEYS], 1 / (double)m->chunk, seen), now[VALUES]);
+    qp_tensor near =
+        qp_matmul(qpi_square_weights(t->side[NEAR_QUERY], now[KEYS], 1 / (double)m->chunk, seen), now[VALUES]);
     return qp_add(near, qp_matmul(qp_affine(t->side[FAR_QUERY], 1 / (double)m->chunk, 0), now[WHOLE]));
 }
 

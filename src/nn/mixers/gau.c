@@ -40,7 +40,8 @@ static qp_tensor causal_rows(const gau *m, const qpi_gates *t, int64_t from, int
     qp_tensor q = qp_slice(t->side[QUERY], 1, from, to, 1), k = qp_slice(t->side[KEY], 1, 0, to, 1);
     qp_tensor weights = qpi_square_weights(q, k, scale_of(m), qpi_not_behind(ctx, to - from, to, from));
     qp_tensor seen = qp_affine(qp_cast(qp_arange(ctx, QP_I64, to - from), qp_dtype_of(q)), 1, (double)from + 1);
-    return qp_div(qp_matmul(weights, qp_slice(t->v, 1, 0, to, 1)), qp_reshape(seen, 3, (int64_t[]){1, to - from, 1}));
+    return qp_div(qp_matmul(weights, qp_slice(t->v, 1, 0, to, 1)),
+                  qp_reshape(seen, 3, (int64_t[]){1, to - from, 1}));
 }
 
 static qp_tensor see_earlier(const gau *m, const qpi_gates *t) {
@@ -53,7 +54,8 @@ static qp_tensor see_earlier(const gau *m, const qpi_gates *t) {
 
 static qp_tensor see_all(const gau *m, const qpi_gates *t, const qp_sequence *s) {
     qp_tensor present = qpi_present(t->v, s);
-    if (!qp_is_none(present)) present = qp_reshape(present, 3, (int64_t[]){qp_size(present, 0), 1, qp_size(present, 1)});
+    if (!qp_is_none(present))
+        present = qp_reshape(present, 3, (int64_t[]){qp_size(present, 0), 1, qp_size(present, 1)});
     qp_tensor weights = qpi_square_weights(t->side[QUERY], t->side[KEY], scale_of(m), present);
     return qp_div(qp_matmul(weights, t->v), qpi_counted(t->v, s));
 }
@@ -85,9 +87,11 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
     if (!qp_is_none(s->mask.parents)) qp_fail(x.ctx, QP_ERR_UNSUPPORTED, "gau: drafts that form a tree");
     qp_append(state->tensors[0], t.side[KEY], s->mask.rows, s->mask.starts, s->counts);
     qp_append(state->tensors[1], t.v, s->mask.rows, s->mask.starts, s->counts);
-    qp_tensor k = held(state->tensors[0], s, s->keys, qp_dtype_of(x)), v = held(state->tensors[1], s, s->keys, qp_dtype_of(x));
+    qp_tensor k = held(state->tensors[0], s, s->keys, qp_dtype_of(x)),
+              v = held(state->tensors[1], s, s->keys, qp_dtype_of(x));
     qp_tensor place = qp_reshape(s->positions, 3, (int64_t[]){qp_size(s->positions, 0), qp_size(x, 1), 1});
-    qp_tensor weights = qpi_square_weights(t.side[QUERY], k, scale_of(m), qp_le(qp_arange(x.ctx, QP_I64, s->keys), place));
+    qp_tensor weights =
+        qpi_square_weights(t.side[QUERY], k, scale_of(m), qp_le(qp_arange(x.ctx, QP_I64, s->keys), place));
     qp_tensor mixed = qp_div(qp_matmul(weights, v), qp_affine(qp_cast(place, qp_dtype_of(x)), 1, 1));
     return qpi_gated_end(&m->g, t.u, mixed, residual);
 }

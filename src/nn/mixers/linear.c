@@ -23,11 +23,12 @@ typedef struct {
     double    eps;
 } linear;
 
-static const qp_option options[] = {QPI_HEADS_OPTIONS,
-                                    OPTION_BOOL("causal", 1, "a position sees itself and earlier ones only"),
-                                    OPTION_CHOICE("features", 3, "elu|relu|taylor|softmax", "f, what stands for the softmax"),
-                                    OPTION_NUMBER("eps", 1e-6, 0, 1, "added to the denominator"),
-                                    {0}};
+static const qp_option options[] = {
+    QPI_HEADS_OPTIONS,
+    OPTION_BOOL("causal", 1, "a position sees itself and earlier ones only"),
+    OPTION_CHOICE("features", 3, "elu|relu|taylor|softmax", "f, what stands for the softmax"),
+    OPTION_NUMBER("eps", 1e-6, 0, 1, "added to the denominator"),
+    {0}};
 
 static void init(void *self, qp_build *b) {
     linear *l = self;
@@ -41,7 +42,8 @@ static bool causal(const void *self) { return ((const linear *)self)->causal; }
 
 static qp_tensor direction_and_one(qp_tensor x) {
     qp_tensor norm = qp_sqrt(qp_affine(qp_sum(qp_square(x), 1, (int[]){-1}, true), 1, 1e-12));
-    qp_tensor one = qp_full(x.ctx, qp_dtype_of(x), 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), qp_size(x, 2), 1}, 1);
+    qp_tensor one =
+        qp_full(x.ctx, qp_dtype_of(x), 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), qp_size(x, 2), 1}, 1);
     return qp_concat(2, (qp_tensor[]){one, qp_div(x, norm)}, -1);
 }
 
@@ -63,23 +65,28 @@ static qp_tensor see_all(const linear *l, qpi_qkv t, const qp_sequence *s) {
 /* The causal forms, from a state (or none) to the next (or none). */
 static qp_tensor see_softmax(qpi_qkv t, qp_state *state) {
     qp_linear_attention_options o = {0};
-    qp_tensor k = qp_exp(t.k), sums = qp_cumsum(k, 1), end;
-    int64_t   T = qp_size(k, 1);
+    qp_tensor                   k = qp_exp(t.k), sums = qp_cumsum(k, 1), end;
+    int64_t                     T = qp_size(k, 1);
     if (state) {
-        sums = qp_add(sums, qp_reshape(state->tensors[1], 4, (int64_t[]){qp_size(k, 0), 1, qp_size(k, 2), qp_size(k, 3)}));
+        sums = qp_add(sums, qp_reshape(state->tensors[1], 4,
+                                       (int64_t[]){qp_size(k, 0), 1, qp_size(k, 2), qp_size(k, 3)}));
         o.state = state->tensors[0];
     }
     qp_tensor y = qp_linear_attention(qp_div(qp_softmax(t.q, -1), sums), k, t.v, o, state ? &end : NULL);
     if (!state) return y;
     qp_state_set(state, 0, end);
-    qp_state_set(state, 1, qp_reshape(qp_contiguous(qp_slice(sums, 1, T - 1, T, 1)), 3, (int64_t[]){qp_size(k, 0), qp_size(k, 2), qp_size(k, 3)}));
+    qp_state_set(state, 1,
+                 qp_reshape(qp_contiguous(qp_slice(sums, 1, T - 1, T, 1)), 3,
+                            (int64_t[]){qp_size(k, 0), qp_size(k, 2), qp_size(k, 3)}));
     return y;
 }
 
 static qp_tensor see_earlier(const linear *l, qpi_qkv t, qp_state *state) {
     if (l->features == SOFTMAX) return see_softmax(t, state);
-    qp_linear_attention_options o = {.normalize = true, .eps = l->eps, .state = state ? state->tensors[0] : QP_NONE};
-    qp_tensor end, y = qp_linear_attention(features_of(l, t.q), features_of(l, t.k), t.v, o, state ? &end : NULL);
+    qp_linear_attention_options o = {
+        .normalize = true, .eps = l->eps, .state = state ? state->tensors[0] : QP_NONE};
+    qp_tensor end,
+        y = qp_linear_attention(features_of(l, t.q), features_of(l, t.k), t.v, o, state ? &end : NULL);
     if (state) qp_state_set(state, 0, end);
     return y;
 }
@@ -93,7 +100,8 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
 
 static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     linear *l = self;
-    int64_t width = l->heads.width + (l->features == TAYLOR), columns = l->heads.values + (l->features != SOFTMAX);
+    int64_t width = l->heads.width + (l->features == TAYLOR),
+            columns = l->heads.values + (l->features != SOFTMAX);
     (void)positions;
     qp_state_add(state, ctx, false, 4, (int64_t[]){rows, l->heads.heads, width, columns});
     if (l->features == SOFTMAX) qp_state_add(state, ctx, false, 3, (int64_t[]){rows, l->heads.heads, width});

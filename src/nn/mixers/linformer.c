@@ -12,7 +12,8 @@ typedef struct {
     qp_tensor keys, values; /* E, F */
 } linformer;
 
-static const qp_option options[] = {QPI_HEADS_OPTIONS, OPTION_INT("features", 256, 1, 65536, "M, rows of the projections"), {0}};
+static const qp_option options[] = {
+    QPI_HEADS_OPTIONS, OPTION_INT("features", 256, 1, 65536, "M, rows of the projections"), {0}};
 
 static qp_tensor projection(qp_build *b, const char *name) {
     qp_module *m = qp_module_new(b->ctx, b->module, name);
@@ -39,11 +40,13 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
     qpi_qkv    t = qpi_heads_project(&l->heads, x, s);
     qp_tensor  present = qpi_present(x, s);
     if (qp_size(x, 1) > qp_size(l->keys, 1))
-        qp_fail(x.ctx, QP_ERR_ARGUMENT, "linformer: %lld positions, its projections have %lld", (long long)qp_size(x, 1),
-                (long long)qp_size(l->keys, 1));
+        qp_fail(x.ctx, QP_ERR_ARGUMENT, "linformer: %lld positions, its projections have %lld",
+                (long long)qp_size(x, 1), (long long)qp_size(l->keys, 1));
     if (!qpi_one_segment(s, "linformer") || qp_failed(x.ctx)) return x;
-    qp_tensor k = projected(l->keys, qpi_keep(t.k, present, 0)), v = projected(l->values, qpi_keep(t.v, present, 0));
-    return qpi_heads_end(&l->heads, qp_attention(t.q, k, v, (qp_mask){0}, 1 / sqrt((double)l->heads.width)), residual);
+    qp_tensor k = projected(l->keys, qpi_keep(t.k, present, 0)),
+              v = projected(l->values, qpi_keep(t.v, present, 0));
+    return qpi_heads_end(&l->heads, qp_attention(t.q, k, v, (qp_mask){0}, 1 / sqrt((double)l->heads.width)),
+                         residual);
 }
 
 QP_MIXER(linformer) = {.part = {.name = "linformer",

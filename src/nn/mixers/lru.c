@@ -16,24 +16,42 @@
 #include "nn/state_space.h"
 
 typedef struct {
-    int64_t       state; /* N */
+    int64_t       state;                        /* N */
     qp_tensor     nu_log, theta_log, gamma_log; /* [N] */
     qp_nn_linear *b, *c;
     qpi_gate      gate;
 } lru;
 
-static const qp_option options[] = {
-    {.name = "state", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e6, .help = "N, complex numbers in the state; 0: D"},
-    {.name = "r_min", .kind = QP_OPTION_NUMBER, .fallback = 0, .high = 0.9999, .help = "the ring's inner radius.."},
-    {.name = "r_max", .kind = QP_OPTION_NUMBER, .fallback = 0.99, .low = 1e-3, .high = 0.9999, .help = "..and its outer one"},
-    {.name = "max_phase", .kind = QP_OPTION_NUMBER, .fallback = 2 * M_PI, .low = 1e-6, .high = 2 * M_PI, .help = "angles are drawn from 0 to this"},
-    QPI_GATE_OPTION,
-    {0}};
+static const qp_option options[] = {{.name = "state",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 1e6,
+                                     .help = "N, complex numbers in the state; 0: D"},
+                                    {.name = "r_min",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 0,
+                                     .high = 0.9999,
+                                     .help = "the ring's inner radius.."},
+                                    {.name = "r_max",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 0.99,
+                                     .low = 1e-3,
+                                     .high = 0.9999,
+                                     .help = "..and its outer one"},
+                                    {.name = "max_phase",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 2 * M_PI,
+                                     .low = 1e-6,
+                                     .high = 2 * M_PI,
+                                     .help = "angles are drawn from 0 to this"},
+                                    QPI_GATE_OPTION,
+                                    {0}};
 
 /* Radii so that the ring is filled evenly. */
 static void init_ring(lru *m, qp_build *b, double *v) {
     int64_t  N = m->state;
-    double   low = qp_setting(b, "r_min"), high = fmax(qp_setting(b, "r_max"), low), phase = qp_setting(b, "max_phase");
+    double   low = qp_setting(b, "r_min"), high = fmax(qp_setting(b, "r_max"), low),
+             phase = qp_setting(b, "max_phase");
     qp_scope s = qp_enter(b->ctx);
     bool     ok = qp_read(qp_rand(b->ctx, QP_F64, 1, (int64_t[]){2 * N}), QP_F64, v, 2 * N) == QP_OK;
     qp_leave(s);
@@ -49,8 +67,8 @@ static void init_ring(lru *m, qp_build *b, double *v) {
 }
 
 static void init(void *self, qp_build *b) {
-    lru    *m = self;
-    char    spread[2][40];
+    lru *m = self;
+    char spread[2][40];
     m->state = qp_setting_int(b, "state");
     if (!m->state) m->state = b->width;
     double *v = calloc((size_t)m->state, 3 * sizeof *v);
@@ -66,7 +84,8 @@ static void init(void *self, qp_build *b) {
 
 /* [2, N]; in f64 first: powers of it are taken. */
 static qp_tensor eigenvalues(const lru *m, qp_dtype dtype) {
-    qp_tensor size = qp_exp(qp_neg(qp_exp(qp_cast(m->nu_log, QP_F64)))), angle = qp_exp(qp_cast(m->theta_log, QP_F64));
+    qp_tensor size = qp_exp(qp_neg(qp_exp(qp_cast(m->nu_log, QP_F64)))),
+              angle = qp_exp(qp_cast(m->theta_log, QP_F64));
     qp_tensor both = qp_concat(2, (qp_tensor[]){qp_mul(size, qp_cos(angle)), qp_mul(size, qp_sin(angle))}, 0);
     return qp_cast(qp_reshape(both, 2, (int64_t[]){2, m->state}), dtype);
 }
@@ -96,7 +115,9 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
     qp_tensor h = states(self, x, state->tensors[0]), before = state->tensors[0];
     int64_t   T = qp_size(x, 1);
     (void)s;
-    if (T) before = qp_reshape(qp_slice(h, 1, T - 1, T, 1), 3, (int64_t[]){qp_size(x, 0), 2, ((lru *)self)->state});
+    if (T)
+        before =
+            qp_reshape(qp_slice(h, 1, T - 1, T, 1), 3, (int64_t[]){qp_size(x, 0), 2, ((lru *)self)->state});
     qp_state_set(state, 0, before);
     return finish(self, h, x, residual);
 }

@@ -24,19 +24,19 @@ typedef struct {
     qp_tensor      A_log, D; /* [I, N], [I] */
 } mamba;
 
-
-static const qp_option options[] = {OPTION_INT("states", 16, 1, 65536, "N, states of a channel"),
-                                    OPTION_INT("inner", 0, 0, 1e9, "I, channels of the scan; 0: 2 D"),
-                                    OPTION_INT("conv", 4, 2, 1024, "K, positions that the convolution sees"),
-                                    OPTION_INT("rank", 0, 0, 1e9, "R, of what steps are made from; 0: D / 16, rounded up"),
-                                    OPTION_BOOL("bias", 0, "the products in and out have a bias"),
-                                    OPTION_BOOL("conv_bias", 1, "the convolution has a bias"),
-                                    {0}};
+static const qp_option options[] = {
+    OPTION_INT("states", 16, 1, 65536, "N, states of a channel"),
+    OPTION_INT("inner", 0, 0, 1e9, "I, channels of the scan; 0: 2 D"),
+    OPTION_INT("conv", 4, 2, 1024, "K, positions that the convolution sees"),
+    OPTION_INT("rank", 0, 0, 1e9, "R, of what steps are made from; 0: D / 16, rounded up"),
+    OPTION_BOOL("bias", 0, "the products in and out have a bias"),
+    OPTION_BOOL("conv_bias", 1, "the convolution has a bias"),
+    {0}};
 
 static void init(void *self, qp_build *b) {
     mamba            *m = self;
-    qp_linear_options plain = {.init = b->init}, ends = {.bias = qp_setting(b, "bias") != 0, .init = b->init}, out = ends,
-                      dt = {.bias = true, .bias_init = "log_step"};
+    qp_linear_options plain = {.init = b->init}, ends = {.bias = qp_setting(b, "bias") != 0, .init = b->init},
+                      out = ends, dt = {.bias = true, .bias_init = "log_step"};
     char              steps[40];
     m->inner = qp_setting_int(b, "inner");
     m->states = qp_setting_int(b, "states");
@@ -63,13 +63,16 @@ static bool causal(const void *self) {
 /* state NULL: a whole sequence */
 static qp_tensor mix(const mamba *m, qp_tensor x, qp_tensor residual, qp_state *state) {
     qp_tensor both[2], parts[3], last = QP_NONE;
-    qp_split(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), -1, 2, (int64_t[]){m->inner, m->inner}, both);
-    qp_tensor u = state ? qpi_short_conv_step(&m->conv, both[0], state, 0) : qpi_short_conv_forward(&m->conv, both[0]);
-    qp_split(qp_nn_linear_forward(m->x, u, QP_ACT_NONE, QP_NONE), -1, 3, (int64_t[]){m->rank, m->states, m->states}, parts);
+    qp_split(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), -1, 2, (int64_t[]){m->inner, m->inner},
+             both);
+    qp_tensor u =
+        state ? qpi_short_conv_step(&m->conv, both[0], state, 0) : qpi_short_conv_forward(&m->conv, both[0]);
+    qp_split(qp_nn_linear_forward(m->x, u, QP_ACT_NONE, QP_NONE), -1, 3,
+             (int64_t[]){m->rank, m->states, m->states}, parts);
     qp_tensor delta = qp_softplus(qp_nn_linear_forward(m->dt, parts[0], QP_ACT_NONE, QP_NONE));
     qp_tensor rate = qp_transpose(qp_exp(qpi_like(m->A_log, u)), 0, 1);
-    qp_tensor y = qp_selective_scan(u, delta, rate, parts[1], parts[2], qpi_like(m->D, u), state ? state->tensors[1] : QP_NONE,
-                                    state ? &last : NULL);
+    qp_tensor y = qp_selective_scan(u, delta, rate, parts[1], parts[2], qpi_like(m->D, u),
+                                    state ? state->tensors[1] : QP_NONE, state ? &last : NULL);
     if (state) qp_state_set(state, 1, last);
     return qp_nn_linear_forward(m->out, qp_swiglu(both[1], y), QP_ACT_NONE, residual);
 }

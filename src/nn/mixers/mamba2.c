@@ -26,19 +26,19 @@ typedef struct {
     qp_tensor      dt_bias, A_log, D, norm; /* [H], [H], [H], [I] */
 } mamba2;
 
-
-static const qp_option options[] = {OPTION_INT("states", 128, 1, 65536, "N, states of a channel"),
-                                    OPTION_INT("inner", 0, 0, 1e9, "I, channels of the heads; 0: 2 D"),
-                                    OPTION_INT("channels", 0, 0, 65536, "P, of a head, a divisor of I; 0: 64, or half of I where that is less"),
-                                    OPTION_INT("groups", 1, 1, 65536, "G, of heads that share B and C"),
-                                    OPTION_INT("conv", 4, 2, 1024, "K, positions that the convolution sees"),
-                                    OPTION_INT("chunk", 64, 1, 1024, "Q, positions that are worked on as matrices; changes no result"),
-                                    OPTION_NUMBER("step_low", 0, 0, 1e9, "steps are at least this"),
-                                    OPTION_NUMBER("step_high", 0, 0, 1e9, "and at most this; 0: any"),
-                                    OPTION_NUMBER("eps", 1e-5, 0, 1, "of the norm, added to the mean square"),
-                                    OPTION_BOOL("bias", 0, "the products in and out have a bias"),
-                                    OPTION_BOOL("conv_bias", 1, "the convolution has a bias"),
-                                    {0}};
+static const qp_option options[] = {
+    OPTION_INT("states", 128, 1, 65536, "N, states of a channel"),
+    OPTION_INT("inner", 0, 0, 1e9, "I, channels of the heads; 0: 2 D"),
+    OPTION_INT("channels", 0, 0, 65536, "P, of a head, a divisor of I; 0: 64, or half of I where that is less"),
+    OPTION_INT("groups", 1, 1, 65536, "G, of heads that share B and C"),
+    OPTION_INT("conv", 4, 2, 1024, "K, positions that the convolution sees"),
+    OPTION_INT("chunk", 64, 1, 1024, "Q, positions that are worked on as matrices; changes no result"),
+    OPTION_NUMBER("step_low", 0, 0, 1e9, "steps are at least this"),
+    OPTION_NUMBER("step_high", 0, 0, 1e9, "and at most this; 0: any"),
+    OPTION_NUMBER("eps", 1e-5, 0, 1, "of the norm, added to the mean square"),
+    OPTION_BOOL("bias", 0, "the products in and out have a bias"),
+    OPTION_BOOL("conv_bias", 1, "the convolution has a bias"),
+    {0}};
 
 static bool read_sizes(mamba2 *m, qp_build *b) {
     m->inner = qp_setting_int(b, "inner");
@@ -50,8 +50,8 @@ static bool read_sizes(mamba2 *m, qp_build *b) {
     if (!m->width) m->width = m->inner < 128 ? (m->inner + 1) / 2 : 64;
     m->heads = m->inner / m->width;
     if (m->inner % m->width == 0 && m->heads % m->groups == 0) return true;
-    return !qp_fail(b->ctx, QP_ERR_ARGUMENT, "mamba2: %lld channels in heads of %lld, %lld groups: must divide", (long long)m->inner,
-                    (long long)m->width, (long long)m->groups);
+    return !qp_fail(b->ctx, QP_ERR_ARGUMENT, "mamba2: %lld channels in heads of %lld, %lld groups: must divide",
+                    (long long)m->inner, (long long)m->width, (long long)m->groups);
 }
 
 static void init(void *self, qp_build *b) {
@@ -95,7 +95,9 @@ static qp_tensor chunked(qp_tensor x, int64_t c, int64_t Q, int64_t F, int64_t E
 
 /* A view [B, c, H, A, E] as [B, c, G, H / G, A, E]. */
 static qp_tensor grouped(const mamba2 *m, qp_tensor x, int64_t groups) {
-    return qp_reshape(x, 6, (int64_t[]){qp_size(x, 0), qp_size(x, 1), m->groups, groups / m->groups, qp_size(x, 3), qp_size(x, 4)});
+    return qp_reshape(
+        x, 6,
+        (int64_t[]){qp_size(x, 0), qp_size(x, 1), m->groups, groups / m->groups, qp_size(x, 3), qp_size(x, 4)});
 }
 
 /* What chunks do to the state, [B, c, H, N P] and how much of the one before they leave, [B, c, H]. Gives the states
@@ -103,25 +105,31 @@ static qp_tensor grouped(const mamba2 *m, qp_tensor x, int64_t groups) {
 static qp_tensor states(const mamba2 *m, qp_tensor added, qp_tensor left, qp_tensor state, qp_tensor *last) {
     int64_t   B = qp_size(added, 0), c = qp_size(added, 1), E = m->states * m->width;
     int64_t   shape[] = {B, 1, m->heads, E};
-    qp_tensor first = qp_is_none(state) ? qp_zeros(added.ctx, qp_dtype_of(added), 4, shape) : qp_reshape(state, 4, shape);
+    qp_tensor first =
+        qp_is_none(state) ? qp_zeros(added.ctx, qp_dtype_of(added), 4, shape) : qp_reshape(state, 4, shape);
     qp_tensor behind = qp_decay_scan(added, left, qp_reshape(first, 3, (int64_t[]){B, m->heads, E}));
-    if (last) *last = qp_reshape(qp_slice(behind, 1, c - 1, c, 1), 4, (int64_t[]){B, m->heads, m->states, m->width});
+    if (last)
+        *last = qp_reshape(qp_slice(behind, 1, c - 1, c, 1), 4, (int64_t[]){B, m->heads, m->states, m->width});
     qp_tensor before = c == 1 ? first : qp_concat(2, (qp_tensor[]){first, qp_slice(behind, 1, 0, c - 1, 1)}, 1);
     return qp_reshape(before, 6, (int64_t[]){B, c, m->groups, m->heads / m->groups, m->states, m->width});
 }
 
 /* u [B, T, I], delta [B, T, H], B and C [B, T, G N] -> y [B, T, I] without D u */
-static qp_tensor dual(const mamba2 *m, qp_tensor u, qp_tensor delta, qp_tensor Bs, qp_tensor Cs, qp_tensor state, qp_tensor *last) {
+static qp_tensor dual(const mamba2 *m, qp_tensor u, qp_tensor delta, qp_tensor Bs, qp_tensor Cs,
+                      qp_tensor state, qp_tensor *last) {
     int64_t   B = qp_size(u, 0), T = qp_size(u, 1), H = m->heads, G = m->groups, N = m->states, P = m->width;
     int64_t   Q = T < 1 ? 1 : T < m->chunk ? T : m->chunk, c = (T + Q - 1) / Q;
     qp_tensor rate = qp_exp(qpi_like(m->A_log, delta)), heads = qp_reshape(delta, 4, (int64_t[]){B, T, H, 1});
     qp_tensor logs = qp_reshape(chunked(qp_neg(qp_mul(delta, rate)), c, Q, H, 1), 4, (int64_t[]){B, c, H, Q});
     qp_tensor x = qp_mul(qp_reshape(u, 4, (int64_t[]){B, T, H, P}), heads);
     x = grouped(m, qp_contiguous(chunked(qp_reshape(x, 3, (int64_t[]){B, T, H * P}), c, Q, H, P)), H);
-    qp_tensor b = grouped(m, qp_contiguous(chunked(Bs, c, Q, G, N)), G), C = grouped(m, qp_contiguous(chunked(Cs, c, Q, G, N)), G);
+    qp_tensor b = grouped(m, qp_contiguous(chunked(Bs, c, Q, G, N)), G),
+              C = grouped(m, qp_contiguous(chunked(Cs, c, Q, G, N)), G);
 
-    qp_tensor L = grouped(m, qp_decays(logs), H), rest = qp_slice(L, 4, Q - 1, Q, 1); /* [.., Q, Q], of the last [.., 1, Q] */
-    qp_tensor since = qp_exp(qp_reshape(qp_cumsum(logs, -1), 6, (int64_t[]){B, c, G, H / G, Q, 1})); /* from before the chunk */
+    qp_tensor L = grouped(m, qp_decays(logs), H),
+              rest = qp_slice(L, 4, Q - 1, Q, 1); /* [.., Q, Q], of the last [.., 1, Q] */
+    qp_tensor since = qp_exp(
+        qp_reshape(qp_cumsum(logs, -1), 6, (int64_t[]){B, c, G, H / G, Q, 1})); /* from before the chunk */
     qp_tensor y = qp_matmul(qp_mul(qp_matmul(C, qp_transpose(b, 4, 5)), L), x);
     qp_tensor added = qp_matmul(qp_transpose(b, 4, 5), qp_mul(x, qp_transpose(rest, 4, 5)));
     qp_tensor left = qp_reshape(qp_slice(since, 4, Q - 1, Q, 1), 3, (int64_t[]){B, c, H});
@@ -136,7 +144,8 @@ static qp_tensor gated_norm(const mamba2 *m, qp_tensor z, qp_tensor y) {
     qp_tensor gated = qp_swiglu(z, y), weight = qpi_like(m->norm, y);
     if (m->groups == 1) return qp_rms_norm(gated, weight, m->eps);
     int64_t   B = qp_size(y, 0), T = qp_size(y, 1);
-    qp_tensor parts = qp_rms_norm(qp_reshape(gated, 4, (int64_t[]){B, T, m->groups, m->inner / m->groups}), QP_NONE, m->eps);
+    qp_tensor parts =
+        qp_rms_norm(qp_reshape(gated, 4, (int64_t[]){B, T, m->groups, m->inner / m->groups}), QP_NONE, m->eps);
     return qp_mul(qp_reshape(parts, 3, (int64_t[]){B, T, m->inner}), weight);
 }
 
@@ -144,11 +153,14 @@ static qp_tensor gated_norm(const mamba2 *m, qp_tensor z, qp_tensor y) {
 static qp_tensor mix(const mamba2 *m, qp_tensor x, qp_tensor residual, qp_state *state) {
     int64_t   I = m->inner, GN = m->groups * m->states, B = qp_size(x, 0), T = qp_size(x, 1);
     qp_tensor parts[3], of_conv[3], last;
-    qp_split(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), -1, 3, (int64_t[]){I, I + 2 * GN, m->heads}, parts);
-    qp_split(state ? qpi_short_conv_step(&m->conv, parts[1], state, 0) : qpi_short_conv_forward(&m->conv, parts[1]), -1, 3,
-             (int64_t[]){I, GN, GN}, of_conv);
+    qp_split(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), -1, 3, (int64_t[]){I, I + 2 * GN, m->heads},
+             parts);
+    qp_split(state ? qpi_short_conv_step(&m->conv, parts[1], state, 0)
+                   : qpi_short_conv_forward(&m->conv, parts[1]),
+             -1, 3, (int64_t[]){I, GN, GN}, of_conv);
     qp_tensor u = qp_contiguous(of_conv[0]), delta = steps(m, parts[2]);
-    qp_tensor y = dual(m, u, delta, of_conv[1], of_conv[2], state ? state->tensors[1] : QP_NONE, state ? &last : NULL);
+    qp_tensor y =
+        dual(m, u, delta, of_conv[1], of_conv[2], state ? state->tensors[1] : QP_NONE, state ? &last : NULL);
     if (state) qp_state_set(state, 1, qp_contiguous(last));
     qp_tensor skip = qp_mul(qp_reshape(u, 4, (int64_t[]){B, T, m->heads, m->width}),
                             qp_reshape(qpi_like(m->D, u), 2, (int64_t[]){m->heads, 1}));

@@ -72,7 +72,9 @@ static void init(void *self, qp_build *b) {
 
 static bool causal(const void *self) { return ((const mla *)self)->causal; }
 
-static qp_tensor product(const qp_nn_linear *l, qp_tensor x) { return qp_nn_linear_forward(l, x, QP_ACT_NONE, QP_NONE); }
+static qp_tensor product(const qp_nn_linear *l, qp_tensor x) {
+    return qp_nn_linear_forward(l, x, QP_ACT_NONE, QP_NONE);
+}
 static qp_tensor features(qp_tensor x, int64_t from, int64_t to) { return qp_slice(x, -1, from, to, 1); }
 static qp_tensor joined(qp_tensor a, qp_tensor b) { return qp_concat(2, (qp_tensor[]){a, b}, -1); }
 

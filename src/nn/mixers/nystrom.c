@@ -24,11 +24,12 @@ typedef struct {
     qp_tensor conv; /* [H, kernel] */
 } nystrom;
 
-static const qp_option options[] = {QPI_HEADS_OPTIONS,
-                                    OPTION_INT("landmarks", 64, 1, 4096, "M"),
-                                    OPTION_INT("kernel", 65, 0, 1025, "positions that the convolution of the values spans; 0: none"),
-                                    OPTION_CHOICE("norm", 1, "head|all", "whose columns the inverse starts from"),
-                                    {0}};
+static const qp_option options[] = {
+    QPI_HEADS_OPTIONS,
+    OPTION_INT("landmarks", 64, 1, 4096, "M"),
+    OPTION_INT("kernel", 65, 0, 1025, "positions that the convolution of the values spans; 0: none"),
+    OPTION_CHOICE("norm", 1, "head|all", "whose columns the inverse starts from"),
+    {0}};
 
 static void init(void *self, qp_build *b) {
     nystrom *n = self;
@@ -57,7 +58,8 @@ static qp_tensor means_of(const nystrom *n, qp_tensor x, const qp_sequence *s) {
     float    *p = qp_data_write(t);
     if (!lengths) qp_fail(x.ctx, QP_ERR_MEMORY, "out of memory: nystrom");
     if (lengths) lengths[0] = T;
-    if (lengths && !qp_is_none(s->mask.lengths) && qp_read(s->mask.lengths, QP_I64, lengths, B) != QP_OK) p = NULL;
+    if (lengths && !qp_is_none(s->mask.lengths) && qp_read(s->mask.lengths, QP_I64, lengths, B) != QP_OK)
+        p = NULL;
     for (int64_t b = 0; b < B && p && lengths; b++) fill_means(p + b * M * T, M, T, lengths[b]);
     free(lengths);
     return qp_cast(t, qp_dtype_of(x));
@@ -116,7 +118,8 @@ static qp_tensor bands(qp_tensor w, int64_t L) {
 /* Each head's own weights along the positions, the middle one on the position itself: blocks of L positions,
  * each with the next, times a matrix of bands. */
 static qp_tensor convolved(const nystrom *n, qp_tensor v, const qp_sequence *s) {
-    int64_t   B = qp_size(v, 0), T = qp_size(v, 1), H = n->heads.heads, K = n->heads.width, L = n->kernel < 64 ? 64 : n->kernel;
+    int64_t   B = qp_size(v, 0), T = qp_size(v, 1), H = n->heads.heads, K = n->heads.width,
+              L = n->kernel < 64 ? 64 : n->kernel;
     int64_t   blocks = (T + L - 1) / L, front = n->kernel / 2, shape[] = {B, blocks, L, H, K};
     qp_tensor x = qp_pad(qpi_keep(v, qpi_present(v, s), 0), 1, front, (blocks + 1) * L - T - front, 0);
     qp_tensor own = qp_reshape(qp_slice(x, 1, 0, blocks * L, 1), 5, shape);
@@ -132,7 +135,8 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
     double   scale = 1 / sqrt((double)n->heads.width);
     if (!qpi_one_segment(s, "nystrom")) return x;
     bool      few = qp_size(x, 1) <= n->landmarks;
-    qp_tensor y = few ? qp_attention(t.q, t.k, t.v, (qp_mask){.lengths = s->mask.lengths}, scale) : through_landmarks(n, t, s, scale);
+    qp_tensor y = few ? qp_attention(t.q, t.k, t.v, (qp_mask){.lengths = s->mask.lengths}, scale)
+                      : through_landmarks(n, t, s, scale);
     if (n->kernel) y = qp_add(y, convolved(n, t.v, s));
     return qpi_heads_end(&n->heads, y, residual);
 }

@@ -24,25 +24,27 @@ typedef struct {
     qp_tensor  projection, uses; /* [M, K]; f32 [1], since the last draw */
 } performer;
 
-static const qp_option options[] = {QPI_HEADS_OPTIONS,
-                                    OPTION_BOOL("causal", 1, "a position sees itself and earlier ones only"),
-                                    OPTION_INT("features", 256, 1, 65536, "M, rows of the random matrix"),
-                                    OPTION_CHOICE("kernel", 1, "softmax|relu", "what the features stand for"),
-                                    OPTION_BOOL("orthogonal", 1, "rows are orthogonal in blocks of K"),
-                                    OPTION_INT("redraw", 0, 0, 1e6, "training steps after which the matrix is drawn anew; 0: never"),
-                                    OPTION_NUMBER("eps", 1e-6, 1e-12, 1, "added to each feature"),
-                                    {0}};
+static const qp_option options[] = {
+    QPI_HEADS_OPTIONS,
+    OPTION_BOOL("causal", 1, "a position sees itself and earlier ones only"),
+    OPTION_INT("features", 256, 1, 65536, "M, rows of the random matrix"),
+    OPTION_CHOICE("kernel", 1, "softmax|relu", "what the features stand for"),
+    OPTION_BOOL("orthogonal", 1, "rows are orthogonal in blocks of K"),
+    OPTION_INT("redraw", 0, 0, 1e6, "training steps after which the matrix is drawn anew; 0: never"),
+    OPTION_NUMBER("eps", 1e-6, 1e-12, 1, "added to each feature"),
+    {0}};
 
 /* Rows of a normal matrix or, orthogonal ones as long as those. */
 static void draw(const performer *p) {
-    int64_t   M = qp_size(p->projection, 0), K = p->heads.width;
-    qp_ctx   *ctx = p->projection.ctx;
-    qp_scope  s = qp_enter(ctx);
+    int64_t  M = qp_size(p->projection, 0), K = p->heads.width;
+    qp_ctx  *ctx = p->projection.ctx;
+    qp_scope s = qp_enter(ctx);
     qp_no_grad(ctx, true);
     qp_tensor normal = qp_randn(ctx, QP_F32, 2, (int64_t[]){M, K});
     for (int64_t at = 0; at < M; at += K) {
         int64_t   rows = M - at < K ? M - at : K;
-        qp_tensor own = qp_slice(normal, 0, at, at + rows, 1), unit = qp_empty(ctx, QP_F32, 2, (int64_t[]){rows, K});
+        qp_tensor own = qp_slice(normal, 0, at, at + rows, 1),
+                  unit = qp_empty(ctx, QP_F32, 2, (int64_t[]){rows, K});
         if (!p->orthogonal) break;
         qp_init(unit, "orthogonal");
         qp_copy_to(own, qp_mul(unit, qp_sqrt(qp_sum(qp_square(own), 1, (int[]){1}, true))));
@@ -61,7 +63,8 @@ static void init(void *self, qp_build *b) {
     p->redraw = qp_setting_int(b, "redraw");
     p->eps = qp_setting(b, "eps");
     qpi_heads_init(&p->heads, b, "performer", 0);
-    p->projection = qp_zeros(b->ctx, b->ctx->param_dtype, 2, (int64_t[]){qp_setting_int(b, "features"), p->heads.width});
+    p->projection =
+        qp_zeros(b->ctx, b->ctx->param_dtype, 2, (int64_t[]){qp_setting_int(b, "features"), p->heads.width});
     qp_buffer(b->module, "projection", p->projection);
     draw(p);
     if (!p->redraw) return;
@@ -72,7 +75,9 @@ static void init(void *self, qp_build *b) {
 static bool causal(const void *self) { return ((const performer *)self)->causal; }
 
 /* The matrix, or a copy if a draw may come before the gradient has passed. */
-static qp_tensor matrix(const performer *p) { return p->redraw ? qp_affine(p->projection, 1, 0) : p->projection; }
+static qp_tensor matrix(const performer *p) {
+    return p->redraw ? qp_affine(p->projection, 1, 0) : p->projection;
+}
 
 /* A step of training has ended its use of the matrix. (Behind it, not before: what a checkpoint computes
  * again, recorded this time, then sees what it saw.) */
@@ -96,7 +101,8 @@ static qp_tensor features_of(const performer *p, qp_tensor matrix, qp_tensor x, 
     return qpi_keep(qp_affine(qp_exp(qp_sub(y, shift)), 1, p->eps), present, 0);
 }
 
-static qp_tensor mix(const performer *p, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
+static qp_tensor mix(const performer *p, qp_tensor x, qp_tensor residual, const qp_sequence *s,
+                     qp_state *state) {
     qpi_qkv   t = qpi_heads_project(&p->heads, x, s);
     qp_tensor w = matrix(p), present = p->causal ? QP_NONE : qpi_present(x, s), end, y;
     qp_tensor q = features_of(p, w, t.q, QUERY, QP_NONE), k = features_of(p, w, t.k, KEY, present);

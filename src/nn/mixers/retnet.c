@@ -69,10 +69,10 @@ static qp_tensor turned(const retnet *r, qp_tensor x, const qp_sequence *s) {
 }
 
 static qp_tensor retain(retnet *r, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
-    qpi_qkv t = qpi_heads_project(&r->heads, x, s);
-    qp_tensor q = qp_affine(turned(r, t.q, s), 1 / sqrt((double)r->heads.width), 0), end;
+    qpi_qkv                     t = qpi_heads_project(&r->heads, x, s);
+    qp_tensor                   q = qp_affine(turned(r, t.q, s), 1 / sqrt((double)r->heads.width), 0), end;
     qp_linear_attention_options o = {.decay = r->decay, .state = state ? state->tensors[0] : QP_NONE};
-    qp_tensor y = qp_linear_attention(q, turned(r, t.k, s), t.v, o, state ? &end : NULL);
+    qp_tensor                   y = qp_linear_attention(q, turned(r, t.k, s), t.v, o, state ? &end : NULL);
     if (state) qp_state_set(state, 0, end);
     y = qpi_join_heads(qp_rms_norm(y, QP_NONE, r->eps));
     y = qp_swiglu(qp_nn_linear_forward(r->gate, x, QP_ACT_NONE, QP_NONE), y);

@@ -41,7 +41,8 @@ static qp_tensor mix(const qp_nn_linear *l, const rwkv_shift *s, qp_tensor share
 static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
     rwkv4     *m = self;
     rwkv_shift shift = rwkv_shift_open(x, state, 0);
-    qp_tensor  k = mix(m->key, &shift, m->mix_k), v = mix(m->value, &shift, m->mix_v), r = mix(m->receptance, &shift, m->mix_r);
+    qp_tensor  k = mix(m->key, &shift, m->mix_k), v = mix(m->value, &shift, m->mix_v),
+               r = mix(m->receptance, &shift, m->mix_r);
     qp_tensor  last, w = qp_neg(qp_exp(qpi_like(m->decay, x)));
     (void)s;
     qp_tensor y = qp_wkv4(w, qpi_like(m->first, x), k, v, state ? state->tensors[1] : QP_NONE, &last);

@@ -20,7 +20,11 @@ typedef struct {
 static const qp_option options[] = {
     RWKV_HEAD_OPTIONS,
     {.name = "gate", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "what heads give is gated"},
-    {.name = "scalar_decay", .kind = QP_OPTION_BOOL, .fallback = 0, .high = 1, .help = "one decay for a head, as in 5.0 and 5.1"},
+    {.name = "scalar_decay",
+     .kind = QP_OPTION_BOOL,
+     .fallback = 0,
+     .high = 1,
+     .help = "one decay for a head, as in 5.0 and 5.1"},
     {0}};
 
 static void init(void *self, qp_build *b) {

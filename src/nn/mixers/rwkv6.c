@@ -20,11 +20,20 @@ typedef struct {
     qp_nn_linear *key, *value, *receptance, *gate, *output;
 } rwkv6;
 
-static const qp_option options[] = {
-    RWKV_HEAD_OPTIONS,
-    {.name = "mix_rank", .kind = QP_OPTION_INT, .fallback = 32, .low = 1, .high = 65536, .help = "rank of each of the five mixtures"},
-    {.name = "decay_rank", .kind = QP_OPTION_INT, .fallback = 64, .low = 1, .high = 65536, .help = "rank of the decay"},
-    {0}};
+static const qp_option options[] = {RWKV_HEAD_OPTIONS,
+                                    {.name = "mix_rank",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 32,
+                                     .low = 1,
+                                     .high = 65536,
+                                     .help = "rank of each of the five mixtures"},
+                                    {.name = "decay_rank",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 64,
+                                     .low = 1,
+                                     .high = 65536,
+                                     .help = "rank of the decay"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     rwkv6            *m = self;
@@ -59,7 +68,8 @@ static bool causal(const void *self) {
 /* x_w, x_k, x_v, x_r or x_g; low: tanh(..) [B, T, 5 rank] */
 static qp_tensor mixed(const rwkv6 *m, const rwkv_shift *s, qp_tensor low, int part) {
     qp_tensor down = qp_slice(low, 2, part * m->rank, (part + 1) * m->rank, 1);
-    qp_tensor up = qp_reshape(qp_slice(m->maa_up, 0, part, part + 1, 1), 2, (int64_t[]){m->rank, qp_size(s->x, 2)});
+    qp_tensor up =
+        qp_reshape(qp_slice(m->maa_up, 0, part, part + 1, 1), 2, (int64_t[]){m->rank, qp_size(s->x, 2)});
     return rwkv_mixed(s, qp_add(qp_matmul(down, qpi_like(up, down)), qpi_like(m->maa[part], down)));
 }
 
@@ -74,8 +84,11 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
     qp_tensor     k = qp_nn_linear_forward(m->key, part[KEY], QP_ACT_NONE, QP_NONE);
     qp_tensor     v = qp_nn_linear_forward(m->value, part[VALUE], QP_ACT_NONE, QP_NONE);
     qp_tensor     g = qp_nn_linear_forward(m->gate, part[G], QP_ACT_SILU, QP_NONE);
-    qp_wkv_inputs in = {.r = qpi_split_heads(r, m->heads.heads), .w = qpi_split_heads(rwkv_decay_of(w), m->heads.heads), .k = qpi_split_heads(k, m->heads.heads),
-                        .v = qpi_split_heads(v, m->heads.heads), .u = qpi_like(m->bonus, x)};
+    qp_wkv_inputs in = {.r = qpi_split_heads(r, m->heads.heads),
+                        .w = qpi_split_heads(rwkv_decay_of(w), m->heads.heads),
+                        .k = qpi_split_heads(k, m->heads.heads),
+                        .v = qpi_split_heads(v, m->heads.heads),
+                        .u = qpi_like(m->bonus, x)};
     qp_tensor     y = rwkv_normed(&m->heads, rwkv_run(in, state));
     return qp_nn_linear_forward(m->output, qp_mul(y, g), QP_ACT_NONE, residual);
 }

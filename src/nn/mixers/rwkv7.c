@@ -33,7 +33,8 @@ static const qp_option options[] = {RWKV_HEAD_OPTIONS,
 
 /* given, or factor D^power to whole 32s, as the authors train */
 static int64_t rank_of(qp_build *b, const char *name, double factor, double power) {
-    int64_t given = qp_setting_int(b, name), rank = 32 * (int64_t)round(factor * pow((double)b->width, power) / 32);
+    int64_t given = qp_setting_int(b, name),
+            rank = 32 * (int64_t)round(factor * pow((double)b->width, power) / 32);
     return given ? given : rank > 32 ? rank : 32;
 }
 
@@ -79,7 +80,8 @@ static qp_tensor gated(const rwkv_low *l, qp_tensor x, qp_tensor shift) {
 
 /* The first layer hands its v on; later ones move theirs towards it. */
 static qp_tensor values(const rwkv7 *m, qp_tensor x, const qp_sequence *s) {
-    qp_tensor v = qp_nn_linear_forward(m->value, x, QP_ACT_NONE, QP_NONE), first = qp_sequence_get(s, "rwkv7.v");
+    qp_tensor v = qp_nn_linear_forward(m->value, x, QP_ACT_NONE, QP_NONE),
+              first = qp_sequence_get(s, "rwkv7.v");
     if (qp_is_none(first)) qp_sequence_add(s, "rwkv7.v", v);
     if (qp_is_none(first) || qp_is_none(m->v0)) return v;
     return qp_add(v, qp_mul(qp_sub(first, v), gated(&m->v, x, m->v0)));
@@ -95,15 +97,22 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
     rwkv7            *m = self;
     const rwkv_heads *h = &m->heads;
     rwkv_shift        shift = rwkv_shift_open(x, state, 0);
-    qp_tensor         r = qpi_split_heads(qp_nn_linear_forward(m->receptance, mixed(m, &shift, R), QP_ACT_NONE, QP_NONE), h->heads);
-    qp_tensor         w = qp_add(rwkv_low_rank(&m->w, mixed(m, &shift, W), qp_tanh), qpi_like(m->w0, x));
-    qp_tensor         k = qp_nn_linear_forward(m->key, mixed(m, &shift, KEY), QP_ACT_NONE, QP_NONE);
-    qp_tensor         v = qpi_split_heads(values(m, mixed(m, &shift, VALUE), s), h->heads);
-    qp_tensor         a = gated(&m->a, mixed(m, &shift, A), m->a0);
-    qp_tensor         g = rwkv_low_rank(&m->g, mixed(m, &shift, G), qp_sigmoid), q = unit(m, qp_mul(k, qpi_like(m->k_k, k)));
+    qp_tensor         r = qpi_split_heads(
+        qp_nn_linear_forward(m->receptance, mixed(m, &shift, R), QP_ACT_NONE, QP_NONE), h->heads);
+    qp_tensor w = qp_add(rwkv_low_rank(&m->w, mixed(m, &shift, W), qp_tanh), qpi_like(m->w0, x));
+    qp_tensor k = qp_nn_linear_forward(m->key, mixed(m, &shift, KEY), QP_ACT_NONE, QP_NONE);
+    qp_tensor v = qpi_split_heads(values(m, mixed(m, &shift, VALUE), s), h->heads);
+    qp_tensor a = gated(&m->a, mixed(m, &shift, A), m->a0);
+    qp_tensor g = rwkv_low_rank(&m->g, mixed(m, &shift, G), qp_sigmoid),
+              q = unit(m, qp_mul(k, qpi_like(m->k_k, k)));
     k = qpi_split_heads(qp_mul(k, qp_affine(qp_mul(qp_affine(a, 1, -1), qpi_like(m->k_a, a)), 1, 1)), h->heads);
     w = qp_exp(qp_affine(qp_sigmoid(w), -exp(-0.5), 0));
-    qp_wkv_inputs in = {.r = r, .w = qpi_split_heads(w, h->heads), .k = k, .v = v, .a = qp_neg(q), .b = qp_mul(q, qpi_split_heads(a, h->heads))};
+    qp_wkv_inputs in = {.r = r,
+                        .w = qpi_split_heads(w, h->heads),
+                        .k = k,
+                        .v = v,
+                        .a = qp_neg(q),
+                        .b = qp_mul(q, qpi_split_heads(a, h->heads))};
     qp_tensor     y = rwkv_normed(h, rwkv_run(in, state));
     qp_tensor     own = qp_mul(qp_sum(qp_mul(qp_mul(r, k), qpi_like(m->r_k, k)), 1, (int[]){-1}, true), v);
     y = qp_mul(qp_add(y, qpi_join_heads(own)), g);

@@ -12,11 +12,16 @@
 
 static const qp_option options[] = {
     QPI_STATE_SPACE_OPTIONS,
-    {.name = "hippo", .kind = QP_OPTION_CHOICE, .high = 1, .choices = "legs|lagt", .help = "the matrix at first: Legendre polynomials of the past, or Laguerre functions"},
+    {.name = "hippo",
+     .kind = QP_OPTION_CHOICE,
+     .high = 1,
+     .choices = "legs|lagt",
+     .help = "the matrix at first: Legendre polynomials of the past, or Laguerre functions"},
     {0}};
 
 static bool fill(int64_t N, int choice, qpi_pole_values v) {
-    return qpi_hippo_poles(choice ? QPI_LAGT : QPI_LEGS, 2 * N, (qpi_poles){v.re, v.im, v.b_re, v.b_im, v.p_re, v.p_im});
+    return qpi_hippo_poles(choice ? QPI_LAGT : QPI_LEGS, 2 * N,
+                           (qpi_poles){v.re, v.im, v.b_re, v.b_im, v.p_re, v.p_im});
 }
 
 static void init(void *self, qp_build *b) {
@@ -25,13 +30,14 @@ static void init(void *self, qp_build *b) {
     qpi_state_space_init(s, b, fill, (int)qp_setting_int(b, "hippo"));
 }
 
-QP_MIXER(s4) = {.part = {.name = "s4",
-                         .source = "arXiv:2111.00396",
-                         .help = "a state space for each channel, normal plus rank one: a convolution, or steps",
-                         .options = options,
-                         .bytes = sizeof(qpi_state_space)},
-                .causal = qpi_state_space_causal,
-                .init = init,
-                .forward = qpi_state_space_forward,
-                .reserve = qpi_state_space_reserve,
-                .step = qpi_state_space_step};
+QP_MIXER(s4) = {
+    .part = {.name = "s4",
+             .source = "arXiv:2111.00396",
+             .help = "a state space for each channel, normal plus rank one: a convolution, or steps",
+             .options = options,
+             .bytes = sizeof(qpi_state_space)},
+    .causal = qpi_state_space_causal,
+    .init = init,
+    .forward = qpi_state_space_forward,
+    .reserve = qpi_state_space_reserve,
+    .step = qpi_state_space_step};

@@ -13,14 +13,22 @@
 
 enum { LEGS, LIN, INV };
 
-static const qp_option options[] = {
-    QPI_STATE_SPACE_OPTIONS,
-    {.name = "poles", .kind = QP_OPTION_CHOICE, .high = 2, .choices = "legs|lin|inv", .help = "at first: HiPPO's, evenly apart, or inversely"},
-    {.name = "discrete", .kind = QP_OPTION_CHOICE, .high = 1, .choices = "zoh|bilinear", .help = "how time is made discrete"},
-    {0}};
+static const qp_option options[] = {QPI_STATE_SPACE_OPTIONS,
+                                    {.name = "poles",
+                                     .kind = QP_OPTION_CHOICE,
+                                     .high = 2,
+                                     .choices = "legs|lin|inv",
+                                     .help = "at first: HiPPO's, evenly apart, or inversely"},
+                                    {.name = "discrete",
+                                     .kind = QP_OPTION_CHOICE,
+                                     .high = 1,
+                                     .choices = "zoh|bilinear",
+                                     .help = "how time is made discrete"},
+                                    {0}};
 
 static bool fill(int64_t N, int choice, qpi_pole_values v) {
-    if (choice == LEGS) return qpi_hippo_poles(QPI_LEGS, 2 * N, (qpi_poles){v.re, v.im, v.b_re, v.b_im, v.p_re, v.p_im});
+    if (choice == LEGS)
+        return qpi_hippo_poles(QPI_LEGS, 2 * N, (qpi_poles){v.re, v.im, v.b_re, v.b_im, v.p_re, v.p_im});
     for (int64_t n = 0; n < N; n++) {
         double states = 2 * (double)N;
         v.re[n] = -0.5;

@@ -43,16 +43,18 @@ static void init(void *self, qp_build *b) {
                               .random = (int32_t)qp_setting_int(b, "random"),
                               .seed = (int32_t)qp_setting_int(b, "pattern_seed") + b->layer};
     if (section && summary > section)
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "sparse: summary %d of a section of %d blocks", (int)summary, (int)section);
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "sparse: summary %d of a section of %d blocks", (int)summary,
+                (int)section);
 }
 
-QP_MIXER(sparse) = {.part = {.name = "sparse",
-                             .source = "arXiv:1904.10509, arXiv:2004.05150, arXiv:2007.14062",
-                             .help = "attention by a pattern of blocks: local, dilated, strided, summaries, globals, random",
-                             .options = options,
-                             .bytes = sizeof(qpi_attention)},
-                    .causal = qpi_attention_causal,
-                    .init = init,
-                    .forward = qpi_attention_forward,
-                    .reserve = qpi_attention_reserve,
-                    .step = qpi_attention_step};
+QP_MIXER(sparse) = {
+    .part = {.name = "sparse",
+             .source = "arXiv:1904.10509, arXiv:2004.05150, arXiv:2007.14062",
+             .help = "attention by a pattern of blocks: local, dilated, strided, summaries, globals, random",
+             .options = options,
+             .bytes = sizeof(qpi_attention)},
+    .causal = qpi_attention_causal,
+    .init = init,
+    .forward = qpi_attention_forward,
+    .reserve = qpi_attention_reserve,
+    .step = qpi_attention_step};

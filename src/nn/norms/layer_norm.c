@@ -7,7 +7,12 @@ typedef struct {
 } layer_norm;
 
 static const qp_option options[] = {
-    {.name = "eps", .kind = QP_OPTION_NUMBER, .fallback = 1e-5, .low = 0, .high = 1, .help = "added to the variance"},
+    {.name = "eps",
+     .kind = QP_OPTION_NUMBER,
+     .fallback = 1e-5,
+     .low = 0,
+     .high = 1,
+     .help = "added to the variance"},
     {.name = "bias", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "has a bias"},
     {0}};
 

@@ -11,4 +11,6 @@ static qp_tensor forward(void *self, qp_tensor x) {
     return x;
 }
 
-QP_NORM(none) = {.part = {.name = "none", .source = "arXiv:1901.09321", .help = "no norm"}, .init = init, .forward = forward};
+QP_NORM(none) = {.part = {.name = "none", .source = "arXiv:1901.09321", .help = "no norm"},
+                 .init = init,
+                 .forward = forward};

@@ -9,7 +9,12 @@ typedef struct {
 } rms_norm;
 
 static const qp_option options[] = {
-    {.name = "eps", .kind = QP_OPTION_NUMBER, .fallback = 1e-6, .low = 0, .high = 1, .help = "added to the mean square"},
+    {.name = "eps",
+     .kind = QP_OPTION_NUMBER,
+     .fallback = 1e-6,
+     .low = 0,
+     .high = 1,
+     .help = "added to the mean square"},
     {.name = "unit_offset", .kind = QP_OPTION_BOOL, .high = 1, .help = "gains are 1 + weight"},
     {0}};
 

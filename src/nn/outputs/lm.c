@@ -7,10 +7,18 @@ typedef struct {
     double        scale, softcap;
 } lm;
 
-static const qp_option options[] = {
-    {.name = "scale", .kind = QP_OPTION_NUMBER, .fallback = 1, .low = -1e6, .high = 1e6, .help = "times the logits"},
-    {.name = "softcap", .kind = QP_OPTION_NUMBER, .fallback = 0, .high = 1e9, .help = "c: logits become c tanh(x / c); 0: they stay"},
-    {0}};
+static const qp_option options[] = {{.name = "scale",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 1,
+                                     .low = -1e6,
+                                     .high = 1e6,
+                                     .help = "times the logits"},
+                                    {.name = "softcap",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 0,
+                                     .high = 1e9,
+                                     .help = "c: logits become c tanh(x / c); 0: they stay"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     lm *o = self;

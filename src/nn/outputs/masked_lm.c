@@ -11,10 +11,19 @@ typedef struct {
     double        eps;
 } masked_lm;
 
-static const qp_option options[] = {
-    {.name = "act", .kind = QP_OPTION_CHOICE, .fallback = 2, .high = 4, .choices = "none|relu|gelu|gelu_tanh|silu", .help = "activation"},
-    {.name = "eps", .kind = QP_OPTION_NUMBER, .fallback = 1e-12, .low = 0, .high = 1, .help = "of the layer norm"},
-    {0}};
+static const qp_option options[] = {{.name = "act",
+                                     .kind = QP_OPTION_CHOICE,
+                                     .fallback = 2,
+                                     .high = 4,
+                                     .choices = "none|relu|gelu|gelu_tanh|silu",
+                                     .help = "activation"},
+                                    {.name = "eps",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 1e-12,
+                                     .low = 0,
+                                     .high = 1,
+                                     .help = "of the layer norm"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     masked_lm *o = self;
@@ -35,7 +44,8 @@ static qp_tensor forward(void *self, qp_tensor hidden, const qp_sequence *s) {
     masked_lm *o = self;
     qp_tensor  h = qp_nn_linear_forward(o->transform, hidden, o->act, QP_NONE);
     (void)s;
-    return qp_nn_linear_forward(o->head, qp_layer_norm(h, o->norm_weight, o->norm_bias, o->eps), QP_ACT_NONE, QP_NONE);
+    return qp_nn_linear_forward(o->head, qp_layer_norm(h, o->norm_weight, o->norm_bias, o->eps), QP_ACT_NONE,
+                                QP_NONE);
 }
 
 QP_OUTPUT(masked_lm) = {.part = {.name = "masked_lm",

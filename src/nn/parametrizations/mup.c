@@ -11,7 +11,8 @@
  * sqrt(K): once trained, queries and keys are not independent. */
 #include "nn/part.h"
 
-static const qp_option options[] = {OPTION_INT("base", 64, 1, 1 << 24, "D at which it is the standard one"), {0}};
+static const qp_option options[] = {OPTION_INT("base", 64, 1, 1 << 24, "D at which it is the standard one"),
+                                    {0}};
 
 QP_PARAMETRIZATION(mup) = {.part = {.name = "mup",
                                     .source = "arXiv:2203.03466",

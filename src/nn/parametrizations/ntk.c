@@ -8,7 +8,8 @@
  * infinite width do not (Yang & Hu 2020, arXiv:2011.14522, table 1). */
 #include "nn/part.h"
 
-static const qp_option options[] = {OPTION_INT("base", 64, 1, 1 << 24, "D at which it is the standard one"), {0}};
+static const qp_option options[] = {OPTION_INT("base", 64, 1, 1 << 24, "D at which it is the standard one"),
+                                    {0}};
 
 QP_PARAMETRIZATION(ntk) = {.part = {.name = "ntk",
                                     .source = "arXiv:1806.07572",

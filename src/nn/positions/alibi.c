@@ -36,7 +36,8 @@ static void bias(void *self, qp_scores *scores, const qp_sequence *s) {
     alibi    *p = self;
     int64_t   far = qp_size(scores->k, 1) - 1;
     qp_ctx   *ctx = scores->q.ctx;
-    qp_tensor distance = qp_abs(qp_affine(qp_cast(qp_arange(ctx, QP_I64, 2 * far + 1), QP_F64), 1, (double)-far));
+    qp_tensor distance =
+        qp_abs(qp_affine(qp_cast(qp_arange(ctx, QP_I64, 2 * far + 1), QP_F64), 1, (double)-far));
     (void)s;
     scores->mask.relative = qp_cast(qp_neg(qp_mul(p->slopes, distance)), qp_dtype_of(scores->q));
 }

@@ -17,10 +17,11 @@ typedef struct {
 
 enum { NONE, GELU };
 
-static const qp_option options[] = {OPTION_INT("kernel", 3, 2, 4096, "K, inputs that a position sees"),
-                                    OPTION_BOOL("causal", 1, "these are its own and earlier ones; otherwise of both sides"),
-                                    OPTION_CHOICE("act", 1, "none|gelu", "of what is added"),
-                                    {0}};
+static const qp_option options[] = {
+    OPTION_INT("kernel", 3, 2, 4096, "K, inputs that a position sees"),
+    OPTION_BOOL("causal", 1, "these are its own and earlier ones; otherwise of both sides"),
+    OPTION_CHOICE("act", 1, "none|gelu", "of what is added"),
+    {0}};
 
 static void init(void *self, qp_build *b) {
     convolutional *c = self;
@@ -53,14 +54,15 @@ static qp_tensor step(void *self, qp_tensor x, const qp_sequence *s, qp_state *s
     return qp_add(x, qpi_short_conv_step(&((convolutional *)self)->conv, x, state, 0));
 }
 
-QP_POSITION(convolutional) = {.part = {.name = "convolutional",
-                                       .source = "arXiv:2102.10882, arXiv:2001.08248",
-                                       .help = "a convolution of the input is added, whose zero padding tells where the ends are",
-                                       .options = options,
-                                       .bytes = sizeof(convolutional)},
-                              .shared = true,
-                              .init = init,
-                              .embed = embed,
-                              .causal = causal,
-                              .reserve = reserve,
-                              .step = step};
+QP_POSITION(convolutional) = {
+    .part = {.name = "convolutional",
+             .source = "arXiv:2102.10882, arXiv:2001.08248",
+             .help = "a convolution of the input is added, whose zero padding tells where the ends are",
+             .options = options,
+             .bytes = sizeof(convolutional)},
+    .shared = true,
+    .init = init,
+    .embed = embed,
+    .causal = causal,
+    .reserve = reserve,
+    .step = step};

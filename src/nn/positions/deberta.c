@@ -24,18 +24,33 @@ typedef struct {
     qp_nn_linear **keys, **queries; /* [H K, D] of each layer, or NULL */
 } deberta;
 
-static const qp_option options[] = {
-    {.name = "terms", .kind = QP_OPTION_CHOICE, .high = 2, .choices = "both|c2p|p2c", .help = "beside content to content"},
-    {.name = "max_distance", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e6, .help = "beyond which all are one; 0: the model's positions"},
-    {.name = "buckets", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e5, .help = "of distances, to each side; 0: one for each distance"},
-    {.name = "bias", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "the projections of P have a bias"},
-    {0}};
+static const qp_option options[] = {{.name = "terms",
+                                     .kind = QP_OPTION_CHOICE,
+                                     .high = 2,
+                                     .choices = "both|c2p|p2c",
+                                     .help = "beside content to content"},
+                                    {.name = "max_distance",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 1e6,
+                                     .help = "beyond which all are one; 0: the model's positions"},
+                                    {.name = "buckets",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 1e5,
+                                     .help = "of distances, to each side; 0: one for each distance"},
+                                    {.name = "bias",
+                                     .kind = QP_OPTION_BOOL,
+                                     .fallback = 1,
+                                     .high = 1,
+                                     .help = "the projections of P have a bias"},
+                                    {0}};
 
 /* A distance in buckets, in f32 as DeBERTa was trained. */
 static int64_t bucket(int64_t distance, int64_t buckets, int64_t far) {
     int64_t mid = buckets / 2, size = distance < 0 ? -distance : distance;
     if (size <= mid || mid < 1 || far - 1 <= mid) return distance; /* no bucket holds more than one */
-    float grown = logf((float)size / (float)mid) / logf((float)(far - 1) / (float)mid) * (float)(mid - 1);
+    float   grown = logf((float)size / (float)mid) / logf((float)(far - 1) / (float)mid) * (float)(mid - 1);
     int64_t place = (int64_t)ceilf(grown) + mid;
     return distance < 0 ? -place : place;
 }
@@ -74,7 +89,8 @@ static void init(void *self, qp_build *b) {
     p->far = qp_setting_int(b, "max_distance");
     if (!p->far) p->far = b->max_positions;
     if (p->far > 1000000) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "deberta: %lld distances, at most 1000000 (give max_distance)", (long long)p->far);
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "deberta: %lld distances, at most 1000000 (give max_distance)",
+                (long long)p->far);
         return;
     }
     p->span = buckets ? buckets : p->far;
@@ -94,7 +110,7 @@ static qp_tensor vectors(const deberta *p, const qp_nn_linear *w, qp_dtype type)
 static qp_tensor keys_of(const deberta *p, const qp_scores *scores) {
     qp_tensor k = scores->k, rows = scores->mask.rows;
     if (qp_failed(k.ctx)) return k; /* of no heads */
-    int64_t   S = qp_size(k, 1), G = qp_size(k, 2), R = qp_size(k, 0);
+    int64_t S = qp_size(k, 1), G = qp_size(k, 2), R = qp_size(k, 0);
     k = qp_reshape(qp_contiguous(k), 2, (int64_t[]){R, S * G * p->head_width});
     if (!qp_is_none(rows)) k = qp_embedding(k, rows);
     k = qp_reshape(qp_cast(k, qp_dtype_of(scores->q)), 5, (int64_t[]){-1, S, G, 1, p->head_width});
@@ -115,15 +131,16 @@ static void bias(void *self, qp_scores *scores, const qp_sequence *s) {
         scores->mask.relative = qp_affine(
             qp_matmul(qp_transpose(scores->q, 1, 2), vectors(p, p->keys[s->layer], type)), scores->scale, 0);
     if (p->queries)
-        scores->mask.relative_keys = qp_affine(
-            qp_matmul(keys_of(p, scores), vectors(p, p->queries[s->layer], type)), scores->scale, 0);
+        scores->mask.relative_keys =
+            qp_affine(qp_matmul(keys_of(p, scores), vectors(p, p->queries[s->layer], type)), scores->scale, 0);
 }
 
-QP_POSITION(deberta) = {.part = {.name = "deberta",
-                                 .source = "arXiv:2006.03654",
-                                 .help = "queries and keys meet learned vectors of the distance (disentangled attention)",
-                                 .options = options,
-                                 .bytes = sizeof(deberta)},
-                        .shared = true,
-                        .init = init,
-                        .bias = bias};
+QP_POSITION(deberta) = {
+    .part = {.name = "deberta",
+             .source = "arXiv:2006.03654",
+             .help = "queries and keys meet learned vectors of the distance (disentangled attention)",
+             .options = options,
+             .bytes = sizeof(deberta)},
+    .shared = true,
+    .init = init,
+    .bias = bias};

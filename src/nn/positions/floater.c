@@ -24,13 +24,21 @@ typedef struct {
     qp_tensor        start, time; /* [1, D], [F] */
     qp_nn_linear    *in, *out;    /* [F, D], [D, F] */
     const qp_module *module;
-    known           *known;       /* the module's */
+    known           *known; /* the module's */
 } floater;
 
-static const qp_option options[] = {
-    {.name = "width", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e6, .help = "F, inner width of the flow; 0: D"},
-    {.name = "dt", .kind = QP_OPTION_NUMBER, .fallback = 0.1, .low = 1e-6, .high = 1e3, .help = "time between positions"},
-    {0}};
+static const qp_option options[] = {{.name = "width",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 1e6,
+                                     .help = "F, inner width of the flow; 0: D"},
+                                    {.name = "dt",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 0.1,
+                                     .low = 1e-6,
+                                     .high = 1e3,
+                                     .help = "time between positions"},
+                                    {0}};
 
 static void forget(void *thing) {
     qp_drop(((known *)thing)->places);
@@ -63,7 +71,8 @@ static qp_tensor slope(const floater *f, double t, qp_tensor p) {
 static qp_tensor next(const floater *f, double t, qp_tensor p) {
     double    h = f->dt;
     qp_tensor a = slope(f, t, p), b = slope(f, t + h / 2, qp_add(p, qp_affine(a, h / 2, 0)));
-    qp_tensor c = slope(f, t + h / 2, qp_add(p, qp_affine(b, h / 2, 0))), d = slope(f, t + h, qp_add(p, qp_affine(c, h, 0)));
+    qp_tensor c = slope(f, t + h / 2, qp_add(p, qp_affine(b, h / 2, 0))),
+              d = slope(f, t + h, qp_add(p, qp_affine(c, h, 0)));
     return qp_add(p, qp_affine(qp_add(qp_add(a, d), qp_affine(qp_add(b, c), 2, 0)), h / 6, 0));
 }
 
@@ -85,9 +94,9 @@ static qp_tensor flow(const floater *f, int64_t from, int64_t count, qp_tensor b
 
 /* Room for n places at least, with those that are known. */
 static void make_room(const floater *f, int64_t n, qp_dtype type) {
-    known    *k = f->known;
-    qp_ctx   *ctx = f->start.ctx;
-    int64_t   room = qp_is_none(k->places) ? 0 : qp_size(k->places, 0), more = 2 * n < f->most ? 2 * n : f->most;
+    known  *k = f->known;
+    qp_ctx *ctx = f->start.ctx;
+    int64_t room = qp_is_none(k->places) ? 0 : qp_size(k->places, 0), more = 2 * n < f->most ? 2 * n : f->most;
     if (room >= n && qp_dtype_of(k->places) == type) return;
     qp_tensor places = qp_empty(ctx, type, 2, (int64_t[]){more, qp_size(f->start, 1)});
     if (room && qp_dtype_of(k->places) != type) k->count = 0;
@@ -107,7 +116,8 @@ static qp_tensor known_flow(const floater *f, int64_t n, qp_dtype type) {
     make_room(f, n, type);
     if (!qp_failed(s.ctx) && k->count < n) {
         qp_tensor before = k->count ? qp_slice(k->places, 0, k->count - 1, k->count, 1) : QP_NONE;
-        if (qp_copy_to(qp_slice(k->places, 0, k->count, n, 1), flow(f, k->count, n, before, type)) == QP_OK) k->count = n;
+        if (qp_copy_to(qp_slice(k->places, 0, k->count, n, 1), flow(f, k->count, n, before, type)) == QP_OK)
+            k->count = n;
     }
     qp_leave(s);
     return qp_failed(s.ctx) ? qpi_poison(s.ctx) : k->places;
@@ -118,10 +128,13 @@ static qp_tensor embed(void *self, qp_tensor x, const qp_sequence *s) {
     qp_dtype type = qp_dtype_of(x);
     if (s->length <= f->most && s->length > 0) {
         bool step = !qp_is_none(s->counts);
-        return qp_add(x, qp_embedding(step ? known_flow(f, s->length, type) : flow(f, 0, s->length, QP_NONE, type), s->positions));
+        return qp_add(x,
+                      qp_embedding(step ? known_flow(f, s->length, type) : flow(f, 0, s->length, QP_NONE, type),
+                                   s->positions));
     }
     if (s->length <= 0) return x;
-    qp_fail(x.ctx, QP_ERR_ARGUMENT, "positions: %lld positions, the model has %lld", (long long)s->length, (long long)f->most);
+    qp_fail(x.ctx, QP_ERR_ARGUMENT, "positions: %lld positions, the model has %lld", (long long)s->length,
+            (long long)f->most);
     return qpi_poison(x.ctx);
 }
 

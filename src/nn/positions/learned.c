@@ -2,7 +2,9 @@
  * arXiv:1705.03122; GPT-2). */
 #include "nn/positions/table.h"
 
-static qp_tensor embed(void *self, qp_tensor x, const qp_sequence *s) { return qp_add(x, table_rows(self, x, s)); }
+static qp_tensor embed(void *self, qp_tensor x, const qp_sequence *s) {
+    return qp_add(x, table_rows(self, x, s));
+}
 
 QP_POSITION(learned) = {.part = {.name = "learned",
                                  .source = "arXiv:1705.03122",

@@ -7,10 +7,11 @@ static qp_tensor embed(void *self, qp_tensor x, const qp_sequence *s) {
     return qp_add(x, qp_mul(x, table_rows(self, x, s)));
 }
 
-QP_POSITION(multiplicative) = {.part = {.name = "multiplicative",
-                                        .source = "kexue.fm/archives/8130",
-                                        .help = "a learned vector for each position, which the input is multiplied with",
-                                        .bytes = sizeof(position_table)},
-                               .shared = true,
-                               .init = table_init,
-                               .embed = embed};
+QP_POSITION(multiplicative) = {
+    .part = {.name = "multiplicative",
+             .source = "kexue.fm/archives/8130",
+             .help = "a learned vector for each position, which the input is multiplied with",
+             .bytes = sizeof(position_table)},
+    .shared = true,
+    .init = table_init,
+    .embed = embed};

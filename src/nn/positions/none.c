@@ -6,4 +6,5 @@ static void init(void *self, qp_build *b) {
     (void)b;
 }
 
-QP_POSITION(none) = {.part = {.name = "none", .source = "arXiv:2203.16634", .help = "no encoding"}, .init = init};
+QP_POSITION(none) = {.part = {.name = "none", .source = "arXiv:2203.16634", .help = "no encoding"},
+                     .init = init};

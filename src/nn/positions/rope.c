@@ -19,15 +19,22 @@ typedef struct {
     int            type;
     int64_t        rotated; /* R, even */
     double         theta, factor, trained;
-    double         scale;   /* of cos and sin */
+    double         scale; /* of cos and sin */
     qp_rope_layout layout;
     qp_tensor      frequencies; /* f32 [R / 2]; those of the trained length */
 } rope;
 
-
 static const qp_option options[] = {
-    {.name = "scaling", .kind = QP_OPTION_CHOICE, .high = 5, .choices = "default|linear|dynamic|yarn|llama3|ntk", .help = "how it reaches beyond the trained length"},
-    {.name = "layout", .kind = QP_OPTION_CHOICE, .high = 1, .choices = "half|interleaved", .help = "which features form a pair"},
+    {.name = "scaling",
+     .kind = QP_OPTION_CHOICE,
+     .high = 5,
+     .choices = "default|linear|dynamic|yarn|llama3|ntk",
+     .help = "how it reaches beyond the trained length"},
+    {.name = "layout",
+     .kind = QP_OPTION_CHOICE,
+     .high = 1,
+     .choices = "half|interleaved",
+     .help = "which features form a pair"},
     OPTION_NUMBER("theta", 10000, 1e-3, 1e12, "base of the frequencies"),
     OPTION_NUMBER("fraction", 1, 0, 1, "share of the features that turn"),
     OPTION_NUMBER("factor", 1, 1e-3, 1e6, "s, how many times the trained length"),
@@ -37,7 +44,11 @@ static const qp_option options[] = {
     OPTION_NUMBER("attention_factor", 0, 0, 1e6, "yarn: scale of cos and sin; 0: from s"),
     OPTION_NUMBER("mscale", 0, 0, 1e6, "yarn: numerator of the scale (with mscale_all_dim)"),
     OPTION_NUMBER("mscale_all_dim", 0, 0, 1e6, "yarn: its denominator"),
-    {.name = "truncate", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "yarn: bounds of the ramp are whole pairs"},
+    {.name = "truncate",
+     .kind = QP_OPTION_BOOL,
+     .fallback = 1,
+     .high = 1,
+     .help = "yarn: bounds of the ramp are whole pairs"},
     OPTION_NUMBER("low_freq_factor", 1, 1e-6, 1e6, "llama3"),
     OPTION_NUMBER("high_freq_factor", 4, 1e-6, 1e6, "llama3"),
     {0}};
@@ -69,7 +80,8 @@ static void yarn(rope *r, const qp_build *b, float *f) {
     double m = qp_setting(b, "mscale"), all = qp_setting(b, "mscale_all_dim");
     r->scale = qp_setting(b, "attention_factor");
     if (r->scale == 0)
-        r->scale = m != 0 && all != 0 ? yarn_scale(r->factor, m) / yarn_scale(r->factor, all) : yarn_scale(r->factor, 1);
+        r->scale = m != 0 && all != 0 ? yarn_scale(r->factor, m) / yarn_scale(r->factor, all)
+                                      : yarn_scale(r->factor, 1);
 }
 
 static void llama3(const rope *r, const qp_build *b, float *f) {
@@ -92,11 +104,13 @@ static void init(void *self, qp_build *b) {
     if (r->trained == 0) r->trained = (double)b->max_positions;
     r->scale = 1;
     if (r->rotated < 2 || r->rotated % 2) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "rope: %lld of %lld features of a head turn, expected an even number from 2",
+        qp_fail(b->ctx, QP_ERR_ARGUMENT,
+                "rope: %lld of %lld features of a head turn, expected an even number from 2",
                 (long long)r->rotated, (long long)b->head_width);
         return;
     }
-    if (r->type == NTK && r->rotated > 2) r->theta *= pow(r->factor, (double)r->rotated / ((double)r->rotated - 2));
+    if (r->type == NTK && r->rotated > 2)
+        r->theta *= pow(r->factor, (double)r->rotated / ((double)r->rotated - 2));
     int64_t pairs = r->rotated / 2;
     r->frequencies = qp_module_keep(b->module, qp_empty(b->ctx, QP_F32, 1, &pairs));
     float *f = qp_data_write(r->frequencies);

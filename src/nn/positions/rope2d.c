@@ -12,11 +12,23 @@ typedef struct {
     qp_tensor frequencies[2]; /* f32 [K / 2] of rows, of columns: 0 where the pair is the other's */
 } rope2d;
 
-static const qp_option options[] = {
-    {.name = "grid_width", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e9, .help = "places of a row; 0: the root of the model's positions"},
-    {.name = "theta", .kind = QP_OPTION_NUMBER, .fallback = 10000, .low = 1e-3, .high = 1e12, .help = "base of the frequencies"},
-    {.name = "frequencies", .kind = QP_OPTION_CHOICE, .high = 1, .choices = "own|shared", .help = "each axis has all, or every second one"},
-    {0}};
+static const qp_option options[] = {{.name = "grid_width",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 1e9,
+                                     .help = "places of a row; 0: the root of the model's positions"},
+                                    {.name = "theta",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 10000,
+                                     .low = 1e-3,
+                                     .high = 1e12,
+                                     .help = "base of the frequencies"},
+                                    {.name = "frequencies",
+                                     .kind = QP_OPTION_CHOICE,
+                                     .high = 1,
+                                     .choices = "own|shared",
+                                     .help = "each axis has all, or every second one"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     rope2d *r = self;
@@ -25,7 +37,8 @@ static void init(void *self, qp_build *b) {
     r->grid = qp_setting_int(b, "grid_width");
     if (!r->grid) r->grid = (int64_t)ceil(sqrt((double)b->max_positions));
     if (b->head_width < 4 || b->head_width % 4) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "rope2d: a head has %lld features, expected a multiple of 4", (long long)b->head_width);
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "rope2d: a head has %lld features, expected a multiple of 4",
+                (long long)b->head_width);
         return;
     }
     for (int column = 0; column < 2; column++) {

@@ -20,10 +20,18 @@ typedef struct {
     qp_tensor frequencies;   /* f64 [axes, K / 2] */
 } general;
 
-static const qp_option options[] = {
-    {.name = "grid_width", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e9, .help = "places of a row of a grid; 0: a sequence"},
-    {.name = "theta", .kind = QP_OPTION_NUMBER, .fallback = 10000, .low = 1e-3, .high = 1e12, .help = "base of the first frequencies"},
-    {0}};
+static const qp_option options[] = {{.name = "grid_width",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 1e9,
+                                     .help = "places of a row of a grid; 0: a sequence"},
+                                    {.name = "theta",
+                                     .kind = QP_OPTION_NUMBER,
+                                     .fallback = 10000,
+                                     .low = 1e-3,
+                                     .high = 1e12,
+                                     .help = "base of the first frequencies"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     general *r = self;
@@ -32,7 +40,8 @@ static void init(void *self, qp_build *b) {
     r->axes = r->grid ? 2 : 1;
     r->pairs = K / 2;
     if (K < 2 || K % 2) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "rope_general: a head has %lld features, expected an even number", (long long)K);
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "rope_general: a head has %lld features, expected an even number",
+                (long long)K);
         return;
     }
     int64_t shape[] = {r->axes, r->pairs};
@@ -59,7 +68,8 @@ static qp_tensor angles(const general *r, const qp_sequence *s) {
     qp_tensor f = qp_add(r->frequencies, qp_cast(r->change, QP_F64)), sum = QP_NONE;
     for (int axis = 0; axis < r->axes; axis++) {
         qp_tensor at = r->grid ? grid_axis(s->positions, r->grid, axis) : s->positions;
-        at = qp_reshape(qp_cast(at, QP_F64), 4, (int64_t[]){qp_size(s->positions, 0), qp_size(s->positions, 1), 1, 1});
+        at = qp_reshape(qp_cast(at, QP_F64), 4,
+                        (int64_t[]){qp_size(s->positions, 0), qp_size(s->positions, 1), 1, 1});
         qp_tensor turned = qp_mul(at, qp_slice(f, 0, axis, axis + 1, 1));
         sum = axis ? qp_add(sum, turned) : turned;
     }
@@ -71,15 +81,18 @@ static qp_tensor rotate(void *self, qp_tensor x, const qp_sequence *s) {
     qp_dtype  type = qp_dtype_of(x);
     qp_tensor a = qp_cast(r->basis, type), q = exponential(qp_sub(a, qp_transpose(a, 0, 1)));
     qp_tensor angle = angles(r, s), cos = qp_cast(qp_cos(angle), type), sin = qp_cast(qp_sin(angle), type);
-    qp_tensor y = qp_matmul(x, q), one = qp_slice(y, 3, 0, r->pairs, 1), two = qp_slice(y, 3, r->pairs, 2 * r->pairs, 1);
-    qp_tensor turned[] = {qp_sub(qp_mul(one, cos), qp_mul(two, sin)), qp_add(qp_mul(two, cos), qp_mul(one, sin))};
+    qp_tensor y = qp_matmul(x, q), one = qp_slice(y, 3, 0, r->pairs, 1),
+              two = qp_slice(y, 3, r->pairs, 2 * r->pairs, 1);
+    qp_tensor turned[] = {qp_sub(qp_mul(one, cos), qp_mul(two, sin)),
+                          qp_add(qp_mul(two, cos), qp_mul(one, sin))};
     return qp_matmul(qp_concat(2, turned, 3), qp_transpose(q, 0, 1));
 }
 
-QP_POSITION(rope_general) = {.part = {.name = "rope_general",
-                                      .source = "kexue.fm/archives/9403",
-                                      .help = "rope in a learned basis, with learned frequencies: exponentials of commuting generators",
-                                      .options = options,
-                                      .bytes = sizeof(general)},
-                             .init = init,
-                             .rotate = rotate};
+QP_POSITION(rope_general) = {
+    .part = {.name = "rope_general",
+             .source = "kexue.fm/archives/9403",
+             .help = "rope in a learned basis, with learned frequencies: exponentials of commuting generators",
+             .options = options,
+             .bytes = sizeof(general)},
+    .init = init,
+    .rotate = rotate};

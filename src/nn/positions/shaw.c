@@ -13,10 +13,18 @@ typedef struct {
     qp_tensor keys, values; /* [2 clip + 1, K] */
 } shaw;
 
-static const qp_option options[] = {
-    {.name = "clip", .kind = QP_OPTION_INT, .fallback = 16, .low = 1, .high = 1e5, .help = "distance beyond which all are one"},
-    {.name = "values", .kind = QP_OPTION_BOOL, .fallback = 1, .high = 1, .help = "values have vectors of distances, too"},
-    {0}};
+static const qp_option options[] = {{.name = "clip",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 16,
+                                     .low = 1,
+                                     .high = 1e5,
+                                     .help = "distance beyond which all are one"},
+                                    {.name = "values",
+                                     .kind = QP_OPTION_BOOL,
+                                     .fallback = 1,
+                                     .high = 1,
+                                     .help = "values have vectors of distances, too"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     shaw   *p = self;

@@ -17,7 +17,12 @@ typedef struct {
 
 static const qp_option options[] = {
     {.name = "buckets", .kind = QP_OPTION_INT, .fallback = 32, .low = 4, .high = 1e6, .help = "of distances"},
-    {.name = "max_distance", .kind = QP_OPTION_INT, .fallback = 128, .low = 1, .high = 1e6, .help = "from which on all share a bucket"},
+    {.name = "max_distance",
+     .kind = QP_OPTION_INT,
+     .fallback = 128,
+     .low = 1,
+     .high = 1e6,
+     .help = "from which on all share a bucket"},
     {0}};
 
 /* Of a distance back; in f32, as T5 was trained. */
@@ -31,7 +36,8 @@ static int64_t bucket(int64_t back, int64_t buckets, int64_t max_distance) {
 
 static void init(void *self, qp_build *b) {
     t5     *p = self;
-    int64_t buckets = qp_setting_int(b, "buckets"), far = qp_setting_int(b, "max_distance"), count = 2 * far + 1;
+    int64_t buckets = qp_setting_int(b, "buckets"), far = qp_setting_int(b, "max_distance"),
+            count = 2 * far + 1;
     p->table = qp_param(b->module, "weight", b->init, 2, (int64_t[]){buckets, b->heads});
     for (int causal = 0; causal < 2; causal++) {
         p->columns[causal] = qp_module_keep(b->module, qp_empty(b->ctx, QP_I64, 1, &count));

@@ -16,9 +16,12 @@ typedef struct {
     qp_tensor     frequencies; /* f64 [D / 2] */
 } xl;
 
-static const qp_option options[] = {
-    {.name = "clamp", .kind = QP_OPTION_INT, .fallback = 0, .high = 1e9, .help = "distance beyond which all are one; 0: none"},
-    {0}};
+static const qp_option options[] = {{.name = "clamp",
+                                     .kind = QP_OPTION_INT,
+                                     .fallback = 0,
+                                     .high = 1e9,
+                                     .help = "distance beyond which all are one; 0: none"},
+                                    {0}};
 
 static void init(void *self, qp_build *b) {
     xl     *p = self;
@@ -31,7 +34,8 @@ static void init(void *self, qp_build *b) {
         qp_fail(b->ctx, QP_ERR_ARGUMENT, "xl: the width is %lld, expected an even one", (long long)b->width);
         return;
     }
-    p->r = qp_nn_linear_new(b->module, "r", b->width, b->heads * b->head_width, (qp_linear_options){.init = b->init});
+    p->r = qp_nn_linear_new(b->module, "r", b->width, b->heads * b->head_width,
+                            (qp_linear_options){.init = b->init});
     p->u = qp_param(b->module, "u", b->init, 2, shape);
     p->v = qp_param(b->module, "v", b->init, 2, shape);
     p->frequencies = qp_module_keep(b->module, qp_empty(b->ctx, QP_F64, 1, &pairs));
