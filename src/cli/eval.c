@@ -214,7 +214,7 @@ static int run(cli *c) {
 }
 
 static const cli_option options[] = {
-    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder", 0, 0, true},
+    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder or GGUF file", 0, 0, true},
     {"data", 0, CLI_LIST, "FILE", NULL, "a text each, or .jsonl: a text in each line; texts are never joined",
      0, 0, true},
     {"length", 0, CLI_INT, "T", NULL, "tokens of a window [the model's positions, at most 4096]", 2, 1e9,

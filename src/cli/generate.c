@@ -258,7 +258,7 @@ static int run(cli *c) {
 }
 
 static const cli_option options[] = {
-    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder", 0, 0, true},
+    {"model", 'm', CLI_TEXT, "MODEL", NULL, "model folder or GGUF file", 0, 0, true},
     {"prompt", 'p', CLI_TEXT, "TEXT", NULL, "what is continued [stdin, also for \"-\"]", 0, 0, false},
     {"tokens", 'n', CLI_INT, "N", "128", "tokens to write at most", 0, 1e9, false},
     {"temp", 0, CLI_NUMBER, "X", "0.8", "temperature; 0: always the likeliest token", 0, 1e5, false},

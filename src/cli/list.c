@@ -1,4 +1,5 @@
 /* quipu list: the registries. Everything is gathered as JSON, which --json prints as it is. */
+#include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -182,6 +183,14 @@ static void print_item(const json_t *o, bool with_options) {
     json_array_foreach(json_object_get(o, "options"), i, option) print_option(option);
 }
 
+static int no_section(const cli *c, const char *wanted) {
+    char   names[400] = "parts";
+    size_t n = strlen(names);
+    for (size_t i = 0; i < sizeof sections / sizeof sections[0] && n < sizeof names; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, ", %s", sections[i].name);
+    return cli_usage(c, "list: no section \"%s\": %s", wanted, names);
+}
+
 static int run(cli *c) {
     const char *wanted = cli_argument(c, 0);
     bool        any = false, json = cli_flag(c, "json");
@@ -203,11 +212,7 @@ static int run(cli *c) {
     if (any && json) return cli_json_print(all);
     json_decref(all);
     if (any) return 0;
-    return cli_usage(
-        c,
-        "list: no section \"%s\": ops, parts, presets, verbs, init, norms, inputs, positions, mixers, ffn, "
-        "blocks, outputs, schedules, tokenizers, tasks",
-        wanted);
+    return no_section(c, wanted);
 }
 
 static const cli_option options[] = {{0}};
@@ -222,5 +227,5 @@ QP_VERB(list) = {
         "  quipu list\n"
         "  quipu list mixers     with options, their ranges and defaults\n"
         "  quipu list parts      also: ops presets verbs init norms inputs positions ffn blocks outputs\n"
-        "                        schedules tokenizers tasks\n",
+        "                        parametrizations schedules tokenizers tasks\n",
     .run = run};

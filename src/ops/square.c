@@ -2,7 +2,7 @@
 #include "kernels/elementwise.h"
 #include "ops/op.h"
 
-QK_UNARY(run, x *x)
+QK_UNARY(run, (x * x))
 
 QP_KERNEL(square) = {run, QP_ELEMENTWISE, NULL};
 
