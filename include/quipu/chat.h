@@ -26,13 +26,14 @@ QP_API qp_chat_template *qp_chat_template_new(qp_ctx *ctx, const char *name, con
 /* That of a model: a folder with chat_template.jinja or tokenizer_config.json (whose chat_template
  * may be a text or a list of named ones: "tool_use" serves where tools are given), a GGUF file, or the
  * file of a template itself. bos_token, eos_token and the others come from tokenizer_config.json or the
- * GGUF file. FORMAT if there is no template. */
+ * GGUF file. FORMAT if there is no template; else as of qp_chat_template_new, and IO. */
 QP_API qp_chat_template *qp_chat_template_load(qp_ctx *ctx, const char *path);
 
 /* Frees it early. NULL is allowed. */
 QP_API void qp_chat_template_close(qp_chat_template *t);
 
-/* A token's text under the name that templates know: "bos_token", "eos_token". Before any other use. */
+/* A token's text under the name that templates know: "bos_token", "eos_token". Before any other use. Errors:
+ * ARGUMENT (not UTF-8), MEMORY. */
 QP_API QP_MUST_CHECK qp_status qp_chat_template_set(qp_ctx *ctx, qp_chat_template *t, const char *name,
                                                     const char *text);
 
@@ -65,7 +66,7 @@ QP_API QP_MUST_CHECK qp_status qp_chat_render(qp_ctx *ctx, const qp_chat_templat
                                               size_t bytes, qp_chat_options options, qp_rendered *out);
 
 /* Appends the ids of what was rendered: as qp_encode of the text, without wrapping, and special tokens
- * are found only where the template wrote all of them. */
+ * are found only where the template wrote all of them. Errors as of qp_encode. */
 QP_API QP_MUST_CHECK qp_status qp_chat_encode(qp_ctx *ctx, const qp_tokenizer *t, const qp_rendered *r,
                                               qp_ids *out);
 

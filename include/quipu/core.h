@@ -9,7 +9,8 @@
  * Ask qp_failed where you like. What touches the world (files, processes) returns a
  * qp_status and stores its text in the same place. The library never aborts or prints.
  *
- * A context and its tensors belong to one thread at a time.
+ * A context and its tensors belong to one thread at a time. What makes a tensor makes it in the current
+ * scope; an argument that must be a tensor and is stale or poison is a STATE error.
  */
 #ifndef QUIPU_CORE_H
 #define QUIPU_CORE_H
@@ -124,16 +125,17 @@ typedef struct {
                                that finds them busy runs in the caller's thread alone */
 } qp_options;
 
-/* A new context, or NULL when there is not even memory for that. Close with qp_close. */
+/* A new context, or NULL when there is not even memory for that. Close with qp_close. NULL in place of a
+ * context is one that has failed: qp_failed(NULL) is true, and calls do nothing. */
 QP_API qp_ctx *qp_open(qp_options options);
 
 /* Frees the context and everything in it. NULL is allowed. */
 QP_API void qp_close(qp_ctx *ctx);
 
-QP_API bool qp_failed(const qp_ctx *ctx); /* has a failure been stored? */
-QP_API qp_code qp_error_code(const qp_ctx *ctx);
-QP_API const char *qp_error(const qp_ctx *ctx); /* its text, "" when there is none */
-QP_API void qp_clear(qp_ctx *ctx);              /* forget it; the context is usable again */
+QP_API bool qp_failed(const qp_ctx *ctx);        /* has a failure been stored? */
+QP_API qp_code qp_error_code(const qp_ctx *ctx); /* QP_OK when there is none */
+QP_API const char *qp_error(const qp_ctx *ctx);  /* its text, the context's; "" when there is none */
+QP_API void qp_clear(qp_ctx *ctx);               /* forget it; the context is usable again */
 
 /* Stores a failure (the first one stays) and returns code. For code built on the library. */
 QP_API qp_status qp_fail(qp_ctx *ctx, qp_code code, const char *format, ...) QP_PRINTF(3, 4);
@@ -146,14 +148,15 @@ typedef struct {
     qp_isa   isa;
 } qp_stats;
 QP_API qp_stats qp_stats_of(const qp_ctx *ctx);
-QP_API void qp_reset_peak(qp_ctx *ctx);
+QP_API void qp_reset_peak(qp_ctx *ctx); /* peak_bytes counts from now */
 
 /* Ops, backward and long work poll the flag and fail with QP_ERR_CANCELLED, until qp_clear has
  * cleared that very failure. What must not be left half done (a step of an optimiser, saving) is
  * finished first. Callable from any thread and from a signal handler. */
 QP_API void qp_cancel(qp_ctx *ctx);
 
-/* The position in the context's stream of random draws: save it, set it to repeat. */
+/* The position in the context's stream of random draws (Philox 4x32-10, Salmon et al. 2011): save it, set it
+ * to repeat. Each random op takes one position, however many elements it draws. */
 QP_API uint64_t qp_random_position(const qp_ctx *ctx);
 QP_API void qp_set_random(qp_ctx *ctx, uint64_t seed, uint64_t position);
 
@@ -174,7 +177,7 @@ typedef struct {
 
 /* Shapes are given as arrays: qp_zeros(ctx, QP_F32, 2, (int64_t[]){B, T}). The value of
  * qp_empty's elements is undefined. Errors: ARGUMENT (axes, negative or overflowing
- * sizes), MEMORY. */
+ * sizes, a last axis of no whole blocks), MEMORY, TYPE (of a block type, which only qp_cast makes). */
 QP_API qp_tensor qp_empty(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
 QP_API qp_tensor qp_zeros(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
 QP_API qp_tensor qp_full(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, double value);
@@ -183,35 +186,41 @@ QP_API qp_tensor qp_arange(qp_ctx *ctx, qp_dtype dtype, int64_t n);    /* 0, 1, 
 QP_API qp_tensor qp_randn(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape);
 QP_API qp_tensor qp_rand(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape); /* [0,1) */
 
-/* A copy of the caller's elements (C order, of the given type). */
+/* A copy of the caller's elements (C order, of the given type; of block types the blocks). Errors: ARGUMENT,
+ * MEMORY. */
 QP_API qp_tensor qp_from(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, const void *data);
 
-/* The caller's memory itself, without a copy; release(user) is called once no tensor uses
- * it, at once if attaching fails (release may be NULL). A read-only storage may be attached to several contexts. */
+/* The caller's memory itself, without a copy; release(user) is called once no tensor uses it, at once if
+ * attaching fails (release may be NULL). A read-only storage may be attached to several contexts. Errors:
+ * ARGUMENT, MEMORY. */
 QP_API qp_tensor qp_attach(qp_ctx *ctx, qp_dtype dtype, int ndim, const int64_t *shape, void *data,
                            bool read_only, void (*release)(void *), void *user);
 
 QP_API bool qp_is_none(qp_tensor t);
-QP_API int qp_ndim(qp_tensor t);               /* 0 for poison and QP_NONE too */
-QP_API int64_t qp_size(qp_tensor t, int axis); /* axis may be negative: -1 is the last */
+/* Of poison and QP_NONE: 0, and QP_F32; to ask is no failure. */
+QP_API int qp_ndim(qp_tensor t);
+QP_API int64_t qp_size(qp_tensor t, int axis); /* axis may be negative: -1 is the last; ARGUMENT, 0 beyond */
 QP_API int64_t qp_count(qp_tensor t);          /* elements */
 QP_API qp_dtype qp_dtype_of(qp_tensor t);
 
 /* Reading. qp_item: the one element of a tensor of one element, NaN on error. qp_read:
  * copies all elements in C order, converted to dtype, into out (count elements, which must
- * be qp_count(t)). qp_write: the reverse, into t itself, and counts as a change of t. */
+ * be qp_count(t)). qp_write: the reverse, into t itself, and counts as a change of t. A context that has
+ * failed reads and writes nothing. Errors: SHAPE (another number of elements), STATE (no elements yet;
+ * qp_write: read-only memory), ARGUMENT (qp_write: an expanded tensor), TYPE (into a block type from
+ * another). */
 QP_API double qp_item(qp_tensor t);
 QP_API QP_MUST_CHECK qp_status qp_read(qp_tensor t, qp_dtype dtype, void *out, int64_t count);
 QP_API qp_status qp_write(qp_tensor t, qp_dtype dtype, const void *data, int64_t count);
 
-/* The elements themselves if t is on the CPU and contiguous, otherwise NULL (an error); valid
+/* The elements themselves if t is on the CPU and contiguous, otherwise NULL (STATE); valid
  * as long as t. qp_data_write is for writing, counts as a change of t and refuses read-only
  * memory: ask again for each round of writing. */
 QP_API const void *qp_data_of(qp_tensor t);
 QP_API void *qp_data_write(qp_tensor t);
 
 /* dst's elements become src's (shape equal up to broadcasting, types converted); in place,
- * no gradient. */
+ * no gradient. Errors: SHAPE, STATE (dst is read-only, either is poison), TYPE (into a block type). */
 QP_API qp_status qp_copy_to(qp_tensor dst, qp_tensor src);
 
 /* ---- Devices ------------------------------------------------------------------------ */
@@ -234,13 +243,15 @@ typedef struct {
     uint32_t depth, serial;
 } qp_scope;
 
+/* From here on tensors are the new scope's. Error: MEMORY (leaving the scope then drops nothing). */
 QP_API qp_scope qp_enter(qp_ctx *ctx);
 
 /* Drops every tensor made since the scope was entered, inner scopes included. qp_no_grad and
- * qp_autocast are again what they were when it was entered. */
+ * qp_autocast are again what they were when it was entered. Error: STATE (it has been left already). */
 QP_API void qp_leave(qp_scope s);
 
-/* Leaves the scope and hands y to the outer one. qp_return_many does it for n tensors. */
+/* Leaves the scope and hands y to the outer one, also y of an outer scope or QP_NONE. qp_return_many does it
+ * for n tensors, which it replaces where they are lost (MEMORY). */
 QP_API qp_tensor qp_return(qp_scope s, qp_tensor y);
 QP_API void qp_return_many(qp_scope s, qp_tensor *ys, int n);
 
@@ -255,11 +266,13 @@ QP_API qp_tensor qp_alias(qp_tensor t);
 
 /* ---- Gradients ---------------------------------------------------------------------- */
 
-/* Makes t a leaf whose gradient is accumulated by qp_backward (or stops that). */
+/* Makes t a leaf whose gradient is accumulated by qp_backward (or stops that, and drops gradient and
+ * hooks). Errors: STATE (a result, not a leaf), TYPE (no float). */
 QP_API void qp_require_grad(qp_tensor t, bool on);
 QP_API bool qp_requires_grad(qp_tensor t); /* a leaf, or computed from one */
 
-/* The accumulated gradient of a leaf: QP_NONE before the first, and for what is no leaf. */
+/* The accumulated gradient of a leaf, a handle of the current scope to the leaf's own memory: QP_NONE before
+ * the first, and for what is no leaf. */
 QP_API qp_tensor qp_grad_of(qp_tensor t);
 QP_API void qp_zero_grad(qp_tensor t); /* back to QP_NONE */
 
@@ -267,9 +280,10 @@ QP_API void qp_zero_grad(qp_tensor t); /* back to QP_NONE */
  * nothing but the handle g holds it, otherwise copied. Errors: STATE (no leaf), SHAPE. */
 QP_API void qp_set_grad(qp_tensor t, qp_tensor g);
 
-/* Gradients of loss (one element) for every leaf it came from, added to what they hold.
- * The record is freed on the way: a second call on the same loss is an error. After a failure
- * leaves may hold part of a sum: qp_zero_grad. */
+/* Gradients of loss (one element) for every leaf it came from, added to what they hold. The record is freed
+ * on the way, by a call that fails, too: a second call on the same loss is an error. After a failure leaves
+ * may hold part of a sum: qp_zero_grad. Errors: SHAPE (more than one element), STATE (nothing requires a
+ * gradient, the record is gone, or a saved value was changed since), CANCELLED, and those of ops. */
 QP_API void qp_backward(qp_tensor loss);
 
 typedef struct {
@@ -278,7 +292,8 @@ typedef struct {
 } qp_grad_options;
 
 /* dxs[i] = sum over ys of the gradient with respect to xs[i]; leaves' gradients stay as
- * they are. xs that ys do not depend on get zeros. */
+ * they are. xs that ys do not depend on get zeros. At most 64 ys and xs. Errors: as qp_backward, ARGUMENT (too
+ * many, one missing or of another context), SHAPE (a seed); then all dxs are poison. */
 QP_API void qp_grad(int ny, const qp_tensor *ys, int nx, const qp_tensor *xs, qp_tensor *dxs,
                     qp_grad_options options);
 
@@ -293,12 +308,13 @@ QP_API bool qp_no_grad(qp_ctx *ctx, bool on);
  * (another type). */
 QP_API qp_dtype qp_autocast(qp_ctx *ctx, qp_dtype dtype);
 
-/* The same value without its history. */
+/* Another handle to the same value without its history: no gradient flows through it. */
 QP_API qp_tensor qp_detach(qp_tensor t);
 
 /* Runs ys = fn(data, xs) without recording and again during backward, so that what lies
  * between is never stored (Chen et al. 2016, arXiv:1604.06174). The second run sees the same
- * random position and autocast and must do the same. xs (at most 24, QP_NONE allowed) are all
+ * random position and autocast and must do the same (STATE where it gives fewer results or a parameter that
+ * it used has changed). xs (at most 24, QP_NONE allowed) are all
  * tensors with a history that fn may use; leaves it may use as it likes. fn sets ys[0..ny-1], ny
  * at most 8; those at the end that it leaves alone are QP_NONE. data: `bytes` bytes, at most
  * QP_CHECKPOINT_DATA, which are copied. qp_backward goes through it, qp_grad does not
@@ -311,7 +327,8 @@ QP_API void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, si
 /* fn(user, grad) is called when the gradient of leaf t is complete in a qp_backward: after the
  * last contribution, or, if the loss did not come from t, at the end, with what t holds or zeros.
  * What it writes into grad counts. Several hooks of a leaf run in order of making. Returns the
- * number that takes it off again, 0 on failure. Hooks go with the leaf (qp_require_grad(t, false)). */
+ * number that takes it off again, 0 on failure (STATE: no leaf; MEMORY). Hooks go with the leaf
+ * (qp_require_grad(t, false)). qp_off_grad of another number is an ARGUMENT error. */
 QP_API int qp_on_grad(qp_tensor t, void (*fn)(void *user, qp_tensor grad), void *user);
 QP_API void qp_off_grad(qp_tensor t, int hook);
 

@@ -38,15 +38,17 @@ QP_API void qp_text_free(qp_text *text);
 
 /* A tokenizer.json; SentencePiece's tokenizer.model; a GGUF file (models gpt2, llama, t5, bert); or a model's
  * folder, which holds one of the first two, and whose tokenizer_config.json, special_tokens_map.json and
- * generation_config.json say which tokens begin and end a text. NULL after storing an error: IO, FORMAT (the file and
- * the place or key), UNSUPPORTED (names the component that quipu has not), MEMORY.
+ * generation_config.json say which tokens begin and end a text. NULL after storing an error: IO, FORMAT (the
+ * file and the place or key), UNSUPPORTED (names the component that quipu has not), MEMORY.
  *
- * Of tokenizer.json all components are understood except UnicodeScripts and dropout. Patterns are PCRE2's where the
- * package has Oniguruma's. Truncation and padding are kept but left to the caller. Refused, to bound time and memory:
- * tokens of more than 256 bytes (WordPiece, Unigram) and added tokens of more than 512. */
+ * Of tokenizer.json all components are understood except UnicodeScripts and dropout. Patterns are PCRE2's
+ * where the package has Oniguruma's. Truncation and padding are kept but left to the caller. Refused, to
+ * bound time and memory: tokens of more than 256 bytes (WordPiece, Unigram) and added tokens of more than
+ * 512. */
 QP_API qp_tokenizer *qp_tokenizer_load(qp_ctx *ctx, const char *path);
 
-/* The tokenizer of bytes: ids 0..255, and 256 for the end of a text, "<|endoftext|>". */
+/* The tokenizer of bytes: ids 0..255, and 256 for the end of a text, "<|endoftext|>". The context's; NULL:
+ * MEMORY. */
 QP_API qp_tokenizer *qp_tokenizer_bytes(qp_ctx *ctx);
 
 typedef struct {
@@ -59,16 +61,18 @@ typedef struct {
     const char        *field; /* of JSON lines; NULL: "text" */
 } qp_bpe_options;
 
-/* Learns a byte-level BPE from files: text, or JSON lines if the name ends in .jsonl. Ties go to
- * the pair with the smaller ids, as in `tokenizers`, whose trainer yields the same tokenizer;
- * the number of threads changes nothing. Fewer tokens than asked for come out when no pair
- * occurs min_count times. Special tokens' texts count as ordinary text here. */
+/* Learns a byte-level BPE from files: text, or JSON lines if the name ends in .jsonl. Ties go to the pair
+ * with the smaller ids, as in `tokenizers`, whose trainer yields the same tokenizer; the number of threads
+ * changes nothing. Fewer tokens than asked for come out when no pair occurs min_count times. Special tokens'
+ * texts count as ordinary text here. The context's; NULL after storing an error: ARGUMENT (a size below the
+ * 256 bytes, a special token), IO, FORMAT (JSON lines, the pattern), UNSUPPORTED (too many words), MEMORY,
+ * CANCELLED. */
 QP_API qp_tokenizer *qp_tokenizer_train(qp_ctx *ctx, int n, const char *const *paths, qp_bpe_options options);
 QP_API qp_tokenizer *qp_tokenizer_train_text(qp_ctx *ctx, const char *text, size_t bytes,
                                              qp_bpe_options options);
 
 /* Writes a tokenizer.json that `tokenizers` and transformers load and that yields the same ids
- * there. */
+ * there. Errors: IO, MEMORY. */
 QP_API QP_MUST_CHECK qp_status qp_tokenizer_save(qp_ctx *ctx, const qp_tokenizer *t, const char *path);
 
 /* Frees it early. No data set may still use it. NULL is allowed. */
@@ -84,14 +88,14 @@ QP_API int32_t qp_tokenizer_id(const qp_tokenizer *t, const char *token);
 QP_API const char *qp_tokenizer_token(const qp_tokenizer *t, int32_t id);
 QP_API bool qp_tokenizer_is_special(const qp_tokenizer *t, int32_t id);
 
-/* The token that begins a text, and the one that ends it; -1 if there is none. tokenizer.json does not say: they come
- * from the other files of a model's folder, or from GGUF; an end that nothing names is "<|endoftext|>",
- * "<|end_of_text|>", "</s>" or "<eos>", whichever comes first. */
+/* The token that begins a text, and the one that ends it; -1 if there is none. tokenizer.json does not say:
+ * they come from the other files of a model's folder, or from GGUF; an end that nothing names is
+ * "<|endoftext|>", "<|end_of_text|>", "</s>" or "<eos>", whichever comes first. */
 QP_API int32_t qp_tokenizer_begin(const qp_tokenizer *t);
 QP_API int32_t qp_tokenizer_end(const qp_tokenizer *t);
 
-/* All tokens that end a text or a turn of a chat (generation_config.json's eos_token_id, what GGUF names), the one
- * above among them; how many. */
+/* All tokens that end a text or a turn of a chat (generation_config.json's eos_token_id, what GGUF names),
+ * the one above among them; how many. */
 #define QP_MAX_ENDS 16
 QP_API int qp_tokenizer_ends(const qp_tokenizer *t, const int32_t **ids);
 QP_API void qp_tokenizer_set_end(qp_tokenizer *t, int32_t id); /* before any other use */
@@ -101,13 +105,16 @@ typedef struct {
     bool literal; /* special tokens' texts are ordinary text: for input from strangers */
 } qp_encode_options;
 
-/* Appends the ids of a text. Long texts are shared out to the context's threads. */
+/* Appends the ids of a text. Long texts are shared out to the context's threads. Errors: UNSUPPORTED (a text
+ * that a pattern takes too long for, a word that is too long, a text that a normaliser makes many times
+ * longer), MEMORY; nothing is appended then. */
 QP_API QP_MUST_CHECK qp_status qp_encode(qp_ctx *ctx, const qp_tokenizer *t, const char *text, size_t bytes,
                                          qp_encode_options options, qp_ids *out);
 
-/* The same for two texts, as encoders of pairs take them, with what the file's template puts around and between them
- * if options say so; b NULL: for one. types, if not NULL, gets one number for each id: which text it belongs to, as the
- * template says (0 and 1, as a rule). UNSUPPORTED: the template has no place for a second text. */
+/* The same for two texts, as encoders of pairs take them, with what the file's template puts around and
+ * between them if options say so; b NULL: for one. types, if not NULL, gets one number for each id: which
+ * text it belongs to, as the template says (0 and 1, as a rule). UNSUPPORTED: the template has no place for a
+ * second text. */
 QP_API QP_MUST_CHECK qp_status qp_encode_pair(qp_ctx *ctx, const qp_tokenizer *t, const char *a, size_t a_bytes,
                                               const char *b, size_t b_bytes, qp_encode_options options,
                                               qp_ids *out, qp_ids *types);
@@ -118,8 +125,8 @@ QP_API QP_MUST_CHECK qp_status qp_decode(qp_ctx *ctx, const qp_tokenizer *t, con
                                          bool skip_special, qp_text *out);
 
 /* Decoding id by id, to the same text: what the next ids may yet change is held back (bytes that may become a
- * character; all of the text where a decoder needs all of it). Start with {0}; qp_decode_end appends what is still
- * held and makes the state fresh again. */
+ * character; all of the text where a decoder needs all of it). Start with {0}; qp_decode_end appends what is
+ * still held and makes the state fresh again. */
 typedef struct {
     const qp_tokenizer *tokenizer;
     char                held[4];
@@ -182,8 +189,9 @@ QP_API qp_data *qp_data_validation(qp_data *d);
  * allowed. */
 QP_API void qp_data_close(qp_data *d);
 
-/* The next batch: count 0 on failure. Its tensors use the data set's own memory, which is taken again once they are
- * gone; so in a loop that leaves its scope nothing is allocated. */
+/* The next batch, in the current scope: count 0 on failure (FORMAT: what a source's `fill` said; MEMORY). Its
+ * tensors use the data set's own memory, which is taken again once they are gone; so in a loop that leaves
+ * its scope nothing is allocated. */
 QP_API qp_record qp_data_next(qp_data *d);
 
 /* The number of batches taken so far, and going to any other place: the batch at a position is
@@ -234,8 +242,9 @@ typedef struct {
     void (*close)(void *source);                              /* may be NULL */
 } qp_source;
 
-/* A data set of any kind (options for text are ignored). The source is closed with it, or at
- * once on failure. */
+/* A data set of any kind (options for text are ignored). The source is closed with it, or at once on failure.
+ * The context's; NULL after storing an error: ARGUMENT (options out of range, no samples, malformed fields),
+ * MEMORY. */
 QP_API qp_data *qp_data_new(qp_ctx *ctx, const qp_source *type, void *source, qp_data_options options);
 
 #ifdef __cplusplus

@@ -25,8 +25,8 @@ typedef struct {
 } qp_embed_options;
 
 /* What a model's folder says: modules.json, the pooling's config.json, sentence_bert_config.json, or its GGUF
- * file (ARCHITECTURE.pooling_type); without these the mean or, of causal models, the last position, not normalised. ARGUMENT, FORMAT, IO;
- * UNSUPPORTED: a module or a pooling that quipu has not. */
+ * file (ARCHITECTURE.pooling_type); without these the mean or, of causal models, the last position, not
+ * normalised. ARGUMENT, FORMAT, IO; UNSUPPORTED: a module or a pooling that quipu has not. */
 QP_API QP_MUST_CHECK qp_status qp_embed_options_load(qp_model *m, const char *folder, qp_embed_options *out);
 
 /* ids i64 or i32 [B, T] -> [B, D]. Row b has lengths[b] tokens (1 to T), the rest is padding that nothing

@@ -1,12 +1,11 @@
 /* quipu/format.h: files of named tensors.
  *
- * Reading: a safetensors file, a checkpoint cut into several of them with an index, a folder that
- * holds either, or a GGUF file (versions 2 and 3). Files come from anywhere, so everything in them is checked, and a
- * damaged or hostile file gives one error that names the file and the place.
+ * Reading: a safetensors file, a checkpoint cut into several of them with an index, a folder that holds
+ * either, or a GGUF file (versions 2 and 3). Files come from anywhere, so everything in them is checked, and
+ * a damaged or hostile file gives one error that names the file and the place.
  *
- * Formats: https://huggingface.co/docs/safetensors (8 bytes of header length, a JSON header,
- * data that the header's offsets tile exactly);
- * https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+ * Formats: https://huggingface.co/docs/safetensors (8 bytes of header length, a JSON header, data that the
+ * header's offsets tile exactly); https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
  */
 #ifndef QUIPU_FORMAT_H
 #define QUIPU_FORMAT_H

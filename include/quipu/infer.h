@@ -70,7 +70,9 @@ typedef struct {
     int64_t ngram; /* look-up: longest n-gram to look for; 0: 3 */
 } qp_drafter_options;
 
-/* For all rows of `target`, which must outlive it; the context's. NULL after an error.
+/* For all rows of `target`, which must outlive it; the context's. NULL after an error: ARGUMENT (depth,
+ * ngram; another vocabulary; heads or a module of another model), UNSUPPORTED (a part of either model has a
+ * state of a fixed size, no step form, or the model has no head or module), MEMORY.
  *   lookup   where the last n-gram stood before, what followed it there. No model: for text that repeats
  *            itself or its prompt. (Prompt look-up decoding, Saxena 2023)
  *   model    a smaller model with the same tokens. arXiv:2211.17192, 2302.01318
@@ -95,9 +97,10 @@ typedef struct {
 } qp_medusa_options;
 
 /* Fresh ones, which guess as the model's own head does, or those of a safetensors file with the published
- * names (0.0.linear.weight, ..; without 0.1.weight they share the model's head; token_map has the tokens). What
- * is loaded is kept as the model's head is, or as q8_0 where that is blocks; with `train` in f32. The context's. NULL after
- * an error. */
+ * names (0.0.linear.weight, ..; without 0.1.weight they share the model's head; token_map has the tokens).
+ * What is loaded is kept as the model's head is, or as q8_0 where that is blocks; with `train` in f32. The
+ * context's. NULL after an error: ARGUMENT (heads, layers, tokens that do not ascend), IO, FORMAT (a tensor
+ * is missing or does not fit), UNSUPPORTED (the model has no head), MEMORY. Saving: IO, MEMORY. */
 QP_API qp_medusa *qp_medusa_new(qp_model *base, qp_medusa_options options);
 QP_API qp_medusa *qp_medusa_load(qp_model *base, const char *path, bool train);
 QP_API QP_MUST_CHECK qp_status qp_medusa_save(qp_medusa *m, const char *path);
@@ -105,14 +108,14 @@ QP_API void qp_medusa_close(qp_medusa *m); /* behind its drafters. NULL is allow
 QP_API int qp_medusa_heads(const qp_medusa *m);
 QP_API qp_state_dict qp_medusa_params(qp_medusa *m); /* what an optimiser takes */
 /* hidden [B, T, D] (qp_model_hidden of the ids), labels [B, T] (the id behind each position) -> the sum of
- * the heads' mean cross-entropies, head h times 0.8^h. */
+ * the heads' mean cross-entropies, head h times 0.8^h. ARGUMENT: T is too short for the heads. */
 QP_API qp_tensor qp_medusa_loss(qp_medusa *m, qp_tensor hidden, qp_tensor labels);
 
 QP_API qp_drafter *qp_drafter_medusa(qp_session *target, qp_medusa *m, qp_drafter_options options);
 
-/* A module for multi-token prediction beside a model that stays as it is: one layer more of the kind that its config
- * describes, which reads the model's last hidden state and the embedding of the token that follows, then its own state
- * and its own guess. Embedding and head are the model's. */
+/* A module for multi-token prediction beside a model that stays as it is: one layer more of the kind that its
+ * config describes, which reads the model's last hidden state and the embedding of the token that follows,
+ * then its own state and its own guess. Embedding and head are the model's. */
 typedef struct qp_mtp qp_mtp;
 
 typedef struct {
@@ -121,16 +124,17 @@ typedef struct {
 } qp_mtp_options;
 
 /* A fresh one, or that of a safetensors file with DeepSeek-V3's names behind the model's L layers
- * (model.layers.L.eh_proj.weight, ..; token_map has the tokens). What is loaded is kept as of qp_medusa_load, and
- * trains further only with `train`. The context's. NULL after an error. */
+ * (model.layers.L.eh_proj.weight, ..; token_map has the tokens). What is loaded is kept as of qp_medusa_load,
+ * and trains further only with `train`. The context's. NULL after an error, as of qp_medusa_new. */
 QP_API qp_mtp *qp_mtp_new(qp_model *base, qp_mtp_options options);
 QP_API qp_mtp *qp_mtp_load(qp_model *base, const char *path, bool train);
 QP_API QP_MUST_CHECK qp_status qp_mtp_save(qp_mtp *m, const char *path);
 QP_API void qp_mtp_close(qp_mtp *m);           /* behind its drafters, before its base. NULL is allowed */
 QP_API qp_state_dict qp_mtp_params(qp_mtp *m); /* what an optimiser takes */
-/* hidden [B, T, D] (qp_model_hidden of the ids), ids and labels [B, T] (the id behind each position) -> the sum over k =
- * 0 .. ahead - 1 of 0.8^k times the mean cross-entropy of the token k + 2 places behind a position; for each k the module
- * reads what it had for the one before. arXiv:2509.18362 */
+/* hidden [B, T, D] (qp_model_hidden of the ids), ids and labels [B, T] (the id behind each position) -> the
+ * sum over k = 0 .. ahead - 1 of 0.8^k times the mean cross-entropy of the token k + 2 places behind a
+ * position; for each k the module reads what it had for the one before. ARGUMENT: ahead below 1, or T too
+ * short. arXiv:2509.18362 */
 QP_API qp_tensor qp_mtp_loss(qp_mtp *m, qp_tensor hidden, qp_tensor ids, qp_tensor labels, int64_t ahead);
 
 QP_API qp_drafter *qp_drafter_mtp(qp_session *target, qp_mtp *m, qp_drafter_options options);
@@ -190,10 +194,11 @@ typedef struct {
     int64_t     chunk;   /* prompts are read in pieces of so many positions; 0: 256 */
 } qp_generate_options;
 
-/* Continues the ids: row 0 of the session is fed the prompt, then what is drawn, until something
- * stops it or the row is full (QP_STOP_LENGTH). After the first
- * token the loop asks the system for no memory. Without a tokenizer (NULL) there is no text and
- * there are no stop texts. */
+/* Continues the ids: row 0 of the session is fed the prompt, then what is drawn, until something stops it or
+ * the row is full (QP_STOP_LENGTH). After the first token the loop asks the system for no memory. Without a
+ * tokenizer (NULL) there is no text and there are no stop texts. Errors, also in result->reason: ARGUMENT (an
+ * empty prompt, no room for it, an option, a drafter of another session), CANCELLED, MEMORY, those of
+ * qp_session_feed and qp_decode. */
 QP_API QP_MUST_CHECK qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t *ids,
                                            int64_t n, qp_generate_options options, qp_generation *result);
 
@@ -228,7 +233,8 @@ typedef struct {
     void (*on_end)(void *user, const qp_generation *result);
 } qp_request;
 
-/* The tokenizer (NULL: none) must outlive it; the context's. NULL after an error. */
+/* The tokenizer (NULL: none) must outlive it; the context's. NULL after an error: ARGUMENT (rows, a number
+ * below 0), those of qp_session_new and of `drafter`. */
 QP_API qp_engine *qp_engine_new(qp_model *m, const qp_tokenizer *t, qp_engine_options options);
 /* Ends what is in hand as QP_STOP_CANCELLED. */
 QP_API void qp_engine_close(qp_engine *e);
@@ -247,7 +253,7 @@ QP_API bool qp_engine_step(qp_engine *e);
 /* Sleeps until there is something to do, somebody calls qp_engine_wake, or so many seconds (below 0:
  * any) are over. */
 QP_API void qp_engine_wait(qp_engine *e, double seconds);
-QP_API void qp_engine_wake(qp_engine *e);
+QP_API void qp_engine_wake(qp_engine *e); /* from any thread */
 
 typedef struct {
     int64_t  rows, busy, waiting; /* rows; of these in use; requests in the queue */

@@ -25,29 +25,33 @@ typedef struct {
     bool in_memory; /* read the file instead of mapping it: qp_file_options */
 } qp_model_options;
 
-/* path: a folder with config.json and weights, or a config.json alone (fresh weights, drawn
- * from the context's random stream). The model belongs to ctx. NULL after storing an error.
- * Nothing is allocated for a parameter before the file is known to hold it. */
+/* path: a folder with config.json and weights, or a config.json alone (fresh weights, drawn from the
+ * context's random stream), or a GGUF file. The model belongs to ctx. Nothing is allocated for a parameter
+ * before the file is known to hold it. NULL after storing an error: IO, FORMAT (the config, the file, or
+ * tensors that are missing or too many, named), UNSUPPORTED (a model type, a key or a part that quipu has
+ * not), SHAPE (of a tensor), ARGUMENT (an option of a part, the path), MEMORY. */
 QP_API qp_model *qp_model_load(qp_ctx *ctx, const char *path, qp_model_options options);
 
-/* Fresh weights from a config text (JSON). `name` stands in error messages. */
+/* Fresh weights from a config text (JSON). `name` stands in error messages. Owner and errors as of
+ * qp_model_load. */
 QP_API qp_model *qp_model_new(qp_ctx *ctx, const char *name, const char *config);
 
 /* Frees it before its context, parameters included, at once or when the last of its sessions is
  * closed. Close its optimisers first. NULL is allowed. */
 QP_API void qp_model_close(qp_model *m);
 
-/* The config text that a preset starts from; NULL if unknown. */
+/* The config text that a preset starts from, the library's; NULL if unknown. */
 QP_API const char *qp_preset_config(const char *model_type);
 /* Preset names by index, NULL past the end. */
 QP_API const char *qp_preset_at(int index);
 
-/* Overwrites the weights from a folder or a safetensors file. Missing and unexpected names
- * are listed in the error and nothing is changed. */
+/* Overwrites the weights from a folder, a safetensors file or a GGUF file. Missing and unexpected names
+ * are listed in the error (FORMAT; SHAPE: another shape) and nothing is changed. IO, UNSUPPORTED, MEMORY. */
 QP_API QP_MUST_CHECK qp_status qp_model_load_weights(qp_model *m, const char *path);
 
 /* Writes config.json and model.safetensors (sharded above 5 GB) into folder, which is made if
- * it is not there. transformers loads it where it knows the model type. */
+ * it is not there. transformers loads it where it knows the model type. Errors: IO, ARGUMENT (the path is too
+ * long), MEMORY. */
 QP_API QP_MUST_CHECK qp_status qp_model_save(qp_model *m, const char *folder);
 
 QP_API qp_ctx *qp_model_ctx(const qp_model *m);
@@ -62,10 +66,11 @@ typedef struct {
     const char *position, *block, *mixer, *ffn, *norm; /* names of the first layer's parts */
 } qp_model_info;
 QP_API qp_model_info qp_model_info_of(qp_model *m);
-/* The config as JSON text; the model's. */
+/* The config as JSON text; the model's, until it is closed. */
 QP_API const char *qp_model_config(qp_model *m);
 
-/* A record in, a record out, in the current scope (count 0 after an error). Fields of in:
+/* A record in, a record out, in the current scope (count 0 after an error: SHAPE (ids are not [B, T], or
+ * labels not as they), those of ops and parts). Fields of in:
  *     input_ids  i64 [B, T]
  *     labels     i64 [B, T], -100: not counted. Optional
  *     positions  i64 [B, T] or [1, T]. Optional: 0, 1, .. T - 1
@@ -82,7 +87,8 @@ QP_API const char *qp_model_config(qp_model *m);
  *     aux.*, stat.*: losses and statistics of parts (qp_sequence_add) */
 QP_API qp_record qp_forward(qp_model *m, qp_record in);
 
-/* One field of that; UNSUPPORTED: the model has no output. */
+/* One field of that: of ids i64 [B, T] hidden [B, T, D], logits [B, T, V], or with labels i64 [B, T] the loss.
+ * UNSUPPORTED: the model has no output. */
 QP_API qp_tensor qp_model_hidden(qp_model *m, qp_tensor ids);
 QP_API qp_tensor qp_logits(qp_model *m, qp_tensor ids);
 QP_API qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels);
@@ -90,9 +96,9 @@ QP_API qp_tensor qp_model_loss(qp_model *m, qp_tensor ids, qp_tensor labels);
 /* hidden [.., D] -> logits [.., V]. */
 QP_API qp_tensor qp_model_head(qp_model *m, qp_tensor hidden);
 
-/* The optimiser's step is done: parts that do something between steps do it (deepseek_moe moves its bias). taken
- * false: it changed nothing or was given up, and what parts have counted for it is forgotten. qp_train calls it; a
- * loop of one's own does so behind qp_step. */
+/* The optimiser's step is done: parts that do something between steps do it (deepseek_moe moves its bias).
+ * taken false: it changed nothing or was given up, and what parts have counted for it is forgotten. qp_train
+ * calls it; a loop of one's own does so behind qp_step. */
 QP_API void qp_model_stepped(qp_model *m, bool taken);
 
 /* Keep only the inputs of each layer in forward passes that are recorded, and run layers again in

@@ -26,7 +26,8 @@ QP_API void qp_module_close(qp_module *root);
 
 /* A parameter: a leaf that requires a gradient. It has a shape but no elements yet; they come
  * from qp_param_set (a checkpoint), or from qp_module_fill, which draws `init` (see qp_init;
- * NULL: the caller sets it). Until then an op that reads it fails with STATE. */
+ * NULL: the caller sets it). Until then an op that reads it fails with STATE. m's; lives as long as m. Errors:
+ * ARGUMENT (m has an entry of that name; the name is too long; the shape), MEMORY. */
 QP_API qp_tensor qp_param(qp_module *m, const char *name, const char *init, int ndim, const int64_t *shape);
 
 /* What optimisers do with a parameter besides what they are told. */
@@ -37,10 +38,12 @@ typedef struct {
     bool steady; /* has no weight decay unless a group (train.h) says so */
 } qp_rates;
 
-/* m's own parameter of that name has these rates, which an optimiser made later reads. ARGUMENT: there is none. */
+/* m's own parameter of that name has these rates, which an optimiser made later reads. ARGUMENT: there is
+ * none. */
 QP_API void qp_param_rates(qp_module *m, const char *name, qp_rates rates);
 
-/* Draws the initialisation of every parameter below m that has no elements, in order of making. */
+/* Draws the initialisation of every parameter below m that has no elements, in order of making. Errors: those
+ * of qp_init. */
 QP_API void qp_module_fill(qp_module *m);
 
 /* p's elements are value's from now on: the same memory, no copy, any type (16-bit, mapped from a
@@ -50,17 +53,18 @@ QP_API void qp_module_fill(qp_module *m);
  * memory is read-only cannot be trained: freeze it. */
 QP_API QP_MUST_CHECK qp_status qp_param_set(qp_tensor p, qp_tensor value);
 
-/* A tensor that is saved but not trained. Taken out of its scope. */
+/* A tensor that is saved but not trained. Taken out of its scope, m's from now on. Errors: as of qp_param. */
 QP_API void qp_buffer(qp_module *m, const char *name, qp_tensor t);
 
 /* A tensor that lives as long as m and is not saved (torch: a buffer that is not persistent). Taken
  * out of its scope. Returns t. */
 QP_API qp_tensor qp_module_keep(qp_module *m, qp_tensor t);
 
-/* Calls release(thing) when m is freed; at once if there is no memory to remember it. */
+/* Calls release(thing) when m is freed; at once if there is no memory to remember it (MEMORY). */
 QP_API QP_MUST_CHECK qp_status qp_module_own(qp_module *m, void *thing, void (*release)(void *thing));
 
-/* A parameter of the same tree under a second name; saved once, trained once. */
+/* A parameter of the same tree under a second name; saved once, trained once. ARGUMENT: t is none of this
+ * tree. */
 QP_API void qp_tie(qp_module *m, const char *name, qp_tensor t);
 
 typedef struct {
@@ -81,9 +85,9 @@ QP_API qp_state_dict qp_module_state(qp_module *m);
 /* Trainable parameters only, each once: what an optimiser takes. */
 QP_API qp_state_dict qp_module_params(qp_module *m);
 
-/* Copies the tensors into the entries of the same name. strict: a missing or an unexpected
- * name is an error whose text counts and lists them; a shape that differs always is one.
- * Nothing is copied unless all fits. */
+/* Copies the tensors into the entries of the same name. strict: a missing or an unexpected name is an
+ * ARGUMENT error whose text counts and lists them, as is a name given twice; a shape that differs always is
+ * one (SHAPE), and a type that the entry cannot take (TYPE). Nothing is copied unless all fits. */
 QP_API QP_MUST_CHECK qp_status qp_load_state_dict(qp_module *m, int n, const char *const *names,
                                                   const qp_tensor *tensors, bool strict);
 
@@ -94,8 +98,9 @@ QP_API int64_t qp_param_count(qp_module *m, bool trainable_only);
  * train again). Returns how many matched. */
 QP_API int qp_freeze(qp_module *m, const char *pattern, bool frozen);
 
-/* Fills t: "zeros", "ones", "constant:X", "normal:STD", "uniform:BOUND", "xavier_uniform",
- * "kaiming_uniform", ... (`quipu list init`). Draws from the context's random stream. */
+/* Fills t: "zeros", "ones", "constant:X", "normal:STD", "uniform:BOUND", "xavier_uniform", "kaiming_uniform",
+ * ... (`quipu list init`; docs/parts/init.md). Draws from the context's random stream. Errors: ARGUMENT (no
+ * such name, no number behind the colon), SHAPE (fans of a tensor with less than two axes). */
 QP_API void qp_init(qp_tensor t, const char *spec);
 
 /* ---- The modules that everything is made of -------------------------------------------------- */
@@ -113,11 +118,12 @@ typedef struct {
     double      gain;      /* what is drawn for the weight is multiplied by; 0: 1 */
 } qp_linear_options;
 
-/* The module's. NULL on failure. */
+/* A child module of parent with parameters weight and, where asked for, bias; the module's. NULL on failure:
+ * as of qp_module_new and qp_param. */
 QP_API qp_nn_linear *qp_nn_linear_new(qp_module *parent, const char *name, int64_t in, int64_t out,
                                       qp_linear_options options);
 
-/* x [.., I] -> act(x w^T + b) + residual [.., O] */
+/* x [.., I] -> act(x w^T + b) + residual [.., O] (or QP_NONE): qp_linear, or what wraps it. */
 QP_API qp_tensor qp_nn_linear_forward(const qp_nn_linear *l, qp_tensor x, qp_act act, qp_tensor residual);
 
 QP_API qp_module *qp_nn_linear_module(const qp_nn_linear *l); /* where further parameters go */
@@ -138,12 +144,13 @@ QP_API void qp_nn_linear_unwrap(qp_nn_linear *l); /* takes the last one off, if 
 QP_API int qp_nn_linear_each(qp_module *m, const char                                        *pattern,
                              void (*fn)(void *user, qp_nn_linear *l, const char *name), void *user);
 
-/* A table [V, D], looked up by ids. */
+/* A table [count, width], looked up by ids; the module's, drawn by init (NULL: normal:0.02). NULL on failure:
+ * as of qp_nn_linear_new. */
 typedef struct qp_nn_embedding qp_nn_embedding;
 
 QP_API qp_nn_embedding *qp_nn_embedding_new(qp_module *parent, const char *name, int64_t count, int64_t width,
                                             const char *init);
-/* ids [..] -> [.., D] */
+/* ids i64 or i32 [..] -> [.., width] */
 QP_API qp_tensor qp_nn_embedding_forward(const qp_nn_embedding *e, qp_tensor ids);
 QP_API qp_tensor qp_nn_embedding_weight(const qp_nn_embedding *e);
 

@@ -98,13 +98,12 @@ QP_API bool qp_grad_begun(const qp_rule *rule, int i);
 #define QP_SAVE_OUT(i) (1u << (24 + (i)))
 #define QP_SAVE_ALL_IN 0x00ffffffu
 
-/* A call for the harness to try. `in` lists inputs: KIND[SIZES] separated by spaces, KIND
- * one of x (normal, not near 0), p (0.5..2.5), u (0..1), s (small: -0.1..0.1), d (distinct, well apart), iN (i64
- * below N), oN (i64 offsets: sorted, from 0 to N), t (i64 tree: along the last axis, each -1 or the
- * index of an earlier one), b (bool), q (i8, -127..127), wTYPE (normal, in blocks: "wq4_k[7,256]"), - (absent). "x[3,5] i7[3]" is a
- * 3x5 float and 3 integers in 0..6. Floats are f32, and f64 where gradients are compared
- * with differences; !KIND is a constant: always f32, no gradient ("x[2,4] !p[4]"); ^KIND is
- * always f64. */
+/* A call for the harness to try. `in` lists inputs: KIND[SIZES] separated by spaces, KIND one of x (normal,
+ * not near 0), p (0.5..2.5), u (0..1), s (small: -0.1..0.1), d (distinct, well apart), iN (i64 below N), oN
+ * (i64 offsets: sorted, from 0 to N), t (i64 tree: along the last axis, each -1 or the index of an earlier
+ * one), b (bool), q (i8, -127..127), wTYPE (normal, in blocks: "wq4_k[7,256]"), - (absent). "x[3,5] i7[3]" is
+ * a 3x5 float and 3 integers in 0..6. Floats are f32, and f64 where gradients are compared with differences;
+ * !KIND is a constant: always f32, no gradient ("x[2,4] !p[4]"); ^KIND is always f64. */
 typedef struct {
     const char *in;
     const void *attr;      /* &(attr){...}, or NULL: zeros */
@@ -145,8 +144,11 @@ struct qp_op {
 /* Inside shape and view: stores "NAME: ..." in the context. */
 QP_API void qp_call_fail(const qp_call *call, qp_code code, const char *format, ...) QP_PRINTF(3, 4);
 
-/* Runs an op: outs[0..op->nout-1] are set (poison on failure). attr points to attr_bytes,
- * NULL: zeros. Trailing absent inputs may be left out. qp_apply is for one output. */
+/* Runs an op: outs[0..op->nout-1] are set (poison on failure). attr points to attr_bytes, NULL: zeros.
+ * Trailing absent inputs may be left out. qp_apply is for one output. Errors, besides those of the op's
+ * `shape`: ARGUMENT (the number of inputs, a missing one or another context's, a descriptor that is not
+ * valid), STATE (elements that are not there; in place: read-only memory, or a value that backward needs; two
+ * devices), TYPE (block types), UNSUPPORTED (no kernel of the device), MEMORY, CANCELLED. */
 QP_API void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs);
 QP_API qp_tensor qp_apply(const qp_op *op, int nin, const qp_tensor *ins, const void *attr);
 

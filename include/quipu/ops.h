@@ -1,8 +1,19 @@
-/* quipu/ops.h: the ops, pure functions of tensors.
+/* quipu/ops.h: the ops, pure functions of tensors, whose results are new tensors (or views) of the current
+ * scope.
  *
- * Axes count from 0, negative from the end. "Broadcast" is NumPy's and PyTorch's rule. Every
- * op differentiates unless marked (no gradient). Errors (SHAPE, TYPE, ARGUMENT) are stored in
- * the context and give poison. Dimension letters: B batch, T sequence, S keys, D width, H
+ * Axes count from 0, negative from the end. "Broadcast" is NumPy's and PyTorch's rule. Every op
+ * differentiates unless marked (no gradient).
+ *
+ * Types: the inputs of a call have one type, and the result has it, unless said otherwise. Kernels are for
+ * f32; what no kernel takes runs the op's definition in double precision and is rounded to the result's type.
+ * Elementwise ops, comparisons, shapes and indexing take integers and bool, too, which compute as doubles;
+ * products, norms and losses take floats. Block types go through casts, linear, grouped_linear, embedding and
+ * views alone.
+ *
+ * Errors are stored in the context and give poison: SHAPE (sizes that do not fit, both named), TYPE (two
+ * types, or one that is not taken), ARGUMENT (an axis, an index or a number outside what is expected; an
+ * input that is not optional is missing or of another context), MEMORY, CANCELLED. `quipu list ops` has the
+ * paper or PyTorch's function that each op equals. Dimension letters: B batch, T sequence, S keys, D width, H
  * heads, K head width, V vocabulary, N anything.
  */
 #ifndef QUIPU_OPS_H
@@ -63,11 +74,13 @@ QP_API qp_tensor qp_cast(qp_tensor x, qp_dtype dtype); /* gradient cast back */
 
 /* ---- Reductions ------------------------------------------------------------------------------ */
 
-/* Over the given axes (naxes 0: all); keep leaves axes of size 1 in their place. */
+/* Over the given axes (naxes 0: all); keep leaves axes of size 1 in their place. Sums of integers and bool
+ * are i64; mean is of floats alone. */
 QP_API qp_tensor qp_sum(qp_tensor x, int naxes, const int *axes, bool keep);
 QP_API qp_tensor qp_mean(qp_tensor x, int naxes, const int *axes, bool keep);
 
-/* Over one axis. max: gradient to the first maximum. An empty axis is an error. */
+/* Over one axis. max: gradient to the first maximum. An empty axis is an ARGUMENT error of max, argmax and
+ * logsumexp. */
 QP_API qp_tensor qp_max(qp_tensor x, int axis, bool keep);
 QP_API qp_tensor qp_argmax(qp_tensor x, int axis, bool keep); /* i64, the first (no gradient) */
 QP_API qp_tensor qp_logsumexp(qp_tensor x, int axis, bool keep);
@@ -77,33 +90,35 @@ QP_API qp_tensor qp_cumsum(qp_tensor x, int axis);
  * k [L, D], by Fourier transforms: T log T. Filters longer than T are cut. */
 QP_API qp_tensor qp_long_conv(qp_tensor x, qp_tensor k);
 
-/* k[l, d] = 2 Re sum over n of c[d, n] p[d, n]^l for l < T, complex c and p [D, N] by their parts: the answer of a
- * diagonal state space to an impulse. [T, D] of f32, or of c's type with another dtype. Give c and p in f64 where T
- * is long: what p is off by grows with l. arXiv:2206.11893 */
+/* k[l, d] = 2 Re sum over n of c[d, n] p[d, n]^l for l < T, complex c and p [D, N] by their parts: the answer
+ * of a diagonal state space to an impulse. [T, D] of f32, or of c's type with another dtype. Give c and p in
+ * f64 where T is long: what p is off by grows with l. arXiv:2206.11893 */
 QP_API qp_tensor qp_vandermonde(qp_tensor c_re, qp_tensor c_im, qp_tensor p_re, qp_tensor p_im, int64_t T,
                                 qp_dtype dtype);
 
-/* The same of a state space whose matrix is diagonal plus one of rank one, discretised bilinearly (S4), [T, D]. planes
- * [10, D, N]: a1, a0 and four pairs alpha, beta as src/ops/dplr_kernel.c says. dtype as above; f64 planes are meant.
- * arXiv:2111.00396 */
+/* The same of a state space whose matrix is diagonal plus one of rank one, discretised bilinearly (S4), [T,
+ * D]. planes [10, D, N]: a1, a0 and four pairs alpha, beta as src/ops/dplr_kernel.c says. dtype as above; f64
+ * planes are meant. arXiv:2111.00396 */
 QP_API qp_tensor qp_dplr_kernel(qp_tensor planes, int64_t T, qp_dtype dtype);
 
-/* Such a state space position by position: x = x + e x - g Re(q . x) + b u, y = Re(c . x) for each channel. u [B, T, D],
- * state [B, D, 2, N] (real, imaginary), planes [D, 10, N]: the parts of e, q, g, b, c. y [B, T, D] and the state after
- * the last position. No gradient. */
+/* Such a state space position by position: x = x + e x - g Re(q . x) + b u, y = Re(c . x) for each channel. u
+ * [B, T, D], state [B, D, 2, N] (real, imaginary), planes [D, 10, N]: the parts of e, q, g, b, c. y [B, T, D]
+ * and the state after the last position. No gradient. */
 QP_API void qp_dplr_scan(qp_tensor u, qp_tensor state, qp_tensor planes, qp_tensor *y, qp_tensor *next);
 
-/* h_t = p h_{t-1} + u_t for complex features: u and h [B, T, 2, N] (real, imaginary), p [2, N], h0 [B, 2, N] or QP_NONE,
- * zeros. arXiv:2303.06349 */
+/* h_t = p h_{t-1} + u_t for complex features: u and h [B, T, 2, N] (real, imaginary), p [2, N], h0 [B, 2, N]
+ * or QP_NONE, zeros. arXiv:2303.06349 */
 QP_API qp_tensor qp_diagonal_scan(qp_tensor u, qp_tensor p, qp_tensor h0);
 
 /* x summed over the axes along which it was broadcast from like's shape. */
 QP_API qp_tensor qp_sum_to(qp_tensor x, qp_tensor like);
 
-/* Along one axis, largest (or smallest) first, ties in order of index; indices are i64. */
+/* Along one axis, largest (or smallest) first, ties in order of index; k from 0 to the axis' size; values
+ * differentiate, indices are i64. */
 QP_API void qp_topk(qp_tensor x, int64_t k, int axis, bool largest, qp_tensor *values, qp_tensor *indices);
 QP_API void qp_sort(qp_tensor x, int axis, bool descending, qp_tensor *values, qp_tensor *indices); /* stable */
 
+/* e^x over its sum along the axis, and its logarithm. */
 QP_API qp_tensor qp_softmax(qp_tensor x, int axis);
 QP_API qp_tensor qp_log_softmax(qp_tensor x, int axis);
 
@@ -117,25 +132,27 @@ QP_API qp_tensor qp_expand(qp_tensor x, int ndim, const int64_t *shape); /* broa
  * are clipped as in Python; step > 0). A view. */
 QP_API qp_tensor qp_slice(qp_tensor x, int axis, int64_t start, int64_t end, int64_t step);
 QP_API qp_tensor qp_contiguous(qp_tensor x);
-QP_API qp_tensor qp_concat(int n, const qp_tensor *xs, int axis); /* at most 64 */
-/* ys[i] = the next sizes[i] along axis; the sizes add up to x's. Views. */
+QP_API qp_tensor qp_concat(int n, const qp_tensor *xs, int axis); /* n from 1 to 64 */
+/* ys[i] = the next sizes[i] along axis; the sizes add up to x's (SHAPE). Views. */
 QP_API void qp_split(qp_tensor x, int axis, int n, const int64_t *sizes, qp_tensor *ys);
 QP_API qp_tensor qp_roll(qp_tensor x, int axis, int64_t shift); /* torch.roll */
+/* `value` stands before and behind, 0 places or more of each. */
 QP_API qp_tensor qp_pad(qp_tensor x, int axis, int64_t before, int64_t after, double value);
 
-/* ---- Indexing: integers are i64 or i32, checked against the axis ------------------------------- */
+/* ---- Indexing: integers are i64 or i32, checked against the axis (ARGUMENT) -------------------- */
 
 /* out[.., i, ..] = x[.., index[.., i, ..], ..] along axis; torch.gather's shape rule. */
 QP_API qp_tensor qp_gather(qp_tensor x, int axis, qp_tensor index);
 /* x with src added at index along axis, in order of src: torch.scatter_add, deterministic. */
 QP_API qp_tensor qp_scatter_add(qp_tensor x, int axis, qp_tensor index, qp_tensor src);
 QP_API qp_tensor qp_one_hot(qp_tensor index, int64_t n, qp_dtype dtype); /* [..] -> [.., n] (no gradient) */
-/* table [V, D], index [..] -> [.., D]. */
+/* table [V, D] of any type, index [..] -> [.., D], f32 where the table is in blocks. */
 QP_API qp_tensor qp_embedding(qp_tensor table, qp_tensor index);
 
 /* ---- Products ------------------------------------------------------------------------------------ */
 
-/* x [.., M, K] y [.., K, N] -> [.., M, N], batch axes broadcast. Transposed operands are
+/* x [.., M, K] y [.., K, N] -> [.., M, N], batch axes broadcast; of two types of floats the wider, f32 of
+ * bf16 and f16. Transposed operands are
  * views (qp_transpose), which cost nothing. */
 QP_API qp_tensor qp_matmul(qp_tensor x, qp_tensor y);
 
@@ -143,7 +160,8 @@ typedef enum { QP_ACT_NONE, QP_ACT_RELU, QP_ACT_GELU, QP_ACT_GELU_TANH, QP_ACT_S
 
 /* act(x w^T + bias) + residual: x [.., I], w [O, I] (any float or block type), bias [O] or QP_NONE,
  * residual [.., O] or QP_NONE. torch.nn.functional.linear with a fused end. With w of a block type,
- * rows of x are rounded to 8 bits, 32 values to a scale, unless a gradient is recorded. */
+ * rows of x are rounded to 8 bits, 16 values to a scale, unless a gradient is recorded. The result has x's
+ * type. */
 QP_API qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual);
 
 /* x w^T + bias with 8-bit weights: x [.., I], w i8 [O, I] with an f32 scale [O] for each row (its
@@ -171,9 +189,9 @@ QP_API qp_tensor qp_grouped_linear(qp_tensor x, qp_tensor w, qp_tensor offsets);
  * [N, k], residual [N, D] or QP_NONE. */
 QP_API qp_tensor qp_combine(qp_tensor x, qp_tensor place, qp_tensor weight, qp_tensor residual);
 
-/* ---- Norms: over the last axis ---------------------------------------------------------------------- */
+/* ---- Norms: over the last axis; weight and bias [D] of any float or QP_NONE, results of x's type -------- */
 
-/* (x - mean) / sqrt(var + eps) * weight + bias; weight, bias [D] or QP_NONE. arXiv:1607.06450 */
+/* (x - mean) / sqrt(var + eps) * weight + bias. arXiv:1607.06450 */
 QP_API qp_tensor qp_layer_norm(qp_tensor x, qp_tensor weight, qp_tensor bias, double eps);
 /* x / sqrt(mean(x^2) + eps) * weight. arXiv:1910.07467 */
 QP_API qp_tensor qp_rms_norm(qp_tensor x, qp_tensor weight, double eps);
@@ -248,10 +266,10 @@ typedef struct {
     qp_tensor  columns;         /* i64 [2 m + 1], each below C, or QP_NONE: 0, 1, .. 2 m, C = 2 m + 1 */
 } qp_mask;
 
-/* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G
- * dividing H (grouped queries: head h reads h / (H / G)); scale 0 means 1 / sqrt(K). Gives
- * [B, T, H, L]. k and v may be bf16, f16 or q8_0 whatever q is (no gradient
- * then). Tiled with an online softmax: memory is linear in T and S, forward and backward. A query that may see nothing gives 0. Any strides with contiguous features.
+/* softmax(scale q k^T + bias, masked) v: q [B, T, H, K], k [B, S, G, K], v [B, S, G, L] with G dividing H
+ * (grouped queries: head h reads h / (H / G)); scale 0 means 1 / sqrt(K). Gives [B, T, H, L]. k and v may be
+ * bf16, f16 or q8_0 whatever q is (no gradient then). Tiled with an online softmax: memory is linear in T and
+ * S, forward and backward. A query that may see nothing gives 0. Any strides with contiguous features.
  * arXiv:2205.14135, 2307.08691, 2305.13245 */
 QP_API qp_tensor qp_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_mask mask, double scale);
 
@@ -275,7 +293,7 @@ QP_API qp_tensor qp_linear_attention(qp_tensor q, qp_tensor k, qp_tensor v, qp_l
  * counts i64 [B], no row twice. Nothing else of the cache is touched. */
 QP_API void qp_append(qp_tensor cache, qp_tensor x, qp_tensor rows, qp_tensor starts, qp_tensor counts);
 
-/* ---- State spaces ------------------------------------------------------------------------------------------ */
+/* ---- State spaces --------------------------------------------------------------------------------------- */
 
 /* Each channel convolved with its own few weights, looking back: y_t = bias + the sum of w_k x_(t - K + 1 + k).
  * x [B, T, D], w [K, D], bias [D] or QP_NONE. */
@@ -293,7 +311,8 @@ QP_API qp_tensor qp_selective_scan(qp_tensor u, qp_tensor delta, qp_tensor rate,
  * longer ones. arXiv:2405.21060, listing 1 */
 QP_API qp_tensor qp_decays(qp_tensor x);
 
-/* y_t = a_t y_(t - 1) + x_t along axis 1: x [B, T, H, E], a [B, T, H], state [B, H, E] for y_(-1) or QP_NONE (0). */
+/* y_t = a_t y_(t - 1) + x_t along axis 1: x [B, T, H, E], a [B, T, H], state [B, H, E] for y_(-1) or QP_NONE
+ * (0). */
 QP_API qp_tensor qp_decay_scan(qp_tensor x, qp_tensor a, qp_tensor state);
 
 /* ---- Recurrences --------------------------------------------------------------------------------------- */
@@ -302,10 +321,11 @@ QP_API qp_tensor qp_decay_scan(qp_tensor x, qp_tensor a, qp_tensor state);
  * [B, D] what stands before position 0 (no gradient), or QP_NONE: zeros. arXiv:2305.13048 */
 QP_API qp_tensor qp_token_shift(qp_tensor x, qp_tensor m, qp_tensor last);
 
-/* RWKV 4, each channel by itself: y_t = (a + e^(u + k_t) v_t) / (b + e^(u + k_t)), then a = e^w a + e^(k_t) v_t,
- * b = e^w b + e^(k_t). w (the logarithm of the decay) and u [D], k, v [B, T, D], state [B, 3, D]: a and b, both
- * times e to the third, or QP_NONE or zeros: nothing yet (no gradient). Gives y [B, T, D] and, in *last unless NULL,
- * the state behind (no gradient). Exponentials never leave the range of floats. arXiv:2305.13048 */
+/* RWKV 4, each channel by itself: y_t = (a + e^(u + k_t) v_t) / (b + e^(u + k_t)), then a = e^w a + e^(k_t)
+ * v_t, b = e^w b + e^(k_t). w (the logarithm of the decay) and u [D], k, v [B, T, D], state [B, 3, D]: a and
+ * b, both times e to the third, or QP_NONE or zeros: nothing yet (no gradient). Gives y [B, T, D] and, in
+ * *last unless NULL, the state behind (no gradient). Exponentials never leave the range of floats.
+ * arXiv:2305.13048 */
 QP_API qp_tensor qp_wkv4(qp_tensor w, qp_tensor u, qp_tensor k, qp_tensor v, qp_tensor state, qp_tensor *last);
 
 /* RWKV 5, 6 and 7: for each head a state S [K, V].
@@ -313,9 +333,9 @@ QP_API qp_tensor qp_wkv4(qp_tensor w, qp_tensor u, qp_tensor k, qp_tensor v, qp_
  *   with u:         y_t = (S + diag(u) k_t v_t^T)^T r_t, then S = diag(w_t) S + k_t v_t^T
  *   with a and b:   S = diag(w_t) S + k_t v_t^T + b_t (a_t^T S), then y_t = S^T r_t
  *
- * r, w (the decay, a factor), k, a, b [B, T, H, K], v [B, T, H, V], u [H, K]; state [B, H, K, V] or QP_NONE: zeros
- * (no gradient). Gives y [B, T, H, V] and, in *last unless NULL, the state behind (no gradient). Memory grows with T
- * as the inputs do: states are made again in backward. arXiv:2404.05892, 2503.14456 */
+ * r, w (the decay, a factor), k, a, b [B, T, H, K], v [B, T, H, V], u [H, K]; state [B, H, K, V] or QP_NONE:
+ * zeros (no gradient). Gives y [B, T, H, V] and, in *last unless NULL, the state behind (no gradient). Memory
+ * grows with T as the inputs do: states are made again in backward. arXiv:2404.05892, 2503.14456 */
 typedef struct {
     qp_tensor r, w, k, v, u, a, b, state; /* u, or a and b; the others QP_NONE */
 } qp_wkv_inputs;
@@ -323,7 +343,7 @@ QP_API qp_tensor qp_wkv(qp_wkv_inputs x, qp_tensor *last);
 
 /* ---- Random and loss ------------------------------------------------------------------------------------ */
 
-/* Zeroes each element with probability p and scales the rest by 1 / (1 - p). The mask comes
+/* Zeroes each element with probability p, 0 to 1, and scales the rest by 1 / (1 - p). The mask comes
  * from the context's random stream and is made again in backward, never stored. Callers skip
  * it outside training. */
 QP_API qp_tensor qp_dropout(qp_tensor x, double p);
@@ -334,7 +354,8 @@ typedef struct {
     bool    sum;          /* sum instead of the mean over counted targets (0 if none) */
 } qp_loss_options;
 
-/* logits [.., V], targets i64 [..] -> one element. */
+/* logits [.., V], targets i64 [..] -> one element, the mean of -log softmax(logits)[target] in f32 (f64 of
+ * f64). ARGUMENT: a target that is neither below V nor ignored. */
 QP_API qp_tensor qp_cross_entropy(qp_tensor logits, qp_tensor targets, qp_loss_options options);
 
 /* The same of logits x w^T without ever holding them: x [.., D], w [V, D]. Vocabulary and rows

@@ -1,7 +1,7 @@
-/* quipu/part.h: the exchangeable parts of a model: initialisations, norms, inputs, position
- * encodings, mixers, feed-forwards, blocks, outputs, parametrisations. Each is one file with one descriptor; the options it takes
- * stand in a table from which reading, checking and help derive. Host programs register their
- * own through the same descriptors (qp_register_part), and configs name them like any other.
+/* quipu/part.h: the exchangeable parts of a model: initialisations, norms, inputs, position encodings,
+ * mixers, feed-forwards, blocks, outputs, parametrisations. Each is one file with one descriptor; the options
+ * it takes stand in a table from which reading, checking and help derive. Host programs register their own
+ * through the same descriptors (qp_register_part), and configs name them like any other.
  */
 #ifndef QUIPU_PART_H
 #define QUIPU_PART_H
@@ -52,7 +52,8 @@ typedef struct {
     const qp_settings *settings;
 } qp_build;
 
-/* The value of an option: given, or its fallback. Choices give the index. */
+/* The value of an option: given, or its fallback. Choices give the index. ARGUMENT, 0: the table has none of
+ * that name. */
 QP_API double qp_setting(const qp_build *b, const char *name);
 QP_API int64_t qp_setting_int(const qp_build *b, const char *name);
 
@@ -148,8 +149,9 @@ struct qp_state {
     int64_t   keys;            /* .. and s->keys; QP_NONE: these hold */
 };
 
-/* For `reserve`: one tensor more, of zeros. One that grows is of state->type, its memory is not
- * there before it is written, and where there is a window it has no more places than that and state->spare. */
+/* For `reserve`: one tensor more, of zeros. One that grows is of state->type, its memory is not there before
+ * it is written, and where there is a window it has no more places than that and state->spare. Errors:
+ * ARGUMENT (more than QP_MAX_STATE, too few axes, features that are no whole blocks), MEMORY. */
 QP_API void qp_state_add(qp_state *state, qp_ctx *ctx, bool grows, int ndim, const int64_t *shape);
 
 /* Tensor i (of fixed size) after these positions: the shape and type of tensors[i]; anything else is
@@ -206,7 +208,7 @@ typedef struct {
     double (*gain)(const void *self);
 } qp_block_type;
 
-/* The block's norm i of x. */
+/* The block's norm i of x; ARGUMENT: it has declared none. */
 QP_API qp_tensor qp_block_norm(const qp_block *b, int i, qp_tensor x);
 /* residual + dropout(branch(x)), residual QP_NONE: without; where the block has no such branch,
  * residual. */
@@ -239,15 +241,15 @@ typedef struct {
 
 /* ---- Parametrisations (nn/parametrizations): how scales of weights follow the width -------------------- */
 
-/* Powers of how many times as wide the model is as its base: of what the initial deviation is multiplied by, and
- * the learning rates of Adam and of SGD. */
+/* Powers of how many times as wide the model is as its base: of what the initial deviation is multiplied by,
+ * and the learning rates of Adam and of SGD. */
 typedef struct {
     double init, adam, sgd;
 } qp_powers;
 
-/* `hidden`: weights of products both of whose sides follow the width; `output`: those that only read such a side;
- * `input`: all others that have one (embeddings, gains, biases). The ratio is that of the side read; of `input` that
- * of the one written. */
+/* `hidden`: weights of products both of whose sides follow the width; `output`: those that only read such a
+ * side; `input`: all others that have one (embeddings, gains, biases). The ratio is that of the side read; of
+ * `input` that of the one written. */
 typedef struct {
     qp_part   part; /* has the option "base", the width at which nothing is changed; none: never is */
     qp_powers input, hidden, output;

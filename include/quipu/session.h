@@ -23,8 +23,9 @@ typedef struct {
                     32 features) */
 } qp_session_options;
 
-/* `rows` empty sequences of at most `positions` positions; the context's. NULL on error (also where a
- * part of the model has no step form). */
+/* `rows` empty sequences of at most `positions` positions; the context's. NULL on error: ARGUMENT (1 to 2^20
+ * rows, 1 to 2^30 positions), TYPE (of keys and values), UNSUPPORTED (a part of the model has no step form or
+ * sees what comes), MEMORY. */
 QP_API qp_session *qp_session_new(qp_model *m, int64_t rows, int64_t positions, qp_session_options options);
 /* Frees it before its context. NULL is allowed. */
 QP_API void qp_session_close(qp_session *s);
@@ -40,11 +41,10 @@ typedef struct {
                                row takes no other call */
 } qp_feed;
 
-/* ids [B, T] -> logits of each sequence's last position [B, V] (with counts[b] 0: of no meaning). A call
- * that fails leaves the session as it was (but for whole pieces of 320 positions of a longer one, where layers have
- * windows). Errors: SHAPE; ARGUMENT (a row is full or named twice ..);
- * STATE (drafts to be chosen from); UNSUPPORTED (drafts, or counts that differ, where a part's state has
- * a fixed size). */
+/* ids [B, T] -> logits of each sequence's last position [B, V] (with counts[b] 0: of no meaning). A call that
+ * fails leaves the session as it was (but for whole pieces of 320 positions of a longer one, where layers
+ * have windows). Errors: SHAPE; ARGUMENT (a row is full or named twice ..); STATE (drafts to be chosen from);
+ * UNSUPPORTED (drafts, or counts that differ, where a part's state has a fixed size). */
 QP_API qp_tensor qp_session_feed(qp_session *s, qp_tensor ids, qp_feed how);
 /* The same, giving the last norm's output at all positions [B, T, D]: qp_model_head makes logits of
  * those that are wanted. */
@@ -72,9 +72,10 @@ QP_API QP_MUST_CHECK qp_status qp_session_truncate(qp_session *s, int64_t row, i
  * a point to come back to. Errors as of truncate. */
 QP_API QP_MUST_CHECK qp_status qp_session_fork(qp_session *s, int64_t from, int64_t to, int64_t length);
 
-/* A row to a safetensors file, and back into an empty row of a session with the same model and type of
- * keys and values, which then goes on bit for bit. The file is checked like any other: FORMAT where
- * it is not such a state; STATE where it is another model's. */
+/* A row to a safetensors file, and back into an empty row of a session with the same model and type of keys
+ * and values, which then goes on bit for bit. The file is checked like any other: FORMAT where it is not such
+ * a state; STATE where it is another model's or keeps keys and values in another type, or the row is not
+ * empty; ARGUMENT (more positions than the session has room for), IO, MEMORY. */
 QP_API QP_MUST_CHECK qp_status qp_session_save(qp_session *s, int64_t row, const char *path);
 QP_API QP_MUST_CHECK qp_status qp_session_load(qp_session *s, int64_t row, const char *path);
 

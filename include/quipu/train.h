@@ -39,8 +39,9 @@ typedef struct {
     qp_param_groups groups;
 } qp_adamw_options;
 
-/* AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101): w -= lr (m^ / (sqrt(v^) + eps) + wd w),
- * one pass over the memory of all parameters. The context's. NULL on error. */
+/* AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101): w -= lr (m^ / (sqrt(v^) + eps) + wd w), one pass over
+ * the memory of all parameters. The context's. NULL on error: ARGUMENT (nothing to train, a group that
+ * matches nothing), MEMORY. */
 QP_API qp_optim *qp_adamw(qp_state_dict params, qp_adamw_options options);
 
 typedef struct {
@@ -52,19 +53,19 @@ typedef struct {
     qp_param_groups groups;
 } qp_sgd_options;
 
-/* b = momentum b + g; w -= lr b. torch.optim.SGD */
+/* b = momentum b + g; w -= lr b. torch.optim.SGD. Owner and errors as of qp_adamw. */
 QP_API qp_optim *qp_sgd(qp_state_dict params, qp_sgd_options options);
 
-/* One step with the gradients that the parameters hold, which it consumes (they are QP_NONE
- * afterwards). A parameter without a gradient stays. Does nothing while the context is in
- * failure. A gradient that is not finite is an error, and no parameter changes. */
+/* One step with the gradients that the parameters hold, which it consumes (they are QP_NONE afterwards). A
+ * parameter without a gradient stays. Does nothing while the context is in failure. A gradient that is not
+ * finite is a STATE error, as is a parameter in read-only memory, and no parameter changes. */
 QP_API void qp_step(qp_optim *o);
-QP_API void qp_optim_set_lr(qp_optim *o, double lr);
+QP_API void qp_optim_set_lr(qp_optim *o, double lr); /* from the next step on */
 QP_API double qp_optim_norm(const qp_optim *o); /* global gradient norm of the last step, before clipping */
 
 /* The optimiser's state, to be saved: tensors by index and name ("m.NAME", "step", "scale");
  * false past the end. They are the optimiser's; qp_copy_to restores them, and
- * qp_optim_restored then makes the optimiser read its step count and scale again. */
+ * qp_optim_restored then makes the optimiser read its step count and scale again (FORMAT: no scale). */
 QP_API bool qp_optim_state(qp_optim *o, int index, char name[256], qp_tensor *t);
 QP_API void qp_optim_restored(qp_optim *o);
 
@@ -90,7 +91,7 @@ QP_API bool qp_optim_skipped(const qp_optim *o);               /* did the last s
 typedef struct qp_ema qp_ema;
 
 QP_API qp_ema *qp_ema_new(qp_model *m, double decay); /* ARGUMENT: decay not between 0 and 1 */
-QP_API void qp_ema_update(qp_ema *e, int64_t step);
+QP_API void qp_ema_update(qp_ema *e, int64_t step);   /* step: steps done, from 1 */
 /* Exchanges the model's weights and their means: to evaluate or save these. Twice is as before. */
 QP_API void qp_ema_swap(qp_ema *e);
 QP_API double qp_ema_decay(const qp_ema *e);
@@ -129,7 +130,7 @@ QP_API double qp_schedule_at(const qp_schedule *s, int64_t step);
  * error in the context. */
 typedef struct qp_board qp_board;
 
-/* folder: is made. The context's; NULL on error. */
+/* folder: is made. The context's; NULL on error: IO, ARGUMENT (the path is too long), MEMORY. */
 QP_API qp_board *qp_board_open(qp_ctx *ctx, const char *folder, int64_t step);
 QP_API void qp_board_scalar(qp_board *b, const char *tag, int64_t step, double value);
 /* Markdown. */
@@ -188,17 +189,18 @@ typedef struct {
  * and validation measures the means. A state
  * appears complete or not at all, and a run that goes on from one has the same bits as one
  * that was never stopped. When cancelled (qp_cancel) it saves the last whole step and fails
- * with QP_ERR_CANCELLED. Other errors: IO, FORMAT (a state that is damaged, or whose data,
- * config or options are not those given now, each named), MEMORY, STATE (a loss or gradient
- * that is not finite). */
+ * with QP_ERR_CANCELLED. Other errors: IO, FORMAT (a state that is damaged), STATE (one whose data,
+ * config or options are not those given now, each named; `out` holds states and `resume` is not asked for, or
+ * another training writes there; a loss or gradient that is not finite), ARGUMENT, MEMORY. */
 QP_API QP_MUST_CHECK qp_status qp_train(qp_training_set set, qp_train_options options);
 
-/* The mean loss per counted token over at most `batches` batches from the start (0: all). */
+/* The mean loss per counted token over at most `batches` batches from the start (0: all); NaN where there is
+ * none, or after an error (as of qp_forward and qp_data_next). The data then stands behind what was read. */
 QP_API double qp_validate(qp_model *m, qp_data *data, int64_t batches);
 
 /* Saves and restores a training state; what qp_train does every save_every steps. */
 QP_API QP_MUST_CHECK qp_status qp_state_save(qp_training_set set, const char *out, int64_t step, int keep);
-/* *step stays 0 when there is no state in out. */
+/* *step stays 0 when there is no state in out. Errors as of qp_train. */
 QP_API QP_MUST_CHECK qp_status qp_state_restore(qp_training_set set, const char *out, int64_t *step);
 
 #ifdef __cplusplus

@@ -59,7 +59,7 @@ void qp_close(qp_ctx *ctx) {
 }
 
 qpi_owned *qpi_own(qp_ctx *ctx, void *thing, void (*destroy)(void *)) {
-    qpi_owned *o = malloc(sizeof *o);
+    qpi_owned *o = ctx ? malloc(sizeof *o) : NULL;
     if (!o) {
         qp_fail(ctx, QP_ERR_MEMORY, "out of memory");
         return NULL;
@@ -78,9 +78,12 @@ void qpi_disown(qpi_owned *o) {
 }
 
 qp_stats qp_stats_of(const qp_ctx *ctx) {
+    if (!ctx) return (qp_stats){0};
     qp_stats s = {.threads = ctx->exec.threads, .isa = ctx->options.isa};
     qpi_heap_stats(ctx->heap, &s);
     return s;
 }
 
-void qp_reset_peak(qp_ctx *ctx) { qpi_heap_reset_peak(ctx->heap); }
+void qp_reset_peak(qp_ctx *ctx) {
+    if (ctx) qpi_heap_reset_peak(ctx->heap);
+}

@@ -36,6 +36,7 @@ double qp_call_bytes(const qp_call *call) {
 }
 
 void qp_observe(qp_ctx *ctx, qp_observer *fn, void *user) {
+    if (!ctx) return;
     ctx->observer = fn;
     ctx->observer_user = user;
 }

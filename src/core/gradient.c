@@ -180,12 +180,14 @@ void qpi_hooks_sweep(qp_ctx *ctx, qpi_node *leaf) {
 /* ---- The mode ------------------------------------------------------------------------------------ */
 
 bool qp_no_grad(qp_ctx *ctx, bool on) {
+    if (!ctx) return false;
     bool before = ctx->mode.no_grad;
     ctx->mode.no_grad = on;
     return before;
 }
 
 qp_dtype qp_autocast(qp_ctx *ctx, qp_dtype dtype) {
+    if (!ctx) return QP_F32;
     qp_dtype before = ctx->mode.autocast;
     if (dtype == QP_F32 || dtype == QP_BF16 || dtype == QP_F16) ctx->mode.autocast = dtype;
     else qp_fail(ctx, QP_ERR_ARGUMENT, "autocast: %s, expected bf16, f16 or f32 (off)", qp_dtype_name(dtype));

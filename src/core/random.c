@@ -27,9 +27,10 @@ void qpi_philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t out[4])
     out[3] = c3;
 }
 
-uint64_t qp_random_position(const qp_ctx *ctx) { return ctx->random_position; }
+uint64_t qp_random_position(const qp_ctx *ctx) { return ctx ? ctx->random_position : 0; }
 
 void qp_set_random(qp_ctx *ctx, uint64_t seed, uint64_t position) {
+    if (!ctx) return;
     ctx->seed = seed;
     ctx->random_position = position;
 }

@@ -335,6 +335,16 @@ static void no_context(void **state) {
     qp_clear(NULL);
     qp_cancel(NULL);
     qp_backward(QP_NONE);
+    assert_false(qp_no_grad(NULL, true));
+    assert_int_equal(qp_autocast(NULL, QP_BF16), QP_F32);
+    qp_set_random(NULL, 1, 2);
+    assert_int_equal(qp_random_position(NULL), 0);
+    assert_int_equal(qp_stats_of(NULL).bytes, 0);
+    qp_reset_peak(NULL);
+    qp_observe(NULL, NULL, NULL);
+    assert_null(qp_tokenizer_bytes(NULL));
+    assert_null(qp_model_new(NULL, "none", "{\"model_type\": \"quipu\"}"));
+    assert_null(qp_data_open(NULL, 1, (const char *[]){SOURCE_DIR "/README.md"}, (qp_data_options){0}));
     qp_close(NULL);
 }
 
