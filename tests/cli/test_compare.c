@@ -106,6 +106,33 @@ static void test_costs(void **state) {
     json_decref(all);
 }
 
+/* Costs that the test writes: the variant is dearer by 4 at 16 and cheaper by 4 at 64, so that they meet (but for the
+ * 2% that count as noise) in the middle of the logarithms. */
+static void test_crossover(void **state) {
+    (void)state;
+    size_t  i;
+    json_t *row,
+        *all =
+            expect_json(run(COMPARE("%/cross", "--steps", "1", "--parts", "mixer=attention,attention:window=4",
+                                    "--cost-length", "16,64", "--json")));
+    json_decref(all);
+    json_t *costs = json_load_file(in_folder("cross/costs.json"), 0, NULL);
+    assert_int_equal(json_array_size(costs), 4);
+    json_array_foreach(costs, i, row) {
+        bool   reference = !strcmp(text(row, "part"), "mixer=attention");
+        double by = reference ? 1 : number_of(row, "length") < 20 ? 4 : 0.25;
+        json_object_set_new(row, "seconds", json_real(number_of(row, "length") * by));
+    }
+    assert_int_equal(json_dump_file(costs, in_folder("cross/costs.json"), 0), 0);
+    json_decref(costs);
+    all = expect_json(run(COMPARE("%/cross", "--steps", "1", "--parts", "mixer=attention,attention:window=4",
+                                  "--cost-length", "16,64", "--json")));
+    const json_t *crossings = json_object_get(all, "crossovers");
+    double        up = log(4 * 1.02), down = log(0.25 * 1.02);
+    assert_float_equal(number_of(json_array_get(crossings, 1), "length"), 16 * pow(4, up / (up - down)), 0.01);
+    json_decref(all);
+}
+
 /* Several seeds and learning rates: a row is the mean over seeds at the best rate. */
 static void test_means(void **state) {
     (void)state;
@@ -358,10 +385,11 @@ static void test_usage(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),         cmocka_unit_test(test_costs),
-                                       cmocka_unit_test(test_means),        cmocka_unit_test(test_directions),
-                                       cmocka_unit_test(test_all_parts),    cmocka_unit_test(test_kept),
-                                       cmocka_unit_test(test_interrupt),    cmocka_unit_test(test_processes),
-                                       cmocka_unit_test(test_test_options), cmocka_unit_test(test_usage)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),       cmocka_unit_test(test_costs),
+                                       cmocka_unit_test(test_crossover),  cmocka_unit_test(test_means),
+                                       cmocka_unit_test(test_directions), cmocka_unit_test(test_all_parts),
+                                       cmocka_unit_test(test_kept),       cmocka_unit_test(test_interrupt),
+                                       cmocka_unit_test(test_processes),  cmocka_unit_test(test_test_options),
+                                       cmocka_unit_test(test_usage)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

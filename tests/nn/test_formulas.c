@@ -1,5 +1,6 @@
-/* Every block of the registry against its formula, put together from its own norms and branches; the activations of
- * `mlp` against theirs. Weights of norms and of `rezero` are drawn, so that none stands in for another. */
+/* Every block of the registry against its formula, put together from its own norms and branches; against theirs, the
+ * activations of `mlp` and the mixer `average`, of which there was no other implementation at hand. Weights of norms and
+ * of `rezero` are drawn, so that none stands in for another. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -72,16 +73,17 @@ static const struct {
              {"deep_norm", "\"type\": \"deep_norm\"", deep_norm},
              {"rezero", "\"type\": \"rezero\"", rezero}};
 
-static qp_model *make(const char *block_config, const char *ffn_config) {
+static const char attention[] = "\"type\": \"attention\", \"heads\": 2";
+
+static qp_model *make(const char *mixer, const char *block_config, const char *ffn_config) {
     char config[700];
     ctx = qp_open((qp_options){.threads = 1, .seed = 5});
     snprintf(config, sizeof config,
              "{\"model_type\": \"quipu\", \"vocab_size\": 9, \"hidden_size\": %d, \"num_hidden_layers\": %d,"
              " \"max_position_embeddings\": %d, \"position\": {\"type\": \"rope\"}, \"norm\": {\"type\": "
              "\"layer_norm\"},"
-             " \"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"block\": {%s}, \"ffn\": {\"type\": "
-             "\"mlp\", %s}}",
-             D, LAYERS, T, block_config, ffn_config);
+             " \"mixer\": {%s}, \"block\": {%s}, \"ffn\": {\"type\": \"mlp\", %s}}",
+             D, LAYERS, T, mixer, block_config, ffn_config);
     qp_model *m = qp_model_new(ctx, "test", config);
     if (!m) fail_msg("%s", qp_error(ctx));
     qp_state_dict all = qp_model_params(m);
@@ -101,7 +103,7 @@ static void formulas(void **state) {
     bool tried[20] = {false};
     (void)state;
     for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
-        qp_model            *m = make(cases[k].config, "\"width\": 20");
+        qp_model            *m = make(attention, cases[k].config, "\"width\": 20");
         const qp_block_type *type = NULL;
         for (int i = 0; qp_part_at(NULL, QP_PART_BLOCK, i); i++)
             if (!strcmp(qp_part_at(NULL, QP_PART_BLOCK, i)->name, cases[k].name)) {
@@ -125,6 +127,15 @@ static void formulas(void **state) {
 static qp_tensor same(qp_tensor x) { return x; }
 static qp_tensor relu2(qp_tensor x) { return qp_square(qp_relu(x)); }
 
+/* x w^T + b of a linear's parameters. */
+static qp_tensor product(qp_model *m, const char *name, qp_tensor x) {
+    char of[80];
+    snprintf(of, sizeof of, "%s.weight", name);
+    qp_tensor y = qp_matmul(x, qp_transpose(parameter(m, of), 0, 1));
+    snprintf(of, sizeof of, "%s.bias", name);
+    return qp_add(y, parameter(m, of));
+}
+
 /* act(x w_1^T + b_1) w_2^T + b_2 */
 static void activations(void **state) {
     static const struct {
@@ -136,19 +147,35 @@ static void activations(void **state) {
     for (size_t k = 0; k < sizeof acts / sizeof acts[0]; k++) {
         char config[80];
         snprintf(config, sizeof config, "\"width\": 20, \"act\": \"%s\"", acts[k].name);
-        qp_model *m = make("\"type\": \"pre_norm\"", config);
+        qp_model *m = make(attention, "\"type\": \"pre_norm\"", config);
         block = &m->blocks[0].block;
         qp_tensor x = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D});
-        qp_tensor inner = qp_matmul(x, qp_transpose(parameter(m, "blocks.0.ffn.up.weight"), 0, 1));
-        inner = acts[k].f(qp_add(inner, parameter(m, "blocks.0.ffn.up.bias")));
-        qp_tensor y = qp_matmul(inner, qp_transpose(parameter(m, "blocks.0.ffn.down.weight"), 0, 1));
-        double    error = relative_error(ffn(x), qp_add(y, parameter(m, "blocks.0.ffn.down.bias")));
+        qp_tensor inner = acts[k].f(product(m, "blocks.0.ffn.up", x));
+        double    error = relative_error(ffn(x), product(m, "blocks.0.ffn.down", inner));
         if (!(error < 1e-5)) fail_msg("%s: %g", acts[k].name, error);
         qp_close(ctx);
     }
 }
 
+/* Average attention, each mean summed anew. */
+static void average(void **state) {
+    (void)state;
+    qp_model *m = make("\"type\": \"average\", \"width\": 10", "\"type\": \"pre_norm\"", "\"width\": 20");
+    block = &m->blocks[0].block;
+    qp_tensor x = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D}), rows[T];
+    for (int t = 0; t < T; t++) rows[t] = qp_mean(qp_slice(x, 1, 0, t + 1, 1), 1, (int[]){1}, true);
+    qp_tensor g = qp_relu(product(m, "blocks.0.mixer.up", qp_concat(T, rows, 1)));
+    g = product(m, "blocks.0.mixer.down", g);
+    qp_tensor both = qp_concat(2, (qp_tensor[]){x, g}, -1);
+    qp_tensor gates = qp_sigmoid(product(m, "blocks.0.mixer.gate", both));
+    qp_tensor y = qp_add(qp_mul(qp_slice(gates, -1, 0, D, 1), x), qp_mul(qp_slice(gates, -1, D, 2 * D, 1), g));
+    double    error = relative_error(mix(x), y);
+    if (!(error < 1e-5)) fail_msg("%g", error);
+    qp_close(ctx);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(formulas), cmocka_unit_test(activations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(formulas), cmocka_unit_test(activations),
+                                       cmocka_unit_test(average)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

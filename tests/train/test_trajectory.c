@@ -148,6 +148,31 @@ static void test_llama(void **state) { (void)state, replay_file("llama-gqa-tied"
 static void test_qwen2(void **state) { (void)state, replay_file("qwen2"); }
 static void test_sgd(void **state) { (void)state, replay_file("sgd-llama-gqa-tied"); }
 
+/* torch.optim.SGD's rule for nesterov, and the plain one, written out: g += wd w; b = m b + g; w -= lr (g + m b). */
+static void test_nesterov(void **state) {
+    (void)state;
+    for (int nesterov = 0; nesterov < 2; nesterov++) {
+        qp_ctx    *ctx = qp_open((qp_options){.threads = 1});
+        qp_module *root = qp_module_new(ctx, NULL, "");
+        qp_tensor  p = qp_param(root, "w", "constant:2", 2, (int64_t[]){1, 1});
+        qp_module_fill(root);
+        qp_optim *o = qp_sgd(
+            qp_module_params(root),
+            (qp_sgd_options){.lr = 0.1, .momentum = 0.75, .weight_decay = 0.5, .nesterov = nesterov == 1});
+        double w = 2, b = 0;
+        for (int i = 0; i < 5; i++) {
+            double g = 1 - 0.3 * i;
+            qp_set_grad(p, qp_full(ctx, QP_F32, 2, (int64_t[]){1, 1}, g));
+            qp_step(o);
+            g += 0.5 * w;
+            b = 0.75 * b + g;
+            w -= 0.1 * (nesterov ? g + 0.75 * b : b);
+            assert_float_equal(qp_item(p), w, 1e-6);
+        }
+        qp_close(ctx);
+    }
+}
+
 /* The same bits with 1, 2 and 5 threads. */
 static void test_threads(void **state) {
     (void)state;
@@ -182,8 +207,8 @@ static int long_run(const char *folder) {
 }
 
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2), cmocka_unit_test(test_llama),
-                                       cmocka_unit_test(test_qwen2), cmocka_unit_test(test_sgd),
-                                       cmocka_unit_test(test_threads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt2),     cmocka_unit_test(test_llama),
+                                       cmocka_unit_test(test_nesterov), cmocka_unit_test(test_qwen2),
+                                       cmocka_unit_test(test_sgd),      cmocka_unit_test(test_threads)};
     return argc > 1 ? long_run(argv[1]) : cmocka_run_group_tests(tests, NULL, NULL);
 }
