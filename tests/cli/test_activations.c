@@ -49,6 +49,10 @@ static void test_scale(void **state) {
         json_decref(all);
     }
     assert_true(entropy[2] < entropy[1] - 0.2); /* without it few keys have all the weight */
+    json_t *equal = expect_json(INSPECT("--set", "init=lecun_normal", "--set",
+                                        "mixer={\"type\":\"attention\",\"heads\":2,\"scale\":1e-9}", "--json"));
+    expect_near(number_of(attention_of(equal, 0), "entropy"), 1, 1e-6); /* all keys alike */
+    json_decref(equal);
 }
 
 /* Branches add to the stream; with ReZero they begin at 0, and values and gradients pass all layers as they

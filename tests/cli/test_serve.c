@@ -222,6 +222,16 @@ static void test_parameters(void **state) {
             "{\"prompt\": \"x\", \"max_tokens\": 9, \"logit_bias\": {\"65\": 100}, \"stop\": [\"AAAA\"]}")),
         200);
     assert_non_null(strstr(text, "\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\""));
+    /* A is 1 ahead of B and loses 2, once or each time */
+    static const char penalised[] = "{\"prompt\": \"x\", \"max_tokens\": 6, \"temperature\": 0, "
+                                    "\"logit_bias\": {\"65\": 100, \"66\": 99}, ";
+    char body[300];
+    snprintf(body, sizeof body, "%s\"presence_penalty\": 2}", penalised);
+    assert_int_equal(hear(post("/v1/completions", "", body)), 200);
+    assert_non_null(strstr(text, "\"text\":\"ABAAAA\""));
+    snprintf(body, sizeof body, "%s\"frequency_penalty\": 2}", penalised);
+    assert_int_equal(hear(post("/v1/completions", "", body)), 200);
+    assert_non_null(strstr(text, "\"text\":\"ABABAB\""));
     char first[2000];
     for (int i = 0; i < 2; i++) { /* a seed decides */
         assert_int_equal(

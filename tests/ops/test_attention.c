@@ -137,11 +137,35 @@ static void places_are_checked(void **state) {
     }
 }
 
+static void note_flops(void *user, const qp_call *call, double seconds) {
+    (void)seconds;
+    if (!strcmp(call->op->name, "attention")) *(double *)user = qp_call_flops(call);
+}
+
+/* Two flops for each pair that meets and each feature of its key and of its value. */
+static void costs(void **state) {
+    (void)state;
+    enum { B = 2, T = 5, S = 7, L = 3 };
+    double    flops = 0, of_a_pair = 2 * (K + L), heads = B * H;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 1});
+    qp_tensor q = numbers(ctx, B, T, H, K), k = numbers(ctx, B, S, G, K), v = numbers(ctx, B, S, G, L);
+    qp_observe(ctx, note_flops, &flops);
+    qp_attention(q, k, v, (qp_mask){0}, 0);
+    assert_float_equal(flops, heads * T * S * of_a_pair, 0);
+    qp_attention(q, k, v, (qp_mask){.causal = true}, 0); /* 3 to 7 keys */
+    assert_float_equal(flops, heads * (3 + 4 + 5 + 6 + 7) * of_a_pair, 0);
+    qp_attention(q, k, v, (qp_mask){.causal = true, .window = 4}, 0);
+    assert_float_equal(flops, heads * (3 + 4 + 4 + 4 + 4) * of_a_pair, 0);
+    assert_false(qp_failed(ctx));
+    qp_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_have_starts),
         cmocka_unit_test(trees_are_paths),
         cmocka_unit_test(places_are_checked),
+        cmocka_unit_test(costs),
     };
     return cmocka_run_group_tests(tests, open_contexts, close_contexts);
 }
