@@ -1,7 +1,7 @@
 #!/bin/bash
 # What the docs say of the tree: every part has a page that names it in its title (initialisations: in a table) and
-# has a row for each of its options with the default of today, or links to a page that does; files that are shown
-# whole are the tree's; links lead somewhere.
+# its papers, and has a row for each of its options with the default of today, or links to a page that does; files
+# that are shown whole are the tree's; links lead somewhere.
 #   pages.sh QUIPU ROOT
 set -eu
 quipu=$1
@@ -31,6 +31,10 @@ while IFS= read -r line; do
             grep -qF "\`$name\`" $pages || fail "$pages: no \`$name\`"
         else
             pages=$(named "$name") || { fail "docs/parts: no page of $section $name"; pages=/dev/null; }
+            # shellcheck disable=SC2086
+            for source in $(echo "$line" | grep -oE '[0-9]{4}\.[0-9]{5}' || true); do
+                grep -qF "$source" $pages || fail "docs/parts: $section $name: no arXiv:$source"
+            done
         fi
         ;;
     esac
