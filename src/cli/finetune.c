@@ -30,6 +30,7 @@ struct job {
     qp_medusa    *medusa;
     qp_mtp       *mtp;
     double        first, last;
+    int64_t       steps; /* taken */
 };
 
 /* ---- Medusa: a head for each token ahead ------------------------------------------------------------ */
@@ -198,6 +199,7 @@ static void train(job *j, qp_optim *optim) {
         qp_backward(loss);
         qp_optim_set_lr(optim, qp_schedule_at(&schedule, step));
         qp_step(optim);
+        if (!qp_failed(j->ctx)) j->steps = step + 1;
         j->last = qp_item(loss);
         if (!step) j->first = j->last;
         cli_progress_show(&progress, step + 1, "loss %.4f ", j->last);
@@ -285,6 +287,16 @@ static bool make(job *j) {
     return ok;
 }
 
+/* Keeps what the whole steps have learnt. */
+static int interrupted(job *j) {
+    const char *out = cli_text(j->c, "out");
+    qp_clear(j->ctx);
+    if (!save(j)) return cli_failed(j->ctx);
+    cli_error("interrupted after step %lld of %lld; what was learnt is in %s: --from %s goes on from there",
+              (long long)j->steps, (long long)cli_int(j->c, "steps"), out, out);
+    return 130;
+}
+
 static int learn(job *j) {
     cli *c = j->c;
     if (!make(j)) return cli_failed(j->ctx);
@@ -293,6 +305,7 @@ static int learn(job *j) {
     if (optim) train(j, optim);
     qp_autocast(j->ctx, QP_F32);
     double after = validate(j);
+    if (j->steps && qp_error_code(j->ctx) == QP_ERR_CANCELLED) return interrupted(j);
     if (qp_failed(j->ctx) || !save(j)) return cli_failed(j->ctx);
     if (cli_flag(c, "json"))
         return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:s}", "first_loss", j->first, "loss", j->last,

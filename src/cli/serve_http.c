@@ -460,8 +460,7 @@ static void completed(void *user, struct MHD_Connection *c, void **state,
     h->busy--;
 }
 
-/* ---- Connections
- * --------------------------------------------------------------------------------------------- */
+/* ---- Connections ------------------------------------------------------------------------------------- */
 
 static void connection(void *user, struct MHD_Connection *c, void **context,
                        enum MHD_ConnectionNotificationCode code) {

@@ -1,4 +1,5 @@
-/* Turning a square of VF_LANES x VF_LANES floats: row i on entry, column i on return. */
+/* A square of VF_LANES x VF_LANES floats. turn: row i on entry, column i on return. row_sums: element i of the result is
+ * the sum of row i. */
 #ifndef QUIPU_KERNELS_TURN_H
 #define QUIPU_KERNELS_TURN_H
 
@@ -26,6 +27,12 @@ TURN turn_parts(vf r[4]) {
     r[2] = TURN_PAIRS(unpacklo_pd, high01, high23);
     r[3] = TURN_PAIRS(unpackhi_pd, high01, high23);
 }
+/* The sums of four rows' elements within each 128-bit part. */
+static inline __attribute__((always_inline)) vf part_sums(const vf r[4]) {
+    vf a = TURN_OP(unpacklo_ps)(r[0], r[1]) + TURN_OP(unpackhi_ps)(r[0], r[1]);
+    vf b = TURN_OP(unpacklo_ps)(r[2], r[3]) + TURN_OP(unpackhi_ps)(r[2], r[3]);
+    return TURN_PAIRS(unpacklo_pd, a, b) + TURN_PAIRS(unpackhi_pd, a, b);
+}
 #undef TURN_OP
 #undef TURN_PAIRS
 #endif
@@ -45,6 +52,13 @@ TURN turn(vf r[16]) {
         r[12 + c] = _mm512_shuffle_f32x4(low13, high13, odd);
     }
 }
+static inline __attribute__((always_inline)) vf row_sums(const vf r[16]) {
+    vf low = part_sums(r), next = part_sums(r + 4), half, rest;
+    half = _mm512_shuffle_f32x4(low, next, 0x88) + _mm512_shuffle_f32x4(low, next, 0xdd);
+    low = part_sums(r + 8), next = part_sums(r + 12);
+    rest = _mm512_shuffle_f32x4(low, next, 0x88) + _mm512_shuffle_f32x4(low, next, 0xdd);
+    return _mm512_shuffle_f32x4(half, rest, 0x88) + _mm512_shuffle_f32x4(half, rest, 0xdd);
+}
 #elif VF_LANES == 8
 TURN turn(vf r[8]) {
     turn_parts(r);
@@ -55,9 +69,19 @@ TURN turn(vf r[8]) {
         r[4 + c] = _mm256_permute2f128_ps(low, high, 0x31);
     }
 }
+static inline __attribute__((always_inline)) vf row_sums(const vf r[8]) {
+    vf low = part_sums(r), high = part_sums(r + 4);
+    return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
+}
 #elif defined(__SSE2__)
 TURN turn(vf r[4]) { turn_parts(r); }
+static inline __attribute__((always_inline)) vf row_sums(const vf r[4]) { return part_sums(r); }
 #else
+static inline vf row_sums(const vf r[VF_LANES]) {
+    vf sums;
+    for (int i = 0; i < VF_LANES; i++) sums[i] = vf_sum(r[i]);
+    return sums;
+}
 TURN turn(vf r[VF_LANES]) {
     for (int i = 0; i < VF_LANES; i++)
         for (int j = 0; j < i; j++) {

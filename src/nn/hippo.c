@@ -5,16 +5,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+int qpi_hippo_rank(qpi_hippo kind) { return kind == QPI_LEGT ? 2 : 1; }
+
+static double root(int64_t n) { return sqrt(2.0 * (double)n + 1); }
+
+/* Row n, column k. */
+static double element(qpi_hippo kind, int64_t n, int64_t k) {
+    if (kind == QPI_LEGT) return -0.5 * root(n) * root(k) * (n < k && (k - n) % 2 ? -1 : 1);
+    if (k > n) return 0;
+    if (kind == QPI_LEGS) return k == n ? -(double)(n + 1) : -root(n) * root(k);
+    return k == n ? -0.5 : -1;
+}
+
 void qpi_hippo_fill(qpi_hippo kind, int64_t N, double *A, double *B, double *P) {
-    bool legs = kind == QPI_LEGS;
     for (int64_t n = 0; n < N; n++) {
-        double root = sqrt(2.0 * (double)n + 1);
-        B[n] = legs ? root : 1;
-        P[n] = legs ? sqrt((double)n + 0.5) : sqrt(0.5);
-        for (int64_t k = 0; k < N; k++) {
-            double below = legs ? -root * sqrt(2.0 * (double)k + 1) : -1, on = legs ? -(double)(n + 1) : -0.5;
-            A[n * N + k] = k > n ? 0 : k == n ? on : below;
+        B[n] = kind == QPI_LEGS ? root(n) : kind == QPI_LAGT ? 1 : 0.5 * root(n);
+        P[n] = kind == QPI_LEGS ? sqrt((double)n + 0.5) : kind == QPI_LAGT || n % 2 ? sqrt(0.5) : 0;
+        if (kind == QPI_LEGT) { /* odd n, even n */
+            P[n] *= root(n);
+            P[N + n] = n % 2 ? 0 : sqrt(0.5) * root(n);
         }
+        for (int64_t k = 0; k < N; k++) A[n * N + k] = element(kind, n, k);
     }
 }
 
@@ -85,24 +96,31 @@ static int64_t place_of(const double complex *h, int64_t N, int64_t rank) {
 }
 
 bool qpi_hippo_poles(qpi_hippo kind, int64_t N, qpi_poles out) {
-    double         *A = malloc((size_t)(N * N + 2 * N) * sizeof *A), *B = A + N * N, *P = B + N;
+    int             rank = qpi_hippo_rank(kind);
+    double         *A = malloc((size_t)(N * N + 3 * N) * sizeof *A), *B = A + N * N, *P = B + N;
     double complex *h = malloc((size_t)(2 * N * N) * sizeof *h), *v = h + N * N;
     bool            ok = A && h;
     if (ok) {
         qpi_hippo_fill(kind, N, A, B, P);
-        double real = A[0] + P[0] * P[0];
+        double real = 0;
+        for (int r = 0; r < rank; r++)
+            for (int64_t i = 0; i < N * N; i++) A[i] += P[r * N + i / N] * P[r * N + i % N];
+        for (int64_t i = 0; i < N; i++) real += A[i * N + i] / (double)N;
         for (int64_t i = 0; i < N; i++)
             for (int64_t k = 0; k < N; k++) { /* -i times the skew part */
-                h[i * N + k] = i == k ? 0 : -I * (A[i * N + k] + P[i] * P[k]);
+                h[i * N + k] = i == k ? 0 : -I * A[i * N + k];
                 v[i * N + k] = i == k;
             }
         diagonalise(h, v, N);
         for (int64_t n = 0; n < N / 2; n++) {
             int64_t        at = place_of(h, N, n);
-            double complex b = project(v, N, at, B), p = project(v, N, at, P);
+            double complex b = project(v, N, at, B);
             out.re[n] = real, out.im[n] = creal(h[at * N + at]);
             out.b_re[n] = creal(b), out.b_im[n] = cimag(b);
-            out.p_re[n] = creal(p), out.p_im[n] = cimag(p);
+            for (int r = 0; r < rank; r++) {
+                double complex p = project(v, N, at, P + r * N);
+                out.p_re[r * N / 2 + n] = creal(p), out.p_im[r * N / 2 + n] = cimag(p);
+            }
         }
     }
     free(A);

@@ -43,21 +43,30 @@ qp_tensor qpi_param_of(qp_build *b, const char *name, int ndim, const int64_t *s
     return p;
 }
 
-static void init_poles(qpi_state_space *s, qp_build *b, double *v, qpi_pole_values *first) {
-    int64_t  N = s->poles, n = s->width * N, shape[] = {s->width, N};
-    double **from[] = {&first->re, &first->im, &first->b_re, &first->b_im, &first->p_re, &first->p_im};
-    for (int k = 0; k < 6; k++)
-        for (int64_t i = 0; i < n; i++) {
-            double x = (*from[k])[i % N];
-            v[k * n + i] = k == 0 ? log(fmax(-x, 1e-4)) : x;
-        }
-    s->log_real = qpi_param_of(b, "log_real", 2, shape, v);
-    s->imag = qpi_param_of(b, "imag", 2, shape, v + n);
-    if (!s->low_rank) return;
-    s->b_re = qpi_param_of(b, "b_re", 2, shape, v + 2 * n);
-    s->b_im = qpi_param_of(b, "b_im", 2, shape, v + 3 * n);
-    s->p_re = qpi_param_of(b, "p_re", 2, shape, v + 4 * n);
-    s->p_im = qpi_param_of(b, "p_im", 2, shape, v + 5 * n);
+/* A parameter of the state space, which learns at a rate of its own. */
+static qp_tensor slow_param(qp_build *b, const char *name, int ndim, const int64_t *shape, const double *v) {
+    double    rate = qp_setting(b, "rate");
+    qp_tensor p = qpi_param_of(b, name, ndim, shape, v);
+    qp_param_rates(b->module, name, (qp_rates){rate, rate, true});
+    return p;
+}
+
+static void init_poles(qpi_state_space *s, qp_build *b, double *v, const qpi_pole_values *first) {
+    int64_t       N = s->poles, n = s->width * N, shape[] = {s->width, N};
+    const double *from[] = {first->re,   first->im,   first->b_re,     first->b_im,
+                            first->p_re, first->p_im, first->p_re + N, first->p_im + N};
+    for (int k = 0; k < 8; k++)
+        for (int64_t i = 0; i < n; i++)
+            v[k * n + i] = k == 0 ? log(fmax(-from[k][i % N], 1e-4)) : from[k][i % N];
+    s->log_real = slow_param(b, "log_real", 2, shape, v);
+    s->imag = slow_param(b, "imag", 2, shape, v + n);
+    if (!s->rank) return;
+    s->b_re = slow_param(b, "b_re", 2, shape, v + 2 * n);
+    s->b_im = slow_param(b, "b_im", 2, shape, v + 3 * n);
+    for (int r = 0; r < s->rank; r++) {
+        s->p_re[r] = slow_param(b, r ? "p2_re" : "p_re", 2, shape, v + (4 + 2 * r) * n);
+        s->p_im[r] = slow_param(b, r ? "p2_im" : "p_im", 2, shape, v + (5 + 2 * r) * n);
+    }
 }
 
 /* Steps from low to high, evenly on a logarithmic scale. */
@@ -68,7 +77,7 @@ static void init_steps(qpi_state_space *s, qp_build *b, double *v) {
         memset(v, 0, (size_t)s->width * sizeof *v);
     qp_leave(scope);
     for (int64_t d = 0; d < s->width; d++) v[d] = low + (high - low) * v[d];
-    s->log_dt = qpi_param_of(b, "log_dt", 1, &s->width, v);
+    s->log_dt = slow_param(b, "log_dt", 1, &s->width, v);
 }
 
 /* Normal, of variance 1 together; of a diagonal matrix B goes into it. */
@@ -81,8 +90,8 @@ static void init_c(qpi_state_space *s, qp_build *b, double *v, const qpi_pole_va
     for (int64_t i = 0; i < n; i++) {
         double re = v[i] * M_SQRT1_2, im = v[n + i] * M_SQRT1_2, b0 = first->b_re[i % s->poles],
                b1 = first->b_im[i % s->poles];
-        v[i] = s->low_rank ? re : re * b0 - im * b1;
-        v[n + i] = s->low_rank ? im : re * b1 + im * b0;
+        v[i] = s->rank ? re : re * b0 - im * b1;
+        v[n + i] = s->rank ? im : re * b1 + im * b0;
     }
     s->c_re = qpi_param_of(b, "c_re", 2, shape, v);
     s->c_im = qpi_param_of(b, "c_im", 2, shape, v + n);
@@ -93,8 +102,9 @@ void qpi_state_space_init(qpi_state_space *s, qp_build                          
     s->width = b->width;
     s->poles = qp_setting_int(b, "state") / 2;
     int64_t         N = s->poles, n = s->width * N;
-    double         *v = malloc((size_t)(6 * n + 6 * N + 1) * sizeof *v), *first = v + 6 * n;
-    qpi_pole_values p = {first, first + N, first + 2 * N, first + 3 * N, first + 4 * N, first + 5 * N};
+    double         *v = malloc((size_t)(8 * n + 8 * N + 1) * sizeof *v), *first = v + 8 * n;
+    qpi_pole_values p = {first, first + N, first + 2 * N, first + 3 * N, first + 4 * N, first + 6 * N};
+    if (v) memset(first, 0, (size_t)(8 * N) * sizeof *first);
     if (!v || !fill(N, choice, p)) {
         qp_fail(b->ctx, QP_ERR_MEMORY, "out of memory: state space");
     } else {
@@ -104,8 +114,8 @@ void qpi_state_space_init(qpi_state_space *s, qp_build                          
     }
     free(v);
     s->module = b->module;
-    s->planes =
-        qp_module_keep(b->module, qp_empty(b->ctx, b->ctx->param_dtype, 3, (int64_t[]){s->width, 10, N}));
+    s->planes = qp_module_keep(
+        b->module, qp_empty(b->ctx, b->ctx->param_dtype, 3, (int64_t[]){s->width, s->rank == 2 ? 14 : 10, N}));
     qpi_gate_init(&s->gate, b);
 }
 
@@ -114,7 +124,7 @@ void qpi_state_space_init(qpi_state_space *s, qp_build                          
 /* In f64: what a pole is off by grows with the length. a = dt times the poles; half = 1 / (1 - a/2). */
 typedef struct {
     qp_tensor dt; /* [D, 1] */
-    z         a, b, c, p, half;
+    z         a, b, c, p[2], half;
 } discrete;
 
 static qp_tensor wide(qp_tensor x) { return qp_cast(x, QP_F64); }
@@ -124,7 +134,8 @@ static discrete make_discrete(const qpi_state_space *s) {
                   .c = {wide(s->c_re), wide(s->c_im)}};
     d.a = scale((z){qp_neg(qp_exp(wide(s->log_real))), wide(s->imag)}, d.dt);
     d.half = qpi_complex_inverse(affine(d.a, -0.5, 1));
-    if (s->low_rank) d.b = (z){wide(s->b_re), wide(s->b_im)}, d.p = (z){wide(s->p_re), wide(s->p_im)};
+    if (s->rank) d.b = (z){wide(s->b_re), wide(s->b_im)};
+    for (int r = 0; r < s->rank; r++) d.p[r] = (z){wide(s->p_re[r]), wide(s->p_im[r])};
     return d;
 }
 
@@ -140,7 +151,7 @@ static void diagonal(const qpi_state_space *s, const discrete *d, z *less_one, z
     *gain = scale(qpi_complex_mul(*less_one, qpi_complex_inverse(d->a)), d->dt);
 }
 
-/* dt v of the four products, as alpha and beta of dplr_kernel. */
+/* dt v of one of the products, as alpha and beta of dplr_kernel. */
 static void put_sum(const discrete *d, z v, qp_tensor *planes) {
     v = scale(v, d->dt);
     planes[0] = qp_affine(v.re, 2, 0);
@@ -149,46 +160,67 @@ static void put_sum(const discrete *d, z v, qp_tensor *planes) {
 
 static qp_tensor kernel(const qpi_state_space *s, int64_t T, qp_dtype dtype) {
     discrete d = make_discrete(s);
-    if (!s->low_rank) {
+    if (!s->rank) {
         z less_one, gain;
         diagonal(s, &d, &less_one, &gain);
         z c = qpi_complex_mul(d.c, gain);
         return qp_vandermonde(c.re, c.im, qp_affine(less_one.re, 1, 1), less_one.im, T, dtype);
     }
-    qp_tensor planes[10] = {qp_affine(d.a.re, 2, 0), qp_add(qp_square(d.a.re), qp_square(d.a.im))};
-    put_sum(&d, qpi_complex_mul(d.c, d.b), planes + 2);
-    put_sum(&d, qpi_complex_mul(d.c, d.p), planes + 4);
-    put_sum(&d, qpi_complex_mul(conjugate(d.p), d.b), planes + 6);
-    put_sum(&d, qpi_complex_mul(conjugate(d.p), d.p), planes + 8);
-    for (int i = 0; i < 10; i++) planes[i] = qp_reshape(planes[i], 3, (int64_t[]){1, s->width, s->poles});
-    return qp_dplr_kernel(qp_concat(10, planes, 0), T, dtype);
+    qp_tensor planes[20] = {qp_affine(d.a.re, 2, 0), qp_add(qp_square(d.a.re), qp_square(d.a.im))};
+    int       count = 2;
+    for (int i = 0; i <= s->rank; i++)
+        for (int k = 0; k <= s->rank; k++, count += 2)
+            put_sum(&d, qpi_complex_mul(i ? conjugate(d.p[i - 1]) : d.c, k ? d.p[k - 1] : d.b), planes + count);
+    for (int i = 0; i < count; i++) planes[i] = qp_reshape(planes[i], 3, (int64_t[]){1, s->width, s->poles});
+    return qp_dplr_kernel(qp_concat(count, planes, 0), T, dtype);
 }
 
-/* The step's matrices: with G = dt/2 half P (half: of above), s = 1 / (1 + 2 Re(P^* G)) and H = dt half B
+/* The columns of G (1 + P^* G)^-1 with G = dt/2 half P (half: of above; sums over a pole are over its conjugate, too). */
+static void corrections(const qpi_state_space *s, const discrete *d, z g[2]) {
+    z         G[2], next[2];
+    qp_tensor m[2][2];
+    for (int r = 0; r < s->rank; r++) G[r] = affine(scale(qpi_complex_mul(d->half, d->p[r]), d->dt), 0.5, 0);
+    for (int i = 0; i < s->rank; i++)
+        for (int k = 0; k < s->rank; k++) m[i][k] = qp_affine(dot(conjugate(d->p[i]), G[k]), 1, i == k);
+    if (s->rank == 1) {
+        g[0] = (z){qp_div(G[0].re, m[0][0]), qp_div(G[0].im, m[0][0])};
+        return;
+    }
+    qp_tensor determinant = qp_sub(qp_mul(m[0][0], m[1][1]), qp_mul(m[0][1], m[1][0]));
+    next[0] = minus(scale(G[0], m[1][1]), scale(G[1], m[1][0]));
+    next[1] = minus(scale(G[1], m[0][0]), scale(G[0], m[0][1]));
+    for (int r = 0; r < 2; r++) g[r] = (z){qp_div(next[r].re, determinant), qp_div(next[r].im, determinant)};
+}
+
+/* The step's matrices: with g of above and H = dt half B
  *
- *   h = h + a half h - s G 2 Re(P^* 2 half h) + (H - s G 2 Re(P^* H)) x
+ *   h = h + a half h - sum_r g_r 2 Re(P_r^* 2 half h) + (H - sum_r g_r 2 Re(P_r^* H)) x
  */
 static qp_tensor step_planes(const qpi_state_space *s) {
-    discrete d = make_discrete(s);
-    z        e, q, g, in, out;
-    if (s->low_rank) {
-        z right = scale(qpi_complex_mul(d.half, d.p), d.dt), bar = conjugate(d.p);
-        g = affine(right, 0.5, 0);
-        g = (z){qp_div(g.re, qp_affine(dot(bar, g), 1, 1)), qp_div(g.im, qp_affine(dot(bar, g), 1, 1))};
+    discrete  d = make_discrete(s);
+    z         e, g[2], in, out, H;
+    qp_tensor parts[14];
+    int       n = 2;
+    if (s->rank) {
+        corrections(s, &d, g);
         e = qpi_complex_mul(d.a, d.half);
-        q = affine(qpi_complex_mul(bar, d.half), 4, 0);
-        in = scale(qpi_complex_mul(d.half, d.b), d.dt);
-        in = minus(in, scale(g, dot(bar, in)));
+        in = H = scale(qpi_complex_mul(d.half, d.b), d.dt);
         out = affine(d.c, 2, 0);
     } else {
         diagonal(s, &d, &e, &out);
         out = affine(qpi_complex_mul(d.c, out), 2, 0);
         in = affine(d.a, 0, 1);
-        q = g = affine(d.a, 0, 0);
+        for (int i = 0; i < 4; i++) parts[n++] = qp_affine(d.a.re, 0, 0);
     }
-    qp_tensor parts[] = {e.re, e.im, q.re, q.im, g.re, g.im, in.re, in.im, out.re, out.im};
-    for (int i = 0; i < 10; i++) parts[i] = qp_reshape(parts[i], 3, (int64_t[]){s->width, 1, s->poles});
-    return qp_concat(10, parts, 1);
+    for (int r = 0; r < s->rank; r++) {
+        z bar = conjugate(d.p[r]), q = affine(qpi_complex_mul(bar, d.half), 4, 0);
+        in = minus(in, scale(g[r], dot(bar, H)));
+        parts[n++] = q.re, parts[n++] = q.im, parts[n++] = g[r].re, parts[n++] = g[r].im;
+    }
+    parts[0] = e.re, parts[1] = e.im;
+    parts[n++] = in.re, parts[n++] = in.im, parts[n++] = out.re, parts[n++] = out.im;
+    for (int i = 0; i < n; i++) parts[i] = qp_reshape(parts[i], 3, (int64_t[]){s->width, 1, s->poles});
+    return qp_concat(n, parts, 1);
 }
 
 /* ---- What follows ------------------------------------------------------------------------------------------- */
@@ -213,7 +245,7 @@ qp_tensor qpi_gate_forward(const qpi_gate *g, qp_tensor y, qp_tensor x, qp_tenso
 
 qp_tensor qpi_state_space_forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     qpi_state_space *m = self;
-    qpi_one_segment(s, m->low_rank ? "s4" : "s4d");
+    qpi_one_segment(s, m->rank ? "s4" : "s4d");
     return qpi_gate_forward(&m->gate, qp_long_conv(x, kernel(m, qp_size(x, 1), qp_dtype_of(x))), x, residual);
 }
 

@@ -4,7 +4,7 @@
  *
  * made discrete with a step dt. Whole sequences are convolved with what it answers to an impulse, steps carry h; then
  * y -> gelu(y) w^T, or with `glu` twice as wide and one half gating the other. A is diagonal (N complex poles, each
- * standing for itself and its conjugate), for S4 less P P^*. */
+ * standing for itself and its conjugate), for S4 less P P^*, of rank 1 or 2. */
 #ifndef QUIPU_NN_STATE_SPACE_H
 #define QUIPU_NN_STATE_SPACE_H
 
@@ -30,17 +30,18 @@ typedef struct {
 void qpi_gate_init(qpi_gate *g, qp_build *b);
 qp_tensor qpi_gate_forward(const qpi_gate *g, qp_tensor y, qp_tensor x, qp_tensor residual);
 
-/* Initial values of N poles; n-th pole of a channel. b and p [N]: zeros where there are none. */
+/* Initial values of N poles; n-th pole of a channel. b [N] and p [2, N]: zeros where there are none. */
 typedef struct {
     double *re, *im, *b_re, *b_im, *p_re, *p_im;
 } qpi_pole_values;
 
 typedef struct {
     int64_t          width, poles; /* D, N */
-    bool             low_rank, bilinear;
-    qp_tensor        log_dt;                             /* [D] */
-    qp_tensor        log_real, imag;                     /* [D, N]: the poles are -exp(log_real) + i imag */
-    qp_tensor        c_re, c_im, b_re, b_im, p_re, p_im; /* [D, N]; b and p of S4 only */
+    int              rank;         /* of P; 0: diagonal */
+    bool             bilinear;
+    qp_tensor        log_dt;         /* [D] */
+    qp_tensor        log_real, imag; /* [D, N]: the poles are -exp(log_real) + i imag */
+    qp_tensor        c_re, c_im, b_re, b_im, p_re[2], p_im[2]; /* [D, N]; b and p of S4 only */
     const qp_module *module;
     qp_tensor        planes; /* of the step, .. */
     uint64_t         stamp;  /* .. made of the parameters as they were then */
@@ -55,9 +56,10 @@ typedef struct {
      .help = "the output is twice as wide, one half gates the other"}
 
 /* Options that both have; N = state / 2. Poles are found in a time that grows with the cube of the state: 256 take a
- * second. */
+ * second. The authors' rates: 0.001 where the rest has 0.004, no weight decay. */
 #define QPI_STATE_SPACE_OPTIONS \
     QPI_GATE_OPTION, \
+        OPTION_NUMBER("rate", 1, 1e-6, 1e6, "learning rate of poles, B, P and steps, times that of the rest"), \
         {.name = "state", \
          .kind = QP_OPTION_INT, \
          .fallback = 64, \

@@ -1,16 +1,16 @@
-/* What a state space answers to an impulse whose matrix is diagonal plus a matrix of rank one, A = Lambda - P P*,
- * discretised bilinearly (S4, Gu et al. 2021, arXiv:2111.00396, theorem 3):
+/* What a state space answers to an impulse whose matrix is diagonal plus one of rank R, A = Lambda - P P* with P [N, R], R
+ * 1 or 2, discretised bilinearly (S4, Gu et al. 2021, arXiv:2111.00396, theorem 3):
  *
  *   k[l] = C ((I - dt/2 A)^-1 (I + dt/2 A))^l (I - dt/2 A)^-1 dt B,   l < T
  *
- * Its generating function at z, with g = 2 (1 - z) / (1 + z), is by Woodbury's identity four sums over the poles
- * (Cauchy's kernel):
+ * Its generating function at z, with g = 2 (1 - z) / (1 + z), is by Woodbury's identity S = (1 + R)^2 sums over the
+ * poles (Cauchy's kernel), a matrix r of 1 + R rows [C; P*] and columns [B, P]:
  *
- *   sum_l k[l] z^l = 2 / (1 + z) (r0 - r1 r2 / (1 + r3)),   r_j = sum_n (alpha_jn g + beta_jn) / (g^2 - a1_n g + a0_n)
+ *   sum_l k[l] z^l = 2 / (1 + z) (r_CB - r_CP (1 + r_PP)^-1 r_PB),   r_j = sum_n (alpha_jn g + beta_jn) / (g^2 - a1_n g + a0_n)
  *
  * where each n stands for a pole a = dt lambda and its conjugate: a1 = 2 Re a, a0 = |a|^2, alpha = 2 Re v and
- * beta = -2 Re(v conj a) with v = dt times C B, C P, conj(P) B, conj(P) P. The input has these planes: [10, D, N],
- * a1, a0, alpha_0, beta_0, .., beta_3.
+ * beta = -2 Re(v conj a) with v = dt times C B, C P, .. The input has these planes: [2 + 2 S, D, N], a1, a0, alpha_0,
+ * beta_0, alpha_1, ..
  *
  * It is evaluated at M >= T/2 points on a circle whose radius is a little below 1, z^M = i rho^M (kernels/fft.h
  * says why these), and transformed back. What lies beyond 2M comes back, too, 2^-26 as large; in exchange nothing
@@ -43,8 +43,12 @@ typedef struct {
     int32_t wide; /* k is f32 though the planes are f64 */
 } attr;
 
-enum { A1, A0, ALPHA, BETA, PLANES = 10, LEAST = 16 };
+enum { A1, A0, ALPHA, BETA, LEAST = 16, MOST = 9 /* sums */ };
+#define INLINE static inline __attribute__((always_inline))
 #define LOST (26 * M_LN2) /* -log of rho^2M */
+
+/* R of 2 + 2 (1 + R)^2 planes; 0: another number of them. */
+static int rank_of(int64_t planes) { return planes == 10 ? 1 : planes == 20 ? 2 : 0; }
 
 static int64_t points_of(int64_t T) {
     int64_t M = LEAST;
@@ -73,6 +77,7 @@ static void fill_points(point *p, int64_t M) {
 typedef struct {
     const qp_call *c;
     int64_t        T, M, D, N;
+    int            R, planes;
     point         *points;
     double        *table;
     char          *work; /* of each worker */
@@ -82,16 +87,18 @@ typedef struct {
 /* What a worker has: a row of M, and of each n the planes, 1/q, and gradients. */
 typedef struct {
     dft_z *row, *inverse;
-    vd    *plane, *gradient; /* [N, PLANES] */
+    vd    *plane, *gradient; /* [N, planes] */
 } room;
 
-static size_t room_bytes(int64_t M, int64_t N) { return ((size_t)M + (size_t)N * (1 + PLANES)) * 2 * 64; }
+static size_t room_bytes(int64_t M, int64_t N, int planes) {
+    return ((size_t)M + (size_t)N * (size_t)(1 + planes)) * 2 * 64;
+}
 
 static room room_of(const job *a, int worker) {
     room r = {.row = (dft_z *)(a->work + (size_t)worker * a->per_worker)};
     r.inverse = r.row + a->M;
     r.plane = (vd *)(r.inverse + a->N);
-    r.gradient = r.plane + a->N * PLANES;
+    r.gradient = r.plane + a->N * a->planes;
     return r;
 }
 
@@ -100,7 +107,7 @@ static inline vd all(double x) { return x - (vd){0}; }
 /* Planes of the channels from d on; lanes beyond m have a pole at -1 and no weight. */
 static void load_planes(const job *a, int64_t d, int m, vd *plane) {
     for (int64_t n = 0; n < a->N; n++)
-        for (int k = 0; k < PLANES; k++, plane++)
+        for (int k = 0; k < a->planes; k++, plane++)
             for (int i = 0; i < VD_LANES; i++)
                 (*plane)[i] = i < m     ? qp_load(&a->c->in[0], (k * a->D + d + i) * a->N + n)
                               : k == A1 ? -2
@@ -108,23 +115,23 @@ static void load_planes(const job *a, int64_t d, int m, vd *plane) {
 }
 
 /* r_j at g; 1/q of each n goes to inverse. */
-static inline void cauchy(const room *o, int64_t N, const double *g, dft_z r[4]) {
+INLINE void cauchy(const room *o, int64_t N, const double *g, dft_z *r, const int S) {
     vd g0 = all(g[0]), g1 = all(g[1]), square0 = all(g[0] * g[0] - g[1] * g[1]), square1 = all(2 * g[0] * g[1]);
-    dft_z high[4], low[4];
-    for (int j = 0; j < 4; j++) high[j] = low[j] = (dft_z){{0}, {0}};
+    dft_z high[MOST], low[MOST];
+    for (int j = 0; j < S; j++) high[j] = low[j] = (dft_z){{0}, {0}};
     const vd *p = o->plane;
-    for (int64_t n = 0; n < N; n++, p += PLANES) {
+    for (int64_t n = 0; n < N; n++, p += 2 + 2 * S) {
         vd q0 = square0 - p[A1] * g0 + p[A0], q1 = square1 - p[A1] * g1, one = 1 / vd_fma(q0, q0, q1 * q1);
         vd re = q0 * one, im = -q1 * one;
         o->inverse[n] = (dft_z){re, im};
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < S; j++) {
             high[j].re = vd_fma(p[ALPHA + 2 * j], re, high[j].re);
             high[j].im = vd_fma(p[ALPHA + 2 * j], im, high[j].im);
             low[j].re = vd_fma(p[BETA + 2 * j], re, low[j].re);
             low[j].im = vd_fma(p[BETA + 2 * j], im, low[j].im);
         }
     }
-    for (int j = 0; j < 4; j++) r[j] = dft_add(low[j], dft_mul(high[j], g0, g1));
+    for (int j = 0; j < S; j++) r[j] = dft_add(low[j], dft_mul(high[j], g0, g1));
 }
 
 static inline dft_z inverse_of(dft_z z) {
@@ -133,6 +140,23 @@ static inline dft_z inverse_of(dft_z z) {
 }
 static inline dft_z product(dft_z a, dft_z b) { return dft_mul(a, b.re, b.im); }
 
+/* left = r_CP (1 + r_PP)^-1 and right = (1 + r_PP)^-1 r_PB. */
+INLINE void solve(const dft_z *r, const int R, dft_z left[2], dft_z right[2]) {
+    vd one = all(1);
+    if (R == 1) {
+        dft_z s = inverse_of((dft_z){r[3].re + one, r[3].im});
+        left[0] = product(r[1], s);
+        right[0] = product(s, r[2]);
+        return;
+    }
+    dft_z a = {r[4].re + one, r[4].im}, b = r[5], c = r[7], d = {r[8].re + one, r[8].im};
+    dft_z s = inverse_of(dft_sub(product(a, d), product(b, c)));
+    left[0] = product(s, dft_sub(product(r[1], d), product(r[2], c)));
+    left[1] = product(s, dft_sub(product(r[2], a), product(r[1], b)));
+    right[0] = product(s, dft_sub(product(d, r[3]), product(b, r[6])));
+    right[1] = product(s, dft_sub(product(a, r[6]), product(c, r[3])));
+}
+
 /* The weight rho^-n e^(-i pi n / 2M) / M of row element n; of the second half besides rho^-M. */
 static void weight(const job *a, int64_t n, double out[2]) {
     double size = exp(LOST * (double)n / (double)(2 * a->M)) / (double)a->M,
@@ -140,13 +164,13 @@ static void weight(const job *a, int64_t n, double out[2]) {
     out[0] = size * cos(turn), out[1] = size * sin(turn);
 }
 
-static void group_forward(const job *a, int64_t d, int m, room *o) {
+INLINE void group_forward(const job *a, int64_t d, int m, room *o, const int R) {
     float *k = a->c->out[0].data;
     for (int64_t f = 0; f < a->M; f++) {
-        dft_z r[4];
-        cauchy(o, a->N, a->points[f].g, r);
-        r[3].re += 1;
-        r[0] = dft_sub(r[0], product(product(r[1], r[2]), inverse_of(r[3])));
+        dft_z r[MOST], left[2], right[2];
+        cauchy(o, a->N, a->points[f].g, r, (1 + R) * (1 + R));
+        solve(r, R, left, right);
+        for (int i = 0; i < R; i++) r[0] = dft_sub(r[0], product(left[i], r[(i + 1) * (R + 1)]));
         o->row[f] = dft_mul(r[0], all(a->points[f].c[0]), all(a->points[f].c[1]));
     }
     dft_inverse(o->row, a->M, a->table);
@@ -162,20 +186,24 @@ static void group_forward(const job *a, int64_t d, int m, room *o) {
 }
 
 /* Gradients of one point; e: that of the generating function without its factor, conjugate. */
-static inline void spread(const room *o, int64_t N, const double *g, dft_z e, const dft_z r[4]) {
-    dft_z s = inverse_of((dft_z){r[3].re + 1, r[3].im}), es = product(e, s), minus = {-es.re, -es.im}, x[4],
-          xg[4];
+INLINE void spread(const room *o, int64_t N, const double *g, dft_z e, const dft_z *r, const int R) {
+    const int S = (1 + R) * (1 + R);
+    dft_z     left[2], right[2], x[MOST], xg[MOST];
+    solve(r, R, left, right);
     x[0] = e;
-    x[1] = product(minus, r[2]);
-    x[2] = product(minus, r[1]);
-    x[3] = product(product(es, s), product(r[1], r[2]));
+    for (int i = 0; i < R; i++) {
+        dft_z el = product(e, left[i]), er = product(e, right[i]);
+        x[(i + 1) * (R + 1)] = (dft_z){-el.re, -el.im};
+        x[i + 1] = (dft_z){-er.re, -er.im};
+        for (int k = 0; k < R; k++) x[(i + 1) * (R + 1) + k + 1] = product(el, right[k]);
+    }
     vd g0 = all(g[0]), g1 = all(g[1]);
-    for (int j = 0; j < 4; j++) xg[j] = dft_mul(x[j], g0, g1);
+    for (int j = 0; j < S; j++) xg[j] = dft_mul(x[j], g0, g1);
     const vd *p = o->plane;
     vd       *out = o->gradient;
-    for (int64_t n = 0; n < N; n++, p += PLANES, out += PLANES) {
+    for (int64_t n = 0; n < N; n++, p += 2 + 2 * S, out += 2 + 2 * S) {
         dft_z q = o->inverse[n], sum = {{0}, {0}};
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < S; j++) {
             out[ALPHA + 2 * j] = vd_fma(xg[j].re, q.re, vd_fma(-xg[j].im, q.im, out[ALPHA + 2 * j]));
             out[BETA + 2 * j] = vd_fma(x[j].re, q.re, vd_fma(-x[j].im, q.im, out[BETA + 2 * j]));
             sum.re = vd_fma(xg[j].re, p[ALPHA + 2 * j], vd_fma(x[j].re, p[BETA + 2 * j], sum.re));
@@ -187,7 +215,7 @@ static inline void spread(const room *o, int64_t N, const double *g, dft_z e, co
     }
 }
 
-static void group_backward(const job *a, int64_t d, int m, room *o) {
+INLINE void group_backward(const job *a, int64_t d, int m, room *o, const int R) {
     const float *dk = a->c->in[1].data;
     double       beyond = exp(LOST / 2);
     for (int64_t n = 0; n < a->M; n++) {
@@ -201,16 +229,16 @@ static void group_backward(const job *a, int64_t d, int m, room *o) {
         o->row[n] = dft_mul(x, all(w[0]), all(-w[1]));
     }
     dft_forward(o->row, a->M, a->table);
-    memset(o->gradient, 0, (size_t)(a->N * PLANES) * sizeof(vd));
+    memset(o->gradient, 0, (size_t)(a->N * a->planes) * sizeof(vd));
     for (int64_t f = 0; f < a->M; f++) {
-        dft_z r[4];
-        cauchy(o, a->N, a->points[f].g, r);
-        spread(o, a->N, a->points[f].g,
-               dft_mul(dft_conj(o->row[f]), all(a->points[f].c[0]), all(a->points[f].c[1])), r);
+        const point *p = &a->points[f];
+        dft_z        r[MOST], e = dft_mul(dft_conj(o->row[f]), all(p->c[0]), all(p->c[1]));
+        cauchy(o, a->N, p->g, r, (1 + R) * (1 + R));
+        spread(o, a->N, p->g, e, r, R);
     }
     const vd *g = o->gradient;
     for (int64_t n = 0; n < a->N; n++)
-        for (int k = 0; k < PLANES; k++, g++)
+        for (int k = 0; k < a->planes; k++, g++)
             for (int i = 0; i < m; i++) qp_store(&a->c->out[0], (k * a->D + d + i) * a->N + n, (*g)[i]);
 }
 
@@ -221,7 +249,11 @@ static void groups(void *arg, int64_t begin, int64_t end, int worker) {
         int64_t d = g * VD_LANES;
         int     m = a->D - d < VD_LANES ? (int)(a->D - d) : VD_LANES;
         load_planes(a, d, m, o.plane);
-        (a->c->nin > 1 ? group_backward : group_forward)(a, d, m, &o);
+        bool back = a->c->nin > 1;
+        if (back && a->R == 1) group_backward(a, d, m, &o, 1);
+        else if (back) group_backward(a, d, m, &o, 2);
+        else if (a->R == 1) group_forward(a, d, m, &o, 1);
+        else group_forward(a, d, m, &o, 2);
     }
 }
 
@@ -231,10 +263,12 @@ static void run(const qp_call *c) {
              .D = c->in[0].shape[1],
              .N = c->in[0].shape[2],
              .points = c->exec->scratch};
+    a.planes = (int)c->in[0].shape[0];
+    a.R = rank_of(a.planes);
     a.M = points_of(a.T);
     a.table = (double *)(a.points + a.M);
     a.work = (char *)(a.table + FFT_REST(a.M));
-    a.per_worker = room_bytes(a.M, a.N);
+    a.per_worker = room_bytes(a.M, a.N, a.planes);
     fill_points(a.points, a.M);
     dft_fill_rest(a.table, a.M);
     qp_parallel(c->exec, (a.D + VD_LANES - 1) / VD_LANES, 1, groups, &a);
@@ -253,9 +287,9 @@ extern const qp_op qp_op_dplr_kernel_grad;
 
 static bool check(qp_call *c) {
     const qp_view *p = &c->in[0];
-    if (p->ndim == 3 && p->shape[0] == PLANES && qp_dtype_is_float(p->dtype) && ((const attr *)c->attr)->T >= 0)
+    if (p->ndim == 3 && rank_of(p->shape[0]) && qp_dtype_is_float(p->dtype) && ((const attr *)c->attr)->T >= 0)
         return true;
-    qp_call_fail(c, QP_ERR_SHAPE, "expected planes [10, D, N] and T of 0 at least");
+    qp_call_fail(c, QP_ERR_SHAPE, "expected planes [10, D, N] or [20, D, N] and T of 0 at least");
     return false;
 }
 
@@ -292,12 +326,20 @@ static double complex pole(const definition *e, double complex g, int64_t n) {
     return g * g - plane(e, A1, n) * g + plane(e, A0, n);
 }
 
-static void sums(const definition *e, double complex g, double complex r[4]) {
-    for (int j = 0; j < 4; j++) {
+static void sums(const definition *e, double complex g, double complex r[MOST]) {
+    for (int j = 0; 2 + 2 * j < e->planes->shape[0]; j++) {
         r[j] = 0;
         for (int64_t n = 0; n < e->planes->shape[2]; n++)
             r[j] += (plane(e, ALPHA + 2 * j, n) * g + plane(e, BETA + 2 * j, n)) / pole(e, g, n);
     }
+}
+
+static void solved(const double complex *r, int R, double complex left[2], double complex right[2]) {
+    double complex a = 1 + (R == 1 ? r[3] : r[4]), b = R == 1 ? 0 : r[5], c = R == 1 ? 0 : r[7],
+                   d = R == 1 ? 1 : 1 + r[8], s = a * d - b * c;
+    double complex l1 = R == 1 ? 0 : r[2], r0 = R == 1 ? r[2] : r[3], r1 = R == 1 ? 0 : r[6];
+    left[0] = (r[1] * d - l1 * c) / s, left[1] = (l1 * a - r[1] * b) / s;
+    right[0] = (d * r0 - b * r1) / s, right[1] = (a * r1 - c * r0) / s;
 }
 
 /* k[l] = Re(w value) for a point's value */
@@ -311,13 +353,16 @@ static void plain(const qp_call *c) {
     const qp_view *k = &c->out[0];
     definition     e = {.planes = &c->in[0], .M = points_of(k->shape[0])};
     int64_t        T = k->shape[0], D = k->shape[1];
+    int            R = rank_of(c->in[0].shape[0]);
     double        *sum = c->exec->scratch;
     for (; e.d < D; e.d++) {
         memset(sum, 0, (size_t)T * sizeof *sum);
         for (int64_t f = 0; f < e.M; f++) {
-            double complex z = point_at(&e, f), r[4];
+            double complex z = point_at(&e, f), r[MOST], left[2], right[2];
             sums(&e, 2 * (1 - z) / (1 + z), r);
-            r[0] = 2 / (1 + z) * (r[0] - r[1] * r[2] / (1 + r[3]));
+            solved(r, R, left, right);
+            for (int i = 0; i < R; i++) r[0] -= left[i] * r[(i + 1) * (R + 1)];
+            r[0] *= 2 / (1 + z);
             for (int64_t l = 0; l < T; l++) sum[l] += creal(back(&e, f, l) * r[0]);
         }
         for (int64_t l = 0; l < T; l++) qp_store(k, qp_view_offset(k, l * D + e.d), sum[l]);
@@ -325,10 +370,10 @@ static void plain(const qp_call *c) {
 }
 
 /* Adds what the gradients x[j] of r_j at g make of the planes of n. */
-static void add_gradients(const definition *e, double complex g, const double complex x[4], int64_t n,
+static void add_gradients(const definition *e, double complex g, const double complex *x, int64_t n,
                           double *out) {
     double complex q = pole(e, g, n), sum = 0;
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; 2 + 2 * j < e->planes->shape[0]; j++) {
         out[ALPHA + 2 * j] += creal(x[j] * g / q);
         out[BETA + 2 * j] += creal(x[j] / q);
         sum += x[j] * (plane(e, ALPHA + 2 * j, n) * g + plane(e, BETA + 2 * j, n)) / q / q;
@@ -341,28 +386,35 @@ static void grad_plain(const qp_call *c) {
     const qp_view *dk = &c->in[1], *out = &c->out[0];
     int64_t        T = dk->shape[0], D = out->shape[1], N = out->shape[2];
     definition     e = {.planes = &c->in[0], .M = points_of(T)};
-    double        *sum = c->exec->scratch; /* [N, PLANES] */
+    int64_t        planes = c->in[0].shape[0];
+    int            R = rank_of(planes);
+    double        *sum = c->exec->scratch; /* [N, planes] */
     for (; e.d < D; e.d++) {
-        memset(sum, 0, (size_t)(N * PLANES) * sizeof *sum);
+        memset(sum, 0, (size_t)(N * planes) * sizeof *sum);
         for (int64_t f = 0; f < e.M; f++) {
-            double complex z = point_at(&e, f), g = 2 * (1 - z) / (1 + z), r[4], s = 0;
+            double complex z = point_at(&e, f), g = 2 * (1 - z) / (1 + z), r[MOST], x[MOST], left[2], right[2],
+                           s = 0;
             for (int64_t l = 0; l < T; l++) s += back(&e, f, l) * qp_load(dk, qp_view_offset(dk, l * D + e.d));
             sums(&e, g, r);
             s *= 2 / (1 + z);
-            double complex b = 1 + r[3], x[4] = {s, -s * r[2] / b, -s * r[1] / b, s * r[1] * r[2] / b / b};
-            for (int64_t n = 0; n < N; n++) add_gradients(&e, g, x, n, sum + n * PLANES);
+            solved(r, R, left, right);
+            for (int i = 0; i <= R; i++)
+                for (int k = 0; k <= R; k++)
+                    x[i * (R + 1) + k] = s * (i ? -left[i - 1] : 1) * (k ? -right[k - 1] : 1);
+            for (int64_t n = 0; n < N; n++) add_gradients(&e, g, x, n, sum + n * planes);
         }
-        for (int64_t i = 0; i < N * PLANES; i++)
-            qp_store(out, qp_view_offset(out, (i % PLANES * D + e.d) * N + i / PLANES), sum[i]);
+        for (int64_t i = 0; i < N * planes; i++)
+            qp_store(out, qp_view_offset(out, (i % planes * D + e.d) * N + i / planes), sum[i]);
     }
 }
 
 static void backward(qp_rule *r) { r->din[0] = QP_CALL(dplr_kernel_grad, r->attr, r->in[0], r->dout[0]); }
 
 static size_t scratch(const qp_call *c, int threads) {
-    int64_t M = points_of(((const attr *)c->attr)->T);
-    return (size_t)M * (sizeof(point) + 2 * sizeof(double)) +
-           (size_t)threads * room_bytes(M, c->in[0].ndim == 3 ? c->in[0].shape[2] : 0);
+    const qp_view *p = &c->in[0];
+    int64_t        M = points_of(((const attr *)c->attr)->T);
+    size_t room = p->ndim == 3 && rank_of(p->shape[0]) ? room_bytes(M, p->shape[2], (int)p->shape[0]) : 0;
+    return (size_t)M * (sizeof(point) + 2 * sizeof(double)) + (size_t)threads * room;
 }
 static double flops(const qp_call *c) {
     return 4.3 * (double)qp_view_count(&c->in[0]) * (double)points_of(((const attr *)c->attr)->T);
@@ -371,6 +423,8 @@ static double grad_flops(const qp_call *c) { return 2.5 * flops(c); }
 
 static const qp_sample samples[] = {{.in = "u[10,3,2]", .attr = &(attr){5, 0}},
                                     {.in = "u[10,17,3]", .attr = &(attr){18, 0}},
+                                    {.in = "u[20,3,4]", .attr = &(attr){5, 0}},
+                                    {.in = "u[20,17,4]", .attr = &(attr){18, 0}},
                                     {.in = "u[10,2,0]", .attr = &(attr){3, 0}},
                                     {.in = "u[10,2,3]"},
                                     {0}};
@@ -392,6 +446,7 @@ QP_OP(dplr_kernel) = {.name = "dplr_kernel",
 static const qp_sample grad_samples[] = {{.in = "u[10,3,2] x[5,3]", .attr = &(attr){5, 0}},
                                          {.in = "u[10,17,3] x[7,17]", .attr = &(attr){7, 0}},
                                          {.in = "u[10,1,1] x[20,1]", .attr = &(attr){20, 0}},
+                                         {.in = "u[20,3,2] x[5,3]", .attr = &(attr){5, 0}},
                                          {.in = "u[10,2,3] x[0,2]"},
                                          {0}};
 

@@ -3,6 +3,8 @@
 #include "support.h"
 
 #include <dirent.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- verify ----------------------------------------------------------------------------------------- */
@@ -212,8 +214,40 @@ static void finetune(void **state) {
                    1, "lines.jsonl/x");
 }
 
-/* ---- eval
- * ---------------------------------------------------------------------------------------------------- */
+/* What whole steps have learnt by a Ctrl-C is kept; one before the first step leaves nothing. */
+static void finetune_interrupted(void **state) {
+    (void)state;
+    char  out[100], model[100], data[100];
+    char *text = NULL;
+    strcpy(out, in_folder("half"));
+    strcpy(model, in_folder("bytes"));
+    strcpy(data, in_folder("lines.jsonl"));
+    for (useconds_t wait = 100000; !text || !strstr(text, "interrupted after step "); wait *= 2) {
+        free(text);
+        assert_true(wait < 60000000);
+        pid_t pid = fork();
+        if (pid == 0) {
+            if (!freopen(in_folder("stderr"), "w", stderr)) _exit(126);
+            execl(COMMAND, COMMAND, "finetune", "-m", model, "--method", "mtp", "--data", data, "--out", out,
+                  "-b", "2", "--length", "24", "--steps", "1000000", (char *)NULL);
+            _exit(127);
+        }
+        usleep(wait);
+        int    status = 0;
+        size_t n;
+        kill(pid, SIGINT);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        text = read_file(in_folder("stderr"), &n);
+        if (WIFSIGNALED(status)) continue; /* before the command has begun */
+        assert_int_equal(WEXITSTATUS(status), 130);
+        assert_true(strstr(text, " of 1000000; what was learnt is in ") || access(out, F_OK) != 0);
+    }
+    free(text);
+    expect_success(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--from",
+                       "%/half", "--out", "%/half", "--steps", "1", "-b", "2", "--length", "24", NULL));
+}
+
+/* ---- eval -------------------------------------------------------------------------------------------- */
 
 static int32_t token_at(const char *data, int64_t i) { return i ? (unsigned char)data[i - 1] : 256; }
 
@@ -309,8 +343,7 @@ static void eval_texts(void **state) {
     json_decref(o);
 }
 
-/* ---- inspect, list, bench
- * -------------------------------------------------------------------------------------- */
+/* ---- inspect, list, bench ---------------------------------------------------------------------------- */
 
 static void inspect(void **state) {
     char path[512];
@@ -471,6 +504,7 @@ int main(void) {
         cmocka_unit_test(generate_ids),
         cmocka_unit_test(generate_stops),
         cmocka_unit_test(finetune),
+        cmocka_unit_test(finetune_interrupted),
         cmocka_unit_test(eval),
         cmocka_unit_test(eval_texts),
         cmocka_unit_test(inspect),

@@ -40,16 +40,33 @@ def legs(n):
     return -0.5 + 1j * values[keep], V.conj().T @ Bv, V.conj().T @ P
 
 
+def legt(n):
+    """HiPPO-LegT as S4's authors have it (halved), less two columns P: of odd rows and of even ones."""
+    i = np.arange(n)
+    root = np.sqrt(2 * i + 1)
+    sign = np.where(i[:, None] < i[None, :], (-1.0) ** (i[:, None] - i[None, :]), 1)
+    A, Bv = -0.5 * np.outer(root, root) * sign, 0.5 * root
+    P = np.stack([np.where(i % 2 == odd, root, 0) for odd in (1, 0)]) / np.sqrt(2)
+    S = A + P.T @ P
+    assert np.abs(S + S.T).max() < 1e-12
+    values, V = np.linalg.eigh(-1j * S)
+    keep = values > 0
+    V = V[:, keep]
+    return 1j * values[keep] - 1e-4, V.conj().T @ Bv, (V.conj().T @ P.T).T
+
+
 def both(z):
     return torch.cat([z, z.conj()])
 
 
-def parameters():
-    poles, b, p = (torch.tensor(x) for x in legs(2 * N))
+def parameters(matrix=legs):
+    poles, b, p = (torch.tensor(x) for x in matrix(2 * N))
     repeat = lambda z: z.repeat(D, 1).float().double()
     w = {"log_dt": randn(D, scale=0.7) - 2, "log_real": repeat(torch.log(-poles.real)), "imag": repeat(poles.imag),
          "c_re": randn(D, N), "c_im": randn(D, N), "skip": randn(D), "out.weight": randn(2 * D, D), "out.bias": randn(2 * D)}
-    low = {"b_re": repeat(b.real), "b_im": repeat(b.imag), "p_re": repeat(p.real), "p_im": repeat(p.imag)}
+    low = {"b_re": repeat(b.real), "b_im": repeat(b.imag)}
+    for i, one in enumerate(p.view(-1, N)):
+        low |= {f"p{'2' * i}_re": repeat(one.real), f"p{'2' * i}_im": repeat(one.imag)}
     return w, {k: v + randn(D, N, scale=0.1) for k, v in low.items()}
 
 
@@ -59,8 +76,11 @@ def kernel(w, d, T, bilinear):
     C = both(torch.complex(w["c_re"][d], w["c_im"][d]))
     b = torch.ones(2 * N, dtype=torch.complex128)
     if "p_re" in w:
-        P, b = (both(torch.complex(w[k + "_re"][d], w[k + "_im"][d])) for k in "pb")
-        A = A - torch.outer(P, P.conj())
+        b = both(torch.complex(w["b_re"][d], w["b_im"][d]))
+    for k in ("p", "p2"):
+        if k + "_re" in w:
+            P = both(torch.complex(w[k + "_re"][d], w[k + "_im"][d]))
+            A = A - torch.outer(P, P.conj())
     eye = torch.eye(2 * N, dtype=torch.complex128)
     if bilinear:
         left = torch.linalg.inv(eye - dt / 2 * A)
@@ -101,6 +121,10 @@ for name, part, low_rank, bilinear in [("s4", {"type": "s4"}, True, True), ("s4d
     w, low = parameters()
     write(name, {**part, "state": 2 * N}, {**w, **(low if low_rank else {})}, lambda w, x: state_space(w, x, bilinear), 90)
 
+before_legt, draw = draw, torch.Generator().manual_seed(6)
+w, low = parameters(legt)
+write("s4-legt", {"type": "s4", "hippo": "legt", "state": 2 * N}, {**w, **low}, lambda w, x: state_space(w, x, True), 90)
+draw = before_legt
 
 # The LRU as published: complex states one after another.
 def lru(w, x):

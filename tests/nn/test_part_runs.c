@@ -138,8 +138,7 @@ static void check_gradients(json_t *config) {
     free(again);
 }
 
-/* ---- Sessions
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Sessions ---------------------------------------------------------------------------------------- */
 
 /* Positions from to to - 1 of sequence b into a row; the last one's logits. */
 static float *feed(qp_session *s, int64_t row, int b, int from, int to) {
@@ -223,8 +222,7 @@ static void check_trees(qp_model *m) {
     qp_session_close(s);
 }
 
-/* ---- Segments
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Segments ---------------------------------------------------------------------------------------- */
 
 enum { CUT = 8 }; /* whole blocks of patterns, which are counted from the sequence's first place */
 
@@ -256,8 +254,7 @@ static void check_segments(qp_model *m) {
     free(second);
 }
 
-/* ---- Files
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Files ------------------------------------------------------------------------------------------- */
 
 static qp_model *loaded(qp_ctx *ctx, const char *path, bool as_stored) {
     qp_model *m = qp_model_load(ctx, path, (qp_model_options){.as_stored = as_stored});
@@ -310,8 +307,7 @@ static void check_files(qp_model *m) {
     qpi_folder_remove(path);
 }
 
-/* ---- Training
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Training ---------------------------------------------------------------------------------------- */
 
 static bool stop_at_two(void *user, const qp_train_event *e) {
     (void)user;
@@ -361,9 +357,7 @@ static void check_training(json_t *config) {
     qpi_folder_remove(parts);
 }
 
-/* ---- Stops
- * -----------------------------------------------------------------------------------------------------------
- */
+/* ---- Stops ------------------------------------------------------------------------------------------- */
 
 typedef struct {
     qp_ctx *ctx;
@@ -425,8 +419,7 @@ static void check_empty(qp_model *m) {
     }
 }
 
-/* ---- All of it
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- All of it --------------------------------------------------------------------------------------- */
 
 static int visited;
 

@@ -77,12 +77,12 @@ static void check_golden(const char *name, double forward, double backward) {
     qp_file_close(f);
 }
 
-static const char *const goldens[] = {"s4", "s4d", "s4d-bilinear", "lru"};
+static const char *const goldens[] = {"s4", "s4-legt", "s4d", "s4d-bilinear", "lru"};
 
 static void golden(void **state) {
     (void)state;
     for (int wide = 0; wide < 2; wide++)
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 5; i++) {
             ctx = qp_open((qp_options){.threads = 2});
             ctx->param_dtype = wide ? QP_F64 : QP_F32;
             check_golden(goldens[i], wide ? 1e-7 : 1e-5, wide ? 1e-6 : 1e-4);
@@ -92,6 +92,7 @@ static void golden(void **state) {
 
 static const char *const mixers[] = {"{\"type\": \"s4\"}",
                                      "{\"type\": \"s4\", \"hippo\": \"lagt\", \"glu\": false}",
+                                     "{\"type\": \"s4\", \"hippo\": \"legt\"}",
                                      "{\"type\": \"s4d\"}",
                                      "{\"type\": \"s4d\", \"poles\": \"lin\"}",
                                      "{\"type\": \"s4d\", \"poles\": \"inv\", \"discrete\": \"bilinear\"}",
@@ -172,48 +173,74 @@ static void causality(void **state) {
     }
 }
 
-/* Whatever the eigenvectors' phases, 2 Re sum conj(p) lambda^k b = P^T (A + P P^T)^k B, whose poles come in pairs. */
+/* Whatever the eigenvectors' phases, 2 Re sum conj(p) lambda^k b = P^T S^k B, S = A + P P^T, for each column of P; S's
+ * poles come in pairs. */
+static void check_hippo(qpi_hippo kind, int64_t n) {
+    int     rank = qpi_hippo_rank(kind);
+    double *A = calloc((size_t)(n * n + 5 * n), sizeof *A), *B = A + n * n, *P = B + n, *x = P + 2 * n,
+           *next = x + n;
+    double    v[6][64];
+    qpi_poles p = {v[0], v[1], v[2], v[3], v[4], v[5]};
+    qpi_hippo_fill(kind, n, A, B, P);
+    assert_true(qpi_hippo_poles(kind, n, p));
+    for (int r = 0; r < rank; r++)
+        for (int64_t i = 0; i < n * n; i++) A[i] += P[r * n + i / n] * P[r * n + i % n];
+    for (int64_t i = 0; i < n * n; i++) /* a multiple of I plus a skew matrix */
+        assert_true(fabs(i / n == i % n ? A[i] - A[0] : A[i] + A[i % n * n + i / n]) < 1e-12 * (double)n);
+    for (int r = 0; r < rank; r++) {
+        double size = 1, largest = v[1][n / 2 - 1] + 1;
+        memcpy(x, B, (size_t)n * sizeof *x);
+        for (int power = 0; power < 5; power++, size /= largest) {
+            double expected = 0, got = 0, *p_re = v[4] + r * n / 2, *p_im = v[5] + r * n / 2;
+            for (int64_t i = 0; i < n; i++) expected += P[r * n + i] * x[i] * size;
+            for (int64_t i = 0; i < n / 2; i++) {
+                double re = p_re[i] * v[2][i] + p_im[i] * v[3][i],
+                       im = p_re[i] * v[3][i] - p_im[i] * v[2][i]; /* conj(p) b */
+                for (int k = 0; k < power; k++) {
+                    double keep = re * v[0][i] - im * v[1][i];
+                    im = re * v[1][i] + im * v[0][i];
+                    re = keep;
+                }
+                got += 2 * re * size;
+            }
+            if (fabs(got - expected) > 1e-9 * (double)(n * n))
+                fail_msg("kind %d, %d: %g, expected %g", kind, (int)n, got, expected);
+            memset(next, 0, (size_t)n * sizeof *next);
+            for (int64_t i = 0; i < n * n; i++) next[i / n] += A[i] * x[i % n];
+            memcpy(x, next, (size_t)n * sizeof *x);
+        }
+    }
+    for (int64_t i = 1; i < n / 2; i++) assert_true(v[1][i] > v[1][i - 1]);
+    free(A);
+}
+
 static void hippo(void **state) {
     (void)state;
-    for (int kind = QPI_LEGS; kind <= QPI_LAGT; kind++)
-        for (int64_t n = 2; n <= 64; n *= 2) {
-            double *A = calloc((size_t)(n * n + 4 * n), sizeof *A), *B = A + n * n, *P = B + n, *x = P + n,
-                   *next = x + n;
-            double    v[6][32];
-            qpi_poles p = {v[0], v[1], v[2], v[3], v[4], v[5]};
-            qpi_hippo_fill((qpi_hippo)kind, n, A, B, P);
-            assert_true(qpi_hippo_poles((qpi_hippo)kind, n, p));
-            memcpy(x, B, (size_t)n * sizeof *x);
-            double size = 1, largest = v[1][n / 2 - 1] + 1;
-            for (int power = 0; power < 5; power++, size /= largest) {
-                double expected = 0, got = 0;
-                for (int64_t i = 0; i < n; i++) expected += P[i] * x[i] * size;
-                for (int64_t i = 0; i < n / 2; i++) {
-                    double re = v[4][i] * v[2][i] + v[5][i] * v[3][i],
-                           im = v[4][i] * v[3][i] - v[5][i] * v[2][i]; /* conj(p) b */
-                    for (int k = 0; k < power; k++) {
-                        double keep = re * v[0][i] - im * v[1][i];
-                        im = re * v[1][i] + im * v[0][i];
-                        re = keep;
-                    }
-                    got += 2 * re * size;
-                }
-                if (fabs(got - expected) > 1e-9 * (double)(n * n))
-                    fail_msg("kind %d, %d: %g, expected %g", kind, (int)n, got, expected);
-                for (int64_t i = 0; i < n; i++) {
-                    next[i] = 0;
-                    for (int64_t k = 0; k < n; k++) next[i] += (A[i * n + k] + P[i] * P[k]) * x[k];
-                }
-                memcpy(x, next, (size_t)n * sizeof *x);
-            }
-            for (int64_t i = 1; i < n / 2; i++) assert_true(v[1][i] > v[1][i - 1]);
-            free(A);
-        }
+    for (int kind = QPI_LEGS; kind <= QPI_LEGT; kind++)
+        for (int64_t n = 2; n <= 64; n *= 2) check_hippo((qpi_hippo)kind, n);
+}
+
+/* Poles, B, P and steps learn at their own rate, without weight decay; C and what follows like everything else. */
+static void rates(void **state) {
+    (void)state;
+    qp_model *m;
+    ctx = qp_open((qp_options){.threads = 1});
+    make("{\"type\": \"s4\", \"hippo\": \"legt\", \"rate\": 0.25}", &m);
+    qp_state_dict all = qp_module_state(m->module);
+    int           slow = 0;
+    for (int i = 0; i < all.count; i++) {
+        const char *end = strstr(all.entries[i].name, "mixer.");
+        bool own = end && strspn(end + 6, "blip") && strncmp(end + 6, "in", 2); /* log_, imag, b_, p_, p2_ */
+        assert_true(all.entries[i].rates.steady == own && all.entries[i].rates.adam == (own ? 0.25 : 0));
+        slow += own;
+    }
+    assert_int_equal(slow, 9);
+    qp_close(ctx);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden), cmocka_unit_test(steps),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden),  cmocka_unit_test(steps),
                                        cmocka_unit_test(changes), cmocka_unit_test(causality),
-                                       cmocka_unit_test(hippo)};
+                                       cmocka_unit_test(hippo),   cmocka_unit_test(rates)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

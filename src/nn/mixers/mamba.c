@@ -51,6 +51,7 @@ static void init(void *self, qp_build *b) {
     m->x = qp_nn_linear_new(b->module, "x", m->inner, m->rank + 2 * m->states, plain);
     m->dt = qp_nn_linear_new(b->module, "dt", m->rank, m->inner, dt);
     m->A_log = qp_param(b->module, "A_log", "log_range", 2, (int64_t[]){m->inner, m->states});
+    qp_param_rates(b->module, "A_log", (qp_rates){.steady = true});
     m->D = qp_param(b->module, "D", "ones", 1, &m->inner);
     m->out = qp_nn_linear_new(b->module, "out", m->inner, b->width, out);
 }

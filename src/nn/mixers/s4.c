@@ -1,4 +1,4 @@
-/* S4, structured state spaces (Gu, Goel, Re 2021, arXiv:2111.00396). HiPPO's matrix as a normal one less P P^*, in the
+/* S4, structured state spaces (Gu, Goel, Re 2021, arXiv:2111.00396). HiPPO's matrix as a normal one less P P^* (of rank 1; legt's of 2), in the
  * basis of its eigenvectors; the kernel by Cauchy sums and a transform, the step by the bilinear rule:
  *
  *   K_l = C Abar^l Bbar     y = gelu(K * x + d x) w^T
@@ -10,24 +10,22 @@
 #include "nn/hippo.h"
 #include "nn/state_space.h"
 
-static const qp_option options[] = {
-    QPI_STATE_SPACE_OPTIONS,
-    {.name = "hippo",
-     .kind = QP_OPTION_CHOICE,
-     .high = 1,
-     .choices = "legs|lagt",
-     .help = "the matrix at first: Legendre polynomials of the past, or Laguerre functions"},
-    {0}};
+static const qp_option options[] = {QPI_STATE_SPACE_OPTIONS,
+                                    OPTION_CHOICE("hippo", 2, "legs|lagt|legt",
+                                                  "the matrix at first: Legendre polynomials of the past, "
+                                                  "Laguerre functions, Legendre polynomials of a window"),
+                                    {0}};
 
 static bool fill(int64_t N, int choice, qpi_pole_values v) {
-    return qpi_hippo_poles(choice ? QPI_LAGT : QPI_LEGS, 2 * N,
-                           (qpi_poles){v.re, v.im, v.b_re, v.b_im, v.p_re, v.p_im});
+    return qpi_hippo_poles((qpi_hippo)choice, 2 * N, (qpi_poles){v.re, v.im, v.b_re, v.b_im, v.p_re, v.p_im});
 }
 
 static void init(void *self, qp_build *b) {
     qpi_state_space *s = self;
-    s->low_rank = s->bilinear = true;
-    qpi_state_space_init(s, b, fill, (int)qp_setting_int(b, "hippo"));
+    int              choice = (int)qp_setting_int(b, "hippo"); /* in the order of qpi_hippo */
+    s->rank = qpi_hippo_rank((qpi_hippo)choice);
+    s->bilinear = true;
+    qpi_state_space_init(s, b, fill, choice);
 }
 
 QP_MIXER(s4) = {

@@ -34,7 +34,7 @@ static bool fill(int64_t N, int choice, qpi_pole_values v) {
         v.re[n] = -0.5;
         v.im[n] = choice == LIN ? M_PI * (double)n : states / M_PI * (states / (2 * (double)n + 1) - 1);
         v.b_re[n] = 1;
-        v.b_im[n] = v.p_re[n] = v.p_im[n] = 0;
+        v.b_im[n] = 0;
     }
     return true;
 }
