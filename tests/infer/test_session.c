@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "../expect.h"
 #include "../heap_calls.h"
 #include "quipu/quipu.h"
 
@@ -20,16 +21,6 @@ static qp_ctx *open_context(int threads) {
     qp_ctx *ctx = qp_open((qp_options){.threads = threads, .seed = 5});
     assert_non_null(ctx);
     return ctx;
-}
-
-static void expect_ok(qp_ctx *ctx) {
-    if (qp_failed(ctx)) fail_msg("unexpected failure: %s", qp_error(ctx));
-}
-
-static void expect_error(qp_ctx *ctx, qp_code code) {
-    if (qp_error_code(ctx) != code)
-        fail_msg("code %d, expected %d: %s", qp_error_code(ctx), code, qp_error(ctx));
-    qp_clear(ctx);
 }
 
 static qp_model *golden(qp_ctx *ctx, const char *name) {
@@ -223,9 +214,9 @@ static void truncated(void **state) {
     free(a);
     free(b);
     assert_int_equal(qp_session_truncate(session, 0, T + 1), QP_ERR_ARGUMENT);
-    expect_error(ctx, QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
     assert_int_equal(qp_session_truncate(session, 0, -1), QP_ERR_ARGUMENT);
-    expect_error(ctx, QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
     assert_int_equal(qp_session_length(session, 0), T);
     qp_close(ctx);
 }
@@ -253,7 +244,7 @@ static void failed_feeds(void **state) {
         qp_leave(s);
         if (!i) peak = qp_stats_of(ctx).peak_bytes;
         for (int64_t at = FIRST; i && at < T; at++) {
-            if (at == FIRST) expect_error(ctx, QP_ERR_MEMORY);
+            if (at == FIRST) expect_error(ctx, QP_ERR_MEMORY, "");
             assert_int_equal(qp_session_length(session, 0), at);
             float *logits = feed(session, ids, 1, T, at, 1, V);
             compare(logits, expected, 1, T, at, V, 1e-5);
@@ -270,19 +261,19 @@ static void refusals(void **state) {
     qp_model *m = golden(ctx, "gpt2"); /* 40 positions */
     int64_t   V = qp_model_info_of(m).vocabulary;
     assert_null(qp_session_new(m, 0, 10, (qp_session_options){0}));
-    expect_error(ctx, QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
     assert_null(qp_session_new(m, 1, 0, (qp_session_options){0}));
-    expect_error(ctx, QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
     qp_session *session = qp_session_new(m, 1, 8, (qp_session_options){0});
     int32_t     ids[50];
     make_ids(ids, 50, V);
     free(feed(session, ids, 1, 50, 0, 6, V));
     qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 3}, ids), (qp_feed){0});
-    expect_error(ctx, QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
     qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){2, 1}, ids), (qp_feed){0});
-    expect_error(ctx, QP_ERR_SHAPE);
+    expect_error(ctx, QP_ERR_SHAPE, "");
     qp_session_feed(session, qp_from(ctx, QP_I32, 1, (int64_t[]){1}, ids), (qp_feed){0});
-    expect_error(ctx, QP_ERR_SHAPE);
+    expect_error(ctx, QP_ERR_SHAPE, "");
     qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 1}, (int32_t[]){(int32_t)V}), (qp_feed){0});
     if (!qp_failed(ctx)) fail_msg("an id beyond the vocabulary was taken");
     qp_clear(ctx);
@@ -294,7 +285,7 @@ static void refusals(void **state) {
     free(b);
     session = qp_session_new(m, 1, 50, (qp_session_options){0}); /* beyond GPT-2's table of positions */
     qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 50}, ids), (qp_feed){0});
-    expect_error(ctx, QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
     qp_close(ctx);
 }
 
@@ -462,7 +453,7 @@ static void reasons(void **state) {
     qp_generation none;
     qp_session   *session = qp_session_new(m, 1, 10, (qp_session_options){0});
     assert_int_equal(qp_generate(session, tokenizer, NULL, 0, o, &none), QP_ERR_ARGUMENT);
-    expect_error(ctx, QP_ERR_ARGUMENT);
+    expect_error(ctx, QP_ERR_ARGUMENT, "");
     qp_close(ctx);
 }
 

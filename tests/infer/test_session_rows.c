@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "../expect.h"
 #include "infer/session.h"
 #include "quipu/quipu.h"
 
@@ -35,12 +36,6 @@ static qp_model *fresh(qp_ctx *ctx) {
     assert_non_null(m);
     qp_set_training(qp_model_module(m), false);
     return m;
-}
-
-static void expect_error(qp_ctx *ctx, qp_code code, const char *text) {
-    if (qp_error_code(ctx) != code || !strstr(qp_error(ctx), text))
-        fail_msg("code %d, \"%s\" does not say \"%s\"", qp_error_code(ctx), qp_error(ctx), text);
-    qp_clear(ctx);
 }
 
 static uint32_t next_random(uint32_t *x) { return *x = *x * 1664525u + 1013904223u; }

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "../expect.h"
 #include "../format/in_turn.h"
 #include "infer/session.h"
 #include "quipu/quipu.h"
@@ -70,12 +71,6 @@ static void feed(qp_session *s, int64_t row, int from, int to, float *logits) {
     qp_tensor y = qp_session_feed(s, x, (qp_feed){.rows = &row});
     if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
     if (logits) assert_int_equal(qp_read(y, QP_F32, logits, 17), QP_OK);
-}
-
-static void expect_error(qp_ctx *ctx, qp_code code, const char *words) {
-    if (qp_error_code(ctx) != code || !strstr(qp_error(ctx), words))
-        fail_msg("expected %d \"%s\", found %d: %s", code, words, qp_error_code(ctx), qp_error(ctx));
-    qp_clear(ctx);
 }
 
 /* ---- There and back ---------------------------------------------------------------------------------- */

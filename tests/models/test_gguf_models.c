@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "../expect.h"
 #include "../relative_error.h"
 #include "../format/in_turn.h"
 #include "models/model.h"
@@ -36,10 +37,6 @@ static const char *path_of(const char *folder, const char *name, const char *end
     turn = (turn + 1) % 4;
     snprintf(path[turn], sizeof path[turn], SOURCE_DIR "/tests/golden/%s/%s%s", folder, name, end);
     return path[turn];
-}
-
-static void expect_ok(qp_ctx *ctx) {
-    if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
 }
 
 static float *read_all(qp_tensor t) {

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "../expect.h"
 #include "../format/in_turn.h"
 #include "format/writer.h"
 #include "models/model.h"
@@ -36,12 +37,6 @@ static qp_model *model(qp_ctx *ctx, const char *keys) {
     qp_model *m = qp_model_new(ctx, "test", text);
     if (!m) fail_msg("%s: %s", keys, qp_error(ctx));
     return m;
-}
-
-static void expect_error(qp_ctx *ctx, qp_code code, const char *words) {
-    if (qp_error_code(ctx) != code || !strstr(qp_error(ctx), words))
-        fail_msg("expected %d \"%s\", found %d: %s", code, words, qp_error_code(ctx), qp_error(ctx));
-    qp_clear(ctx);
 }
 
 /* The model's tensors as a list, of which tests change some. */

@@ -8,21 +8,12 @@
 
 #include <cmocka.h>
 
+#include "../expect.h"
 #include "quipu/quipu.h"
 
 enum { B = 2, T = 5, V = 11 };
 
 static qp_ctx *open_ctx(void) { return qp_open((qp_options){.threads = 1, .seed = 7}); }
-
-static void expect_error(qp_ctx *ctx, qp_code code, const char *text) {
-    if (qp_error_code(ctx) != code || !strstr(qp_error(ctx), text))
-        fail_msg("error %d \"%s\", expected %d \"..%s..\"", qp_error_code(ctx), qp_error(ctx), code, text);
-    qp_clear(ctx);
-}
-
-static void expect_well(qp_ctx *ctx) {
-    if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
-}
 
 /* ---- Linears ---------------------------------------------------------------------------------------- */
 
@@ -67,7 +58,7 @@ static void linears_are_wrapped(void **state) {
     qp_ctx   *ctx = open_ctx();
     qp_model *m = make_model(ctx, "");
     int       calls = 0;
-    expect_well(ctx);
+    expect_ok(ctx);
     assert_int_equal(qp_nn_linear_each(qp_model_module(m), "*", NULL, NULL), 3 * 6 + 1);
     assert_int_equal(qp_nn_linear_each(qp_model_module(m), "blocks.1.mixer.[qkv]", NULL, NULL), 3);
     assert_int_equal(qp_nn_linear_each(qp_model_module(m), "blocks.*.ffn.*", wrap_one, &calls), 6);
@@ -108,7 +99,7 @@ static void models_are_closed(void **state) {
         qp_session *s = qp_session_new(m, B, T, (qp_session_options){0});
         qp_session_feed(s, some_ids(ctx, 0, 2), (qp_feed){0});
         qp_backward(qp_model_loss(m, some_ids(ctx, 0, T), some_ids(ctx, 0, T)));
-        expect_well(ctx);
+        expect_ok(ctx);
         qp_leave(scope);
         qp_session_close(s);
         qp_model_close(m);
@@ -185,7 +176,7 @@ static const char hybrid[] = ", \"layers\": [{\"mixer\": {\"type\": \"mean\"}},"
 static qp_model *make_hybrid(qp_ctx *ctx) {
     assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &mean_type.part), QP_OK);
     qp_model *m = make_model(ctx, hybrid);
-    expect_well(ctx);
+    expect_ok(ctx);
     return m;
 }
 
@@ -213,7 +204,7 @@ static void records_go_through(void **state) {
     qp_record in = {0}, out;
     qp_record_set(&in, "input_ids", some_ids(ctx, 0, T));
     out = qp_forward(m, in);
-    expect_well(ctx);
+    expect_ok(ctx);
     assert_int_equal(qp_size(qp_record_get(&out, "logits"), 2), V);
     assert_int_equal(qp_size(qp_record_get(&out, "hidden"), 2), 8);
     assert_int_equal(qp_size(qp_record_get(&out, "stat.mean"), 0), B);
@@ -231,7 +222,7 @@ static void records_go_through(void **state) {
     qp_record_set(&in, "segments", qp_zeros(ctx, QP_I64, 2, (int64_t[]){B, T}));
     qp_record_set(&in, "positions", qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T}));
     out = qp_forward(m, in);
-    expect_well(ctx);
+    expect_ok(ctx);
     qp_record_set(&in, "segment", qp_zeros(ctx, QP_I64, 2, (int64_t[]){B, T}));
     for (int again = 0; again < 2; again++) { /* nobody asks for that */
         qp_set_grad_checkpoint(m, again);
@@ -243,7 +234,7 @@ static void records_go_through(void **state) {
         qp_set_grad_checkpoint(m, again);
         qp_record_set(&in, "mean_bias", qp_full(ctx, QP_F32, 0, NULL, 3));
         qp_record other = qp_forward(m, in);
-        expect_well(ctx);
+        expect_ok(ctx);
         assert_true(qp_item(qp_sub(qp_record_get(&other, "aux.mean"), qp_record_get(&out, "aux.mean"))) > 2);
         qp_record_set(&in, "mean_bias", QP_NONE);
     }
@@ -265,7 +256,7 @@ static void checkpoints_change_nothing(void **state) {
         assert_int_equal(qp_register_part(ctx, QP_PART_MIXER, &mean_type.part), QP_OK);
         snprintf(more, sizeof more, "%s, \"dropout\": 0.2", hybrid);
         qp_model *m = make_model(ctx, more);
-        expect_well(ctx);
+        expect_ok(ctx);
         qp_set_grad_checkpoint(m, again);
         qp_scope  s = qp_enter(ctx);
         qp_record in = {0};
@@ -277,7 +268,7 @@ static void checkpoints_change_nothing(void **state) {
         assert_false(qp_is_none(qp_record_get(&out, "stat.mean")));
         qp_backward(qp_record_get(&out, "loss"));
         qp_leave(s);
-        expect_well(ctx);
+        expect_ok(ctx);
         qp_state_dict params = qp_model_params(m);
         n = 0;
         for (int i = 0; i < params.count; i++) {
@@ -417,15 +408,15 @@ static void nonsense_is_refused(void **state) {
             make_model(ctx, ", \"block\": {\"type\": \"odd\"}, \"layers\": [{\"repeat\": 3, \"mixer\":"
                             " {\"type\": \"mean\"}}]");
         qp_session *s = qp_session_new(m, B, T, (qp_session_options){0});
-        expect_well(ctx);
+        expect_ok(ctx);
         if (nonsense < 5) qp_logits(m, some_ids(ctx, 0, T));
         else qp_session_feed(s, some_ids(ctx, 0, 1), (qp_feed){0});
         if (nonsense) expect_error(ctx, nonsense == 2 ? QP_ERR_STATE : QP_ERR_ARGUMENT, texts[nonsense]);
-        else expect_well(ctx);
+        else expect_ok(ctx);
         qp_model_close(m); /* its session goes on */
         nonsense = nonsense ? -nonsense : 0;
         qp_session_feed(s, some_ids(ctx, 0, 1), (qp_feed){0});
-        expect_well(ctx);
+        expect_ok(ctx);
         qp_session_close(s);
         nonsense = nonsense ? -nonsense : 0;
         qp_close(ctx);
@@ -479,7 +470,7 @@ static void misuse_is_refused(void **state) {
     qp_module_close(qp_model_module(model)); /* the model's */
     qp_no_grad(ctx, true);
     qp_logits(model, some_ids(ctx, 0, T));
-    expect_well(ctx);
+    expect_ok(ctx);
     assert_int_equal(qp_module_own(qp_model_module(model), &released, release_one), QP_OK);
     qp_model_close(model);
     assert_int_equal(released, 1);
@@ -526,7 +517,7 @@ static void weights_stay_as_stored(void **state) {
         for (int stored = 0; stored < 2; stored++) {
             qp_ctx   *ctx = open_ctx();
             qp_model *m = qp_model_load(ctx, path, (qp_model_options){.as_stored = stored});
-            expect_well(ctx);
+            expect_ok(ctx);
             assert_int_equal(qp_model_params(m).count > 0, !stored);
             qp_dtype type = qp_dtype_of(qp_module_state(qp_model_module(m)).entries[0].tensor);
             assert_int_equal(type, stored && i == 0 ? QP_BF16 : QP_F32);

@@ -8,19 +8,10 @@
 
 #include <cmocka.h>
 
+#include "../expect.h"
 #include "quipu/quipu.h"
 
 static qp_ctx *open_ctx(void) { return qp_open((qp_options){.threads = 1, .seed = 7}); }
-
-static void expect_error(qp_ctx *ctx, qp_code code, const char *text) {
-    if (qp_error_code(ctx) != code || !strstr(qp_error(ctx), text))
-        fail_msg("error %d \"%s\", expected %d \"..%s..\"", qp_error_code(ctx), qp_error(ctx), code, text);
-    qp_clear(ctx);
-}
-
-static void expect_well(qp_ctx *ctx) {
-    if (qp_failed(ctx)) fail_msg("%s", qp_error(ctx));
-}
 
 static void elements_come_later(void **state) {
     (void)state;
@@ -29,7 +20,7 @@ static void elements_come_later(void **state) {
     qp_module *m = qp_module_new(ctx, NULL, "");
     qp_tensor  huge = qp_param(m, "huge", "normal:1", 2, (int64_t[]){1 << 30, 1 << 20});
     qp_tensor  small = qp_param(m, "small", "constant:3", 1, (int64_t[]){4});
-    expect_well(ctx);
+    expect_ok(ctx);
     assert_true(qp_stats_of(ctx).bytes - before < 4096);
     assert_int_equal(qp_param_count(m, true), ((int64_t)1 << 50) + 4);
     qp_neg(small);
@@ -54,7 +45,7 @@ static void elements_are_set(void **state) {
     assert_true(qp_item(qp_sum(p, 0, NULL, false)) == 21 && qp_item(qp_sum(q, 0, NULL, false)) == 3);
     assert_int_equal(qp_param_set(p, qp_cast(value, QP_BF16)), QP_OK);
     assert_int_equal(qp_dtype_of(p), QP_BF16);
-    expect_well(ctx);
+    expect_ok(ctx);
     assert_int_equal(qp_param_set(p, qp_detach(q)), QP_ERR_SHAPE);
     expect_error(ctx, QP_ERR_SHAPE, "");
     assert_int_equal(qp_param_set(q, qp_arange(ctx, QP_I64, 3)), QP_ERR_TYPE);
