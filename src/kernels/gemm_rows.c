@@ -212,12 +212,15 @@ static void wide_any(const job *w, int64_t j, int64_t cols, float *sums) {
 
 /* ---- Both ----------------------------------------------------------------------------------- */
 
+/* Where k is 1, p may be contiguous and columns too. */
+static bool is_turned(const gemm_item *item) { return item->b.p_step == 1 && item->g->m <= FEW_ROWS; }
+
 static void run_tasks(void *arg, int64_t begin, int64_t end, int worker) {
     const job *w = arg;
     (void)end;
     for (int64_t j; (j = share_take(w->share, w->shares, begin, w->unit)) >= 0;) {
         int64_t cols = gemm_min(w->unit, w->item->g->n - j);
-        if (w->item->b.p_step == 1) turned(w, j, cols);
+        if (is_turned(w->item)) turned(w, j, cols);
         else wide_any(w, j, cols, w->workers + worker * w->worker_floats);
     }
 }
@@ -243,7 +246,7 @@ static bool kind_taken(gemm_kind kind) { return kind == KIND_1 || kind == KIND_2
 bool QK(gemm_rows_takes)(const gemm_item *item) {
     const qk_gemm_args *g = item->g;
     if (!kind_taken(item->b.kind)) return false;
-    if (item->b.p_step == 1 && g->m <= FEW_ROWS) return true;
+    if (is_turned(item)) return true;
     return item->b.j_step == 1 && g->m <= (g->n >= MANY_COLS ? FEW_WIDE_ROWS : 8);
 }
 
@@ -256,7 +259,7 @@ void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item) {
     w.workers = (float *)exec->scratch + exec->threads * SHARE_FLOATS;
     w.a = w.workers + exec->threads * w.worker_floats;
     qp_parallel(exec, g->m, gemm_parts(PACK_PIECE, gemm_max(1, item->k)), pack_rows, &w);
-    if (item->b.p_step != 1) {
+    if (!is_turned(item)) {
         int64_t cols = gemm_parts(g->n, TASKS * exec->threads);
         w.unit = gemm_min(gemm_parts(cols, WIDE_UNIT) * WIDE_UNIT, w.sums_row);
     }

@@ -118,12 +118,13 @@ static void *random_values(qp_dtype type, size_t count, double **values) {
     return data;
 }
 
-/* Fills rows x cols with random elements of a type and reports the strides. */
+/* Fills rows x cols with random elements of a type and reports the strides: with gaps, but for what is one element
+ * wide, where both may be 1. */
 static void *fill(qp_dtype type, qp_dtype compute, layout l, int64_t batch, int64_t rows, int64_t cols,
                   int64_t *row, int64_t *col, int64_t *step, double **values) {
-    *row = l == ROWS ? cols + 3 : l == COLS ? 1 : 2 * cols + 1;
-    *col = l == ROWS ? 1 : l == COLS ? rows + 5 : 2;
-    *step = l == COLS ? *col * cols + 1 : *row * rows + 1;
+    *row = l == ROWS ? cols == 1 ? 1 : cols + 3 : l == COLS ? 1 : 2 * cols + 1;
+    *col = l == ROWS ? 1 : l == COLS ? rows == 1 ? 1 : rows + 5 : 2;
+    *step = l == COLS ? *col * cols + rows : *row * rows + cols;
     int64_t count = *step * batch + 1;
     void   *data = random_values(type, (size_t)count, values);
     for (int64_t i = 0; i < count; i++) (*values)[i] = rounded(compute, (*values)[i]);
@@ -271,7 +272,7 @@ static int teardown(void **pool) {
 }
 
 static void sizes(void **pool) {
-    static const int64_t ms[] = {0, 1, 2, 7, 8, 9, 13, 14, 33, 65, 130},
+    static const int64_t ms[] = {0, 1, 2, 7, 8, 9, 13, 14, 33, 65, 300},
                          ns[] = {0, 1, 7, 13, 16, 33, 64, 65, 130}, ks[] = {0, 1, 3, 13, 16, 33, 65, 400};
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
         for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
