@@ -192,9 +192,9 @@ static json_t *gather(const reading *r, const char *path, int64_t tokens) {
         put_moments(o, "gradient_", p->gradient, r->ctx);
         json_array_append_new(rows, o);
     }
-    return json_pack("{s:s, s:o, s:I, s:o, s:o, s:o}", "kind", "activations", "path",
-                     cli_json_text(path, strlen(path)), "tokens", (json_int_t)tokens, "loss",
-                     cli_json_number(qp_item(r->loss)), "rows", rows, "attention", gather_logits(r));
+    return json_pack("{s:s, s:o, s:I, s:o, s:o, s:o}", "kind", "activations", "path", cli_json_name(path),
+                     "tokens", (json_int_t)tokens, "loss", cli_json_number(qp_item(r->loss)), "rows", rows,
+                     "attention", gather_logits(r));
 }
 
 /* ---- Text and page ------------------------------------------------------------------------------- */
@@ -310,7 +310,9 @@ static bool read_ids(cli *c, qp_ctx *ctx, qp_model *m, const char *path, qp_tens
         bool ok = t && !qp_failed(ctx) && cli_read_text(ctx, cli_text(c, "text"), &text) &&
                   qp_encode(ctx, t, text.data, text.count, (qp_encode_options){.literal = true}, &all) == QP_OK;
         qp_text_free(&text);
-        if (ok && all.count < 3) ok = !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: is too short", cli_text(c, "text"));
+        if (ok && all.count < 3)
+            ok = !qp_fail(ctx, QP_ERR_ARGUMENT, "--text %s: %lld tokens, expected 3 at least",
+                          cli_text(c, "text"), (long long)all.count);
         if (!ok) return qp_ids_free(&all), false;
         if (all.count - 1 < T) T = all.count - 1;
         if (B > (all.count - 1) / T) B = (all.count - 1) / T;

@@ -83,7 +83,7 @@ static bool drop_exchange(talk *t) {
 static void set_system(talk *t, const char *text) {
     if (count(t) && !strcmp(role(t, 0), "system")) json_array_remove(t->messages, 0);
     if (!*text) return;
-    json_t *m = json_pack("{s:s, s:o}", "role", "system", "content", cli_json_text(text, strlen(text)));
+    json_t *m = json_pack("{s:s, s:o}", "role", "system", "content", cli_json_name(text));
     if (!m || json_array_insert_new(t->messages, 0, m))
         qp_fail(t->ctx, QP_ERR_MEMORY, "out of memory: messages");
 }

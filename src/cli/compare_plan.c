@@ -147,8 +147,22 @@ static bool add_variant(compare *k, const json_t *base, const char *key, const c
     sprintf(v->name, "%s=%.*s", key, (int)n, text);
     k->variant_count++;
     if (n && exchange(k, v, key, text, n, given)) return true;
-    return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts %s: expected KEY=NAME:option=value:... or KEY=JSON",
+    return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts %.200s: expected KEY=NAME:option=value:... or KEY=JSON",
                     v->name);
+}
+
+/* Keys that follow from the task, and a variant that there is already, have nothing to compare. */
+static bool differs(compare *k, const char *key) {
+    static const char *const fixed[] = {"model_type", "vocab_size", "max_position_embeddings"};
+    const char              *name = k->variants[k->variant_count - 1].name;
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+        if (!strcmp(fixed[i], key))
+            return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts %.200s: %s follows from the task and its lengths",
+                            name, key);
+    for (int i = 0; i < k->variant_count - 1; i++)
+        if (!strcmp(k->variants[i].name, name))
+            return !qp_fail(k->ctx, QP_ERR_ARGUMENT, "--parts %.200s is given twice", name);
+    return true;
 }
 
 /* Mixers and positions may look both ways where the task allows it. */
@@ -179,14 +193,14 @@ static bool read_variants(compare *k, const json_t *base, int64_t positions, boo
         const char *equals = strchr(items[i], '=');
         char        key[100];
         if (!equals || equals == items[i] || (size_t)(equals - items[i]) >= sizeof key) {
-            cli_usage(k->c, "--parts %s: expected KEY=NAME,NAME,...", items[i]);
+            cli_usage(k->c, "--parts %.200s: expected KEY=NAME,NAME,...", items[i]);
             return false;
         }
         memcpy(key, items[i], (size_t)(equals - items[i]));
         key[equals - items[i]] = 0;
         for (const char *p = equals + 1;; p++) {
             size_t n = piece_of(p);
-            if (!add_variant(k, base, key, p, n, &given[k->variant_count])) return false;
+            if (!add_variant(k, base, key, p, n, &given[k->variant_count]) || !differs(k, key)) return false;
             complete(k, k->variants[k->variant_count - 1].config, positions);
             p += n;
             if (!*p) break;
@@ -345,35 +359,44 @@ static void name_run(const compare *k, compare_run *r) {
 
 /* ---- Lists of numbers ---------------------------------------------------------------------------- */
 
-static bool read_lengths(compare *k, const char *option, compare_lengths *out) {
-    const char *p = cli_text(k->c, option);
-    out->count = 0;
-    while (p && *p) {
-        char     *end;
-        long long x = strtoll(p, &end, 10);
-        if (end == p || (*end && *end != ',') || x < 1 || x > 1 << 24 || out->count == COMPARE_MOST) {
-            cli_usage(k->c, "--%s is \"%s\", expected lengths from 1 to %d, as 256,1024", option,
-                      cli_text(k->c, option), 1 << 24);
-            return false;
-        }
-        out->at[out->count++] = x;
-        p = end + (*end == ',');
+/* Numbers with commas between them, all different, between low and high (not themselves); *count of them. */
+static bool read_numbers(const char *p, double low, double high, double out[COMPARE_MOST], int64_t *count) {
+    for (*count = 0; *count < COMPARE_MOST; p++) {
+        char  *end;
+        double x = strtod(p, &end);
+        if (end == p || !(x > low && x < high)) return false;
+        for (int64_t i = 0; i < *count; i++)
+            if (out[i] == x) return false;
+        out[(*count)++] = x;
+        p = end;
+        if (*p != ',') return !*p;
     }
-    return true;
+    return false;
+}
+
+static bool read_lengths(compare *k, const char *option, compare_lengths *out) {
+    const char *text = cli_text(k->c, option);
+    double      x[COMPARE_MOST];
+    bool        ok = !text || read_numbers(text, 0.5, (1 << 24) + 0.5, x, &out->count);
+    for (int64_t i = 0; i < out->count && ok; i++) {
+        out->at[i] = (int64_t)x[i];
+        ok = (double)out->at[i] == x[i];
+    }
+    if (!ok)
+        cli_usage(k->c, "--%s is \"%.200s\", expected different lengths from 1 to %d, %d at most, as 256,1024",
+                  option, text, 1 << 24, COMPARE_MOST);
+    return ok;
 }
 
 static bool read_rates(compare *k) {
-    for (const char *p = cli_text(k->c, "lr"); *p;) {
-        char  *end;
-        double x = strtod(p, &end);
-        if (end == p || (*end && *end != ',') || !(x > 0 && x < 1e6) || k->rate_count == COMPARE_MOST) {
-            cli_usage(k->c, "--lr is \"%s\", expected learning rates, as 1e-3,3e-3", cli_text(k->c, "lr"));
-            return false;
-        }
-        k->rates[k->rate_count++] = x;
-        p = end + (*end == ',');
-    }
-    return true;
+    const char *text = cli_text(k->c, "lr");
+    int64_t     count;
+    bool        ok = read_numbers(text, 0, 1e6, k->rates, &count);
+    k->rate_count = (int)count;
+    if (!ok)
+        cli_usage(k->c, "--lr is \"%.200s\", expected different learning rates, %d at most, as 1e-3,3e-3", text,
+                  COMPARE_MOST);
+    return ok;
 }
 
 static int64_t longest(const compare_lengths *l, int64_t most) {
@@ -407,9 +430,7 @@ static bool read_lists(compare *k) {
         return false;
     if (!k->lengths.count) k->lengths = (compare_lengths){1, {k->task.type->length}};
     list_costs(k);
-    if (k->rate_count && cli_int(k->c, "seeds")) return true;
-    cli_usage(k->c, "--lr is empty");
-    return false;
+    return true;
 }
 
 /* ---- All of it ----------------------------------------------------------------------------------- */

@@ -73,6 +73,9 @@ static score test(const compare *k, qp_model *m, int64_t length, int64_t batch) 
         score_batch(m, &b, &s);
         qp_leave(scope);
     }
+    if (!qp_failed(k->ctx) && s.counted == 0)
+        qp_fail(k->ctx, QP_ERR_ARGUMENT, "task %s: nothing is to be said in %lld rows of %lld (--test-samples)",
+                k->task.type->part.name, (long long)cli_int(k->c, "test-samples"), (long long)length);
     qp_data_close(d);
     qp_no_grad(k->ctx, before);
     return s;
@@ -105,8 +108,8 @@ static json_t *test_lengths(const compare *k, qp_model *m, const compare_run *r)
         score   s = test(k, m, T, batch > 0 ? batch : 1);
         if (qp_error_code(k->ctx) == QP_ERR_CANCELLED) break;
         if (qp_failed(k->ctx)) {
-            json_array_append_new(all,
-                                  json_pack("{s:I, s:s}", "length", (json_int_t)T, "why", qp_error(k->ctx)));
+            json_array_append_new(
+                all, json_pack("{s:I, s:o}", "length", (json_int_t)T, "why", cli_json_name(qp_error(k->ctx))));
             qp_clear(k->ctx);
         } else json_array_append_new(all, score_json(k, T, s));
     }
@@ -146,13 +149,15 @@ static bool make_folder(compare *k, const char *path) {
     return false;
 }
 
-/* A result that is there and final: what failed for another reason than its own numbers is tried again. */
+/* A result that is there, whole and final: what failed for another reason than its own numbers is tried again. */
 static bool read_result(compare_run *r) {
     char      path[4200];
     qpi_error error = {0};
     path_in(r, r->file, path);
     json_t *result = qpi_json_load(path, &error);
-    if (!json_is_true(json_object_get(result, "final"))) {
+    bool    whole =
+        json_is_number(json_object_get(result, "loss")) || json_is_string(json_object_get(result, "why"));
+    if (!whole || !json_is_true(json_object_get(result, "final"))) {
         json_decref(result);
         return false;
     }
@@ -288,7 +293,9 @@ static json_t *result_of(running *x) {
     qp_leave(scope);
     if (code == QP_ERR_CANCELLED) return NULL;
     bool ok = result && !qp_failed(k->ctx);
-    if (!result) result = json_pack("{s:I, s:s}", "length", (json_int_t)x->r->length, "why", qp_error(k->ctx));
+    if (!result)
+        result =
+            json_pack("{s:I, s:o}", "length", (json_int_t)x->r->length, "why", cli_json_name(qp_error(k->ctx)));
     json_object_set_new(result, "status", json_string(ok ? "done" : "failed"));
     json_object_set_new(result, "final",
                         json_boolean(ok || code == QP_ERR_STATE)); /* STATE: its numbers are none */
@@ -300,8 +307,8 @@ static bool run_one(compare *k, compare_run *r, int done) {
     char    path[4200], words[64];
     running x = {.k = k, .r = r};
     if (k->variants[r->variant].why[0]) {
-        r->result = json_pack("{s:I, s:s, s:s, s:b}", "length", (json_int_t)r->length, "status", "failed",
-                              "why", k->variants[r->variant].why, "final", 0);
+        r->result = json_pack("{s:I, s:s, s:o, s:b}", "length", (json_int_t)r->length, "status", "failed",
+                              "why", cli_json_name(k->variants[r->variant].why), "final", 0);
     } else {
         x.progress = cli_progress_start(k->c, cli_int(k->c, "steps"));
         json_t *result = result_of(&x);

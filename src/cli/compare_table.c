@@ -80,7 +80,7 @@ static json_t *tests_of(const compare *k, int variant, int64_t length, double lr
         put_mean(o, "loss", &loss, true);
         put_mean(o, "accuracy", &accuracy, true);
         put_mean(o, "bits_per_byte", &bits, true);
-        if (why) json_object_set_new(o, "why", json_string(why));
+        if (why) json_object_set_new(o, "why", cli_json_name(why));
         json_array_append_new(all, o);
     }
     return all;
@@ -122,8 +122,8 @@ static json_t *row_of(const compare *k, int variant, int64_t length) {
     json_t                *row =
         json_pack("{s:s, s:I, s:o, s:o, s:o, s:I, s:o}", "part", v->name, "length", (json_int_t)length,
                   "parameters", made ? json_integer((json_int_t)v->parameters) : json_null(), "parameters_off",
-                  cli_json_number(made ? off : NAN), "adjusted", v->knob ? json_string(v->knob) : json_null(),
-                  "adjusted_to", (json_int_t)v->inner, "lr", cli_json_number(lr));
+                  cli_json_number(made ? off : NAN), "adjusted", cli_json_name(v->knob), "adjusted_to",
+                  (json_int_t)v->inner, "lr", cli_json_number(lr));
     for (int i = 0; i < k->run_count; i++) {
         const compare_run *r = &k->runs[i];
         if (!belongs(r, variant, length, isfinite(lr) ? lr : -1)) continue;
@@ -132,7 +132,7 @@ static json_t *row_of(const compare *k, int variant, int64_t length) {
         if (!why) why = json_string_value(json_object_get(r->result, "why"));
     }
     json_object_set_new(row, "status", json_string(done == 0 ? "failed" : done < all ? "partly" : "done"));
-    json_object_set_new(row, "why", why ? json_string(why) : json_null());
+    json_object_set_new(row, "why", cli_json_name(why));
     json_object_set_new(row, "seeds", json_integer(done));
     for (size_t i = 0; i < sizeof means / sizeof *means; i++) {
         mean m = mean_over(k, variant, length, lr, means[i]);
@@ -167,16 +167,18 @@ json_t *compare_gather(const compare *k) {
         for (int v = 0; v < k->variant_count; v++) json_array_append_new(rows, row_of(k, v, k->lengths.at[l]));
     for (int v = 0; v < k->variant_count; v++) json_array_append_new(crossovers, crossover_of(k, v));
     for (int i = 0; i < k->run_count; i++)
-        json_array_append_new(
-            runs, json_pack("{s:s, s:I, s:I, s:f, s:s, s:O?}", "part", k->variants[k->runs[i].variant].name,
-                            "length", (json_int_t)k->runs[i].length, "seed", (json_int_t)k->runs[i].seed, "lr",
-                            k->runs[i].lr, "folder", k->runs[i].folder, "result", k->runs[i].result));
+        json_array_append_new(runs, json_pack("{s:s, s:I, s:I, s:f, s:o, s:O?}", "part",
+                                              k->variants[k->runs[i].variant].name, "length",
+                                              (json_int_t)k->runs[i].length, "seed",
+                                              (json_int_t)k->runs[i].seed, "lr", k->runs[i].lr, "folder",
+                                              cli_json_name(k->runs[i].folder), "result", k->runs[i].result));
     html_processor(processor);
-    json_t *all = json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:s?, s:o, s:o, s:O, s:o}", "task", cli_text(k->c, "task"), "measure",
-        k->task.about.bytes_per_token > 0 ? "bits_per_byte" : "accuracy", "reference",
-        k->variants[k->reference].name, "processor", processor, "threads", qp_stats_of(k->ctx).threads,
-        "command", command, "rows", rows, "crossovers", crossovers, "costs", k->cost, "runs", runs);
+    json_t *all = json_pack("{s:o, s:s, s:s, s:o, s:i, s:o, s:o, s:o, s:O, s:o}", "task",
+                            cli_json_name(cli_text(k->c, "task")), "measure",
+                            k->task.about.bytes_per_token > 0 ? "bits_per_byte" : "accuracy", "reference",
+                            k->variants[k->reference].name, "processor", cli_json_name(processor), "threads",
+                            qp_stats_of(k->ctx).threads, "command", cli_json_name(command), "rows", rows,
+                            "crossovers", crossovers, "costs", k->cost, "runs", runs);
     free(command);
     if (!all) qp_fail(k->ctx, QP_ERR_MEMORY, "out of memory: compare.json");
     return all;

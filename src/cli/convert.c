@@ -82,7 +82,7 @@ static bool write_tokenizer(cli *c, qp_ctx *ctx, const char *model, qp_file *f, 
     for (int i = 0; i < 3; i++)
         if ((text = token_at(f, ids[i][0], &n)))
             json_object_set_new(settings, ids[i][1], cli_json_text(text, n));
-    if (template) json_object_set_new(settings, "chat_template", cli_json_text(template, strlen(template)));
+    if (template) json_object_set_new(settings, "chat_template", cli_json_name(template));
     char *path = qpi_path_join(to, "tokenizer_config.json", &ctx->error);
     bool  ok = path && qpi_json_save(path, settings, 2, &ctx->error);
     free(path);
@@ -175,7 +175,7 @@ static int run(cli *c) {
     if (!ctx) return 1;
     bool ok = ends_in(out, ".gguf") ? to_file(c, ctx, model, out, type) : to_folder(c, ctx, model, out, type);
     if (!ok || qp_failed(ctx)) return cli_failed(ctx);
-    if (cli_flag(c, "json")) return cli_json_print(json_pack("{s:s}", "out", out));
+    if (cli_flag(c, "json")) return cli_json_print(json_pack("{s:o}", "out", cli_json_name(out)));
     return 0;
 }
 

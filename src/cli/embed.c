@@ -144,7 +144,7 @@ static int print_json(const job *j, const char *out) {
     json_t *all =
         json_pack("{s:I, s:I, s:I, s:f}", "texts", (json_int_t)j->count, "dimensions",
                   (json_int_t)j->m.info.width, "tokens", (json_int_t)j->tokens, "seconds", j->seconds);
-    if (out) json_object_set_new(all, "out", json_string(out));
+    if (out) json_object_set_new(all, "out", cli_json_name(out));
     json_t *rows = out ? NULL : json_array();
     for (size_t i = 0; i < j->count && rows; i++) {
         json_t *row = json_array();

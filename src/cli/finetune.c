@@ -308,9 +308,9 @@ static int learn(job *j) {
     if (j->steps && qp_error_code(j->ctx) == QP_ERR_CANCELLED) return interrupted(j);
     if (qp_failed(j->ctx) || !save(j)) return cli_failed(j->ctx);
     if (cli_flag(c, "json"))
-        return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:s}", "first_loss", j->first, "loss", j->last,
+        return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:o}", "first_loss", j->first, "loss", j->last,
                                         "validation_before", cli_json_number(before), "validation",
-                                        cli_json_number(after), "out", cli_text(c, "out")));
+                                        cli_json_number(after), "out", cli_json_name(cli_text(c, "out"))));
     cli_remark(c, "%s: loss %.4f -> %.4f, validation %.4f -> %.4f; it is in %s (quipu generate --draft %s)",
                j->method->name, j->first, j->last, before, after, cli_text(c, "out"), cli_text(c, "out"));
     return 0;

@@ -25,8 +25,6 @@ static json_t *shape_of(const qp_file_entry *e) {
     return shape;
 }
 
-static json_t *text_json(const char *text) { return cli_json_text(text, strlen(text)); }
-
 /* Lists of a GGUF file, by their lengths. */
 static void add_arrays(const qp_file *file, json_t *metadata) {
     const qpi_gguf_value *v;
@@ -47,17 +45,17 @@ static json_t *gather_tensors(const qp_file *file, const char *path) {
         for (int k = 0; k < e.ndim; k++) count *= (json_int_t)e.shape[k];
         elements += count;
         bytes += (json_int_t)e.bytes;
-        json_array_append_new(tensors, json_pack("{s:o, s:o, s:o, s:I}", "name", text_json(e.name), "dtype",
-                                                 text_json(e.type_name), "shape", shape_of(&e), "bytes",
+        json_array_append_new(tensors, json_pack("{s:o, s:o, s:o, s:I}", "name", cli_json_name(e.name), "dtype",
+                                                 cli_json_name(e.type_name), "shape", shape_of(&e), "bytes",
                                                  (json_int_t)e.bytes));
     }
     const char *key, *value;
     for (int64_t i = 0; qp_file_meta_at(file, i, &key, &value); i++)
-        json_object_set_new_nocheck(metadata, key, text_json(value));
+        json_object_set_new_nocheck(metadata, key, cli_json_name(value));
     add_arrays(file, metadata);
-    return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "kind", "tensors", "path", text_json(path), "count",
-                     (json_int_t)qp_file_count(file), "parameters", elements, "bytes", bytes, "metadata",
-                     metadata, "tensors", tensors);
+    return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "kind", "tensors", "path", cli_json_name(path),
+                     "count", (json_int_t)qp_file_count(file), "parameters", elements, "bytes", bytes,
+                     "metadata", metadata, "tensors", tensors);
 }
 
 static json_t *inspect_tensors(qp_ctx *ctx, const char *path) {
@@ -87,12 +85,12 @@ static json_t *gather_tokenizer(const qp_tokenizer *t, const char *path) {
     json_t *special = json_array();
     for (int32_t i = 0; i < qp_tokenizer_size(t); i++)
         if (qp_tokenizer_is_special(t, i) && qp_tokenizer_token(t, i))
-            json_array_append_new(
-                special, json_pack("{s:i, s:o}", "id", (int)i, "token", text_json(qp_tokenizer_token(t, i))));
-    return json_pack("{s:s, s:o, s:s, s:I, s:i, s:i, s:o, s:o}", "kind", "tokenizer", "path", text_json(path),
-                     "type", qp_tokenizer_kind(t), "size", (json_int_t)qp_tokenizer_size(t), "begin",
-                     (int)qp_tokenizer_begin(t), "end", (int)qp_tokenizer_end(t), "components",
-                     components_of(t), "special", special);
+            json_array_append_new(special, json_pack("{s:i, s:o}", "id", (int)i, "token",
+                                                     cli_json_name(qp_tokenizer_token(t, i))));
+    return json_pack("{s:s, s:o, s:s, s:I, s:i, s:i, s:o, s:o}", "kind", "tokenizer", "path",
+                     cli_json_name(path), "type", qp_tokenizer_kind(t), "size",
+                     (json_int_t)qp_tokenizer_size(t), "begin", (int)qp_tokenizer_begin(t), "end",
+                     (int)qp_tokenizer_end(t), "components", components_of(t), "special", special);
 }
 
 static json_t *inspect_tokenizer(qp_ctx *ctx, const char *path) {
@@ -114,7 +112,7 @@ static json_int_t count_parameters(const char *path) {
 static json_t *gather_config(qp_ctx *ctx, const char *path, bool count) {
     json_t *config = qpi_json_load(path, &ctx->error);
     if (!config) return NULL;
-    json_t *all = json_pack("{s:s, s:o, s:O}", "kind", "config", "path", text_json(path), "config", config);
+    json_t *all = json_pack("{s:s, s:o, s:O}", "kind", "config", "path", cli_json_name(path), "config", config);
     json_t *stack = cli_config_stack(ctx, path, config);
     json_decref(config);
     json_object_set_new(all, "runs", json_boolean(stack != NULL));
@@ -123,7 +121,7 @@ static json_t *gather_config(qp_ctx *ctx, const char *path, bool count) {
         json_object_set_new(all, "stack", stack);
         if (parameters >= 0) json_object_set_new(all, "parameters", json_integer(parameters));
     } else {
-        json_object_set_new(all, "why", text_json(qp_error(ctx)));
+        json_object_set_new(all, "why", cli_json_name(qp_error(ctx)));
         qp_clear(ctx);
     }
     return all;
@@ -155,7 +153,7 @@ static json_t *inspect_folder(qp_ctx *ctx, const char *folder) {
     }
     if (!all) all = json_object();
     json_object_set_new(all, "kind", json_string("model"));
-    json_object_set_new(all, "path", text_json(folder));
+    json_object_set_new(all, "path", cli_json_name(folder));
     if (weights && !qp_failed(ctx)) {
         json_t *file = inspect_tensors(ctx, folder);
         json_object_set(all, "parameters", json_object_get(file, "parameters"));

@@ -37,6 +37,8 @@ json_t *cli_json_text(const char *text, size_t bytes) {
     return value;
 }
 
+json_t *cli_json_name(const char *name) { return name ? cli_json_text(name, strlen(name)) : json_null(); }
+
 const char *cli_json_text_in(const json_t *object, const char *key) {
     const char *text = json_string_value(json_object_get(object, key));
     return text ? text : "";

@@ -11,6 +11,7 @@ int cli_json_print(json_t *value);
 json_t *cli_json_number(double x);
 /* A text that need not be UTF-8: what is not becomes U+FFFD. */
 json_t *cli_json_text(const char *text, size_t bytes);
+json_t *cli_json_name(const char *name); /* the same up to its 0: of paths, messages; NULL: null */
 /* A member of an object: "" and NaN where it is not there or of another kind. */
 const char *cli_json_text_in(const json_t *object, const char *key);
 double cli_json_number_in(const json_t *object, const char *key);

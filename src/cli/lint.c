@@ -30,8 +30,8 @@ static void note(lint *l, const char *check, bool ok, const char *format, ...) {
     va_end(args);
     l->failed += !ok;
     if (!cli_flag(l->c, "json")) printf("%-10s %s  %s\n", check, ok ? "ok  " : "FAIL", cli_shown(text));
-    json_array_append_new(l->checks, json_pack("{s:s, s:b, s:o}", "check", check, "ok", ok, "what",
-                                               cli_json_text(text, strlen(text))));
+    json_array_append_new(l->checks,
+                          json_pack("{s:s, s:b, s:o}", "check", check, "ok", ok, "what", cli_json_name(text)));
 }
 
 /* The context's failure as a finding. */

@@ -151,21 +151,20 @@ static json_t *rows_json(const gguf_target *t) {
     for (int64_t i = 0; i < t->count; i++) {
         const gguf_item *item = &t->items[i];
         json_array_append_new(
-            rows,
-            json_pack("{s:o, s:s, s:s, s:o, s:o}", "name", cli_json_text(item->as.name, strlen(item->as.name)),
-                      "from", qp_dtype_name(qp_dtype_of(item->source)), "to", qp_dtype_name(item->as.dtype),
-                      "error", cli_json_number(item->error), "largest",
-                      cli_json_number(item->error == item->error ? item->largest : NAN)));
+            rows, json_pack("{s:o, s:s, s:s, s:o, s:o}", "name", cli_json_name(item->as.name), "from",
+                            qp_dtype_name(qp_dtype_of(item->source)), "to", qp_dtype_name(item->as.dtype),
+                            "error", cli_json_number(item->error), "largest",
+                            cli_json_number(item->error == item->error ? item->largest : NAN)));
     }
     return rows;
 }
 
 static int report(cli *c, const gguf_target *t, const totals *sum) {
     if (cli_flag(c, "json"))
-        return cli_json_print(json_pack("{s:s, s:f, s:f, s:o, s:o, s:o}", "out", cli_text(c, "out"),
-                                        "bytes_before", sum->before, "bytes", sum->after, "perplexity_before",
-                                        cli_json_number(sum->ppl_before), "perplexity",
-                                        cli_json_number(sum->ppl_after), "tensors", rows_json(t)));
+        return cli_json_print(json_pack(
+            "{s:o, s:f, s:f, s:o, s:o, s:o}", "out", cli_json_name(cli_text(c, "out")), "bytes_before",
+            sum->before, "bytes", sum->after, "perplexity_before", cli_json_number(sum->ppl_before),
+            "perplexity", cli_json_number(sum->ppl_after), "tensors", rows_json(t)));
     char before[32], after[32], name[128];
     for (int64_t i = 0; i < t->count; i++) {
         const gguf_item *item = &t->items[i];

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/json.h"
 #include "cli/serve.h"
 #include "format/json.h"
 
@@ -220,6 +221,6 @@ json_t *serve_embed_result(serve_job *j) {
         json_array_append_new(data, json_pack("{s:s, s:i, s:o}", "object", "embedding", "index", i, "embedding",
                                               j->base64 ? in_base64(v, j->width) : in_numbers(v, j->width)));
     }
-    return json_pack("{s:s, s:o, s:s, s:{s:I, s:I}}", "object", "list", "data", data, "model", j->model,
-                     "usage", "prompt_tokens", tokens, "total_tokens", tokens);
+    return json_pack("{s:s, s:o, s:o, s:{s:I, s:I}}", "object", "list", "data", data, "model",
+                     cli_json_name(j->model), "usage", "prompt_tokens", tokens, "total_tokens", tokens);
 }

@@ -102,9 +102,8 @@ static result answer_error(exchange *x, struct MHD_Connection *c, const serve_er
                        : e->status >= 500 ? "server_error"
                                           : "invalid_request_error";
     return answer_json(x, c, e->status,
-                       json_pack("{s:{s:o, s:s, s:n, s:s?}}", "error", "message",
-                                 cli_json_text(e->text, strlen(e->text)), "type",
-                                 type, /* may quote any bytes */
+                       json_pack("{s:{s:o, s:s, s:n, s:s?}}", "error", "message", cli_json_name(e->text),
+                                 "type", type, /* may quote any bytes */
                                  "param", "code", e->code));
 }
 
@@ -260,9 +259,10 @@ static result health(exchange *x, struct MHD_Connection *c, json_t *body) {
 static result models(exchange *x, struct MHD_Connection *c, json_t *body) {
     (void)body;
     return answer_json(x, c, 200,
-                       json_pack("{s:s, s:[{s:s, s:s, s:I, s:s, s:I}]}", "object", "list", "data", "id",
-                                 x->h->s->model, "object", "model", "created", (json_int_t)x->h->s->started,
-                                 "owned_by", "quipu", "max_model_len", (json_int_t)x->h->s->positions));
+                       json_pack("{s:s, s:[{s:o, s:s, s:I, s:s, s:I}]}", "object", "list", "data", "id",
+                                 cli_json_name(x->h->s->model), "object", "model", "created",
+                                 (json_int_t)x->h->s->started, "owned_by", "quipu", "max_model_len",
+                                 (json_int_t)x->h->s->positions));
 }
 
 static result metrics(exchange *x, struct MHD_Connection *c, json_t *body) {

@@ -104,8 +104,8 @@ static json_t *usage(const serve_job *j) {
 }
 
 static json_t *frame(const serve_job *j, const char *object) {
-    return json_pack("{s:s, s:s, s:I, s:s, s:[]}", "id", j->id, "object", object, "created",
-                     (json_int_t)j->created, "model", j->model, "choices");
+    return json_pack("{s:s, s:s, s:I, s:o, s:[]}", "id", j->id, "object", object, "created",
+                     (json_int_t)j->created, "model", cli_json_name(j->model), "choices");
 }
 
 static json_t *logprobs_of(serve_choice *c) {

@@ -41,10 +41,12 @@ static bool read_option(qp_ctx *ctx, qp_settings *s, const char *where, const ch
                         (int)(n < 60 ? n : 60), text);
     memcpy(name, text, before), name[before] = 0;
     memcpy(value, equals + 1, after), value[after] = 0;
-    if (!strcmp(value, "true") || !strcmp(value, "false"))
+    const qp_option *o = qpi_settings_option(s, name);
+    if (o && o->kind == QP_OPTION_BOOL && (!strcmp(value, "true") || !strcmp(value, "false")))
         return qpi_settings_set(ctx, s, where, name, value[0] == 't') == QP_OK;
     double x = strtod(value, &end);
-    if (*end) return qpi_settings_choose(ctx, s, where, name, value) == QP_OK;
+    if (*end || (o && o->kind == QP_OPTION_CHOICE))
+        return qpi_settings_choose(ctx, s, where, name, value) == QP_OK;
     return qpi_settings_set(ctx, s, where, name, x) == QP_OK;
 }
 

@@ -131,8 +131,9 @@ static int train(cli *c, qp_ctx *ctx) {
     char   duration[32];
     cli_remark(c, "%s: %" PRId64 " tokens, %s", out, qp_tokenizer_size(t), cli_duration(seconds, duration));
     if (!cli_flag(c, "json")) return 0;
-    return cli_json_print(json_pack("{s:s, s:s, s:I, s:f}", "out", out, "kind", qp_tokenizer_kind(t), "size",
-                                    (json_int_t)qp_tokenizer_size(t), "seconds", seconds));
+    return cli_json_print(json_pack("{s:o, s:s, s:I, s:f}", "out", cli_json_name(out), "kind",
+                                    qp_tokenizer_kind(t), "size", (json_int_t)qp_tokenizer_size(t), "seconds",
+                                    seconds));
 }
 
 /* Any tokenizer as tokenizer.json. */
@@ -142,8 +143,8 @@ static int rewrite(cli *c, qp_ctx *ctx) {
     if (!t || qp_tokenizer_save(ctx, t, out) != QP_OK) return cli_failed(ctx);
     cli_remark(c, "%s: %s, %" PRId64 " tokens", out, qp_tokenizer_kind(t), qp_tokenizer_size(t));
     if (!cli_flag(c, "json")) return 0;
-    return cli_json_print(json_pack("{s:s, s:s, s:I}", "out", out, "kind", qp_tokenizer_kind(t), "size",
-                                    (json_int_t)qp_tokenizer_size(t)));
+    return cli_json_print(json_pack("{s:o, s:s, s:I}", "out", cli_json_name(out), "kind", qp_tokenizer_kind(t),
+                                    "size", (json_int_t)qp_tokenizer_size(t)));
 }
 
 static int run(cli *c) {

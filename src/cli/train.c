@@ -122,12 +122,12 @@ static int report(training *t, qp_model *m) {
     char   duration[32];
     double seconds = cli_now() - t->started;
     if (cli_flag(t->c, "json")) {
-        cli_json_print(
-            json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:f, s:I, s:s}", "step", (json_int_t)t->last.step,
-                      "first_loss", cli_json_number(t->first_loss), "loss", cli_json_number(t->last.loss),
-                      "validation_loss", cli_json_number(t->best_validation), "tokens", (json_int_t)t->tokens,
-                      "parameters", (json_int_t)qp_model_info_of(m).parameters, "seconds", seconds,
-                      "peak_bytes", (json_int_t)qp_stats_of(t->ctx).peak_bytes, "out", cli_text(t->c, "out")));
+        cli_json_print(json_pack(
+            "{s:I, s:o, s:o, s:o, s:I, s:I, s:f, s:I, s:o}", "step", (json_int_t)t->last.step, "first_loss",
+            cli_json_number(t->first_loss), "loss", cli_json_number(t->last.loss), "validation_loss",
+            cli_json_number(t->best_validation), "tokens", (json_int_t)t->tokens, "parameters",
+            (json_int_t)qp_model_info_of(m).parameters, "seconds", seconds, "peak_bytes",
+            (json_int_t)qp_stats_of(t->ctx).peak_bytes, "out", cli_json_name(cli_text(t->c, "out"))));
     } else if (t->talks && !t->tokens) {
         fprintf(stderr, "nothing to do: %s has done its %lld steps (--steps counts from the start)\n",
                 cli_text(t->c, "out"), (long long)cli_int(t->c, "steps"));

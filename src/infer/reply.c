@@ -153,6 +153,12 @@ bool qpi_reply_draw(qpi_reply *r, qpi_verdict *v, int node, int32_t *id) {
     if (r->logprobs)
         memcpy(r->logits, v->logits + node * r->vocabulary, (size_t)r->vocabulary * sizeof *r->logits);
     *id = r->acceptance->next(v, node);
+    if (isnan(v->logits[node * r->vocabulary + *id])) {
+        qp_fail(r->ctx, QP_ERR_STATE,
+                "token %lld: the model's logits are no numbers (`quipu verify` looks for spoilt weights)",
+                (long long)r->result.tokens);
+        return false;
+    }
     if (r->ctx->cancelled) qp_fail(r->ctx, QP_ERR_CANCELLED, "cancelled");
     if (ends(r, *id)) {
         qpi_reply_stop(r, QP_STOP_END_TOKEN);

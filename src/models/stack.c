@@ -27,10 +27,16 @@ typedef struct {
 
 /* ---- Parts from JSON ----------------------------------------------------------------------------- */
 
-/* {"type": NAME, options}: the layer's own, or the stack's. */
+/* {"type": NAME, options}: the layer's own, or the stack's; NULL: none, or null. */
 static const json_t *role_object(const builder *b, const char *role) {
     const json_t *own = json_object_get(b->spec, role);
-    return own ? own : json_object_get(b->stack, role);
+    if (!own || qpi_json_is(own, JSON_NULL)) own = json_object_get(b->stack, role);
+    return qpi_json_is(own, JSON_NULL) ? NULL : own;
+}
+
+/* For what the config says itself. */
+static qpi_json root_of(const builder *b) {
+    return qpi_json_root(b->where, (json_t *)b->stack, &b->m->ctx->error);
 }
 
 static const char *type_of(const json_t *object) { return json_string_value(json_object_get(object, "type")); }
@@ -61,12 +67,15 @@ static bool read_settings(const builder *b, const char *role, const json_t *obje
     snprintf(where, sizeof where, "%s: %s", b->where, role);
     qpi_settings_init(s, part);
     qpi_json_members(object, key, value) {
+        const qp_option *o = qpi_settings_option(s, key);
+        bool             truth = qpi_json_is(value, JSON_TRUE);
         if (!strcmp(key, "type")) continue;
         if (qpi_json_is(value, JSON_STRING)) qpi_settings_choose(ctx, s, where, key, json_string_value(value));
-        else if (qpi_json_is_number(value)) qpi_settings_set(ctx, s, where, key, json_number_value(value));
-        else if (qpi_json_is(value, JSON_TRUE)) qpi_settings_set(ctx, s, where, key, 1);
-        else if (qpi_json_is(value, JSON_FALSE)) qpi_settings_set(ctx, s, where, key, 0);
-        else qp_fail(ctx, QP_ERR_FORMAT, "%s: %s: expected a number, a boolean or a string", where, key);
+        else if (qpi_json_is_number(value) && o && o->kind != QP_OPTION_CHOICE)
+            qpi_settings_set(ctx, s, where, key, json_number_value(value));
+        else if ((truth || qpi_json_is(value, JSON_FALSE)) && o && o->kind == QP_OPTION_BOOL)
+            qpi_settings_set(ctx, s, where, key, truth);
+        else qpi_settings_refuse(ctx, s, where, key, qpi_json_kind(value));
     }
     return !qp_failed(ctx);
 }
@@ -186,23 +195,17 @@ static const char *const known_keys[] = {"model_type",
                                          "quipu",
                                          NULL};
 
-static int64_t read_size(builder *b, const char *key, int64_t low, int64_t high) {
-    const json_t *value = json_object_get(b->stack, key);
-    int64_t       x = qpi_json_is(value, JSON_INTEGER) ? json_integer_value(value) : -1;
-    if (x < low || x > high)
-        qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: expected a whole number from %lld to %lld, found %lld",
-                b->where, key, (long long)low, (long long)high, (long long)x);
+static int64_t read_size(const builder *b, const char *key, int64_t low, int64_t high) {
+    qpi_json root = root_of(b);
+    int64_t  x = 0;
+    qpi_json_integer(&root, key, QPI_REQUIRED, low, high, &x);
     return x;
 }
 
-static double read_number(builder *b, const char *key, double fallback, double low, double high) {
-    const json_t *value = json_object_get(b->stack, key);
-    bool          given = value && !qpi_json_is(value, JSON_NULL);
-    double        x = !given ? fallback : qpi_json_is_number(value) ? json_number_value(value) : NAN;
-    if (!(x >= low && x <= high))
-        qp_fail(b->m->ctx, QP_ERR_FORMAT, "%s: %s: %g, expected a number from %g to %g", b->where, key, x, low,
-                high);
-    return x;
+static double read_number(const builder *b, const char *key, double fallback, double low, double high) {
+    qpi_json root = root_of(b);
+    qpi_json_number(&root, key, QPI_OPTIONAL, low, high, &fallback);
+    return fallback;
 }
 
 /* gain: of the layer's block. */
@@ -215,21 +218,21 @@ static void write_inits(builder *b, double gain) {
 
 /* How weights are drawn: "init", or normal:initializer_range. */
 static void read_init(builder *b) {
-    qp_model     *m = b->m;
-    const json_t *given = json_object_get(b->stack, "init");
-    const char   *name = given ? json_string_value(given) : "normal",
-               *residual = json_string_value(json_object_get(b->stack, "residual_init"));
-    b->init_scale = read_number(b, "initializer_range", given ? 1 : 0.02, 0, 1e3);
+    qp_model   *m = b->m;
+    qpi_json    root = root_of(b), at = qpi_json_member(&root, "residual_init");
+    const char *residual = "plain", *name = NULL;
+    qpi_json_string(&root, "residual_init", QPI_OPTIONAL, &residual);
+    qpi_json_string(&root, "init", QPI_OPTIONAL, &name);
+    bool shrink = !strcmp(residual, "scaled");
+    if (!shrink && strcmp(residual, "plain"))
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "found \"%.60s\", expected plain or scaled", residual);
+    b->init_scale = read_number(b, "initializer_range", name ? 1 : 0.02, 0, 1e3);
     /* GPT-2 (section 2.3) shrinks what ends a branch by the number of branches */
-    b->init_shrink =
-        residual && !strcmp(residual, "scaled") && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
-    if (!name || !qp_part_find(m->ctx, QP_PART_INIT, name)) {
+    b->init_shrink = shrink && m->layers ? 1 / sqrt(2.0 * (double)m->layers) : 1;
+    b->init_name = name ? name : "normal";
+    if (!qp_part_find(m->ctx, QP_PART_INIT, b->init_name))
         qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
-                "%s: init: no initialisation named \"%.60s\" (see `quipu list init`)", b->where,
-                name ? name : "");
-        return;
-    }
-    b->init_name = name;
+                "%s: init: no initialisation named \"%.60s\" (see `quipu list init`)", b->where, b->init_name);
     write_inits(b, 1);
 }
 
@@ -308,12 +311,12 @@ static bool read_heads(builder *b) {
     if (is_none(object)) return true;
     if (!(part = find_part(b, "mixer", QP_PART_MIXER, object))) return false;
     if (!read_settings(b, "mixer", object, part, &settings)) return false;
-    if (!qpi_settings_has(&settings, "heads")) return true;
+    if (!qpi_settings_option(&settings, "heads")) return true;
     qp_build build = {.ctx = b->m->ctx, .settings = &settings};
     b->heads = qp_setting_int(&build, "heads");
-    if (qpi_settings_has(&settings, "head_width")) b->head_width = qp_setting_int(&build, "head_width");
+    if (qpi_settings_option(&settings, "head_width")) b->head_width = qp_setting_int(&build, "head_width");
     if (!b->heads && b->head_width) b->heads = b->m->width / b->head_width;
-    if (b->heads < 1 ? !qpi_settings_has(&settings, "head_width") : b->head_width > 0) return true;
+    if (b->heads < 1 ? !qpi_settings_option(&settings, "head_width") : b->head_width > 0) return true;
     if (b->heads < 1)
         return !qp_fail(b->m->ctx, QP_ERR_ARGUMENT,
                         "%s: mixer: heads 0 and head_width %lld of width %lld are no heads", b->where,
@@ -358,8 +361,7 @@ static bool build_branch(builder *b, const char *role, qp_part_kind kind, qp_mod
 /* role: "norm", or one that stands in for it where it is given. */
 static bool build_norm(builder *b, const char *role, qp_module *module, const char *name, qp_norm *norm) {
     const void *type = NULL;
-    norm->self =
-        make_part(b, type_of(role_object(b, role)) ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
+    norm->self = make_part(b, role_object(b, role) ? role : "norm", QP_PART_NORM, module, name, NULL, &type);
     norm->type = type;
     return norm->self;
 }
@@ -456,11 +458,11 @@ static bool build_input(builder *b) {
 }
 
 /* module NULL: in the stack itself. */
-static bool build_output(builder *b, const json_t *object, const char *module, const char *field,
-                         qpi_output *out) {
+static bool build_output(builder *b, const char *role, const json_t *object, const char *module,
+                         const char *field, qpi_output *out) {
     qp_model   *m = b->m;
     const void *type = NULL;
-    out->self = make_object(b, field, object, QP_PART_OUTPUT, m->module, module, NULL, &type);
+    out->self = make_object(b, role, object, QP_PART_OUTPUT, m->module, module, NULL, &type);
     out->type = type;
     out->name = field;
     return out->self;
@@ -470,16 +472,18 @@ static bool build_further(builder *b) {
     qp_model   *m = b->m;
     json_t     *all = json_object_get(b->stack, "outputs"), *object;
     const char *name;
+    char        role[100];
     if (!all) return true;
     if (!qpi_json_is(all, JSON_OBJECT) || json_object_size(all) > QP_MAX_OUT)
-        return qp_fail(m->ctx, QP_ERR_FORMAT, "%s: outputs: expected an object of at most %d", b->where,
+        return qp_fail(m->ctx, QP_ERR_FORMAT, "%s: outputs: expected an object of at most %d outputs", b->where,
                        QP_MAX_OUT),
                false;
     m->outputs = calloc(json_object_size(all) + 1, sizeof *m->outputs);
     if (!m->outputs) return qp_fail(m->ctx, QP_ERR_MEMORY, "out of memory: model"), false;
     qpi_json_members(all, name, object) {
         char *kept = new_object(m, strlen(name) + 1);
-        if (!kept || !build_output(b, object, name, strcpy(kept, name), &m->outputs[m->output_count]))
+        snprintf(role, sizeof role, "outputs.%.80s", name);
+        if (!kept || !build_output(b, role, object, name, strcpy(kept, name), &m->outputs[m->output_count]))
             return false;
         m->output_count++;
     }
@@ -490,13 +494,20 @@ static bool build_further(builder *b) {
 static bool build_outputs(builder *b) {
     qp_model     *m = b->m;
     const json_t *given = role_object(b, "output");
-    if (qpi_json_is(json_object_get(b->stack, "tie_word_embeddings"), JSON_TRUE) && m->input.type->table)
-        b->table = m->input.type->table(m->input.self);
+    qpi_json      root = root_of(b);
+    bool          tied = false;
+    if (!qpi_json_boolean(&root, "tie_word_embeddings", QPI_OPTIONAL, &tied)) return false;
+    if (tied && m->input.type->table) b->table = m->input.type->table(m->input.self);
     if (!is_none(given)) {
         json_t *usual = json_pack("{s:s}", "type", "lm");
-        bool    ok = build_output(b, given ? given : usual, NULL, "logits", &m->output);
+        bool    ok = build_output(b, "output", given ? given : usual, NULL, "logits", &m->output);
         json_decref(usual);
         if (!ok) return false;
+        if (m->output.type->whole && !m->output.type->loss)
+            return qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
+                           "%s: output: %s makes no logits of tokens (it may be one of `outputs`)", b->where,
+                           m->output.type->part.name),
+                   false;
     }
     return build_further(b);
 }
@@ -528,12 +539,12 @@ static bool build_parts(builder *b) {
 /* The same model at the width to which the parametrisation refers, for its shapes. What it draws is drawn again. */
 static bool build_base(builder *b) {
     qp_ctx        *ctx = b->m->ctx;
-    const json_t  *object = json_object_get(b->stack, "parametrization");
+    const json_t  *object = role_object(b, "parametrization");
     qp_settings    settings;
     char           where[300];
     const qp_part *part = object ? find_part(b, "parametrization", QP_PART_PARAMETRIZATION, object) : NULL;
     if (!part || !read_settings(b, "parametrization", object, part, &settings)) return !object;
-    if (!qpi_settings_has(&settings, "base")) return true;
+    if (!qpi_settings_option(&settings, "base")) return true;
     b->parametrization = (const void *)part;
     snprintf(where, sizeof where, "%s: parametrization's base", b->where);
     builder  small = {.m = qpi_model_alloc(ctx), .stack = b->stack, .where = where};

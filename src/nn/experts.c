@@ -10,14 +10,14 @@ int64_t qpi_experts_width(const qp_build *b) {
 void qpi_experts_init(qpi_experts *e, qp_build *b, bool gated) {
     int64_t width = qpi_experts_width(b);
     e->module = b->module;
-    if (qpi_settings_has(b->settings, "balance")) {
+    if (qpi_settings_option(b->settings, "balance")) {
         e->balance = qp_setting(b, "balance") / b->layers;
         e->z = qp_setting(b, "z_loss") / b->layers;
     }
     e->count = qp_setting_int(b, "experts");
     e->chosen = qp_setting_int(b, "per_token");
     if (e->chosen > e->count) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT, "experts: %lld for each token of %lld", (long long)e->chosen,
+        qp_fail(b->ctx, QP_ERR_ARGUMENT, "per_token %lld is more than experts %lld", (long long)e->chosen,
                 (long long)e->count);
         return;
     }

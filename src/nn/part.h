@@ -38,17 +38,20 @@ struct qp_settings {
 /* All fallbacks. */
 void qpi_settings_init(qp_settings *s, const qp_part *part);
 /* Sets one value; an unknown name or a value out of range is an error that begins with
- * `where`. A choice is set by its index or, through qpi_settings_choose, by its text. */
+ * `where`. A choice is set by its index or, through qpi_settings_choose, by its text; what was found otherwise is
+ * refused. */
 qp_status qpi_settings_set(qp_ctx *ctx, qp_settings *s, const char *where, const char *name, double value);
 qp_status qpi_settings_choose(qp_ctx *ctx, qp_settings *s, const char *where, const char *name,
                               const char *text);
+qp_status qpi_settings_refuse(qp_ctx *ctx, const qp_settings *s, const char *where, const char *name,
+                              const char *found);
 /* Stores an error and gives false where the sequence has segments, which the part cannot tell apart. */
 bool qpi_one_segment(const qp_sequence *s, const char *name);
 
 /* A parameter as an operand beside activations x: weights kept in other types are cast. */
 qp_tensor qpi_like(qp_tensor parameter, qp_tensor x);
 
-/* Does the part have such an option? */
-bool qpi_settings_has(const qp_settings *s, const char *name);
+/* The part's option of that name; NULL: it has none. */
+const qp_option *qpi_settings_option(const qp_settings *s, const char *name);
 
 #endif

@@ -136,8 +136,8 @@ static void measure(qp_optim *o) {
     o->norm = sqrt(qp_item(o->square_sum)) / o->scale;
     o->skipped = o->scaling && !isfinite(o->norm);
     if (!qp_failed(o->ctx) && !isfinite(o->norm) && !o->scaling)
-        qp_fail(o->ctx, QP_ERR_STATE, "%s: the gradient's norm is %g at step %lld: nothing was changed",
-                o->type->name, o->norm, (long long)o->steps + 1);
+        qp_fail(o->ctx, QP_ERR_STATE, "%s: the gradient's norm is %s at step %lld: nothing was changed",
+                o->type->name, isnan(o->norm) ? "nan" : "inf", (long long)o->steps + 1);
 }
 
 /* torch.amp.GradScaler: half after gradients that are not finite, twice after 2000 good steps. */

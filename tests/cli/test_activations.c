@@ -121,7 +121,8 @@ static void test_usage(void **state) {
     expect_message(INSPECT("--set", "mixer=3"), 1, "mixer");
     expect_message(run("inspect", "--activations", "bert", "--text", "%/none", NULL), 1, "none");
     write_text("short", "a");
-    expect_message(run("inspect", "--activations", "%/bytes", "--text", "%/short", NULL), 1, "too short");
+    expect_message(run("inspect", "--activations", "%/bytes", "--text", "%/short", NULL), 1,
+                   "tokens, expected 3 at least");
     expect_message(run("inspect", "--activations", "%/bytes", "--set", "hidden_size=8", NULL), 2,
                    "--set goes with");
 }

@@ -382,6 +382,44 @@ static void test_usage(void **state) {
     expect_message(run("compare", "--parts", "ffn=mlp", "--task", "selective_copying", "--length", "20",
                        "--quiet", "--out", "%/u", NULL),
                    1, "shorter than the tokens");
+    expect_message(run(COMPARE("%/u", "--parts", "ffn=mlp", "--lr", "1e-3,")), 2,
+                   "expected different learning rates");
+    static const char *const lengths[] = {"", "16,", "16,32,16", "16.5", "16777217", "16 32"};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+        expect_message(run(COMPARE("%/u", "--parts", "ffn=mlp", "--cost-length", lengths[i])), 2,
+                       "expected different lengths from 1 to 16777216, 64 at most");
+    expect_message(run(COMPARE("%/u", "--parts", "ffn=mlp,swiglu", "ffn=mlp")), 1,
+                   "--parts ffn=mlp is given twice");
+    expect_message(run(COMPARE("%/u", "--parts", "vocab_size=9")), 1, "vocab_size follows from the task");
+    expect_message(run(COMPARE("%/u", "--parts", "hidden_size=wide", "--quiet")), 1,
+                   "from 1 to 16777216, found \"wide\"");
+    expect_message(run(COMPARE("%/u", "--parts", "output=pooler", "--quiet")), 1,
+                   "output: pooler makes no logits of tokens");
+    expect_message(run("compare", "--parts", "ffn=mlp", "--task", "listops:depth=true", NULL), 1,
+                   "depth of listops is \"true\", expected a whole number from 1 to 20");
+}
+
+/* Bytes that are not UTF-8, in the folder's name and in the message of a run. */
+static void test_bytes(void **state) {
+    (void)state;
+    static const char *const out = "%/by\xfftes";
+    char                     path[600];
+    json_t                  *all =
+        expect_json(run(COMPARE(out, "--parts", "ffn=mlp", "--steps", "2", "--cost-seconds", "0", "--json")));
+    const json_t *one = json_array_get(json_object_get(all, "runs"), 0);
+    const char   *folder = strstr(text(one, "folder"), "/runs/");
+    assert_non_null(folder);
+    snprintf(path, sizeof path, "by\xfftes%s/latest/config.json", folder);
+    write_text(path, "\xff{");
+    snprintf(path, sizeof path, "by\xfftes%s", folder);
+    DIR           *d = opendir(in_folder(path));
+    struct dirent *e;
+    while (d && (e = readdir(d)))
+        if (!strncmp(e->d_name, "result", 6)) assert_int_equal(unlinkat(dirfd(d), e->d_name, 0), 0);
+    closedir(d);
+    json_decref(all);
+    expect_message(run(COMPARE(out, "--parts", "ffn=mlp", "--steps", "2", "--cost-seconds", "0", "--quiet")), 1,
+                   "config.json: line 1 column 1: expected a value");
 }
 
 int main(void) {
@@ -390,6 +428,6 @@ int main(void) {
                                        cmocka_unit_test(test_directions), cmocka_unit_test(test_all_parts),
                                        cmocka_unit_test(test_kept),       cmocka_unit_test(test_interrupt),
                                        cmocka_unit_test(test_processes),  cmocka_unit_test(test_test_options),
-                                       cmocka_unit_test(test_usage)};
+                                       cmocka_unit_test(test_usage),      cmocka_unit_test(test_bytes)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

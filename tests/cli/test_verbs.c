@@ -105,6 +105,33 @@ static void generate_is_argmax(void **state) {
     json_decref(o);
 }
 
+/* A model whose logits are NaN writes nothing, whatever draws, and says so. */
+static void generate_no_numbers(void **state) {
+    (void)state;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
+    qp_model *m = qp_model_load(ctx, in_folder("bytes"), (qp_model_options){0});
+    assert_non_null(m);
+    qp_state_dict all = qp_module_state(qp_model_module(m));
+    float         nan[64] = {NAN};
+    for (int i = 0; i < all.count; i++) {
+        qp_tensor t = all.entries[i].tensor;
+        if (!strcmp(all.entries[i].name, "norm.weight"))
+            assert_int_equal(qp_write(t, QP_F32, nan, qp_count(t)), QP_OK);
+    }
+    assert_int_equal(qp_model_save(m, in_folder("spoilt")), QP_OK);
+    qp_close(ctx);
+    static const char *const how[][4] = {{"--temp", "0"},
+                                         {"--temp", "0.8"},
+                                         {"--top-k", "5"},
+                                         {"--json", "--logprobs", "2"},
+                                         {"--draft", "lookup", "--accept", "rejection"},
+                                         {"--draft", "lookup", "--accept", "typical"}};
+    for (size_t i = 0; i < sizeof how / sizeof *how; i++)
+        expect_message(run("generate", "-m", "%/spoilt", "-p", "In In In", how[i][0], how[i][1], how[i][2],
+                           how[i][3], NULL),
+                       1, "token 0: the model's logits are no numbers");
+}
+
 /* ids in, ids out: without a tokenizer */
 static void generate_ids(void **state) {
     char path[512];
@@ -501,6 +528,7 @@ int main(void) {
         cmocka_unit_test(verify_fails),
         cmocka_unit_test(generate_repeats),
         cmocka_unit_test(generate_is_argmax),
+        cmocka_unit_test(generate_no_numbers),
         cmocka_unit_test(generate_ids),
         cmocka_unit_test(generate_stops),
         cmocka_unit_test(finetune),

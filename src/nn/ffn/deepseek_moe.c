@@ -74,9 +74,10 @@ static void init(void *self, qp_build *b) {
     f->rate = qp_setting(b, "bias_rate");
     qpi_experts_init(&f->experts, b, true);
     if (E % f->groups || f->experts.chosen > f->top_groups * (E / f->groups)) {
-        qp_fail(b->ctx, QP_ERR_ARGUMENT,
-                "deepseek_moe: %lld of %lld groups of %lld experts, %lld for each token",
-                (long long)f->top_groups, (long long)f->groups, (long long)E, (long long)f->experts.chosen);
+        qp_fail(
+            b->ctx, QP_ERR_ARGUMENT,
+            "deepseek_moe: groups %lld must divide experts %lld, and per_token %lld fit into top_groups %lld",
+            (long long)f->groups, (long long)E, (long long)f->experts.chosen, (long long)f->top_groups);
         return;
     }
     f->bias = qp_zeros(b->ctx, b->ctx->param_dtype, 1, &E);

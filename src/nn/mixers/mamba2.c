@@ -50,8 +50,9 @@ static bool read_sizes(mamba2 *m, qp_build *b) {
     if (!m->width) m->width = m->inner < 128 ? (m->inner + 1) / 2 : 64;
     m->heads = m->inner / m->width;
     if (m->inner % m->width == 0 && m->heads % m->groups == 0) return true;
-    return !qp_fail(b->ctx, QP_ERR_ARGUMENT, "mamba2: %lld channels in heads of %lld, %lld groups: must divide",
-                    (long long)m->inner, (long long)m->width, (long long)m->groups);
+    return !qp_fail(b->ctx, QP_ERR_ARGUMENT,
+                    "mamba2: channels %lld must divide inner %lld, and groups %lld the heads",
+                    (long long)m->width, (long long)m->inner, (long long)m->groups);
 }
 
 static void init(void *self, qp_build *b) {
