@@ -45,7 +45,7 @@ static bool read_option(qp_ctx *ctx, qp_settings *s, const char *where, const ch
     if (o && o->kind == QP_OPTION_BOOL && (!strcmp(value, "true") || !strcmp(value, "false")))
         return qpi_settings_set(ctx, s, where, name, value[0] == 't') == QP_OK;
     double x = strtod(value, &end);
-    if (*end || (o && o->kind == QP_OPTION_CHOICE))
+    if (*end)
         return qpi_settings_choose(ctx, s, where, name, value) == QP_OK;
     return qpi_settings_set(ctx, s, where, name, x) == QP_OK;
 }

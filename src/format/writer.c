@@ -78,14 +78,29 @@ static bool create(qpi_writer *w) {
     return fail(w, "create");
 }
 
+/* What a link leads to is written; the link stays. */
+static char *without_link(const char *path) {
+    struct stat s;
+    char       *real = lstat(path, &s) == 0 && S_ISLNK(s.st_mode) ? realpath(path, NULL) : NULL;
+    return real ? real : strdup(path);
+}
+
+/* Renaming puts a file in the place of anything, be it /dev/null. */
+static bool check_replaced(qpi_writer *w) {
+    struct stat s;
+    if (stat(w->path, &s) != 0 || S_ISREG(s.st_mode)) return true;
+    return qpi_fail(w->error, QP_ERR_IO, "%s: expected a regular file or none, found %s", w->path,
+                    S_ISDIR(s.st_mode) ? "a folder" : "a device or pipe") == QP_OK;
+}
+
 bool qpi_writer_open(qpi_writer *w, const char *path, qpi_error *e) {
     *w = (qpi_writer){.fd = -1, .error = e};
     qpi_checksum_begin(&w->checksum, 0);
-    w->path = strdup(path);
+    w->path = without_link(path);
     w->buffer = malloc(BUFFER_BYTES);
     bool ok = w->path && w->buffer;
     if (!ok) qpi_fail_memory(e, path);
-    if (ok && create(w)) return true;
+    if (ok && check_replaced(w) && create(w)) return true;
     w->failed = true;
     forget(w);
     return false;

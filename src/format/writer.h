@@ -1,6 +1,6 @@
 /* Every file goes out through here. A target is either as it was or complete: bytes go to a
  * temporary name beside it, are synced, and take the target's name in one rename, which is
- * synced too. */
+ * synced too. What is there must be a regular file, or a link to one, which stays a link. */
 #ifndef QUIPU_FORMAT_WRITER_H
 #define QUIPU_FORMAT_WRITER_H
 

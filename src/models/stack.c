@@ -71,8 +71,7 @@ static bool read_settings(const builder *b, const char *role, const json_t *obje
         bool             truth = qpi_json_is(value, JSON_TRUE);
         if (!strcmp(key, "type")) continue;
         if (qpi_json_is(value, JSON_STRING)) qpi_settings_choose(ctx, s, where, key, json_string_value(value));
-        else if (qpi_json_is_number(value) && o && o->kind != QP_OPTION_CHOICE)
-            qpi_settings_set(ctx, s, where, key, json_number_value(value));
+        else if (qpi_json_is_number(value)) qpi_settings_set(ctx, s, where, key, json_number_value(value));
         else if ((truth || qpi_json_is(value, JSON_FALSE)) && o && o->kind == QP_OPTION_BOOL)
             qpi_settings_set(ctx, s, where, key, truth);
         else qpi_settings_refuse(ctx, s, where, key, qpi_json_kind(value));

@@ -152,10 +152,45 @@ static void writing(void **state) {
     assert_false(qpi_write_file("/nowhere/file", "x", 1, &e));
     expect_failure(&e, QP_ERR_IO, "/nowhere/file: cannot create");
     assert_false(qpi_write_file(folder, "x", 1, &e));
-    expect_failure(&e, QP_ERR_IO, "cannot rename");
+    expect_failure(&e, QP_ERR_IO, "expected a regular file or none, found a folder");
     assert_int_equal(files_in(folder), 1);
     remove(path);
     remove(folder);
+}
+
+/* What is no file stays what it is; a link stays one, and what it leads to is written. */
+static void replaced(void **state) {
+    (void)state;
+    qpi_error   e = {0};
+    const char *folder = temporary("replaced");
+    char        pipe[400], link[400], file[400];
+    struct stat s;
+    size_t      n;
+    assert_int_equal(mkdir(folder, 0700), 0);
+    snprintf(pipe, sizeof pipe, "%s/pipe", folder);
+    snprintf(link, sizeof link, "%s/link", folder);
+    snprintf(file, sizeof file, "%s/file", folder);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_false(qpi_write_file(pipe, "x", 1, &e));
+    expect_failure(&e, QP_ERR_IO, "expected a regular file or none, found a device or pipe");
+    assert_true(stat(pipe, &s) == 0 && S_ISFIFO(s.st_mode));
+    assert_int_equal(symlink(pipe, link), 0);
+    assert_false(qpi_write_file(link, "x", 1, &e));
+    expect_failure(&e, QP_ERR_IO, "found a device or pipe");
+    assert_int_equal(remove(link), 0);
+
+    assert_true(qpi_write_file(file, "old", 3, &e));
+    assert_int_equal(symlink("file", link), 0);
+    assert_true(qpi_write_file(link, "new", 3, &e));
+    assert_true(lstat(link, &s) == 0 && S_ISLNK(s.st_mode));
+    char *data = read_bytes(file, &n);
+    assert_true(n == 3 && !memcmp(data, "new", 3));
+    free(data);
+    remove(file); /* now it leads to nothing, and makes room */
+    assert_true(qpi_write_file(link, "x", 1, &e));
+    assert_true(lstat(link, &s) == 0 && S_ISREG(s.st_mode));
+    assert_int_equal(files_in(folder), 2);
+    qpi_folder_remove(folder);
 }
 
 static void folders(void **state) {
@@ -442,19 +477,11 @@ static void relative_paths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(limits),
-        cmocka_unit_test(reading),
-        cmocka_unit_test(opening),
-        cmocka_unit_test(checksums),
-        cmocka_unit_test(writing),
-        cmocka_unit_test(folders),
-        cmocka_unit_test(failing),
-        cmocka_unit_test(temporary_names),
-        cmocka_unit_test(paths_and_names),
-        cmocka_unit_test(tables),
-        cmocka_unit_test(utf8),
-        cmocka_unit_test(collisions),
-        cmocka_unit_test(relative_paths),
+        cmocka_unit_test(limits),          cmocka_unit_test(reading),        cmocka_unit_test(opening),
+        cmocka_unit_test(checksums),       cmocka_unit_test(writing),        cmocka_unit_test(replaced),
+        cmocka_unit_test(folders),         cmocka_unit_test(failing),        cmocka_unit_test(temporary_names),
+        cmocka_unit_test(paths_and_names), cmocka_unit_test(tables),         cmocka_unit_test(utf8),
+        cmocka_unit_test(collisions),      cmocka_unit_test(relative_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
