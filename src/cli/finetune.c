@@ -7,6 +7,9 @@
 
 #include "cli/json.h"
 #include "cli/open.h"
+#include "core/core.h"
+#include "format/json.h"
+#include "format/os.h"
 
 typedef struct job job;
 
@@ -208,21 +211,33 @@ static void train(job *j, qp_optim *optim) {
     for (int i = 0; i < known.count; i++) drop(&known.batches[i]);
 }
 
+/* The folder to write to, before anything is learnt for it: no model's, whose config.json it would replace or hide. */
+static bool open_out(job *j) {
+    const char *out = cli_text(j->c, "out");
+    char        path[4096], buffer[4096];
+    if (mkdir(out, 0777) != 0 && errno != EEXIST)
+        return qpi_fail_os(&j->ctx->error, out, "make the folder") == QP_OK;
+    if (!qpi_path_is_folder(out)) return qp_fail(j->ctx, QP_ERR_IO, "%s: expected a folder", out) == QP_OK;
+    if (snprintf(path, sizeof path, "%s/config.json", cli_model_path(out, buffer)) >= (int)sizeof path - 64)
+        return qp_fail(j->ctx, QP_ERR_ARGUMENT, "--out: the path is too long") == QP_OK;
+    json_t *there = qpi_path_exists(path) ? qpi_json_load(path, &(qpi_error){0}) : NULL;
+    bool    model = json_object_get(there, "model_type");
+    json_decref(there);
+    return !model ||
+           qp_fail(j->ctx, QP_ERR_ARGUMENT,
+                   "--out %s: a model is there already (%s), expected a folder of its own", out, path) == QP_OK;
+}
+
 /* The folder's config names the base and what is there, as published heads' do. */
 static bool save(job *j) {
     const char *out = cli_text(j->c, "out");
     char        path[4096];
     json_t     *config = j->method->describe(j);
-    json_object_set_new(config, "base_model_name_or_path", json_string(cli_text(j->c, "model")));
-    bool ok = mkdir(out, 0777) == 0 || errno == EEXIST;
-    if (!ok) qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be made: %s", out, strerror(errno));
-    if (ok && snprintf(path, sizeof path, "%s/%s", out, j->method->file) >= (int)sizeof path)
-        ok = qp_fail(j->ctx, QP_ERR_ARGUMENT, "--out: the path is too long") == QP_OK;
-    ok = ok && j->method->save(j, path) == QP_OK;
-    if (ok) {
+    json_object_set_new(config, "base_model_name_or_path", cli_json_name(cli_text(j->c, "model")));
+    snprintf(path, sizeof path, "%s/%s", out, j->method->file);
+    if (j->method->save(j, path) == QP_OK) {
         snprintf(path, sizeof path, "%s/config.json", out);
-        if (json_dump_file(config, path, JSON_INDENT(2)) != 0)
-            qp_fail(j->ctx, QP_ERR_IO, "%s: cannot be written", path);
+        qpi_json_save(path, config, 2, &j->ctx->error);
     }
     json_decref(config);
     return !qp_failed(j->ctx);
@@ -299,7 +314,7 @@ static int interrupted(job *j) {
 
 static int learn(job *j) {
     cli *c = j->c;
-    if (!make(j)) return cli_failed(j->ctx);
+    if (!make(j) || !open_out(j)) return cli_failed(j->ctx);
     qp_optim *optim = qp_adamw(j->method->params(j), (qp_adamw_options){.beta2 = 0.95, .clip = 1});
     double    before = validate(j);
     if (optim) train(j, optim);

@@ -90,6 +90,12 @@ static void read_ends(qp_ctx *ctx, json_t *config, const char *name, cli_model *
     json_decref(config);
 }
 
+static void read_folder_ends(qp_ctx *ctx, const char *folder, const char *name, cli_model *m) {
+    char *path = qpi_path_join(folder, name, &ctx->error);
+    if (path) read_ends(ctx, load_config(ctx, folder, name), path, m);
+    free(path);
+}
+
 static void add_ends(cli_model *m, const int32_t *ends, int n) {
     for (int i = 0; i < n && m->end_count < CLI_MAX_ENDS; i++) {
         bool there = false;
@@ -111,8 +117,8 @@ bool cli_model_open(qp_ctx *ctx, const char *folder, bool with_tokenizer, cli_mo
     /* first, because a missing tokenizer is known at once and weights take a while */
     if (with_tokenizer && !(out->tokenizer = cli_tokenizer_open(ctx, folder))) return false;
     if (qpi_path_is_folder(folder)) {
-        read_ends(ctx, load_config(ctx, folder, "generation_config.json"), "generation_config.json", out);
-        read_ends(ctx, load_config(ctx, folder, "config.json"), "config.json", out);
+        read_folder_ends(ctx, folder, "generation_config.json", out);
+        read_folder_ends(ctx, folder, "config.json", out);
     }
     if (qp_failed(ctx) || !(out->model = qp_model_load(ctx, folder, (qp_model_options){.as_stored = true})))
         return false;

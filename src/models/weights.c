@@ -330,6 +330,7 @@ static bool load_weight(qp_model *m, const qp_file *file, const qpi_weight *w, b
     if (w->transpose) all = qp_transpose(all, 0, 1);
     if (w->interleaved && qpi_file_is_gguf(file) && !m->interleaved) all = reorder(m, all, false);
     if (w->unit_offset && qpi_file_is_gguf(file)) all = qp_affine(qp_cast(all, QP_F32), 1, -1);
+    if (as_stored && qp_dtype_of(all) == QP_F64) all = qp_cast(all, m->ctx->param_dtype);
     if (w->expert >= 0) ok = assign_part(m, w, all, as_stored);
     for (int k = 0; k < w->count && ok && w->expert < 0; k++) {
         int64_t   rows = w->count > 1 ? qp_size(w->parts[k], 0) : 0;

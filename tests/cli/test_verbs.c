@@ -239,6 +239,18 @@ static void finetune(void **state) {
     expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--out",
                        "%/lines.jsonl/x", NULL),
                    1, "lines.jsonl/x");
+    expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--out",
+                       "%/lines.jsonl", NULL),
+                   1, "lines.jsonl: expected a folder");
+    size_t n, m;
+    char  *config = read_file(in_folder("bytes/config.json"), &n); /* which is not lost */
+    expect_message(run("finetune", "-m", "%/bytes", "--method", "medusa", "--data", "%/lines.jsonl", "--length",
+                       "24", "--out", "%/bytes", NULL),
+                   1, "a model is there already");
+    char *after = read_file(in_folder("bytes/config.json"), &m);
+    assert_true(n == m && !memcmp(config, after, n));
+    free(config);
+    free(after);
 }
 
 /* What whole steps have learnt by a Ctrl-C is kept; one before the first step leaves nothing. */

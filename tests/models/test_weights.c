@@ -203,7 +203,7 @@ static void places(void **state) {
     assert_int_equal(mkdir(at("taken"), 0700), 0);
     assert_int_equal(mkdir(at("taken/config.json"), 0700), 0);
     assert_int_equal(qp_model_save(m, at("taken")), QP_ERR_IO);
-    expect_error(ctx, QP_ERR_IO, "taken/config.json: cannot rename");
+    expect_error(ctx, QP_ERR_IO, "taken/config.json: expected a regular file or none, found a folder");
     assert_int_equal(qp_model_save(m, at("no/where")), QP_ERR_IO);
     expect_error(ctx, QP_ERR_IO, "no/where: cannot make the folder");
     assert_int_equal(qp_model_save(m, at("twice")), QP_OK);
@@ -288,6 +288,35 @@ static void experts(void **state) {
     qp_close(ctx);
 }
 
+/* Weights of f64 are no type to compute in: kept as they are stored, they are f32. */
+static void doubles(void **state) {
+    (void)state;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 3});
+    qp_model *m = qp_model_load(ctx, SOURCE_DIR "/tests/golden/models/deepseek_v3", (qp_model_options){0});
+    assert_non_null(m);
+    static qp_named list[400];
+    int64_t         n = list_of(m, list);
+    for (int64_t i = 0; i < n; i++) list[i].tensor = qp_cast(list[i].tensor, QP_F64);
+    save(ctx, n, list);
+    assert_int_equal(qp_model_save(m, at("f64")), QP_OK);
+    char path[200], from[200];
+    snprintf(path, sizeof path, "%s/model.safetensors", at("f64"));
+    snprintf(from, sizeof from, "%s", at("model.safetensors"));
+    assert_int_equal(rename(from, path), 0);
+    qp_model *stored = qp_model_load(ctx, at("f64"), (qp_model_options){.as_stored = true});
+    if (!stored) fail_msg("%s", qp_error(ctx));
+    qp_no_grad(ctx, true);
+    qp_tensor ids = qp_from(ctx, QP_I64, 2, (int64_t[]){1, 5}, (int64_t[]){1, 2, 3, 4, 5});
+    float     a[1000], b[1000];
+    qp_tensor x = qp_logits(m, ids), y = qp_logits(stored, ids);
+    int64_t   count = qp_count(x);
+    assert_true(count > 5 && count <= 1000);
+    assert_int_equal(qp_read(x, QP_F32, a, count), QP_OK);
+    assert_int_equal(qp_read(y, QP_F32, b, count), QP_OK);
+    assert_memory_equal(a, b, (size_t)count * sizeof *a);
+    qp_close(ctx);
+}
+
 /* ---- Memory -------------------------------------------------------------------------------------------------- */
 
 #if FAULTS
@@ -347,7 +376,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(misfits), cmocka_unit_test(passed_over), cmocka_unit_test(names),
         cmocka_unit_test(places),  cmocka_unit_test(caps),        cmocka_unit_test(experts),
-        cmocka_unit_test(bounds),
+        cmocka_unit_test(bounds),  cmocka_unit_test(doubles),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif
