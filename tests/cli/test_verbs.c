@@ -354,6 +354,9 @@ static void eval(void **state) {
     assert_int_equal(integer_of(o, "tokens"), sizeof data - 1);
     assert_int_equal(integer_of(o, "bytes"), sizeof data - 1);
     json_decref(o);
+    o = expect_json(run("eval", "-m", "%/bytes", "--data", "%/data.txt", "--length", "7", "--json", NULL));
+    assert_int_equal(integer_of(o, "stride"), 4); /* half, rounded up */
+    json_decref(o);
 }
 
 /* Texts are never joined: two files count as the sum of each, and so do lines of JSON. */

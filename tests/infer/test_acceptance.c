@@ -90,6 +90,14 @@ static outcome draw(qp_ctx *ctx, const char *rule, int children, const float *q,
     return o;
 }
 
+/* How often the token is the guess from q: it stays if p(x) > min(0.09, 0.3 e^-H), else it may be drawn all the same. */
+static double typical_share(const double *p, const double *q) {
+    double entropy = 0, share = 0;
+    for (int i = 0; i < V; i++) entropy -= p[i] * log(p[i]);
+    for (int i = 0; i < V; i++) share += q[i] * (p[i] > fmin(0.09, 0.3 * exp(-entropy)) ? 1 : p[i]);
+    return share;
+}
+
 static void one_node(void **state) {
     (void)state;
     qp_ctx *ctx = qp_open((qp_options){.threads = 1});
@@ -120,6 +128,7 @@ static void one_node(void **state) {
             assert_true(surprise(lied.counts, p, V, DRAWS) > UNLIKELY);
             outcome typical = draw(ctx, "typical", 1, from, from, temperature);
             assert_true(typical.kept > match.kept);
+            assert_true(fabs((double)typical.kept / DRAWS - typical_share(p, q)) < 0.015);
             assert_true(surprise(typical.counts, p, V, DRAWS) > UNLIKELY);
         }
     }

@@ -238,9 +238,82 @@ static void rates(void **state) {
     qp_close(ctx);
 }
 
+/* ---- Where training begins -------------------------------------------------------------------------- */
+
+enum { WIDE = 512 };
+
+static void values(const char *mixer, const char *name, int64_t n, double *out) {
+    char config[500];
+    ctx = qp_open((qp_options){.threads = 1, .seed = 2});
+    snprintf(config, sizeof config,
+             "{\"model_type\": \"quipu\", \"vocab_size\": 2, \"hidden_size\": %d, \"num_hidden_layers\": 1,"
+             " \"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"mixer\": %s,"
+             " \"ffn\": {\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}}",
+             WIDE, mixer);
+    qp_model *m = qp_model_new(ctx, "config", config);
+    if (!m) fail_msg("%s", qp_error(ctx));
+    if (qp_read(parameter(m, name), QP_F64, out, n) != QP_OK) fail_msg("%s", qp_error(ctx));
+    qp_close(ctx);
+}
+
+/* Evenly between low and high, within five deviations of the mean. */
+static void expect_even(const double *x, double low, double high) {
+    double sum = 0;
+    for (int i = 0; i < WIDE; i++) {
+        assert_true(x[i] > low - 1e-6 && x[i] < high + 1e-6);
+        sum += x[i] / WIDE;
+    }
+    assert_true(fabs(sum - (low + high) / 2) < 5 * (high - low) / sqrt(12.0 * WIDE));
+}
+
+static void steps_begin(void **state) {
+    static const char *const mixers[] = {
+        "{\"type\": \"s4\", \"state\": 4, \"dt_min\": 0.002, \"dt_max\": 0.05}",
+        "{\"type\": \"s4d\", \"state\": 4, \"dt_min\": 0.002, \"dt_max\": 0.05}"};
+    double x[WIDE];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        values(mixers[i], "log_dt", WIDE, x);
+        expect_even(x, log(0.002), log(0.05));
+    }
+}
+
+/* arXiv:2206.11893, section 4.2: -1/2 + i pi n, and -1/2 + i N / pi (N / (2n + 1) - 1), N = 8. */
+static void poles_begin(void **state) {
+    static double x[4 * WIDE];
+    (void)state;
+    values("{\"type\": \"s4d\", \"state\": 8, \"poles\": \"lin\"}", "imag", 4 * WIDE, x);
+    for (int i = 0; i < 4 * WIDE; i++) assert_float_equal(x[i], acos(-1) * (i % 4), 1e-5);
+    values("{\"type\": \"s4d\", \"state\": 8, \"poles\": \"inv\"}", "imag", 4 * WIDE, x);
+    for (int i = 0; i < 4 * WIDE; i++)
+        assert_float_equal(x[i], 8 / acos(-1) * (8.0 / (2 * (i % 4) + 1) - 1), 1e-5);
+    values("{\"type\": \"s4d\", \"state\": 8, \"poles\": \"inv\"}", "log_real", 4 * WIDE, x);
+    for (int i = 0; i < 4 * WIDE; i++) assert_float_equal(x[i], log(0.5), 1e-6);
+}
+
+/* arXiv:2303.06349, lemma 3.2: a ring that is filled evenly has squares of radii that are even; gamma makes states as
+ * large as inputs. */
+static void ring_begins(void **state) {
+    static const char mixer[] =
+        "{\"type\": \"lru\", \"state\": 512, \"r_min\": 0.1, \"r_max\": 0.9, \"max_phase\": 1}";
+    double square[WIDE], theta[WIDE], gamma[WIDE];
+    (void)state;
+    values(mixer, "nu_log", WIDE, square);
+    values(mixer, "theta_log", WIDE, theta);
+    values(mixer, "gamma_log", WIDE, gamma);
+    for (int i = 0; i < WIDE; i++) {
+        square[i] = exp(-2 * exp(square[i]));
+        theta[i] = exp(theta[i]);
+        assert_float_equal(exp(2 * gamma[i]), 1 - square[i], 1e-5);
+    }
+    expect_even(square, 0.01, 0.81);
+    expect_even(theta, 0, 1);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden),  cmocka_unit_test(steps),
-                                       cmocka_unit_test(changes), cmocka_unit_test(causality),
-                                       cmocka_unit_test(hippo),   cmocka_unit_test(rates)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden),      cmocka_unit_test(steps),       cmocka_unit_test(changes),
+        cmocka_unit_test(causality),   cmocka_unit_test(hippo),       cmocka_unit_test(rates),
+        cmocka_unit_test(steps_begin), cmocka_unit_test(poles_begin), cmocka_unit_test(ring_begins)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
