@@ -132,6 +132,13 @@ static void one_node(void **state) {
             assert_true(surprise(typical.counts, p, V, DRAWS) > UNLIKELY);
         }
     }
+    double p[V], q[V]; /* of little entropy: 0.09 is the smaller of the two */
+    float  from[V];
+    soft(target, 0.4, p);
+    soft(draft, 1, q);
+    for (int i = 0; i < V; i++) from[i] = (float)q[i];
+    outcome sure = draw(ctx, "typical", 1, from, from, 0.4);
+    assert_true(fabs((double)sure.kept / DRAWS - typical_share(p, q)) < 0.015);
     qp_close(ctx);
 }
 
