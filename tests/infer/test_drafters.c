@@ -402,6 +402,25 @@ static void draft_for(const char *path) {
     qp_close(ctx);
 }
 
+/* A model of weights next to 0 finds all tokens as likely: each place costs log V, and counts 0.8 times as much as the
+ * one before it. */
+static void places_count_less(void **state) {
+    (void)state;
+    qp_ctx    *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
+    qp_model  *m = fresh(ctx, 1, "1e-9", "");
+    qp_medusa *heads = qp_medusa_new(m, (qp_medusa_options){.heads = 3});
+    qp_mtp    *module = qp_mtp_new(m, (qp_mtp_options){0});
+    qp_tensor  ids = qp_reshape(qp_arange(ctx, QP_I64, 12), 2, (int64_t[]){1, 12});
+    qp_tensor  hidden = qp_model_hidden(m, ids);
+    double     sum = 0, expected[3];
+    for (int k = 0; k < 3; k++) expected[k] = sum += pow(0.8, k) * log(V);
+    assert_float_equal(qp_item(qp_medusa_loss(heads, hidden, ids)), expected[2], 1e-3);
+    for (int k = 0; k < 3; k++)
+        assert_float_equal(qp_item(qp_mtp_loss(module, hidden, ids, ids, k + 1)), expected[k], 1e-3);
+    assert_false(qp_failed(ctx));
+    qp_close(ctx);
+}
+
 /* A module can stand beside whatever model there is, of its own kind of layer. */
 static void every_model(void **state) {
     (void)state;
@@ -444,9 +463,9 @@ static void refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_text), cmocka_unit_test(texts_that_stop), cmocka_unit_test(heads),
-        cmocka_unit_test(modules),   cmocka_unit_test(module_beside),   cmocka_unit_test(every_model),
-        cmocka_unit_test(refusals),
+        cmocka_unit_test(same_text), cmocka_unit_test(texts_that_stop),   cmocka_unit_test(heads),
+        cmocka_unit_test(modules),   cmocka_unit_test(module_beside),     cmocka_unit_test(every_model),
+        cmocka_unit_test(refusals),  cmocka_unit_test(places_count_less),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,6 +127,23 @@ static void formulas(void **state) {
 static qp_tensor same(qp_tensor x) { return x; }
 static qp_tensor relu2(qp_tensor x) { return qp_square(qp_relu(x)); }
 
+/* What a branch gives passes dropout before it joins; masks follow one another in the context's stream. */
+static void dropout(void **state) {
+    (void)state;
+    qp_model   *m = make(attention, "\"type\": \"pre_norm\"", "\"width\": 20");
+    qp_tensor   x = qp_randn(ctx, QP_F32, 3, (int64_t[]){1, T, D});
+    qp_sequence s = {.positions = qp_reshape(qp_arange(ctx, QP_I64, T), 2, (int64_t[]){1, T}), .length = T};
+    block = &m->blocks[1].block;
+    s.dropout = 0.4;
+    qp_set_random(ctx, 9, 100);
+    qp_tensor y = qp_block_mixer(block, x, x, &s, NULL), z = qp_block_ffn(block, y, y, &s, NULL);
+    qp_set_random(ctx, 9, 100);
+    qp_tensor h = qp_add(x, qp_dropout(mix(x), 0.4)), out = qp_add(h, qp_dropout(ffn(h), 0.4));
+    assert_true(relative_error(y, h) < 1e-6 && relative_error(z, out) < 1e-6);
+    assert_true(relative_error(y, qp_add(x, mix(x))) > 0.1);
+    qp_close(ctx);
+}
+
 /* x w^T + b of a linear's parameters. */
 static qp_tensor product(qp_model *m, const char *name, qp_tensor x) {
     char of[80];
@@ -176,6 +193,6 @@ static void average(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(formulas), cmocka_unit_test(activations),
-                                       cmocka_unit_test(average)};
+                                       cmocka_unit_test(average), cmocka_unit_test(dropout)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

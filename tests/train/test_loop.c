@@ -1,4 +1,5 @@
 /* The training loop: resume, refusals, cancellation, and no heap call once it runs. */
+#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -416,14 +417,56 @@ static void test_no_heap_calls(void **state) {
     qp_close(s.ctx);
 }
 
+/* 64 classes of equal width: of 0, 2, .. 126, doubled by half, one number is in each. What stands behind the key and
+ * the length of the packed doubles of field 7 (TensorFlow's HistogramProto). */
+static void test_histogram(void **state) {
+    (void)state;
+    static unsigned char data[20000];
+    qp_ctx              *ctx = qp_open((qp_options){.threads = 1});
+    qp_board            *b = qp_board_open(ctx, path_of("events"), 0);
+    assert_non_null(b);
+    qp_board_histogram(b, "w", 1, qp_affine(qp_cast(qp_arange(ctx, QP_I64, 64), QP_F32), 2, 0), 0.5);
+    qp_board_close(b);
+    assert_false(qp_failed(ctx));
+    DIR           *d = opendir(path_of("events"));
+    struct dirent *e;
+    size_t         n = 0;
+    assert_non_null(d);
+    while ((e = readdir(d))) {
+        char path[600];
+        if (e->d_name[0] == '.') continue;
+        snprintf(path, sizeof path, "%s/%s", path_of("events"), e->d_name);
+        FILE *f = fopen(path, "rb");
+        assert_non_null(f);
+        n = fread(data, 1, sizeof data, f);
+        fclose(f);
+    }
+    closedir(d);
+    size_t at = 0;
+    while (at + 3 + 512 <= n && memcmp(data + at, "\x3a\x80\x04", 3) != 0) at++;
+    assert_true(at + 3 + 512 <= n);
+    for (int i = 0; i < 64; i++) {
+        double count;
+        memcpy(&count, data + at + 3 + 8 * i, 8);
+        assert_true(count == 1);
+    }
+    qp_close(ctx);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume),       cmocka_unit_test(test_cancel_saves),
-        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_states_are_kept),
-        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_patience),     cmocka_unit_test(test_ema),
-        cmocka_unit_test(test_loss_scale),   cmocka_unit_test(test_frozen_later),
-        cmocka_unit_test(test_schedules),    cmocka_unit_test(test_divergence_is_an_error),
-        cmocka_unit_test(test_no_heap_calls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_resume),
+                                       cmocka_unit_test(test_cancel_saves),
+                                       cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_states_are_kept),
+                                       cmocka_unit_test(test_accumulation),
+                                       cmocka_unit_test(test_groups),
+                                       cmocka_unit_test(test_patience),
+                                       cmocka_unit_test(test_ema),
+                                       cmocka_unit_test(test_loss_scale),
+                                       cmocka_unit_test(test_frozen_later),
+                                       cmocka_unit_test(test_schedules),
+                                       cmocka_unit_test(test_histogram),
+                                       cmocka_unit_test(test_divergence_is_an_error),
+                                       cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
