@@ -50,7 +50,7 @@ static qp_tensor near_of(const flash *m, const qpi_gates *t) {
     qp_tensor weights = qpi_square_weights(chunked(t->side[NEAR_QUERY], chunk),
                                            chunked(t->side[NEAR_KEY], chunk), 1 / (double)m->chunk, seen);
     qp_tensor y = qp_matmul(weights, chunked(t->v, chunk));
-    y = qp_reshape(y, 3, (int64_t[]){qp_size(y, 0), -1, qp_size(y, 3)});
+    y = qp_reshape(y, 3, (int64_t[]){qp_size(y, 0), qp_size(y, 1) * qp_size(y, 2), qp_size(y, 3)});
     return qp_size(y, 1) == T ? y : qp_slice(y, 1, 0, T, 1);
 }
 

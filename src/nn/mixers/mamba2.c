@@ -119,7 +119,7 @@ static qp_tensor states(const mamba2 *m, qp_tensor added, qp_tensor left, qp_ten
 static qp_tensor dual(const mamba2 *m, qp_tensor u, qp_tensor delta, qp_tensor Bs, qp_tensor Cs,
                       qp_tensor state, qp_tensor *last) {
     int64_t   B = qp_size(u, 0), T = qp_size(u, 1), H = m->heads, G = m->groups, N = m->states, P = m->width;
-    int64_t   Q = T < 1 ? 1 : T < m->chunk ? T : m->chunk, c = (T + Q - 1) / Q;
+    int64_t   Q = T < 1 ? 1 : T < m->chunk ? T : m->chunk, c = T < 1 ? 1 : (T + Q - 1) / Q;
     qp_tensor rate = qp_exp(qpi_like(m->A_log, delta)), heads = qp_reshape(delta, 4, (int64_t[]){B, T, H, 1});
     qp_tensor logs = qp_reshape(chunked(qp_neg(qp_mul(delta, rate)), c, Q, H, 1), 4, (int64_t[]){B, c, H, Q});
     qp_tensor x = qp_mul(qp_reshape(u, 4, (int64_t[]){B, T, H, P}), heads);

@@ -84,7 +84,7 @@ static qp_tensor unit(qp_tensor like, double value) {
 static qp_tensor inverse(const nystrom *n, qp_tensor a) {
     qp_tensor seven = unit(a, 7), fifteen = unit(a, 15), thirteen = unit(a, 13);
     qp_tensor columns = qp_sum(a, 1, (int[]){2}, true), most = qp_max(columns, 3, true);
-    if (n->together) most = qp_max(qp_max(most, 1, true), 0, true);
+    if (n->together && qp_size(most, 0)) most = qp_max(qp_max(most, 1, true), 0, true);
     qp_tensor z = qp_div(qp_transpose(a, 2, 3), most);
     for (int i = 0; i < ROUNDS; i++) {
         qp_tensor az = qp_matmul(a, z), inner = qp_sub(fifteen, qp_matmul(az, qp_sub(seven, az)));

@@ -97,7 +97,8 @@ static qp_tensor features_of(const performer *p, qp_tensor matrix, qp_tensor x, 
     if (p->relu) return qpi_keep(qp_affine(qp_relu(y), 1, p->eps), present, 0);
     qp_tensor shift = qp_affine(qp_sum(qp_square(x), 1, (int[]){-1}, true), 0.5, 0);
     if (side == QUERY) shift = qp_add(shift, qp_max(y, -1, true));
-    else if (!p->causal) shift = qp_add(shift, qp_max(qp_max(qpi_keep(y, present, -1e30), -1, true), 1, true));
+    else if (!p->causal && qp_size(y, 1))
+        shift = qp_add(shift, qp_max(qp_max(qpi_keep(y, present, -1e30), -1, true), 1, true));
     return qpi_keep(qp_affine(qp_exp(qp_sub(y, shift)), 1, p->eps), present, 0);
 }
 

@@ -34,7 +34,7 @@ static void init(void *self, qp_build *b) {
 
 static void bias(void *self, qp_scores *scores, const qp_sequence *s) {
     alibi    *p = self;
-    int64_t   far = qp_size(scores->k, 1) - 1;
+    int64_t   keys = qp_size(scores->k, 1), far = keys > 0 ? keys - 1 : 0;
     qp_ctx   *ctx = scores->q.ctx;
     qp_tensor distance =
         qp_abs(qp_affine(qp_cast(qp_arange(ctx, QP_I64, 2 * far + 1), QP_F64), 1, (double)-far));

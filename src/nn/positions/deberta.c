@@ -110,12 +110,13 @@ static qp_tensor vectors(const deberta *p, const qp_nn_linear *w, qp_dtype type)
 static qp_tensor keys_of(const deberta *p, const qp_scores *scores) {
     qp_tensor k = scores->k, rows = scores->mask.rows;
     if (qp_failed(k.ctx)) return k; /* of no heads */
-    int64_t S = qp_size(k, 1), G = qp_size(k, 2), R = qp_size(k, 0);
+    int64_t S = qp_size(k, 1), G = qp_size(k, 2), R = qp_size(k, 0),
+            B = qp_is_none(rows) ? R : qp_size(rows, 0);
     k = qp_reshape(qp_contiguous(k), 2, (int64_t[]){R, S * G * p->head_width});
     if (!qp_is_none(rows)) k = qp_embedding(k, rows);
-    k = qp_reshape(qp_cast(k, qp_dtype_of(scores->q)), 5, (int64_t[]){-1, S, G, 1, p->head_width});
-    k = qp_expand(k, 5, (int64_t[]){qp_size(k, 0), S, G, p->heads / G, p->head_width});
-    return qp_transpose(qp_reshape(k, 4, (int64_t[]){qp_size(k, 0), S, p->heads, p->head_width}), 1, 2);
+    k = qp_reshape(qp_cast(k, qp_dtype_of(scores->q)), 5, (int64_t[]){B, S, G, 1, p->head_width});
+    k = qp_expand(k, 5, (int64_t[]){B, S, G, p->heads / G, p->head_width});
+    return qp_transpose(qp_reshape(k, 4, (int64_t[]){B, S, p->heads, p->head_width}), 1, 2);
 }
 
 static void bias(void *self, qp_scores *scores, const qp_sequence *s) {

@@ -65,7 +65,7 @@ static void bias(void *self, qp_scores *scores, const qp_sequence *s) {
     xl      *p = self;
     qp_ctx  *ctx = scores->q.ctx;
     qp_dtype type = qp_dtype_of(scores->q);
-    int64_t  far = qp_size(scores->k, 1) - 1, n;
+    int64_t  keys = qp_size(scores->k, 1), far = keys > 0 ? keys - 1 : 0, n;
     if (p->clamp && far > p->clamp) far = p->clamp;
     n = scores->mask.causal ? far + 1 : 2 * far + 1;
     (void)s;
