@@ -29,7 +29,10 @@ typedef struct {
 
 /* A table of positions ends; other encodings go on, if not well, and transformers lets them. */
 static int64_t positions_of(const job *j) {
-    return strcmp(j->m.info.position, "learned") ? INT64_MAX / 2 : j->m.info.positions;
+    static const char *const ending[] = {"learned", "multiplicative", "floater"};
+    bool                     ends = false;
+    for (size_t i = 0; i < sizeof ending / sizeof *ending; i++) ends |= !strcmp(j->m.info.position, ending[i]);
+    return ends ? j->m.info.positions : INT64_MAX / 2;
 }
 
 static bool read_prompt(job *j) {

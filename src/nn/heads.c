@@ -1,6 +1,13 @@
 /* See heads.h. */
 #include "nn/heads.h"
 
+bool qpi_heads_fit(const qp_scores *s, int64_t width, const char *name) {
+    if (qp_failed(s->q.ctx) || qp_size(s->q, 3) == width) return !qp_failed(s->q.ctx);
+    return !qp_fail(s->q.ctx, QP_ERR_UNSUPPORTED,
+                    "%s: the mixer's queries have %lld features, its heads %lld, of which it has vectors", name,
+                    (long long)qp_size(s->q, 3), (long long)width);
+}
+
 void qpi_heads_init(qpi_heads *h, qp_build *b, const char *name, int64_t values) {
     *h = (qpi_heads){.name = name, .heads = b->heads, .width = b->head_width, .position = b->position};
     h->values = values ? values : h->width;

@@ -31,6 +31,9 @@ void qpi_heads_init(qpi_heads *h, qp_build *b, const char *name, int64_t values)
 qp_tensor qpi_join_heads(qp_tensor x);
 qp_tensor qpi_split_heads(qp_tensor x, int64_t heads);
 
+/* Are the scores' queries as wide as the heads that a position encoding was made for? Otherwise an error is stored. */
+bool qpi_heads_fit(const qp_scores *s, int64_t width, const char *name);
+
 qpi_qkv qpi_heads_project(const qpi_heads *h, qp_tensor x, const qp_sequence *s);
 qp_tensor qpi_heads_end(const qpi_heads *h, qp_tensor o, qp_tensor residual);
 

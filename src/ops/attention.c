@@ -270,7 +270,7 @@ static bool check_mask(const qp_call *c, int first) {
         misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "at most 64 queries with parents, each with a key");
     else if (parents.ndim >= 0 && (!a->causal || a->pattern.block))
         qp_call_fail(c, a->causal ? QP_ERR_UNSUPPORTED : QP_ERR_ARGUMENT,
-                     a->causal ? "parents with a pattern of blocks" : "parents without causal");
+                     a->causal ? "a pattern of blocks takes no parents (drafts)" : "parents without causal");
     else if (!pattern_fits(&a->pattern))
         qp_call_fail(c, QP_ERR_ARGUMENT,
                      "pattern: expected a block of 1 to 2^30 places, counts of 0 to 2^30, random at most 64, "

@@ -147,6 +147,19 @@ static void generate_ids(void **state) {
         run("generate", "-m", path, "--ids", "-p", "3 1 4 1 5", "-n", "100", "--no-end", "--json", NULL));
     assert_int_equal(integer_of(j, "tokens"), 36);
     json_decref(j);
+    /* so do other tables */
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1});
+    qp_model *m =
+        qp_model_new(ctx, "test",
+                     "{\"model_type\": \"quipu\", \"vocab_size\": 9, \"hidden_size\": 8, "
+                     "\"num_hidden_layers\": 1, \"max_position_embeddings\": 12, \"position\": {\"type\": "
+                     "\"multiplicative\"}, \"mixer\": {\"type\": \"attention\", \"heads\": 2}, \"ffn\": "
+                     "{\"type\": \"mlp\"}, \"norm\": {\"type\": \"rms_norm\"}}");
+    assert_true(m && qp_model_save(m, in_folder("table")) == QP_OK);
+    qp_close(ctx);
+    j = expect_json(run("generate", "-m", "%/table", "--ids", "-p", "3 1 4 1 5", "-n", "100", "--json", NULL));
+    assert_int_equal(integer_of(j, "tokens"), 8);
+    json_decref(j);
     /* an empty prompt is the token that begins a text */
     j = expect_json(run("generate", "-m", path, "--ids", "-p", "", "-n", "3", "--json", NULL));
     assert_int_equal(integer_of(j, "prompt_tokens"), 1);

@@ -230,6 +230,24 @@ static void refusals(void **state) {
     }
 }
 
+/* Encodings with vectors for queries of a width, beside a mixer whose queries have another. */
+static void queries_of_another_width(void **state) {
+    (void)state;
+    static const char *const names[] = {"shaw", "xl", "deberta"};
+    for (int i = 0; i < 3; i++) {
+        char    members[200];
+        qp_ctx *ctx = open_ctx();
+        snprintf(members, sizeof members,
+                 "{\"position\": {\"type\": \"%s\"}, \"mixer\": {\"type\": \"mla\", \"heads\": 2}}", names[i]);
+        qp_model *m = model_with(ctx, members);
+        if (!m) fail_msg("%s: %s", names[i], qp_error(ctx));
+        qp_logits(m, some_ids(ctx));
+        snprintf(members, sizeof members, "%s: the mixer's queries have 8 features, its heads 4", names[i]);
+        if (!strstr(qp_error(ctx), members)) fail_msg("%s: \"%s\"", names[i], qp_error(ctx));
+        qp_close(ctx);
+    }
+}
+
 /* More options than settings have room for. */
 static void too_many_options(void **state) {
     (void)state;
@@ -412,8 +430,9 @@ static void memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(refusals), cmocka_unit_test(too_many_options), cmocka_unit_test(allowed),
-        cmocka_unit_test(choices),  cmocka_unit_test(fields),
+        cmocka_unit_test(refusals),         cmocka_unit_test(queries_of_another_width),
+        cmocka_unit_test(too_many_options), cmocka_unit_test(allowed),
+        cmocka_unit_test(choices),          cmocka_unit_test(fields),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif

@@ -84,7 +84,8 @@ static qp_tensor held(qp_tensor cache, const qp_sequence *s, int64_t n, qp_dtype
 static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
     gau      *m = self;
     qpi_gates t = qpi_gated_project(&m->g, x, s);
-    if (!qp_is_none(s->mask.parents)) qp_fail(x.ctx, QP_ERR_UNSUPPORTED, "gau: drafts that form a tree");
+    if (!qp_is_none(s->mask.parents))
+        qp_fail(x.ctx, QP_ERR_UNSUPPORTED, "gau: it reads no drafts (several guesses at once)");
     qp_append(state->tensors[0], t.side[KEY], s->mask.rows, s->mask.starts, s->counts);
     qp_append(state->tensors[1], t.v, s->mask.rows, s->mask.starts, s->counts);
     qp_tensor k = held(state->tensors[0], s, s->keys, qp_dtype_of(x)),

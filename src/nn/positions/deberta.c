@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #include "core/core.h"
-#include "nn/part.h"
+#include "nn/heads.h"
 
 enum { BOTH, C2P, P2C };
 
@@ -126,6 +126,7 @@ static void bias(void *self, qp_scores *scores, const qp_sequence *s) {
         qp_fail(scores->q.ctx, QP_ERR_UNSUPPORTED, "deberta: layer %d of %d", s->layer, p->layers);
         return;
     }
+    if (!qpi_heads_fit(scores, p->head_width, "deberta")) return;
     scores->scale /= sqrt(p->terms == BOTH ? 3 : 2);
     scores->mask.columns = p->columns;
     if (p->keys)

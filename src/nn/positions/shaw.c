@@ -7,7 +7,7 @@
  * of the size T^2 is held.
  */
 #include "core/core.h"
-#include "nn/part.h"
+#include "nn/heads.h"
 
 typedef struct {
     qp_tensor keys, values; /* [2 clip + 1, K] */
@@ -37,6 +37,7 @@ static void bias(void *self, qp_scores *scores, const qp_sequence *s) {
     shaw    *p = self;
     qp_dtype type = qp_dtype_of(scores->q);
     (void)s;
+    if (!qpi_heads_fit(scores, qp_size(p->keys, 1), "shaw")) return;
     qp_tensor of = qp_matmul(scores->q, qp_transpose(qp_cast(p->keys, type), 0, 1)); /* [B, T, H, C] */
     scores->mask.relative = qp_transpose(qp_affine(of, scores->scale, 0), 1, 2);
     if (!qp_is_none(p->values)) scores->mask.relative_values = qp_cast(p->values, type);

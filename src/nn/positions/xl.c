@@ -7,7 +7,7 @@
 #include <math.h>
 
 #include "core/core.h"
-#include "nn/part.h"
+#include "nn/heads.h"
 
 typedef struct {
     int64_t       width, heads, head_width, clamp;
@@ -69,6 +69,7 @@ static void bias(void *self, qp_scores *scores, const qp_sequence *s) {
     if (p->clamp && far > p->clamp) far = p->clamp;
     n = scores->mask.causal ? far + 1 : 2 * far + 1;
     (void)s;
+    if (!qpi_heads_fit(scores, p->head_width, "xl")) return;
     qp_tensor q = qp_transpose(qp_add(scores->q, qp_cast(p->v, type)), 1, 2);
     scores->mask.relative = qp_affine(qp_matmul(q, vectors(p, ctx, far, n, type)), scores->scale, 0);
     scores->mask.columns = columns(ctx, far, n);
