@@ -502,7 +502,7 @@ static bool build_outputs(builder *b) {
         bool    ok = build_output(b, "output", given ? given : usual, NULL, "logits", &m->output);
         json_decref(usual);
         if (!ok) return false;
-        if (m->output.type->whole && !m->output.type->loss)
+        if (m->output.type->whole)
             return qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
                            "%s: output: %s makes no logits of tokens (it may be one of `outputs`)", b->where,
                            m->output.type->part.name),
