@@ -17,7 +17,7 @@ INLINE void scan_states(span *s, const float *rate, int64_t rate_row, float *h, 
     for (int t = 0; t < s->count; t++) {
         const float *B = s->B + t * s->b_row + n, *C = s->C + t * s->c_row + n;
         vf           delta = vf_load(s->delta[t]), du = vf_load(s->du[t]), y = vf_load(s->y[t]);
-        if (n == 0) fetch(s, 0, t), fetch(s, 1, t);
+        if (n == 0) fetch(s, 0, t), fetch(s, 1, t), fetch_out(s, 0, t);
 #pragma GCC unroll 8
         for (int k = 0; k < count; k++) {
             x[k] = vf_fma(vf_exp2(delta * a[k]), x[k], du * B[k]);
@@ -37,6 +37,7 @@ static void scan_lanes(const qp_call *c, const sizes *z, int64_t b, int64_t chun
     int64_t        n = 0, t = chunk * CHUNK;
     span           s;
     open_span(&s, z, c->in, b, t, d, CHUNK);
+    s.out[0] = row3(&c->out[Y], b, t) + d;
     vf skip = skip_of(given(c, SKIP), d, s.m);
     for (int j = 0; j < s.count; j++) vf_store(s.y[j], skip * vf_load(s.u[j]));
     for (int64_t k = 0; k < z->N && ((const attr *)c->attr)->keep; k++)

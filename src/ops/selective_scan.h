@@ -54,7 +54,7 @@ typedef struct {
         const float *row;
         int64_t      stride;
     } soon[3];            /* where the next delta, u and dy lie */
-    float *ddelta, *dout; /* of the gradient: where its rows of D go */
+    float *out[2]; /* where its rows of D go: y; of the gradient du, ddelta */
 } span;
 
 INLINE void take(lanes to, span *s, int i, const float *from, int64_t stride) {
@@ -68,6 +68,9 @@ INLINE void take(lanes to, span *s, int i, const float *from, int64_t stride) {
 INLINE void fetch(const span *s, int i, int t) {
     __builtin_prefetch(s->soon[i].row + t * s->soon[i].stride, 0, 2);
 }
+
+/* The same for what is written, with the positions that it is of. */
+INLINE void fetch_out(const span *s, int i, int t) { __builtin_prefetch(s->out[i] + t * s->D, 1, 2); }
 
 /* The chunk at t of channels d, d + 1, .. */
 INLINE void open_span(span *s, const sizes *z, const qp_view *in, int64_t b, int64_t t, int64_t d, int step) {

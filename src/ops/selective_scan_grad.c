@@ -80,9 +80,7 @@ INLINE void grad_states(const span *s, const room *r, const float *rate, int64_t
         vf           delta = vf_load(s->delta[t]), du = vf_load(s->du[t]), dy = vf_load(s->y[t]);
         vf           gb = {0}, ga = {0}, both[2 * BLOCK];
         if (n) gb = vf_load(sums->gb[t]), ga = vf_load(sums->ga[t]);
-        if (n == 0)
-            fetch(s, 2, t), __builtin_prefetch(s->ddelta + t * s->D, 1, 3),
-                __builtin_prefetch(s->dout + t * s->D, 1, 3);
+        if (n == 0) fetch(s, 2, t), fetch_out(s, 0, t), fetch_out(s, 1, t);
         if (t < count) __builtin_prefetch(kept - earlier + (n + t) * kept_row, 0, 2);
 #pragma GCC unroll 8
         for (int k = 0; k < count; k++) {
@@ -117,8 +115,8 @@ static void grad_lanes(const qp_call *c, const sizes *z, room r, int64_t b, int6
     n_sums         sums;
     if (!z->N) memset(&sums, 0, sizeof sums);
     open_span(&s, z, in, b, t, d, -CHUNK);
-    s.dout = (float *)c->out[U].data + (b * z->T + t) * z->D + d;
-    s.ddelta = (float *)c->out[DELTA].data + (b * z->T + t) * z->D + d;
+    s.out[0] = row3(&c->out[U], b, t) + d;
+    s.out[1] = row3(&c->out[DELTA], b, t) + d;
     take(s.y, &s, 2, row3(&c->in[G_DY], b, t) + d, c->in[G_DY].stride[1]);
     for (; n + BLOCK <= z->N; n += BLOCK)
         grad_states(&s, &r, rates, rate->stride[0], kept, kept_row, chunk ? z->N * kept_row : 0, n, &sums,
