@@ -53,7 +53,7 @@ typedef struct {
     struct {
         const float *row;
         int64_t      stride;
-    } soon[3];            /* where the next delta, u and dy lie */
+    } soon[3];     /* where the next delta, u and dy lie */
     float *out[2]; /* where its rows of D go: y; of the gradient du, ddelta */
 } span;
 
