@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/core.h"
+#include "core/watched.h"
 
 void qp_call_fail(const qp_call *call, qp_code code, const char *format, ...) {
     char    text[400];
@@ -138,6 +139,7 @@ static bool reserve_scratch(qp_ctx *ctx, const qp_device *device, running *r) {
         if (!ctx->exec.scratch) return false;
         ctx->scratch_bytes = want;
     }
+    qpi_watch(ctx->exec.scratch, want, ctx->scratch_bytes);
     r->exec = ctx->exec;
     return true;
 }

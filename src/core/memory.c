@@ -12,21 +12,9 @@
 #endif
 
 #include "core/core.h"
+#include "core/watched.h"
 
-#if defined(__has_feature) && !defined(__SANITIZE_ADDRESS__)
-#if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#define ZONE 64u
-#else
-#define ASAN_POISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
-#define ZONE 0u
-#endif
-
+#define ZONE (QPI_WATCHED ? 64u : 0u)
 #define ALIGN 64u
 #define SL_BITS 4
 #define SL_COUNT (1 << SL_BITS)
@@ -136,7 +124,7 @@ static bool grow(qpi_heap *h, size_t size) {
     block *b = (block *)((char *)s + ALIGN);
     *b = (block){.size = bytes - 2 * ALIGN, .last = true};
     bin_insert(h, b);
-    ASAN_POISON_MEMORY_REGION(payload(b), b->size);
+    qpi_watch(payload(b), 0, b->size);
     return true;
 }
 
@@ -184,7 +172,7 @@ void qpi_heap_reset_peak(qpi_heap *h) { h->peak = h->used; }
 static void split(qpi_heap *h, block *b, size_t size) {
     if (b->size < size + 2 * ALIGN) return;
     block *rest = (block *)((char *)payload(b) + size);
-    ASAN_UNPOISON_MEMORY_REGION(rest, sizeof *rest);
+    qpi_watch(rest, sizeof *rest, sizeof *rest);
     *rest = (block){.before = b, .size = b->size - size - ALIGN, .last = b->last};
     b->size = size;
     b->last = false;
@@ -209,7 +197,7 @@ void *qpi_alloc(qp_ctx *ctx, size_t bytes) {
     split(h, b, size);
     h->used += b->size;
     if (h->used > h->peak) h->peak = h->used;
-    ASAN_UNPOISON_MEMORY_REGION(payload(b), bytes);
+    qpi_watch(payload(b), bytes, bytes);
     return payload(b);
 }
 
@@ -281,5 +269,5 @@ void qpi_free(qp_ctx *ctx, void *p) {
     }
     if (after(b)) after(b)->before = b;
     bin_insert(h, b);
-    ASAN_POISON_MEMORY_REGION(payload(b), b->size);
+    qpi_watch(payload(b), 0, b->size);
 }

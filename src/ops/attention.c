@@ -319,9 +319,11 @@ static void shape_grad(qp_call *c) {
     if (!check(c, FORWARD)) return;
     int64_t out[] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]};
     int64_t lse[] = {q->shape[0], q->shape[2], q->shape[1]};
-    for (int i = DQ; i <= DV; i++)
-        if (qp_view_count(&c->in[i]) && !same(&c->in[i], q->dtype, 4, q[i].shape))
-            misfit(c, QP_ERR_SHAPE, "gradient", &c->in[i], "input", &q[i], "the same");
+    for (int i = 0; i < MOST; i++) {
+        qp_view of = optional(c, FORWARD + input_of[i]);
+        if (c->in[i].ndim >= 0 && qp_view_count(&c->in[i]) && !same(&c->in[i], of.dtype, of.ndim, of.shape))
+            misfit(c, QP_ERR_SHAPE, "gradient", &c->in[i], "input", &of, "the same");
+    }
     if (!same(&c->in[OUT], q->dtype, 4, out) || !same(&c->in[DOUT], q->dtype, 4, out))
         misfit(c, QP_ERR_SHAPE, "out", &c->in[OUT], "dout", &c->in[DOUT], "[B, T, H, L]");
     if (!same(&c->in[LSE], q->dtype, 3, lse) ||

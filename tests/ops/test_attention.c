@@ -137,6 +137,38 @@ static void places_are_checked(void **state) {
     }
 }
 
+/* What a gradient is added to has the shape of its input, or kernels would write beyond it. */
+static void gradients_are_checked(void **state) {
+    (void)state;
+    static const char *name[] = {"dq", "dk", "dv", "dbias", "drelative", "drelative_keys"};
+    enum { B = 2, T = 3, S = 5, GRADIENTS = 6, FORWARD = 12, INPUTS = 12 };
+    extern const qp_op qp_op_attention_grad;
+    /* the longest attributes that there are: zeros */
+    static const uint64_t attr[64];
+    qp_ctx               *ctx = qp_open((qp_options){.threads = 1, .seed = 1});
+    qp_tensor             in[FORWARD + INPUTS], q = numbers(ctx, B, T, H, K), k = numbers(ctx, B, S, G, K);
+    for (int i = 0; i < FORWARD + INPUTS; i++) in[i] = QP_NONE;
+    qp_tensor *of[] = {&in[12], &in[13], &in[14], &in[15], &in[21], &in[22]};
+    *of[0] = q;
+    *of[1] = *of[2] = k;
+    *of[3] = numbers(ctx, 1, H, T, S);
+    *of[4] = numbers(ctx, B, H, T, 3);
+    *of[5] = numbers(ctx, B, H, S, 3);
+    in[6] = in[9] = numbers(ctx, B, T, H, K);
+    in[7] = qp_zeros(ctx, QP_F32, 3, (int64_t[]){B, H, T});
+    for (int odd = -1; odd < GRADIENTS; odd++) {
+        for (int i = 0; i < GRADIENTS; i++)
+            in[i] = qp_zeros(ctx, QP_F32, 4,
+                             (int64_t[]){qp_size(*of[i], 0), qp_size(*of[i], 1), qp_size(*of[i], 2),
+                                         qp_size(*of[i], 3) - (i == odd)});
+        qp_apply(&qp_op_attention_grad, FORWARD + INPUTS, in, attr);
+        if (qp_error_code(ctx) != (odd < 0 ? QP_OK : QP_ERR_SHAPE))
+            fail_msg("%s: \"%s\"", odd < 0 ? "all as they should be" : name[odd], qp_error(ctx));
+        qp_clear(ctx);
+    }
+    qp_close(ctx);
+}
+
 static void note_flops(void *user, const qp_call *call, double seconds) {
     (void)seconds;
     if (!strcmp(call->op->name, "attention")) *(double *)user = qp_call_flops(call);
@@ -165,6 +197,7 @@ int main(void) {
         cmocka_unit_test(rows_have_starts),
         cmocka_unit_test(trees_are_paths),
         cmocka_unit_test(places_are_checked),
+        cmocka_unit_test(gradients_are_checked),
         cmocka_unit_test(costs),
     };
     return cmocka_run_group_tests(tests, open_contexts, close_contexts);
