@@ -123,7 +123,8 @@ static void bias(void *self, qp_scores *scores, const qp_sequence *s) {
     deberta *p = self;
     qp_dtype type = qp_dtype_of(scores->q);
     if (s->layer >= p->layers) {
-        qp_fail(scores->q.ctx, QP_ERR_UNSUPPORTED, "deberta: layer %d of %d", s->layer, p->layers);
+        qp_fail(scores->q.ctx, QP_ERR_UNSUPPORTED,
+                "deberta: layer %d: it projects for %d (no multi-token prediction)", s->layer, p->layers);
         return;
     }
     if (!qpi_heads_fit(scores, p->head_width, "deberta")) return;
