@@ -222,28 +222,29 @@ static void print(const json_t *all) {
         cli_json_number_in(o, "entropy"), cli_json_number_in(o, "largest_weight"));
 }
 
-/* key of the rows whose `where` is this, by layer. */
+/* key of the rows whose `where` is this, by layer; on a logarithmic axis what is above 0. */
 static void fill_curve(plot_curve *c, const json_t *rows, const char *where, const char *name, const char *key,
-                       int colour) {
+                       int colour, bool log_y) {
     size_t  i;
     json_t *o;
     *c = (plot_curve){.name = name, .colour = colour, .dots = json_array_size(rows) < 400};
     json_array_foreach(rows, i, o) {
         double y = cli_json_number_in(o, key);
-        if ((where && strcmp(cli_json_text_in(o, "where"), where)) || !(y > 0) || c->n == PLOT_POINTS) continue;
+        bool   there = !where || !strcmp(cli_json_text_in(o, "where"), where);
+        if (!there || !isfinite(y) || (log_y && y <= 0) || c->n == PLOT_POINTS) continue;
         c->x[c->n] = cli_json_number_in(o, "layer");
         c->y[c->n++] = y;
     }
 }
 
-static void put_variances(html *h, const json_t *rows, const char *key, const char *title) {
+static void put_layers(html *h, const json_t *rows, const char *key, const char *title, bool log_y) {
     static const char *const where[] = {"stream", "mixer", "ffn"}, *const names[] = {
                                                                        "behind the block", "the mixer's result",
                                                                        "the feed-forward's result"};
     plot_curve *c = malloc(3 * sizeof *c);
     if (!c) return;
-    for (int i = 0; i < 3; i++) fill_curve(&c[i], rows, where[i], names[i], key, i);
-    plot_put(h, (plot_options){.title = title, .log_y = true}, 3, (const plot_curve *[]){&c[0], &c[1], &c[2]});
+    for (int i = 0; i < 3; i++) fill_curve(&c[i], rows, where[i], names[i], key, i, log_y);
+    plot_put(h, (plot_options){.title = title, .log_y = log_y}, 3, (const plot_curve *[]){&c[0], &c[1], &c[2]});
     free(c);
 }
 
@@ -256,14 +257,16 @@ static bool write_page(const reading *r, const json_t *all, const char *path, co
     html_escaped(&h, cli_json_text_in(all, "path"));
     html_putf(&h, "</h1>\n<p>Loss %.4f over %.0f tokens</p>\n<h2>By layer</h2>\n",
               cli_json_number_in(all, "loss"), cli_json_number_in(all, "tokens"));
-    put_variances(&h, rows, "variance", "Variance of activations");
-    put_variances(&h, rows, "gradient_variance", "Variance of their gradients");
-    fill_curve(&a, attention, NULL, "products q k", "product_variance", 0);
-    fill_curve(&b, attention, NULL, "logits: times the scale", "logit_variance", 1);
+    put_layers(&h, rows, "variance", "Variance of activations", true);
+    put_layers(&h, rows, "gradient_variance", "Variance of their gradients", true);
+    put_layers(&h, rows, "mean", "Mean of activations", false);
+    put_layers(&h, rows, "gradient_mean", "Mean of their gradients", false);
+    fill_curve(&a, attention, NULL, "products q k", "product_variance", 0, true);
+    fill_curve(&b, attention, NULL, "logits: times the scale", "logit_variance", 1, true);
     plot_put(&h, (plot_options){.title = "Variance of attention's logits", .log_y = true}, 2,
              (const plot_curve *[]){&a, &b});
-    fill_curve(&a, attention, NULL, "entropy of the weights; 1: equal ones", "entropy", 0);
-    fill_curve(&b, attention, NULL, "the largest weight", "largest_weight", 1);
+    fill_curve(&a, attention, NULL, "entropy of the weights; 1: equal ones", "entropy", 0, false);
+    fill_curve(&b, attention, NULL, "the largest weight", "largest_weight", 1, false);
     plot_put(&h, (plot_options){.title = "Attention's weights, means over queries", .zero = true}, 2,
              (const plot_curve *[]){&a, &b});
     html_machine(&h, r->ctx);

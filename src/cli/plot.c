@@ -97,7 +97,7 @@ static void lay_decades(axis *a) {
 
 static void number_text(double x, double step, char out[32]) {
     int digits = (int)fmax(0, -floor(log10(step) + 1e-9));
-    if (x != 0 && step < 1e-4) snprintf(out, 32, "%.3g", x);
+    if (step < 1e-4) snprintf(out, 32, "%.3g", x == 0 ? 0 : x);
     else if (x != 0 && step >= 1e6) snprintf(out, 32, "%.4gM", x * 1e-6);
     else if (x != 0 && step >= 1e3) snprintf(out, 32, "%.4gk", x * 1e-3);
     else snprintf(out, 32, "%.*f", digits, x == 0 ? 0 : x);

@@ -101,9 +101,18 @@ static void test_model(void **state) {
     assert_int_equal(number_of(all, "tokens"), 128);
     expect_near(number_of(all, "loss"), loss_of(words), 1e-5);
     json_decref(all);
-    size_t bytes;
-    char  *page = read_file(in_folder("page.html"), &bytes);
-    assert_non_null(strstr(page, "Variance of their gradients"));
+    size_t                   bytes;
+    char                    *page = read_file(in_folder("page.html"), &bytes);
+    static const char *const figures[] = {"Variance of activations", "Variance of their gradients",
+                                          "Mean of activations", "Mean of their gradients"};
+    for (int i = 0; i < 4; i++) { /* a figure with all three curves, the other axis or not */
+        const char *figure = strstr(page, figures[i]);
+        if (!figure) fail_msg("no figure \"%s\"", figures[i]);
+        const char *end = strstr(figure, "</figure>");
+        int         curves = 0;
+        for (const char *at = figure; (at = strstr(at, "class=\"curve")) && at < end; at++) curves++;
+        if (curves != 3) fail_msg("%s: %d curves, expected 3", figures[i], curves);
+    }
     const char *outside[] = {"<script", "http:", "https:", "src=", "url(", ">nan", ">inf"};
     for (int i = 0; i < 7; i++)
         if (strstr(page, outside[i])) fail_msg("the page holds \"%s\"", outside[i]);

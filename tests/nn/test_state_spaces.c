@@ -214,6 +214,25 @@ static void check_hippo(qpi_hippo kind, int64_t n) {
     free(A);
 }
 
+/* The matrices of arXiv:2111.00396, appendix C.1, for three polynomials; LegT at half the pace, as its authors' code. */
+static void matrices(void **state) {
+    double r3 = sqrt(3), r5 = sqrt(5), r15 = sqrt(15), A[9], B[3], P[6];
+    (void)state;
+    const double legs[] = {-1, 0, 0, -r3, -2, 0, -r5, -r15, -3}, legs_b[] = {1, r3, r5},
+                 lagt[] = {-0.5, 0, 0, -1, -0.5, 0, -1, -1, -0.5}, lagt_b[] = {1, 1, 1},
+                 legt[] = {-0.5, r3 / 2, -r5 / 2, -r3 / 2, -1.5, r15 / 2, -r5 / 2, -r15 / 2, -2.5},
+                 legt_b[] = {0.5, r3 / 2, r5 / 2};
+    const struct {
+        qpi_hippo     kind;
+        const double *A, *B;
+    } cases[] = {{QPI_LEGS, legs, legs_b}, {QPI_LAGT, lagt, lagt_b}, {QPI_LEGT, legt, legt_b}};
+    for (int i = 0; i < 3; i++) {
+        qpi_hippo_fill(cases[i].kind, 3, A, B, P);
+        for (int k = 0; k < 9; k++) assert_true(fabs(A[k] - cases[i].A[k]) < 1e-14);
+        for (int k = 0; k < 3; k++) assert_true(fabs(B[k] - cases[i].B[k]) < 1e-14);
+    }
+}
+
 static void hippo(void **state) {
     (void)state;
     for (int kind = QPI_LEGS; kind <= QPI_LEGT; kind++)
@@ -311,9 +330,10 @@ static void ring_begins(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden),      cmocka_unit_test(steps),       cmocka_unit_test(changes),
-        cmocka_unit_test(causality),   cmocka_unit_test(hippo),       cmocka_unit_test(rates),
-        cmocka_unit_test(steps_begin), cmocka_unit_test(poles_begin), cmocka_unit_test(ring_begins)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden),      cmocka_unit_test(steps),
+                                       cmocka_unit_test(changes),     cmocka_unit_test(causality),
+                                       cmocka_unit_test(matrices),    cmocka_unit_test(hippo),
+                                       cmocka_unit_test(rates),       cmocka_unit_test(steps_begin),
+                                       cmocka_unit_test(poles_begin), cmocka_unit_test(ring_begins)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
