@@ -7,8 +7,10 @@ backward (gradients of the input and of all weights). Linear attention, Performe
 in chunks, as their authors' fast forms are: within a chunk all pairs, between chunks a cumulative sum of k^T v
 (chunks of 128; FLASH 256). That is the fastest form found with PyTorch's own operations: a cumulative sum of every
 position's k v^T, which fast-transformers and performer-pytorch use without their CUDA kernels, takes 64 times the
-memory. Nyström and Mamba-2 are transformers' classes; Linformer and GAU are written with scaled_dot_product_attention and
-products. --length is measured, and twice that.
+memory. Nyström and Mamba-2 are transformers' classes; Linformer and GAU are written with
+scaled_dot_product_attention and products. S4 and S4D make their kernels in one product and convolve by FFT, as the
+authors' code does where it has no CUDA; the LRU is a loop over positions that are unbound once (Mamba's: scan.py).
+--length is measured, and twice that.
 """
 
 import argparse
@@ -140,6 +142,71 @@ class mamba2(torch.nn.Module):
         return self.inner(x)
 
 
+def gated_out(y, out):
+    return F.glu(out(F.gelu(y)), -1)
+
+
+class s4d(torch.nn.Module):
+    N = 32
+
+    def __init__(self, T):
+        super().__init__()
+        self.log_dt = torch.nn.Parameter(torch.rand(D) * 4.6 - 6.9)
+        self.log_real = torch.nn.Parameter(torch.full((D, self.N), 0.5).log())
+        self.imag = torch.nn.Parameter(torch.pi * torch.arange(float(self.N)).repeat(D, 1))
+        self.c = torch.nn.Parameter(torch.randn(D, self.N, 2))
+        self.skip, self.out = torch.nn.Parameter(torch.randn(D)), torch.nn.Linear(D, 2 * D)
+
+    def kernel(self, T):
+        poles = torch.complex(-self.log_real.exp(), self.imag)
+        step = poles * self.log_dt.exp()[:, None]
+        c = torch.view_as_complex(self.c) * (step.exp() - 1) / poles
+        powers = (step[..., None] * torch.arange(T)).exp()
+        return 2 * torch.einsum("dn,dnt->dt", c, powers).real
+
+    def forward(self, x):
+        T, u = x.shape[1], x.mT
+        y = torch.fft.irfft(torch.fft.rfft(u, 2 * T) * torch.fft.rfft(self.kernel(T), 2 * T), 2 * T)[..., :T]
+        return gated_out((y + self.skip[:, None] * u).mT, self.out)
+
+
+class s4(s4d):
+    """The generating function at the roots of unity by Cauchy sums, as the authors' code has it without its kernels."""
+
+    def __init__(self, T):
+        super().__init__(T)
+        self.b, self.p = (torch.nn.Parameter(torch.randn(D, self.N, 2)) for _ in range(2))
+
+    def kernel(self, T):
+        dt = self.log_dt.exp()[:, None]
+        poles, b, p, c = torch.complex(-self.log_real.exp(), self.imag) * dt, *map(torch.view_as_complex, (self.b, self.p, self.c))
+        z = torch.polar(torch.ones(T // 2 + 1), -2 * torch.pi * torch.arange(T // 2 + 1) / T)
+        at = 2 * (1 - z) / (1 + z)
+        left, right = torch.stack([c, p.conj()]), torch.stack([b, p])
+        v = left[:, None] * right[None] * dt
+        cauchy = sum((w[..., None] / (at - pole[..., None])).sum(-2) for w, pole in ((v, poles), (v.conj(), poles.conj())))
+        f = cauchy[0, 0] - cauchy[0, 1] * cauchy[1, 0] / (1 + cauchy[1, 1])
+        return torch.fft.irfft(f * 2 / (1 + z), T)
+
+
+class lru(torch.nn.Module):
+    def __init__(self, T):
+        super().__init__()
+        self.nu, self.theta, self.gamma = (torch.nn.Parameter(torch.randn(D) - 2) for _ in range(3))
+        self.b, self.c = (torch.nn.Linear(D, 2 * D, bias=False) for _ in range(2))
+        self.skip, self.out = torch.nn.Parameter(torch.randn(D)), torch.nn.Linear(D, 2 * D)
+
+    def forward(self, x):
+        pole = torch.polar((-self.nu.exp()).exp(), self.theta.exp())
+        u = torch.view_as_complex(self.b(x).unflatten(-1, (D, 2))) * self.gamma.exp()
+        h, rows = torch.zeros_like(u[:, 0]), []
+        for u_t in u.unbind(1):
+            h = pole * h + u_t
+            rows.append(h)
+        y = F.linear(torch.view_as_real(torch.stack(rows, 1)).flatten(-2), self.c.weight.T)
+        return gated_out(y + self.skip * x, self.out)
+
+
 class gau(torch.nn.Module):
     sides = 2
 
@@ -170,7 +237,7 @@ class flash(gau):
         return (F.relu(q1 @ k1.mT / C).square().tril() @ v + q2 @ state).reshape(B, T, -1)
 
 
-MIXERS = [linear, performer, retnet, nystrom, linformer, flash, gau, mamba2]
+MIXERS = [linear, performer, retnet, nystrom, linformer, flash, gau, mamba2, s4, s4d, lru]
 
 
 def median(call, repeats):
