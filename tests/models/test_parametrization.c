@@ -1,4 +1,5 @@
-/* Parametrisations: five steps of an optimiser against muP's authors' package (tests/golden/make_parametrizations.py),
+/* Parametrisations: five steps of an optimiser against muP's authors' package, and against factors in front of weights
+ * for the tangent kernel's (tests/golden/make_parametrizations.py),
  * what is drawn, activations over widths after steps (the coordinate check), and what stays as it is. */
 #include <math.h>
 #include <setjmp.h>
@@ -72,9 +73,10 @@ static void check_golden(const char *name) {
 }
 
 static void golden(void **state) {
-    static const char *const names[] = {"mup-adamw", "mup-sgd", "mup-adamw-tied", "mup-sgd-tied"};
+    static const char *const names[] = {"mup-adamw", "mup-sgd", "mup-adamw-tied", "mup-sgd-tied",
+                                        "ntk-adamw", "ntk-sgd", "ntk-adamw-tied", "ntk-sgd-tied"};
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 8; i++) {
         ctx = qp_open((qp_options){.threads = 2, .seed = 5});
         ctx->param_dtype = QP_F64;
         check_golden(names[i]);

@@ -80,6 +80,55 @@ static void features(void **state) {
     assert_true(gain > 1.1);
 }
 
+/* Rows of the matrix [M, K] within a block of K are orthogonal, and not all as long. */
+static void expect_orthogonal(const float *w, int M, int K) {
+    for (int i = 0; i < M; i++)
+        for (int j = i - i % K; j < i; j++) {
+            double dot = 0, a = 0, b = 0;
+            for (int k = 0; k < K; k++) {
+                dot += (double)w[i * K + k] * w[j * K + k];
+                a += (double)w[i * K + k] * w[i * K + k];
+                b += (double)w[j * K + k] * w[j * K + k];
+            }
+            assert_true(fabs(dot) < 1e-5 * sqrt(a * b) && fabs(a / b - 1) > 1e-6);
+        }
+}
+
+/* The matrix is another after every `redraw` steps that were taken; passes alone, and steps that were not, leave it. */
+static void redraws(void **state) {
+    enum { M = 20, K = 16 };
+    float     first[M * K], now[M * K];
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 4});
+    qp_model *m = qp_model_new(
+        ctx, "test",
+        "{\"model_type\": \"quipu\", \"vocab_size\": 3, \"hidden_size\": 32, \"num_hidden_layers\": 1, "
+        "\"max_position_embeddings\": 8, \"position\": {\"type\": \"none\"}, \"ffn\": {\"type\": \"none\"}, "
+        "\"norm\": {\"type\": \"rms_norm\"}, \"mixer\": {\"type\": \"performer\", \"heads\": 2, "
+        "\"features\": 20, \"redraw\": 2}}");
+    (void)state;
+    if (!m) fail_msg("%s", qp_error(ctx));
+    qp_tensor     w = QP_NONE, ids = qp_zeros(ctx, QP_I64, 2, (int64_t[]){1, 8});
+    qp_state_dict dict = qp_module_state(qp_model_module(m));
+    for (int i = 0; i < dict.count; i++)
+        if (strstr(dict.entries[i].name, "projection")) w = dict.entries[i].tensor;
+    assert_int_equal(qp_read(w, QP_F32, first, M * K), QP_OK);
+    expect_orthogonal(first, M, K);
+    for (int step = 1; step <= 4; step++) {
+        for (int i = 0; i < 3; i++) qp_backward(qp_model_loss(m, ids, ids));
+        for (int i = 0; i < 3; i++) qp_model_stepped(m, false);
+        assert_int_equal(qp_read(w, QP_F32, now, M * K), QP_OK);
+        assert_memory_equal(now, first, sizeof now);
+        qp_model_stepped(m, true);
+        assert_int_equal(qp_read(w, QP_F32, now, M * K), QP_OK);
+        if (step % 2) assert_memory_equal(now, first, sizeof now);
+        else assert_memory_not_equal(now, first, sizeof now);
+        expect_orthogonal(now, M, K);
+        memcpy(first, now, sizeof now);
+    }
+    assert_false(qp_failed(ctx));
+    qp_close(ctx);
+}
+
 static double landmark_error(int count, double smooth) {
     static double exact[T * D], got[T * D];
     char          mixer[160];
@@ -109,6 +158,7 @@ static void landmarks(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(features), cmocka_unit_test(landmarks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(features), cmocka_unit_test(redraws),
+                                       cmocka_unit_test(landmarks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,9 +8,10 @@
  *   trees        drafts that are chosen from give what the chosen ones alone give, or are refused
  *   segments     a sequence of two segments gives what each gives alone, or is refused
  *   files        a saved model gives the same bits when it is loaded, and nearly the same from 16 bits as
- * stored training     resumed from a saved state it has the same bits as never stopped stops        cancelled
- * at any op, whole sequences and steps end with that error, and are right the next time empty        no rows or
- * no positions give as many logits
+ *                stored
+ *   training     resumed from a saved state it has the same bits as never stopped
+ *   stops        cancelled at any op, whole sequences and steps end with that error, and are right the next time
+ *   empty        no rows or no positions give as many logits
  */
 #include <math.h>
 #include <setjmp.h>

@@ -13,15 +13,13 @@
 #include <math.h>
 
 #include "nn/heads.h"
-#include "nn/module.h"
 
 typedef struct {
-    qpi_heads  heads;
-    qp_module *module;
-    bool       causal, relu, orthogonal;
-    double     eps;
-    int64_t    redraw;
-    qp_tensor  projection, uses; /* [M, K]; f32 [1], since the last draw */
+    qpi_heads heads;
+    bool      causal, relu, orthogonal;
+    double    eps;
+    int64_t   redraw;
+    qp_tensor projection, steps; /* [M, K]; f32 [1], of training since it was drawn */
 } performer;
 
 static const qp_option options[] = {
@@ -56,7 +54,6 @@ static void draw(const performer *p) {
 static void init(void *self, qp_build *b) {
     performer *p = self;
     int64_t    one = 1;
-    p->module = b->module;
     p->causal = qp_setting(b, "causal") != 0;
     p->relu = qp_setting_int(b, "kernel") == 1;
     p->orthogonal = qp_setting(b, "orthogonal") != 0;
@@ -68,26 +65,11 @@ static void init(void *self, qp_build *b) {
     qp_buffer(b->module, "projection", p->projection);
     draw(p);
     if (!p->redraw) return;
-    p->uses = qp_zeros(b->ctx, QP_F32, 1, &one);
-    qp_buffer(b->module, "uses", p->uses);
+    p->steps = qp_zeros(b->ctx, QP_F32, 1, &one);
+    qp_buffer(b->module, "steps", p->steps);
 }
 
 static bool causal(const void *self) { return ((const performer *)self)->causal; }
-
-/* The matrix, or a copy if a draw may come before the gradient has passed. */
-static qp_tensor matrix(const performer *p) {
-    return p->redraw ? qp_affine(p->projection, 1, 0) : p->projection;
-}
-
-/* A step of training has ended its use of the matrix. (Behind it, not before: what a checkpoint computes
- * again, recorded this time, then sees what it saw.) */
-static void used(const performer *p) {
-    qp_ctx *ctx = p->projection.ctx;
-    if (!p->redraw || !qp_training(p->module) || ctx->mode.no_grad || qp_failed(ctx)) return;
-    float uses = (float)qp_item(p->uses) + 1;
-    if (uses >= (float)p->redraw) draw(p);
-    qp_copy_to(p->uses, qp_full(ctx, QP_F32, 0, NULL, uses >= (float)p->redraw ? 0 : uses));
-}
 
 typedef enum { QUERY, KEY } side;
 
@@ -105,13 +87,12 @@ static qp_tensor features_of(const performer *p, qp_tensor matrix, qp_tensor x, 
 static qp_tensor mix(const performer *p, qp_tensor x, qp_tensor residual, const qp_sequence *s,
                      qp_state *state) {
     qpi_qkv   t = qpi_heads_project(&p->heads, x, s);
-    qp_tensor w = matrix(p), present = p->causal ? QP_NONE : qpi_present(x, s), end, y;
+    qp_tensor w = p->projection, present = p->causal ? QP_NONE : qpi_present(x, s), end, y;
     qp_tensor q = features_of(p, w, t.q, QUERY, QP_NONE), k = features_of(p, w, t.k, KEY, present);
     qp_linear_attention_options o = {.normalize = true, .state = state ? state->tensors[0] : QP_NONE};
     if (p->causal) y = qp_linear_attention(q, k, t.v, o, state ? &end : NULL);
     else y = qpi_see_all(q, k, t.v, 0);
     if (state) qp_state_set(state, 0, end);
-    used(p);
     return qpi_heads_end(&p->heads, y, residual);
 }
 
@@ -131,6 +112,15 @@ static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequ
     return mix(self, x, residual, s, state);
 }
 
+static void stepped(void *self, bool taken) {
+    performer *p = self;
+    if (!p->redraw || !taken) return;
+    double steps = qp_item(p->steps) + 1;
+    bool   due = steps >= (double)p->redraw;
+    if (due) draw(p);
+    qp_copy_to(p->steps, qp_full(p->steps.ctx, QP_F32, 0, NULL, due ? 0 : steps));
+}
+
 QP_MIXER(performer) = {.part = {.name = "performer",
                                 .source = "arXiv:2009.14794",
                                 .help = "attention by positive orthogonal random features (FAVOR+)",
@@ -140,4 +130,5 @@ QP_MIXER(performer) = {.part = {.name = "performer",
                        .init = init,
                        .forward = forward,
                        .reserve = reserve,
-                       .step = step};
+                       .step = step,
+                       .stepped = stepped};
