@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/json.h"
 #include "cli/open.h"
@@ -34,6 +35,7 @@ struct job {
     qp_mtp       *mtp;
     double        first, last;
     int64_t       steps; /* taken */
+    bool          made;  /* the folder, which was not there */
 };
 
 /* ---- Medusa: a head for each token ahead ------------------------------------------------------------ */
@@ -215,8 +217,8 @@ static void train(job *j, qp_optim *optim) {
 static bool open_out(job *j) {
     const char *out = cli_text(j->c, "out");
     char        path[4096], buffer[4096];
-    if (mkdir(out, 0777) != 0 && errno != EEXIST)
-        return qpi_fail_os(&j->ctx->error, out, "make the folder") == QP_OK;
+    j->made = mkdir(out, 0777) == 0;
+    if (!j->made && errno != EEXIST) return qpi_fail_os(&j->ctx->error, out, "make the folder") == QP_OK;
     if (!qpi_path_is_folder(out)) return qp_fail(j->ctx, QP_ERR_IO, "%s: expected a folder", out) == QP_OK;
     if (snprintf(path, sizeof path, "%s/config.json", cli_model_path(out, buffer)) >= (int)sizeof path - 64)
         return qp_fail(j->ctx, QP_ERR_ARGUMENT, "--out: the path is too long") == QP_OK;
@@ -321,6 +323,7 @@ static int learn(job *j) {
     qp_autocast(j->ctx, QP_F32);
     double after = validate(j);
     if (j->steps && qp_error_code(j->ctx) == QP_ERR_CANCELLED) return interrupted(j);
+    if (qp_failed(j->ctx) && j->made) rmdir(cli_text(c, "out")); /* nothing is in it */
     if (qp_failed(j->ctx) || !save(j)) return cli_failed(j->ctx);
     if (cli_flag(c, "json"))
         return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:o}", "first_loss", j->first, "loss", j->last,
