@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nn/module.h"
+#include "core/core.h"
 
 /* ---- Complex tensors ---------------------------------------------------------------------------------- */
 
@@ -113,9 +113,7 @@ void qpi_state_space_init(qpi_state_space *s, qp_build                          
         init_poles(s, b, v, &p);
     }
     free(v);
-    s->module = b->module;
-    s->planes = qp_module_keep(
-        b->module, qp_empty(b->ctx, b->ctx->param_dtype, 3, (int64_t[]){s->width, s->rank == 2 ? 14 : 10, N}));
+    qpi_kept_init(&s->planes, b, 3, (int64_t[]){s->width, s->rank == 2 ? 14 : 10, N});
     qpi_gate_init(&s->gate, b);
 }
 
@@ -196,7 +194,9 @@ static void corrections(const qpi_state_space *s, const discrete *d, z g[2]) {
  *
  *   h = h + a half h - sum_r g_r 2 Re(P_r^* 2 half h) + (H - sum_r g_r 2 Re(P_r^* H)) x
  */
-static qp_tensor step_planes(const qpi_state_space *s) {
+static qp_tensor step_planes(const void *self) {
+    const qpi_state_space *s = self;
+
     discrete  d = make_discrete(s);
     z         e, g[2], in, out, H;
     qp_tensor parts[14];
@@ -249,21 +249,10 @@ qp_tensor qpi_state_space_forward(void *self, qp_tensor x, qp_tensor residual, c
     return qpi_gate_forward(&m->gate, qp_long_conv(x, kernel(m, qp_size(x, 1), qp_dtype_of(x))), x, residual);
 }
 
-/* Steps run without gradients; weights seldom change between them. */
-static void remake_planes(qpi_state_space *m, qp_ctx *ctx) {
-    uint64_t stamp = qpi_module_stamp(m->module);
-    if (m->stamp == stamp || qp_failed(ctx)) return;
-    qp_scope s = qp_enter(ctx);
-    if (qp_copy_to(m->planes, step_planes(m)) == QP_OK) m->stamp = stamp;
-    qp_leave(s);
-}
-
 void qpi_state_space_reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     qpi_state_space *m = self;
     (void)positions;
-    bool before = qp_no_grad(ctx, true);
-    remake_planes(m, ctx);
-    qp_no_grad(ctx, before);
+    qpi_kept_value(&m->planes, step_planes, m);
     qp_state_add(state, ctx, false, 4, (int64_t[]){rows, m->width, 2, m->poles});
 }
 
@@ -272,8 +261,7 @@ qp_tensor qpi_state_space_step(void *self, qp_tensor x, qp_tensor residual, cons
     qpi_state_space *m = self;
     qp_tensor        y, next;
     (void)s;
-    remake_planes(m, x.ctx);
-    qp_dplr_scan(x, state->tensors[0], m->planes, &y, &next);
+    qp_dplr_scan(x, state->tensors[0], qpi_kept_value(&m->planes, step_planes, m), &y, &next);
     qp_state_set(state, 0, next);
     return qpi_gate_forward(&m->gate, y, x, residual);
 }

@@ -8,7 +8,7 @@
 #ifndef QUIPU_NN_STATE_SPACE_H
 #define QUIPU_NN_STATE_SPACE_H
 
-#include "nn/part.h"
+#include "nn/kept.h"
 
 typedef struct {
     qp_tensor re, im;
@@ -36,16 +36,14 @@ typedef struct {
 } qpi_pole_values;
 
 typedef struct {
-    int64_t          width, poles; /* D, N */
-    int              rank;         /* of P; 0: diagonal */
-    bool             bilinear;
-    qp_tensor        log_dt;         /* [D] */
-    qp_tensor        log_real, imag; /* [D, N]: the poles are -exp(log_real) + i imag */
-    qp_tensor        c_re, c_im, b_re, b_im, p_re[2], p_im[2]; /* [D, N]; b and p of S4 only */
-    const qp_module *module;
-    qp_tensor        planes; /* of the step, .. */
-    uint64_t         stamp;  /* .. made of the parameters as they were then */
-    qpi_gate         gate;
+    int64_t   width, poles; /* D, N */
+    int       rank;         /* of P; 0: diagonal */
+    bool      bilinear;
+    qp_tensor log_dt;                                   /* [D] */
+    qp_tensor log_real, imag;                           /* [D, N]: the poles are -exp(log_real) + i imag */
+    qp_tensor c_re, c_im, b_re, b_im, p_re[2], p_im[2]; /* [D, N]; b and p of S4 only */
+    qpi_kept  planes;                                   /* of the step */
+    qpi_gate  gate;
 } qpi_state_space;
 
 #define QPI_GATE_OPTION \

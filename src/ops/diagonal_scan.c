@@ -45,7 +45,7 @@ static void run_job(const qp_call *c, bool back) {
         u->data, c->in[1].data, c->nin > 2 ? c->in[2].data : NULL, c->out[0].data, u->shape[1], u->shape[3],
         0,       back};
     a.blocks = (a.N + VF_LANES - 1) / VF_LANES;
-    qp_parallel(c->exec, u->shape[0] * a.blocks, 1, lanes, &a);
+    qp_parallel(c->exec, u->shape[0] * a.blocks, 1 + 512 / (a.T + 1), lanes, &a);
 }
 static void run(const qp_call *c) { run_job(c, false); }
 static void grad_run(const qp_call *c) { run_job(c, true); }

@@ -12,12 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/core.h"
 #include "nn/state_space.h"
 
 typedef struct {
     int64_t       state;                        /* N */
     qp_tensor     nu_log, theta_log, gamma_log; /* [N] */
+    qpi_kept      ring;                         /* of the step */
     qp_nn_linear *b, *c;
     qpi_gate      gate;
 } lru;
@@ -79,21 +79,24 @@ static void init(void *self, qp_build *b) {
     snprintf(spread[1], sizeof spread[1], "normal:%.9g", sqrt(1 / (double)m->state));
     m->b = qp_nn_linear_new(b->module, "b", b->width, 2 * m->state, (qp_linear_options){.init = spread[0]});
     m->c = qp_nn_linear_new(b->module, "c", 2 * m->state, b->width, (qp_linear_options){.init = spread[1]});
+    qpi_kept_init(&m->ring, b, 2, (int64_t[]){3, m->state});
     qpi_gate_init(&m->gate, b);
 }
 
-/* [2, N]; in f64 first: powers of it are taken. */
-static qp_tensor eigenvalues(const lru *m, qp_dtype dtype) {
-    qp_tensor size = qp_exp(qp_neg(qp_exp(qp_cast(m->nu_log, QP_F64)))),
-              angle = qp_exp(qp_cast(m->theta_log, QP_F64));
-    qp_tensor both = qp_concat(2, (qp_tensor[]){qp_mul(size, qp_cos(angle)), qp_mul(size, qp_sin(angle))}, 0);
-    return qp_cast(qp_reshape(both, 2, (int64_t[]){2, m->state}), dtype);
+/* lambda's real and imaginary parts and gamma, [3, N]; in f64: powers of lambda are taken. */
+static qp_tensor ring(const void *self) {
+    const lru *m = self;
+    qp_tensor  size = qp_exp(qp_neg(qp_exp(qp_cast(m->nu_log, QP_F64)))),
+               angle = qp_exp(qp_cast(m->theta_log, QP_F64)), gamma = qp_exp(qp_cast(m->gamma_log, QP_F64));
+    qp_tensor  rows[] = {qp_mul(size, qp_cos(angle)), qp_mul(size, qp_sin(angle)), gamma};
+    return qp_reshape(qp_concat(3, rows, 0), 2, (int64_t[]){3, m->state});
 }
 
-static qp_tensor states(const lru *m, qp_tensor x, qp_tensor h0) {
-    qp_tensor u = qp_nn_linear_forward(m->b, x, QP_ACT_NONE, QP_NONE);
+static qp_tensor states(const lru *m, qp_tensor x, qp_tensor ring, qp_tensor h0) {
+    qp_tensor u = qp_nn_linear_forward(m->b, x, QP_ACT_NONE, QP_NONE), parts[2];
+    qp_split(qpi_like(ring, u), 0, 2, (int64_t[]){2, 1}, parts);
     u = qp_reshape(u, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), 2, m->state});
-    return qp_diagonal_scan(qp_mul(u, qp_exp(m->gamma_log)), eigenvalues(m, qp_dtype_of(u)), h0);
+    return qp_diagonal_scan(qp_mul(u, parts[1]), parts[0], h0);
 }
 
 static qp_tensor finish(const lru *m, qp_tensor h, qp_tensor x, qp_tensor residual) {
@@ -103,23 +106,25 @@ static qp_tensor finish(const lru *m, qp_tensor h, qp_tensor x, qp_tensor residu
 
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     qpi_one_segment(s, "lru");
-    return finish(self, states(self, x, QP_NONE), x, residual);
+    return finish(self, states(self, x, ring(self), QP_NONE), x, residual);
 }
 
 static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
+    lru *m = self;
     (void)positions;
-    qp_state_add(state, ctx, false, 3, (int64_t[]){rows, 2, ((lru *)self)->state});
+    qpi_kept_value(&m->ring, ring, m);
+    qp_state_add(state, ctx, false, 3, (int64_t[]){rows, 2, m->state});
 }
 
 static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
-    qp_tensor h = states(self, x, state->tensors[0]), before = state->tensors[0];
+    lru      *m = self;
+    qp_tensor h = states(m, x, qpi_kept_value(&m->ring, ring, m), state->tensors[0]);
     int64_t   T = qp_size(x, 1);
     (void)s;
     if (T)
-        before =
-            qp_reshape(qp_slice(h, 1, T - 1, T, 1), 3, (int64_t[]){qp_size(x, 0), 2, ((lru *)self)->state});
-    qp_state_set(state, 0, before);
-    return finish(self, h, x, residual);
+        qp_state_set(state, 0,
+                     qp_reshape(qp_slice(h, 1, T - 1, T, 1), 3, (int64_t[]){qp_size(x, 0), 2, m->state}));
+    return finish(m, h, x, residual);
 }
 
 QP_MIXER(lru) = {.part = {.name = "lru",

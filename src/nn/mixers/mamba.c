@@ -15,6 +15,7 @@
 #include <stdio.h>
 
 #include "core/core.h"
+#include "nn/kept.h"
 #include "nn/short_conv.h"
 
 typedef struct {
@@ -22,6 +23,7 @@ typedef struct {
     qp_nn_linear  *in, *x, *dt, *out;
     qpi_short_conv conv;
     qp_tensor      A_log, D; /* [I, N], [I] */
+    qpi_kept       rate;     /* exp(A_log), [N, I], of the step */
 } mamba;
 
 static const qp_option options[] = {
@@ -54,6 +56,7 @@ static void init(void *self, qp_build *b) {
     qp_param_rates(b->module, "A_log", (qp_rates){.steady = true});
     m->D = qp_param(b->module, "D", "ones", 1, &m->inner);
     m->out = qp_nn_linear_new(b->module, "out", m->inner, b->width, out);
+    qpi_kept_init(&m->rate, b, 2, (int64_t[]){m->states, m->inner});
 }
 
 static bool causal(const void *self) {
@@ -61,8 +64,13 @@ static bool causal(const void *self) {
     return true;
 }
 
+static qp_tensor rate(const void *self) {
+    const mamba *m = self;
+    return qp_transpose(qp_exp(qpi_like(m->A_log, m->rate.value)), 0, 1);
+}
+
 /* state NULL: a whole sequence */
-static qp_tensor mix(const mamba *m, qp_tensor x, qp_tensor residual, qp_state *state) {
+static qp_tensor mix(mamba *m, qp_tensor x, qp_tensor residual, qp_state *state) {
     qp_tensor both[2], parts[3], last = QP_NONE;
     qp_split(qp_nn_linear_forward(m->in, x, QP_ACT_NONE, QP_NONE), -1, 2, (int64_t[]){m->inner, m->inner},
              both);
@@ -71,8 +79,8 @@ static qp_tensor mix(const mamba *m, qp_tensor x, qp_tensor residual, qp_state *
     qp_split(qp_nn_linear_forward(m->x, u, QP_ACT_NONE, QP_NONE), -1, 3,
              (int64_t[]){m->rank, m->states, m->states}, parts);
     qp_tensor delta = qp_softplus(qp_nn_linear_forward(m->dt, parts[0], QP_ACT_NONE, QP_NONE));
-    qp_tensor rate = qp_transpose(qp_exp(qpi_like(m->A_log, u)), 0, 1);
-    qp_tensor y = qp_selective_scan(u, delta, rate, parts[1], parts[2], qpi_like(m->D, u),
+    qp_tensor rates = state ? qpi_kept_value(&m->rate, rate, m) : rate(m);
+    qp_tensor y = qp_selective_scan(u, delta, qpi_like(rates, u), parts[1], parts[2], qpi_like(m->D, u),
                                     state ? state->tensors[1] : QP_NONE, state ? &last : NULL);
     if (state) qp_state_set(state, 1, last);
     return qp_nn_linear_forward(m->out, qp_swiglu(both[1], y), QP_ACT_NONE, residual);
@@ -84,8 +92,9 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
 }
 
 static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
-    const mamba *m = self;
+    mamba *m = self;
     (void)positions;
+    qpi_kept_value(&m->rate, rate, m);
     qpi_short_conv_reserve(&m->conv, ctx, rows, state);
     qp_state_add(state, ctx, false, 3, (int64_t[]){rows, m->states, m->inner});
 }

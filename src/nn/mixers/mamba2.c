@@ -10,7 +10,8 @@
  *
  *   y = (L * C B^T) (delta u) + L_t0 a_0 C h,   h becomes a_0 L_(Q-1)0 h + (L_(Q-1)s B)^T (delta u)
  *
- * State: the last K - 1 inputs of the convolution and h. A step of T positions is a chunk.
+ * State: the last K - 1 inputs of the convolution and h. A step of T positions is a chunk, of one position linear attention
+ * whose heads forget by a_t.
  */
 #include <math.h>
 
@@ -140,6 +141,23 @@ static qp_tensor dual(const mamba2 *m, qp_tensor u, qp_tensor delta, qp_tensor B
     return qp_slice(qp_reshape(y, 3, (int64_t[]){B, c * Q, H * P}), 1, 0, T, 1);
 }
 
+/* The same of one position, which the state passes once: every head of every row is one of linear attention. */
+static qp_tensor next(const mamba2 *m, qp_tensor u, qp_tensor delta, qp_tensor Bs, qp_tensor Cs,
+                      qp_tensor state, qp_tensor *last) {
+    int64_t   B = qp_size(u, 0), H = m->heads, G = m->groups, N = m->states, P = m->width, all = B * H;
+    int64_t   of_group[] = {B, G, 1, N}, of_head[] = {B, G, H / G, N}, heads[] = {1, 1, all, N};
+    qp_tensor x =
+        qp_mul(qp_reshape(u, 4, (int64_t[]){1, 1, all, P}), qp_reshape(delta, 2, (int64_t[]){all, 1}));
+    qp_tensor                   k = qp_reshape(qp_expand(qp_reshape(Bs, 4, of_group), 4, of_head), 4, heads),
+                                q = qp_reshape(qp_expand(qp_reshape(Cs, 4, of_group), 4, of_head), 4, heads);
+    qp_tensor                   left = qp_exp(qp_neg(qp_mul(delta, qp_exp(qpi_like(m->A_log, delta)))));
+    qp_linear_attention_options o = {.decay = qp_reshape(left, 1, &all),
+                                     .state = qp_reshape(state, 4, (int64_t[]){1, all, N, P})};
+    qp_tensor                   y = qp_linear_attention(q, k, x, o, last);
+    *last = qp_reshape(*last, 4, (int64_t[]){B, H, N, P});
+    return qp_reshape(y, 3, (int64_t[]){B, 1, H * P});
+}
+
 /* norm(silu(z) y) weight, group by group */
 static qp_tensor gated_norm(const mamba2 *m, qp_tensor z, qp_tensor y) {
     qp_tensor gated = qp_swiglu(z, y), weight = qpi_like(m->norm, y);
@@ -160,8 +178,9 @@ static qp_tensor mix(const mamba2 *m, qp_tensor x, qp_tensor residual, qp_state 
                    : qpi_short_conv_forward(&m->conv, parts[1]),
              -1, 3, (int64_t[]){I, GN, GN}, of_conv);
     qp_tensor u = qp_contiguous(of_conv[0]), delta = steps(m, parts[2]);
-    qp_tensor y =
-        dual(m, u, delta, of_conv[1], of_conv[2], state ? state->tensors[1] : QP_NONE, state ? &last : NULL);
+    qp_tensor y = state && T == 1 ? next(m, u, delta, of_conv[1], of_conv[2], state->tensors[1], &last)
+                                  : dual(m, u, delta, of_conv[1], of_conv[2],
+                                         state ? state->tensors[1] : QP_NONE, state ? &last : NULL);
     if (state) qp_state_set(state, 1, qp_contiguous(last));
     qp_tensor skip = qp_mul(qp_reshape(u, 4, (int64_t[]){B, T, m->heads, m->width}),
                             qp_reshape(qpi_like(m->D, u), 2, (int64_t[]){m->heads, 1}));
