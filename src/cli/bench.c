@@ -116,11 +116,14 @@ typedef struct {
     line        sum;
 } reading;
 
+/* Four places at once: one alone leaves half of what memory can give. */
 static void read_piece(void *arg, int64_t begin, int64_t end, int worker) {
-    reading *r = arg;
-    line     sum = {0};
+    reading    *r = arg;
+    line        sum = {0};
+    int64_t     part = (end - begin) / 4;
+    const line *at = r->lines + begin;
     (void)worker;
-    for (int64_t i = begin; i < end; i++) sum |= r->lines[i];
+    for (int64_t i = 0; i < part; i++) sum |= at[i] | at[part + i] | at[2 * part + i] | at[3 * part + i];
     if (begin == 0) r->sum = sum; /* lest the loop be left out */
 }
 
