@@ -7,12 +7,9 @@
  *
  * so that cost and memory are linear in T.
  *
- * State, of fixed size: the sums of the chunks that are whole and of the present one [S, E] each, and the
- * present chunk's k1 and v.
+ * State: the sum of k2^T v over the chunks that are whole [S, E], and a window of C positions of k1, k2 and v. Steps
+ * read it where it lies, chunk by chunk: bits depend neither on other rows nor on whether a prompt is new.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "nn/gated.h"
 
 typedef struct {
@@ -22,7 +19,7 @@ typedef struct {
 } flash;
 
 enum { NEAR_QUERY, NEAR_KEY, FAR_QUERY, FAR_KEY, SIDES };
-enum { WHOLE, PRESENT, KEYS, VALUES };
+enum { WHOLE, NEAR_KEYS, FAR_KEYS, VALUES };
 
 static const qp_option options[] = {
     QPI_GATED_OPTIONS, OPTION_INT("chunk", 256, 1, 65536, "C, positions of a chunk"), {0}};
@@ -86,79 +83,87 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
 
 static void reserve(void *self, qp_ctx *ctx, int64_t rows, int64_t positions, qp_state *state) {
     flash *m = self;
-    (void)positions;
+    state->window = m->chunk;
     qp_state_add(state, ctx, false, 3, (int64_t[]){rows, m->g.width, m->g.inner});
-    qp_state_add(state, ctx, false, 3, (int64_t[]){rows, m->g.width, m->g.inner});
-    qp_state_add(state, ctx, false, 3, (int64_t[]){rows, m->chunk, m->g.width});
-    qp_state_add(state, ctx, false, 3, (int64_t[]){rows, m->chunk, m->g.inner});
+    for (int i = NEAR_KEYS; i <= VALUES; i++)
+        qp_state_add(state, ctx, true, 4,
+                     (int64_t[]){rows, positions, 1, i == VALUES ? m->g.inner : m->g.width});
 }
 
-/* k^T v of positions from..to-1 */
-static qp_tensor sum_of(const qpi_gates *t, int64_t from, int64_t to) {
-    return qp_matmul(qp_transpose(qp_slice(t->side[FAR_KEY], 1, from, to, 1), 1, 2),
-                     qp_slice(t->v, 1, from, to, 1));
+/* Some positions of a step's sequence, all of one chunk. */
+typedef struct {
+    int64_t b, from, to;        /* of the call */
+    int64_t row, begin, places; /* of the state: the chunk's first place, places up to `to` */
+} stretch;
+
+static qp_tensor of_call(qp_tensor x, const stretch *at) {
+    return qp_slice(qp_slice(x, 0, at->b, at->b + 1, 1), 1, at->from, at->to, 1);
 }
 
-/* The states behind a whole sequence. */
-static void keep_all(const flash *m, const qpi_gates *t, qp_state *state) {
-    int64_t T = qp_size(t->v, 1), from = (T - 1) / m->chunk * m->chunk, rest = m->chunk - (T - from);
-    if (from) qp_state_set(state, WHOLE, sum_of(t, 0, from));
-    qp_state_set(state, PRESENT, sum_of(t, from, T));
-    qp_state_set(state, KEYS, qp_pad(qp_slice(t->side[NEAR_KEY], 1, from, T, 1), 1, 0, rest, 0));
-    qp_state_set(state, VALUES, qp_pad(qp_slice(t->v, 1, from, T, 1), 1, 0, rest, 0));
+/* [1, places, n], of v's type */
+static qp_tensor of_state(const qp_state *state, int i, const stretch *at, qp_tensor v) {
+    qp_tensor row = qp_slice(state->tensors[i], 0, at->row, at->row + 1, 1);
+    return qpi_join_heads(qpi_like(qp_slice(row, 1, at->begin, at->begin + at->places, 1), v));
 }
 
-/* One position of each row, whose places in their chunks may differ; now: the states, renewed. */
-static qp_tensor one(const flash *m, const qpi_gates *t, qp_tensor place, qp_tensor now[4]) {
-    qp_ctx   *ctx = place.ctx;
-    qp_tensor none = qp_scalar(ctx, qp_dtype_of(t->v), 0),
-              slots = qp_reshape(qp_arange(ctx, QP_I64, m->chunk), 3, (int64_t[]){1, m->chunk, 1});
-    qp_tensor first = qp_eq(place, qp_scalar(ctx, QP_I64, 0)), own = qp_eq(slots, place);
-    now[WHOLE] = qp_add(now[WHOLE], qp_where(first, now[PRESENT], none));
-    now[PRESENT] = qp_add(qp_where(first, none, now[PRESENT]), sum_of(t, 0, 1));
-    now[KEYS] = qp_where(own, t->side[NEAR_KEY], now[KEYS]);
-    now[VALUES] = qp_where(own, t->v, now[VALUES]);
-    qp_tensor seen = qp_transpose(qp_le(slots, place), 1, 2);
+/* whole [1, S, E]: of the chunks before, if there are any */
+static qp_tensor stretch_of(const flash *m, const qpi_gates *t, const qp_state *state, const stretch *at,
+                            qp_tensor whole) {
+    qp_tensor q = of_call(t->side[NEAR_QUERY], at), k = of_state(state, NEAR_KEYS, at, t->v), seen = QP_NONE;
+    int64_t   n = at->to - at->from;
+    if (n > 1) seen = qpi_not_behind(t->v.ctx, n, at->places, at->places - n);
     qp_tensor near =
-        qp_matmul(qpi_square_weights(t->side[NEAR_QUERY], now[KEYS], 1 / (double)m->chunk, seen), now[VALUES]);
-    return qp_add(near, qp_matmul(qp_affine(t->side[FAR_QUERY], 1 / (double)m->chunk, 0), now[WHOLE]));
+        qp_matmul(qpi_square_weights(q, k, 1 / (double)m->chunk, seen), of_state(state, VALUES, at, t->v));
+    if (qp_is_none(whole)) return near;
+    return qp_add(near, qp_matmul(qp_affine(of_call(t->side[FAR_QUERY], at), 1 / (double)m->chunk, 0), whole));
 }
 
-static qp_tensor one_by_one(const flash *m, const qpi_gates *t, const qp_sequence *s, qp_state *state) {
-    qp_ctx   *ctx = t->v.ctx;
-    int64_t   B = qp_size(t->v, 0), T = qp_size(t->v, 1);
-    qp_tensor now[4], out = qp_empty(ctx, qp_dtype_of(t->v), 3, (int64_t[]){B, T, m->g.inner});
-    qp_tensor position = qp_expand(s->positions, 2, (int64_t[]){B, T});
-    int64_t  *place = malloc((size_t)(B * T) * sizeof *place);
-    if (!place || qp_read(position, QP_I64, place, B * T) != QP_OK) {
-        qp_fail(ctx, QP_ERR_MEMORY, "out of memory: flash");
-        free(place);
-        return out;
+/* Sequence b of the call, whose positions begin with `first`, in `place` of its row: into out [B, T, E]. Gives the sum
+ * of whole chunks, *ended where there are more of them now. */
+static qp_tensor sequence_of(const flash *m, const qpi_gates *t, const qp_state *state, stretch at,
+                             int64_t first, int64_t place, qp_tensor out, bool *ended) {
+    qp_ctx   *ctx = out.ctx;
+    int64_t   T = qp_size(out, 1), C = m->chunk;
+    qp_tensor whole = qp_slice(state->tensors[WHOLE], 0, at.b, at.b + 1, 1);
+    for (at.from = 0; at.from < T && !qp_failed(ctx); at.from = at.to) {
+        qp_scope scope = qp_enter(ctx);
+        int64_t  position = first + at.from, inside = position % C;
+        at.to = at.from + C - inside < T ? at.from + C - inside : T;
+        at.begin = place + at.from - inside;
+        at.places = inside + at.to - at.from;
+        qp_copy_to(of_call(out, &at), stretch_of(m, t, state, &at, position < C ? QP_NONE : whole));
+        if (at.places < C) {
+            qp_leave(scope);
+            break;
+        }
+        qp_tensor k = of_state(state, FAR_KEYS, &at, out), v = of_state(state, VALUES, &at, out);
+        whole = qp_return(scope, qp_add(whole, qp_matmul(qp_transpose(k, 1, 2), v)));
+        *ended = true;
     }
-    for (int64_t i = 0; i < B * T; i++) place[i] %= m->chunk;
-    qp_tensor places = qp_from(ctx, QP_I64, 3, (int64_t[]){B, T, 1}, place);
-    free(place);
-    memcpy(now, state->tensors, sizeof now);
-    for (int64_t i = 0; i < T && !qp_failed(ctx); i++) {
-        qp_scope  scope = qp_enter(ctx);
-        qpi_gates at = {.v = qp_slice(t->v, 1, i, i + 1, 1)};
-        for (int k = 0; k < SIDES; k++) at.side[k] = qp_slice(t->side[k], 1, i, i + 1, 1);
-        qp_copy_to(qp_slice(out, 1, i, i + 1, 1), one(m, &at, qp_slice(places, 1, i, i + 1, 1), now));
-        qp_return_many(scope, now, 4);
-    }
-    for (int i = 0; i < 4; i++) qp_state_set(state, i, now[i]);
-    return out;
+    return whole;
 }
 
 static qp_tensor step(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s, qp_state *state) {
     flash    *m = self;
     qpi_gates t = qpi_gated_project(&m->g, x, s);
-    qp_tensor mixed;
-    if (s->keys == qp_size(x, 1)) { /* every row begins */
-        mixed = mix(m, &t, s);
-        keep_all(m, &t, state);
-    } else mixed = one_by_one(m, &t, s, state);
-    return qpi_gated_end(&m->g, t.u, mixed, residual);
+    int64_t   B = qp_size(x, 0), T = qp_size(x, 1);
+    qp_tensor starts = qp_is_none(state->starts) ? s->mask.starts : state->starts, wholes = QP_NONE;
+    qp_tensor added[] = {t.side[NEAR_KEY], t.side[FAR_KEY], t.v},
+              out = qp_empty(x.ctx, qp_dtype_of(t.v), 3, (int64_t[]){B, T, m->g.inner});
+    for (int i = 0; i < 3; i++)
+        qp_append(state->tensors[NEAR_KEYS + i], qpi_split_heads(added[i], 1), s->mask.rows, starts, s->counts);
+    const int64_t *rows = qp_data_of(s->mask.rows), *first = qp_data_of(s->mask.starts),
+                  *place = qp_data_of(starts);
+    for (int64_t b = 0; b < B && !qp_failed(x.ctx); b++) {
+        bool      ended = false;
+        qp_tensor whole =
+            sequence_of(m, &t, state, (stretch){.b = b, .row = rows[b]}, first[b], place[b], out, &ended);
+        if (!ended) continue;
+        if (qp_is_none(wholes)) wholes = qp_affine(state->tensors[WHOLE], 1, 0);
+        qp_copy_to(qp_slice(wholes, 0, b, b + 1, 1), whole);
+    }
+    if (!qp_is_none(wholes)) qp_state_set(state, WHOLE, wholes);
+    return qpi_gated_end(&m->g, t.u, out, residual);
 }
 
 QP_MIXER(flash) = {.part = {.name = "flash",
