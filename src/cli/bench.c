@@ -10,7 +10,8 @@
 #include "kernels/peak.h"
 
 #define BURST 0.02           /* seconds, at least, of one measurement */
-#define FAR_FLOATS (1 << 25) /* 128 MiB: beyond every cache */
+#define FAR_FLOATS (1 << 25) /* 128 MiB: copying passes twice as many */
+#define FAR_READ (1 << 26)   /* a cache of 32 MiB still holds a part of 128 MiB that are read again and again */
 
 static const bench_kind *const kinds[] = {&bench_gemm,  &bench_memory,   &bench_ops,    &bench_step,
                                           &bench_optim, &bench_generate, &bench_embed,  &bench_tokenize,
@@ -110,9 +111,7 @@ double bench_copy(bench *b, int64_t floats) {
 typedef uint64_t line __attribute__((vector_size(64)));
 
 typedef struct {
-    bench      *b;
     const line *lines;
-    int64_t     count;
     line        sum;
 } reading;
 
@@ -127,23 +126,23 @@ static void read_piece(void *arg, int64_t begin, int64_t end, int worker) {
     if (begin == 0) r->sum = sum; /* lest the loop be left out */
 }
 
-static void read_all(void *arg) {
-    reading *r = arg;
-    qp_parallel(&r->b->ctx->exec, r->count, 1 << 14, read_piece, r);
+const void *bench_far(bench *b) { return qp_data_of(qp_zeros(b->ctx, QP_F32, 1, &(int64_t){FAR_READ})); }
+
+double bench_read_once(bench *b, const void *far) {
+    reading r = {.lines = far};
+    double  start = cli_now();
+    if (!far) return NAN;
+    qp_parallel(&b->ctx->exec, FAR_READ / 16, 1 << 14, read_piece, &r);
+    return 4 * (double)FAR_READ / (cli_now() - start);
 }
 
 double bench_read(bench *b) {
-    qp_scope       s = qp_enter(b->ctx);
-    const int64_t  floats = FAR_FLOATS;
-    const uint8_t *data = qp_data_of(qp_zeros(b->ctx, QP_F32, 1, &floats));
-    double         seconds = NAN;
-    if (data) {
-        data += -(uintptr_t)data % sizeof(line);
-        reading r = {.b = b, .lines = (const line *)data, .count = floats / 16 - 1};
-        seconds = bench_best(b, read_all, &r);
-    }
+    double      speeds[BENCH_MAX_REPEATS];
+    qp_scope    s = qp_enter(b->ctx);
+    const void *far = bench_far(b);
+    for (int r = 0; r < b->repeats; r++) speeds[r] = bench_read_once(b, far);
     qp_leave(s);
-    return 4 * (double)floats / seconds;
+    return bench_median(speeds, b->repeats);
 }
 
 void bench_roofline(bench *b) {

@@ -41,6 +41,8 @@ double bench_peak(bench *b, qp_dtype type);
 void bench_roofline(bench *b);
 double bench_copy(bench *b, int64_t floats); /* bytes/s of copying so many, read and write */
 double bench_read(bench *b);                 /* bytes/s of reading memory that no cache holds */
+const void *bench_far(bench *b);             /* such memory, of the scope; NULL after a failure */
+double bench_read_once(bench *b, const void *far);
 
 /* What each op took, by phase. */
 #define BENCH_MAX_PHASES 4

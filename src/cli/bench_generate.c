@@ -15,9 +15,9 @@ typedef struct {
     qp_sampler    *sampler;
     float         *logits;
     int64_t        vocabulary, rows;
-    int32_t       *ids; /* [rows, the longest feed] */
-    double        *times;
-    bench_profile *profile; /* NULL: none */
+    int32_t       *ids;           /* [rows, the longest feed] */
+    double        *times, *reads; /* of each step, seconds; of reading beside every few of them, bytes/s */
+    bench_profile *profile;       /* NULL: none */
 } writer;
 
 /* Seconds for feeding ids [rows, n] and drawing the next, which go to ids [rows, 1]. */
@@ -54,10 +54,14 @@ static double bytes_of(const writer *w) {
     return tied ? bytes : bytes - table;
 }
 
-static void report(writer *w, int64_t length, double prompt, int steps, double step, uint64_t calls) {
+#define PROMPTS 3 /* measured; the first time gets memory */
+#define APART 4   /* steps between two readings of memory, whose speed changes with what neighbours do */
+
+static void report(writer *w, int64_t length, double prompt, int steps, uint64_t calls) {
     bench        *b = w->b;
     qp_model_info info = qp_model_info_of(w->m);
-    double        bytes = bytes_of(w), read = bench_read(b), tokens = (double)w->rows;
+    double        bytes = bytes_of(w), tokens = (double)w->rows, step = bench_median(w->times, steps),
+                  read = bench_median(w->reads, (steps + APART - 1) / APART);
     bench_row(b,
               json_pack("{s:s, s:I, s:I, s:I, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:o, s:I}", "model",
                         info.model_type, "parameters", (json_int_t)info.parameters, "rows", (json_int_t)w->rows,
@@ -74,23 +78,25 @@ static void report(writer *w, int64_t length, double prompt, int steps, double s
               tokens * (double)length / prompt);
 }
 
-#define PROMPTS 3 /* measured; the first time gets memory */
-
 static void write_tokens(writer *w, int64_t length, int steps) {
-    bench   *b = w->b;
-    double   prompt[PROMPTS + 1];
-    uint64_t calls = 0;
+    bench      *b = w->b;
+    double      prompt[PROMPTS + 1];
+    uint64_t    calls = 0;
+    qp_scope    s = qp_enter(b->ctx);
+    const void *far = bench_far(b);
     for (int i = 0; i <= PROMPTS && !qp_failed(b->ctx); i++) prompt[i] = feed_prompt(w, length);
     b->progress = cli_progress_start(b->c, steps);
     for (int i = 0; i < steps && !qp_failed(b->ctx); i++) {
         if (cli_interrupted()) qp_fail(b->ctx, QP_ERR_CANCELLED, "cancelled");
+        if (i % APART == 0) w->reads[i / APART] = bench_read_once(b, far);
         w->times[i] = feed(w, 1);
         if (i == 0) calls = qp_stats_of(b->ctx).system_calls;
         cli_progress_show(&b->progress, i + 1, "%.4f s", w->times[i]);
     }
+    qp_leave(s);
     if (qp_failed(b->ctx)) return;
     calls = qp_stats_of(b->ctx).system_calls - calls;
-    report(w, length, bench_median(prompt + 1, PROMPTS), steps, bench_median(w->times, steps), calls);
+    report(w, length, bench_median(prompt + 1, PROMPTS), steps, calls);
 }
 
 /* Once more, watched: the prompt's ops beside those of a step. */
@@ -122,12 +128,14 @@ static void run(bench *b) {
     w.logits = calloc((size_t)(w.rows * w.vocabulary), sizeof *w.logits);
     w.ids = calloc((size_t)(w.rows * length), sizeof *w.ids);
     w.times = calloc((size_t)steps, sizeof *w.times);
-    if (!w.logits || !w.ids || !w.times) qp_fail(b->ctx, QP_ERR_MEMORY, "out of memory: bench");
+    w.reads = calloc((size_t)steps, sizeof *w.reads);
+    if (!w.logits || !w.ids || !w.times || !w.reads) qp_fail(b->ctx, QP_ERR_MEMORY, "out of memory: bench");
     if (w.session && w.sampler && !qp_failed(b->ctx)) write_tokens(&w, length, steps);
     if (cli_flag(b->c, "profile") && !qp_failed(b->ctx)) profile(&w, length, steps);
     free(w.logits);
     free(w.ids);
     free(w.times);
+    free(w.reads);
 }
 
 const bench_kind bench_generate = {"generate", run};
