@@ -208,12 +208,110 @@ static void windows(void **state) {
     unlink(path);
 }
 
+/* ---- Chunks ------------------------------------------------------------------------------------------ */
+
+static qp_model *with_chunks(qp_ctx *ctx) {
+    qp_model *m = qp_model_new(ctx, "test",
+                               "{\"model_type\": \"quipu\", \"vocab_size\": 50, \"hidden_size\": 64, "
+                               "\"num_hidden_layers\": 2, \"max_position_embeddings\": 2048, "
+                               "\"mixer\": {\"type\": \"flash\", \"chunk\": 24, \"head_width\": 32}, "
+                               "\"ffn\": {\"type\": \"none\"}, \"norm\": {\"type\": \"rms_norm\"}, "
+                               "\"position\": {\"type\": \"rope\"}}");
+    if (!m) fail_msg("%s", qp_error(ctx));
+    qp_set_training(qp_model_module(m), false);
+    return m;
+}
+
+/* n more positions of some rows, each behind what it has of the text. */
+static void feed_rows(qp_session *s, int64_t B, const int64_t *rows, int64_t n, const int32_t *ids,
+                      const float *expected) {
+    qp_ctx  *ctx = qp_session_ctx(s);
+    int64_t  at[2], D = qp_model_info_of(qp_session_model(s)).width;
+    int32_t  some[2 * 30];
+    float   *out = malloc((size_t)(B * n * D) * sizeof *out);
+    qp_scope scope = qp_enter(ctx);
+    for (int64_t b = 0; b < B; b++) {
+        at[b] = qp_session_length(s, rows[b]);
+        memcpy(some + b * n, ids + at[b], (size_t)n * sizeof *some);
+    }
+    qp_tensor h =
+        qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){B, n}, some), (qp_feed){.rows = rows});
+    if (qp_read(h, QP_F32, out, B * n * D) != QP_OK) fail_msg("%s", qp_error(ctx));
+    qp_leave(scope);
+    for (int64_t b = 0; b < B; b++) same_bits("rows", at[b], out + b * n * D, expected + at[b] * D, n * D);
+    free(out);
+}
+
+/* A state of fixed size beside a window, both in chunks: whatever pieces a text comes in, whichever rows share a
+ * call, behind forks and files, the bits are those of a text in steps of 50. */
+static void chunked(qp_ctx *ctx, qp_dtype kv, const char *path) {
+    qp_model   *m = with_chunks(ctx);
+    qp_session *even = qp_session_new(m, 1, LONG, (qp_session_options){kv}),
+               *s = qp_session_new(m, 3, LONG, (qp_session_options){kv});
+    int64_t  D = qp_model_info_of(m).width, furthest = 0;
+    int32_t  ids[LONG];
+    float   *expected = malloc((size_t)(LONG * D) * sizeof *expected);
+    uint32_t seed = 8;
+    for (int i = 0; i < LONG; i++) ids[i] = (int32_t)below(&seed, 50);
+    fill_nan(even);
+    fill_nan(s);
+    for (int64_t i = 0; i < LONG; i += 50) {
+        float *some = hidden_of(even, 0, ids + i, 50);
+        memcpy(expected + i * D, some, (size_t)(50 * D) * sizeof *some);
+        free(some);
+    }
+    while (furthest < LONG - 60) {
+        int64_t row = below(&seed, 3), other = (row + 1) % 3, n = 1 + below(&seed, 30), B = 1 + below(&seed, 2);
+        int64_t length = qp_session_length(s, row), turn = below(&seed, 24);
+        if (turn < 2) {
+            assert_int_equal(qp_session_truncate(s, other, 0), QP_OK);
+            if (turn) assert_int_equal(qp_session_fork(s, row, other, length), QP_OK);
+            else {
+                assert_int_equal(qp_session_save(s, row, path), QP_OK);
+                assert_int_equal(qp_session_load(s, other, path), QP_OK);
+            }
+        }
+        feed_rows(s, B, (int64_t[]){row, other}, n, ids, expected);
+        if (length > furthest) furthest = length;
+    }
+    if (kv == QP_F32) {
+        qp_scope  scope = qp_enter(ctx);
+        qp_tensor h = qp_model_hidden(m, qp_from(ctx, QP_I32, 2, (int64_t[]){1, LONG}, ids));
+        float    *forward = malloc((size_t)(LONG * D) * sizeof *forward);
+        assert_int_equal(qp_read(h, QP_F32, forward, LONG * D), QP_OK);
+        qp_leave(scope);
+        for (int64_t i = 0; i < LONG * D; i++)
+            if (!(fabsf(forward[i] - expected[i]) < 1e-4f * fmaxf(1, fabsf(forward[i]))))
+                fail_msg("forward: %d: %g, %g", (int)i, forward[i], expected[i]);
+        free(forward);
+    }
+    free(expected);
+    qp_session_close(even);
+    qp_session_close(s);
+}
+
+static void chunks(void **state) {
+    (void)state;
+    char path[] = P_tmpdir "/quipu-row-XXXXXX.safetensors";
+    int  file = mkstemps(path, 12);
+    assert_true(file >= 0);
+    close(file);
+    for (int k = 0; k < 3; k++) {
+        qp_ctx *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+        chunked(ctx, (qp_dtype[]){QP_F32, QP_BF16, QP_Q8_0}[k], path);
+        assert_false(qp_failed(ctx));
+        qp_close(ctx);
+    }
+    unlink(path);
+}
+
 /* ---- Any schedule ------------------------------------------------------------------------------------ */
 
 static void fill_nan(qp_session *s) {
     for (int64_t i = 0; i < qpi_state_count(s); i++)
         for (int j = 0; j < s->states[i].count; j++) {
             qp_tensor t = s->states[i].tensors[j];
+            if (!s->states[i].grows[j]) continue;
             memset(qp_data_write(t), 0xff, qp_dtype_size(qp_dtype_of(t), qp_count(t))); /* NaN in each type */
         }
 }
@@ -491,9 +589,9 @@ static void files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(windows), cmocka_unit_test(any_schedule),          cmocka_unit_test(trees),
-        cmocka_unit_test(types),   cmocka_unit_test(memory_grows_with_use), cmocka_unit_test(wrong_calls),
-        cmocka_unit_test(files),
+        cmocka_unit_test(windows),     cmocka_unit_test(chunks), cmocka_unit_test(any_schedule),
+        cmocka_unit_test(trees),       cmocka_unit_test(types),  cmocka_unit_test(memory_grows_with_use),
+        cmocka_unit_test(wrong_calls), cmocka_unit_test(files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

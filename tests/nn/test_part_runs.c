@@ -192,6 +192,27 @@ static void check_rows(qp_model *m) {
     qp_session_close(other);
 }
 
+/* Two more positions of two rows of other lengths; then each alone. */
+static void check_lengths(qp_model *m) {
+    static const int64_t from[] = {6, 3};
+    qp_ctx              *ctx = qp_model_ctx(m);
+    qp_session          *s = qp_session_new(m, 2, T, (qp_session_options){0}),
+               *other = qp_session_new(m, 1, T, (qp_session_options){0});
+    int64_t ids[4];
+    expect_well(ctx);
+    for (int b = 0; b < 2; b++) free(feed(s, b, b, 0, (int)from[b]));
+    for (int i = 0; i < 4; i++) ids[i] = id_at(i / 2, from[i / 2] + i % 2);
+    float *last = read_all(qp_session_feed(s, qp_from(ctx, QP_I64, 2, (int64_t[]){2, 2}, ids), (qp_feed){0}));
+    for (int b = 0; b < 2; b++) {
+        assert_int_equal(qp_session_truncate(other, 0, 0), QP_OK);
+        free(feed(other, 0, b, 0, (int)from[b]));
+        expect_row("a longer row beside it", other, 0, b, (int)from[b], (int)from[b] + 2, last + b * V);
+    }
+    free(last);
+    qp_session_close(s);
+    qp_session_close(other);
+}
+
 /* A tree of four drafts behind five positions, of which the second path is chosen. */
 static void check_trees(qp_model *m) {
     static const int64_t parents[] = {-1, 0, -1, 2}, chosen[] = {2, 3};
@@ -437,6 +458,7 @@ static void visit(json_t *config, const char *name) {
     stop_everywhere(config, -1);
     if (qp_model_info_of(m).causal) {
         check_rows(m);
+        check_lengths(m);
         check_trees(m);
         stop_everywhere(config, 0);
         stop_everywhere(config, 6);
