@@ -58,8 +58,6 @@ INLINE void load_values(const gemm_source *a, int64_t p, int64_t i, vf x[VECTORS
     for (int v = 0; v < VECTORS; v++) x[v] = vf_load(some + v * VF_LANES);
 }
 
-#define LEAST 1e-30f /* what is smaller is 0 */
-
 /* Whole numbers that are floats, in the order of a block_row. */
 INLINE void store_values(const vf y[VECTORS], block_row *out) {
 #if BLOCK_BYTES
@@ -79,7 +77,7 @@ INLINE void round_half(const block_type *type, const vf *x, vf *y, int half, blo
     vf most = vf_abs(x[0]), bad = {0}, sum = {0};
     for (int v = 1; v < VECTORS / 2; v++) most = vf_max(most, vf_abs(x[v]));
     float top = vf_hmax(most);
-    vf    inverse = vf_set1(top > LEAST ? qk_int8_inverse(top) : 0);
+    vf    inverse = vf_set1(qk_int8_inverse(top));
     for (int v = 0; v < VECTORS / 2; v++) {
         y[v] = x[v] * inverse; /* NaN for what is not finite */
         bad += y[v] - y[v];

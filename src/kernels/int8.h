@@ -10,10 +10,14 @@
 
 #define QK_INT8_MAX_K 65536 /* sums of so many products fit into 32 bits */
 
+#define QK_INT8_LEAST 1e-30f /* a row of less is 0: 127 / most must fit into f32 */
+
 /* What 127 stands for in a row whose largest magnitude is `most`, and a value in these units: single
  * precision and ties to even everywhere, so that every instruction set gets the same numbers. */
 static inline float qk_int8_scale(float most) { return most / 127.0f; }
-static inline float qk_int8_inverse(float most) { return most > 0 && most < INFINITY ? 127.0f / most : 0.0f; }
+static inline float qk_int8_inverse(float most) {
+    return most > QK_INT8_LEAST && most < INFINITY ? 127.0f / most : 0.0f;
+}
 static inline float qk_int8_round(float x, float inverse) { return rintf(x * inverse); }
 
 typedef struct {

@@ -34,10 +34,11 @@ static const said usual[] = {{"general.architecture", QPI_GGUF_TEXT, 0, "llama",
                              {"llama.attention.layer_norm_rms_epsilon", QPI_GGUF_F32, 1e-5, NULL, 0, 0}};
 
 static void put_number(qpi_gguf_pairs *p, qpi_gguf_kind kind, double x) {
-    uint64_t bits = kind == QPI_GGUF_U64 ? (uint64_t)x : (uint64_t)(int64_t)x;
+    uint64_t bits;
     float    f = (float)x;
     if (kind == QPI_GGUF_F32) memcpy(&bits, &f, 4);
-    if (kind == QPI_GGUF_F64) memcpy(&bits, &x, 8);
+    else if (kind == QPI_GGUF_F64) memcpy(&bits, &x, 8);
+    else bits = kind == QPI_GGUF_U64 ? (uint64_t)x : (uint64_t)(int64_t)x;
     assert_true(qpi_buffer_put(&p->bytes, &bits, (size_t)qpi_gguf_kind_bytes(kind)));
 }
 
