@@ -9,7 +9,8 @@ in chunks, as their authors' fast forms are: within a chunk all pairs, between c
 position's k v^T, which fast-transformers and performer-pytorch use without their CUDA kernels, takes 64 times the
 memory. Nyström and Mamba-2 are transformers' classes; Linformer and GAU are written with
 scaled_dot_product_attention and products. S4 and S4D make their kernels in one product and convolve by FFT, as the
-authors' code does where it has no CUDA; the LRU is a loop over positions that are unbound once (Mamba's: scan.py).
+authors' code does where it has no CUDA. The LRU, Mamba (scan.py) and RWKV-4 (torch_rwkv.py) are loops over positions
+that are unbound once, which transformers' classes are not: those take longer.
 --length is measured, and twice that.
 """
 
@@ -21,6 +22,8 @@ import time
 import torch
 import torch.nn.functional as F
 
+from scan import scan
+from torch_rwkv import wkv4
 from torch_step import keep_memory
 
 D, H, K = 512, 8, 64
@@ -207,6 +210,37 @@ class lru(torch.nn.Module):
         return gated_out(y + self.skip * x, self.out)
 
 
+class mamba(torch.nn.Module):
+    I, N, R = 2 * D, 16, D // 16
+
+    def __init__(self, T):
+        super().__init__()
+        self.inner, self.x = torch.nn.Linear(D, 2 * self.I, bias=False), torch.nn.Linear(self.I, self.R + 2 * self.N, bias=False)
+        self.conv = torch.nn.Conv1d(self.I, self.I, 4, padding=3, groups=self.I)
+        self.dt, self.out = torch.nn.Linear(self.R, self.I), torch.nn.Linear(self.I, D, bias=False)
+        self.rate = torch.nn.Parameter(torch.arange(1.0, self.N + 1).log().repeat(self.I, 1))
+        self.skip = torch.nn.Parameter(torch.ones(self.I))
+
+    def forward(self, x):
+        u, gate = self.inner(x).chunk(2, -1)
+        u = F.silu(self.conv(u.mT)[..., :x.shape[1]].mT)
+        d, b, c = self.x(u).split([self.R, self.N, self.N], -1)
+        return self.out(F.silu(gate) * scan(u, F.softplus(self.dt(d)), self.rate.exp(), b, c, self.skip))
+
+
+class rwkv4(torch.nn.Module):
+    def __init__(self, T):
+        super().__init__()
+        self.mix = torch.nn.Parameter(torch.rand(3, D))
+        self.w, self.u = torch.nn.Parameter(torch.rand(D)), torch.nn.Parameter(torch.rand(D))
+        self.r, self.k, self.v, self.out = (torch.nn.Linear(D, D, bias=False) for _ in range(4))
+
+    def forward(self, x):
+        before = F.pad(x, (0, 0, 1, -1))
+        r, k, v = (w(x * m + before * (1 - m)) for w, m in zip((self.r, self.k, self.v), self.mix))
+        return self.out(r.sigmoid() * wkv4(-self.w.exp(), self.u, k, v))
+
+
 class gau(torch.nn.Module):
     sides = 2
 
@@ -237,7 +271,7 @@ class flash(gau):
         return (F.relu(q1 @ k1.mT / C).square().tril() @ v + q2 @ state).reshape(B, T, -1)
 
 
-MIXERS = [linear, performer, retnet, nystrom, linformer, flash, gau, mamba2, s4, s4d, lru]
+MIXERS = [linear, performer, retnet, nystrom, linformer, flash, gau, mamba2, s4, s4d, lru, mamba, rwkv4]
 
 
 def median(call, repeats):

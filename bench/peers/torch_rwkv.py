@@ -78,4 +78,5 @@ def main():
               f"forward and backward {sorted(both)[len(both) // 2] * 1e3:.1f} ms")
 
 
-main()
+if __name__ == "__main__":
+    main()
