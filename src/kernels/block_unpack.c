@@ -26,8 +26,8 @@ typedef struct {
 
 INLINE void fetch(reader *r, int lines) {
     for (int i = 0; i < lines; i++) { /* each line twice: of many requests some are dropped */
-        __builtin_prefetch(r->ahead + 64 * i);
-        __builtin_prefetch(r->ahead + 64 * i + 64);
+        __builtin_prefetch(r->ahead + 64 * i, 0, 2);
+        __builtin_prefetch(r->ahead + 64 * i + 64, 0, 2);
     }
     r->ahead += 64 * lines;
 }
