@@ -32,9 +32,9 @@ INLINE void turned(const int cols, const attention_product *p) {
             int n = lanes_of(p->count - i);
             vf  x[VF_LANES];
             for (int u = 0; u < VF_LANES; u++) x[u] = u < rows ? load_some(a + u * p->a_row, n) : (vf){0};
-            for (int u = 0; u < VF_LANES; u++) __builtin_prefetch(a + (AHEAD + u) * p->a_row);
+            for (int u = 0; u < VF_LANES; u++) __builtin_prefetch(a + (AHEAD + u) * p->a_row, 0, 2);
             for (int u = 0; u < VF_LANES; u++) /* as many rows of what follows */
-                if (r + u < p->ahead.rows) __builtin_prefetch(p->ahead.first + (r + u) * p->ahead.row + i);
+                if (r + u < p->ahead.rows) __builtin_prefetch(p->ahead.first + (r + u) * p->ahead.row + i, 0, 2);
             turn(x);
             for (int u = 0; u < VF_LANES; u++, b += p->b_row) {
                 if (u >= n) break;
@@ -58,7 +58,7 @@ INLINE void lines(const int cols, const int vecs, const attention_product *p) {
         for (int64_t i = 0; i < p->count; i++, a += p->a_step, b += p->b_row)
             for (int v = 0; v < vecs; v++) {
                 vf x = load_some(a + v * VF_LANES, count[v]);
-                __builtin_prefetch(a + AHEAD * p->a_step + v * VF_LANES);
+                __builtin_prefetch(a + AHEAD * p->a_step + v * VF_LANES, 0, 2);
                 for (int j = 0; j < cols; j++) sum[v][j] = vf_fma(x, vf_set1(b[j]), sum[v][j]);
             }
         for (int v = 0; v < last; v++) end_rows(cols, p, r + v * VF_LANES, count[v], sum[v]);
