@@ -24,8 +24,9 @@ typedef struct {
     const char       *ahead;
 } reader;
 
+/* Into the second cache: few requests of the first can be on their way. Each line twice: of many some are dropped. */
 INLINE void fetch(reader *r, int lines) {
-    for (int i = 0; i < lines; i++) { /* each line twice: of many requests some are dropped */
+    for (int i = 0; i < lines; i++) {
         __builtin_prefetch(r->ahead + 64 * i, 0, 2);
         __builtin_prefetch(r->ahead + 64 * i + 64, 0, 2);
     }

@@ -92,7 +92,8 @@ INLINE void add_rows_to(const int rows, float *acc, const float *a, const vf x[S
 
 /* acc [m, VF_LANES] = so many columns by one block of k; returns how far in p it came. A line of the caches
  * is read at once, because lines that lie powers of two apart compete for the same places; what is fetched
- * ahead are the columns after these, in the order of memory, which is when memory is fastest. */
+ * ahead are the columns after these, in the order of memory, which is when memory is fastest, into the second cache,
+ * as few requests of the first can be on their way. */
 INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int64_t block, int64_t j,
                             float *acc) {
     const int64_t bytes = GEMM_PAIR * gemm_bytes(kind), m = single ? 1 : w->item->g->m, p0 = block * w->block;
