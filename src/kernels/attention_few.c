@@ -34,7 +34,8 @@ INLINE void turned(const int cols, const attention_product *p) {
             for (int u = 0; u < VF_LANES; u++) x[u] = u < rows ? load_some(a + u * p->a_row, n) : (vf){0};
             for (int u = 0; u < VF_LANES; u++) __builtin_prefetch(a + (AHEAD + u) * p->a_row, 0, 2);
             for (int u = 0; u < VF_LANES; u++) /* as many rows of what follows */
-                if (r + u < p->ahead.rows) __builtin_prefetch(p->ahead.first + (r + u) * p->ahead.row + i, 0, 2);
+                if (r + u < p->ahead.rows)
+                    __builtin_prefetch(p->ahead.first + (r + u) * p->ahead.row + i, 0, 2);
             turn(x);
             for (int u = 0; u < VF_LANES; u++, b += p->b_row) {
                 if (u >= n) break;

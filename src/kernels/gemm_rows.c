@@ -107,7 +107,8 @@ INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int
     for (; p + STEP <= count; p += STEP, in += STEP * bytes, ahead += STEP * VF_LANES * bytes, a += STEP * m) {
         vf      x[STEP];
         int64_t i = 0;
-        for (int u = 0; u < VF_LANES * STEP * (int)bytes / 64 + AGAIN; u++) __builtin_prefetch(ahead + 64 * u, 0, 2);
+        for (int u = 0; u < VF_LANES * STEP * (int)bytes / 64 + AGAIN; u++)
+            __builtin_prefetch(ahead + 64 * u, 0, 2);
         for (int u = 0; u < VF_LANES; u++) x[u] = line_words(kind, line_at(in, &step, u));
         turn(x);
         if (single) add_rows(1, &sum, a, x);
