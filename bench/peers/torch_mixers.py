@@ -290,7 +290,7 @@ def main():
     options.add_argument("--batch", type=int, default=1)
     options.add_argument("--length", type=int, default=8192)
     options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--only", nargs="+", help="names of mixers")
+    options.add_argument("--only", nargs="+", choices=[m.__name__ for m in MIXERS], metavar="MIXER", help="these alone")
     o = options.parse_args()
     torch.set_num_threads(o.threads)
     torch.set_flush_denormal(True)
