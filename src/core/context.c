@@ -55,6 +55,7 @@ void qp_close(qp_ctx *ctx) {
     if (ctx->heap) qpi_handles_close(ctx);
     if (!ctx->pool_shared) qpi_pool_free(ctx->pool);
     qpi_heap_free(ctx->heap);
+    free(ctx->order);
     free(ctx);
 }
 

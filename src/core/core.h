@@ -210,14 +210,15 @@ typedef struct {
 typedef struct qpi_interned qpi_interned; /* record.c */
 
 struct qp_ctx {
-    qpi_error        error;
-    qp_options       options;
-    qpi_heap        *heap;
-    qp_pool         *pool;
-    bool             pool_shared;
-    qp_exec          exec;
-    size_t           scratch_bytes;
-    const qp_device *device; /* where new tensors are made: within a rule, where its call ran */
+    qpi_error         error;
+    qp_options        options;
+    qpi_heap         *heap;
+    qp_pool          *pool;
+    bool              pool_shared;
+    qp_exec           exec;
+    size_t            scratch_bytes;
+    struct qpi_order *order;  /* order.c; NULL: nothing yet */
+    const qp_device  *device; /* where new tensors are made: within a rule, where its call ran */
 
     qpi_slot      **chunks;
     uint32_t        chunk_count, free_slot;

@@ -116,7 +116,7 @@ static void round_rows(void *arg, int64_t begin, int64_t end, int worker) {
 typedef struct {
     const char *data;
     int64_t     skip;  /* lanes done already */
-    int64_t     ahead; /* bytes to what is read after them */
+    const char *ahead; /* what is fetched on the way, as many bytes */
 } lanes;
 
 typedef struct {
@@ -137,7 +137,7 @@ static void set_columns(columns *c, const job *w, int64_t j, int64_t cols) {
         int64_t some = gemm_min(VF_LANES, cols - i * VF_LANES);
         l->skip = narrow(w) ? 0 : VF_LANES - some;
         l->data = (const char *)b->data + (j + i * VF_LANES - l->skip) * line;
-        l->ahead = w->cols * line;
+        l->ahead = share_ahead(w->share, w->shares, j + i * VF_LANES, w->cols, b->data, line, w->item->g->next);
     }
 }
 
@@ -149,7 +149,7 @@ static void multiply_panels(const job *w, const columns *c, int64_t first, int64
     for (int i = 0; i < c->panels; i++) {
         const lanes *l = &c->panel[i];
         w->type->unpack(panel + i * panel_step, l->data + at, &c->steps, count / unit,
-                        l->data + l->ahead + VF_LANES * at);
+                        l->ahead + VF_LANES * at);
     }
     for (int64_t i = 0; i < w->rows; i += BLOCK_ROWS) {
         block_tile t = {.rows = w->a + i * w->blocks + first,
@@ -171,7 +171,7 @@ static void multiply_columns(const job *w, int64_t j, int worker) {
     if (w->rows == 1) {
         for (int i = 0; i < c.panels; i++)
             w->type->one(acc + i * VF_LANES, w->a, c.panel[i].data, &c.steps, w->item->k / w->type->values,
-                         c.panel[i].data + c.panel[i].ahead);
+                         c.panel[i].ahead);
     } else {
         memset(acc, 0, (size_t)(w->rows * BLOCK_PANELS * VF_LANES) * sizeof *acc);
         for (int64_t b = 0; b < w->blocks; b += BLOCK_AT_ONCE)

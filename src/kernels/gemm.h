@@ -27,6 +27,7 @@
 
 #include "quipu/op.h"
 #include "core/isa.h"
+#include "core/order.h"
 
 typedef enum { QK_ACT_NONE, QK_ACT_RELU, QK_ACT_GELU, QK_ACT_GELU_TANH, QK_ACT_SILU } qk_act;
 
@@ -46,6 +47,7 @@ typedef struct {
     const void  *residual; /* like C, or NULL; may be C itself */
     int64_t      residual_batch, residual_row;
     qk_act       act;
+    qpi_region   next;    /* what will be read after B: with few rows its beginning is fetched on the way */
     bool         far;     /* C is large and not read soon: it may go past the caches */
     void        *pre_act; /* where the value before act goes (like C: c_batch, c_row), or NULL */
 } qk_gemm_args;

@@ -92,18 +92,18 @@ INLINE void add_rows_to(const int rows, float *acc, const float *a, const vf x[S
 
 /* acc [m, VF_LANES] = so many columns by one block of k; returns how far in p it came. A line of the caches
  * is read at once, because lines that lie powers of two apart compete for the same places; what is fetched
- * ahead are the columns after these, in the order of memory, which is when memory is fastest, into the second cache,
+ * is what will be read later, in the order of memory, which is when memory is fastest, into the second cache,
  * as few requests of the first can be on their way. */
 INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int64_t block, int64_t j,
-                            float *acc) {
+                            const char *ahead, float *acc) {
     const int64_t bytes = GEMM_PAIR * gemm_bytes(kind), m = single ? 1 : w->item->g->m, p0 = block * w->block;
     const int64_t count = gemm_whole(&w->item->b, p0, block_count(w, block));
     line_steps    step = line_steps_of(w->item->b.j_step * gemm_bytes(kind));
-    const char   *in = gemm_at(&w->item->b, p0, j),
-               *ahead = in + VF_LANES * step.one + p0 * bytes * (VF_LANES - 1);
-    const float *a = a_at(w, block, 0);
-    int64_t      p = 0;
-    vf           sum = {0};
+    const char   *in = gemm_at(&w->item->b, p0, j);
+    const float  *a = a_at(w, block, 0);
+    int64_t       p = 0;
+    vf            sum = {0};
+    ahead += p0 * bytes * VF_LANES;
     for (; p + STEP <= count; p += STEP, in += STEP * bytes, ahead += STEP * VF_LANES * bytes, a += STEP * m) {
         vf      x[STEP];
         int64_t i = 0;
@@ -120,10 +120,10 @@ INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int
     return p;
 }
 
-static int64_t turned_block(const job *w, int64_t block, int64_t j, float *acc) {
+static int64_t turned_block(const job *w, int64_t block, int64_t j, const char *ahead, float *acc) {
 #define TURNED(kind) \
-    return w->item->g->m == 1 ? turned_steps(kind, true, w, block, j, acc) \
-                              : turned_steps(kind, false, w, block, j, acc)
+    return w->item->g->m == 1 ? turned_steps(kind, true, w, block, j, ahead, acc) \
+                              : turned_steps(kind, false, w, block, j, ahead, acc)
     switch (w->item->b.kind) {
     case KIND_1: TURNED(KIND_1);
     case KIND_2: TURNED(KIND_2);
@@ -146,11 +146,14 @@ static void turned_rest(const job *w, int64_t block, int64_t p, int64_t j, int64
 
 /* Up to VF_LANES columns. Fewer are the end of a whole group that ends with the last column, if there is one. */
 static void turned(const job *w, int64_t j, int64_t cols) {
-    float   acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
-    int64_t skip = j + cols >= VF_LANES ? VF_LANES - cols : 0;
+    const gemm_source *b = &w->item->b;
+    float              acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
+    int64_t            skip = j + cols >= VF_LANES ? VF_LANES - cols : 0;
+    const char *ahead = share_ahead(w->share, w->shares, j, w->unit, b->data, b->j_step * gemm_bytes(b->kind),
+                                    w->item->g->next);
     for (int64_t block = 0; block < w->blocks; block++) {
         memset(acc, 0, sizeof acc);
-        int64_t p = cols + skip == VF_LANES ? turned_block(w, block, j - skip, acc) : 0;
+        int64_t p = cols + skip == VF_LANES ? turned_block(w, block, j - skip, ahead, acc) : 0;
         turned_rest(w, block, p, j - skip, cols + skip, acc);
         add_block(w, block, j, cols, acc + skip, VF_LANES, total + skip);
     }

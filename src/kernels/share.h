@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "core/order.h"
 #include "kernels/gemm_sizes.h"
 
 typedef struct {
@@ -14,6 +15,7 @@ typedef struct {
 
 _Static_assert(sizeof(share) == SHARE_FLOATS * sizeof(float), "room for shares");
 #define SHARE_BYTES 16384 /* of weights worth a thread, for a tile of rows */
+#define FETCH_BYTES 12288 /* ahead: less comes too late */
 
 /* How many of at most `threads` parts n columns are worth, `unit` at a time; `bytes` are read in all. */
 static inline int share_out(share *all, int threads, int64_t n, int64_t unit, int64_t bytes) {
@@ -35,6 +37,17 @@ static inline int64_t share_take(share *all, int count, int64_t own, int64_t uni
             return j;
     }
     return -1;
+}
+
+/* What to fetch while `unit` columns from j on are read, which lie `line` bytes apart from `data` on: columns some way
+ * on, or, behind the end of their part, the same part of what is read after them all. */
+static inline const char *share_ahead(const share *all, int count, int64_t j, int64_t unit, const char *data,
+                                      int64_t line, qpi_region next) {
+    int64_t to = j + gemm_parts(FETCH_BYTES, gemm_max(1, unit * line)) * unit;
+    int     part = 0;
+    while (part + 1 < count && j >= all[part].end) part++;
+    if (!next.data || to < all[part].end) return data + to * line;
+    return next.data + next.bytes * part / count + (to - all[part].end) * line;
 }
 
 #endif

@@ -16,6 +16,8 @@ typedef struct {
 
 enum { X, W, BIAS, RESIDUAL };
 
+#define FEW 16 /* rows */
+
 static bool takes(const qp_call *c) {
     qp_dtype w = c->in[W].dtype;
     return qk_gemm_takes(c->in[X].dtype) && (qk_gemm_takes(w) || qp_dtype_block(w) > 1) &&
@@ -120,10 +122,18 @@ static void run_strips(const qp_exec *exec, const qk_product *all, const qp_view
     }
 }
 
+/* Where rows are few, reading weights takes longest. */
+static qpi_region read_next(const qp_call *c, const qk_gemm_args *g) {
+    const qp_view *w = &c->in[W];
+    if (g->m > FEW) return (qpi_region){0};
+    return qpi_order_next(c->ctx, (qpi_region){w->data, (int64_t)qp_dtype_size(w->dtype, qp_view_count(w))});
+}
+
 static void run(const qp_call *c) {
     const qp_view *bias = optional(c, BIAS), *residual = residual_at(c);
     qk_product     p = plan(c, residual);
-    qp_exec        exec = *c->exec;
+    p.gemm.next = read_next(c, &p.gemm);
+    qp_exec exec = *c->exec;
     if (residual == &c->out[0]) qk_copy(&exec, c->out[0], c->in[RESIDUAL]);
     if (bias) {
         float *row = exec.scratch;
