@@ -137,7 +137,8 @@ static void set_columns(columns *c, const job *w, int64_t j, int64_t cols) {
         int64_t some = gemm_min(VF_LANES, cols - i * VF_LANES);
         l->skip = narrow(w) ? 0 : VF_LANES - some;
         l->data = (const char *)b->data + (j + i * VF_LANES - l->skip) * line;
-        l->ahead = share_ahead(w->share, w->shares, j + i * VF_LANES, w->cols, b->data, line, w->item->g->next);
+        l->ahead =
+            share_ahead(w->shares, w->item->g->n, j + i * VF_LANES, w->cols, b->data, line, w->item->g->next);
     }
 }
 

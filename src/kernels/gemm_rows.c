@@ -149,8 +149,8 @@ static void turned(const job *w, int64_t j, int64_t cols) {
     const gemm_source *b = &w->item->b;
     float              acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
     int64_t            skip = j + cols >= VF_LANES ? VF_LANES - cols : 0;
-    const char *ahead = share_ahead(w->share, w->shares, j, w->unit, b->data, b->j_step * gemm_bytes(b->kind),
-                                    w->item->g->next);
+    const char        *ahead = share_ahead(w->shares, w->item->g->n, j, w->unit, b->data,
+                                           b->j_step * gemm_bytes(b->kind), w->item->g->next);
     for (int64_t block = 0; block < w->blocks; block++) {
         memset(acc, 0, sizeof acc);
         int64_t p = cols + skip == VF_LANES ? turned_block(w, block, j - skip, ahead, acc) : 0;

@@ -39,15 +39,16 @@ static inline int64_t share_take(share *all, int count, int64_t own, int64_t uni
     return -1;
 }
 
-/* What to fetch while `unit` columns from j on are read, which lie `line` bytes apart from `data` on: columns some way
- * on, or, behind the end of their part, the same part of what is read after them all. */
-static inline const char *share_ahead(const share *all, int count, int64_t j, int64_t unit, const char *data,
+/* What to fetch while `unit` of n columns are read from j on, which lie `line` bytes apart from `data` on: columns some
+ * way on, or, behind the end of their part, the same part of what is read after them all. Parts are computed: a look at
+ * another thread's would wait for it. */
+static inline const char *share_ahead(int count, int64_t n, int64_t j, int64_t unit, const char *data,
                                       int64_t line, qpi_region next) {
+    int64_t units = gemm_parts(n, unit), part = ((j / unit + 1) * count - 1) / units;
+    int64_t end = gemm_min(n, units * (part + 1) / count * unit);
     int64_t to = j + gemm_parts(FETCH_BYTES, gemm_max(1, unit * line)) * unit;
-    int     part = 0;
-    while (part + 1 < count && j >= all[part].end) part++;
-    if (!next.data || to < all[part].end) return data + to * line;
-    return next.data + next.bytes * part / count + (to - all[part].end) * line;
+    if (!next.data || to < end) return data + to * line;
+    return next.data + next.bytes * part / count + (to - end) * line;
 }
 
 #endif
