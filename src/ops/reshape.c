@@ -10,7 +10,6 @@ static void shape(qp_call *c) {
     int     ndim = shape_decode(c->attr, size), free_axis = -1;
     char    x[96], y[96];
     bool    fits = true;
-    shape_text(ndim, size, y, sizeof y);
     for (int i = 0; i < ndim; i++) {
         if (size[i] >= 0) fits &= !__builtin_mul_overflow(known, size[i], &known);
         else if (free_axis < 0) free_axis = i;
@@ -24,7 +23,8 @@ static void shape(qp_call *c) {
         return;
     }
     qpi_view_describe(&c->in[0], x, sizeof x);
-    qp_call_fail(c, QP_ERR_SHAPE, "%s does not reshape to %s", x, y);
+    shape_decode(c->attr, size);
+    qp_call_fail(c, QP_ERR_SHAPE, "%s does not reshape to %s", x, shape_text(ndim, size, y, sizeof y));
 }
 
 /* Strides for v's shape over x's elements. Runs of x's axes that lie in one piece of memory
