@@ -4,6 +4,7 @@
 #include "kernels/block_parts.h"
 #include "kernels/int8.h"
 #include "kernels/share.h"
+#include "kernels/turn.h"
 
 #define MOST_ROWS 512      /* of A that pass a panel */
 #define FEW 8              /* rows for which memory takes longer than the product: one panel at a time */
@@ -28,84 +29,108 @@ typedef struct {
     int64_t           cols;        /* at once */
     int               shares;
     share            *share;
-    block_row        *a; /* [rows, blocks] */
-    char             *workers;
-    size_t            worker_bytes;
+    share_fetch       fetch;
+    block_row *a;   /* [rows, blocks]; of few rows each worker has its own: what one writes others wait for */
+    int64_t    own; /* from one worker's to the next one's, in block_row; 0: all have the same */
+    char      *workers;
+    size_t     worker_bytes;
 } job;
 
 static size_t worker_bytes(int64_t rows) { return PANEL_BYTES + (size_t)rows * MOST_COLS * sizeof(float); }
+static int64_t owners(int64_t rows, int threads) { return rows <= FEW ? threads : 1; }
+static block_row *rows_of(const job *w, int worker) { return w->a + worker * w->own; }
 
 #if QP_BODY
 size_t block_product_scratch(int64_t m, int64_t k, int threads) {
     int64_t rows = gemm_min(m, MOST_ROWS);
-    return (size_t)(rows * (k / BLOCK_VALUES)) * ROW_BYTES +
+    return (size_t)(owners(rows, threads) * rows * (k / BLOCK_VALUES)) * ROW_BYTES +
            (size_t)threads * (worker_bytes(rows) + sizeof(share));
 }
 #endif
 
 /* ---- Rows of A as 8-bit numbers ------------------------------------------------------------------- */
 
-#define VECTORS (BLOCK_VALUES / VF_LANES)
+#define HALF (BLOCK_VALUES / 2) /* values to a scale */
+#define HALF_VECTORS (HALF / VF_LANES)
+#define AT_ONCE (VF_LANES / 2) /* blocks: a lane for each half */
 
-INLINE void load_values(const gemm_source *a, int64_t p, int64_t i, vf x[VECTORS]) {
-    float some[BLOCK_VALUES];
+/* Values p .. of row i. */
+INLINE void load_half(const gemm_source *a, int64_t p, int64_t i, vf x[HALF_VECTORS]) {
+    float some[HALF];
     if (a->p_step == 1) {
-        for (int v = 0; v < VECTORS; v++)
+        for (int v = 0; v < HALF_VECTORS; v++)
             x[v] = gemm_load(GEMM_TYPE(a->kind), gemm_at(a, p + v * VF_LANES, i), VF_LANES);
         return;
     }
-    for (int u = 0; u < BLOCK_VALUES; u++) some[u] = gemm_load(GEMM_TYPE(a->kind), gemm_at(a, p + u, i), 1)[0];
-    for (int v = 0; v < VECTORS; v++) x[v] = vf_load(some + v * VF_LANES);
+    for (int u = 0; u < HALF; u++) some[u] = gemm_load(GEMM_TYPE(a->kind), gemm_at(a, p + u, i), 1)[0];
+    for (int v = 0; v < HALF_VECTORS; v++) x[v] = vf_load(some + v * VF_LANES);
 }
 
 /* Whole numbers that are floats, in the order of a block_row. */
-INLINE void store_values(const vf y[VECTORS], block_row *out) {
+INLINE void store_half(const vf y[HALF_VECTORS], int half, block_row *out) {
 #if BLOCK_BYTES
     typedef int8_t bytes __attribute__((vector_size(VF_LANES)));
-    for (int v = 0; v < VECTORS; v++) {
+    for (int v = 0; v < HALF_VECTORS; v++) {
         bytes b = __builtin_convertvector(vf_to_int(y[v]), bytes);
-        memcpy(out->q + v * VF_LANES, &b, sizeof b);
+        memcpy(out->q + half * HALF + v * VF_LANES, &b, sizeof b);
     }
 #else
-    int32_t q[BLOCK_VALUES];
-    for (int v = 0; v < VECTORS; v++) vi_store(q + v * VF_LANES, vf_to_int(y[v]));
-    for (int u = 0; u < BLOCK_VALUES; u++) out->q[u / 4 * 2 + u % 2][u % 4 / 2] = (int16_t)q[u];
+    int32_t q[HALF];
+    for (int v = 0; v < HALF_VECTORS; v++) vi_store(q + v * VF_LANES, vf_to_int(y[v]));
+    for (int u = 0; u < HALF; u++) out->q[half * BLOCK_WORDS + u / 4 * 2 + u % 2][u % 4 / 2] = (int16_t)q[u];
 #endif
 }
 
-INLINE void round_half(const block_type *type, const vf *x, vf *y, int half, block_row *out) {
-    vf most = vf_abs(x[0]), bad = {0}, sum = {0};
-    for (int v = 1; v < VECTORS / 2; v++) most = vf_max(most, vf_abs(x[v]));
-    float top = vf_hmax(most);
-    vf    inverse = vf_set1(qk_int8_inverse(top));
-    for (int v = 0; v < VECTORS / 2; v++) {
-        y[v] = x[v] * inverse; /* NaN for what is not finite */
-        bad += y[v] - y[v];
-        y[v] = vf_round(vf_select(vf_eq(y[v], y[v]), y[v], (vf){0}));
-        sum += y[v];
-    }
-    float whole = vf_sum(sum); /* exact */
-    out->s[half] = qk_int8_scale(top) + vf_sum(bad);
-    out->sum[half] = out->s[half] * whole;
-    out->start[half] = -type->zero * (int32_t)whole;
+/* Scales, as of qk_int8_scale and qk_int8_inverse. */
+INLINE vf inverse_of(vf most) {
+    vm fits = vf_gt(most, vf_set1(QK_INT8_LEAST)) & vf_lt(most, vf_set1(INFINITY));
+    return vf_select(fits, vf_set1(127.0f) / most, (vf){0});
 }
 
-INLINE void round_block(const block_type *type, const vf x[VECTORS], block_row *out) {
-    vf y[VECTORS];
-    for (int half = 0; half < 2; half++)
-        round_half(type, x + half * (VECTORS / 2), y + half * (VECTORS / 2), half, out);
-    store_values(y, out);
-    if (type->parts == 1) out->sum[0] += out->sum[1];
+/* Some blocks of a row, a lane for each of their halves; halves that are not finite get NaN for a scale. */
+INLINE void round_blocks(const block_type *type, const vf x[VF_LANES][HALF_VECTORS], int blocks,
+                         block_row *out) {
+    float inverse[VF_LANES], scale[VF_LANES], sum[VF_LANES];
+    vf    most[VF_LANES], sums[VF_LANES];
+    for (int h = 0; h < VF_LANES; h++) {
+        most[h] = vf_abs(x[h][0]);
+        for (int v = 1; v < HALF_VECTORS; v++) most[h] = vf_max(most[h], vf_abs(x[h][v]));
+    }
+    vf top = row_maxima(most);
+    vf_store(inverse, inverse_of(top));
+    for (int h = 0; h < VF_LANES; h++) {
+        vf y[HALF_VECTORS], all = {0};
+        for (int v = 0; v < HALF_VECTORS; v++) {
+            y[v] = vf_round(x[h][v] * vf_set1(inverse[h])); /* NaN for what is not finite */
+            all += y[v];
+            y[v] = vf_select(vf_eq(y[v], y[v]), y[v], (vf){0});
+        }
+        sums[h] = all; /* exact */
+        if (h < 2 * blocks) store_half(y, h % 2, &out[h / 2]);
+    }
+    vf whole = row_sums(sums), finite = vf_select(vf_eq(whole, whole), whole, (vf){0});
+    vf s = top / vf_set1(127.0f) + (whole - whole);
+    vf_store(scale, s);
+    vf_store(sum, s * finite);
+    vi start = vf_to_int(finite) * -type->zero;
+    for (int h = 0; h < 2 * blocks; h++) {
+        out[h / 2].s[h % 2] = scale[h];
+        out[h / 2].sum[h % 2] = sum[h];
+        out[h / 2].start[h % 2] = start[h];
+    }
+    for (int b = 0; b < blocks && type->parts == 1; b++) out[b].sum[0] += out[b].sum[1];
 }
 
 static void round_rows(void *arg, int64_t begin, int64_t end, int worker) {
     const job *w = arg;
-    (void)worker;
     for (int64_t i = begin; i < end; i++)
-        for (int64_t b = 0; b < w->blocks; b++) {
-            vf x[VECTORS];
-            load_values(&w->item->a, b * BLOCK_VALUES, w->first + i, x);
-            round_block(w->type, x, w->a + i * w->blocks + b);
+        for (int64_t b = 0; b < w->blocks; b += AT_ONCE) {
+            int blocks = (int)gemm_min(AT_ONCE, w->blocks - b);
+            vf  x[VF_LANES][HALF_VECTORS];
+            for (int h = 0; h < VF_LANES; h++)
+                if (h < 2 * blocks) load_half(&w->item->a, b * BLOCK_VALUES + h * HALF, w->first + i, x[h]);
+                else memset(x[h], 0, sizeof x[h]);
+            round_blocks(w->type, x, blocks, rows_of(w, worker) + i * w->blocks + b);
         }
 }
 
@@ -127,24 +152,24 @@ typedef struct {
 
 static bool narrow(const job *w) { return w->item->g->n < VF_LANES; }
 
-static void set_columns(columns *c, const job *w, int64_t j, int64_t cols) {
-    const gemm_source *b = &w->item->b;
-    int64_t            line = b->j_step / w->type->values * w->type->bytes;
+static int64_t line_bytes(const job *w) { return w->item->b.j_step / w->type->values * w->type->bytes; }
+
+static void set_columns(columns *c, const job *w, const share_piece *p, int64_t cols) {
+    int64_t line = w->fetch.line;
     c->panels = (int)gemm_parts(cols, VF_LANES);
     c->steps = line_steps_of(narrow(w) ? 0 : line);
     for (int i = 0; i < c->panels; i++) {
         lanes  *l = &c->panel[i];
         int64_t some = gemm_min(VF_LANES, cols - i * VF_LANES);
         l->skip = narrow(w) ? 0 : VF_LANES - some;
-        l->data = (const char *)b->data + (j + i * VF_LANES - l->skip) * line;
-        l->ahead =
-            share_ahead(w->shares, w->item->g->n, j + i * VF_LANES, w->cols, b->data, line, w->item->g->next);
+        l->data = w->fetch.data + (p->j + i * VF_LANES - l->skip) * line;
+        l->ahead = share_ahead(&w->fetch, p, p->j + i * VF_LANES);
     }
 }
 
 /* All rows by some columns and count 32s from first on. */
-static void multiply_panels(const job *w, const columns *c, int64_t first, int64_t count, vf *panel,
-                            float *acc) {
+static void multiply_panels(const job *w, const columns *c, const block_row *a, int64_t first, int64_t count,
+                            vf *panel, float *acc) {
     int64_t unit = w->type->values / BLOCK_VALUES, panel_step = BLOCK_AT_ONCE * block_step(w->type);
     int64_t at = first / unit * w->type->bytes;
     for (int i = 0; i < c->panels; i++) {
@@ -153,7 +178,7 @@ static void multiply_panels(const job *w, const columns *c, int64_t first, int64
                         l->ahead + VF_LANES * at);
     }
     for (int64_t i = 0; i < w->rows; i += BLOCK_ROWS) {
-        block_tile t = {.rows = w->a + i * w->blocks + first,
+        block_tile t = {.rows = a + i * w->blocks + first,
                         .row_step = w->blocks,
                         .panel = panel,
                         .panel_step = panel_step,
@@ -163,25 +188,26 @@ static void multiply_panels(const job *w, const columns *c, int64_t first, int64
     }
 }
 
-static void multiply_columns(const job *w, int64_t j, int worker) {
-    vf     *panel = (vf *)(w->workers + (size_t)worker * w->worker_bytes);
-    float  *acc = (float *)((char *)panel + PANEL_BYTES);
-    int64_t cols = gemm_min(w->cols, w->item->g->n - j);
-    columns c;
-    set_columns(&c, w, j, cols);
+static void multiply_columns(const job *w, const share_piece *p, int worker) {
+    const block_row *a = rows_of(w, worker);
+    vf              *panel = (vf *)(w->workers + (size_t)worker * w->worker_bytes);
+    float           *acc = (float *)((char *)panel + PANEL_BYTES);
+    int64_t          cols = gemm_min(w->cols, w->item->g->n - p->j);
+    columns          c;
+    set_columns(&c, w, p, cols);
     if (w->rows == 1) {
         for (int i = 0; i < c.panels; i++)
-            w->type->one(acc + i * VF_LANES, w->a, c.panel[i].data, &c.steps, w->item->k / w->type->values,
+            w->type->one(acc + i * VF_LANES, a, c.panel[i].data, &c.steps, w->item->k / w->type->values,
                          c.panel[i].ahead);
     } else {
         memset(acc, 0, (size_t)(w->rows * BLOCK_PANELS * VF_LANES) * sizeof *acc);
         for (int64_t b = 0; b < w->blocks; b += BLOCK_AT_ONCE)
-            multiply_panels(w, &c, b, gemm_min(BLOCK_AT_ONCE, w->blocks - b), panel, acc);
+            multiply_panels(w, &c, a, b, gemm_min(BLOCK_AT_ONCE, w->blocks - b), panel, acc);
     }
     for (int i = 0; i < c.panels; i++) {
         int64_t    from = i * VF_LANES;
         gemm_piece piece = {.i = w->first,
-                            .j = j + from,
+                            .j = p->j + from,
                             .rows = w->rows,
                             .cols = gemm_min(VF_LANES, cols - from),
                             .first = true,
@@ -193,9 +219,11 @@ static void multiply_columns(const job *w, int64_t j, int worker) {
 }
 
 static void multiply(void *arg, int64_t begin, int64_t end, int worker) {
-    const job *w = arg;
+    const job  *w = arg;
+    share_piece p;
     (void)end;
-    for (int64_t j; (j = share_take(w->share, w->shares, begin, w->cols)) >= 0;) multiply_columns(w, j, worker);
+    if (w->own) round_rows(arg, 0, w->rows, worker);
+    while (share_take(w->share, w->shares, (int)begin, w->cols, &p)) multiply_columns(w, &p, worker);
 }
 
 void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
@@ -208,16 +236,19 @@ void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
     const qk_gemm_args *g = item->g;
     job                 w = {.item = item, .type = QK(block_type_of)(g->b_type), .blocks = g->k / BLOCK_VALUES};
     int64_t             most = gemm_min(g->m, MOST_ROWS);
+    int64_t             each = owners(most, exec->threads);
+    w.own = each > 1 ? most * w.blocks : 0;
     w.worker_bytes = worker_bytes(most);
     w.a = exec->scratch;
-    w.workers = (char *)exec->scratch + (size_t)(most * w.blocks) * ROW_BYTES;
+    w.workers = (char *)exec->scratch + (size_t)(each * most * w.blocks) * ROW_BYTES;
     w.share = (share *)(w.workers + (size_t)exec->threads * w.worker_bytes);
     w.cols = narrow(&w) ? 1 : g->m <= FEW ? VF_LANES : BLOCK_PANELS * VF_LANES;
     for (; w.first < g->m; w.first += w.rows) {
         w.rows = gemm_min(most, g->m - w.first);
-        qp_parallel(exec, w.rows, gemm_parts(ROUND_VALUES, gemm_max(1, g->k)), round_rows, &w);
+        if (!w.own) qp_parallel(exec, w.rows, gemm_parts(ROUND_VALUES, gemm_max(1, g->k)), round_rows, &w);
         int64_t bytes = g->n * (g->k / w.type->values * w.type->bytes) * gemm_parts(w.rows, BLOCK_ROWS);
         w.shares = share_out(w.share, exec->threads, g->n, w.cols, bytes);
+        w.fetch = share_fetch_of(item->b.data, line_bytes(&w), w.cols, g->next, w.shares);
         qp_parallel(exec, w.shares, 1, multiply, &w);
     }
 }

@@ -35,6 +35,7 @@ typedef struct {
     float           *a; /* STEP words of p of each row, then the next words of each */
     int64_t          block, blocks, unit, sums_row;
     share           *share;
+    share_fetch      fetch;
     int              shares;
     float           *workers; /* sums, then totals: m x sums_row each */
     int64_t          worker_floats;
@@ -145,12 +146,10 @@ static void turned_rest(const job *w, int64_t block, int64_t p, int64_t j, int64
 }
 
 /* Up to VF_LANES columns. Fewer are the end of a whole group that ends with the last column, if there is one. */
-static void turned(const job *w, int64_t j, int64_t cols) {
-    const gemm_source *b = &w->item->b;
-    float              acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
-    int64_t            skip = j + cols >= VF_LANES ? VF_LANES - cols : 0;
-    const char        *ahead = share_ahead(w->shares, w->item->g->n, j, w->unit, b->data,
-                                           b->j_step * gemm_bytes(b->kind), w->item->g->next);
+static void turned(const job *w, const share_piece *piece, int64_t cols) {
+    float       acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
+    int64_t     j = piece->j, skip = j + cols >= VF_LANES ? VF_LANES - cols : 0;
+    const char *ahead = share_ahead(&w->fetch, piece, j);
     for (int64_t block = 0; block < w->blocks; block++) {
         memset(acc, 0, sizeof acc);
         int64_t p = cols + skip == VF_LANES ? turned_block(w, block, j - skip, ahead, acc) : 0;
@@ -221,12 +220,13 @@ static void wide_any(const job *w, int64_t j, int64_t cols, float *sums) {
 static bool is_turned(const gemm_item *item) { return item->b.p_step == 1 && item->g->m <= FEW_ROWS; }
 
 static void run_tasks(void *arg, int64_t begin, int64_t end, int worker) {
-    const job *w = arg;
+    const job  *w = arg;
+    share_piece p;
     (void)end;
-    for (int64_t j; (j = share_take(w->share, w->shares, begin, w->unit)) >= 0;) {
-        int64_t cols = gemm_min(w->unit, w->item->g->n - j);
-        if (is_turned(w->item)) turned(w, j, cols);
-        else wide_any(w, j, cols, w->workers + worker * w->worker_floats);
+    while (share_take(w->share, w->shares, (int)begin, w->unit, &p)) {
+        int64_t cols = gemm_min(w->unit, w->item->g->n - p.j);
+        if (is_turned(w->item)) turned(w, &p, cols);
+        else wide_any(w, p.j, cols, w->workers + worker * w->worker_floats);
     }
 }
 
@@ -270,5 +270,7 @@ void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item) {
     }
     w.shares = share_out(w.share, exec->threads, g->n, w.unit,
                          g->n * g->k * gemm_bytes(item->b.kind) * gemm_parts(g->m, 4));
+    w.fetch =
+        share_fetch_of(item->b.data, item->b.j_step * gemm_bytes(item->b.kind), w.unit, g->next, w.shares);
     qp_parallel(exec, w.shares, 1, run_tasks, &w);
 }

@@ -28,27 +28,45 @@ static inline int share_out(share *all, int threads, int64_t n, int64_t unit, in
     return count;
 }
 
-/* The next columns for who began with part `own`: their first, -1 when none are left. */
-static inline int64_t share_take(share *all, int count, int64_t own, int64_t unit) {
+typedef struct {
+    int64_t j;    /* the first column */
+    int64_t end;  /* of the part that it is of, */
+    int     part; /* this one */
+} share_piece;
+
+/* The next columns for who began with part `own`; false when none are left. */
+static inline bool share_take(share *all, int count, int own, int64_t unit, share_piece *p) {
     for (int i = 0; i < count; i++) {
-        share  *s = &all[(own + i) % count];
+        int     part = own + i < count ? own + i : own + i - count;
+        share  *s = &all[part];
         int64_t j = atomic_load_explicit(&s->next, memory_order_relaxed);
-        if (j < s->end && (j = atomic_fetch_add_explicit(&s->next, unit, memory_order_relaxed)) < s->end)
-            return j;
+        if (j >= s->end || (j = atomic_fetch_add_explicit(&s->next, unit, memory_order_relaxed)) >= s->end)
+            continue;
+        *p = (share_piece){j, s->end, part};
+        return true;
     }
-    return -1;
+    return false;
 }
 
-/* What to fetch while `unit` of n columns are read from j on, which lie `line` bytes apart from `data` on: columns some
- * way on, or, behind the end of their part, the same part of what is read after them all. Parts are computed: a look at
- * another thread's would wait for it. */
-static inline const char *share_ahead(int count, int64_t n, int64_t j, int64_t unit, const char *data,
-                                      int64_t line, qpi_region next) {
-    int64_t units = gemm_parts(n, unit), part = ((j / unit + 1) * count - 1) / units;
-    int64_t end = gemm_min(n, units * (part + 1) / count * unit);
-    int64_t to = j + gemm_parts(FETCH_BYTES, gemm_max(1, unit * line)) * unit;
-    if (!next.data || to < end) return data + to * line;
-    return next.data + next.bytes * part / count + (to - end) * line;
+/* What is fetched while columns are read, which lie `line` bytes apart from `data` on. */
+typedef struct {
+    const char *data;
+    int64_t     line, columns; /* so many ahead */
+    qpi_region  next;          /* what is read after them all */
+    int         count;
+} share_fetch;
+
+static inline share_fetch share_fetch_of(const void *data, int64_t line, int64_t unit, qpi_region next,
+                                         int count) {
+    int64_t units = gemm_parts(FETCH_BYTES, gemm_max(1, unit * line));
+    return (share_fetch){data, line, units * unit, next, count};
+}
+
+/* For column j of piece p: columns some way on, or, behind the end of their part, the same part of what is next. */
+static inline const char *share_ahead(const share_fetch *f, const share_piece *p, int64_t j) {
+    int64_t to = j + f->columns;
+    if (!f->next.data || to < p->end) return f->data + to * f->line;
+    return f->next.data + f->next.bytes * p->part / f->count + (to - p->end) * f->line;
 }
 
 #endif

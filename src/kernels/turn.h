@@ -1,11 +1,13 @@
-/* A square of VF_LANES x VF_LANES floats. turn: row i on entry, column i on return. row_sums: element i of the result is
- * the sum of row i. */
+/* A square of VF_LANES x VF_LANES floats. turn: row i on entry, column i on return. row_sums, row_maxima: element i of
+ * the result is the sum of row i, its largest element. */
 #ifndef QUIPU_KERNELS_TURN_H
 #define QUIPU_KERNELS_TURN_H
 
 #include "core/simd.h"
 
 #define TURN static inline __attribute__((always_inline)) void
+#define FOLD static inline __attribute__((always_inline)) vf
+#define FOLD_SUM(a, b) ((a) + (b))
 
 #ifdef __SSE2__
 #include <immintrin.h>
@@ -27,14 +29,15 @@ TURN turn_parts(vf r[4]) {
     r[2] = TURN_PAIRS(unpacklo_pd, high01, high23);
     r[3] = TURN_PAIRS(unpackhi_pd, high01, high23);
 }
-/* The sums of four rows' elements within each 128-bit part. */
-static inline __attribute__((always_inline)) vf part_sums(const vf r[4]) {
-    vf a = TURN_OP(unpacklo_ps)(r[0], r[1]) + TURN_OP(unpackhi_ps)(r[0], r[1]);
-    vf b = TURN_OP(unpacklo_ps)(r[2], r[3]) + TURN_OP(unpackhi_ps)(r[2], r[3]);
-    return TURN_PAIRS(unpacklo_pd, a, b) + TURN_PAIRS(unpackhi_pd, a, b);
-}
-#undef TURN_OP
-#undef TURN_PAIRS
+/* What four rows' elements fold to within each 128-bit part. */
+#define PART_FOLD(name, fold) \
+    FOLD part_##name(const vf r[4]) { \
+        vf a = fold(TURN_OP(unpacklo_ps)(r[0], r[1]), TURN_OP(unpackhi_ps)(r[0], r[1])); \
+        vf b = fold(TURN_OP(unpacklo_ps)(r[2], r[3]), TURN_OP(unpackhi_ps)(r[2], r[3])); \
+        return fold(TURN_PAIRS(unpacklo_pd, a, b), TURN_PAIRS(unpackhi_pd, a, b)); \
+    }
+PART_FOLD(sums, FOLD_SUM)
+PART_FOLD(maxima, vf_max)
 #endif
 
 #if VF_LANES == 16
@@ -52,13 +55,13 @@ TURN turn(vf r[16]) {
         r[12 + c] = _mm512_shuffle_f32x4(low13, high13, odd);
     }
 }
-static inline __attribute__((always_inline)) vf row_sums(const vf r[16]) {
-    vf low = part_sums(r), next = part_sums(r + 4), half, rest;
-    half = _mm512_shuffle_f32x4(low, next, 0x88) + _mm512_shuffle_f32x4(low, next, 0xdd);
-    low = part_sums(r + 8), next = part_sums(r + 12);
-    rest = _mm512_shuffle_f32x4(low, next, 0x88) + _mm512_shuffle_f32x4(low, next, 0xdd);
-    return _mm512_shuffle_f32x4(half, rest, 0x88) + _mm512_shuffle_f32x4(half, rest, 0xdd);
-}
+#define HALF_FOLD(fold, x, y) fold(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd))
+#define ROW_FOLD(name, fold, all) \
+    FOLD row_##name(const vf r[16]) { \
+        vf first = HALF_FOLD(fold, part_##name(r), part_##name(r + 4)); \
+        vf last = HALF_FOLD(fold, part_##name(r + 8), part_##name(r + 12)); \
+        return HALF_FOLD(fold, first, last); \
+    }
 #elif VF_LANES == 8
 TURN turn(vf r[8]) {
     turn_parts(r);
@@ -69,19 +72,22 @@ TURN turn(vf r[8]) {
         r[4 + c] = _mm256_permute2f128_ps(low, high, 0x31);
     }
 }
-static inline __attribute__((always_inline)) vf row_sums(const vf r[8]) {
-    vf low = part_sums(r), high = part_sums(r + 4);
-    return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
-}
+#define ROW_FOLD(name, fold, all) \
+    FOLD row_##name(const vf r[8]) { \
+        vf low = part_##name(r), high = part_##name(r + 4); \
+        return fold(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)); \
+    }
 #elif defined(__SSE2__)
 TURN turn(vf r[4]) { turn_parts(r); }
-static inline __attribute__((always_inline)) vf row_sums(const vf r[4]) { return part_sums(r); }
+#define ROW_FOLD(name, fold, all) \
+    FOLD row_##name(const vf r[4]) { return part_##name(r); }
 #else
-static inline vf row_sums(const vf r[VF_LANES]) {
-    vf sums;
-    for (int i = 0; i < VF_LANES; i++) sums[i] = vf_sum(r[i]);
-    return sums;
-}
+#define ROW_FOLD(name, fold, all) \
+    FOLD row_##name(const vf r[VF_LANES]) { \
+        vf each; \
+        for (int i = 0; i < VF_LANES; i++) each[i] = all(r[i]); \
+        return each; \
+    }
 TURN turn(vf r[VF_LANES]) {
     for (int i = 0; i < VF_LANES; i++)
         for (int j = 0; j < i; j++) {
@@ -91,5 +97,15 @@ TURN turn(vf r[VF_LANES]) {
         }
 }
 #endif
+/* name, of two, of all lanes */
+ROW_FOLD(sums, FOLD_SUM, vf_sum)
+ROW_FOLD(maxima, vf_max, vf_hmax)
 #undef TURN
+#undef FOLD
+#undef FOLD_SUM
+#undef PART_FOLD
+#undef HALF_FOLD
+#undef ROW_FOLD
+#undef TURN_OP
+#undef TURN_PAIRS
 #endif
