@@ -11,6 +11,8 @@
 #include "core/core.h"
 #include "format/json.h"
 #include "format/os.h"
+#include "format/writer.h"
+#include "train/state.h"
 
 typedef struct job job;
 
@@ -33,9 +35,11 @@ struct job {
     qp_data      *data, *validation;
     qp_medusa    *medusa;
     qp_mtp       *mtp;
-    double        first, last;
-    int64_t       steps; /* taken */
-    bool          made;  /* the folder, which was not there */
+    qp_optim     *optim;
+    double        first, last, before; /* before: validation */
+    int64_t       steps;               /* taken, */
+    uint64_t      random;              /* where the context's random numbers stood then */
+    bool          made;                /* the folder, which was not there */
 };
 
 /* ---- Medusa: a head for each token ahead ------------------------------------------------------------ */
@@ -164,11 +168,34 @@ static void keep(job *j, pool *p, const seen *b) {
     qp_no_grad(j->ctx, before);
 }
 
-static seen draw(pool *p) {
+static uint64_t advance(pool *p) {
     p->random = p->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    seen b = p->batches[(p->random >> 33) % (uint64_t)p->count];
+    return p->random >> 33;
+}
+
+static seen draw(pool *p) {
+    seen b = p->batches[advance(p) % (uint64_t)p->count];
     b.hidden = qp_cast(b.hidden, QP_F32);
     return b;
+}
+
+static int64_t batches_read(const job *j) {
+    int64_t reuse = cli_int(j->c, "reuse");
+    return (j->steps + reuse - 1) / reuse;
+}
+
+/* As it was after the steps taken: the newest batches are read again. */
+static void refill(job *j, pool *p) {
+    int64_t read = batches_read(j), some = read < POOL ? read : POOL;
+    for (int64_t i = read; i < j->steps; i++) (void)advance(p);
+    p->next = (int)((read - some) % POOL);
+    if (qp_data_seek(j->data, (uint64_t)(read - some)) != QP_OK) return;
+    for (int64_t i = 0; i < some && !qp_failed(j->ctx); i++) {
+        qp_scope s = qp_enter(j->ctx);
+        seen     b = read_batch(j, j->data);
+        keep(j, p, &b);
+        qp_leave(s);
+    }
 }
 
 static double validate(job *j) {
@@ -184,7 +211,7 @@ static double validate(job *j) {
     return n ? sum / n : NAN;
 }
 
-static void train(job *j, qp_optim *optim) {
+static void train(job *j) {
     cli         *c = j->c;
     qp_schedule  schedule = {.kind = QP_SCHEDULE_COSINE,
                              .lr = cli_number(c, "lr"),
@@ -195,22 +222,48 @@ static void train(job *j, qp_optim *optim) {
     int64_t      reuse = cli_int(c, "reuse");
     pool         known = {.random = (uint64_t)cli_int(c, "seed")};
     if (!strcmp(cli_text(c, "precision"), "bf16")) qp_autocast(j->ctx, QP_BF16);
-    for (int64_t step = 0; step < schedule.steps && !qp_failed(j->ctx); step++) {
+    if (j->steps && reuse > 1) refill(j, &known);
+    for (int64_t step = j->steps; step < schedule.steps && !qp_failed(j->ctx); step++) {
         if (cli_interrupted()) qp_fail(j->ctx, QP_ERR_CANCELLED, "cancelled");
         qp_scope s = qp_enter(j->ctx);
         seen     b = step % reuse ? draw(&known) : read_batch(j, j->data);
         if (step % reuse == 0 && reuse > 1) keep(j, &known, &b);
         qp_tensor loss = loss_of(j, &b);
         qp_backward(loss);
-        qp_optim_set_lr(optim, qp_schedule_at(&schedule, step));
-        qp_step(optim);
-        if (!qp_failed(j->ctx)) j->steps = step + 1;
-        j->last = qp_item(loss);
-        if (!step) j->first = j->last;
+        qp_optim_set_lr(j->optim, qp_schedule_at(&schedule, step));
+        qp_step(j->optim);
+        double now = qp_item(loss);
+        if (!qp_failed(j->ctx)) {
+            j->steps = step + 1;
+            j->random = j->ctx->random_position;
+            j->last = now;
+            if (!step) j->first = now;
+        }
         cli_progress_show(&progress, step + 1, "loss %.4f ", j->last);
         qp_leave(s);
     }
     for (int i = 0; i < known.count; i++) drop(&known.batches[i]);
+}
+
+/* Folder in --out while a training is interrupted: weights, optimizer.safetensors, state.json. */
+#define UNFINISHED "unfinished"
+
+static const char *unfinished(const job *j, const char *name, char path[4096]) {
+    snprintf(path, 4096, "%s/" UNFINISHED "%s%s", cli_text(j->c, "out"), *name ? "/" : "", name);
+    return path;
+}
+
+static bool nothing_unfinished(job *j) {
+    const char *out = cli_text(j->c, "out");
+    char        path[4096];
+    if (cli_flag(j->c, "resume") || cli_text(j->c, "from") ||
+        !qpi_path_exists(unfinished(j, "state.json", path)))
+        return true;
+    qp_fail(j->ctx, QP_ERR_STATE,
+            "--out %s: a training was interrupted there: --resume goes on, --from %s begins with what it has "
+            "learnt",
+            out, out);
+    return false;
 }
 
 /* The folder to write to, before anything is learnt for it: no model's, whose config.json it would replace or hide. */
@@ -222,6 +275,7 @@ static bool open_out(job *j) {
     if (!qpi_path_is_folder(out)) return qp_fail(j->ctx, QP_ERR_IO, "%s: expected a folder", out) == QP_OK;
     if (snprintf(path, sizeof path, "%s/config.json", cli_model_path(out, buffer)) >= (int)sizeof path - 64)
         return qp_fail(j->ctx, QP_ERR_ARGUMENT, "--out: the path is too long") == QP_OK;
+    if (!nothing_unfinished(j)) return false;
     json_t *there = qpi_path_exists(path) ? qpi_json_load(path, &(qpi_error){0}) : NULL;
     bool    model = json_object_get(there, "model_type");
     json_decref(there);
@@ -244,6 +298,93 @@ static bool save(job *j) {
     json_decref(config);
     return !qp_failed(j->ctx);
 }
+
+/* ---- Going on after an interruption ----------------------------------------------------------------- */
+
+/* What another command would do otherwise; the data's own options are in its state. */
+static json_t *options_of(const job *j) {
+    cli *c = j->c;
+    return json_pack("{s:s, s:I, s:I, s:I, s:f, s:s, s:I, s:I}", "method", j->method->name,
+                     "parameters of the model", (json_int_t)j->m.info.parameters, "steps",
+                     (json_int_t)cli_int(c, "steps"), "reuse", (json_int_t)cli_int(c, "reuse"), "lr",
+                     cli_number(c, "lr"), "precision", cli_text(c, "precision"), "heads",
+                     (json_int_t)cli_int(c, "heads"), "seed", (json_int_t)cli_int(c, "seed"));
+}
+
+static json_t *state_of(job *j) {
+    const char *state =
+        qp_data_seek(j->data, (uint64_t)batches_read(j)) == QP_OK ? qp_data_state(j->data) : NULL;
+    json_t *data = state ? qpi_json_parse("data", state, strlen(state), &j->ctx->error) : NULL;
+    if (!data) return NULL;
+    return json_pack("{s:I, s:f, s:f, s:o, s:I, s:o, s:o}", "step", (json_int_t)j->steps, "first_loss",
+                     j->first, "loss", j->last, "validation_before", cli_json_number(j->before),
+                     "random_position", (json_int_t)j->random, "options", options_of(j), "data", data);
+}
+
+/* The folder appears complete or not at all. */
+static bool save_unfinished(job *j) {
+    char       path[4096];
+    qpi_folder folder;
+    json_t    *state = state_of(j);
+    unfinished(j, "", path);
+    if (!state || !qpi_folder_open(&folder, path, &j->ctx->error)) {
+        json_decref(state);
+        return !qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory: %s", path);
+    }
+    char *weights = qpi_folder_at(&folder, j->method->file),
+         *optim = qpi_folder_at(&folder, "optimizer.safetensors"), *json = qpi_folder_at(&folder, "state.json");
+    bool ok = weights && optim && json && j->method->save(j, weights) == QP_OK &&
+              qpi_optim_save(j->ctx, j->optim, optim) == QP_OK && qpi_json_save(json, state, 2, &j->ctx->error);
+    free(weights);
+    free(optim);
+    free(json);
+    json_decref(state);
+    if (ok) qpi_folder_remove(path);
+    else qpi_folder_abort(&folder);
+    return ok && qpi_folder_finish(&folder);
+}
+
+static bool resumes(const job *j) {
+    char path[4096];
+    return cli_flag(j->c, "resume") && qpi_path_exists(unfinished(j, "state.json", path));
+}
+
+static bool read_state(job *j, const qpi_json *root) {
+    qpi_json    options, data;
+    const char *key;
+    json_t     *value, *ours = options_of(j);
+    int64_t     random = 0;
+    bool        ok = qpi_json_object(root, "options", QPI_REQUIRED, &options) &&
+                     qpi_json_object(root, "data", QPI_REQUIRED, &data) &&
+                     qpi_json_integer(root, "step", QPI_REQUIRED, 1, cli_int(j->c, "steps"), &j->steps) &&
+                     qpi_json_integer(root, "random_position", QPI_REQUIRED, INT64_MIN, INT64_MAX, &random) &&
+                     qpi_json_number(root, "first_loss", QPI_REQUIRED, -1e300, 1e300, &j->first) &&
+                     qpi_json_number(root, "loss", QPI_REQUIRED, -1e300, 1e300, &j->last) &&
+                     qpi_json_number(root, "validation_before", QPI_OPTIONAL, -1e300, 1e300, &j->before);
+    if (ok)
+        qpi_json_members(ours, key, value) ok =
+            ok && !qpi_state_differs(j->ctx, root->name, key, options.value, ours);
+    char *text = ok ? json_dumps(data.value, JSON_COMPACT) : NULL;
+    ok = ok &&
+         (text ? qp_data_restore(j->data, text) == QP_OK : !qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory"));
+    if (ok) qp_set_random(j->ctx, j->ctx->seed, j->random = (uint64_t)random);
+    free(text);
+    json_decref(ours);
+    return ok;
+}
+
+/* All but the weights. */
+static bool restore(job *j) {
+    char    path[4096];
+    json_t *json = qpi_json_load(unfinished(j, "state.json", path), &j->ctx->error);
+    if (!json) return false;
+    qpi_json root = qpi_json_root(path, json, &j->ctx->error);
+    bool     ok = read_state(j, &root);
+    json_decref(json);
+    return ok && qpi_optim_restore(j->ctx, j->optim, unfinished(j, "optimizer.safetensors", path));
+}
+
+/* ---- What to learn ---------------------------------------------------------------------------------- */
 
 #define COUNTED 256 /* batches whose tokens are counted, at most */
 
@@ -292,6 +433,7 @@ static int32_t *frequent(job *j, int64_t n) {
 static bool make(job *j) {
     char        path[4096];
     const char *from = cli_text(j->c, "from");
+    if (resumes(j)) return j->method->load(j, unfinished(j, j->method->file, path));
     if (from && snprintf(path, sizeof path, "%s/%s", from, j->method->file) >= (int)sizeof path)
         return !qp_fail(j->ctx, QP_ERR_ARGUMENT, "--from: the path is too long");
     if (from) return j->method->load(j, path);
@@ -308,29 +450,33 @@ static bool make(job *j) {
 static int interrupted(job *j) {
     const char *out = cli_text(j->c, "out");
     qp_clear(j->ctx);
-    if (!save(j)) return cli_failed(j->ctx);
-    cli_error("interrupted after step %lld of %lld; what was learnt is in %s: --from %s goes on from there",
-              (long long)j->steps, (long long)cli_int(j->c, "steps"), out, out);
+    if (!save(j) || !save_unfinished(j)) return cli_failed(j->ctx);
+    cli_error(
+        "interrupted after step %lld of %lld; what was learnt is in %s: the same command with --resume goes on",
+        (long long)j->steps, (long long)cli_int(j->c, "steps"), out);
     return 130;
 }
 
 static int learn(job *j) {
     cli *c = j->c;
+    char path[4096];
     if (!make(j) || !open_out(j)) return cli_failed(j->ctx);
-    qp_optim *optim = qp_adamw(j->method->params(j), (qp_adamw_options){.beta2 = 0.95, .clip = 1});
-    double    before = validate(j);
-    if (optim) train(j, optim);
+    j->optim = qp_adamw(j->method->params(j), (qp_adamw_options){.beta2 = 0.95, .clip = 1});
+    if (j->optim && resumes(j)) restore(j);
+    else j->before = validate(j);
+    if (!qp_failed(j->ctx)) train(j);
     qp_autocast(j->ctx, QP_F32);
     double after = validate(j);
     if (j->steps && qp_error_code(j->ctx) == QP_ERR_CANCELLED) return interrupted(j);
     if (qp_failed(j->ctx) && j->made) rmdir(cli_text(c, "out")); /* nothing is in it */
     if (qp_failed(j->ctx) || !save(j)) return cli_failed(j->ctx);
+    qpi_folder_remove(unfinished(j, "", path));
     if (cli_flag(c, "json"))
         return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:o}", "first_loss", j->first, "loss", j->last,
-                                        "validation_before", cli_json_number(before), "validation",
+                                        "validation_before", cli_json_number(j->before), "validation",
                                         cli_json_number(after), "out", cli_json_name(cli_text(c, "out"))));
     cli_remark(c, "%s: loss %.4f -> %.4f, validation %.4f -> %.4f; it is in %s (quipu generate --draft %s)",
-               j->method->name, j->first, j->last, before, after, cli_text(c, "out"), cli_text(c, "out"));
+               j->method->name, j->first, j->last, j->before, after, cli_text(c, "out"), cli_text(c, "out"));
     return 0;
 }
 
@@ -353,7 +499,7 @@ static bool open_data(job *j) {
 }
 
 static int run(cli *c) {
-    job         j = {.c = c};
+    job         j = {.c = c, .before = NAN};
     const char *name = cli_text(c, "method");
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
         if (strcmp(name, methods[i].name)) continue;
@@ -376,7 +522,9 @@ static const cli_option options[] = {
     {"field", 0, CLI_TEXT, "NAME", "text", "field of JSON lines", 0, 0, false},
     {"holdout", 0, CLI_NUMBER, "SHARE", "0.02", "this share of the data is for validation", 0, 0.5, false},
     {"out", 0, CLI_TEXT, "DIR", NULL, "folder of what was learnt", 0, 0, true},
-    {"from", 0, CLI_TEXT, "DIR", NULL, "go on from what was learnt there", 0, 0, false},
+    {"from", 0, CLI_TEXT, "DIR", NULL, "begin with what was learnt there", 0, 0, false},
+    {"resume", 0, CLI_FLAG, NULL, NULL, "go on where a training into --out was interrupted, if one was", 0, 0,
+     false},
     {"steps", 'n', CLI_INT, "N", "500", "length of the training", 1, 1e12, false},
     {"batch", 'b', CLI_INT, "B", "8", "sequences in a batch", 1, 1e6, false},
     {"reuse", 0, CLI_INT, "N", "1",

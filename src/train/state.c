@@ -60,17 +60,16 @@ bool qpi_state_exists(qp_ctx *ctx, const char *out) {
 
 /* ---- Saving ---------------------------------------------------------------------------------- */
 
-static qp_status save_optimizer(qp_training_set *set, const char *path) {
-    qp_ctx   *ctx = qp_model_ctx(set->model);
+qp_status qpi_optim_save(qp_ctx *ctx, qp_optim *optim, const char *path) {
     int       count = 0;
     char      name[256];
     qp_tensor t;
-    while (qp_optim_state(set->optim, count, name, &t)) count++;
+    while (qp_optim_state(optim, count, name, &t)) count++;
     qp_named *named = calloc((size_t)count + 1, sizeof *named);
     char (*names)[256] = calloc((size_t)count + 1, sizeof *names);
     qp_status status = named && names ? QP_OK : qp_fail(ctx, QP_ERR_MEMORY, "out of memory: %s", path);
     for (int i = 0; i < count && !status; i++) {
-        qp_optim_state(set->optim, i, names[i], &t);
+        qp_optim_state(optim, i, names[i], &t);
         named[i] = (qp_named){names[i], t};
     }
     if (!status) status = qp_file_save(ctx, path, count, named, (qp_save_options){0});
@@ -164,7 +163,7 @@ static qp_status fill_folder(qp_training_set *set, const char *folder, int64_t s
     join(path, folder, "optimizer.safetensors");
     qp_status status = save_model(set, folder);
     if (!status) status = save_ema(set, folder);
-    if (!status) status = save_optimizer(set, path);
+    if (!status) status = qpi_optim_save(qp_model_ctx(set->model), set->optim, path);
     return status ? status : save_manifest(set, folder, step, p);
 }
 
@@ -278,20 +277,24 @@ static bool check_files(qp_ctx *ctx, const char *folder, const qpi_json *manifes
     return true;
 }
 
-static bool restore_optimizer(qp_training_set *set, const char *folder) {
-    qp_ctx   *ctx = qp_model_ctx(set->model);
-    char      path[PATH], name[256];
+bool qpi_optim_restore(qp_ctx *ctx, qp_optim *optim, const char *path) {
+    char      name[256];
     qp_tensor t;
-    join(path, folder, "optimizer.safetensors");
-    qp_file *file = qp_file_open(ctx, path, (qp_file_options){0});
-    for (int i = 0; file && !qp_failed(ctx) && qp_optim_state(set->optim, i, name, &t); i++) {
+    qp_file  *file = qp_file_open(ctx, path, (qp_file_options){0});
+    for (int i = 0; file && !qp_failed(ctx) && qp_optim_state(optim, i, name, &t); i++) {
         qp_scope s = qp_enter(ctx);
         qp_copy_to(t, qp_file_load(ctx, file, name, false));
         qp_leave(s);
     }
     qp_file_close(file);
-    if (!qp_failed(ctx)) qp_optim_restored(set->optim);
+    if (!qp_failed(ctx)) qp_optim_restored(optim);
     return !qp_failed(ctx);
+}
+
+static bool restore_optimizer(qp_training_set *set, const char *folder) {
+    char path[PATH];
+    join(path, folder, "optimizer.safetensors");
+    return qpi_optim_restore(qp_model_ctx(set->model), set->optim, path);
 }
 
 typedef struct {
@@ -357,8 +360,8 @@ static bool restore_data(qp_training_set *set, const qpi_json *manifest) {
     return ok;
 }
 
-/* Stores how a key of the configs differs; false where it does not. */
-static bool differs(qp_ctx *ctx, const char *path, const char *key, const json_t *saved, const json_t *ours) {
+bool qpi_state_differs(qp_ctx *ctx, const char *path, const char *key, const json_t *saved,
+                       const json_t *ours) {
     const json_t *a = json_object_get(saved, key), *b = json_object_get(ours, key);
     if (a && b && json_equal(a, b)) return false;
     char *then = a ? json_dumps(a, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
@@ -381,8 +384,9 @@ static bool same_config(qp_training_set *set, const char *folder) {
     const char *key;
     json_t     *value;
     bool        same = saved && ours;
-    if (same) qpi_json_members(ours, key, value) same = same && !differs(ctx, path, key, saved, ours);
-    if (same) qpi_json_members(saved, key, value) same = same && !differs(ctx, path, key, saved, ours);
+    if (same) qpi_json_members(ours, key, value) same = same && !qpi_state_differs(ctx, path, key, saved, ours);
+    if (same)
+        qpi_json_members(saved, key, value) same = same && !qpi_state_differs(ctx, path, key, saved, ours);
     json_decref(saved);
     json_decref(ours);
     return same;

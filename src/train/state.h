@@ -1,6 +1,8 @@
 #ifndef QUIPU_TRAIN_STATE_H
 #define QUIPU_TRAIN_STATE_H
 
+#include <jansson.h>
+
 #include "core/core.h"
 #include "quipu/train.h"
 
@@ -19,5 +21,12 @@ bool qpi_state_exists(qp_ctx *ctx, const char *out);
  * p->precision is refused. */
 qp_status qpi_state_save(qp_training_set set, const char *out, int64_t step, int keep, const qpi_progress *p);
 qp_status qpi_state_restore(qp_training_set set, const char *out, int64_t *step, qpi_progress *p);
+
+/* An optimiser's state as a file of tensors, and back; false after storing an error. */
+qp_status qpi_optim_save(qp_ctx *ctx, qp_optim *optim, const char *path);
+bool qpi_optim_restore(qp_ctx *ctx, qp_optim *optim, const char *path);
+
+/* Stores that a key of two objects differs, the saved one being that of `path`; false where it does not. */
+bool qpi_state_differs(qp_ctx *ctx, const char *path, const char *key, const json_t *saved, const json_t *ours);
 
 #endif

@@ -266,6 +266,51 @@ static void finetune(void **state) {
     free(after);
 }
 
+#define LEARN(out) \
+    "finetune", "-m", in_place[0], "--method", "mtp", "--data", in_place[1], "--out", out, "-b", "2", \
+        "--length", "24", "--steps", "300", "--reuse", "3"
+
+/* Interrupted and resumed the weights are, bit for bit, those of a training that nobody interrupted. */
+static void finetune_resumed(void **state) {
+    (void)state;
+    char in_place[3][100], path[100];
+    strcpy(in_place[0], in_folder("bytes"));
+    strcpy(in_place[1], in_folder("lines.jsonl"));
+    strcpy(in_place[2], in_folder("parts"));
+    expect_success(run(LEARN("%/whole"), NULL));
+    char *text = NULL;
+    int   status = 0;
+    for (useconds_t wait = 160000; !text || !strstr(text, "interrupted after step ");
+         wait = status == 0 ? wait * 2 / 3 : wait * 5 / 4) { /* it was done; it had not begun */
+        free(text);
+        assert_true(wait > 100 && wait < 60000000);
+        pid_t pid = fork();
+        if (pid == 0) {
+            if (!freopen(in_folder("stderr"), "w", stderr)) _exit(126);
+            execl(COMMAND, COMMAND, LEARN(in_place[2]), (char *)NULL);
+            _exit(127);
+        }
+        usleep(wait);
+        size_t n;
+        kill(pid, SIGINT);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        text = read_file(in_folder("stderr"), &n);
+    }
+    free(text);
+    expect_message(run(LEARN("%/parts"), NULL), 1, "--resume goes on");
+    expect_message(run(LEARN("%/parts"), "--resume", "--lr", "2e-3", NULL), 1,
+                   "lr was 0.001 when the state was saved");
+    expect_success(run(LEARN("%/parts"), "--resume", NULL));
+    size_t n, m;
+    char  *whole = read_file(in_folder("whole/mtp.safetensors"), &n);
+    strcpy(path, in_folder("parts/mtp.safetensors"));
+    char *parts = read_file(path, &m);
+    assert_true(n == m && !memcmp(whole, parts, n));
+    assert_int_not_equal(access(in_folder("parts/unfinished"), F_OK), 0);
+    free(whole);
+    free(parts);
+}
+
 /* What whole steps have learnt by a Ctrl-C is kept; one before the first step leaves nothing. */
 static void finetune_interrupted(void **state) {
     (void)state;
@@ -560,6 +605,7 @@ int main(void) {
         cmocka_unit_test(generate_ids),
         cmocka_unit_test(generate_stops),
         cmocka_unit_test(finetune),
+        cmocka_unit_test(finetune_resumed),
         cmocka_unit_test(finetune_interrupted),
         cmocka_unit_test(eval),
         cmocka_unit_test(eval_texts),
