@@ -5,7 +5,7 @@
 
 enum { MANY = 5000 };
 
-static qpi_region region(int i) { return (qpi_region){(const char *)NULL + 4096 * (i + 1), 100 + i}; }
+static qpi_region region(int i) { return (qpi_region){(const char *)(uintptr_t)(4096 * (i + 1)), 100 + i}; }
 
 static bool is(qpi_region r, int i) {
     qpi_region s = region(i);
