@@ -6,6 +6,11 @@
  * (selective_scan_grad.c) the states before each CHUNK of positions are kept. */
 #include "ops/selective_scan.h"
 
+#define PIECE 12288 /* states worth claiming */
+#define AHEAD \
+    (2 * \
+     VF_LANES) /* channels whose rates and states are fetched: of a single position nothing else takes time */
+
 /* n states from n on, of h: rows of D channels. */
 INLINE void scan_states(span *s, const float *rate, int64_t rate_row, float *h, int64_t n, const int count) {
     vf a[BLOCK], x[BLOCK];
@@ -13,6 +18,8 @@ INLINE void scan_states(span *s, const float *rate, int64_t rate_row, float *h, 
     for (int k = 0; k < count; k++) {
         a[k] = vf_load_n(rate + (n + k) * rate_row, s->m) * -LOG2E;
         x[k] = vf_load_n(h + (n + k) * s->D, s->m);
+        __builtin_prefetch(rate + (n + k) * rate_row + AHEAD, 0, 2);
+        __builtin_prefetch(h + (n + k) * s->D + AHEAD, 1, 2);
     }
     for (int t = 0; t < s->count; t++) {
         const float *B = s->B + t * s->b_row + n, *C = s->C + t * s->c_row + n;
@@ -81,7 +88,7 @@ static void run(const qp_call *c) {
     j.unit = j.z.D < 8 * CHANNELS ? MOST_LANES : CHANNELS; /* rows are long: more of each at once */
     j.units = (j.z.D + j.unit - 1) / j.unit;
     if (j.z.T > 0 && j.z.D > 0)
-        qp_parallel(c->exec, j.z.B * j.units, 1 + 2048 / (j.z.T * (j.z.N + 1)), run_piece, &j);
+        qp_parallel(c->exec, j.z.B * j.units, 1 + PIECE / (j.unit * j.z.T * (j.z.N + 1)), run_piece, &j);
     else if (j.z.D > 0)
         for (int64_t b = 0; b < j.z.B; b++) begin(c, &j.z, b, 0, j.z.D);
 }
