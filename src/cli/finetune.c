@@ -350,12 +350,11 @@ static bool resumes(const job *j) {
 }
 
 static bool read_state(job *j, const qpi_json *root) {
-    qpi_json    options, data;
+    qpi_json    options;
     const char *key;
     json_t     *value, *ours = options_of(j);
     int64_t     random = 0;
     bool        ok = qpi_json_object(root, "options", QPI_REQUIRED, &options) &&
-                     qpi_json_object(root, "data", QPI_REQUIRED, &data) &&
                      qpi_json_integer(root, "step", QPI_REQUIRED, 1, cli_int(j->c, "steps"), &j->steps) &&
                      qpi_json_integer(root, "random_position", QPI_REQUIRED, INT64_MIN, INT64_MAX, &random) &&
                      qpi_json_number(root, "first_loss", QPI_REQUIRED, -1e300, 1e300, &j->first) &&
@@ -364,11 +363,8 @@ static bool read_state(job *j, const qpi_json *root) {
     if (ok)
         qpi_json_members(ours, key, value) ok =
             ok && !qpi_state_differs(j->ctx, root->name, key, options.value, ours);
-    char *text = ok ? json_dumps(data.value, JSON_COMPACT) : NULL;
-    ok = ok &&
-         (text ? qp_data_restore(j->data, text) == QP_OK : !qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory"));
+    ok = ok && qpi_state_restore_data(j->data, root);
     if (ok) qp_set_random(j->ctx, j->ctx->seed, j->random = (uint64_t)random);
-    free(text);
     json_decref(ours);
     return ok;
 }

@@ -349,13 +349,12 @@ static bool restore_weights(qp_training_set *set, const char *folder) {
     return qp_model_load_weights(set->model, folder) == QP_OK;
 }
 
-static bool restore_data(qp_training_set *set, const qpi_json *manifest) {
+bool qpi_state_restore_data(qp_data *to, const qpi_json *manifest) {
     qpi_json data;
-    if (!set->data) return true;
     if (!qpi_json_object(manifest, "data", QPI_REQUIRED, &data)) return false;
     char *text = json_dumps(data.value, JSON_COMPACT);
     if (!text) return qpi_fail_memory(manifest->error, manifest->name), false;
-    bool ok = qp_data_restore(set->data, text) == QP_OK;
+    bool ok = qp_data_restore(to, text) == QP_OK;
     free(text);
     return ok;
 }
@@ -405,9 +404,10 @@ static qp_status restore(qp_training_set set, const char *out, int64_t *step, co
     json_t *json = qpi_json_load(path, &ctx->error);
     if (!json) return qp_error_code(ctx);
     qpi_json manifest = qpi_json_root(path, json, &ctx->error);
-    bool ok = read_numbers(&set, &manifest, precision, &n) && read_best(&manifest, p) &&
-              same_config(&set, folder) && check_files(ctx, folder, &manifest) &&
-              restore_data(&set, &manifest) && restore_weights(&set, folder) && restore_optimizer(&set, folder);
+    bool     ok = read_numbers(&set, &manifest, precision, &n) && read_best(&manifest, p) &&
+                  same_config(&set, folder) && check_files(ctx, folder, &manifest) &&
+                  (!set.data || qpi_state_restore_data(set.data, &manifest)) && restore_weights(&set, folder) &&
+                  restore_optimizer(&set, folder);
     if (ok) {
         qp_set_random(ctx, (uint64_t)n.seed, (uint64_t)n.random_position);
         *step = n.step;

@@ -1,9 +1,8 @@
 #ifndef QUIPU_TRAIN_STATE_H
 #define QUIPU_TRAIN_STATE_H
 
-#include <jansson.h>
-
 #include "core/core.h"
+#include "format/json.h"
 #include "quipu/train.h"
 
 /* What a state holds of the loop itself. */
@@ -25,6 +24,9 @@ qp_status qpi_state_restore(qp_training_set set, const char *out, int64_t *step,
 /* An optimiser's state as a file of tensors, and back; false after storing an error. */
 qp_status qpi_optim_save(qp_ctx *ctx, qp_optim *optim, const char *path);
 bool qpi_optim_restore(qp_ctx *ctx, qp_optim *optim, const char *path);
+
+/* Back to where the manifest's "data" was. */
+bool qpi_state_restore_data(qp_data *to, const qpi_json *manifest);
 
 /* Stores that a key of two objects differs, the saved one being that of `path`; false where it does not. */
 bool qpi_state_differs(qp_ctx *ctx, const char *path, const char *key, const json_t *saved, const json_t *ours);
