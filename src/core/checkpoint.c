@@ -87,13 +87,13 @@ void qp_checkpoint(qp_ctx *ctx, qp_checkpoint_fn fn, const void *data, size_t by
     a.stamp = leaves.stamp;
     int results = results_of(ctx, ny, ys);
     if (!qp_failed(ctx)) {
-        qpi_value values[QP_MAX_IN];
-        qpi_edge  edges[QP_MAX_IN];
-        char      attrs[QP_MAX_ATTR] = {0};
+        const qpi_value *values[QP_MAX_IN];
+        qpi_edge         edges[QP_MAX_IN];
+        char             attrs[QP_MAX_ATTR] = {0};
         memcpy(attrs, &a, sizeof a);
         for (int i = 0; i < nx; i++) {
             qpi_slot *s = xs[i].ctx ? qpi_resolve(xs[i], "checkpoint") : NULL;
-            values[i] = s ? s->value : (qpi_value){.view = {.ndim = -1}};
+            values[i] = s ? &s->value : &qpi_absent;
             edges[i] = s ? (qpi_edge){s->node, s->out} : (qpi_edge){0};
         }
         qp_call call = {.ctx = ctx, .op = &op_checkpoint, .attr = attrs, .nin = nx, .nout = results};

@@ -29,7 +29,7 @@ struct qp_device {
     void (*to_host)(qp_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*from_host)(qp_ctx *ctx, void *dst, const void *src, size_t bytes);
     void (*zero)(qp_ctx *ctx, void *dst, size_t bytes);
-    const qp_kernel *(*kernel)(const qp_ctx *ctx, const qp_op *op); /* NULL: none */
+    const qp_kernel *(*kernel)(qp_ctx *ctx, const qp_op *op); /* NULL: none */
 };
 extern const qp_device qpi_cpu;
 
@@ -55,8 +55,10 @@ typedef struct {
     size_t           bytes;
     void (*release)(void *user); /* of memory that is not ours */
     void *user;
-    bool  owned, mapped; /* mapped: by qpi_map */
+    bool  owned, mapped; /* by the device's alloc, by qpi_map */
 } qpi_storage;
+
+_Static_assert(sizeof(qpi_storage) % 64 == 0, "elements behind a storage are aligned");
 
 qpi_storage *qpi_storage_new(qp_ctx *ctx, const qp_device *device, size_t bytes);
 qpi_storage *qpi_storage_attach(qp_ctx *ctx, void *data, size_t bytes, bool read_only, void (*release)(void *),
@@ -75,6 +77,7 @@ typedef struct {          /* a view that holds its storage */
                              are still to come (qpi_leaf_empty); otherwise they were not saved */
     qp_view      view;
 } qpi_value;
+extern const qpi_value qpi_absent; /* what an optional input that is not there has */
 /* What is wrong with a value without elements, as the rest of a sentence. */
 const char *qpi_no_elements(const qpi_value *v);
 
@@ -82,6 +85,7 @@ const char *qpi_no_elements(const qpi_value *v);
 bool qpi_view_whole(const qp_view *v);
 /* Checks axes, sizes, whole blocks, and the byte count for overflow. */
 bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape);
+bool qpi_view_possible(const qp_view *v); /* the same checks of a type, axes and sizes alone */
 bool qpi_view_contiguous(const qp_view *v);
 bool qpi_view_same_shape(const qp_view *a, const qp_view *b);
 void qpi_view_describe(const qp_view *v, char *out, size_t size); /* "f32 [3, 4]" */
@@ -166,7 +170,7 @@ void qpi_leaves_end(qp_ctx *ctx, qpi_leaves *leaves);
 
 /* Records a call if an input (or one of the extra leaves, if any) needs a gradient; sets the
  * node of each floating output. */
-void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs,
+void qpi_record(const qp_call *call, const qpi_value *const *ins, const qpi_edge *edges, const qp_tensor *outs,
                 const qpi_leaves *extra);
 
 /* A handle to v, in the current scope. */
@@ -209,6 +213,13 @@ typedef struct {
 
 typedef struct qpi_interned qpi_interned; /* record.c */
 
+typedef struct {
+    const qp_op     *op;
+    const qp_kernel *kernel;
+} qpi_known_kernel;
+
+#define QPI_KNOWN_KERNELS 256
+
 struct qp_ctx {
     qpi_error         error;
     qp_options        options;
@@ -238,6 +249,8 @@ struct qp_ctx {
     uint64_t    seed, random_position;
     qp_dtype    param_dtype; /* of new parameters: f32; the harness of parts works in f64 */
     _Atomic int cancelled;   /* by qp_cancel, from any thread or signal handler */
+
+    qpi_known_kernel kernels[QPI_KNOWN_KERNELS]; /* of the CPU that were asked for: by the op's address */
 
     qp_observer *observer; /* told of every call that has run; NULL: nobody */
     void        *observer_user;

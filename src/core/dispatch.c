@@ -47,9 +47,8 @@ void qpi_broadcast_shape(qp_call *c, int typed) {
     qpi_view_init(out, dtype, ndim, shape);
 }
 
-/* What a running call holds: the prepared views and whatever had to be copied for them. */
+/* What a running call holds besides its views: whatever had to be copied for them. */
 typedef struct {
-    qp_view   in[QP_MAX_IN], out[QP_MAX_OUT];
     qpi_value copies[QP_MAX_IN];
     int       copy_count;
     qp_call   call;
@@ -68,14 +67,14 @@ static bool fits(const qp_view *v, qp_layout layout) {
 
 static bool written(const qp_op *op, int i) { return op->mutates >> i & 1; }
 
-static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
-                   const qp_view *in, int nout, qp_view *out);
+static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin, qp_view *in,
+                   int nout, qp_view *out);
 
 /* A contiguous copy of v; storage NULL on failure. */
 static qpi_value contiguous_copy(qp_ctx *ctx, const qp_device *device, const qp_view *v) {
     qpi_value copy = qpi_value_new(ctx, device, v);
-    qp_view   both[2] = {copy.view, *v};
-    if (copy.storage && !run_op(ctx, device, &qp_op_copy, NULL, 2, both, 1, &copy.view))
+    qp_view   both[2] = {copy.view, *v}, out = copy.view;
+    if (copy.storage && !run_op(ctx, device, &qp_op_copy, NULL, 2, both, 1, &out))
         qpi_value_release(ctx, &copy);
     return copy;
 }
@@ -100,17 +99,17 @@ static bool default_takes(const qp_call *c) {
     return true;
 }
 
-static bool elementwise(qp_ctx *ctx, running *r) {
+static bool elementwise(const qp_call *c) {
     qp_view *views[QP_MAX_IN + QP_MAX_OUT];
     int      n = 0;
-    views[n++] = &r->out[0];
-    for (int i = 0; i < r->call.nin; i++) {
-        if (r->in[i].ndim < 0) continue;
-        if (!qpi_view_expand(&r->in[i], r->out[0].ndim, r->out[0].shape)) {
-            qp_fail(ctx, QP_ERR_SHAPE, "%s: input %d does not broadcast to the output", r->call.op->name, i);
+    views[n++] = &c->out[0];
+    for (int i = 0; i < c->nin; i++) {
+        if (c->in[i].ndim < 0) continue;
+        if (!qpi_view_expand(&c->in[i], c->out[0].ndim, c->out[0].shape)) {
+            qp_fail(c->ctx, QP_ERR_SHAPE, "%s: input %d does not broadcast to the output", c->op->name, i);
             return false;
         }
-        views[n++] = &r->in[i];
+        views[n++] = &c->in[i];
     }
     qpi_views_merge(views, n);
     return true;
@@ -145,34 +144,32 @@ static bool reserve_scratch(qp_ctx *ctx, const qp_device *device, running *r) {
 }
 
 /* The kernel for the call. NULL: the definition is to run; or, after an error, nothing. */
-static const qp_kernel *choose(qp_ctx *ctx, const qp_device *device, const running *r) {
-    const qp_op     *op = r->call.op;
+static const qp_kernel *choose(qp_ctx *ctx, const qp_device *device, const qp_call *c) {
+    const qp_op     *op = c->op;
     const qp_kernel *k = device->kernel(ctx, op);
     bool             exists = k != NULL;
-    if (k && !(k->takes ? k->takes : default_takes)(&r->call)) k = NULL;
-    for (int i = 0; i < r->call.nin && k; i++)
-        if (written(op, i) && !fits(&r->in[i], k->layout)) k = NULL; /* a copy would not do */
+    if (k && !(k->takes ? k->takes : default_takes)(c)) k = NULL;
+    for (int i = 0; i < c->nin && k; i++)
+        if (written(op, i) && !fits(&c->in[i], k->layout)) k = NULL; /* a copy would not do */
     if (!k && !device->host)
         qp_fail(ctx, QP_ERR_UNSUPPORTED, "%s has no %s kernel%s", op->name, device->name,
                 exists ? " for these types and layouts" : "");
     return k;
 }
 
-/* Runs the kernel, or the definition where no kernel takes the call. */
-static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
-                   const qp_view *in, int nout, qp_view *out) {
+/* Runs the kernel, or the definition where no kernel takes the call. The views become those that it ran with. */
+static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin, qp_view *in,
+                   int nout, qp_view *out) {
     running r;
     r.copy_count = 0;
     r.scratch = NULL;
-    memcpy(r.in, in, (size_t)nin * sizeof *in);
-    memcpy(r.out, out, (size_t)nout * sizeof *out);
-    r.call = (qp_call){ctx, op, attr, nin, nout, r.in, r.out, NULL, compute_type(ctx, op)};
-    const qp_kernel *k = choose(ctx, device, &r);
+    r.call = (qp_call){ctx, op, attr, nin, nout, in, out, NULL, compute_type(ctx, op)};
+    const qp_kernel *k = choose(ctx, device, &r.call);
     if (!k && !device->host) return false;
     qp_layout layout = k ? k->layout : op->elementwise ? QP_ELEMENTWISE : QP_ANY;
-    bool      ok = layout != QP_ELEMENTWISE || elementwise(ctx, &r);
+    bool      ok = layout != QP_ELEMENTWISE || elementwise(&r.call);
     for (int i = 0; i < nin && ok; i++)
-        if (!written(op, i) && !fits(&r.in[i], layout)) ok = make_contiguous(ctx, device, &r, &r.in[i]);
+        if (!written(op, i) && !fits(&in[i], layout)) ok = make_contiguous(ctx, device, &r, &in[i]);
     ok = ok && reserve_scratch(ctx, device, &r);
     r.call.exec = &r.exec;
     void (*run)(const qp_call *call) = k ? k->run : op->plain;
@@ -183,8 +180,10 @@ static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const 
     return ok;
 }
 
-/* Inputs as values (not retained) and edges; false after storing an error or for poison. */
-static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor *ins, qpi_value *values,
+const qpi_value qpi_absent = {.view = {.ndim = -1}};
+
+/* Inputs as values (of their slots) and edges; false after storing an error or for poison. */
+static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor *ins, const qpi_value **values,
                           qpi_edge *edges) {
     if (nin < op->min_in || nin > op->max_in) {
         qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %d inputs, expected %d to %d", op->name, nin, op->min_in,
@@ -193,8 +192,8 @@ static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor
     }
     for (int i = 0; i < nin; i++) {
         edges[i] = (qpi_edge){0};
-        values[i] = (qpi_value){.view = {.ndim = -1}};
-        if (qp_is_none(ins[i])) {
+        values[i] = &qpi_absent;
+        if (!ins[i].ctx) {
             if (i >= op->min_in) continue;
             qp_fail(ctx, QP_ERR_ARGUMENT, "%s: input %d is missing", op->name, i);
             return false;
@@ -209,7 +208,7 @@ static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor
             qp_fail(ctx, QP_ERR_STATE, "%s: input %d %s", op->name, i, qpi_no_elements(&s->value));
             return false;
         }
-        values[i] = s->value;
+        values[i] = &s->value;
         edges[i] = (qpi_edge){s->node, s->out};
         if (s->node && !s->node->op && ctx->leaves) qpi_leaf_used(ctx, ctx->leaves, s->node, &s->value);
     }
@@ -236,9 +235,9 @@ static bool entangled(const qpi_value *a, const qpi_value *b) {
 }
 
 /* Is input i read while one that overlaps it is written? */
-static bool overwritten(const qp_op *op, int nin, const qpi_value *values, int i) {
+static bool overwritten(const qp_op *op, int nin, const qpi_value *const *values, int i) {
     for (int w = 0; w < nin; w++)
-        if (written(op, w) && values[w].storage && entangled(&values[w], &values[i])) return true;
+        if (written(op, w) && values[w]->storage && entangled(values[w], values[i])) return true;
     return false;
 }
 
@@ -246,17 +245,17 @@ static bool overwritten(const qp_op *op, int nin, const qpi_value *values, int i
  * may interleave (the gradients of q, k and v are regions of one buffer): that they share no
  * element is the caller's part. */
 static bool run_mutation(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
-                         const qpi_value *values, qp_view *in) {
+                         const qpi_value *const *values, qp_view *in) {
     qpi_value copies[QP_MAX_IN];
     int       count = 0;
     bool      ok = true;
     for (int i = 1; i < nin && ok; i++) {
-        if (!values[i].storage || written(op, i) || !overwritten(op, nin, values, i)) continue;
+        if (!values[i]->storage || written(op, i) || !overwritten(op, nin, values, i)) continue;
         copies[count] = contiguous_copy(ctx, device, &in[i]);
         in[i] = copies[count].view;
         ok = copies[count++].storage != NULL;
     }
-    qp_view out = values[0].view;
+    qp_view out = in[0];
     ok = ok && run_op(ctx, device, op, attr, nin, in, 1, &out);
     for (int i = 0; i < count; i++) qpi_value_release(ctx, &copies[i]);
     return ok;
@@ -283,23 +282,22 @@ static bool may_write(qp_ctx *ctx, const qp_op *op, const qpi_value *value, cons
 }
 
 static bool mutate(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
-                   const qpi_value *values, const qpi_edge *edges, qp_view *in) {
+                   const qpi_value *const *values, const qpi_edge *edges, qp_view *in) {
     for (int i = 0; i < nin; i++)
-        if (written(op, i) && !may_write(ctx, op, &values[i], edges[i].node)) return false;
+        if (written(op, i) && !may_write(ctx, op, values[i], edges[i].node)) return false;
     if (!run_mutation(ctx, device, op, attr, nin, values, in)) return false;
     for (int i = 0; i < nin; i++)
-        if (written(op, i) && values[i].storage) values[i].storage->version++;
+        if (written(op, i) && values[i]->storage) values[i]->storage->version++;
     return !qp_failed(ctx);
 }
 
 /* Shape rules of ops need not ask whether the sizes they put together are too large. */
 static bool check_outputs(qp_call *c) {
     for (int i = 0; i < c->nout && !qp_failed(c->ctx); i++) {
-        qp_view v;
         if (qp_dtype_block(c->out[i].dtype) > 1 && !c->op->blocks)
             qp_call_fail(c, QP_ERR_TYPE, "output %d would be %s: only qp_cast makes blocks", i,
                          qp_dtype_name(c->out[i].dtype));
-        else if (!qpi_view_init(&v, c->out[i].dtype, c->out[i].ndim, c->out[i].shape))
+        else if (!qpi_view_possible(&c->out[i]))
             qp_call_fail(c, QP_ERR_ARGUMENT, "output %d is too large, no valid shape, or holds no whole blocks",
                          i);
     }
@@ -325,11 +323,11 @@ static qpi_value view_output(qp_call *c, const qpi_value *x) {
 }
 
 /* Fresh outputs, or the input's storage again for views. */
-static bool allocate_outputs(qp_ctx *ctx, const qp_device *device, qp_call *c, const qpi_value *values,
+static bool allocate_outputs(qp_ctx *ctx, const qp_device *device, qp_call *c, const qpi_value *first,
                              qpi_value *outs) {
     if (!check_outputs(c)) return false;
     for (int i = 0; i < c->nout; i++) {
-        outs[i] = c->op->view ? view_output(c, &values[0]) : qpi_value_new(ctx, device, &c->out[i]);
+        outs[i] = c->op->view ? view_output(c, first) : qpi_value_new(ctx, device, &c->out[i]);
         if (!outs[i].storage) {
             while (i-- > 0) qpi_value_release(ctx, &outs[i]);
             return false;
@@ -351,10 +349,10 @@ static bool sound(qp_ctx *ctx, const qp_op *op) {
     return !wrong;
 }
 
-static bool takes_blocks(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value *values) {
+static bool takes_blocks(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value *const *values) {
     for (int i = 0; i < nin; i++) {
-        qp_dtype t = values[i].view.dtype;
-        if (!values[i].storage || qp_dtype_block(t) == 1 || op->blocks >> i & 1) continue;
+        qp_dtype t = values[i]->view.dtype;
+        if (!values[i]->storage || qp_dtype_block(t) == 1 || op->blocks >> i & 1) continue;
         qp_fail(ctx, QP_ERR_TYPE, "%s: input %d is %s, which it does not take: qp_cast makes floats of blocks",
                 op->name, i, qp_dtype_name(t));
         return false;
@@ -363,27 +361,28 @@ static bool takes_blocks(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value 
 }
 
 /* Where the call runs; NULL after an error: its inputs are in two places. */
-static const qp_device *device_of_call(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value *values) {
+static const qp_device *device_of_call(qp_ctx *ctx, const qp_op *op, int nin, const qpi_value *const *values) {
     const qp_device *device = NULL;
     int              first = 0;
     for (int i = 0; i < nin; i++) {
-        if (!values[i].storage) continue;
+        if (!values[i]->storage) continue;
         if (!device) first = i;
-        if (!device) device = values[i].storage->device;
-        if (device == values[i].storage->device) continue;
+        if (!device) device = values[i]->storage->device;
+        if (device == values[i]->storage->device) continue;
         qp_fail(ctx, QP_ERR_STATE, "%s: input %d is on %s, input %d on %s", op->name, first, device->name, i,
-                values[i].storage->device->name);
+                values[i]->storage->device->name);
         return NULL;
     }
     return device ? device : ctx->device;
 }
 
 void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs) {
-    qpi_value values[QP_MAX_IN], results[QP_MAX_OUT];
-    qpi_edge  edges[QP_MAX_IN];
-    qp_view   in[QP_MAX_IN], out[QP_MAX_OUT];
-    char      attrs[QP_MAX_ATTR] = {0};
-    qp_ctx   *ctx = NULL;
+    const qpi_value *values[QP_MAX_IN];
+    qpi_value        results[QP_MAX_OUT];
+    qpi_edge         edges[QP_MAX_IN];
+    qp_view          in[QP_MAX_IN], out[QP_MAX_OUT];
+    char             attrs[QP_MAX_ATTR] = {0};
+    qp_ctx          *ctx = NULL;
     for (int i = 0; i < nin && !ctx; i++) ctx = ins[i].ctx;
     if (ctx && qpi_cancelled(ctx)) qp_fail(ctx, QP_ERR_CANCELLED, "cancelled");
     bool ready = ctx && !qp_failed(ctx) && sound(ctx, op) && gather_inputs(ctx, op, nin, ins, values, edges) &&
@@ -394,7 +393,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
     if (!device) return;
 
     if (attr) memcpy(attrs, attr, op->attr_bytes);
-    for (int i = 0; i < nin; i++) in[i] = values[i].view;
+    for (int i = 0; i < nin; i++) in[i] = values[i]->view;
     for (int i = 0; i < op->nout; i++) out[i] = (qp_view){0};
     qp_call call = {ctx, op, attrs, nin, op->nout, in, out, NULL, compute_type(ctx, op)};
 
@@ -406,7 +405,7 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
         if (mutate(ctx, device, op, attrs, nin, values, edges, in)) outs[0] = first;
         return;
     }
-    if (!allocate_outputs(ctx, device, &call, values, results)) return;
+    if (!allocate_outputs(ctx, device, &call, values[0], results)) return;
     if (!op->view) run_op(ctx, device, op, attrs, nin, in, op->nout, out);
     for (int i = 0; i < op->nout; i++) {
         if (!qp_failed(ctx)) outs[i] = qpi_handle(ctx, results[i]);
@@ -426,9 +425,9 @@ qp_tensor qp_apply(const qp_op *op, int nin, const qp_tensor *ins, const void *a
 }
 
 bool qpi_update(qp_ctx *ctx, const qp_op *op, const qpi_value *dst, const qpi_value *src) {
-    qpi_value both[2] = {*dst, *src};
-    qp_view   in[2] = {dst->view, src->view};
-    bool      ok = run_mutation(ctx, dst->storage->device, op, NULL, 2, both, in);
+    const qpi_value *both[2] = {dst, src};
+    qp_view          in[2] = {dst->view, src->view};
+    bool             ok = run_mutation(ctx, dst->storage->device, op, NULL, 2, both, in);
     dst->storage->version++;
     return ok && !qp_failed(ctx);
 }

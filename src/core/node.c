@@ -110,7 +110,7 @@ void qpi_leaves_end(qp_ctx *ctx, qpi_leaves *leaves) {
     qpi_free(ctx, leaves->node);
 }
 
-void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges, const qp_tensor *outs,
+void qpi_record(const qp_call *call, const qpi_value *const *ins, const qpi_edge *edges, const qp_tensor *outs,
                 const qpi_leaves *extra) {
     qp_ctx      *ctx = call->ctx;
     const qp_op *op = call->op;
@@ -129,10 +129,10 @@ void qpi_record(const qp_call *call, const qpi_value *ins, const qpi_edge *edges
     for (int i = 0; i < call->nin; i++) {
         n->in[i] = edges[i];
         qpi_node_retain(edges[i].node);
-        n->saved[i].value.view = ins[i].view;
-        if (!(op->saves & (i < 24 ? QP_SAVE_IN(i) : 0)) || !ins[i].storage) continue;
-        n->saved[i].value.storage = qpi_storage_retain(ins[i].storage);
-        n->saved[i].version = ins[i].storage->version;
+        n->saved[i].value.view = ins[i]->view;
+        if (!(op->saves & (i < 24 ? QP_SAVE_IN(i) : 0)) || !ins[i]->storage) continue;
+        n->saved[i].value.storage = qpi_storage_retain(ins[i]->storage);
+        n->saved[i].version = ins[i]->storage->version;
     }
     for (int i = 0; i < call->nout; i++) {
         qpi_slot *s = qpi_resolve(outs[i], op->name);

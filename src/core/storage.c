@@ -11,16 +11,21 @@ static void cpu_zero(qp_ctx *ctx, void *dst, size_t bytes) {
     (void)ctx;
     memset(dst, 0, bytes);
 }
-static const qp_kernel *cpu_kernel(const qp_ctx *ctx, const qp_op *op) {
-    return qpi_kernel_for(op, ctx->options.isa);
+static const qp_kernel *cpu_kernel(qp_ctx *ctx, const qp_op *op) {
+    qpi_known_kernel *known = &ctx->kernels[(uintptr_t)op / 32 % QPI_KNOWN_KERNELS];
+    if (known->op != op) *known = (qpi_known_kernel){op, qpi_kernel_for(op, ctx->options.isa)};
+    return known->kernel;
 }
 
 const qp_device qpi_cpu = {"cpu", true, cpu_alloc, qpi_free, cpu_copy, cpu_copy, cpu_zero, cpu_kernel};
 
+/* On the CPU elements stand behind what is said of them. */
 qpi_storage *qpi_storage_new(qp_ctx *ctx, const qp_device *device, size_t bytes) {
-    qpi_storage *s = qpi_alloc(ctx, sizeof *s);
+    bool         beside = device == &qpi_cpu && bytes < SIZE_MAX - sizeof(qpi_storage);
+    qpi_storage *s = qpi_alloc(ctx, sizeof *s + (beside ? bytes : 0));
     if (!s) return NULL;
-    *s = (qpi_storage){.count = 1, .device = device, .bytes = bytes, .owned = true};
+    *s = (qpi_storage){.count = 1, .device = device, .bytes = bytes, .owned = !beside, .data = s + 1};
+    if (beside) return s;
     s->data = device->alloc(ctx, bytes);
     if (!s->data) {
         qpi_free(ctx, s);

@@ -363,12 +363,13 @@ qp_tensor qp_to(qp_tensor t, const qp_device *device) {
     if (!s || qp_failed(ctx) || !filled(ctx, s, "to")) return ctx ? qpi_poison(ctx) : QP_NONE;
     if (s->value.storage->device == device) return qp_alias(t);
     qpi_value        in = s->value, copy;
+    const qpi_value *ins = &in;
     qpi_edge         edge = {s->node, s->out};
     const qp_device *from[QP_MAX_ATTR / sizeof(qp_device *)] = {in.storage->device};
     copy = qpi_value_to(ctx, &in, device);
     if (!copy.storage) return qpi_poison(ctx);
     qp_tensor y = qpi_handle(ctx, copy);
     qp_call   call = {.ctx = ctx, .op = &op_to, .attr = from, .nin = 1, .nout = 1};
-    if (!qp_failed(ctx)) qpi_record(&call, &in, &edge, &y, NULL);
+    if (!qp_failed(ctx)) qpi_record(&call, &ins, &edge, &y, NULL);
     return y;
 }

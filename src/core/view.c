@@ -26,18 +26,31 @@ size_t qp_dtype_bytes(qp_dtype t) { return t < QP_DTYPE_COUNT ? dtypes[t].bytes 
 size_t qp_dtype_size(qp_dtype t, int64_t n) { return (size_t)(n / qp_dtype_block(t)) * qp_dtype_bytes(t); }
 bool qp_dtype_is_float(qp_dtype t) { return t < QP_DTYPE_COUNT && dtypes[t].is_float; }
 
-bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape) {
+static bool possible(qp_dtype dtype, int ndim, const int64_t *shape) {
     if (ndim < 0 || ndim > QP_MAX_DIMS || dtype >= QP_DTYPE_COUNT) return false;
-    *v = (qp_view){.dtype = dtype, .ndim = ndim};
     int64_t n = 1;
-    for (int i = ndim - 1; i >= 0; i--) {
-        if (shape[i] < 0) return false;
-        v->shape[i] = shape[i];
-        v->stride[i] = n;
+    for (int i = 0; i < ndim; i++)
         /* zero sizes must not hide an overflow of the others */
-        if (__builtin_mul_overflow(n, shape[i] ? shape[i] : 1, &n) || n > INT64_MAX / 16) return false;
+        if (shape[i] < 0 || __builtin_mul_overflow(n, shape[i] ? shape[i] : 1, &n) || n > INT64_MAX / 16)
+            return false;
+    int block = dtypes[dtype].block;
+    return block == 1 || (ndim > 0 && shape[ndim - 1] % block == 0);
+}
+
+bool qpi_view_possible(const qp_view *v) { return possible(v->dtype, v->ndim, v->shape); }
+
+bool qpi_view_init(qp_view *v, qp_dtype dtype, int ndim, const int64_t *shape) {
+    if (!possible(dtype, ndim, shape)) return false;
+    v->data = NULL;
+    v->dtype = dtype;
+    v->ndim = ndim;
+    int64_t n = 1;
+    for (int i = QP_MAX_DIMS - 1; i >= 0; i--) {
+        v->shape[i] = i < ndim ? shape[i] : 0;
+        v->stride[i] = i < ndim ? n : 0;
+        if (i < ndim) n *= shape[i];
     }
-    return qpi_view_whole(v);
+    return true;
 }
 
 bool qpi_view_whole(const qp_view *v) {
