@@ -210,7 +210,7 @@ static bool gather_inputs(qp_ctx *ctx, const qp_op *op, int nin, const qp_tensor
         }
         values[i] = &s->value;
         edges[i] = (qpi_edge){s->node, s->out};
-        if (s->node && !s->node->op && ctx->leaves) qpi_leaf_used(ctx, ctx->leaves, s->node, &s->value);
+        if (ctx->leaves && s->node && !s->node->op) qpi_leaf_used(ctx, ctx->leaves, s->node, &s->value);
     }
     return true;
 }

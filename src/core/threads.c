@@ -36,14 +36,17 @@ typedef struct {
 } place;
 
 struct qp_pool {
+    /* One line, so that a worker has all of it as soon as it sees the ticket. */
     _Alignas(LINE) _Atomic uint64_t ticket;
-    _Alignas(LINE) _Atomic int64_t pending; /* pieces not yet done */
-    _Alignas(LINE) job job;
-    int             threads, spins;
+    _Atomic int64_t pending; /* pieces not yet done */
+    job             job;
+
+    _Alignas(LINE) _Atomic bool busy; /* a job runs; what other contexts begin meanwhile runs inline */
+    _Alignas(LINE) int threads;
+    int             spins;
     _Atomic int     asleep; /* workers that need the condition to wake */
     _Atomic bool    caller_asleep;
-    _Atomic bool    busy; /* a job runs; what other contexts begin meanwhile runs inline */
-    bool            stop; /* under lock */
+    bool            stop;     /* under lock */
     pthread_mutex_t lock;
     pthread_cond_t  wake, done;
     worker         *workers; /* 1..threads-1 */
@@ -179,7 +182,7 @@ void qp_parallel(const qp_exec *exec, int64_t n, int64_t grain, piece_fn *fn, vo
     }
     if (pool->spins > 0) take_place(pool, 0);
     pool->job = j;
-    atomic_store(&pool->pending, j.pieces);
+    atomic_store_explicit(&pool->pending, j.pieces, memory_order_relaxed);
     atomic_store(&pool->ticket, (uint64_t)threads << LEFT_BITS | (uint64_t)j.pieces);
     if (atomic_load(&pool->asleep) > 0) {
         pthread_mutex_lock(&pool->lock);
@@ -188,7 +191,7 @@ void qp_parallel(const qp_exec *exec, int64_t n, int64_t grain, piece_fn *fn, vo
     }
     work(pool, 0);
     wait_for_pending(pool);
-    atomic_store(&pool->busy, false);
+    atomic_store_explicit(&pool->busy, false, memory_order_release);
 }
 
 /* Starts the workers; signals of the host program stay with its own threads. */
