@@ -164,6 +164,10 @@ typedef enum { QP_ACT_NONE, QP_ACT_RELU, QP_ACT_GELU, QP_ACT_GELU_TANH, QP_ACT_S
  * type. */
 QP_API qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual);
 
+/* y[i] = x w[i]^T + bias[i] for i < n, bit for bit what qp_linear gives. Where no gradient is recorded and n is
+ * at most 3 it is one op, which is faster for few rows of x. */
+QP_API void qp_linear_many(qp_tensor x, int n, const qp_tensor *w, const qp_tensor *bias, qp_tensor *y);
+
 /* x w^T + bias with 8-bit weights: x [.., I], w i8 [O, I] with an f32 scale [O] for each row (its
  * values are w * scale), bias f32 [O] or QP_NONE. x's rows are rounded to 8 bits, each by its
  * largest magnitude, and the products are summed as whole numbers: the same bits on every

@@ -376,7 +376,7 @@ static const qp_device *device_of_call(qp_ctx *ctx, const qp_op *op, int nin, co
     return device ? device : ctx->device;
 }
 
-void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs) {
+void qpi_apply_some(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, int nout, qp_tensor *outs) {
     const qpi_value *values[QP_MAX_IN];
     qpi_value        results[QP_MAX_OUT];
     qpi_edge         edges[QP_MAX_IN];
@@ -389,13 +389,13 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
                  takes_blocks(ctx, op, nin, values);
     const qp_device *device = ready ? device_of_call(ctx, op, nin, values) : NULL;
     qp_tensor        first = nin > 0 ? ins[0] : QP_NONE; /* outs may be ins */
-    for (int i = 0; i < op->nout && i < QP_MAX_OUT; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
+    for (int i = 0; i < nout && i < QP_MAX_OUT; i++) outs[i] = ctx ? qpi_poison(ctx) : QP_NONE;
     if (!device) return;
 
     if (attr) memcpy(attrs, attr, op->attr_bytes);
     for (int i = 0; i < nin; i++) in[i] = values[i]->view;
-    for (int i = 0; i < op->nout; i++) out[i] = (qp_view){0};
-    qp_call call = {ctx, op, attrs, nin, op->nout, in, out, NULL, compute_type(ctx, op)};
+    for (int i = 0; i < nout; i++) out[i] = (qp_view){0};
+    qp_call call = {ctx, op, attrs, nin, nout, in, out, NULL, compute_type(ctx, op)};
 
     if (op->shape) op->shape(&call);
     else if (op->mutates) out[0] = in[0];
@@ -406,16 +406,20 @@ void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *a
         return;
     }
     if (!allocate_outputs(ctx, device, &call, values[0], results)) return;
-    if (!op->view) run_op(ctx, device, op, attrs, nin, in, op->nout, out);
-    for (int i = 0; i < op->nout; i++) {
+    if (!op->view) run_op(ctx, device, op, attrs, nin, in, nout, out);
+    for (int i = 0; i < nout; i++) {
         if (!qp_failed(ctx)) outs[i] = qpi_handle(ctx, results[i]);
         else qpi_value_release(ctx, &results[i]);
     }
     if (!qp_failed(ctx)) qpi_record(&call, values, edges, outs, NULL);
-    for (int i = 0; i < op->nout && qp_failed(ctx); i++) {
+    for (int i = 0; i < nout && qp_failed(ctx); i++) {
         qp_drop(outs[i]);
         outs[i] = qpi_poison(ctx);
     }
+}
+
+void qp_apply_many(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, qp_tensor *outs) {
+    qpi_apply_some(op, nin, ins, attr, op->nout, outs);
 }
 
 qp_tensor qp_apply(const qp_op *op, int nin, const qp_tensor *ins, const void *attr) {

@@ -19,6 +19,12 @@ struct qpi_order {
     entry *last;
 };
 
+static bool same(const qpi_region *a, const qpi_region *b) {
+    bool yes = true;
+    for (int i = 0; i < QPI_SPANS; i++) yes = yes && a->data[i] == b->data[i] && a->bytes[i] == b->bytes[i];
+    return yes;
+}
+
 static entry *entry_of(qpi_order *o, const char *data) {
     uint64_t place = (uint64_t)(uintptr_t)data / 64 * UINT64_C(0x9e3779b97f4a7c15) >> 32;
     for (uint64_t i = 0; i < TRIES; i++) {
@@ -38,9 +44,9 @@ qpi_region qpi_order_next(qp_ctx *ctx, qpi_region now) {
     qpi_order *o = ctx->order;
     if (!o) return (qpi_region){0}; /* it only makes reading faster */
     if (o->last) {
-        o->last->again = o->last->next.data == now.data && o->last->next.bytes == now.bytes;
+        o->last->again = same(&o->last->next, &now);
         o->last->next = now;
     }
-    o->last = entry_of(o, now.data);
+    o->last = entry_of(o, now.data[0]);
     return o->last->again ? o->last->next : (qpi_region){0};
 }

@@ -7,7 +7,6 @@
 #include "kernels/turn.h"
 
 #define MOST_ROWS 512      /* of A that pass a panel */
-#define FEW 8              /* rows for which memory takes longer than the product: one panel at a time */
 #define ROUND_VALUES 16384 /* of A worth claiming */
 
 /* As large as the widest instruction set's. */
@@ -16,17 +15,17 @@
 #define PANEL_BYTES (BLOCK_AT_ONCE * (BLOCK_WORDS + 4) * MOST_COLS * 4)
 
 #if VF_LANES == 16
-void block_product_avx2(const qp_exec *exec, const gemm_item *item);
+void block_product_avx2(const qp_exec *exec, const gemm_item *items, int count);
 #endif
 
 _Static_assert(sizeof(block_row) <= ROW_BYTES, "scratch of rows");
 
 typedef struct {
-    const gemm_item  *item;
+    const gemm_item  *items; /* of one A: its rows and k are the same */
     const block_type *type;
     int64_t           blocks;      /* 32s of k */
     int64_t           first, rows; /* of A in hand */
-    int64_t           cols;        /* at once */
+    share_columns     columns;
     int               shares;
     share            *share;
     share_fetch       fetch;
@@ -37,7 +36,7 @@ typedef struct {
 } job;
 
 static size_t worker_bytes(int64_t rows) { return PANEL_BYTES + (size_t)rows * MOST_COLS * sizeof(float); }
-static int64_t owners(int64_t rows, int threads) { return rows <= FEW ? threads : 1; }
+static int64_t owners(int64_t rows, int threads) { return rows <= FEW_BLOCK_ROWS ? threads : 1; }
 static block_row *rows_of(const job *w, int worker) { return w->a + worker * w->own; }
 
 #if QP_BODY
@@ -128,7 +127,7 @@ static void round_rows(void *arg, int64_t begin, int64_t end, int worker) {
             int blocks = (int)gemm_min(AT_ONCE, w->blocks - b);
             vf  x[VF_LANES][HALF_VECTORS];
             for (int h = 0; h < VF_LANES; h++)
-                if (h < 2 * blocks) load_half(&w->item->a, b * BLOCK_VALUES + h * HALF, w->first + i, x[h]);
+                if (h < 2 * blocks) load_half(&w->items->a, b * BLOCK_VALUES + h * HALF, w->first + i, x[h]);
                 else memset(x[h], 0, sizeof x[h]);
             round_blocks(w->type, x, blocks, rows_of(w, worker) + i * w->blocks + b);
         }
@@ -150,20 +149,21 @@ typedef struct {
     int        panels;
 } columns;
 
-static bool narrow(const job *w) { return w->item->g->n < VF_LANES; }
+static bool narrow(const job *w) { return w->items->g->n < VF_LANES; }
 
-static int64_t line_bytes(const job *w) { return w->item->b.j_step / w->type->values * w->type->bytes; }
+static int64_t line_bytes(const job *w) { return w->items->b.j_step / w->type->values * w->type->bytes; }
 
 static void set_columns(columns *c, const job *w, const share_piece *p, int64_t cols) {
-    int64_t line = w->fetch.line;
+    int64_t     line = w->columns.line;
+    const char *first = share_at(&w->columns, p->j);
     c->panels = (int)gemm_parts(cols, VF_LANES);
     c->steps = line_steps_of(narrow(w) ? 0 : line);
     for (int i = 0; i < c->panels; i++) {
         lanes  *l = &c->panel[i];
         int64_t some = gemm_min(VF_LANES, cols - i * VF_LANES);
         l->skip = narrow(w) ? 0 : VF_LANES - some;
-        l->data = w->fetch.data + (p->j + i * VF_LANES - l->skip) * line;
-        l->ahead = share_ahead(&w->fetch, p, p->j + i * VF_LANES);
+        l->data = first + (i * VF_LANES - l->skip) * line;
+        l->ahead = share_ahead(&w->fetch, &w->columns, p, p->j + i * VF_LANES);
     }
 }
 
@@ -192,12 +192,14 @@ static void multiply_columns(const job *w, const share_piece *p, int worker) {
     const block_row *a = rows_of(w, worker);
     vf              *panel = (vf *)(w->workers + (size_t)worker * w->worker_bytes);
     float           *acc = (float *)((char *)panel + PANEL_BYTES);
-    int64_t          cols = gemm_min(w->cols, w->item->g->n - p->j);
+    int              matrix = share_matrix(&w->columns, p->j);
+    const gemm_item *item = &w->items[matrix];
+    int64_t          j = p->j - w->columns.start[matrix], cols = gemm_min(w->columns.unit, item->g->n - j);
     columns          c;
     set_columns(&c, w, p, cols);
     if (w->rows == 1) {
         for (int i = 0; i < c.panels; i++)
-            w->type->one(acc + i * VF_LANES, a, c.panel[i].data, &c.steps, w->item->k / w->type->values,
+            w->type->one(acc + i * VF_LANES, a, c.panel[i].data, &c.steps, item->k / w->type->values,
                          c.panel[i].ahead);
     } else {
         memset(acc, 0, (size_t)(w->rows * BLOCK_PANELS * VF_LANES) * sizeof *acc);
@@ -207,14 +209,14 @@ static void multiply_columns(const job *w, const share_piece *p, int worker) {
     for (int i = 0; i < c.panels; i++) {
         int64_t    from = i * VF_LANES;
         gemm_piece piece = {.i = w->first,
-                            .j = p->j + from,
+                            .j = j + from,
                             .rows = w->rows,
                             .cols = gemm_min(VF_LANES, cols - from),
                             .first = true,
                             .last = true,
                             .acc = acc + from + c.panel[i].skip,
                             .acc_row = BLOCK_PANELS * VF_LANES};
-        QK(gemm_add)(w->item, &piece);
+        QK(gemm_add)(item, &piece);
     }
 }
 
@@ -223,18 +225,18 @@ static void multiply(void *arg, int64_t begin, int64_t end, int worker) {
     share_piece p;
     (void)end;
     if (w->own) round_rows(arg, 0, w->rows, worker);
-    while (share_take(w->share, w->shares, (int)begin, w->cols, &p)) multiply_columns(w, &p, worker);
+    while (share_take(w->share, w->shares, (int)begin, w->columns.unit, &p)) multiply_columns(w, &p, worker);
 }
 
-void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
+void QK(block_product)(const qp_exec *exec, const gemm_item *items, int count) {
 #if VF_LANES == 16
     if (!qpi_cpu_vnni()) {
-        block_product_avx2(exec, item);
+        block_product_avx2(exec, items, count);
         return;
     }
 #endif
-    const qk_gemm_args *g = item->g;
-    job                 w = {.item = item, .type = QK(block_type_of)(g->b_type), .blocks = g->k / BLOCK_VALUES};
+    const qk_gemm_args *g = items->g;
+    job                 w = {.items = items, .type = QK(block_type_of)(g->b_type), .blocks = g->k / BLOCK_VALUES};
     int64_t             most = gemm_min(g->m, MOST_ROWS);
     int64_t             each = owners(most, exec->threads);
     w.own = each > 1 ? most * w.blocks : 0;
@@ -242,13 +244,16 @@ void QK(block_product)(const qp_exec *exec, const gemm_item *item) {
     w.a = exec->scratch;
     w.workers = (char *)exec->scratch + (size_t)(each * most * w.blocks) * ROW_BYTES;
     w.share = (share *)(w.workers + (size_t)exec->threads * w.worker_bytes);
-    w.cols = narrow(&w) ? 1 : g->m <= FEW ? VF_LANES : BLOCK_PANELS * VF_LANES;
+    w.columns = (share_columns){.line = line_bytes(&w), .unit = BLOCK_PANELS * VF_LANES};
+    if (g->m <= FEW_BLOCK_ROWS) w.columns.unit = VF_LANES;
+    if (narrow(&w)) w.columns.unit = 1;
+    for (int i = 0; i < count; i++) share_add(&w.columns, items[i].b.data, items[i].g->n);
     for (; w.first < g->m; w.first += w.rows) {
         w.rows = gemm_min(most, g->m - w.first);
         if (!w.own) qp_parallel(exec, w.rows, gemm_parts(ROUND_VALUES, gemm_max(1, g->k)), round_rows, &w);
-        int64_t bytes = g->n * (g->k / w.type->values * w.type->bytes) * gemm_parts(w.rows, BLOCK_ROWS);
-        w.shares = share_out(w.share, exec->threads, g->n, w.cols, bytes);
-        w.fetch = share_fetch_of(item->b.data, line_bytes(&w), w.cols, g->next, w.shares);
+        int64_t bytes = w.columns.end * (g->k / w.type->values * w.type->bytes) * gemm_parts(w.rows, BLOCK_ROWS);
+        w.shares = share_out(w.share, exec->threads, w.columns.end, w.columns.unit, bytes);
+        w.fetch = share_fetch_of(&w.columns, g->next, w.shares);
         qp_parallel(exec, w.shares, 1, multiply, &w);
     }
 }

@@ -15,8 +15,11 @@
 
 #include "kernels/gemm_parts.h"
 
-/* W's rows are the columns of B, contiguous along p; k is whole blocks. */
-void QK(block_product)(const qp_exec *exec, const gemm_item *item);
+/* W's rows are the columns of B, contiguous along p; k is whole blocks. Several, all of one A: m at most FEW_BLOCK_ROWS,
+ * n at least MAX_LANES. */
+void QK(block_product)(const qp_exec *exec, const gemm_item *items, int count);
+
+#define FEW_BLOCK_ROWS 8 /* rows for which memory takes longer than the product: one panel at a time */
 
 /* Bytes of exec->scratch with `threads` workers; the same for every instruction set. */
 size_t block_product_scratch(int64_t m, int64_t k, int threads);

@@ -5,6 +5,7 @@
 #define PIECE 1e6    /* flops worth claiming */
 
 extern qk_gemm_fn qk_gemm_avx512bf16;
+void qk_gemm_many_avx512bf16(const qp_exec *exec, const qk_gemm_args *g, int count);
 
 /* bf16 in both places is what the instructions for bf16 take; f64 is no type to compute in. */
 static qp_dtype compute_of(const qk_gemm_args *g) {
@@ -28,7 +29,7 @@ static gemm_item item_of(const qk_gemm_args *g, int64_t index) {
 
 static void run_item(const qp_exec *exec, const qk_gemm_args *g, int64_t index) {
     gemm_item item = item_of(g, index);
-    if (QK(gemm_rows_takes)(&item)) QK(gemm_rows)(exec, &item);
+    if (QK(gemm_rows_takes)(&item)) QK(gemm_rows)(exec, &item, 1);
     else if (QK(gemm_flip_takes)(&item)) QK(gemm_flip)(exec, &item);
     else QK(gemm_strips)(exec, &item);
 }
@@ -36,9 +37,19 @@ static void run_item(const qp_exec *exec, const qk_gemm_args *g, int64_t index) 
 #if !QP_PAIRS
 static void run_blocks(const qp_exec *exec, const qk_gemm_args *g, int64_t index) {
     gemm_item item = item_of(g, index);
-    QK(block_product)(exec, &item);
+    QK(block_product)(exec, &item, 1);
 }
 #endif
+
+/* Can they be shared out as one? */
+static bool joined(const qk_gemm_args *g, const gemm_item *items, int count) {
+    bool yes = g->m > 0 && g->m <= FEW_BLOCK_ROWS;
+    for (int i = 0; i < count; i++) {
+        yes = yes && g[i].n >= MAX_LANES;
+        if (qp_dtype_block(g->b_type) == 1) yes = yes && g->b_row == 1 && QK(gemm_rows_takes)(&items[i]);
+    }
+    return yes;
+}
 
 typedef struct {
     const qk_gemm_args *g;
@@ -88,4 +99,21 @@ void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g) {
         return;
     }
     for (int64_t i = 0; i < g->batch; i++) run_item(exec, g, i);
+}
+
+void QK(qk_gemm_many)(const qp_exec *exec, const qk_gemm_args *g, int count) {
+#if VF_LANES == 16 && !QP_PAIRS
+    if (qp_dtype_block(g->b_type) == 1 && compute_of(g) == QP_BF16 && qpi_cpu_bf16()) {
+        qk_gemm_many_avx512bf16(exec, g, count);
+        return;
+    }
+#endif
+    gemm_item items[QK_GEMM_MANY];
+    for (int i = 0; i < count; i++) items[i] = item_of(&g[i], 0);
+    if (!joined(g, items, count))
+        for (int i = 0; i < count; i++) QK(qk_gemm)(exec, &g[i]);
+#if !QP_PAIRS
+    else if (qp_dtype_block(g->b_type) > 1) QK(block_product)(exec, items, count);
+#endif
+    else QK(gemm_rows)(exec, items, count);
 }

@@ -58,6 +58,11 @@ size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threa
 
 void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g);
 
+#define QK_GEMM_MANY 3
+/* Several products, at most QK_GEMM_MANY, that differ in B, C, n, bias and residual alone: with few rows threads share
+ * them out as one product, that of the first one's `next`. */
+void QK(qk_gemm_many)(const qp_exec *exec, const qk_gemm_args *g, int count);
+
 /* The types that A, B and C may have. */
 static inline bool qk_gemm_takes(qp_dtype t) { return t == QP_F32 || t == QP_BF16 || t == QP_F16; }
 

@@ -31,9 +31,11 @@
 #endif
 
 typedef struct {
-    const gemm_item *item;
+    const gemm_item *items; /* of one A: its rows, m, and k are the same */
+    int64_t          m, k;
     float           *a; /* STEP words of p of each row, then the next words of each */
-    int64_t          block, blocks, unit, sums_row;
+    int64_t          block, blocks, sums_row;
+    share_columns    columns;
     share           *share;
     share_fetch      fetch;
     int              shares;
@@ -41,19 +43,17 @@ typedef struct {
     int64_t          worker_floats;
 } job;
 
-static int64_t block_count(const job *w, int64_t block) {
-    return gemm_min(w->block, w->item->k - block * w->block);
-}
+static int64_t block_count(const job *w, int64_t block) { return gemm_min(w->block, w->k - block * w->block); }
 
 /* Word p of a block, of row 0; the next row's is STEP behind it. */
 static const float *a_at(const job *w, int64_t block, int64_t p) {
-    return w->a + (block * w->block + p / STEP * STEP) * w->item->g->m + p % STEP;
+    return w->a + (block * w->block + p / STEP * STEP) * w->m + p % STEP;
 }
 
-static void add_block(const job *w, int64_t block, int64_t j, int64_t cols, const float *acc, int64_t acc_row,
-                      float *total) {
+static void add_block(const job *w, const gemm_item *item, int64_t block, int64_t j, int64_t cols, const float *acc,
+                      int64_t acc_row, float *total) {
     gemm_piece piece = {.j = j,
-                        .rows = w->item->g->m,
+                        .rows = w->m,
                         .cols = cols,
                         .first = block == 0,
                         .last = block == w->blocks - 1,
@@ -61,7 +61,7 @@ static void add_block(const job *w, int64_t block, int64_t j, int64_t cols, cons
                         .acc_row = acc_row,
                         .total = total,
                         .total_row = acc_row};
-    QK(gemm_add)(w->item, &piece);
+    QK(gemm_add)(item, &piece);
 }
 
 /* ---- p contiguous in B: B is turned in registers ------------------------------------- */
@@ -95,12 +95,12 @@ INLINE void add_rows_to(const int rows, float *acc, const float *a, const vf x[S
  * is read at once, because lines that lie powers of two apart compete for the same places; what is fetched
  * is what will be read later, in the order of memory, which is when memory is fastest, into the second cache,
  * as few requests of the first can be on their way. */
-INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int64_t block, int64_t j,
-                            const char *ahead, float *acc) {
-    const int64_t bytes = GEMM_PAIR * gemm_bytes(kind), m = single ? 1 : w->item->g->m, p0 = block * w->block;
-    const int64_t count = gemm_whole(&w->item->b, p0, block_count(w, block));
-    line_steps    step = line_steps_of(w->item->b.j_step * gemm_bytes(kind));
-    const char   *in = gemm_at(&w->item->b, p0, j);
+INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, const gemm_source *b, int64_t block,
+                            int64_t j, const char *ahead, float *acc) {
+    const int64_t bytes = GEMM_PAIR * gemm_bytes(kind), m = single ? 1 : w->m, p0 = block * w->block;
+    const int64_t count = gemm_whole(b, p0, block_count(w, block));
+    line_steps    step = line_steps_of(b->j_step * gemm_bytes(kind));
+    const char   *in = gemm_at(b, p0, j);
     const float  *a = a_at(w, block, 0);
     int64_t       p = 0;
     vf            sum = {0};
@@ -121,11 +121,12 @@ INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, int
     return p;
 }
 
-static int64_t turned_block(const job *w, int64_t block, int64_t j, const char *ahead, float *acc) {
+static int64_t turned_block(const job *w, const gemm_source *b, int64_t block, int64_t j, const char *ahead,
+                            float *acc) {
 #define TURNED(kind) \
-    return w->item->g->m == 1 ? turned_steps(kind, true, w, block, j, ahead, acc) \
-                              : turned_steps(kind, false, w, block, j, ahead, acc)
-    switch (w->item->b.kind) {
+    return w->m == 1 ? turned_steps(kind, true, w, b, block, j, ahead, acc) \
+                     : turned_steps(kind, false, w, b, block, j, ahead, acc)
+    switch (b->kind) {
     case KIND_1: TURNED(KIND_1);
     case KIND_2: TURNED(KIND_2);
     default: TURNED(KIND_3);
@@ -133,28 +134,29 @@ static int64_t turned_block(const job *w, int64_t block, int64_t j, const char *
 }
 
 /* What is left of k, or all of it where there are too few columns. */
-static void turned_rest(const job *w, int64_t block, int64_t p, int64_t j, int64_t cols, float *acc) {
-    int64_t m = w->item->g->m, count = block_count(w, block);
+static void turned_rest(const job *w, const gemm_source *b, int64_t block, int64_t p, int64_t j, int64_t cols,
+                        float *acc) {
+    int64_t m = w->m, count = block_count(w, block);
     for (; p < count; p++)
         for (int64_t c = 0; c < cols; c++) {
             const float *a = a_at(w, block, p);
-            float        y = gemm_word(&w->item->b, block * w->block + p, j + c);
+            float        y = gemm_word(b, block * w->block + p, j + c);
             for (int64_t i = 0; i < m; i++)
                 acc[i * VF_LANES + c] =
                     word_fma(word_at(&a[i * STEP]), word_at(&y), vf_set1(acc[i * VF_LANES + c]))[0];
         }
 }
 
-/* Up to VF_LANES columns. Fewer are the end of a whole group that ends with the last column, if there is one. */
-static void turned(const job *w, const share_piece *piece, int64_t cols) {
-    float       acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
-    int64_t     j = piece->j, skip = j + cols >= VF_LANES ? VF_LANES - cols : 0;
-    const char *ahead = share_ahead(&w->fetch, piece, j);
+/* Columns from j on, up to VF_LANES. Fewer are the end of a whole group that ends with the last column, if there is
+ * one. */
+static void turned(const job *w, const gemm_item *item, int64_t j, int64_t cols, const char *ahead) {
+    float   acc[FEW_ROWS * VF_LANES], total[FEW_ROWS * VF_LANES];
+    int64_t skip = j + cols >= VF_LANES ? VF_LANES - cols : 0;
     for (int64_t block = 0; block < w->blocks; block++) {
-        memset(acc, 0, sizeof acc);
-        int64_t p = cols + skip == VF_LANES ? turned_block(w, block, j - skip, ahead, acc) : 0;
-        turned_rest(w, block, p, j - skip, cols + skip, acc);
-        add_block(w, block, j, cols, acc + skip, VF_LANES, total + skip);
+        memset(acc, 0, (size_t)w->m * VF_LANES * sizeof *acc);
+        int64_t p = cols + skip == VF_LANES ? turned_block(w, &item->b, block, j - skip, ahead, acc) : 0;
+        turned_rest(w, &item->b, block, p, j - skip, cols + skip, acc);
+        add_block(w, item, block, j, cols, acc + skip, VF_LANES, total + skip);
     }
 }
 
@@ -172,7 +174,7 @@ INLINE void wide_column(const int count, const int vecs, const bool whole, const
             const char *first = in + u * GEMM_PAIR * line + v * VF_LANES * gemm_bytes(kind);
             y[u][v] = gemm_words(kind, first, whole ? first + line : NULL, vecs > 1 ? VF_LANES : n);
         }
-    for (int64_t i = 0; i < w->item->g->m; i++, a += STEP, sums += w->sums_row) {
+    for (int64_t i = 0; i < w->m; i++, a += STEP, sums += w->sums_row) {
         vf s[VECS];
         for (int v = 0; v < vecs; v++) s[v] = vf_load(sums + v * VF_LANES);
         for (int u = 0; u < count; u++)
@@ -191,9 +193,9 @@ INLINE void wide_lines(const int count, const bool whole, const gemm_source *b, 
 }
 
 INLINE void wide(gemm_kind kind, const job *w, int64_t j, int64_t cols, float *sums) {
-    gemm_source b = w->item->b;
+    gemm_source b = w->items->b;
     b.kind = kind;
-    int64_t line = GEMM_PAIR * b.p_step * gemm_bytes(kind), m = w->item->g->m, floats = m * w->sums_row;
+    int64_t line = GEMM_PAIR * b.p_step * gemm_bytes(kind), floats = w->m * w->sums_row;
     for (int64_t block = 0; block < w->blocks; block++) {
         int64_t     count = block_count(w, block), whole = gemm_whole(&b, block * w->block, count), p = 0;
         const char *in = gemm_at(&b, block * w->block, j);
@@ -202,12 +204,12 @@ INLINE void wide(gemm_kind kind, const job *w, int64_t j, int64_t cols, float *s
             wide_lines(WIDE_STEP, true, &b, w, sums, a_at(w, block, p), in, cols);
         for (; p < whole; p++, in += line) wide_lines(1, true, &b, w, sums, a_at(w, block, p), in, cols);
         if (p < count) wide_lines(1, false, &b, w, sums, a_at(w, block, p), in, cols);
-        add_block(w, block, j, cols, sums, w->sums_row, sums + floats);
+        add_block(w, w->items, block, j, cols, sums, w->sums_row, sums + floats);
     }
 }
 
 static void wide_any(const job *w, int64_t j, int64_t cols, float *sums) {
-    switch (w->item->b.kind) {
+    switch (w->items->b.kind) {
     case KIND_1: wide(KIND_1, w, j, cols, sums); break;
     case KIND_2: wide(KIND_2, w, j, cols, sums); break;
     default: wide(KIND_3, w, j, cols, sums);
@@ -223,22 +225,24 @@ static void run_tasks(void *arg, int64_t begin, int64_t end, int worker) {
     const job  *w = arg;
     share_piece p;
     (void)end;
-    while (share_take(w->share, w->shares, (int)begin, w->unit, &p)) {
-        int64_t cols = gemm_min(w->unit, w->item->g->n - p.j);
-        if (is_turned(w->item)) turned(w, &p, cols);
-        else wide_any(w, p.j, cols, w->workers + worker * w->worker_floats);
+    while (share_take(w->share, w->shares, (int)begin, w->columns.unit, &p)) {
+        int              matrix = share_matrix(&w->columns, p.j);
+        const gemm_item *item = &w->items[matrix];
+        int64_t          j = p.j - w->columns.start[matrix], cols = gemm_min(w->columns.unit, item->g->n - j);
+        if (is_turned(item)) turned(w, item, j, cols, share_ahead(&w->fetch, &w->columns, &p, p.j));
+        else wide_any(w, j, cols, w->workers + worker * w->worker_floats);
     }
 }
 
 static void pack_rows(void *arg, int64_t begin, int64_t end, int worker) {
     const job         *w = arg;
-    const gemm_source *a = &w->item->a;
-    int64_t            m = w->item->g->m, whole = gemm_whole(a, 0, w->item->k);
+    const gemm_source *a = &w->items->a;
+    int64_t            m = w->m, whole = gemm_whole(a, 0, w->k);
     (void)worker;
     for (int64_t i = begin; i < end; i++) {
         float *out = w->a + i * STEP;
-        for (int64_t p = 0; p < w->item->k; p += STEP, out += m * STEP) {
-            int64_t n = gemm_min(STEP, w->item->k - p);
+        for (int64_t p = 0; p < w->k; p += STEP, out += m * STEP) {
+            int64_t n = gemm_min(STEP, w->k - p);
             if (a->p_step == 1 && p + STEP <= whole) vf_store(out, line_words(a->kind, gemm_at(a, p, i)));
             else
                 for (int64_t u = 0; u < n; u++) out[u] = gemm_word(a, p + u, i);
@@ -255,22 +259,25 @@ bool QK(gemm_rows_takes)(const gemm_item *item) {
     return item->b.j_step == 1 && g->m <= (g->n >= MANY_COLS ? FEW_WIDE_ROWS : 8);
 }
 
-void QK(gemm_rows)(const qp_exec *exec, const gemm_item *item) {
-    const qk_gemm_args *g = item->g;
-    job w = {.item = item, .block = gemm_block_of(item->k), .unit = VF_LANES, .sums_row = gemm_wide_cols(g->m)};
-    w.worker_floats = 2 * g->m * w.sums_row;
-    w.blocks = gemm_max(1, gemm_parts(item->k, w.block));
+void QK(gemm_rows)(const qp_exec *exec, const gemm_item *items, int count) {
+    const qk_gemm_args *g = items->g;
+    const gemm_source  *b = &items->b;
+    job w = {.items = items, .m = g->m, .k = items->k, .block = gemm_block_of(items->k)};
+    w.sums_row = gemm_wide_cols(w.m);
+    w.worker_floats = 2 * w.m * w.sums_row;
+    w.blocks = gemm_max(1, gemm_parts(w.k, w.block));
     w.share = exec->scratch;
     w.workers = (float *)exec->scratch + exec->threads * SHARE_FLOATS;
     w.a = w.workers + exec->threads * w.worker_floats;
-    qp_parallel(exec, g->m, gemm_parts(PACK_PIECE, gemm_max(1, item->k)), pack_rows, &w);
-    if (!is_turned(item)) {
+    qp_parallel(exec, w.m, gemm_parts(PACK_PIECE, gemm_max(1, w.k)), pack_rows, &w);
+    w.columns = (share_columns){.line = b->j_step * gemm_bytes(b->kind), .unit = VF_LANES};
+    if (!is_turned(items)) {
         int64_t cols = gemm_parts(g->n, TASKS * exec->threads);
-        w.unit = gemm_min(gemm_parts(cols, WIDE_UNIT) * WIDE_UNIT, w.sums_row);
+        w.columns.unit = gemm_min(gemm_parts(cols, WIDE_UNIT) * WIDE_UNIT, w.sums_row);
     }
-    w.shares = share_out(w.share, exec->threads, g->n, w.unit,
-                         g->n * g->k * gemm_bytes(item->b.kind) * gemm_parts(g->m, 4));
-    w.fetch =
-        share_fetch_of(item->b.data, item->b.j_step * gemm_bytes(item->b.kind), w.unit, g->next, w.shares);
+    for (int i = 0; i < count; i++) share_add(&w.columns, items[i].b.data, items[i].g->n);
+    w.shares = share_out(w.share, exec->threads, w.columns.end, w.columns.unit,
+                         w.columns.end * g->k * gemm_bytes(b->kind) * gemm_parts(w.m, 4));
+    w.fetch = share_fetch_of(&w.columns, g->next, w.shares);
     qp_parallel(exec, w.shares, 1, run_tasks, &w);
 }

@@ -8,6 +8,7 @@
 #define MAX_ROWS 512         /* rows of a block of A */
 #define MAX_PACKED (1 << 18) /* elements of a block of A */
 #define MAX_TILE_COLS 32     /* the widest instruction set's panel of B */
+#define MAX_LANES 16         /* its floats in a vector */
 #define MAX_PANELS 4         /* that are packed together */
 #define PACK_GAP 4           /* p between packed tiles, lest they compete for the same places of a cache */
 #define PACK_PIECE (1 << 15) /* elements of A packed by one piece of work */

@@ -1,4 +1,4 @@
-/* Columns of a product shared out to threads: each takes its own part from the front, so that what it
+/* Columns of products with the same rows shared out to threads: each takes its own part from the front, so that what it
  * fetches ahead is its own; who is done helps the others. */
 #ifndef QUIPU_KERNELS_SHARE_H
 #define QUIPU_KERNELS_SHARE_H
@@ -16,6 +16,33 @@ typedef struct {
 _Static_assert(sizeof(share) == SHARE_FLOATS * sizeof(float), "room for shares");
 #define SHARE_BYTES 16384 /* of weights worth a thread, for a tile of rows */
 #define FETCH_BYTES 12288 /* ahead: less comes too late */
+
+/* The columns of all matrices one behind the other, each matrix from a multiple of `unit` on; columns lie `line` bytes
+ * apart. */
+typedef struct {
+    const char *data[QK_GEMM_MANY];
+    int64_t     start[QK_GEMM_MANY], end; /* end: of all */
+    int64_t     line, unit;
+    int         count;
+} share_columns;
+
+static inline void share_add(share_columns *c, const void *data, int64_t n) {
+    c->data[c->count] = data;
+    c->start[c->count++] = c->end;
+    c->end += gemm_parts(n, c->unit) * c->unit;
+}
+
+/* The matrix that column j is of. */
+static inline int share_matrix(const share_columns *c, int64_t j) {
+    int i = c->count - 1;
+    while (i > 0 && j < c->start[i]) i--;
+    return i;
+}
+
+static inline const char *share_at(const share_columns *c, int64_t j) {
+    int i = share_matrix(c, j);
+    return c->data[i] + (j - c->start[i]) * c->line;
+}
 
 /* How many of at most `threads` parts n columns are worth, `unit` at a time; `bytes` are read in all. */
 static inline int share_out(share *all, int threads, int64_t n, int64_t unit, int64_t bytes) {
@@ -48,25 +75,32 @@ static inline bool share_take(share *all, int count, int own, int64_t unit, shar
     return false;
 }
 
-/* What is fetched while columns are read, which lie `line` bytes apart from `data` on. */
+/* What is fetched while columns are read: those so many ahead, and what is read after them all. */
 typedef struct {
-    const char *data;
-    int64_t     line, columns; /* so many ahead */
-    qpi_region  next;          /* what is read after them all */
-    int         count;
+    int64_t    ahead;
+    qpi_region next;
+    int        count; /* of parts */
 } share_fetch;
 
-static inline share_fetch share_fetch_of(const void *data, int64_t line, int64_t unit, qpi_region next,
-                                         int count) {
-    int64_t units = gemm_parts(FETCH_BYTES, gemm_max(1, unit * line));
-    return (share_fetch){data, line, units * unit, next, count};
+static inline share_fetch share_fetch_of(const share_columns *c, qpi_region next, int count) {
+    int64_t units = gemm_parts(FETCH_BYTES, gemm_max(1, c->unit * c->line));
+    return (share_fetch){units * c->unit, next, count};
+}
+
+/* Where a part of a region begins. */
+static inline const char *share_part_of(const qpi_region *r, int part, int count) {
+    int64_t all = 0, at;
+    int     i = 0;
+    for (int k = 0; k < QPI_SPANS; k++) all += r->bytes[k];
+    for (at = all * part / count; i < QPI_SPANS - 1 && at >= r->bytes[i] && r->bytes[i + 1]; i++) at -= r->bytes[i];
+    return r->data[i] + at;
 }
 
 /* For column j of piece p: columns some way on, or, behind the end of their part, the same part of what is next. */
-static inline const char *share_ahead(const share_fetch *f, const share_piece *p, int64_t j) {
-    int64_t to = j + f->columns;
-    if (!f->next.data || to < p->end) return f->data + to * f->line;
-    return f->next.data + f->next.bytes * p->part / f->count + (to - p->end) * f->line;
+static inline const char *share_ahead(const share_fetch *f, const share_columns *c, const share_piece *p, int64_t j) {
+    int64_t to = j + f->ahead;
+    if (!f->next.data[0] || to < p->end) return share_at(c, to);
+    return share_part_of(&f->next, p->part, f->count) + (to - p->end) * c->line;
 }
 
 #endif

@@ -31,12 +31,10 @@ qp_tensor qpi_split_heads(qp_tensor x, int64_t heads) {
     return qp_reshape(x, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), heads, qp_size(x, 2) / heads});
 }
 
-static qp_tensor project(const qpi_heads *h, const qp_nn_linear *w, qp_tensor x) {
-    return qpi_split_heads(qp_nn_linear_forward(w, x, QP_ACT_NONE, QP_NONE), h->heads);
-}
-
 qpi_qkv qpi_heads_project(const qpi_heads *h, qp_tensor x, const qp_sequence *s) {
-    qpi_qkv            t = {project(h, h->q, x), project(h, h->k, x), project(h, h->v, x)};
+    qp_tensor y[3];
+    qp_nn_linear_forward_many(3, (const qp_nn_linear *[]){h->q, h->k, h->v}, x, y);
+    qpi_qkv t = {qpi_split_heads(y[0], h->heads), qpi_split_heads(y[1], h->heads), qpi_split_heads(y[2], h->heads)};
     const qp_position *p = h->position;
     if (p && p->type && p->type->rotate) {
         t.q = p->type->rotate(p->self, t.q, s);

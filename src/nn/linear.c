@@ -6,6 +6,8 @@
 
 #include "nn/module.h"
 
+#define MANY 8
+
 struct qp_nn_linear {
     qp_module    *module;
     qp_tensor     weight, bias;
@@ -50,6 +52,18 @@ qp_nn_linear *qp_nn_linear_new(qp_module *parent, const char *name, int64_t in, 
 qp_tensor qp_nn_linear_forward(const qp_nn_linear *l, qp_tensor x, qp_act act, qp_tensor residual) {
     if (l->forward) return l->forward(l->self, l->inner, x, act, residual);
     return qp_linear(x, l->weight, l->bias, act, residual);
+}
+
+void qp_nn_linear_forward_many(int n, const qp_nn_linear *const *l, qp_tensor x, qp_tensor *y) {
+    qp_tensor w[MANY], bias[MANY];
+    bool      wrapped = n > MANY;
+    for (int i = 0; i < n && !wrapped; i++) {
+        wrapped = l[i]->forward != NULL;
+        w[i] = l[i]->weight;
+        bias[i] = l[i]->bias;
+    }
+    if (!wrapped) qp_linear_many(x, n, w, bias, y);
+    for (int i = 0; i < n && wrapped; i++) y[i] = qp_nn_linear_forward(l[i], x, QP_ACT_NONE, QP_NONE);
 }
 
 qp_module *qp_nn_linear_module(const qp_nn_linear *l) { return l->module; }

@@ -5,64 +5,30 @@
  * gradient is recorded, w's rows are made floats strip by strip and x stays as it is. */
 #include "core/blocks.h"
 #include "kernels/copy.h"
-#include "kernels/product.h"
-#include "ops/op.h"
+#include "ops/linear.h"
 
 typedef struct {
     qp_act act;
-    bool   keep;  /* u, for backward */
     bool   exact; /* rows of x are not rounded */
 } attr;
 
 enum { X, W, BIAS, RESIDUAL };
+enum { Y, U }; /* U: where backward will want it */
 
-#define FEW 16 /* rows */
-
-static bool takes(const qp_call *c) {
-    qp_dtype w = c->in[W].dtype;
-    return qk_gemm_takes(c->in[X].dtype) && (qk_gemm_takes(w) || qp_dtype_block(w) > 1) &&
-           qk_gemm_takes(c->out[0].dtype);
-}
+static bool takes(const qp_call *c) { return linear_takes(&c->in[X], &c->in[W], &c->out[Y]); }
 
 /* Are weights made floats first? */
 static bool in_strips(const qp_call *c) {
     return qp_dtype_block(c->in[W].dtype) > 1 && ((const attr *)c->attr)->exact;
 }
 
-static const qp_view *optional(const qp_call *c, int i) {
-    return c->nin > i && c->in[i].ndim >= 0 ? &c->in[i] : NULL;
-}
-
-static size_t bias_bytes(const qp_call *c) {
-    return optional(c, BIAS) ? ((size_t)c->in[BIAS].shape[0] * sizeof(float) + 63) / 64 * 64 : 0;
-}
-
-/* All rows of x are the batch of a product with one row; the plan finds the long ones. */
 static qk_product plan(const qp_call *c, const qp_view *residual) {
-    const qp_view *x = &c->in[X], *w = &c->in[W], *y = &c->out[0];
-    int            last = x->ndim - 1;
-    qk_product     p = {.axes = last};
-    for (int i = 0; i < last; i++) p.size[i] = x->shape[i];
-    p.gemm = (qk_gemm_args){.m = 1,
-                            .n = w->shape[0],
-                            .k = w->shape[1],
-                            .a = x->data,
-                            .b = w->data,
-                            .c = y->data,
-                            .a_type = x->dtype,
-                            .b_type = in_strips(c) ? QP_F32 : w->dtype,
-                            .c_type = y->dtype,
-                            .compute = c->compute,
-                            .a_col = x->stride[last],
-                            .b_row = w->stride[1],
-                            .b_col = w->stride[0],
-                            .scale = 1,
-                            .residual = residual ? residual->data : NULL,
-                            .act = (qk_act)((const attr *)c->attr)->act,
-                            .pre_act = qp_view_count(&c->out[1]) ? c->out[1].data : NULL};
-    qk_product_axes(&p, QK_A, x, last);
-    qk_product_axes(&p, QK_C, y, last);
-    if (residual) qk_product_axes(&p, QK_R, residual, last);
+    qk_product p = linear_product(c, &c->in[X], &c->in[W], &c->out[Y]);
+    if (in_strips(c)) p.gemm.b_type = QP_F32;
+    p.gemm.residual = residual ? residual->data : NULL;
+    p.gemm.act = (qk_act)((const attr *)c->attr)->act;
+    p.gemm.pre_act = c->nout > U ? c->out[U].data : NULL;
+    if (residual) qk_product_axes(&p, QK_R, residual, p.axes);
     QK(qk_product_plan)(&p);
     return p;
 }
@@ -70,9 +36,9 @@ static qk_product plan(const qp_call *c, const qp_view *residual) {
 /* Where the product finds the residual: the columns must lie side by side, otherwise it is
  * copied into y first. */
 static const qp_view *residual_at(const qp_call *c) {
-    const qp_view *r = optional(c, RESIDUAL);
+    const qp_view *r = linear_optional(c, RESIDUAL);
     if (!r || r->shape[r->ndim - 1] <= 1 || r->stride[r->ndim - 1] == 1) return r;
-    return &c->out[0];
+    return &c->out[Y];
 }
 
 /* ---- Weights of block types --------------------------------------------------------------------- */
@@ -122,25 +88,13 @@ static void run_strips(const qp_exec *exec, const qk_product *all, const qp_view
     }
 }
 
-/* Where rows are few, reading weights takes longest. */
-static qpi_region read_next(const qp_call *c, const qk_gemm_args *g) {
-    const qp_view *w = &c->in[W];
-    if (g->m > FEW) return (qpi_region){0};
-    return qpi_order_next(c->ctx, (qpi_region){w->data, (int64_t)qp_dtype_size(w->dtype, qp_view_count(w))});
-}
-
 static void run(const qp_call *c) {
-    const qp_view *bias = optional(c, BIAS), *residual = residual_at(c);
+    const qp_view *bias = linear_optional(c, BIAS), *residual = residual_at(c);
     qk_product     p = plan(c, residual);
-    p.gemm.next = read_next(c, &p.gemm);
-    qp_exec exec = *c->exec;
-    if (residual == &c->out[0]) qk_copy(&exec, c->out[0], c->in[RESIDUAL]);
-    if (bias) {
-        float *row = exec.scratch;
-        for (int64_t i = 0; i < bias->shape[0]; i++) row[i] = (float)qp_load(bias, i * bias->stride[0]);
-        p.gemm.bias = row;
-        exec.scratch = (char *)exec.scratch + bias_bytes(c);
-    }
+    qp_exec        exec = *c->exec;
+    if (residual == &c->out[Y]) qk_copy(&exec, c->out[Y], c->in[RESIDUAL]);
+    p.gemm.next = linear_next(c->ctx, &p.gemm, 1);
+    p.gemm.bias = linear_bias(bias, &exec);
     if (in_strips(c)) run_strips(&exec, &p, &c->in[W]);
     else QK(qk_product_run)(&exec, &p);
 }
@@ -154,42 +108,15 @@ QP_KERNEL(linear) = {run, QP_ANY, takes};
 _Static_assert((int)QP_ACT_SILU == (int)QK_ACT_SILU && (int)QP_ACT_GELU == (int)QK_ACT_GELU,
                "one list of activations");
 
-static bool is_shape(const qp_view *v, int ndim, const int64_t *shape) {
-    if (v->ndim != ndim) return false;
-    for (int i = 0; i < ndim; i++)
-        if (v->shape[i] != shape[i]) return false;
-    return true;
-}
-
-/* Stores "x is .., w is ..: expected ..". */
-static void misfit(const qp_call *c, qp_code code, const char *one, const qp_view *a, const char *two,
-                   const qp_view *b, const char *expected) {
-    char at[96], bt[96];
-    qpi_view_describe(a, at, sizeof at);
-    qpi_view_describe(b, bt, sizeof bt);
-    qp_call_fail(c, code, "%s is %s, %s is %s: expected %s", one, at, two, bt, expected);
-}
-
 static void shape(qp_call *c) {
     const attr    *a = c->attr;
-    const qp_view *x = &c->in[X], *w = &c->in[W], *bias = optional(c, BIAS), *residual = optional(c, RESIDUAL);
-    qp_view        y = *x;
-    if (!qp_dtype_is_float(x->dtype) || (!qp_dtype_is_float(w->dtype) && qp_dtype_block(w->dtype) == 1))
-        misfit(c, QP_ERR_TYPE, "x", x, "w", w, "floats");
-    else if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1])
-        misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "[.., I] and [O, I]");
-    else if ((int)a->act < QP_ACT_NONE || a->act > QP_ACT_SILU)
+    const qp_view *x = &c->in[X], *residual = linear_optional(c, RESIDUAL);
+    if (!linear_shape(c, x, &c->in[W], linear_optional(c, BIAS), &c->out[Y])) return;
+    if ((int)a->act < QP_ACT_NONE || a->act > QP_ACT_SILU)
         qp_call_fail(c, QP_ERR_ARGUMENT, "activation %d is none", (int)a->act);
-    else if (bias && (!is_shape(bias, 1, w->shape) || !qp_dtype_is_float(bias->dtype)))
-        misfit(c, QP_ERR_SHAPE, "bias", bias, "w", w, "a float for each row of w");
-    if (qp_failed(c->ctx)) return;
-    y.shape[x->ndim - 1] = w->shape[0];
-    if (!qpi_view_init(&c->out[0], x->dtype, x->ndim, y.shape))
-        misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "a smaller product");
-    else if (residual && (!is_shape(residual, x->ndim, y.shape) || residual->dtype != x->dtype))
-        misfit(c, QP_ERR_SHAPE, "residual", residual, "the product", &c->out[0], "the same");
-    if (a->act != QP_ACT_NONE && a->keep) c->out[1] = c->out[0];
-    else qpi_view_init(&c->out[1], x->dtype, 1, (int64_t[]){0});
+    else if (residual && (!qpi_view_same_shape(residual, &c->out[Y]) || residual->dtype != x->dtype))
+        linear_misfit(c, QP_ERR_SHAPE, "residual", residual, "the product", &c->out[Y], "the same");
+    if (c->nout > U) c->out[U] = c->out[Y];
 }
 
 static double act_value(qp_act act, double x) {
@@ -203,20 +130,13 @@ static double act_value(qp_act act, double x) {
 }
 
 static void plain(const qp_call *c) {
-    const attr    *a = c->attr;
-    const qp_view *x = &c->in[X], *w = &c->in[W], *bias = optional(c, BIAS), *residual = optional(c, RESIDUAL);
-    int            last = x->ndim - 1;
-    qp_view        rows = *x;
-    rows.shape[last] = 1;
-    int64_t n = qp_view_count(&rows), outs = w->shape[0], ins = w->shape[1], kept = qp_view_count(&c->out[1]);
-    for (int64_t i = 0; i < n * outs; i++) {
-        int64_t row = qp_view_offset(&rows, i / outs), o = i % outs;
-        double  sum = bias ? qp_load(bias, o * bias->stride[0]) : 0;
-        for (int64_t j = 0; j < ins; j++)
-            sum += qp_load(x, row + j * x->stride[last]) * qp_load(w, o * w->stride[0] + j * w->stride[1]);
-        if (kept) qp_store(&c->out[1], i, sum);
-        sum = act_value(a->act, sum);
-        qp_store(&c->out[0], i, sum + (residual ? qp_load(residual, qp_view_offset(residual, i)) : 0));
+    const qp_view *w = &c->in[W], *bias = linear_optional(c, BIAS), *residual = linear_optional(c, RESIDUAL);
+    int64_t        n = qp_view_count(&c->out[Y]);
+    for (int64_t i = 0; i < n; i++) {
+        double sum = linear_sum(&c->in[X], w, bias, i);
+        if (c->nout > U) qp_store(&c->out[U], i, sum);
+        sum = act_value(((const attr *)c->attr)->act, sum);
+        qp_store(&c->out[Y], i, sum + (residual ? qp_load(residual, qp_view_offset(residual, i)) : 0));
     }
 }
 
@@ -238,10 +158,7 @@ static qp_tensor as_rows(qp_tensor x) {
 static void backward(qp_rule *r) {
     const attr *a = r->attr;
     qp_tensor   du = r->dout[0], x = r->in[X], w = r->in[W];
-    if (a->act != QP_ACT_NONE) {
-        qp_tensor u = qp_count(r->out[1]) ? r->out[1] : qp_linear(x, w, r->in[BIAS], QP_ACT_NONE, QP_NONE);
-        du = qp_apply(act_grad[a->act], 2, (qp_tensor[]){u, du}, NULL);
-    }
+    if (a->act != QP_ACT_NONE) du = qp_apply(act_grad[a->act], 2, (qp_tensor[]){r->out[U], du}, NULL);
     if (r->need[X] && qp_dtype_block(qp_dtype_of(w)) > 1) w = qp_cast(w, QP_F32);
     if (r->need[X]) r->din[X] = qp_linear(du, qp_transpose(w, 0, 1), QP_NONE, QP_ACT_NONE, QP_NONE);
     if (r->need[W]) {
@@ -260,11 +177,11 @@ static double flops(const qp_call *c) {
 static size_t scratch(const qp_call *c, int threads) {
     const qp_view *w = &c->in[W];
     qk_product     p = plan(c, residual_at(c)), last = p;
-    if (!in_strips(c)) return bias_bytes(c) + QK(qk_product_scratch)(&p, threads);
+    if (!in_strips(c)) return linear_bias_bytes(linear_optional(c, BIAS)) + QK(qk_product_scratch)(&p, threads);
     p.gemm.n = strip_rows(w);
     last.gemm.n = p.gemm.n ? w->shape[0] % p.gemm.n : 0;
     size_t whole = QK(qk_product_scratch)(&p, threads), rest = QK(qk_product_scratch)(&last, threads);
-    return bias_bytes(c) + (size_t)(p.gemm.n * w->shape[1] + 15) / 16 * 64 + (whole > rest ? whole : rest);
+    return linear_bias_bytes(linear_optional(c, BIAS)) + (size_t)(p.gemm.n * w->shape[1] + 15) / 16 * 64 + (whole > rest ? whole : rest);
 }
 
 #define ROUNDED 2e-2 /* of 8 bits */
@@ -277,14 +194,13 @@ static const qp_sample samples[] = {
     {.in = "x[0,4] x[5,4] x[5]"},
     {.in = "x[3,0] x[5,0] x[5]"},
     {.in = "x[65,37] x[67,37] x[67] x[65,67]"},
-    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_RELU, .keep = true}},
-    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_GELU, .keep = true}},
-    {.in = "x[5,6] x[37,6]", .attr = &(attr){.act = QP_ACT_GELU_TANH, .keep = true}},
-    {.in = "x[2,2,6] x[7,6] x[7] x[2,2,7]", .attr = &(attr){.act = QP_ACT_SILU, .keep = true}},
-    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_SILU}},
+    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_RELU}},
+    {.in = "x[5,6] x[7,6] x[7]", .attr = &(attr){.act = QP_ACT_GELU}},
+    {.in = "x[5,6] x[37,6]", .attr = &(attr){.act = QP_ACT_GELU_TANH}},
+    {.in = "x[2,2,6] x[7,6] x[7] x[2,2,7]", .attr = &(attr){.act = QP_ACT_SILU}},
     {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]", .attr = &(attr){.exact = true}},
     {.in = "x[2,3,256] wq4_k[19,256]", .attr = &(attr){.exact = true}},
-    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){.act = QP_ACT_SILU, .keep = true, .exact = true}},
+    {.in = "x[3,32] wq4_1[7,32] x[7]", .attr = &(attr){.act = QP_ACT_SILU, .exact = true}},
     {.in = "x[32] wiq4_nl[67,32]", .attr = &(attr){.exact = true}},
     {.in = "x[5,64] wq8_0[7,64] x[7] x[5,7]", .tolerance = ROUNDED},
     {.in = "x[3,64] wq4_0[40,64]", .tolerance = ROUNDED},
@@ -305,8 +221,8 @@ QP_OP(linear) = {.name = "linear",
                  .max_in = 4,
                  .nout = 2,
                  .attr_bytes = sizeof(attr),
-                 .saves = QP_SAVE_IN(X) | QP_SAVE_IN(W) | QP_SAVE_IN(BIAS) | QP_SAVE_OUT(1),
-                 .hidden = QP_SAVE_OUT(1),
+                 .saves = QP_SAVE_IN(X) | QP_SAVE_IN(W) | QP_SAVE_IN(BIAS) | QP_SAVE_OUT(U),
+                 .hidden = QP_SAVE_OUT(U),
                  .shape = shape,
                  .plain = plain,
                  .backward = backward,
@@ -318,10 +234,11 @@ QP_OP(linear) = {.name = "linear",
 
 qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual) {
     bool      records = recording(x.ctx, 3, (qp_tensor[]){x, w, bias});
-    attr      a = {act, act != QP_ACT_NONE && records, records};
-    qp_tensor y[2];
-    QP_CALL_MANY(linear, &a, y, x, w, bias, residual);
-    qp_drop(y[1]);
-    return y[0];
+    attr      a = {act, records};
+    qp_tensor y[2] = {QP_NONE, QP_NONE};
+    qpi_apply_some(&qp_op_linear, 4, (qp_tensor[]){x, w, bias, residual}, &a, act != QP_ACT_NONE && records ? 2 : 1,
+                   y);
+    qp_drop(y[U]);
+    return y[Y];
 }
 #endif

@@ -88,8 +88,8 @@ static void near_pytorch(void **state) {
 
 static void who_follows(void **state) {
     static const char *const expected[] = {"grouped_linear", "grouped_outer",        "grouped_outer_into",
-                                           "linear",         "linear_cross_entropy", "matmul",
-                                           "matmul_into"};
+                                           "linear",         "linear_cross_entropy", "linear_many",
+                                           "matmul",         "matmul_into"};
     int                      count = 0, n = (int)(sizeof expected / sizeof *expected);
     (void)state;
     for (int i = 0; qp_op_at(i); i++)

@@ -121,9 +121,9 @@ static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_s
     deepseek_moe *f = self;
     qp_tensor     rows = qpi_experts_rows(x), sum = qpi_experts_rows(residual);
     if (f->down) {
-        qp_tensor gate = qp_nn_linear_forward(f->gate, rows, QP_ACT_NONE, QP_NONE);
-        qp_tensor up = qp_nn_linear_forward(f->up, rows, QP_ACT_NONE, QP_NONE);
-        sum = qp_nn_linear_forward(f->down, qp_swiglu(gate, up), QP_ACT_NONE, sum);
+        qp_tensor y[2];
+        qp_nn_linear_forward_many(2, (const qp_nn_linear *[]){f->gate, f->up}, rows, y);
+        sum = qp_nn_linear_forward(f->down, qp_swiglu(y[0], y[1]), QP_ACT_NONE, sum);
     }
     return qpi_experts_back(qpi_experts_forward(&f->experts, rows, route(f, rows), sum, s), x);
 }

@@ -4,9 +4,9 @@
 static qp_tensor forward(void *self, qp_tensor x, qp_tensor residual, const qp_sequence *s) {
     glu *f = self;
     (void)s;
-    qp_tensor gate = qp_nn_linear_forward(f->gate, x, QP_ACT_NONE, QP_NONE);
-    qp_tensor up = qp_nn_linear_forward(f->up, x, QP_ACT_NONE, QP_NONE);
-    return qp_nn_linear_forward(f->down, qp_swiglu(gate, up), QP_ACT_NONE, residual);
+    qp_tensor y[2];
+    qp_nn_linear_forward_many(2, (const qp_nn_linear *[]){f->gate, f->up}, x, y);
+    return qp_nn_linear_forward(f->down, qp_swiglu(y[0], y[1]), QP_ACT_NONE, residual);
 }
 
 QP_FFN(swiglu) = {.part = {.name = "swiglu",

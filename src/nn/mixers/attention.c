@@ -73,13 +73,11 @@ static qp_tensor normed(const qpi_attention *a, qp_tensor x, qp_tensor weight) {
     return qp_rms_norm(x, a->unit_offset ? qp_affine(weight, 1, 1) : weight, a->norm_eps);
 }
 
-/* x w^T as [B, T, heads, K]; norm QP_NONE: none. */
-static qp_tensor project(const qpi_attention *a, const qp_nn_linear *w, qp_tensor x, int64_t heads,
-                         qp_tensor norm) {
-    qp_tensor y = qp_nn_linear_forward(w, x, QP_ACT_NONE, QP_NONE);
-    bool      some = !qp_is_none(norm);
+/* A product as [B, T, heads, K]; norm QP_NONE: none. */
+static qp_tensor by_heads(const qpi_attention *a, qp_tensor y, int64_t heads, qp_tensor norm) {
+    bool some = !qp_is_none(norm);
     if (some && a->norm == QPI_QK_NORM_OF_ALL) y = normed(a, y, norm);
-    y = qp_reshape(y, 4, (int64_t[]){qp_size(x, 0), qp_size(x, 1), heads, a->width});
+    y = qp_reshape(y, 4, (int64_t[]){qp_size(y, 0), qp_size(y, 1), heads, a->width});
     return some && a->norm == QPI_QK_NORM_OF_HEAD ? normed(a, y, norm) : y;
 }
 
@@ -94,8 +92,10 @@ static qp_tensor sharpened(const qpi_attention *a, qp_tensor q, const qp_sequenc
 }
 
 static triple project_all(const qpi_attention *a, qp_tensor x, const qp_sequence *s) {
-    triple t = {project(a, a->q, x, a->heads, a->q_norm), project(a, a->k, x, a->groups, a->k_norm),
-                project(a, a->v, x, a->groups, QP_NONE)};
+    qp_tensor y[3];
+    qp_nn_linear_forward_many(3, (const qp_nn_linear *[]){a->q, a->k, a->v}, x, y);
+    triple t = {by_heads(a, y[0], a->heads, a->q_norm), by_heads(a, y[1], a->groups, a->k_norm),
+                by_heads(a, y[2], a->groups, QP_NONE)};
     if (a->position && a->position->type->rotate) {
         t.q = a->position->type->rotate(a->position->self, t.q, s);
         t.k = a->position->type->rotate(a->position->self, t.k, s);
