@@ -305,7 +305,8 @@ qpi_owned *qpi_own(qp_ctx *ctx, void *thing, void (*destroy)(void *));
 void qpi_disown(qpi_owned *owned);
 
 /* qp_apply_many with the first nout outputs alone, of an op whose rules look at qp_call.nout. */
-void qpi_apply_some(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, int nout, qp_tensor *outs);
+void qpi_apply_some(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, int nout,
+                    qp_tensor *outs);
 
 /* The three ops that the core itself needs (src/ops). */
 extern const qp_op qp_op_copy, qp_op_accumulate, qp_op_fill;

@@ -67,8 +67,8 @@ static bool fits(const qp_view *v, qp_layout layout) {
 
 static bool written(const qp_op *op, int i) { return op->mutates >> i & 1; }
 
-static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin, qp_view *in,
-                   int nout, qp_view *out);
+static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
+                   qp_view *in, int nout, qp_view *out);
 
 /* A contiguous copy of v; storage NULL on failure. */
 static qpi_value contiguous_copy(qp_ctx *ctx, const qp_device *device, const qp_view *v) {
@@ -158,8 +158,8 @@ static const qp_kernel *choose(qp_ctx *ctx, const qp_device *device, const qp_ca
 }
 
 /* Runs the kernel, or the definition where no kernel takes the call. The views become those that it ran with. */
-static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin, qp_view *in,
-                   int nout, qp_view *out) {
+static bool run_op(qp_ctx *ctx, const qp_device *device, const qp_op *op, const void *attr, int nin,
+                   qp_view *in, int nout, qp_view *out) {
     running r;
     r.copy_count = 0;
     r.scratch = NULL;
@@ -376,7 +376,8 @@ static const qp_device *device_of_call(qp_ctx *ctx, const qp_op *op, int nin, co
     return device ? device : ctx->device;
 }
 
-void qpi_apply_some(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, int nout, qp_tensor *outs) {
+void qpi_apply_some(const qp_op *op, int nin, const qp_tensor *ins, const void *attr, int nout,
+                    qp_tensor *outs) {
     const qpi_value *values[QP_MAX_IN];
     qpi_value        results[QP_MAX_OUT];
     qpi_edge         edges[QP_MAX_IN];

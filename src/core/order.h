@@ -9,8 +9,9 @@
 
 /* Memory that is read together, in up to QPI_SPANS pieces; the others' bytes are 0. */
 typedef struct {
-    const char *data[QPI_SPANS]; /* [0] NULL: not known. It may have been freed since: to be fetched, not read */
-    int64_t     bytes[QPI_SPANS];
+    const char
+           *data[QPI_SPANS]; /* [0] NULL: not known. It may have been freed since: to be fetched, not read */
+    int64_t bytes[QPI_SPANS];
 } qpi_region;
 
 typedef struct qpi_order qpi_order;

@@ -46,7 +46,7 @@ struct qp_pool {
     int             spins;
     _Atomic int     asleep; /* workers that need the condition to wake */
     _Atomic bool    caller_asleep;
-    bool            stop;     /* under lock */
+    bool            stop; /* under lock */
     pthread_mutex_t lock;
     pthread_cond_t  wake, done;
     worker         *workers; /* 1..threads-1 */

@@ -29,8 +29,7 @@ bool qp_dtype_is_float(qp_dtype t) { return t < QP_DTYPE_COUNT && dtypes[t].is_f
 static bool possible(qp_dtype dtype, int ndim, const int64_t *shape) {
     if (ndim < 0 || ndim > QP_MAX_DIMS || dtype >= QP_DTYPE_COUNT) return false;
     int64_t n = 1;
-    for (int i = 0; i < ndim; i++)
-        /* zero sizes must not hide an overflow of the others */
+    for (int i = 0; i < ndim; i++) /* zero sizes must not hide an overflow of the others */
         if (shape[i] < 0 || __builtin_mul_overflow(n, shape[i] ? shape[i] : 1, &n) || n > INT64_MAX / 16)
             return false;
     int block = dtypes[dtype].block;

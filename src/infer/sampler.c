@@ -139,15 +139,14 @@ static void sink(candidate *heap, int64_t n, int64_t i) {
 }
 
 /* Takes the likeliest out, one by one, to the end of the array, until they are top_k or hold
- * top_p; returns how many, their sum in *total. They lie in heap[n - count .. n - 1]. */
-static int64_t take_likeliest(candidate *heap, int64_t n, int64_t top_k, double top_p, double *total) {
-    double  all = 0, sum = 0;
+ * top_p of `all`; returns how many, their sum in *total. They lie in heap[n - count .. n - 1]. */
+static int64_t take_likeliest(candidate *heap, int64_t n, int64_t top_k, double top_p, double all,
+                              double *total) {
+    double  sum = 0;
     int64_t count = 0;
     bool    nucleus = top_p > 0 && top_p < 1;
     for (int64_t i = n / 2; i-- > 0;) sink(heap, n, i);
     if (top_k == 0 || top_k > n) top_k = n;
-    if (nucleus && top_k == n)
-        for (int64_t i = 0; i < n; i++) all += heap[i].p;
     while (count < top_k && !(nucleus && top_k == n && sum >= top_p * all)) {
         candidate best = heap[0];
         int64_t   left = n - ++count;
@@ -209,47 +208,133 @@ static double random_at(const qp_sampler *s, uint64_t stream, uint64_t step) {
 
 double qpi_sampler_uniform(qp_sampler *s) { return random_at(s, DRAWS, s->draws++); }
 
-/* The candidates that are left, in the order in which they are counted through: *step is 1 or -1. */
-static const candidate *candidates(qp_sampler *s, const float *logits, int32_t best, int64_t *count, int *step,
-                                   double *total) {
+/* ---- Probabilities, of any sum ------------------------------------------------------------------------ */
+
+#define BLOCK 64 /* tokens looked at together: most of them hold nothing that counts */
+
+static int64_t block_at(int64_t i, int64_t n) { return n - i < BLOCK ? n - i : BLOCK; }
+
+static inline vf soft(vf x) { return vf_select(vf_gt(x, vf_set1(-104.0f)), vf_exp(x), (vf){0}); }
+
+/* Logits become e^((l - top) / T); 0 for NaN, too. */
+static void soften(float *l, int64_t n, float top, double temperature) {
+    float   t = (float)temperature;
+    int64_t i = 0;
+    for (; i + VF_LANES <= n; i += VF_LANES) vf_store(l + i, soft((vf_load(l + i) - top) / t));
+    if (i < n) vf_store_n(l + i, soft((vf_load_n(l + i, (int)(n - i)) - top) / t), (int)(n - i));
+}
+
+static float most_of(const float *p, int64_t n) {
+    vf      most = {0};
+    float   top = 0;
+    int64_t i = 0;
+    for (; i + VF_LANES <= n; i += VF_LANES) most = vf_max(most, vf_load(p + i));
+    for (; i < n; i++) top = p[i] > top ? p[i] : top;
+    float m = vf_hmax(most);
+    return m > top ? m : top;
+}
+
+static double sum_of(const float *p, int64_t n) {
+    double  sum[4] = {0};
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int k = 0; k < 4; k++) sum[k] += p[i + k];
+    for (; i < n; i++) sum[0] += p[i];
+    return sum[0] + sum[1] + (sum[2] + sum[3]);
+}
+
+/* The token at share u of the sum; the last that can be where rounding leaves none, `none` where none can. */
+static int32_t pick(const float *p, int64_t n, double u, int32_t none) {
+    double  at = u * sum_of(p, n), sum = 0;
+    int32_t drawn = none;
+    for (int64_t i = 0; i < n && !(sum > at); i += BLOCK) {
+        int64_t m = block_at(i, n);
+        double  block = sum_of(p + i, m);
+        bool    here = sum + block > at || i + m == n;
+        for (int64_t k = i; k < i + m && here && !(sum > at); k++) {
+            sum += p[k];
+            if (p[k] > 0) drawn = (int32_t)k;
+        }
+        if (!here) sum += block;
+    }
+    return drawn;
+}
+
+/* ---- Which are left ------------------------------------------------------------------------------------ */
+
+static bool cuts(const qp_sampling *o) { return o->top_k > 0 || (o->top_p > 0 && o->top_p < 1); }
+
+/* No more than what the k-th likeliest has: of the blocks' likeliest the k-th. */
+static float least_of(qp_sampler *s, const float *p, int64_t k) {
+    int64_t blocks = 0;
+    double  total;
+    if (k > s->n / BLOCK) return 0;
+    for (int64_t i = 0; i < s->n; i += BLOCK)
+        s->heap[blocks++] = (candidate){most_of(p + i, block_at(i, s->n)), (int32_t)i};
+    return s->heap[blocks - take_likeliest(s->heap, blocks, k, 0, 0, &total)].p;
+}
+
+/* What is below is none of those that the filters leave. Tokens with less than their share of 1 - top_p hold less than
+ * 1 - top_p together (but for rounding). */
+static float least_that_counts(qp_sampler *s, const float *p, double all) {
     const qp_sampling *o = &s->options;
-    float              least = (float)o->min_p;
-    bool               cut = o->top_k > 0 || (o->top_p > 0 && o->top_p < 1);
+    if (o->top_k > 0) return least_of(s, p, o->top_k);
+    return (float)(cuts(o) ? 0.99 * (1 - o->top_p) * all / (double)s->n : o->min_p);
+}
+
+/* The candidates that are left, in the order in which they are counted through: *step is 1 or -1. */
+static const candidate *candidates(qp_sampler *s, const float *p, int64_t *count, int *step, double *total) {
+    const qp_sampling *o = &s->options;
+    double             all = sum_of(p, s->n);
+    float              least = least_that_counts(s, p, all);
     int64_t            n = 0;
     candidate         *first = s->heap;
-    *total = 0;
-    for (int64_t i = 0; i < s->n; i++) {
-        float p = (float)exp((logits[i] - logits[best]) / o->temperature);
-        if (p > 0 && (cut || p >= least)) s->heap[n++] = (candidate){p, (int32_t)i};
+    for (int64_t i = 0; i < s->n; i += BLOCK) {
+        int64_t m = block_at(i, s->n);
+        bool    some = most_of(p + i, m) >= least;
+        for (int64_t k = i; k < i + m && some; k++)
+            if (p[k] > 0 && p[k] >= least) s->heap[n++] = (candidate){p[k], (int32_t)k};
     }
     *count = n;
-    if (cut) {
-        *count = take_likeliest(s->heap, n, o->top_k, o->top_p, total);
-        *count = drop_unlikely(s->heap, n, *count, least, total);
+    if (cuts(o)) {
+        for (int64_t i = 0; i < n && o->top_k > 0; i++) all = (i ? all : 0) + s->heap[i].p;
+        *count = take_likeliest(s->heap, n, o->top_k, o->top_p, all, total);
+        *count = drop_unlikely(s->heap, n, *count, (float)o->min_p, total);
         first = s->heap + n - *count;
-    } else {
-        for (int64_t i = 0; i < n; i++) *total += s->heap[i].p;
     }
-    *step = cut && !s->odd ? -1 : 1;
+    *step = cuts(o) && !s->odd ? -1 : 1;
     if (s->odd) *count = take_typical(s, first, *count, total);
     return *step < 0 ? s->heap + n - 1 : first;
 }
 
+/* Without those whose chance is below min_p of the likeliest's, which is 1. */
+static void drop_below(float *p, int64_t n, float least) {
+    for (int64_t i = 0; i < n && least > 0; i++) p[i] = p[i] >= least ? p[i] : 0;
+}
+
+static int32_t draw(qp_sampler *s, float *p, int32_t best) {
+    double  total, sum = 0, u = qpi_sampler_uniform(s);
+    int64_t count;
+    int     step;
+    int32_t drawn = best;
+    if (!cuts(&s->options) && !s->odd) {
+        drop_below(p, s->n, (float)s->options.min_p);
+        return pick(p, s->n, u, best);
+    }
+    const candidate *c = candidates(s, p, &count, &step, &total);
+    for (int64_t i = 0; i < count && !(sum > u * total); i++, c += step) {
+        sum += c->p;
+        drawn = c->id;
+    }
+    return drawn;
+}
+
 int32_t qp_sampler_draw(qp_sampler *s, float *logits) {
     adjust(s, logits);
-    int32_t best = likeliest(logits, s->n), drawn = best;
-    if (s->options.temperature > 0) {
-        int64_t          count;
-        int              step;
-        double           total, sum = 0, u = qpi_sampler_uniform(s);
-        const candidate *c = candidates(s, logits, best, &count, &step, &total);
-        for (int64_t i = 0; i < count; i++, c += step) {
-            sum += c->p;
-            drawn = c->id;
-            if (sum > u * total) break;
-        }
-    }
-    return qpi_sampler_take(s, drawn);
+    int32_t best = likeliest(logits, s->n);
+    if (!(s->options.temperature > 0)) return qpi_sampler_take(s, best);
+    soften(logits, s->n, logits[best], s->options.temperature);
+    return qpi_sampler_take(s, draw(s, logits, best));
 }
 
 int32_t qpi_sampler_take(qp_sampler *s, int32_t id) {
@@ -271,30 +356,25 @@ void qpi_sampler_chances(qp_sampler *s, const float *logits, float *p) {
         p[best] = 1;
         return;
     }
+    soften(p, s->n, p[best], s->options.temperature);
+    if (!cuts(&s->options) && !s->odd) {
+        drop_below(p, s->n, (float)s->options.min_p);
+        double total = sum_of(p, s->n);
+        for (int64_t i = 0; i < s->n; i++) p[i] = (float)(p[i] / total);
+        return;
+    }
     int64_t          count;
     int              step;
     double           total;
-    const candidate *c = candidates(s, p, best, &count, &step, &total);
+    const candidate *c = candidates(s, p, &count, &step, &total);
     memset(p, 0, (size_t)s->n * sizeof *p);
     for (int64_t i = 0; i < count; i++, c += step) p[c->id] = (float)(c->p / total);
 }
 
-/* The last that can be, where rounding leaves none. */
-static int32_t pick(const float *p, int64_t n, double u) {
-    double  total = 0, sum = 0;
-    int32_t drawn = 0;
-    for (int64_t i = 0; i < n; i++) total += p[i];
-    for (int64_t i = 0; i < n && !(sum > u * total); i++) {
-        sum += p[i];
-        if (p[i] > 0) drawn = (int32_t)i;
-    }
-    return drawn;
-}
-
-int32_t qpi_sampler_pick(qp_sampler *s, const float *p) { return pick(p, s->n, qpi_sampler_uniform(s)); }
+int32_t qpi_sampler_pick(qp_sampler *s, const float *p) { return pick(p, s->n, qpi_sampler_uniform(s), 0); }
 
 int32_t qpi_sampler_guess(qp_sampler *s, const float *p, int64_t n) {
-    return pick(p, n, random_at(s, GUESSES, s->guesses++));
+    return pick(p, n, random_at(s, GUESSES, s->guesses++), 0);
 }
 
 /* ---- Logarithms of probabilities ---------------------------------------------------------------- */

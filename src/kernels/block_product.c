@@ -236,9 +236,9 @@ void QK(block_product)(const qp_exec *exec, const gemm_item *items, int count) {
     }
 #endif
     const qk_gemm_args *g = items->g;
-    job                 w = {.items = items, .type = QK(block_type_of)(g->b_type), .blocks = g->k / BLOCK_VALUES};
-    int64_t             most = gemm_min(g->m, MOST_ROWS);
-    int64_t             each = owners(most, exec->threads);
+    job     w = {.items = items, .type = QK(block_type_of)(g->b_type), .blocks = g->k / BLOCK_VALUES};
+    int64_t most = gemm_min(g->m, MOST_ROWS);
+    int64_t each = owners(most, exec->threads);
     w.own = each > 1 ? most * w.blocks : 0;
     w.worker_bytes = worker_bytes(most);
     w.a = exec->scratch;
@@ -251,7 +251,8 @@ void QK(block_product)(const qp_exec *exec, const gemm_item *items, int count) {
     for (; w.first < g->m; w.first += w.rows) {
         w.rows = gemm_min(most, g->m - w.first);
         if (!w.own) qp_parallel(exec, w.rows, gemm_parts(ROUND_VALUES, gemm_max(1, g->k)), round_rows, &w);
-        int64_t bytes = w.columns.end * (g->k / w.type->values * w.type->bytes) * gemm_parts(w.rows, BLOCK_ROWS);
+        int64_t bytes =
+            w.columns.end * (g->k / w.type->values * w.type->bytes) * gemm_parts(w.rows, BLOCK_ROWS);
         w.shares = share_out(w.share, exec->threads, w.columns.end, w.columns.unit, bytes);
         w.fetch = share_fetch_of(&w.columns, g->next, w.shares);
         qp_parallel(exec, w.shares, 1, multiply, &w);

@@ -155,7 +155,8 @@ void QK(gemm_add)(const gemm_item *item, const gemm_piece *piece);
 /* The families, and which products they take; strips take all. */
 void QK(gemm_strips)(const qp_exec *exec, const gemm_item *item);
 bool QK(gemm_rows_takes)(const gemm_item *item);
-void QK(gemm_rows)(const qp_exec *exec, const gemm_item *items, int count); /* all of one A, if there are several */
+void QK(gemm_rows)(const qp_exec *exec, const gemm_item *items,
+                   int count); /* all of one A, if there are several */
 bool QK(gemm_flip_takes)(const gemm_item *item);
 void QK(gemm_flip)(const qp_exec *exec, const gemm_item *item);
 

@@ -50,8 +50,8 @@ static const float *a_at(const job *w, int64_t block, int64_t p) {
     return w->a + (block * w->block + p / STEP * STEP) * w->m + p % STEP;
 }
 
-static void add_block(const job *w, const gemm_item *item, int64_t block, int64_t j, int64_t cols, const float *acc,
-                      int64_t acc_row, float *total) {
+static void add_block(const job *w, const gemm_item *item, int64_t block, int64_t j, int64_t cols,
+                      const float *acc, int64_t acc_row, float *total) {
     gemm_piece piece = {.j = j,
                         .rows = w->m,
                         .cols = cols,
@@ -95,8 +95,8 @@ INLINE void add_rows_to(const int rows, float *acc, const float *a, const vf x[S
  * is read at once, because lines that lie powers of two apart compete for the same places; what is fetched
  * is what will be read later, in the order of memory, which is when memory is fastest, into the second cache,
  * as few requests of the first can be on their way. */
-INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, const gemm_source *b, int64_t block,
-                            int64_t j, const char *ahead, float *acc) {
+INLINE int64_t turned_steps(gemm_kind kind, const bool single, const job *w, const gemm_source *b,
+                            int64_t block, int64_t j, const char *ahead, float *acc) {
     const int64_t bytes = GEMM_PAIR * gemm_bytes(kind), m = single ? 1 : w->m, p0 = block * w->block;
     const int64_t count = gemm_whole(b, p0, block_count(w, block));
     line_steps    step = line_steps_of(b->j_step * gemm_bytes(kind));
@@ -262,7 +262,7 @@ bool QK(gemm_rows_takes)(const gemm_item *item) {
 void QK(gemm_rows)(const qp_exec *exec, const gemm_item *items, int count) {
     const qk_gemm_args *g = items->g;
     const gemm_source  *b = &items->b;
-    job w = {.items = items, .m = g->m, .k = items->k, .block = gemm_block_of(items->k)};
+    job                 w = {.items = items, .m = g->m, .k = items->k, .block = gemm_block_of(items->k)};
     w.sums_row = gemm_wide_cols(w.m);
     w.worker_floats = 2 * w.m * w.sums_row;
     w.blocks = gemm_max(1, gemm_parts(w.k, w.block));

@@ -92,12 +92,14 @@ static inline const char *share_part_of(const qpi_region *r, int part, int count
     int64_t all = 0, at;
     int     i = 0;
     for (int k = 0; k < QPI_SPANS; k++) all += r->bytes[k];
-    for (at = all * part / count; i < QPI_SPANS - 1 && at >= r->bytes[i] && r->bytes[i + 1]; i++) at -= r->bytes[i];
+    for (at = all * part / count; i < QPI_SPANS - 1 && at >= r->bytes[i] && r->bytes[i + 1]; i++)
+        at -= r->bytes[i];
     return r->data[i] + at;
 }
 
 /* For column j of piece p: columns some way on, or, behind the end of their part, the same part of what is next. */
-static inline const char *share_ahead(const share_fetch *f, const share_columns *c, const share_piece *p, int64_t j) {
+static inline const char *share_ahead(const share_fetch *f, const share_columns *c, const share_piece *p,
+                                      int64_t j) {
     int64_t to = j + f->ahead;
     if (!f->next.data[0] || to < p->end) return share_at(c, to);
     return share_part_of(&f->next, p->part, f->count) + (to - p->end) * c->line;

@@ -34,7 +34,8 @@ qp_tensor qpi_split_heads(qp_tensor x, int64_t heads) {
 qpi_qkv qpi_heads_project(const qpi_heads *h, qp_tensor x, const qp_sequence *s) {
     qp_tensor y[3];
     qp_nn_linear_forward_many(3, (const qp_nn_linear *[]){h->q, h->k, h->v}, x, y);
-    qpi_qkv t = {qpi_split_heads(y[0], h->heads), qpi_split_heads(y[1], h->heads), qpi_split_heads(y[2], h->heads)};
+    qpi_qkv            t = {qpi_split_heads(y[0], h->heads), qpi_split_heads(y[1], h->heads),
+                            qpi_split_heads(y[2], h->heads)};
     const qp_position *p = h->position;
     if (p && p->type && p->type->rotate) {
         t.q = p->type->rotate(p->self, t.q, s);

@@ -181,7 +181,8 @@ static size_t scratch(const qp_call *c, int threads) {
     p.gemm.n = strip_rows(w);
     last.gemm.n = p.gemm.n ? w->shape[0] % p.gemm.n : 0;
     size_t whole = QK(qk_product_scratch)(&p, threads), rest = QK(qk_product_scratch)(&last, threads);
-    return linear_bias_bytes(linear_optional(c, BIAS)) + (size_t)(p.gemm.n * w->shape[1] + 15) / 16 * 64 + (whole > rest ? whole : rest);
+    return linear_bias_bytes(linear_optional(c, BIAS)) + (size_t)(p.gemm.n * w->shape[1] + 15) / 16 * 64 +
+           (whole > rest ? whole : rest);
 }
 
 #define ROUNDED 2e-2 /* of 8 bits */
@@ -236,8 +237,8 @@ qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_ten
     bool      records = recording(x.ctx, 3, (qp_tensor[]){x, w, bias});
     attr      a = {act, records};
     qp_tensor y[2] = {QP_NONE, QP_NONE};
-    qpi_apply_some(&qp_op_linear, 4, (qp_tensor[]){x, w, bias, residual}, &a, act != QP_ACT_NONE && records ? 2 : 1,
-                   y);
+    qpi_apply_some(&qp_op_linear, 4, (qp_tensor[]){x, w, bias, residual}, &a,
+                   act != QP_ACT_NONE && records ? 2 : 1, y);
     qp_drop(y[U]);
     return y[Y];
 }

@@ -17,7 +17,8 @@ static inline bool linear_takes(const qp_view *x, const qp_view *w, const qp_vie
 }
 
 /* All rows of x are the batch of a product with one row; the plan finds the long ones. */
-static inline qk_product linear_product(const qp_call *c, const qp_view *x, const qp_view *w, const qp_view *y) {
+static inline qk_product linear_product(const qp_call *c, const qp_view *x, const qp_view *w,
+                                        const qp_view *y) {
     int        last = x->ndim - 1;
     qk_product p = {.axes = last};
     for (int i = 0; i < last; i++) p.size[i] = x->shape[i];

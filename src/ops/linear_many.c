@@ -51,8 +51,8 @@ QP_KERNEL(linear_many) = {run, QP_ANY, takes};
 
 static void shape(qp_call *c) {
     if (c->nin < W(c->nout) - 1)
-        qp_call_fail(c, QP_ERR_ARGUMENT, "%d inputs for %d outputs: expected x, and w and bias for each", c->nin,
-                     c->nout);
+        qp_call_fail(c, QP_ERR_ARGUMENT, "%d inputs for %d outputs: expected x, and w and bias for each",
+                     c->nin, c->nout);
     for (int i = 0; i < c->nout && !qp_failed(c->ctx); i++) {
         if (c->in[W(i)].ndim < 0) qp_call_fail(c, QP_ERR_ARGUMENT, "input %d is missing", W(i));
         else linear_shape(c, &c->in[X], &c->in[W(i)], linear_optional(c, BIAS(i)), &c->out[i]);
@@ -63,7 +63,8 @@ static void plain(const qp_call *c) {
     for (int i = 0; i < c->nout; i++) {
         const qp_view *bias = linear_optional(c, BIAS(i));
         int64_t        n = qp_view_count(&c->out[i]);
-        for (int64_t at = 0; at < n; at++) qp_store(&c->out[i], at, linear_sum(&c->in[X], &c->in[W(i)], bias, at));
+        for (int64_t at = 0; at < n; at++)
+            qp_store(&c->out[i], at, linear_sum(&c->in[X], &c->in[W(i)], bias, at));
     }
 }
 
@@ -98,7 +99,9 @@ static const qp_sample samples[] = {
     {.in = "x[1,64] wq4_0[40,64] - wq4_0[16,64] x[16] wq4_0[17,64] -", .no_grad = true, .tolerance = ROUNDED},
     {.in = "x[8,64] wq8_0[40,64] - wq8_0[19,64] x[19] x[17,64] -", .no_grad = true, .tolerance = ROUNDED},
     {.in = "x[9,64] wq8_0[40,64] - wq4_1[19,64] - wq4_1[17,64] -", .no_grad = true, .tolerance = ROUNDED},
-    {.in = "x[2,256] wq4_k[48,256] - wq4_k[5,256] - wq6_k[16,256] x[16]", .no_grad = true, .tolerance = ROUNDED},
+    {.in = "x[2,256] wq4_k[48,256] - wq4_k[5,256] - wq6_k[16,256] x[16]",
+     .no_grad = true,
+     .tolerance = ROUNDED},
     {0}};
 
 QP_OP(linear_many) = {.name = "linear_many",

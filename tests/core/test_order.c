@@ -12,7 +12,8 @@ static qpi_region region(int i) {
 
 static bool is(qpi_region r, int i) {
     qpi_region s = region(i);
-    return r.data[0] == s.data[0] && r.bytes[0] == s.bytes[0] && r.data[1] == s.data[1] && r.bytes[1] == s.bytes[1];
+    return r.data[0] == s.data[0] && r.bytes[0] == s.bytes[0] && r.data[1] == s.data[1] &&
+           r.bytes[1] == s.bytes[1];
 }
 
 static void known_after_two_rounds(void **state) {

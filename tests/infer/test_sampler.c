@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "quipu/quipu.h"
+#include "infer/sampler.h"
 
 enum { N = 12, DRAWS = 20000 };
 
@@ -29,37 +29,40 @@ static int by_probability(const void *a, const void *b) {
     return x > y ? -1 : x<y ? 1 : ((const double *)a)[1]>((const double *)b)[1] ? 1 : -1;
 }
 
-static void normalise(double (*p)[2]) {
+static void normalise(double (*p)[2], int n) {
     double sum = 0;
-    for (int i = 0; i < N; i++) sum += p[i][0];
-    for (int i = 0; i < N; i++) p[i][0] /= sum;
+    for (int i = 0; i < n; i++) sum += p[i][0];
+    for (int i = 0; i < n; i++) p[i][0] /= sum;
 }
 
-/* Probabilities of the ids. Filters see what the ones before them left, scaled to a sum of 1. */
-static void define(qp_sampling o, const bool *seen, double out[N]) {
-    double p[N][2], sum = 0;
-    for (int i = 0; i < N; i++) {
-        double x = logits[i];
+/* Probabilities of n ids. Filters see what the ones before them left, scaled to a sum of 1. */
+static void define_for(const float *l, int n, qp_sampling o, const bool *seen, double *out) {
+    double (*p)[2] = malloc((size_t)n * sizeof *p), sum = 0;
+    for (int i = 0; i < n; i++) {
+        double x = l[i];
         if (o.repetition_penalty != 0 && seen[i])
             x = x > 0 ? x / o.repetition_penalty : x * o.repetition_penalty;
         p[i][0] = exp(x / o.temperature);
         p[i][1] = i;
     }
-    qsort(p, N, sizeof p[0], by_probability);
-    for (int i = 0; i < N; i++)
+    qsort(p, (size_t)n, sizeof p[0], by_probability);
+    for (int i = 0; i < n; i++)
         if (o.top_k && i >= o.top_k) p[i][0] = 0;
-    normalise(p);
-    for (int i = 0; i < N; i++) { /* kept: those before which less than the share lies */
+    normalise(p, n);
+    for (int i = 0; i < n; i++) { /* kept: those before which less than the share lies */
         double before = sum;
         sum += p[i][0];
         if (o.top_p > 0 && o.top_p < 1 && before >= o.top_p) p[i][0] = 0;
     }
-    normalise(p);
-    for (int i = N; i-- > 0;)
+    normalise(p, n);
+    for (int i = n; i-- > 0;)
         if (p[i][0] < o.min_p * p[0][0]) p[i][0] = 0;
-    normalise(p);
-    for (int i = 0; i < N; i++) out[(int)p[i][1]] = p[i][0];
+    normalise(p, n);
+    for (int i = 0; i < n; i++) out[(int)p[i][1]] = p[i][0];
+    free(p);
 }
+
+static void define(qp_sampling o, const bool *seen, double out[N]) { define_for(logits, N, o, seen, out); }
 
 /* ---- Frequencies ----------------------------------------------------------------------------------- */
 
@@ -163,6 +166,50 @@ static void as_generate(void **state) {
     }
     fclose(f);
     assert_int_equal(cases, 52);
+}
+
+/* Vocabularies of many sizes, where most tokens are not looked at one by one: the definition's probabilities. */
+static void large_vocabularies(void **state) {
+    static const int         sizes[] = {1, 3, 63, 64, 65, 200, 1000, 4099, 49152};
+    static const qp_sampling options[] = {{.temperature = 1},
+                                          {.temperature = 0.6, .min_p = 0.02},
+                                          {.temperature = 0.8, .top_k = 1},
+                                          {.temperature = 1.3, .top_k = 40},
+                                          {.temperature = 2, .top_k = 700},
+                                          {.temperature = 1, .top_k = 63, .top_p = 0.8, .min_p = 0.1},
+                                          {.temperature = 0.7, .top_p = 0.95},
+                                          {.temperature = 2, .top_p = 0.5},
+                                          {.temperature = 1, .top_p = 0.999, .min_p = 0.001},
+                                          {.temperature = 1, .top_p = 1e-5}};
+    qp_ctx                  *ctx = open_context();
+    (void)state;
+    for (size_t z = 0; z < sizeof sizes / sizeof *sizes; z++) {
+        int     n = sizes[z];
+        float  *l = malloc((size_t)n * sizeof *l), *p = malloc((size_t)n * sizeof *p);
+        double *expected = malloc((size_t)n * sizeof *expected);
+        for (int i = 0; i < n; i++) {
+            double x = fmod(i * 0.6180339887498949 + 0.1, 1);
+            l[i] = (float)(-2 * log(x + 1e-9) * (1 + sin(i)) - 20 * (i % 3 == 1));
+        }
+        for (size_t k = 0; k < sizeof options / sizeof *options; k++) {
+            qp_sampler *s = qp_sampler_new(ctx, n, options[k], 1);
+            double      worst = 0;
+            define_for(l, n, options[k], NULL, expected);
+            qpi_sampler_chances(s, l, p);
+            for (int i = 0; i < n; i++) worst = fmax(worst, fabs(p[i] - expected[i]));
+            if (!(worst < 2e-6)) fail_msg("%d tokens, options %d: %g apart", n, (int)k, worst);
+            for (int draws = 0; draws < 20; draws++) {
+                memcpy(p, l, (size_t)n * sizeof *p);
+                int32_t id = qp_sampler_draw(s, p);
+                if (!(expected[id] > 0)) fail_msg("%d tokens, options %d: %d was drawn", n, (int)k, (int)id);
+            }
+            qp_sampler_close(s);
+        }
+        free(l);
+        free(p);
+        free(expected);
+    }
+    qp_close(ctx);
 }
 
 /* logit - count frequency - (count > 0) presence, of what was drawn, not of what was seen. */
@@ -290,6 +337,7 @@ int main(void) {
         cmocka_unit_test(each_filter),
         cmocka_unit_test(order_of_filters),
         cmocka_unit_test(as_generate),
+        cmocka_unit_test(large_vocabularies),
         cmocka_unit_test(penalties_count),
         cmocka_unit_test(logprobs),
         cmocka_unit_test(greedy),

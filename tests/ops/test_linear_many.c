@@ -43,12 +43,13 @@ static void check(qp_ctx *ctx, int64_t rows, int64_t k, int n, const int64_t *si
 }
 
 static void bits_of_each(void **state) {
-    static const int64_t  rows[] = {1, 2, 5, 8, 9, 16, 17, MOST_ROWS};
-    static const int64_t  sizes[][4] = {{64, 16, 16, 16}, {17, 40, 33, 20}, {576, 192, 192, 1}, {7, 16, 100, 5}};
-    static const qp_dtype types[][4] = {{QP_F32, QP_F32, QP_F32, QP_F32},       {QP_BF16, QP_BF16, QP_BF16, QP_BF16},
-                                        {QP_F16, QP_F16, QP_F32, QP_F16},       {QP_Q8_0, QP_Q8_0, QP_Q8_0, QP_Q8_0},
-                                        {QP_Q4_0, QP_Q4_0, QP_Q4_1, QP_Q4_1},   {QP_Q4_K, QP_Q4_K, QP_Q6_K, QP_Q4_K},
-                                        {QP_BF16, QP_Q8_0, QP_Q8_0, QP_IQ4_NL}};
+    static const int64_t rows[] = {1, 2, 5, 8, 9, 16, 17, MOST_ROWS};
+    static const int64_t sizes[][4] = {{64, 16, 16, 16}, {17, 40, 33, 20}, {576, 192, 192, 1}, {7, 16, 100, 5}};
+    static const qp_dtype types[][4] = {
+        {QP_F32, QP_F32, QP_F32, QP_F32},      {QP_BF16, QP_BF16, QP_BF16, QP_BF16},
+        {QP_F16, QP_F16, QP_F32, QP_F16},      {QP_Q8_0, QP_Q8_0, QP_Q8_0, QP_Q8_0},
+        {QP_Q4_0, QP_Q4_0, QP_Q4_1, QP_Q4_1},  {QP_Q4_K, QP_Q4_K, QP_Q6_K, QP_Q4_K},
+        {QP_BF16, QP_Q8_0, QP_Q8_0, QP_IQ4_NL}};
     (void)state;
     for (qp_isa isa = first_isa; isa <= qpi_cpu_isa(); isa++)
         for (int threads = 1; threads <= 3; threads++) {
@@ -90,7 +91,8 @@ static void gradients(void **state) {
     for (int alone = 0; alone < 2; alone++) {
         if (!alone) qp_linear_many(x, 2, w, bias, y);
         for (int i = 0; i < 2 && alone; i++) y[i] = qp_linear(x, w[i], bias[i], QP_ACT_NONE, QP_NONE);
-        qp_tensor loss = qp_add(qp_sum(qp_square(y[0]), 0, NULL, false), qp_sum(qp_square(y[1]), 0, NULL, false));
+        qp_tensor loss =
+            qp_add(qp_sum(qp_square(y[0]), 0, NULL, false), qp_sum(qp_square(y[1]), 0, NULL, false));
         qp_grad(1, &loss, 4, leaves, grads[alone], (qp_grad_options){0});
     }
     for (int i = 0; i < 4; i++) expect_same(grads[0][i], grads[1][i], "gradient");
@@ -109,7 +111,8 @@ static void refusals(void **state) {
     (void)state;
     qp_ctx   *ctx = context_of(QP_ISA_BASE, 0);
     qp_scope  s = qp_enter(ctx);
-    qp_tensor x = waves(ctx, 3, 40, QP_F32, 0), w = waves(ctx, 20, 40, QP_F32, 0), v = waves(ctx, 20, 30, QP_F32, 0);
+    qp_tensor x = waves(ctx, 3, 40, QP_F32, 0), w = waves(ctx, 20, 40, QP_F32, 0),
+              v = waves(ctx, 20, 30, QP_F32, 0);
     qp_tensor ids = qp_cast(w, QP_I64), b = bias_of(ctx, 19), o = QP_NONE;
     expect_refused(ctx, 5, (qp_tensor[]){x, w, o, w, o}, "5 inputs for 3 outputs");
     expect_refused(ctx, 7, (qp_tensor[]){x, w, o, o, o, w, o}, "input 3 is missing");
