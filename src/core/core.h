@@ -323,7 +323,8 @@ typedef struct {
 extern const qpi_op_entry qpi_ops[];
 extern const int          qpi_op_count;
 
-qp_isa qpi_cpu_isa(void); /* the best this machine has */
+qp_isa qpi_cpu_isa(void);             /* the best this machine has */
+bool qpi_registered(const qp_op *op); /* false: a host program's */
 /* Of the CPU; NULL: the definition runs. */
 const qp_kernel *qpi_kernel_for(const qp_op *op, qp_isa isa);
 

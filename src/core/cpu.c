@@ -27,9 +27,17 @@ bool qpi_cpu_bf16(void) { return false; }
 bool qpi_cpu_vnni(void) { return false; }
 #endif
 
-const qp_kernel *qpi_kernel_for(const qp_op *op, qp_isa isa) {
+static const qpi_op_entry *entry_of(const qp_op *op) {
     for (int i = 0; i < qpi_op_count; i++)
-        if (qpi_ops[i].op == op) return qpi_ops[i].kernels[isa];
+        if (qpi_ops[i].op == op) return &qpi_ops[i];
+    return NULL;
+}
+
+bool qpi_registered(const qp_op *op) { return entry_of(op) != NULL; }
+
+const qp_kernel *qpi_kernel_for(const qp_op *op, qp_isa isa) {
+    const qpi_op_entry *e = entry_of(op);
+    if (e) return e->kernels[isa];
     return op->kernel.run ? &op->kernel : NULL;
 }
 

@@ -13,8 +13,10 @@ static void cpu_zero(qp_ctx *ctx, void *dst, size_t bytes) {
 }
 static const qp_kernel *cpu_kernel(qp_ctx *ctx, const qp_op *op) {
     qpi_known_kernel *known = &ctx->kernels[(uintptr_t)op / 32 % QPI_KNOWN_KERNELS];
-    if (known->op != op) *known = (qpi_known_kernel){op, qpi_kernel_for(op, ctx->options.isa)};
-    return known->kernel;
+    if (known->op == op) return known->kernel;
+    const qp_kernel *kernel = qpi_kernel_for(op, ctx->options.isa);
+    if (qpi_registered(op)) *known = (qpi_known_kernel){op, kernel}; /* a host program's may change */
+    return kernel;
 }
 
 const qp_device qpi_cpu = {"cpu", true, cpu_alloc, qpi_free, cpu_copy, cpu_copy, cpu_zero, cpu_kernel};

@@ -216,12 +216,13 @@ static int64_t block_at(int64_t i, int64_t n) { return n - i < BLOCK ? n - i : B
 
 static inline vf soft(vf x) { return vf_select(vf_gt(x, vf_set1(-104.0f)), vf_exp(x), (vf){0}); }
 
-/* Logits become e^((l - top) / T); 0 for NaN, too. */
-static void soften(float *l, int64_t n, float top, double temperature) {
-    float   t = (float)temperature;
+/* Logits become e^((l - best) / T): 1 for the best, whatever it is, 0 for NaN. */
+static void soften(float *l, int64_t n, int32_t best, double temperature) {
+    float   t = fmaxf((float)temperature, 1e-30f), top = l[best];
     int64_t i = 0;
     for (; i + VF_LANES <= n; i += VF_LANES) vf_store(l + i, soft((vf_load(l + i) - top) / t));
     if (i < n) vf_store_n(l + i, soft((vf_load_n(l + i, (int)(n - i)) - top) / t), (int)(n - i));
+    l[best] = 1;
 }
 
 static float most_of(const float *p, int64_t n) {
@@ -243,10 +244,10 @@ static double sum_of(const float *p, int64_t n) {
     return sum[0] + sum[1] + (sum[2] + sum[3]);
 }
 
-/* The token at share u of the sum; the last that can be where rounding leaves none, `none` where none can. */
-static int32_t pick(const float *p, int64_t n, double u, int32_t none) {
+/* The token at share u of the sum; the last that can be where rounding leaves none. */
+static int32_t pick(const float *p, int64_t n, double u) {
     double  at = u * sum_of(p, n), sum = 0;
-    int32_t drawn = none;
+    int32_t drawn = 0;
     for (int64_t i = 0; i < n && !(sum > at); i += BLOCK) {
         int64_t m = block_at(i, n);
         double  block = sum_of(p + i, m);
@@ -312,14 +313,14 @@ static void drop_below(float *p, int64_t n, float least) {
     for (int64_t i = 0; i < n && least > 0; i++) p[i] = p[i] >= least ? p[i] : 0;
 }
 
-static int32_t draw(qp_sampler *s, float *p, int32_t best) {
+static int32_t draw(qp_sampler *s, float *p) {
     double  total, sum = 0, u = qpi_sampler_uniform(s);
     int64_t count;
     int     step;
-    int32_t drawn = best;
+    int32_t drawn = 0;
     if (!cuts(&s->options) && !s->odd) {
         drop_below(p, s->n, (float)s->options.min_p);
-        return pick(p, s->n, u, best);
+        return pick(p, s->n, u);
     }
     const candidate *c = candidates(s, p, &count, &step, &total);
     for (int64_t i = 0; i < count && !(sum > u * total); i++, c += step) {
@@ -333,8 +334,8 @@ int32_t qp_sampler_draw(qp_sampler *s, float *logits) {
     adjust(s, logits);
     int32_t best = likeliest(logits, s->n);
     if (!(s->options.temperature > 0)) return qpi_sampler_take(s, best);
-    soften(logits, s->n, logits[best], s->options.temperature);
-    return qpi_sampler_take(s, draw(s, logits, best));
+    soften(logits, s->n, best, s->options.temperature);
+    return qpi_sampler_take(s, draw(s, logits));
 }
 
 int32_t qpi_sampler_take(qp_sampler *s, int32_t id) {
@@ -356,7 +357,7 @@ void qpi_sampler_chances(qp_sampler *s, const float *logits, float *p) {
         p[best] = 1;
         return;
     }
-    soften(p, s->n, p[best], s->options.temperature);
+    soften(p, s->n, best, s->options.temperature);
     if (!cuts(&s->options) && !s->odd) {
         drop_below(p, s->n, (float)s->options.min_p);
         double total = sum_of(p, s->n);
@@ -371,10 +372,10 @@ void qpi_sampler_chances(qp_sampler *s, const float *logits, float *p) {
     for (int64_t i = 0; i < count; i++, c += step) p[c->id] = (float)(c->p / total);
 }
 
-int32_t qpi_sampler_pick(qp_sampler *s, const float *p) { return pick(p, s->n, qpi_sampler_uniform(s), 0); }
+int32_t qpi_sampler_pick(qp_sampler *s, const float *p) { return pick(p, s->n, qpi_sampler_uniform(s)); }
 
 int32_t qpi_sampler_guess(qp_sampler *s, const float *p, int64_t n) {
-    return pick(p, n, random_at(s, GUESSES, s->guesses++), 0);
+    return pick(p, n, random_at(s, GUESSES, s->guesses++));
 }
 
 /* ---- Logarithms of probabilities ---------------------------------------------------------------- */

@@ -41,6 +41,8 @@ static inline qk_product linear_product(const qp_call *c, const qp_view *x, cons
     return p;
 }
 
+_Static_assert(QPI_SPANS >= QK_GEMM_MANY, "a region for the weights of all");
+
 /* What is read after the weights of these products. */
 static inline qpi_region linear_next(qp_ctx *ctx, const qk_gemm_args *g, int count) {
     qpi_region now = {0};

@@ -42,6 +42,32 @@ static void unsound_descriptors(void **state) {
     close_context(ctx);
 }
 
+static bool accept(const qp_call *c) {
+    (void)c;
+    return true;
+}
+
+static int runs;
+
+static void toy_count(const qp_call *c) {
+    runs++;
+    toy_copy(c);
+}
+
+/* A host program's descriptor is what its memory says at the call. */
+static void one_place_for_several(void **state) {
+    (void)state;
+    qp_ctx *ctx = open_context();
+    qp_op   op = {.name = "host", .min_in = 1, .max_in = 1, .nout = 1, .plain = toy_copy, .elementwise = true};
+    for (int i = 0; i < 4; i++) {
+        runs = 0;
+        op.kernel = i % 2 ? (qp_kernel){toy_count, QP_ANY, accept} : (qp_kernel){0};
+        EXPECT(qp_apply(&op, 1, (qp_tensor[]){counting(ctx, 2, 1)}, NULL), 1, 2);
+        assert_int_equal(runs, i % 2);
+    }
+    close_context(ctx);
+}
+
 static void wrong_counts(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context();
@@ -120,9 +146,8 @@ static void calls_are_observed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unsound_descriptors),
-        cmocka_unit_test(wrong_counts),
-        cmocka_unit_test(outs_may_be_ins),
+        cmocka_unit_test(unsound_descriptors), cmocka_unit_test(one_place_for_several),
+        cmocka_unit_test(wrong_counts),        cmocka_unit_test(outs_may_be_ins),
         cmocka_unit_test(calls_are_observed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -304,6 +304,14 @@ static void odd_logits(void **state) {
             memcpy(copy, cases[i], sizeof copy);
             assert_int_equal(qp_sampler_draw(s, copy), expected[i]);
         }
+    for (int i = 0; i < 5; i++) /* probabilities to a sum of 1, of the least temperature, too */
+        for (int k = 0; k < 4; k++) {
+            qp_sampler *s = qp_sampler_new(
+                ctx, 3, (qp_sampling){.temperature = k % 2 ? 1e-60 : 1, .top_k = k / 2 ? 2 : 0}, 1);
+            float p[3];
+            qpi_sampler_chances(s, cases[i], p);
+            assert_true(fabsf(p[0] + p[1] + p[2] - 1) < 1e-6f && p[expected[i]] >= 0.5f);
+        }
     float       one = 0;
     qp_sampler *s = qp_sampler_new(ctx, 1, (qp_sampling){.temperature = 1, .top_p = 0.5}, 1);
     assert_int_equal(qp_sampler_draw(s, &one), 0);
