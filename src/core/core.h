@@ -46,8 +46,8 @@ void qpi_free(qp_ctx *ctx, void *p);
 void *qpi_map(qp_ctx *ctx, size_t bytes);
 void qpi_unmap(qp_ctx *ctx, void *p, size_t bytes);
 
-typedef struct {
-    int32_t          count;
+typedef struct { /* aligned as elements are, which may stand behind it */
+    _Alignas(64) int32_t count;
     uint32_t         version; /* bumped by every write */
     bool             read_only;
     const qp_device *device;
@@ -57,8 +57,6 @@ typedef struct {
     void *user;
     bool  owned, mapped; /* by the device's alloc, by qpi_map */
 } qpi_storage;
-
-_Static_assert(sizeof(qpi_storage) % 64 == 0, "elements behind a storage are aligned");
 
 qpi_storage *qpi_storage_new(qp_ctx *ctx, const qp_device *device, size_t bytes);
 qpi_storage *qpi_storage_attach(qp_ctx *ctx, void *data, size_t bytes, bool read_only, void (*release)(void *),
