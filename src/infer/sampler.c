@@ -216,13 +216,14 @@ static int64_t block_at(int64_t i, int64_t n) { return n - i < BLOCK ? n - i : B
 
 static inline vf soft(vf x) { return vf_select(vf_gt(x, vf_set1(-104.0f)), vf_exp(x), (vf){0}); }
 
-/* Logits become e^((l - best) / T): 1 for the best, whatever it is, 0 for NaN. */
+/* Logits become e^((l - best) / T): 1 for the best, also where it is infinite, 0 for NaN; where all are NaN the first
+ * stays so, which tells of it. */
 static void soften(float *l, int64_t n, int32_t best, double temperature) {
     float   t = fmaxf((float)temperature, 1e-30f), top = l[best];
     int64_t i = 0;
     for (; i + VF_LANES <= n; i += VF_LANES) vf_store(l + i, soft((vf_load(l + i) - top) / t));
     if (i < n) vf_store_n(l + i, soft((vf_load_n(l + i, (int)(n - i)) - top) / t), (int)(n - i));
-    l[best] = 1;
+    l[best] = isnan(top) ? top : 1;
 }
 
 static float most_of(const float *p, int64_t n) {
