@@ -126,7 +126,8 @@ QP_API qp_nn_linear *qp_nn_linear_new(qp_module *parent, const char *name, int64
 /* x [.., I] -> act(x w^T + b) + residual [.., O] (or QP_NONE): qp_linear, or what wraps it. */
 QP_API qp_tensor qp_nn_linear_forward(const qp_nn_linear *l, qp_tensor x, qp_act act, qp_tensor residual);
 
-/* y[i] = x w_i^T + b_i [.., O_i] for i < n, at most 8: qp_linear_many, unless one of them is wrapped. */
+/* x [.., I] -> y[i] = x w_i^T + b_i [.., O_i] for i < n: qp_linear_many, or one by one where one of them is wrapped or
+ * n is more than 8. */
 QP_API void qp_nn_linear_forward_many(int n, const qp_nn_linear *const *l, qp_tensor x, qp_tensor *y);
 
 QP_API qp_module *qp_nn_linear_module(const qp_nn_linear *l); /* where further parameters go */

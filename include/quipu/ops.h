@@ -164,8 +164,9 @@ typedef enum { QP_ACT_NONE, QP_ACT_RELU, QP_ACT_GELU, QP_ACT_GELU_TANH, QP_ACT_S
  * type. */
 QP_API qp_tensor qp_linear(qp_tensor x, qp_tensor w, qp_tensor bias, qp_act act, qp_tensor residual);
 
-/* y[i] = x w[i]^T + bias[i] for i < n, bit for bit what qp_linear gives. Where no gradient is recorded and n is
- * at most 3 it is one op, which is faster for few rows of x. */
+/* y[i] = x w[i]^T + bias[i] for i < n, n at least 1: x [.., I], w[i] [O_i, I], bias[i] [O_i] or QP_NONE -> y[i]
+ * [.., O_i]; types, errors and bits as of qp_linear for each. Where no gradient is recorded and n is at most 3 it is
+ * one op, which is faster for few rows of x; poison in every y[i] then if one fails. */
 QP_API void qp_linear_many(qp_tensor x, int n, const qp_tensor *w, const qp_tensor *bias, qp_tensor *y);
 
 /* x w^T + bias with 8-bit weights: x [.., I], w i8 [O, I] with an f32 scale [O] for each row (its

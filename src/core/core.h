@@ -91,6 +91,10 @@ void qpi_view_describe(const qp_view *v, char *out, size_t size); /* "f32 [3, 4]
 void qpi_views_merge(qp_view **views, int n);
 bool qpi_view_expand(qp_view *v, int ndim, const int64_t *shape);
 
+/* Stores "ONE is .., TWO is ..: expected ..". */
+void qpi_call_misfit(const qp_call *call, qp_code code, const char *one, const qp_view *a, const char *two,
+                     const qp_view *b, const char *expected);
+
 /* The default shape rule: all inputs broadcast together; those from `typed` on are of one
  * type, which out[0] gets. */
 void qpi_broadcast_shape(qp_call *c, int typed);

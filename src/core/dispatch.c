@@ -15,6 +15,14 @@ void qp_call_fail(const qp_call *call, qp_code code, const char *format, ...) {
     qp_fail(call->ctx, code, "%s: %s", call->op->name, text);
 }
 
+void qpi_call_misfit(const qp_call *call, qp_code code, const char *one, const qp_view *a, const char *two,
+                     const qp_view *b, const char *expected) {
+    char at[96], bt[96];
+    qpi_view_describe(a, at, sizeof at);
+    qpi_view_describe(b, bt, sizeof bt);
+    qp_call_fail(call, code, "%s is %s, %s is %s: expected %s", one, at, two, bt, expected);
+}
+
 void qpi_broadcast_shape(qp_call *c, int typed) {
     qp_view *out = &c->out[0];
     int      ndim = 0;

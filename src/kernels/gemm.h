@@ -59,8 +59,8 @@ size_t qk_gemm_scratch(int64_t batch, int64_t m, int64_t n, int64_t k, int threa
 void QK(qk_gemm)(const qp_exec *exec, const qk_gemm_args *g);
 
 #define QK_GEMM_MANY 3
-/* Several products, at most QK_GEMM_MANY, that differ in B, C, n, bias and residual alone: with few rows threads share
- * them out as one product, that of the first one's `next`. */
+/* Several products, at most QK_GEMM_MANY, that differ in B, C, n, bias and residual alone, of batch 1: with few rows
+ * threads share them out as one product, and `next` is the first one's. */
 void QK(qk_gemm_many)(const qp_exec *exec, const qk_gemm_args *g, int count);
 
 /* The types that A, B and C may have. */

@@ -188,15 +188,6 @@ QP_KERNEL(attention_grad) = {run_grad, QP_ANY, NULL};
 #if QP_BODY
 #include "core/core.h"
 
-/* "WHAT [..] and WHAT [..]: expected .." */
-static void misfit(const qp_call *c, qp_code code, const char *one, const qp_view *a, const char *two,
-                   const qp_view *b, const char *expected) {
-    char at[96], bt[96];
-    qpi_view_describe(a, at, sizeof at);
-    qpi_view_describe(b, bt, sizeof bt);
-    qp_call_fail(c, code, "%s is %s, %s is %s: expected %s", one, at, two, bt, expected);
-}
-
 static bool same(const qp_view *v, qp_dtype type, int ndim, const int64_t *shape) {
     bool same = v->dtype == type && v->ndim == ndim;
     for (int i = 0; i < ndim && same; i++) same = v->shape[i] == shape[i];
@@ -221,9 +212,9 @@ static bool check_table(const qp_call *c, int first, int i) {
     if (qp_dtype_is_float(v.dtype) && columns > 0 && columns < INT32_MAX && odd &&
         qpi_view_expand(&full, 4, shape))
         return true;
-    misfit(c, QP_ERR_SHAPE, "q", q, i == RELATIVE ? "relative" : "relative_keys", &v,
-           i == RELATIVE ? "floats that broadcast to [B, H, T, C], C odd or with columns"
-                         : "floats that broadcast to [B, H, S, C], C odd or with columns");
+    qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, i == RELATIVE ? "relative" : "relative_keys", &v,
+                    i == RELATIVE ? "floats that broadcast to [B, H, T, C], C odd or with columns"
+                                  : "floats that broadcast to [B, H, S, C], C odd or with columns");
     return false;
 }
 
@@ -253,21 +244,21 @@ static bool check_mask(const qp_call *c, int first) {
         qp_call_fail(c, QP_ERR_ARGUMENT, "window %lld and prefix %lld, expected 0 or more",
                      (long long)a->window, (long long)a->prefix);
     else if (bias.ndim >= 0 && (!qp_dtype_is_float(bias.dtype) || !qpi_view_expand(&full, 4, scores)))
-        misfit(c, QP_ERR_SHAPE, "q", q, "bias", &bias, "a float bias that broadcasts to [B, H, T, S]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "bias", &bias, "a float bias that broadcasts to [B, H, T, S]");
     else if (segments.ndim >= 0 && !same(&segments, QP_I64, 2, k->shape))
-        misfit(c, QP_ERR_SHAPE, "k", k, "segments", &segments, "i64 [B, S]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "k", k, "segments", &segments, "i64 [B, S]");
     else if (segments.ndim >= 0 && q->shape[1] > k->shape[1])
-        misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "no more queries than keys with segments");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "no more queries than keys with segments");
     else if (rows.ndim >= 0 && (segments.ndim >= 0 || !same(&rows, QP_I64, 1, q->shape)))
-        misfit(c, QP_ERR_SHAPE, "q", q, "rows", &rows, "i64 [B], without segments");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "rows", &rows, "i64 [B], without segments");
     else if (lengths.ndim >= 0 && !same(&lengths, QP_I64, 1, q->shape))
-        misfit(c, QP_ERR_SHAPE, "q", q, "lengths", &lengths, "i64 [B]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "lengths", &lengths, "i64 [B]");
     else if (starts.ndim >= 0 && !same(&starts, QP_I64, 1, q->shape))
-        misfit(c, QP_ERR_SHAPE, "q", q, "starts", &starts, "i64 [B]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "starts", &starts, "i64 [B]");
     else if (parents.ndim >= 0 && !same(&parents, QP_I64, 2, q->shape))
-        misfit(c, QP_ERR_SHAPE, "q", q, "parents", &parents, "i64 [B, T]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "parents", &parents, "i64 [B, T]");
     else if (parents.ndim >= 0 && (q->shape[1] > QK_ATTENTION_TREE || q->shape[1] > k->shape[1]))
-        misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "at most 64 queries with parents, each with a key");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "at most 64 queries with parents, each with a key");
     else if (parents.ndim >= 0 && (!a->causal || a->pattern.block))
         qp_call_fail(c, a->causal ? QP_ERR_UNSUPPORTED : QP_ERR_ARGUMENT,
                      a->causal ? "a pattern of blocks takes no parents (drafts)" : "parents without causal");
@@ -290,12 +281,12 @@ static bool check(const qp_call *c, int first) {
     else if (q->ndim != 4 || k->ndim != 4 ||
              (q->shape[0] != k->shape[0] && optional(c, first + ROWS).ndim < 0) || q->shape[3] != k->shape[3] ||
              (k->shape[2] ? q->shape[2] % k->shape[2] : q->shape[2]) != 0)
-        misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "[B, T, H, K] and [B, S, G, K] with G dividing H");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "[B, T, H, K] and [B, S, G, K] with G dividing H");
     else if (v->ndim != 4 || v->shape[0] != k->shape[0] || v->shape[1] != k->shape[1] ||
              v->shape[2] != k->shape[2])
-        misfit(c, QP_ERR_SHAPE, "k", k, "v", v, "[B, S, G, K] and [B, S, G, L]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "k", k, "v", v, "[B, S, G, K] and [B, S, G, L]");
     else if (q->shape[1] > INT32_MAX / 2 || k->shape[1] > INT32_MAX / 2)
-        misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "less than 2^30 queries and keys");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "k", k, "less than 2^30 queries and keys");
     else return check_mask(c, first);
     return false;
 }
@@ -322,17 +313,17 @@ static void shape_grad(qp_call *c) {
     for (int i = 0; i < MOST; i++) {
         qp_view of = optional(c, FORWARD + input_of[i]);
         if (c->in[i].ndim >= 0 && qp_view_count(&c->in[i]) && !same(&c->in[i], of.dtype, of.ndim, of.shape))
-            misfit(c, QP_ERR_SHAPE, "gradient", &c->in[i], "input", &of, "the same");
+            qpi_call_misfit(c, QP_ERR_SHAPE, "gradient", &c->in[i], "input", &of, "the same");
     }
     if (!same(&c->in[OUT], q->dtype, 4, out) || !same(&c->in[DOUT], q->dtype, 4, out))
-        misfit(c, QP_ERR_SHAPE, "out", &c->in[OUT], "dout", &c->in[DOUT], "[B, T, H, L]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "out", &c->in[OUT], "dout", &c->in[DOUT], "[B, T, H, L]");
     if (!same(&c->in[LSE], q->dtype, 3, lse) ||
         (c->in[DLSE].ndim >= 0 && !same(&c->in[DLSE], q->dtype, 3, lse)))
-        misfit(c, QP_ERR_SHAPE, "q", q, "lse", &c->in[LSE], "lse [B, H, T]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "q", q, "lse", &c->in[LSE], "lse [B, H, T]");
     int64_t sums[] = {q->shape[0], q->shape[1], q->shape[2], ((const attr *)c->attr)->sums};
     if (c->in[DSUMS].ndim >= 0 &&
         (!same(&c->in[SUMS], q->dtype, 4, sums) || !same(&c->in[DSUMS], q->dtype, 4, sums)))
-        misfit(c, QP_ERR_SHAPE, "sums", &c->in[SUMS], "dsums", &c->in[DSUMS], "[B, T, H, C]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "sums", &c->in[SUMS], "dsums", &c->in[DSUMS], "[B, T, H, C]");
 }
 
 /* ---- The definition (ops/attention_plain.c) ------------------------------------------------- */

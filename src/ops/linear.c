@@ -115,7 +115,7 @@ static void shape(qp_call *c) {
     if ((int)a->act < QP_ACT_NONE || a->act > QP_ACT_SILU)
         qp_call_fail(c, QP_ERR_ARGUMENT, "activation %d is none", (int)a->act);
     else if (residual && (!qpi_view_same_shape(residual, &c->out[Y]) || residual->dtype != x->dtype))
-        linear_misfit(c, QP_ERR_SHAPE, "residual", residual, "the product", &c->out[Y], "the same");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "residual", residual, "the product", &c->out[Y], "the same");
     if (c->nout > U) c->out[U] = c->out[Y];
 }
 

@@ -70,28 +70,19 @@ static inline const float *linear_bias(const qp_view *bias, qp_exec *exec) {
 #if QP_BODY
 #include "core/core.h"
 
-/* Stores "x is .., w is ..: expected ..". */
-static void linear_misfit(const qp_call *c, qp_code code, const char *one, const qp_view *a, const char *two,
-                          const qp_view *b, const char *expected) {
-    char at[96], bt[96];
-    qpi_view_describe(a, at, sizeof at);
-    qpi_view_describe(b, bt, sizeof bt);
-    qp_call_fail(c, code, "%s is %s, %s is %s: expected %s", one, at, two, bt, expected);
-}
-
 /* y's shape; false after an error. */
 static bool linear_shape(qp_call *c, const qp_view *x, const qp_view *w, const qp_view *bias, qp_view *y) {
     qp_view rows = *x;
     if (!qp_dtype_is_float(x->dtype) || (!qp_dtype_is_float(w->dtype) && qp_dtype_block(w->dtype) == 1))
-        linear_misfit(c, QP_ERR_TYPE, "x", x, "w", w, "floats");
+        qpi_call_misfit(c, QP_ERR_TYPE, "x", x, "w", w, "floats");
     else if (x->ndim < 1 || w->ndim != 2 || x->shape[x->ndim - 1] != w->shape[1])
-        linear_misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "[.., I] and [O, I]");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "[.., I] and [O, I]");
     else if (bias && (bias->ndim != 1 || bias->shape[0] != w->shape[0] || !qp_dtype_is_float(bias->dtype)))
-        linear_misfit(c, QP_ERR_SHAPE, "bias", bias, "w", w, "a float for each row of w");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "bias", bias, "w", w, "a float for each row of w");
     if (qp_failed(c->ctx)) return false;
     rows.shape[x->ndim - 1] = w->shape[0];
     if (!qpi_view_init(y, x->dtype, x->ndim, rows.shape))
-        linear_misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "a smaller product");
+        qpi_call_misfit(c, QP_ERR_SHAPE, "x", x, "w", w, "a smaller product");
     return !qp_failed(c->ctx);
 }
 
