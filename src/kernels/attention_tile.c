@@ -133,18 +133,21 @@ static bool block_sees(const attention_tile *t, int64_t qb, int64_t kb) {
 }
 
 /* Leaves of the keys what begins and ends with a block of the pattern that some row sees (the prefix
- * counts); false: nothing. *masked: some row does not see all of it. */
+ * counts); false: nothing. *masked: some row does not see all of what is left. */
 static bool some_blocks(const attention_tile *t, int64_t *from, int64_t *to, bool *masked) {
     int64_t size = t->of->pattern.block, begin = INT64_MAX, end = 0;
+    bool    hole = false; /* between two blocks that are seen */
     for (int64_t block = *from / size; block * size < *to; block++) {
         int64_t first = attention_max(*from, block * size), last = attention_min(*to, (block + 1) * size);
-        bool    any = first < t->prefix, all = last <= t->prefix;
-        for (int64_t qb = t->block[0]; qb <= t->block[t->rows - 1] && !all; qb++) {
+        bool    any = first < t->prefix, all = true;
+        for (int64_t qb = t->block[0]; qb <= t->block[t->rows - 1] && last > t->prefix; qb++) {
             bool sees = block_sees(t, qb, block);
             any |= sees;
-            if (!sees) *masked = true;
+            all &= sees;
         }
+        if (!any) hole = begin < end;
         if (!any) continue;
+        *masked |= hole || !all;
         begin = attention_min(begin, first);
         end = last;
     }
