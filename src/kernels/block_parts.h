@@ -28,7 +28,8 @@
 #endif
 
 /* 32 values of a row of A, a scale for each half. start: - zero sum q, of each half; sum: s sum q, of each
- * part. */
+ * part. Where words of the second half come `second` times as large, its start is as many times as large, its s smaller:
+ * a power of two, so the numbers are the same. */
 typedef struct {
 #if BLOCK_BYTES
     int8_t q[BLOCK_VALUES];
@@ -39,9 +40,10 @@ typedef struct {
     int32_t start[2];
 } block_row;
 
-/* A type: 32 or 256 values in so many bytes; parts of 32 that have a d of their own. */
+/* A type: 32 or 256 values in so many bytes; parts of 32 that have a d of their own. second: how many times too large the
+ * words of values 16..31 are (high halves of bytes, which are not shifted). */
 typedef struct {
-    int  values, bytes, parts, zero;
+    int  values, bytes, parts, zero, second;
     bool low;
     /* `count` blocks of VF_LANES lines; as many bytes from `ahead` on are fetched. */
     void (*unpack)(vf *out, const char *data, const line_steps *s, int64_t count, const char *ahead);

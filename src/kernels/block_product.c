@@ -113,9 +113,10 @@ INLINE void round_blocks(const block_type *type, const vf x[VF_LANES][HALF_VECTO
     vf_store(sum, s * finite);
     vi start = vf_to_int(finite) * -type->zero;
     for (int h = 0; h < 2 * blocks; h++) {
-        out[h / 2].s[h % 2] = scale[h];
+        int times = h % 2 ? type->second : 1;
+        out[h / 2].s[h % 2] = scale[h] / (float)times;
         out[h / 2].sum[h % 2] = sum[h];
-        out[h / 2].start[h % 2] = start[h];
+        out[h / 2].start[h % 2] = start[h] * times;
     }
     for (int b = 0; b < blocks && type->parts == 1; b++) out[b].sum[0] += out[b].sum[1];
 }

@@ -33,56 +33,89 @@ INLINE void fetch(reader *r, int lines) {
     r->ahead += 64 * lines;
 }
 
+/* Not by loads of 512 bits, be they broadcasts of 128: of these there are few in a cycle. */
+INLINE vf vector_of(const part x[VF_LANES / 4]) {
+#if VF_LANES == 16
+    __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)x[0]), (__m128i)x[1], 1);
+    __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)x[2]), (__m128i)x[3], 1);
+    return (vf)_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+#elif VF_LANES == 8
+    return (vf)_mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)x[0]), (__m128i)x[1], 1);
+#else
+    return (vf)x[0];
+#endif
+}
+
 /* r[i] holds lines i, i + 4, .. in its parts of 128 bits. */
 INLINE void load_lines(vf r[4], const char *data, const line_steps *s) {
-    for (int i = 0; i < 4; i++) {
-#if VF_LANES == 16
-        __m512i x = _mm512_castsi128_si512((__m128i)load_part(line_at(data, s, i)));
-        x = _mm512_mask_broadcast_i32x4(x, 0x00f0, (__m128i)load_part(line_at(data, s, i + 4)));
-        x = _mm512_mask_broadcast_i32x4(x, 0x0f00, (__m128i)load_part(line_at(data, s, i + 8)));
-        x = _mm512_mask_broadcast_i32x4(x, 0xf000, (__m128i)load_part(line_at(data, s, i + 12)));
-        r[i] = (vf)x;
-#elif VF_LANES == 8
-        r[i] = (vf)_mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)load_part(line_at(data, s, i))),
-                                           (__m128i)load_part(line_at(data, s, i + 4)), 1);
-#else
-        r[i] = (vf)load_part(line_at(data, s, i));
-#endif
+    UNROLL for (int i = 0; i < 4; i++) {
+        part x[VF_LANES / 4];
+        UNROLL for (int g = 0; g < VF_LANES / 4; g++) x[g] = load_part(line_at(data, s, i + 4 * g));
+        r[i] = vector_of(x);
     }
 }
 
-/* word[i]: bytes 4 i .. of each line */
-INLINE void turned_16(vu word[4], const char *data, const line_steps *s) {
+/* word[i]: bytes 4 i .. of 16 of each line */
+INLINE void words_16(vu word[4], const char *data, reader *r) {
+    fetch(r, VF_LANES / 4);
 #ifdef __SSE2__
-    vf r[4];
-    load_lines(r, data, s);
-    turn_parts(r);
-    for (int i = 0; i < 4; i++) word[i] = (vu)r[i];
+    vf x[4];
+    load_lines(x, data, r->steps);
+    turn_parts(x);
+    for (int i = 0; i < 4; i++) word[i] = (vu)x[i];
 #else
     for (int lane = 0; lane < VF_LANES; lane++) {
-        part x = load_part(line_at(data, s, lane));
+        part x = load_part(line_at(data, r->steps, lane));
         for (int i = 0; i < 4; i++) word[i][lane] = x[i];
     }
 #endif
 }
 
-INLINE void words_16(vu word[4], const char *data, reader *r) {
-    fetch(r, VF_LANES / 4);
-    turned_16(word, data, r->steps);
+INLINE uint16_t load_2(const char *p) {
+    uint16_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
 }
 
-/* One of the four words; 16 bytes are read all the same. */
-INLINE vu word_16(int i, const char *data, reader *r) {
-    vu word[4];
+INLINE uint32_t load_4(const char *p) {
+    uint32_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+/* Four bytes of each line. */
+INLINE vu word_of_lines(const char *data, reader *r) {
+    part all[VF_LANES / 4];
     fetch(r, 1);
-    turned_16(word, data, r->steps);
-    return word[i];
+    UNROLL for (int g = 0; g < VF_LANES / 4; g++) {
+        part x = {0};
+        UNROLL for (int i = 0; i < 4; i++) x[i] = load_4(line_at(data, r->steps, 4 * g + i));
+        all[g] = x;
+    }
+    return (vu)vector_of(all);
 }
 
-/* The half precision number in the low 16 bits of each word. */
+/* Two bytes of each line, numbers in half precision. */
+INLINE vf half_of_lines(const char *data, reader *r) {
+    fetch(r, 1);
+#if VF_LANES == 16
+    typedef uint16_t halves __attribute__((vector_size(16)));
+    halves           low = {0}, high = {0};
+    UNROLL for (int i = 0; i < 8; i++) {
+        low[i] = load_2(line_at(data, r->steps, i));
+        high[i] = load_2(line_at(data, r->steps, 8 + i));
+    }
+    vh x = (vh)_mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)low), (__m128i)high, 1);
+#else
+    vh x = {0};
+    UNROLL for (int i = 0; i < VF_LANES; i++) x[i] = load_2(line_at(data, r->steps, i));
+#endif
+    return vf_from_f16(x);
+}
+
+/* The half precision number in the low or high 16 bits of each word. */
 INLINE vf half_low(vu x) { return vf_from_f16(vh_from_vu(x & 0xffffu)); }
 INLINE vf half_high(vu x) { return vf_from_f16(vh_from_vu(x >> 16)); }
-INLINE vf half_at(const char *data, reader *r) { return half_low(word_16(0, data, r)); }
 
 INLINE void put(vf *out, int word, vu bytes) { out[word] = (vf)bytes; }
 
@@ -104,7 +137,7 @@ INLINE void unpack_q8_0(vf *out, const char *b, reader *r) {
         words_16(w, b + AT(q8_0, q) + 16 * half, r);
         for (int i = 0; i < 4; i++) put(out, 4 * half + i, w[i] ^ 0x80808080u);
     }
-    out[BLOCK_WORDS] = half_at(b + AT(q8_0, d), r);
+    out[BLOCK_WORDS] = half_of_lines(b + AT(q8_0, d), r);
 }
 
 INLINE void unpack_q4_0(vf *out, const char *b, reader *r) {
@@ -112,13 +145,13 @@ INLINE void unpack_q4_0(vf *out, const char *b, reader *r) {
     words_16(w, b + AT(q4_0, q), r);
     for (int i = 0; i < 4; i++) {
         put(out, i, w[i] & NIBBLES);
-        put(out, 4 + i, w[i] >> 4 & NIBBLES);
+        put(out, 4 + i, w[i] & ~NIBBLES);
     }
-    out[BLOCK_WORDS] = half_at(b + AT(q4_0, d), r);
+    out[BLOCK_WORDS] = half_of_lines(b + AT(q4_0, d), r);
 }
 
 INLINE void scale_and_low(vf *out, const char *b, reader *r) {
-    vu x = word_16(0, b, r);
+    vu x = word_of_lines(b, r);
     out[BLOCK_WORDS] = half_low(x);
     out[BLOCK_WORDS + 1] = half_high(x);
 }
@@ -128,13 +161,13 @@ INLINE void unpack_q4_1(vf *out, const char *b, reader *r) {
     words_16(w, b + AT(q4_1, q), r);
     for (int i = 0; i < 4; i++) {
         put(out, i, w[i] & NIBBLES);
-        put(out, 4 + i, w[i] >> 4 & NIBBLES);
+        put(out, 4 + i, w[i] & ~NIBBLES);
     }
     scale_and_low(out, b + AT(q4_1, d), r);
 }
 
 INLINE void five_bits(vf *out, const char *q, const char *high, reader *r) {
-    vu w[4], h = word_16(0, high, r);
+    vu w[4], h = word_of_lines(high, r);
     words_16(w, q, r);
     for (int i = 0; i < 4; i++) {
         put(out, i, (w[i] & NIBBLES) | spread(h >> 4 * i, 4));
@@ -144,7 +177,7 @@ INLINE void five_bits(vf *out, const char *q, const char *high, reader *r) {
 
 INLINE void unpack_q5_0(vf *out, const char *b, reader *r) {
     five_bits(out, b + AT(q5_0, q), b + AT(q5_0, high), r);
-    out[BLOCK_WORDS] = half_at(b + AT(q5_0, d), r);
+    out[BLOCK_WORDS] = half_of_lines(b + AT(q5_0, d), r);
 }
 
 INLINE void unpack_q5_1(vf *out, const char *b, reader *r) {
@@ -178,20 +211,21 @@ INLINE void unpack_iq4_nl(vf *out, const char *b, reader *r) {
         put(out, i, nl_values(w[i] & NIBBLES));
         put(out, 4 + i, nl_values(w[i] >> 4 & NIBBLES));
     }
-    out[BLOCK_WORDS] = half_at(b + AT(iq4_nl, d), r);
+    out[BLOCK_WORDS] = half_of_lines(b + AT(iq4_nl, d), r);
 }
 
 /* ---- Blocks of 256 ----------------------------------------------------------------------------------- */
 
 /* Where there are parts, the first makes the scales of all. */
 
-/* Of each 32: its scale and its low (Q4_K and Q5_K; see qpi_q4_k_scale). */
-INLINE void six_bits(vf *out, int step, vu header, vu s0, vu s1, vu s2) {
+/* Of each 32: its scale, for words `odd` times as large in every second, and its low (Q4_K and Q5_K; see
+ * qpi_q4_k_scale). */
+INLINE void six_bits(float odd, vf *out, int step, vu header, vu s0, vu s1, vu s2) {
     vu scale[2] = {s0 & 0x3f3f3f3fu, (s2 & NIBBLES) | (s0 >> 6 & CRUMBS) << 4};
     vu offset[2] = {s1 & 0x3f3f3f3fu, (s2 >> 4 & NIBBLES) | (s1 >> 6 & CRUMBS) << 4};
-    vf d = half_low(header), m = half_high(header);
+    vf d = half_low(header), m = half_high(header), d_odd = d * (1 / odd);
     for (int g = 0; g < 8; g++) {
-        out[g * step + BLOCK_WORDS] = d * byte_of(scale[g / 4], g % 4);
+        out[g * step + BLOCK_WORDS] = (g % 2 ? d_odd : d) * byte_of(scale[g / 4], g % 4);
         out[g * step + BLOCK_WORDS + 1] = -m * byte_of(offset[g / 4], g % 4);
     }
 }
@@ -201,14 +235,14 @@ INLINE void unpack_q4_k(int part, vf *out, const char *b, reader *r) {
     vu        w[4];
     if (part == 0) {
         words_16(w, b, r);
-        six_bits(out, step, w[0], w[1], w[2], w[3]);
+        six_bits(16, out, step, w[0], w[1], w[2], w[3]);
     }
     for (int i = 0; i < 2; i++) {
         vf *at = out + 2 * part * step;
         words_16(w, b + AT(q4_k, q) + 32 * part + 16 * i, r);
         for (int u = 0; u < 4; u++) {
             put(at, i * 4 + u, w[u] & NIBBLES);
-            put(at + step, i * 4 + u, w[u] >> 4 & NIBBLES);
+            put(at + step, i * 4 + u, w[u] & ~NIBBLES);
         }
     }
 }
@@ -218,7 +252,7 @@ INLINE void unpack_q5_k(int part, vf *out, const char *b, reader *r) {
     vu        w[4], high[4];
     if (part == 0) {
         words_16(w, b, r);
-        six_bits(out, step, w[0], w[1], w[2], w[3]);
+        six_bits(1, out, step, w[0], w[1], w[2], w[3]);
     }
     for (int i = 0; i < 2; i++) {
         vf *at = out + 2 * part * step;
@@ -236,7 +270,7 @@ INLINE void unpack_q6_k(int half, vf *out, const char *b, reader *r) {
     const int step = BLOCK_WORDS + 2;
     vu        w[4], low[4], high[4];
     if (half == 0) {
-        vf d = half_high(word_16(3, b + AT(q6_k, d) - 14, r));
+        vf d = half_of_lines(b + AT(q6_k, d), r);
         words_16(w, b + AT(q6_k, scale), r);
         for (int g = 0; g < 16; g++)
             out[g / 2 * step + BLOCK_WORDS + g % 2] = d * signed_byte_of(w[g / 4], g % 4);
@@ -279,7 +313,7 @@ INLINE void unpack_q3_k(vf *out, const char *b, reader *r) {
 
 INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
     const int step = BLOCK_WORDS + 4;
-    vu        w[4], q[4], header = word_16(3, b + AT(q2_k, d) - 12, r);
+    vu        w[4], q[4], header = word_of_lines(b + AT(q2_k, d), r);
     vf        d = half_low(header), m = half_high(header);
     words_16(w, b + AT(q2_k, scale), r);
     for (int g = 0; g < 16; g++) {
@@ -297,19 +331,19 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
 
 /* ---- The table ------------------------------------------------------------------------------------------ */
 
-/* name, values, parts that are unpacked one after another, parts of 32 with a d, zero, low */
+/* name, values, parts that are unpacked one after another, parts of 32 with a d, zero, second (see block_parts.h), low */
 #define EACH_TYPE(X) \
-    X(Q8_0, q8_0, 32, 1, 1, 128, false) \
-    X(Q4_0, q4_0, 32, 1, 1, 8, false) \
-    X(Q4_1, q4_1, 32, 1, 1, 0, true) \
-    X(Q5_0, q5_0, 32, 1, 1, 16, false) \
-    X(Q5_1, q5_1, 32, 1, 1, 0, true) \
-    X(IQ4_NL, iq4_nl, 32, 1, 1, 128, false) \
-    X(Q2_K, q2_k, 256, 1, 2, 0, true) \
-    X(Q3_K, q3_k, 256, 1, 2, 4, false) \
-    X(Q4_K, q4_k, 256, 4, 1, 0, true) \
-    X(Q5_K, q5_k, 256, 4, 1, 0, true) \
-    X(Q6_K, q6_k, 256, 2, 2, 32, false)
+    X(Q8_0, q8_0, 32, 1, 1, 128, 1, false) \
+    X(Q4_0, q4_0, 32, 1, 1, 8, 16, false) \
+    X(Q4_1, q4_1, 32, 1, 1, 0, 16, true) \
+    X(Q5_0, q5_0, 32, 1, 1, 16, 1, false) \
+    X(Q5_1, q5_1, 32, 1, 1, 0, 1, true) \
+    X(IQ4_NL, iq4_nl, 32, 1, 1, 128, 1, false) \
+    X(Q2_K, q2_k, 256, 1, 2, 0, 1, true) \
+    X(Q3_K, q3_k, 256, 1, 2, 4, 1, false) \
+    X(Q4_K, q4_k, 256, 4, 1, 0, 1, true) \
+    X(Q5_K, q5_k, 256, 4, 1, 0, 1, true) \
+    X(Q6_K, q6_k, 256, 2, 2, 32, 1, false)
 
 #define UNPACK_1(name, part, out, data, r) unpack_##name(out, data, r)
 #define UNPACK_2(name, part, out, data, r) unpack_##name(part, out, data, r)
@@ -321,7 +355,7 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
 #define EACH
 #endif
 
-#define DEFINE(type, name, values, pieces, parts, zero, low) \
+#define DEFINE(type, name, values, pieces, parts, zero, second, low) \
     enum { \
         step_##name = BLOCK_WORDS + parts * (low ? 2 : 1), \
         count_##name = values / BLOCK_VALUES, \
@@ -350,9 +384,10 @@ INLINE void unpack_q2_k(vf *out, const char *b, reader *r) {
 EACH_TYPE(DEFINE)
 
 const block_type *QK(block_type_of)(qp_dtype type) {
-#define ENTRY(type, name, values, pieces, parts, zero, low) \
+#define ENTRY(type, name, values, pieces, parts, zero, second, low) \
     case QP_##type: { \
-        static const block_type t = {values, sizeof(qpi_##name), parts, zero, low, all_##name, one_##name}; \
+        static const block_type t = {values, sizeof(qpi_##name), parts,     zero, second, \
+                                     low,    all_##name,         one_##name}; \
         return &t; \
     }
     switch (type) {
