@@ -63,12 +63,13 @@ static void forgive(qpi_decoder *d, qpi_reply *r) {
 
 /* ---- Prompts -------------------------------------------------------------------------------------- */
 
-/* The tokens that follow first .. first + n - 1 of the prompt, with the logits they had. */
+/* The tokens that follow first .. first + n - 1 of the prompt, with the logits they had; before, all up to the
+ * first position that is read. */
 static bool echo(qpi_decoder *d, qpi_seat *seat, qp_tensor hidden, int64_t first, int64_t n) {
     qpi_reply *r = seat->reply;
     int64_t    V = d->session->m->vocabulary;
     if (!r->options->echo) return true;
-    if (!first) qpi_reply_echo(r, seat->prompt[0], NULL);
+    for (int64_t i = 0; i <= first && first == r->result.reused; i++) qpi_reply_echo(r, seat->prompt[i], NULL);
     for (int64_t i = 0; i < n && !r->stopped; i += ECHO_ROWS) {
         int64_t  rows = n - i < ECHO_ROWS ? n - i : ECHO_ROWS;
         qp_scope s = qp_enter(hidden.ctx);

@@ -220,6 +220,33 @@ static void prompts_are_scored(void **state) {
     qp_close(ctx);
 }
 
+/* Echoed without logprobs, the prompt is whole wherever a row held it, or its beginning, before. */
+static void prompts_are_echoed(void **state) {
+    (void)state;
+    enum { N = 60 };
+    qp_ctx      *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_engine   *e = qp_engine_new(fresh(ctx), NULL, (qp_engine_options){.rows = 2, .chunk = 16});
+    static reply r[4];
+    int32_t      ids[ROOM];
+    memset(r, 0, sizeof r);
+    for (int i = 0; i < 4; i++) {
+        make_prompt(ids, N, i / 3);
+        qp_request q = request(&r[i], ids, N, 4, 2);
+        q.options.echo = true;
+        q.options.logprobs = false;
+        assert_int_equal(qp_engine_submit(e, &q, NULL, NULL), QP_OK);
+        while (i != 1 && qp_engine_step(e)) {
+        }
+        if (i == 1) continue;
+        for (int k = i == 2 ? 1 : i; k <= i; k++) {
+            assert_int_equal(r[k].prompts, N);
+            assert_memory_equal(r[k].ids, ids, sizeof *ids * N);
+            assert_true(k ? r[k].result.reused > 0 : r[k].result.reused == 0);
+        }
+    }
+    qp_close(ctx);
+}
+
 /* ---- Threads ------------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -274,6 +301,7 @@ int main(void) {
         cmocka_unit_test(replies_stand_alone),
         cmocka_unit_test(requests_go),
         cmocka_unit_test(prompts_are_scored),
+        cmocka_unit_test(prompts_are_echoed),
         cmocka_unit_test(threads_submit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
