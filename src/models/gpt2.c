@@ -1,5 +1,7 @@
 /* GPT-2 (Radford et al. 2019): layer norm before each branch, learned positions, GELU. Its
  * checkpoints store products as [in, out]. */
+#include <string.h>
+
 #include "models/model.h"
 
 static bool translate(qpi_config *c, json_t *stack) {
@@ -94,7 +96,17 @@ static const qpi_gguf_key gguf_keys[] = {{"context_length", "n_positions", true}
                                          {"attention.layer_norm_epsilon", "layer_norm_epsilon", false},
                                          {0}};
 
-static const qpi_gguf_family gguf = {.architecture = "gpt2", .rules = gguf_rules, .keys = gguf_keys};
+/* Files of this architecture have GELU by tanh, and scores divided by sqrt(K). */
+static const char *lost(const json_t *config) {
+    const char *act = json_string_value(json_object_get(config, "activation_function"));
+    if (act && strcmp(act, "gelu_new") && strcmp(act, "gelu_pytorch_tanh")) return "activation_function";
+    if (json_is_true(json_object_get(config, "scale_attn_by_inverse_layer_idx")))
+        return "scale_attn_by_inverse_layer_idx";
+    return json_is_false(json_object_get(config, "scale_attn_weights")) ? "scale_attn_weights" : NULL;
+}
+
+static const qpi_gguf_family gguf = {
+    .architecture = "gpt2", .rules = gguf_rules, .keys = gguf_keys, .lost = lost};
 
 QP_PRESET(gpt2) = {
     .name = "gpt2",

@@ -75,6 +75,13 @@ static void expect_values(const char *a, const char *b) {
     qp_file_close(g);
 }
 
+static void make_fresh(const char *config, const char *name) {
+    qp_model *m = qp_model_new(ctx, "test", config);
+    if (!m) fail_msg("%s", qp_error(ctx));
+    assert_int_equal(qp_model_save(m, in_folder(name)), QP_OK);
+    qp_model_close(m);
+}
+
 /* From a folder to GGUF: what the gguf package wrote. And back: what transformers wrote. */
 static void there_and_back(void **state) {
     (void)state;
@@ -117,12 +124,31 @@ static void types(void **state) {
                                           {"smollm3", "no_rope_layers"},
                                           {"smollm3-window", "no_rope_layer"},
                                           {"qwen2-window", "use_sliding_window"},
-                                          {"bert-published", "hidden_act"}};
+                                          {"bert-published", "hidden_act"},
+                                          {"gpt2-untied-gelu", "activation_function"},
+                                          {"gpt2-inverse-layer", "scale_attn_by_inverse_layer_idx"}};
     for (size_t i = 0; i < sizeof lost / sizeof *lost; i++)
         expect_message(run("convert", golden("models", lost[i][0], ""), "--out", "%/x.gguf", NULL), 1,
                        lost[i][1]);
     expect_message(run("convert", "%/nothing", "--out", "%/x.gguf", NULL), 1, "cannot open");
     assert_int_not_equal(fopen(in_folder("x.gguf"), "rb") != NULL, 1);
+}
+
+/* What would compute something else once it is read back is not written. */
+static void no_place(void **state) {
+    (void)state;
+    static const char *const models[][2] = {
+        {"{\"model_type\": \"gpt2\", \"vocab_size\": 16, \"n_positions\": 8, \"n_embd\": 8, \"n_layer\": 1, "
+         "\"n_head\": 2, \"scale_attn_weights\": false}",
+         "scale_attn_weights"},
+        {"{\"model_type\": \"gpt2\", \"vocab_size\": 16, \"n_positions\": 8, \"n_embd\": 8, \"n_layer\": 1, "
+         "\"n_head\": 2, \"n_inner\": 12, \"activation_function\": \"relu\"}",
+         "activation_function"}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        make_fresh(models[i][0], "lost");
+        expect_message(run("convert", "%/lost", "--out", "%/x.gguf", NULL), 1, models[i][1]);
+        expect_message(run("quantize", "%/lost", "--type", "F16", "--out", "%/x.gguf", NULL), 1, models[i][1]);
+    }
 }
 
 /* ---- Vocabularies ------------------------------------------------------------------------------------------ */
@@ -203,12 +229,7 @@ static const char config[] =
     "\"num_key_value_heads\": 1, \"rms_norm_eps\": 1e-5, \"max_position_embeddings\": 64, "
     "\"tie_word_embeddings\": true}";
 
-static void make_model(void) {
-    qp_model *m = qp_model_new(ctx, "test", config);
-    assert_non_null(m);
-    assert_int_equal(qp_model_save(m, in_folder("blocks")), QP_OK);
-    qp_model_close(m);
-}
+static void make_model(void) { make_fresh(config, "blocks"); }
 
 static const char *type_of(qp_file *f, const char *name) {
     return qp_file_at(f, qp_file_find(f, name)).type_name;
@@ -386,9 +407,10 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back),  cmocka_unit_test(types),      cmocka_unit_test(vocabularies),
-        cmocka_unit_test(errors_and_bits), cmocka_unit_test(from_files), cmocka_unit_test(mixtures),
-        cmocka_unit_test(perplexities),    cmocka_unit_test(lint),       cmocka_unit_test(agreement),
+        cmocka_unit_test(there_and_back), cmocka_unit_test(types),           cmocka_unit_test(no_place),
+        cmocka_unit_test(vocabularies),   cmocka_unit_test(errors_and_bits), cmocka_unit_test(from_files),
+        cmocka_unit_test(mixtures),       cmocka_unit_test(perplexities),    cmocka_unit_test(lint),
+        cmocka_unit_test(agreement),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
