@@ -204,28 +204,43 @@ static double divisor(const llama3 *x, int64_t i, int64_t n) {
 }
 
 /* The rule that these divisors follow; false if they follow none. The last pair turns slowest and has
- * the whole factor; one between the bounds tells the trained length. */
+ * the whole factor; one between the bounds tells the trained length, otherwise it is any power of two that
+ * leaves all of them beyond. */
 static bool solve(llama3 *x, const double *d, int64_t n) {
+    double between = 0, least = 0, most = INFINITY;
     x->factor = d[n - 1];
     x->trained = 8192;
     for (int64_t i = 0; i < n; i++) {
         double smooth = (1 / d[i] - 1 / x->factor) / (1 - 1 / x->factor);
-        if (smooth > 0.01 && smooth < 0.99)
-            x->trained = round((LOW + smooth * (HIGH - LOW)) * 2 * M_PI / frequency(x, i, n));
+        double turn = 2 * M_PI / frequency(x, i, n);
+        if (smooth > 0.01 && smooth < 0.99) between = round((LOW + smooth * (HIGH - LOW)) * turn);
+        else if (smooth > 0.5) least = fmax(least, HIGH * turn);
+        else most = fmin(most, LOW * turn);
     }
+    while (x->trained < least && x->trained < 1e9) x->trained *= 2;
+    while (x->trained > most && x->trained > 1) x->trained /= 2;
+    if (between > 0) x->trained = between;
     bool same = x->factor > 1 && x->trained >= 1 && x->trained < 1e9;
     for (int64_t i = 0; i < n; i++) same = same && fabs(d[i] / divisor(x, i, n) - 1) < 1e-4;
     return same;
 }
 
-/* rope_freqs.weight divides the frequencies. */
-static void read_divisors(reading *r, json_t *scaling) {
-    llama3        x = {.theta = number_of(r, "rope.freq_base", 10000)};
-    qp_scope      s = qp_enter(r->ctx);
-    qp_tensor     t = qp_cast(qp_file_load(r->ctx, r->file, "rope_freqs.weight", false), QP_F64);
+/* The same of a tensor, for its theta. */
+static bool solve_tensor(llama3 *x, qp_tensor divisors) {
+    qp_scope      s = qp_enter(divisors.ctx);
+    qp_tensor     t = qp_cast(divisors, QP_F64);
     int64_t       n = qp_count(t);
     const double *d = n > 0 && n < 65536 ? qp_data_of(t) : NULL;
-    bool          same = d && solve(&x, d, n);
+    bool          same = d && solve(x, d, n);
+    qp_leave(s);
+    return same;
+}
+
+/* rope_freqs.weight divides the frequencies. */
+static void read_divisors(reading *r, json_t *scaling) {
+    llama3   x = {.theta = number_of(r, "rope.freq_base", 10000)};
+    qp_scope s = qp_enter(r->ctx);
+    bool     same = solve_tensor(&x, qp_file_load(r->ctx, r->file, "rope_freqs.weight", false));
     qp_leave(s);
     if (!same) {
         fail(r, QP_ERR_UNSUPPORTED, "rope_freqs.weight", "not the divisors of Llama 3's scaling");
@@ -455,6 +470,7 @@ bool qpi_gguf_describe(qp_model *m, qpi_gguf_pairs *p) {
     if (!f)
         return qp_fail(m->ctx, QP_ERR_UNSUPPORTED, "quipu knows no %s in GGUF files", m->preset->name) == QP_OK;
     if (lost) refuse(&w, lost);
+    if (m->mtp_count) refuse(&w, "num_nextn_predict_layers");
     qpi_gguf_put_text(p, "general.architecture", f->architecture, strlen(f->architecture));
     describe_keys(&w);
     describe_pattern(&w);
@@ -481,5 +497,9 @@ bool qpi_gguf_divisors(qp_model *m, qp_tensor *t) {
     *t = qp_empty(m->ctx, QP_F32, 1, &n);
     float *d = qp_data_write(*t);
     for (int64_t i = 0; d && i < n; i++) d[i] = (float)divisor(&x, i, n);
+    if (d && !solve_tensor(&(llama3){.theta = x.theta}, *t))
+        return !qp_fail(m->ctx, QP_ERR_UNSUPPORTED,
+                        "GGUF: Llama 3's scaling with a head of %lld cannot be told from its divisors",
+                        (long long)m->head_width);
     return d;
 }

@@ -295,9 +295,14 @@ static bool check(qp_model *m, const char *path, const qp_file *file, bool *seen
     }
     for (int64_t i = 0; i < qp_file_count(file); i++)
         if (!seen[i] && !ignored(m, qp_file_at(file, i).name)) add_name(&unexpected, qp_file_at(file, i).name);
-    if (missing.count || unexpected.count)
+    if (missing.count && unexpected.count)
         qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %d tensors missing (%s), %d unexpected (%s)", path, missing.count,
                 missing.text, unexpected.count, unexpected.text);
+    else if (missing.count)
+        qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %d tensors missing (%s)", path, missing.count, missing.text);
+    else if (unexpected.count)
+        qp_fail(m->ctx, QP_ERR_FORMAT, "%s: %d unexpected tensors (%s)", path, unexpected.count,
+                unexpected.text);
     return !qp_failed(m->ctx);
 }
 

@@ -143,12 +143,38 @@ static void no_place(void **state) {
          "scale_attn_weights"},
         {"{\"model_type\": \"gpt2\", \"vocab_size\": 16, \"n_positions\": 8, \"n_embd\": 8, \"n_layer\": 1, "
          "\"n_head\": 2, \"n_inner\": 12, \"activation_function\": \"relu\"}",
-         "activation_function"}};
+         "activation_function"},
+        {"{\"model_type\": \"llama\", \"vocab_size\": 16, \"hidden_size\": 8, \"intermediate_size\": 8, "
+         "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"num_nextn_predict_layers\": 1}",
+         "num_nextn_predict_layers"},
+        /* the slowest pair has not the whole factor, which nothing tells then */
+        {"{\"model_type\": \"llama\", \"vocab_size\": 16, \"hidden_size\": 16, \"intermediate_size\": 8, "
+         "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"rope_theta\": 10.0, \"rope_scaling\": "
+         "{\"rope_type\": \"llama3\", "
+         "\"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+         "\"original_max_position_embeddings\": 60}}",
+         "cannot be told from its divisors"}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         make_fresh(models[i][0], "lost");
         expect_message(run("convert", "%/lost", "--out", "%/x.gguf", NULL), 1, models[i][1]);
         expect_message(run("quantize", "%/lost", "--type", "F16", "--out", "%/x.gguf", NULL), 1, models[i][1]);
     }
+}
+
+/* Divisors of Llama 3's scaling of which none lies between the bounds. */
+static void scaling_beyond(void **state) {
+    (void)state;
+    make_fresh(
+        "{\"model_type\": \"llama\", \"vocab_size\": 16, \"hidden_size\": 16, \"intermediate_size\": 8, "
+        "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"rope_theta\": 10000.0, \"rope_scaling\": "
+        "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, "
+        "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 32}}",
+        "beyond");
+    expect_success(run("convert", "%/beyond", "--out", "%/beyond.gguf", NULL));
+    qp_model *m = qp_model_load(ctx, in_folder("beyond.gguf"), (qp_model_options){0});
+    if (!m) fail_msg("%s", qp_error(ctx));
+    assert_non_null(strstr(qp_model_config(m), "\"original_max_position_embeddings\": 32"));
+    qp_model_close(m);
 }
 
 /* ---- Vocabularies ------------------------------------------------------------------------------------------ */
@@ -407,10 +433,10 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back), cmocka_unit_test(types),           cmocka_unit_test(no_place),
-        cmocka_unit_test(vocabularies),   cmocka_unit_test(errors_and_bits), cmocka_unit_test(from_files),
-        cmocka_unit_test(mixtures),       cmocka_unit_test(perplexities),    cmocka_unit_test(lint),
-        cmocka_unit_test(agreement),
+        cmocka_unit_test(there_and_back), cmocka_unit_test(types),        cmocka_unit_test(no_place),
+        cmocka_unit_test(scaling_beyond), cmocka_unit_test(vocabularies), cmocka_unit_test(errors_and_bits),
+        cmocka_unit_test(from_files),     cmocka_unit_test(mixtures),     cmocka_unit_test(perplexities),
+        cmocka_unit_test(lint),           cmocka_unit_test(agreement),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -91,7 +91,7 @@ static void misfits(void **state) {
     list[norm] = good;
     list[n] = (qp_named){"model.layers.0.mlp.gate", good.tensor};
     save(ctx, n + 1, list);
-    refused(m, QP_ERR_FORMAT, "0 tensors missing (), 1 unexpected (model.layers.0.mlp.gate)");
+    refused(m, QP_ERR_FORMAT, ": 1 unexpected tensors (model.layers.0.mlp.gate)");
     /* a type that is not ours, and sizes that no tensor can have */
     static const char *const odd[][2] = {
         {"\"dtype\":\"I16\",\"shape\":[8],\"data_offsets\":[0,16]", "is I16, the model has f32"},
@@ -124,7 +124,7 @@ static void passed_over(void **state) {
     int64_t n = list_of(plain, list);
     list[n] = (qp_named){"more", list[0].tensor};
     save(ctx, n + 1, list);
-    refused(plain, QP_ERR_FORMAT, "1 unexpected (more)");
+    refused(plain, QP_ERR_FORMAT, "1 unexpected tensors (more)");
     save(ctx, n - 1, list);
     refused(plain, QP_ERR_FORMAT, "1 tensors missing (");
     /* a tensor that is tied may be there */
@@ -145,7 +145,7 @@ static void passed_over(void **state) {
     assert_int_equal(qp_model_load_weights(further, at("model.safetensors")), QP_OK);
     list[n++] = (qp_named){"model.layers.1.head.weight", list[0].tensor};
     save(ctx, n, list);
-    refused(further, QP_ERR_FORMAT, "1 unexpected (model.layers.1.head.weight)");
+    refused(further, QP_ERR_FORMAT, "1 unexpected tensors (model.layers.1.head.weight)");
     qp_close(ctx);
 }
 
