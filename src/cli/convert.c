@@ -37,6 +37,8 @@ static bool to_file(cli *c, qp_ctx *ctx, const char *model, const char *out, int
     }
     ok = ok && gguf_target_save(&t, out, file_type);
     cli_progress_end(&progress);
+    if (ok && t.model && !gguf_has_vocabulary(ctx, model))
+        cli_remark(c, "without a tokenizer: the folder has none");
     gguf_target_close(&t);
     return ok;
 }
@@ -55,7 +57,8 @@ static bool copy_file(qp_ctx *ctx, const char *from, const char *to, const char 
 
 /* What goes with the weights of a folder. */
 static bool copy_rest(qp_ctx *ctx, const char *from, const char *to) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    static const char *const names[] = {"tokenizer.json",         "tokenizer.model",
+                                        "tokenizer_config.json",  "special_tokens_map.json",
                                         "generation_config.json", "chat_template.jinja"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!copy_file(ctx, from, to, names[i])) return false;

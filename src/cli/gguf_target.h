@@ -34,7 +34,9 @@ bool gguf_target_open(gguf_target *t, qp_ctx *ctx, const char *path);
 bool gguf_target_save(gguf_target *t, const char *path, int64_t file_type);
 void gguf_target_close(gguf_target *t);
 
-/* The tokenizer of a folder as pairs (cli/gguf_vocabulary.c). A folder without one: nothing. */
+/* The tokenizer of a folder, its tokenizer.json or tokenizer.model, as pairs (cli/gguf_vocabulary.c). A folder
+ * without one: that there is none. */
+bool gguf_has_vocabulary(qp_ctx *ctx, const char *folder);
 bool gguf_put_vocabulary(qp_ctx *ctx, const char *folder, int64_t vocabulary, qpi_gguf_pairs *pairs);
 
 #endif

@@ -6,6 +6,7 @@
 #include "cli/gguf_target.h"
 #include "core/core.h"
 #include "data/made.h"
+#include "data/tokenizer.h"
 #include "format/json.h"
 
 typedef struct {
@@ -299,12 +300,37 @@ static bool put_all(vocabulary *v, const char *folder) {
     return !qp_failed(v->ctx);
 }
 
+static bool has_file(qp_ctx *ctx, const char *folder, const char *name) {
+    char *path = qpi_path_join(folder, name, &ctx->error);
+    bool  there = path && qpi_path_exists(path);
+    free(path);
+    return there;
+}
+
+bool gguf_has_vocabulary(qp_ctx *ctx, const char *folder) {
+    return has_file(ctx, folder, "tokenizer.json") || has_file(ctx, folder, "tokenizer.model");
+}
+
+/* tokenizer.json, or what SentencePiece's tokenizer.model amounts to as such. */
+static json_t *load_document(qp_ctx *ctx, const char *folder, const char *path) {
+    if (qpi_path_exists(path)) return qpi_json_load(path, &ctx->error);
+    qpi_buffer    text = {0};
+    json_t       *document = NULL;
+    qp_tokenizer *t = qp_tokenizer_load(ctx, folder);
+    if (t && qpi_tokenizer_print(t, &text))
+        document = qpi_json_parse(path, (const char *)text.data, text.count, &ctx->error);
+    else qp_fail(ctx, QP_ERR_MEMORY, "out of memory: tokens");
+    qpi_buffer_free(&text);
+    qp_tokenizer_close(t);
+    return document;
+}
+
 bool gguf_put_vocabulary(qp_ctx *ctx, const char *folder, int64_t count, qpi_gguf_pairs *pairs) {
     char      *path = qpi_path_join(folder, "tokenizer.json", &ctx->error);
     vocabulary v = {.ctx = ctx, .path = path, .count = count, .pairs = pairs};
     bool       ok = path != NULL;
-    if (ok && qpi_path_exists(path)) {
-        v.document = qpi_json_load(path, &ctx->error);
+    if (ok && gguf_has_vocabulary(ctx, folder)) {
+        v.document = load_document(ctx, folder, path);
         v.model = json_object_get(v.document, "model");
         v.tokens = calloc((size_t)count + 1, sizeof *v.tokens);
         if (!v.tokens) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: tokens");
@@ -315,5 +341,5 @@ bool gguf_put_vocabulary(qp_ctx *ctx, const char *folder, int64_t count, qpi_ggu
     json_decref(v.document);
     free(v.tokens);
     free(path);
-    return ok;
+    return ok && !qp_failed(ctx);
 }

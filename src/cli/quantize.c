@@ -223,6 +223,8 @@ static int run(cli *c) {
         sum.after = bytes_of(&t, true);
         ok = gguf_target_save(&t, out, types[which].file_type);
         cli_progress_end(&progress);
+        if (ok && t.model && !gguf_has_vocabulary(ctx, model))
+            cli_remark(c, "without a tokenizer: the folder has none");
         if (ok && data) sum.ppl_after = perplexity(ctx, out, tokenizer, data);
     }
     int status = qp_failed(ctx) || !ok ? cli_failed(ctx) : report(c, &t, &sum);

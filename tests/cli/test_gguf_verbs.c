@@ -246,6 +246,21 @@ static void vocabularies(void **state) {
     }
 }
 
+/* A folder whose tokenizer is SentencePiece's keeps it, in a folder and in a file. */
+static void pieces(void **state) {
+    (void)state;
+    size_t n;
+    char  *bytes = read_file(golden("tokenizers", "spm", ".model"), &n);
+    make_speaker("llama");
+    write_file("speaker/tokenizer.model", bytes, n);
+    free(bytes);
+    remove(in_folder("speaker/tokenizer.json"));
+    expect_success(run("convert", "%/speaker", "--out", "%/pieces.gguf", NULL));
+    assert_int_equal(count_other("spm", in_folder("speaker"), in_folder("pieces.gguf")), 0);
+    expect_success(run("convert", "%/speaker", "--out", "%/pieces", NULL));
+    assert_int_equal(count_other("spm", in_folder("speaker"), in_folder("pieces")), 0);
+}
+
 /* ---- quantize ---------------------------------------------------------------------------------------------- */
 
 /* A model whose rows hold whole blocks of 256, with a tokenizer of bytes. */
@@ -433,10 +448,10 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back), cmocka_unit_test(types),        cmocka_unit_test(no_place),
-        cmocka_unit_test(scaling_beyond), cmocka_unit_test(vocabularies), cmocka_unit_test(errors_and_bits),
-        cmocka_unit_test(from_files),     cmocka_unit_test(mixtures),     cmocka_unit_test(perplexities),
-        cmocka_unit_test(lint),           cmocka_unit_test(agreement),
+        cmocka_unit_test(there_and_back),  cmocka_unit_test(types),        cmocka_unit_test(no_place),
+        cmocka_unit_test(scaling_beyond),  cmocka_unit_test(vocabularies), cmocka_unit_test(pieces),
+        cmocka_unit_test(errors_and_bits), cmocka_unit_test(from_files),   cmocka_unit_test(mixtures),
+        cmocka_unit_test(perplexities),    cmocka_unit_test(lint),         cmocka_unit_test(agreement),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
