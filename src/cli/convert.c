@@ -1,4 +1,5 @@
 /* quipu convert: a model between a Hugging Face folder and a GGUF file, both ways. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,14 +56,47 @@ static bool copy_file(qp_ctx *ctx, const char *from, const char *to, const char 
     return ok && !qp_failed(ctx);
 }
 
+/* Of a module that stands in a folder of its own, as a sentence encoder's pooling: its config. */
+static bool copy_module(qp_ctx *ctx, const char *from, const char *to, const char *module) {
+    char  name[300];
+    char *folder = qpi_path_join(to, module, &ctx->error);
+    bool  ok = folder && qpi_name_is_plain(module) && strlen(module) < 256;
+    if (folder && !ok)
+        qp_fail(ctx, QP_ERR_FORMAT, "%s/modules.json: \"%.60s\" is no folder's name", from, module);
+    if (ok && mkdir(folder, 0777) != 0)
+        ok = qp_fail(ctx, QP_ERR_IO, "%s: cannot make the folder: %s", folder, strerror(errno)) == QP_OK;
+    snprintf(name, sizeof name, "%.255s/config.json", module);
+    free(folder);
+    return ok && copy_file(ctx, from, to, name);
+}
+
+static bool copy_modules(qp_ctx *ctx, const char *from, const char *to) {
+    char   *path = qpi_path_join(from, "modules.json", &ctx->error);
+    json_t *modules = path && qpi_path_exists(path) ? qpi_json_load(path, &ctx->error) : NULL;
+    bool    ok = !qp_failed(ctx);
+    for (size_t i = 0; ok && i < json_array_size(modules); i++) {
+        const char *name = json_string_value(json_object_get(json_array_get(modules, i), "path"));
+        ok = !name || !*name || copy_module(ctx, from, to, name);
+    }
+    json_decref(modules);
+    free(path);
+    return ok;
+}
+
 /* What goes with the weights of a folder. */
 static bool copy_rest(qp_ctx *ctx, const char *from, const char *to) {
-    static const char *const names[] = {"tokenizer.json",         "tokenizer.model",
-                                        "tokenizer_config.json",  "special_tokens_map.json",
-                                        "generation_config.json", "chat_template.jinja"};
+    static const char *const names[] = {"tokenizer.json",
+                                        "tokenizer.model",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "generation_config.json",
+                                        "chat_template.jinja",
+                                        "modules.json",
+                                        "sentence_bert_config.json",
+                                        "config_sentence_transformers.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!copy_file(ctx, from, to, names[i])) return false;
-    return true;
+    return copy_modules(ctx, from, to);
 }
 
 static const char *token_at(qp_file *f, const char *key, size_t *n) {
@@ -115,8 +149,19 @@ static bool grow(qp_ctx *ctx, qp_named **named, int64_t *room) {
     return true;
 }
 
-/* Weights in one type: that of the file where it is a float all over, unless another is asked for. */
-static bool write_weights(qp_ctx *ctx, qp_model *m, const char *to, int type) {
+/* The type of a weight where the model came from. In memory matrices alone have it. */
+static qp_dtype stored_type(const qp_model *m, const qp_file *f, const char *name, qp_tensor t) {
+    int64_t  at = qp_file_find(f, name);
+    size_t   n = strlen(m->preset->prefix);
+    qp_dtype type = qp_dtype_of(t);
+    if (at < 0 && n && !strncmp(name, m->preset->prefix, n)) at = qp_file_find(f, name + n);
+    if (at >= 0) type = qp_file_at(f, at).dtype;
+    return type == QP_F16 || type == QP_BF16 ? type : QP_F32;
+}
+
+/* Weights and config; each weight in its own type, or all of them in the one that is asked for. The config
+ * says that of all, or f32, which loses nothing. */
+static bool write_weights(qp_ctx *ctx, qp_model *m, const qp_file *from, const char *to, int type) {
     const char *name;
     qp_tensor   t;
     int64_t     n = 0, room = 0;
@@ -124,14 +169,16 @@ static bool write_weights(qp_ctx *ctx, qp_model *m, const char *to, int type) {
     char       *path = qpi_path_join(to, "model.safetensors", &ctx->error),
          *config = qpi_path_join(to, "config.json", &ctx->error);
     bool     ok = path && config;
-    qp_dtype dtype = type >= 0 ? (qp_dtype)type : QP_F32;
+    qp_dtype all = QP_F32;
     qp_scope s = qp_enter(ctx);
     for (; ok && qp_model_weight(m, n, false, &name, &t); n++) {
         if (n == room && !(ok = grow(ctx, &named, &room))) break;
-        if (n == 0 && type < 0 && qp_dtype_block(qp_dtype_of(t)) == 1) dtype = qp_dtype_of(t);
-        named[n] = (qp_named){name, qp_cast(t, dtype)};
+        qp_dtype own = type >= 0 ? (qp_dtype)type : stored_type(m, from, name, t);
+        all = n == 0 || all == own ? own : QP_F32;
+        named[n] = (qp_named){name, qp_cast(t, own)};
     }
-    if (ok) json_object_set_new(m->config, "dtype", json_string(dtype_text(dtype)));
+    json_object_del(m->config, "torch_dtype"); /* its older name */
+    if (ok) json_object_set_new(m->config, "dtype", json_string(dtype_text(all)));
     ok = ok && !qp_failed(ctx) && qpi_json_save(config, m->config, 2, &ctx->error) &&
          qp_file_save(ctx, path, n, named, (qp_save_options){.shard_bytes = UINT64_C(5000000000)}) == QP_OK;
     qp_leave(s);
@@ -141,21 +188,38 @@ static bool write_weights(qp_ctx *ctx, qp_model *m, const char *to, int type) {
     return ok;
 }
 
-static bool to_folder(cli *c, qp_ctx *ctx, const char *model, const char *out, int type) {
-    if (type >= 0 && qp_dtype_block((qp_dtype)type) > 1)
-        return qp_fail(ctx, QP_ERR_UNSUPPORTED, "a folder holds F32, F16 or BF16") == QP_OK;
-    bool      before = qp_no_grad(ctx, true), gguf = !qpi_path_is_folder(model);
+/* Nothing is there, or an empty folder: what another model left would be taken for this one's. */
+static bool is_free(qp_ctx *ctx, const char *out) {
+    DIR                 *dir = opendir(out);
+    const struct dirent *entry;
+    bool                 other = !dir && qpi_path_exists(out);
+    while (dir && (entry = readdir(dir)))
+        other |= strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    if (dir) closedir(dir);
+    if (other)
+        qp_fail(ctx, QP_ERR_IO, "%s: exists already; expected the name of a new or an empty folder", out);
+    return !other;
+}
+
+static bool fill_folder(cli *c, qp_ctx *ctx, const char *model, const char *out, int type) {
+    bool      gguf = !qpi_path_is_folder(model);
     qp_model *m = qp_model_load(ctx, model, (qp_model_options){.as_stored = true});
-    if (!m) return false;
-    if (mkdir(out, 0777) != 0 && errno != EEXIST)
-        return qp_fail(ctx, QP_ERR_IO, "%s: cannot make the folder: %s", out, strerror(errno)) == QP_OK;
-    qp_file *f = gguf ? qp_file_open(ctx, model, (qp_file_options){0}) : NULL;
-    bool     ok = write_weights(ctx, m, out, type) &&
-                  (gguf ? f && write_tokenizer(c, ctx, model, f, out) : copy_rest(ctx, model, out));
+    qp_file  *f = m ? qp_file_open(ctx, model, (qp_file_options){0}) : NULL;
+    bool      ok = f && write_weights(ctx, m, f, out, type) &&
+                   (gguf ? write_tokenizer(c, ctx, model, f, out) : copy_rest(ctx, model, out));
     qp_file_close(f);
     qp_model_close(m);
-    qp_no_grad(ctx, before);
     return ok;
+}
+
+/* It appears complete or not at all. */
+static bool to_folder(cli *c, qp_ctx *ctx, const char *model, const char *out, int type) {
+    qpi_folder folder;
+    if (!is_free(ctx, out) || !qpi_folder_open(&folder, out, &ctx->error)) return false;
+    bool before = qp_no_grad(ctx, true), ok = fill_folder(c, ctx, model, folder.temporary, type);
+    qp_no_grad(ctx, before);
+    if (!ok) qpi_folder_abort(&folder);
+    return ok && qpi_folder_finish(&folder);
 }
 
 /* ---- The verb ------------------------------------------------------------------------------------------------ */
@@ -184,9 +248,9 @@ static int run(cli *c) {
 
 static const cli_option options[] = {
     {"out", 'o', CLI_TEXT, "FILE.gguf|FOLDER", NULL,
-     "what to write: a GGUF file by that name, otherwise a folder", 0, 0, true},
-    {"type", 0, CLI_TEXT, "TYPE", NULL, "F32, F16 or BF16 [as it is; F32 where blocks become a folder]", 0, 0,
-     false},
+     "what to write: a GGUF file by that name, otherwise a folder, which is new or empty", 0, 0, true},
+    {"type", 0, CLI_TEXT, "TYPE", NULL,
+     "F32, F16 or BF16 [each weight as it is; F32 where blocks become a folder]", 0, 0, false},
     {0}};
 
 QP_VERB(convert) = {.name = "convert",

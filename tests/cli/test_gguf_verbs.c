@@ -2,7 +2,11 @@
  * refuse. */
 #include "support.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "format/gguf.h"
+#include "format/writer.h"
 
 static const char *const names[] = {"llama-gqa-tied",
                                     "llama-mqa-headdim",
@@ -42,6 +46,10 @@ static qp_file *open_file(const char *path) {
     qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
     if (!f) fail_msg("%s", qp_error(ctx));
     return f;
+}
+
+static const char *type_of(qp_file *f, const char *name) {
+    return qp_file_at(f, qp_file_find(f, name)).type_name;
 }
 
 /* The same names, types, shapes and bytes. */
@@ -98,7 +106,7 @@ static void there_and_back(void **state) {
         double  off = json_number_value(e ? e : json_object_get(errors, "hidden"));
         if (!(off <= 2e-5)) fail_msg("%s: logits differ by %g", names[i], off);
         json_decref(o);
-        remove(in_folder("back/model.safetensors"));
+        qpi_folder_remove(in_folder("back"));
     }
 }
 
@@ -113,7 +121,8 @@ static void types(void **state) {
     qp_file_close(f);
     expect_success(run("convert", "%/half.gguf", "--out", "%/halves", NULL));
     f = open_file(in_folder("halves"));
-    assert_string_equal(qp_file_at(f, 0).type_name, "F16");
+    assert_string_equal(type_of(f, "model.layers.0.self_attn.q_proj.weight"), "F16");
+    assert_string_equal(type_of(f, "model.layers.0.self_attn.q_proj.bias"), "F32");
     qp_file_close(f);
     expect_message(run("convert", golden("models", "qwen2", ""), "--out", "%/x.gguf", "--type", "q4_0", NULL),
                    2, "quantize");
@@ -175,6 +184,68 @@ static void scaling_beyond(void **state) {
     if (!m) fail_msg("%s", qp_error(ctx));
     assert_non_null(strstr(qp_model_config(m), "\"original_max_position_embeddings\": 32"));
     qp_model_close(m);
+}
+
+/* ---- Folders ------------------------------------------------------------------------------------------------ */
+
+/* Weights keep the type that each of them has. */
+static void mixed_types(void **state) {
+    (void)state;
+    enum { MANY = 40 };
+    qp_named    named[MANY];
+    const char *name;
+    qp_tensor   t;
+    int64_t     n = 0;
+    make_fresh(byte_config, "mixed");
+    qp_model *m = qp_model_load(ctx, in_folder("mixed"), (qp_model_options){0});
+    for (; n < MANY && qp_model_weight(m, n, false, &name, &t); n++)
+        named[n] = (qp_named){name, n % 2 ? t : qp_cast(t, QP_BF16)};
+    assert_int_equal(qp_file_save(ctx, in_folder("mixed/model.safetensors"), n, named, (qp_save_options){0}),
+                     QP_OK);
+    qp_model_close(m);
+    expect_success(run("convert", "%/mixed", "--out", "%/mixed-copy", NULL));
+    expect_same_tensors(in_folder("mixed"), in_folder("mixed-copy"));
+    m = qp_model_load(ctx, in_folder("mixed-copy"), (qp_model_options){0});
+    assert_non_null(strstr(qp_model_config(m), "\"dtype\": \"float32\""));
+    qp_model_close(m);
+}
+
+/* How a sentence encoder makes a vector goes along. */
+static void encoders(void **state) {
+    (void)state;
+    qp_embed_options options;
+    expect_success(run("convert", golden("models", "bert-poolerless", ""), "--out", "%/encoder", NULL));
+    assert_int_equal(mkdir(in_folder("encoder/1_Pooling"), 0700), 0);
+    write_text("encoder/1_Pooling/config.json", "{\"pooling_mode_cls_token\": true}");
+    write_text("encoder/sentence_bert_config.json", "{\"max_seq_length\": 7}");
+    write_text("encoder/modules.json",
+               "[{\"path\": \"\", \"type\": \"m.Transformer\"}, {\"path\": \"1_Pooling\", \"type\": "
+               "\"m.Pooling\"}, {\"path\": \"2_Normalize\", \"type\": \"m.Normalize\"}]");
+    expect_success(run("convert", "%/encoder", "--out", "%/encoder-copy", NULL));
+    qp_model *m = qp_model_load(ctx, in_folder("encoder-copy"), (qp_model_options){0});
+    assert_int_equal(qp_embed_options_load(m, in_folder("encoder-copy"), &options), QP_OK);
+    assert_true(options.pooling == QP_POOL_CLS && options.normalize && options.max_tokens == 7);
+    qp_model_close(m);
+    /* what fails leaves nothing */
+    write_text("encoder/modules.json", "[{\"path\": \"../x\", \"type\": \"m.Pooling\"}]");
+    expect_message(run("convert", "%/encoder", "--out", "%/encoder-odd", NULL), 1,
+                   "\"../x\" is no folder's name");
+    assert_int_not_equal(access(in_folder("encoder-odd"), F_OK), 0);
+}
+
+/* A folder that holds something stays as it is. */
+static void taken_folder(void **state) {
+    (void)state;
+    size_t before, after;
+    make_fresh(byte_config, "taken");
+    free(read_file(in_folder("taken/config.json"), &before));
+    expect_message(run("convert", golden("models", "qwen2", ""), "--out", "%/taken", NULL), 1,
+                   "exists already");
+    expect_message(run("convert", "%/taken", "--out", "%/taken/config.json", NULL), 1, "exists already");
+    free(read_file(in_folder("taken/config.json"), &after));
+    assert_int_equal(before, after);
+    assert_int_equal(mkdir(in_folder("empty"), 0700), 0);
+    expect_success(run("convert", "%/taken", "--out", "%/empty", NULL));
 }
 
 /* ---- Vocabularies ------------------------------------------------------------------------------------------ */
@@ -271,10 +342,6 @@ static const char config[] =
     "\"tie_word_embeddings\": true}";
 
 static void make_model(void) { make_fresh(config, "blocks"); }
-
-static const char *type_of(qp_file *f, const char *name) {
-    return qp_file_at(f, qp_file_find(f, name)).type_name;
-}
 
 /* Errors fall with the bits, and models made of blocks run. */
 static void errors_and_bits(void **state) {
@@ -449,7 +516,8 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_and_back),  cmocka_unit_test(types),        cmocka_unit_test(no_place),
-        cmocka_unit_test(scaling_beyond),  cmocka_unit_test(vocabularies), cmocka_unit_test(pieces),
+        cmocka_unit_test(scaling_beyond),  cmocka_unit_test(mixed_types),  cmocka_unit_test(encoders),
+        cmocka_unit_test(taken_folder),    cmocka_unit_test(vocabularies), cmocka_unit_test(pieces),
         cmocka_unit_test(errors_and_bits), cmocka_unit_test(from_files),   cmocka_unit_test(mixtures),
         cmocka_unit_test(perplexities),    cmocka_unit_test(lint),         cmocka_unit_test(agreement),
     };
