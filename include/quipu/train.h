@@ -92,7 +92,8 @@ typedef struct qp_ema qp_ema;
 
 QP_API qp_ema *qp_ema_new(qp_model *m, double decay); /* ARGUMENT: decay not between 0 and 1 */
 QP_API void qp_ema_update(qp_ema *e, int64_t step);   /* step: steps done, from 1 */
-/* Exchanges the model's weights and their means: to evaluate or save these. Twice is as before. */
+/* Exchanges the model's weights and their means: to evaluate or save these. Twice is as before: it needs no memory
+ * and works in a context that has failed or is cancelled, too. */
 QP_API void qp_ema_swap(qp_ema *e);
 QP_API double qp_ema_decay(const qp_ema *e);
 QP_API void qp_ema_close(qp_ema *e); /* NULL is allowed */

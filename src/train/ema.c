@@ -72,16 +72,18 @@ void qp_ema_update(qp_ema *e, int64_t step) {
 
 double qp_ema_decay(const qp_ema *e) { return e->decay; }
 
+/* The storages change places. Nothing is copied, so nothing fails half way, whatever the context's state. */
+static void exchange(qp_tensor weight, qp_tensor mean) {
+    qpi_slot *w = qpi_resolve(weight, "ema"), *m = qpi_resolve(mean, "ema");
+    if (!w || !m) return;
+    qpi_value before = w->value;
+    w->value = m->value;
+    m->value = before;
+    if (!w->node) return;
+    w->node->saved[0].value.view = w->value.view;
+    w->node->device = w->value.storage->device;
+}
+
 void qp_ema_swap(qp_ema *e) {
-    for (int i = 0; i < e->count && !qp_failed(e->ctx); i++) {
-        qp_scope  s = qp_enter(e->ctx);
-        qp_tensor w = e->weights[i];
-        int64_t   shape[QP_MAX_DIMS];
-        qp_no_grad(e->ctx, true);
-        for (int axis = 0; axis < qp_ndim(w); axis++) shape[axis] = qp_size(w, axis);
-        qp_tensor kept = qp_empty(e->ctx, QP_F32, qp_ndim(w), shape);
-        /* nothing is lost where memory is short: the copy comes first */
-        if (qp_copy_to(kept, w) == QP_OK && qp_copy_to(w, e->means[i]) == QP_OK) qp_copy_to(e->means[i], kept);
-        qp_leave(s);
-    }
+    for (int i = 0; i < e->count; i++) exchange(e->weights[i], e->means[i]);
 }

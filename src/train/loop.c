@@ -130,11 +130,7 @@ static void undo_step(const qp_training_set *set, beginning b) {
 }
 
 static bool save(const qp_training_set *set, const qp_train_options *o, int64_t step, const qpi_progress *p) {
-    qp_scope s = qp_enter(qp_model_ctx(set->model));
-    qpi_shield(s.ctx);
-    bool saved = !o->out || qpi_state_save(*set, o->out, step, o->keep, p) == QP_OK;
-    qp_leave(s);
-    return saved;
+    return !o->out || qpi_state_save(*set, o->out, step, o->keep, p) == QP_OK;
 }
 
 /* ---- TensorBoard ------------------------------------------------------------------------------ */
@@ -192,25 +188,18 @@ static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_t
     return !qp_failed(ctx);
 }
 
-static void swap_means(const qp_training_set *set) {
-    qp_scope s = qp_enter(qp_model_ctx(set->model));
-    qpi_shield(s.ctx);
-    if (set->ema) qp_ema_swap(set->ema);
-    qp_leave(s);
-}
-
 /* Of the means where there are any. Whoever cancels amid it gets a whole step without its loss. */
 static double validate(const qp_training_set *set, const qp_train_options *o, bool *cancelled) {
     qp_scope s = qp_enter(qp_model_ctx(set->model));
     qp_autocast(s.ctx, o->precision);
     if (o->patience > 0) qpi_shield(s.ctx); /* the count needs its result */
-    swap_means(set);
+    if (set->ema) qp_ema_swap(set->ema);
     double loss = qp_validate(set->model, set->validation, o->validate_batches);
     if (qp_error_code(s.ctx) == QP_ERR_CANCELLED) {
         qp_clear(s.ctx);
         *cancelled = true;
     }
-    swap_means(set);
+    if (set->ema) qp_ema_swap(set->ema);
     qp_leave(s);
     return loss;
 }

@@ -226,7 +226,8 @@ static qp_status link_to(qp_ctx *ctx, const char *out, const char *link, const c
     return qp_error_code(ctx);
 }
 
-qp_status qpi_state_save(qp_training_set set, const char *out, int64_t step, int keep, const qpi_progress *p) {
+static qp_status save_state(qp_training_set set, const char *out, int64_t step, int keep,
+                            const qpi_progress *p) {
     qp_ctx    *ctx = qp_model_ctx(set.model);
     char       name[48], latest[64], path[PATH];
     qpi_folder folder;
@@ -249,6 +250,14 @@ qp_status qpi_state_save(qp_training_set set, const char *out, int64_t step, int
         return qp_error_code(ctx);
     remove_old(ctx, out, step, keep);
     return qp_error_code(ctx);
+}
+
+qp_status qpi_state_save(qp_training_set set, const char *out, int64_t step, int keep, const qpi_progress *p) {
+    qp_scope s = qp_enter(qp_model_ctx(set.model));
+    qpi_shield(s.ctx);
+    qp_status status = save_state(set, out, step, keep, p);
+    qp_leave(s);
+    return status;
 }
 
 qp_status qp_state_save(qp_training_set set, const char *out, int64_t step, int keep) {

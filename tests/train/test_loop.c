@@ -336,6 +336,50 @@ static void test_ema(void **state) {
     qp_close(s.ctx);
 }
 
+static double total(qp_tensor t) {
+    qp_scope s = qp_enter(t.ctx);
+    double   x = qp_item(qp_sum(t, 0, NULL, false));
+    qp_leave(s);
+    return x;
+}
+
+/* Whoever exchanges twice has the weights back, also where a cancel or a failure came in between; a state that cannot
+ * be written leaves them, and one that is being written does not heed a cancel. */
+static void test_ema_survives(void **state) {
+    (void)state;
+    small     s = make_small(config, text_path, 1e-2);
+    watch     watched = {0};
+    qp_tensor w = qp_model_params(s.set.model).entries[0].tensor;
+    s.set.ema = qp_ema_new(s.set.model, 0.28);
+    assert_non_null(s.set.ema);
+    check(&s, qp_train(s.set, options_of(NULL, 2, &watched)));
+    double now = total(w);
+    qp_ema_swap(s.set.ema);
+    double mean = total(w);
+    assert_true(mean != now);
+    qp_cancel(s.ctx);
+    assert_true(isnan(total(w)));
+    assert_int_equal(qp_error_code(s.ctx), QP_ERR_CANCELLED);
+    qp_ema_swap(s.set.ema);
+    qp_clear(s.ctx);
+    assert_true(total(w) == now);
+    qp_cancel(s.ctx);
+    qp_ema_swap(s.set.ema);
+    assert_int_equal(qp_error_code(s.ctx), QP_OK);
+    assert_true(isnan(total(w)));
+    qp_clear(s.ctx);
+    assert_true(total(w) == mean);
+    qp_ema_swap(s.set.ema);
+    qp_cancel(s.ctx);
+    assert_int_equal(qp_state_save(s.set, path_of("survives"), 1, 0), QP_OK);
+    assert_true(isnan(total(w)));
+    qp_clear(s.ctx);
+    assert_int_equal(qp_state_save(s.set, text_path, 2, 0), QP_ERR_IO);
+    qp_clear(s.ctx);
+    assert_true(total(w) == now);
+    qp_close(s.ctx);
+}
+
 static void one_step(small *s, double scale) {
     qp_scope  scope = qp_enter(s->ctx);
     qp_record b = qp_data_next(s->set.data);
@@ -454,19 +498,14 @@ static void test_histogram(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_resume),
-                                       cmocka_unit_test(test_cancel_saves),
-                                       cmocka_unit_test(test_refusals),
-                                       cmocka_unit_test(test_states_are_kept),
-                                       cmocka_unit_test(test_accumulation),
-                                       cmocka_unit_test(test_groups),
-                                       cmocka_unit_test(test_patience),
-                                       cmocka_unit_test(test_ema),
-                                       cmocka_unit_test(test_loss_scale),
-                                       cmocka_unit_test(test_frozen_later),
-                                       cmocka_unit_test(test_schedules),
-                                       cmocka_unit_test(test_histogram),
-                                       cmocka_unit_test(test_divergence_is_an_error),
-                                       cmocka_unit_test(test_no_heap_calls)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_resume),       cmocka_unit_test(test_cancel_saves),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_states_are_kept),
+        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_patience),     cmocka_unit_test(test_ema),
+        cmocka_unit_test(test_ema_survives), cmocka_unit_test(test_loss_scale),
+        cmocka_unit_test(test_frozen_later), cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_histogram),    cmocka_unit_test(test_divergence_is_an_error),
+        cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
