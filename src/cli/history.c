@@ -44,15 +44,17 @@ void history_free(history *t) {
 }
 
 bool history_read(history *t, const char *path, qp_ctx *ctx) {
-    char  line[2048];
-    FILE *file = fopen(path, "r");
-    bool  ok = true;
+    char  *line = NULL;
+    size_t size = 0;
+    FILE  *file = fopen(path, "r");
+    bool   ok = true;
     if (!file) return qpi_fail_os(&ctx->error, path, "open"), false;
-    while (ok && fgets(line, sizeof line, file)) {
+    while (ok && getline(&line, &size, file) > 0) {
         json_t *value = qpi_json_parse(path, line, strlen(line), NULL);
         if (value) ok = history_add(t, value);
         json_decref(value);
     }
+    free(line);
     fclose(file);
     if (!ok) qpi_fail_memory(&ctx->error, path);
     return ok;

@@ -31,6 +31,25 @@ static void test_report(void **state) {
     free(page);
 }
 
+/* A step's line is as long as what its parts had to say: here of 4096 experts. */
+static void test_long_lines(void **state) {
+    (void)state;
+    write_data();
+    expect_success(TRAIN("--out", "%/long", "--steps", "2", "--quiet"));
+    char *line = malloc(40000), *at = line;
+    at += sprintf(at, "{\"step\": 1, \"loss\": 5, \"seconds\": 7200, \"tokens\": 5000000, "
+                      "\"stat\": {\"load\": [0.001");
+    for (int i = 1; i < 4096; i++) at += sprintf(at, ", 0.001");
+    sprintf(at, "]}}\n");
+    write_text("long/log.jsonl", line);
+    free(line);
+    expect_success(TRAIN("--out", "%/long", "--steps", "3", "--resume", "--quiet"));
+    size_t bytes;
+    char  *page = read_file(in_folder("long/report.html"), &bytes);
+    assert_non_null(strstr(page, ">50000"));
+    free(page);
+}
+
 /* Samples of before a resume stay, those behind the state that it goes on from go. */
 static void test_samples(void **state) {
     (void)state;
@@ -134,9 +153,10 @@ static void test_other_options(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_report),       cmocka_unit_test(test_samples),
-                                       cmocka_unit_test(test_tensorboard),  cmocka_unit_test(test_keep),
-                                       cmocka_unit_test(test_usage),        cmocka_unit_test(test_config_first),
-                                       cmocka_unit_test(test_other_options)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_report),       cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_samples),      cmocka_unit_test(test_tensorboard),
+        cmocka_unit_test(test_keep),         cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_config_first), cmocka_unit_test(test_other_options)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
