@@ -286,13 +286,24 @@ static bool check_files(qp_ctx *ctx, const char *folder, const qpi_json *manifes
     return true;
 }
 
+/* A copy alone would broadcast. */
+static bool same_shape(const char *path, const char *name, qp_tensor saved, qp_tensor ours) {
+    const qp_view *a = &qpi_resolve(saved, "state")->value.view, *b = &qpi_resolve(ours, "state")->value.view;
+    char           found[96], expected[96];
+    if (qpi_view_same_shape(a, b)) return true;
+    qpi_view_describe(a, found, sizeof found);
+    qpi_view_describe(b, expected, sizeof expected);
+    return !qp_fail(ours.ctx, QP_ERR_FORMAT, "%s: %s is %s, expected %s", path, name, found, expected);
+}
+
 bool qpi_optim_restore(qp_ctx *ctx, qp_optim *optim, const char *path) {
     char      name[256];
     qp_tensor t;
     qp_file  *file = qp_file_open(ctx, path, (qp_file_options){0});
     for (int i = 0; file && !qp_failed(ctx) && qp_optim_state(optim, i, name, &t); i++) {
-        qp_scope s = qp_enter(ctx);
-        qp_copy_to(t, qp_file_load(ctx, file, name, false));
+        qp_scope  s = qp_enter(ctx);
+        qp_tensor saved = qp_file_load(ctx, file, name, false);
+        if (!qp_failed(ctx) && same_shape(path, name, saved, t)) qp_copy_to(t, saved);
         qp_leave(s);
     }
     qp_file_close(file);

@@ -183,6 +183,13 @@ static void optimizer_lacks(void **state) {
     assert_int_equal(qp_file_save(ctx, at("out/latest/optimizer.safetensors"), 0, NULL, (qp_save_options){0}),
                      QP_OK);
     with_manifest(json_incref(m), QP_ERR_ARGUMENT, "no tensor \"m.");
+    char      name[256]; /* one number is not taken for all */
+    qp_tensor t;
+    assert_true(qp_optim_state(set.optim, 0, name, &t));
+    qp_named one = {name, qp_zeros(ctx, QP_F32, 1, (int64_t[]){1})};
+    assert_int_equal(qp_file_save(ctx, at("out/latest/optimizer.safetensors"), 1, &one, (qp_save_options){0}),
+                     QP_OK);
+    with_manifest(json_incref(m), QP_ERR_FORMAT, "is f32 [1], expected f32 [");
     write_text(at("out/latest/optimizer.safetensors"), "no tensors");
     with_manifest(m, QP_ERR_FORMAT, "optimizer.safetensors");
     rename(at("kept"), at("out/latest/optimizer.safetensors"));
