@@ -12,6 +12,7 @@
 #include "format/json.h"
 #include "format/os.h"
 #include "format/writer.h"
+#include "infer/draft_head.h"
 #include "train/state.h"
 
 typedef struct job job;
@@ -68,8 +69,8 @@ static qp_tensor medusa_loss(job *j, qp_tensor hidden, qp_tensor ids, qp_tensor 
 static qp_status save_medusa(job *j, const char *path) { return qp_medusa_save(j->medusa, path); }
 
 static json_t *describe_medusa(job *j) {
-    return json_pack("{s:i, s:I}", "medusa_num_heads", qp_medusa_heads(j->medusa), "medusa_num_layers",
-                     (json_int_t)cli_int(j->c, "head-layers"));
+    return json_pack("{s:i, s:i}", "medusa_num_heads", qp_medusa_heads(j->medusa), "medusa_num_layers",
+                     qpi_medusa_layers(j->medusa));
 }
 
 /* ---- Multi-token prediction: a module that reads its own guesses ------------------------------------ */
@@ -198,9 +199,11 @@ static void refill(job *j, pool *p) {
     }
 }
 
+/* Of the first batches, the same each time. */
 static double validate(job *j) {
     double sum = 0;
     int    n = 0;
+    if (j->validation && qp_data_seek(j->validation, 0) != QP_OK) return NAN;
     for (; j->validation && n < 10 && !qp_failed(j->ctx); n++) {
         qp_scope s = qp_enter(j->ctx);
         qp_no_grad(j->ctx, true);
@@ -245,12 +248,28 @@ static void train(job *j) {
     for (int i = 0; i < known.count; i++) drop(&known.batches[i]);
 }
 
-/* Folder in --out while a training is interrupted: weights, optimizer.safetensors, state.json. */
+/* Link in --out while a training is interrupted, to one of two folders: weights, optimizer.safetensors, state.json. */
 #define UNFINISHED "unfinished"
+static const char *const sides[] = {UNFINISHED "-0", UNFINISHED "-1"};
 
 static const char *unfinished(const job *j, const char *name, char path[4096]) {
     snprintf(path, 4096, "%s/" UNFINISHED "%s%s", cli_text(j->c, "out"), *name ? "/" : "", name);
     return path;
+}
+
+/* Which of the folders the link names; -1: there is no link. */
+static int side_of(const job *j) {
+    char    path[4096], name[64] = "";
+    ssize_t n = readlink(unfinished(j, "", path), name, sizeof name - 1);
+    for (int i = 0; i < 2 && n > 0; i++)
+        if (!strcmp(name, sides[i])) return i;
+    return -1;
+}
+
+static void remove_in_out(const job *j, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", cli_text(j->c, "out"), name);
+    qpi_folder_remove(path);
 }
 
 static bool nothing_unfinished(job *j) {
@@ -266,6 +285,20 @@ static bool nothing_unfinished(job *j) {
     return false;
 }
 
+/* What another method made, which generate would go on drafting with. */
+static bool no_other_kind(job *j) {
+    const char *out = cli_text(j->c, "out");
+    char        path[4096];
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", out, methods[i].file);
+        if (&methods[i] != j->method && qpi_path_exists(path))
+            return !qp_fail(j->ctx, QP_ERR_ARGUMENT,
+                            "--out %s: holds what --method %s made (%s), expected a folder of its own", out,
+                            methods[i].name, methods[i].file);
+    }
+    return true;
+}
+
 /* The folder to write to, before anything is learnt for it: no model's, whose config.json it would replace or hide. */
 static bool open_out(job *j) {
     const char *out = cli_text(j->c, "out");
@@ -275,7 +308,7 @@ static bool open_out(job *j) {
     if (!qpi_path_is_folder(out)) return qp_fail(j->ctx, QP_ERR_IO, "%s: expected a folder", out) == QP_OK;
     if (snprintf(path, sizeof path, "%s/config.json", cli_model_path(out, buffer)) >= (int)sizeof path - 64)
         return qp_fail(j->ctx, QP_ERR_ARGUMENT, "--out: the path is too long") == QP_OK;
-    if (!nothing_unfinished(j)) return false;
+    if (!nothing_unfinished(j) || !no_other_kind(j)) return false;
     json_t *there = qpi_path_exists(path) ? qpi_json_load(path, &(qpi_error){0}) : NULL;
     bool    model = json_object_get(there, "model_type");
     json_decref(there);
@@ -321,27 +354,41 @@ static json_t *state_of(job *j) {
                      "random_position", (json_int_t)j->random, "options", options_of(j), "data", data);
 }
 
-/* The folder appears complete or not at all. */
-static bool save_unfinished(job *j) {
-    char       path[4096];
-    qpi_folder folder;
-    json_t    *state = state_of(j);
-    unfinished(j, "", path);
-    if (!state || !qpi_folder_open(&folder, path, &j->ctx->error)) {
-        json_decref(state);
-        return !qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory: %s", path);
-    }
-    char *weights = qpi_folder_at(&folder, j->method->file),
-         *optim = qpi_folder_at(&folder, "optimizer.safetensors"), *json = qpi_folder_at(&folder, "state.json");
+static bool fill_unfinished(job *j, const qpi_folder *folder, const json_t *state) {
+    char *weights = qpi_folder_at(folder, j->method->file),
+         *optim = qpi_folder_at(folder, "optimizer.safetensors"), *json = qpi_folder_at(folder, "state.json");
     bool ok = weights && optim && json && j->method->save(j, weights) == QP_OK &&
               qpi_optim_save(j->ctx, j->optim, optim) == QP_OK && qpi_json_save(json, state, 2, &j->ctx->error);
     free(weights);
     free(optim);
     free(json);
+    return ok;
+}
+
+/* What was saved before stays until the link names the new folder, which is complete then. */
+static bool save_unfinished(job *j) {
+    char       path[4096];
+    qpi_folder folder;
+    int        before = side_of(j), next = before == 0;
+    json_t    *state = state_of(j);
+    snprintf(path, sizeof path, "%s/%s", cli_text(j->c, "out"), sides[next]);
+    qpi_folder_remove(path); /* of a run that was killed before the link named it */
+    if (!state || !qpi_folder_open(&folder, path, &j->ctx->error)) {
+        json_decref(state);
+        return !qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory: %s", path);
+    }
+    bool ok = fill_unfinished(j, &folder, state);
     json_decref(state);
-    if (ok) qpi_folder_remove(path);
-    else qpi_folder_abort(&folder);
-    return ok && qpi_folder_finish(&folder);
+    if (!ok) qpi_folder_abort(&folder);
+    ok = ok && qpi_folder_finish(&folder) &&
+         qpi_write_link(unfinished(j, "", path), sides[next], &j->ctx->error);
+    if (ok && before >= 0) remove_in_out(j, sides[before]);
+    return ok;
+}
+
+static void remove_unfinished(const job *j) {
+    remove_in_out(j, UNFINISHED);
+    for (int i = 0; i < 2; i++) remove_in_out(j, sides[i]);
 }
 
 static bool resumes(const job *j) {
@@ -370,14 +417,15 @@ static bool read_state(job *j, const qpi_json *root) {
 }
 
 /* All but the weights. */
-static bool restore(job *j) {
+static void restore(job *j) {
     char    path[4096];
     json_t *json = qpi_json_load(unfinished(j, "state.json", path), &j->ctx->error);
-    if (!json) return false;
+    if (!json) return;
     qpi_json root = qpi_json_root(path, json, &j->ctx->error);
     bool     ok = read_state(j, &root);
     json_decref(json);
-    return ok && qpi_optim_restore(j->ctx, j->optim, unfinished(j, "optimizer.safetensors", path));
+    ok = ok && qpi_optim_restore(j->ctx, j->optim, unfinished(j, "optimizer.safetensors", path));
+    if (!ok) j->steps = 0; /* nothing to keep: what is saved stays as it is */
 }
 
 /* ---- What to learn ---------------------------------------------------------------------------------- */
@@ -393,8 +441,6 @@ static int more_often(const void *a, const void *b) {
     const tally *x = a, *y = b;
     return x->times != y->times ? (x->times < y->times) - (x->times > y->times) : x->id - y->id;
 }
-
-static int ascending(const void *a, const void *b) { return *(const int32_t *)a - *(const int32_t *)b; }
 
 static bool count_tokens(job *j, tally *all, int64_t vocabulary) {
     uint64_t before = qp_data_position(j->data);
@@ -420,7 +466,7 @@ static int32_t *frequent(job *j, int64_t n) {
     else if (count_tokens(j, all, vocabulary)) {
         qsort(all, (size_t)vocabulary, sizeof *all, more_often);
         for (int64_t i = 0; i < n; i++) tokens[i] = all[i].id;
-        qsort(tokens, (size_t)n, sizeof *tokens, ascending);
+        qsort(tokens, (size_t)n, sizeof *tokens, qpi_draft_ascending);
     }
     free(all);
     return tokens;
@@ -455,7 +501,6 @@ static int interrupted(job *j) {
 
 static int learn(job *j) {
     cli *c = j->c;
-    char path[4096];
     if (!make(j) || !open_out(j)) return cli_failed(j->ctx);
     j->optim = qp_adamw(j->method->params(j), (qp_adamw_options){.beta2 = 0.95, .clip = 1});
     if (j->optim && resumes(j)) restore(j);
@@ -466,7 +511,7 @@ static int learn(job *j) {
     if (j->steps && qp_error_code(j->ctx) == QP_ERR_CANCELLED) return interrupted(j);
     if (qp_failed(j->ctx) && j->made) rmdir(cli_text(c, "out")); /* nothing is in it */
     if (qp_failed(j->ctx) || !save(j)) return cli_failed(j->ctx);
-    qpi_folder_remove(unfinished(j, "", path));
+    remove_unfinished(j);
     if (cli_flag(c, "json"))
         return cli_json_print(json_pack("{s:f, s:f, s:o, s:o, s:o}", "first_loss", j->first, "loss", j->last,
                                         "validation_before", cli_json_number(j->before), "validation",
@@ -495,8 +540,11 @@ static bool open_data(job *j) {
 }
 
 static int run(cli *c) {
-    job         j = {.c = c, .before = NAN};
-    const char *name = cli_text(c, "method");
+    static const char *const of_medusa[] = {"head-layers", "shared-head"};
+    job                      j = {.c = c, .before = NAN};
+    const char              *name = cli_text(c, "method");
+    for (int i = 0; i < 2 && strcmp(name, "medusa"); i++)
+        if (cli_given(c, of_medusa[i])) return cli_usage(c, "--%s goes with --method medusa", of_medusa[i]);
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
         if (strcmp(name, methods[i].name)) continue;
         j.method = &methods[i];

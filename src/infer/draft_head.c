@@ -55,7 +55,7 @@ qp_tensor qpi_draft_head_rows(const qpi_draft_head *h, qp_model *base) {
     return rows;
 }
 
-static int ascending(const void *a, const void *b) {
+int qpi_draft_ascending(const void *a, const void *b) {
     int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
     return (x > y) - (x < y);
 }
@@ -71,7 +71,7 @@ qp_tensor qpi_draft_head_labels(const qpi_draft_head *h, qp_tensor labels) {
     bool ok = qp_read(labels, QP_I64, rows, n) == QP_OK;
     for (int64_t i = 0; i < n && ok; i++) {
         int32_t  id = rows[i] < 0 || rows[i] >= h->vocabulary ? -1 : (int32_t)rows[i];
-        int32_t *at = bsearch(&id, h->tokens, (size_t)h->count, sizeof id, ascending);
+        int32_t *at = bsearch(&id, h->tokens, (size_t)h->count, sizeof id, qpi_draft_ascending);
         rows[i] = at ? at - h->tokens : -100;
     }
     qp_tensor t = ok ? qp_from(h->ctx, QP_I64, 2, (int64_t[]){qp_size(labels, 0), qp_size(labels, 1)}, rows)

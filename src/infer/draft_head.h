@@ -30,6 +30,9 @@ int32_t *qpi_draft_tokens_read(qp_ctx *ctx, const qp_file *f, const char *path, 
 /* The same as a tensor with its name. Only where the head has tokens. */
 qp_named qpi_draft_head_map(const qpi_draft_head *h);
 
+/* Two int32_t, for qsort and bsearch. */
+int qpi_draft_ascending(const void *a, const void *b);
+
 /* What matrices beside base's are kept in: f32 or bf16 as its head is, or q8_0 where that is blocks; a guess reads what
  * it must. */
 qp_dtype qpi_draft_dtype(qp_model *base);
@@ -52,5 +55,8 @@ bool qpi_draft_head_add(const qp_drafter *d, qpi_tree *t, int64_t parent, const 
                         int64_t k, int64_t depth, float *p);
 /* What a guess of rank `rank` has at most: where it is drawn, that of the likeliest that is no child of parent. */
 float qpi_draft_head_most(const qpi_tree *t, int64_t parent, const qpi_guesses *g, int rank);
+
+/* Of each of its heads. */
+int qpi_medusa_layers(const qp_medusa *m);
 
 #endif

@@ -57,6 +57,14 @@ static void finetune(void **state) {
     expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--out",
                        "%/lines.jsonl", NULL),
                    1, "lines.jsonl: expected a folder");
+    expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/lines.jsonl", "--out",
+                       "%/learnt", "--shared-head", NULL),
+                   2, "--shared-head goes with --method medusa");
+    write_text("learnt/mtp.safetensors", "what is drafted with");
+    expect_message(run("finetune", "-m", "%/bytes", "--method", "medusa", "--data", "%/lines.jsonl", "--length",
+                       "24", "--out", "%/learnt", NULL),
+                   1, "holds what --method mtp made");
+    assert_int_equal(unlink(in_folder("learnt/mtp.safetensors")), 0);
     size_t n, m;
     char  *config = read_file(in_folder("bytes/config.json"), &n); /* which is not lost */
     expect_message(run("finetune", "-m", "%/bytes", "--method", "medusa", "--data", "%/lines.jsonl", "--length",
@@ -68,9 +76,53 @@ static void finetune(void **state) {
     free(after);
 }
 
+/* What does not learn is as good afterwards; a config tells of the heads that are there. */
+static void finetune_nothing(void **state) {
+    (void)state;
+    char    text[4000];
+    size_t  n;
+    json_t *said, *config;
+    for (int i = 0; i < (int)sizeof text; i++) text[i] = (char)('a' + i * i % 23 + i % 3);
+    write_file("odd.txt", text, sizeof text);
+    expect_success(run("finetune", "-m", "%/bytes", "--method", "medusa", "--data", "%/odd.txt", "--out",
+                       "%/nothing", "--steps", "1", "-b", "2", "--length", "16", "--head-layers", "3",
+                       "--holdout", "0.5", NULL));
+    said = expect_json(run("finetune", "-m", "%/bytes", "--method", "medusa", "--data", "%/odd.txt", "--out",
+                           "%/nothing", "--from", "%/nothing", "--steps", "2", "-b", "2", "--length", "16",
+                           "--holdout", "0.5", "--lr", "0", "--json", NULL));
+    assert_true(number_of(said, "validation") == number_of(said, "validation_before"));
+    json_decref(said);
+    char *json = read_file(in_folder("nothing/config.json"), &n);
+    assert_non_null(config = json_loads(json, 0, NULL));
+    assert_int_equal(integer_of(config, "medusa_num_layers"), 3);
+    json_decref(config);
+    free(json);
+}
+
 #define LEARN(out) \
     "finetune", "-m", in_place[0], "--method", "mtp", "--data", in_place[1], "--out", out, "-b", "2", \
         "--length", "24", "--steps", "300", "--reuse", "3"
+
+#define SPACES ((size_t)64 << 20)
+
+/* A Ctrl-C after so many microseconds; 0: no step had been made, 1: it was interrupted after a step, 2: it was done. */
+static useconds_t interrupt(char in_place[3][100], bool resume, useconds_t wait) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (!freopen(in_folder("stderr"), "w", stderr)) _exit(126);
+        execl(COMMAND, COMMAND, LEARN(in_place[2]), resume ? "--resume" : (char *)NULL, (char *)NULL);
+        _exit(127);
+    }
+    int    status = 0;
+    size_t n;
+    usleep(wait);
+    kill(pid, SIGINT);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    char *text = read_file(in_folder("stderr"), &n);
+    bool  after = strstr(text, "interrupted after step ");
+    free(text);
+    return after ? 1 : status == 0 ? 2 : 0;
+}
 
 /* Interrupted and resumed the weights are, bit for bit, those of a training that nobody interrupted. */
 static void finetune_resumed(void **state) {
@@ -80,35 +132,33 @@ static void finetune_resumed(void **state) {
     strcpy(in_place[1], in_folder("lines.jsonl"));
     strcpy(in_place[2], in_folder("parts"));
     expect_success(run(LEARN("%/whole"), NULL));
-    char *text = NULL;
-    int   status = 0;
-    for (useconds_t wait = 160000; !text || !strstr(text, "interrupted after step ");
-         wait = status == 0 ? wait * 2 / 3 : wait * 5 / 4) { /* it was done; it had not begun */
-        free(text);
+    for (useconds_t wait = 160000, done; (done = interrupt(in_place, false, wait)) != 1;
+         wait = done == 2 ? wait * 2 / 3 : wait * 5 / 4)
         assert_true(wait > 100 && wait < 60000000);
-        pid_t pid = fork();
-        if (pid == 0) {
-            if (!freopen(in_folder("stderr"), "w", stderr)) _exit(126);
-            execl(COMMAND, COMMAND, LEARN(in_place[2]), (char *)NULL);
-            _exit(127);
-        }
-        usleep(wait);
-        size_t n;
-        kill(pid, SIGINT);
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        text = read_file(in_folder("stderr"), &n);
-    }
-    free(text);
+    /* a Ctrl-C while the state is read, which takes long, leaves it as it is */
+    size_t n, m;
+    char  *json = read_file(in_folder("parts/unfinished/state.json"), &n), *much = malloc(n + SPACES);
+    memset(much, ' ', n + SPACES);
+    memcpy(much + SPACES, json, n);
+    write_file("parts/unfinished/state.json", much, n + SPACES);
+    free(much);
+    free(json);
+    int idle = 0;
+    for (useconds_t wait = 10000; interrupt(in_place, true, wait) == 0; wait += 10000) idle++;
+    assert_true(idle > 0);
+    free(read_file(in_folder("parts/unfinished/state.json"), &m));
+    assert_true(m < n + SPACES / 2);
+    assert_true(access(in_folder("parts/unfinished-0"), F_OK) != access(in_folder("parts/unfinished-1"), F_OK));
     expect_message(run(LEARN("%/parts"), NULL), 1, "--resume goes on");
     expect_message(run(LEARN("%/parts"), "--resume", "--lr", "2e-3", NULL), 1,
                    "lr was 0.001 when the state was saved");
     expect_success(run(LEARN("%/parts"), "--resume", NULL));
-    size_t n, m;
-    char  *whole = read_file(in_folder("whole/mtp.safetensors"), &n);
+    char *whole = read_file(in_folder("whole/mtp.safetensors"), &n);
     strcpy(path, in_folder("parts/mtp.safetensors"));
     char *parts = read_file(path, &m);
     assert_true(n == m && !memcmp(whole, parts, n));
-    assert_int_not_equal(access(in_folder("parts/unfinished"), F_OK), 0);
+    const char *const gone[] = {"parts/unfinished", "parts/unfinished-0", "parts/unfinished-1"};
+    for (int i = 0; i < 3; i++) assert_int_not_equal(access(in_folder(gone[i]), F_OK), 0);
     free(whole);
     free(parts);
 }
@@ -149,6 +199,7 @@ static void finetune_interrupted(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finetune),
+        cmocka_unit_test(finetune_nothing),
         cmocka_unit_test(finetune_resumed),
         cmocka_unit_test(finetune_interrupted),
     };

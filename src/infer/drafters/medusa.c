@@ -112,6 +112,7 @@ qp_medusa *qp_medusa_new(qp_model *base, qp_medusa_options options) {
 
 qp_state_dict qp_medusa_params(qp_medusa *m) { return qp_module_params(m->module); }
 int qp_medusa_heads(const qp_medusa *m) { return m->heads; }
+int qpi_medusa_layers(const qp_medusa *m) { return m->layers; }
 
 /* What head h makes of hidden before its last product. */
 static qp_tensor features(const qp_medusa *m, int h, qp_tensor hidden) {
