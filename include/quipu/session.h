@@ -65,7 +65,8 @@ QP_API QP_MUST_CHECK qp_status qp_session_choose(qp_session *s, int64_t row, int
 /* Back to the row's first `length` positions (0: empty). ARGUMENT if longer than now; UNSUPPORTED
  * where length is neither 0 nor all and a part's state has a fixed size, or a layer's window no longer has what
  * these need: the last 128 positions that were fed can be taken back always, all while no place was needed
- * anew, and a row that was loaded has its windows only. */
+ * anew, and a row that was loaded has its windows only. A row with such a state that another error (MEMORY,
+ * CANCELLED) left half done, here, in fork or in a feed, refuses everything (STATE) until truncate to 0 succeeds. */
 QP_API QP_MUST_CHECK qp_status qp_session_truncate(qp_session *s, int64_t row, int64_t length);
 
 /* Row `to` becomes the first `length` positions of row `from`: to begin where another does, to keep

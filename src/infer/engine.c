@@ -312,7 +312,7 @@ static int64_t take_row(qp_engine *e, qpi_request *r) {
         qp_clear(e->ctx);
         same = 0;
     }
-    if (qp_session_truncate(e->session, row, same) != QP_OK) qp_clear(e->ctx);
+    if (qp_session_truncate(e->session, row, same) != QP_OK) fail(e, r);
     r->reply.result.reused = same;
     return row;
 }

@@ -125,12 +125,20 @@ static bool room_for(qp_session *s, int64_t integers, int64_t ids) {
     return true;
 }
 
-bool qpi_row_ready(const qp_session *s, int64_t row, const char *who) {
+bool qpi_row_idle(const qp_session *s, int64_t row, const char *who) {
     qp_ctx *ctx = s->m->ctx;
     if (row < 0 || row >= s->rows)
         return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: row %lld of %lld", who, (long long)row, (long long)s->rows);
     if (s->row[row].drafts)
         return !qp_fail(ctx, QP_ERR_STATE, "%s: row %lld has drafts to be chosen from", who, (long long)row);
+    return true;
+}
+
+bool qpi_row_ready(const qp_session *s, int64_t row, const char *who) {
+    if (!qpi_row_idle(s, row, who)) return false;
+    if (s->row[row].dirty)
+        return !qp_fail(s->m->ctx, QP_ERR_STATE, "%s: row %lld was left half done by an error: truncate it to 0",
+                        who, (long long)row);
     return true;
 }
 
@@ -215,16 +223,18 @@ static void gather(qp_session *s, const call *c, qp_tensor rows) {
         }
 }
 
-/* Tensor j of a state of fixed size is now what the call has made of it. */
-static void take_over(const call *c, qp_state *state, int j, qp_tensor next) {
+/* Tensor j of a state of fixed size is now what the call has made of it; where that fails, rows are dirty. */
+static void take_over(qp_session *s, const call *c, qp_state *state, int j, qp_tensor next) {
     if (c->all) {
         qp_drop(state->tensors[j]);
         state->tensors[j] = next;
         return;
     }
-    for (int64_t b = 0; b < c->B; b++)
-        if (qp_copy_to(qpi_state_part(state, j, c->rows[b], 0, 0), qp_slice(next, 0, b, b + 1, 1)) != QP_OK)
-            break;
+    for (int64_t b = 0; b < c->B; b++) {
+        qp_status status =
+            qp_copy_to(qpi_state_part(state, j, c->rows[b], 0, 0), qp_slice(next, 0, b, b + 1, 1));
+        s->row[c->rows[b]].dirty |= status != QP_OK;
+    }
     qp_drop(next);
 }
 
@@ -234,7 +244,7 @@ static void commit(qp_session *s, const call *c) {
     for (int64_t i = 0; i < qpi_state_count(s) && s->fixed; i++)
         for (int j = 0; j < s->now[i].count; j++) {
             if (qp_is_none(s->now[i].next[j])) continue;
-            if (ok) take_over(c, &s->states[i], j, s->now[i].next[j]);
+            if (ok) take_over(s, c, &s->states[i], j, s->now[i].next[j]);
             else qp_drop(s->now[i].next[j]);
             s->now[i].next[j] = QP_NONE;
         }
@@ -244,7 +254,7 @@ static void commit(qp_session *s, const call *c) {
         memcpy(to, s->ids + b * c->T, (size_t)c->counts[b] * sizeof *to);
         row->drafts = c->parents ? (int)c->counts[b] : 0;
         for (int t = 0; t < row->drafts; t++) row->parents[t] = (int8_t)c->parents[b * c->T + t];
-        if (!c->parents) row->length += c->counts[b];
+        if (!c->parents && !row->dirty) row->length += c->counts[b];
     }
 }
 

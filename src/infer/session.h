@@ -10,6 +10,7 @@
 typedef struct {
     int64_t length; /* without drafts */
     int     drafts; /* to be chosen from */
+    bool    dirty;  /* a state of fixed size is not that of its positions: it must be emptied */
     int8_t  parents[QPI_MAX_DRAFTS];
 } qpi_session_row;
 
@@ -85,7 +86,9 @@ bool qpi_row_cuts(const qp_session *s, int64_t row, int64_t wanted);
 qp_tensor qpi_state_part(const qp_state *state, int j, int64_t row, int64_t from, int64_t to);
 /* Place `at` of a row of a tensor that grows, as bytes, *bytes: of one place; NULL after an error. */
 char *qpi_state_bytes(const qp_state *state, int j, int64_t row, int64_t at, size_t *bytes);
-/* Does the row exist, without drafts? Stores an error that begins with `who` if not. */
+/* Does the row exist, without drafts (idle) and with states that are those of its positions (ready)? Stores an
+ * error that begins with `who` if not. */
+bool qpi_row_idle(const qp_session *s, int64_t row, const char *who);
 bool qpi_row_ready(const qp_session *s, int64_t row, const char *who);
 
 #endif

@@ -65,7 +65,7 @@ static const char *hinders(const qp_session *s, int64_t row, int64_t wanted) {
 
 bool qpi_row_cuts(const qp_session *s, int64_t row, int64_t wanted) {
     int64_t length = s->row[row].length;
-    return wanted >= 0 && wanted <= length && !hinders(s, row, wanted) &&
+    return wanted >= 0 && wanted <= length && !(wanted && s->row[row].dirty) && !hinders(s, row, wanted) &&
            (wanted == length || qpi_windows_hold(s, row, wanted));
 }
 
@@ -74,6 +74,7 @@ static bool can_cut(const qp_session *s, int64_t row, int64_t wanted, const char
     qp_ctx     *ctx = s->m->ctx;
     int64_t     length = s->row[row].length;
     const char *part = hinders(s, row, wanted);
+    if (wanted && !qpi_row_ready(s, row, who)) return false;
     if (qpi_row_cuts(s, row, wanted)) return true;
     if (wanted < 0 || wanted > length)
         return !qp_fail(ctx, QP_ERR_ARGUMENT, "%s: %lld positions of %lld", who, (long long)wanted,
@@ -83,20 +84,22 @@ static bool can_cut(const qp_session *s, int64_t row, int64_t wanted, const char
                     (long long)wanted);
 }
 
-/* States of fixed size of a row are as at the beginning. */
+/* States of fixed size of a row are as at the beginning; until all are, the row is dirty. */
 static void clear_fixed(qp_session *s, int64_t row) {
+    s->row[row].dirty = s->fixed;
     for (int64_t i = 0; i < qpi_state_count(s) && s->fixed; i++)
         for (int j = 0; j < s->states[i].count; j++) {
             if (s->states[i].grows[j]) continue;
             qp_tensor part = qpi_state_part(&s->states[i], j, row, 0, 0);
             if (qp_copy_to(part, qp_scalar(part.ctx, qp_dtype_of(part), 0)) != QP_OK) return;
         }
+    s->row[row].dirty = false;
 }
 
 qp_status qp_session_truncate(qp_session *s, int64_t row, int64_t length) {
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx)) return qp_error_code(ctx);
-    if (!qpi_row_ready(s, row, "truncate") || !can_cut(s, row, length, "truncate")) return qp_error_code(ctx);
+    if (!qpi_row_idle(s, row, "truncate") || !can_cut(s, row, length, "truncate")) return qp_error_code(ctx);
     qp_scope scope = qp_enter(ctx);
     qp_no_grad(ctx, true);
     if (!length) clear_fixed(s, row);
@@ -121,12 +124,13 @@ static void copy_row(const qp_state *state, int j, int64_t from, int64_t to, int
 qp_status qp_session_fork(qp_session *s, int64_t from, int64_t to, int64_t length) {
     qp_ctx *ctx = s->m->ctx;
     if (qp_failed(ctx)) return qp_error_code(ctx);
-    if (!qpi_row_ready(s, from, "fork") || !qpi_row_ready(s, to, "fork") || !can_cut(s, from, length, "fork"))
+    if (!qpi_row_ready(s, from, "fork") || !qpi_row_idle(s, to, "fork") || !can_cut(s, from, length, "fork"))
         return qp_error_code(ctx);
     if (from == to || !length) return qp_session_truncate(s, to, length);
     qp_scope scope = qp_enter(ctx);
     qp_no_grad(ctx, true);
     s->row[to].length = 0;
+    s->row[to].dirty = s->fixed;
     for (int64_t i = 0; i < qpi_state_count(s); i++)
         for (int j = 0; j < s->states[i].count && !qp_failed(ctx); j++)
             copy_row(&s->states[i], j, from, to, length - qpi_base(s, i, from));
@@ -135,5 +139,6 @@ qp_status qp_session_fork(qp_session *s, int64_t from, int64_t to, int64_t lengt
     qpi_windows_cut(s, from, to, length);
     memcpy(qpi_row_tokens(s, to), qpi_row_tokens(s, from), (size_t)length * sizeof(int32_t));
     s->row[to].length = length;
+    s->row[to].dirty = false;
     return QP_OK;
 }
