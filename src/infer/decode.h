@@ -34,13 +34,14 @@ bool qpi_decoder_open(qpi_decoder *d, qp_session *session, qp_drafter *drafter, 
 void qpi_decoder_close(qpi_decoder *d);
 
 /* Reads at most `chunk` positions of the prompt behind what the row holds. Behind the last the first
- * token is drawn. False after storing an error: nothing has changed. */
+ * token is drawn. False after storing an error: what was read before it stays in the row. */
 bool qpi_decoder_prompt(qpi_decoder *d, qpi_seat *seat, int64_t chunk);
 /* Is the prompt read? */
 static inline bool qpi_seat_writes(const qpi_decoder *d, const qpi_seat *seat) {
     return d->session->row[seat->row].length >= seat->origin + seat->prompt_count;
 }
-/* The next tokens of n seats that have read their prompts and not stopped. */
+/* The next tokens of n seats that have read their prompts and not stopped. False after storing an error; a
+ * forgiving one has then read nothing, and the step can be repeated. */
 bool qpi_decoder_step(qpi_decoder *d, int n, qpi_seat *const *seats);
 
 #endif

@@ -137,8 +137,8 @@ bool qpi_row_idle(const qp_session *s, int64_t row, const char *who) {
 bool qpi_row_ready(const qp_session *s, int64_t row, const char *who) {
     if (!qpi_row_idle(s, row, who)) return false;
     if (s->row[row].dirty)
-        return !qp_fail(s->m->ctx, QP_ERR_STATE, "%s: row %lld was left half done by an error: truncate it to 0",
-                        who, (long long)row);
+        return !qp_fail(s->m->ctx, QP_ERR_STATE,
+                        "%s: row %lld was left half done by an error: truncate it to 0", who, (long long)row);
     return true;
 }
 

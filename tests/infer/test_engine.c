@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 
+#include "../heap_calls.h"
 #include "quipu/quipu.h"
 
 static const char config[] =
@@ -247,6 +248,34 @@ static void prompts_are_echoed(void **state) {
     qp_close(ctx);
 }
 
+/* Where there is no memory for the logits of all, those of each alone: no token is read twice. */
+static void steps_are_not_repeated(void **state) {
+    (void)state;
+    enum { N = 3, PROMPT = 30, TOKENS = 12 };
+    qp_ctx      *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
+    qp_engine   *e = qp_engine_new(fresh(ctx), NULL, (qp_engine_options){.rows = N});
+    static reply r[N], one;
+    int32_t      ids[ROOM];
+    memset(r, 0, sizeof r);
+    for (int i = 0; i < N; i++) {
+        make_prompt(ids, PROMPT, i);
+        qp_request q = request(&r[i], ids, PROMPT, TOKENS, i);
+        assert_int_equal(qp_engine_submit(e, &q, NULL, NULL), QP_OK);
+    }
+    refused = N * 257 * sizeof(float);
+    while (qp_engine_step(e)) {
+    }
+    if (COUNTS_HEAP) assert_int_equal(refused, 0);
+    refused = 0;
+    for (int i = 0; i < N; i++) {
+        memset(&one, 0, sizeof one);
+        alone(&one, PROMPT, TOKENS, i);
+        assert_int_equal(r[i].result.reason, QP_STOP_LENGTH);
+        assert_memory_equal(r[i].ids, one.ids, sizeof one.ids);
+    }
+    qp_close(ctx);
+}
+
 /* ---- Threads ------------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -298,11 +327,9 @@ static void threads_submit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replies_stand_alone),
-        cmocka_unit_test(requests_go),
-        cmocka_unit_test(prompts_are_scored),
-        cmocka_unit_test(prompts_are_echoed),
-        cmocka_unit_test(threads_submit),
+        cmocka_unit_test(replies_stand_alone),    cmocka_unit_test(requests_go),
+        cmocka_unit_test(prompts_are_scored),     cmocka_unit_test(prompts_are_echoed),
+        cmocka_unit_test(steps_are_not_repeated), cmocka_unit_test(threads_submit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

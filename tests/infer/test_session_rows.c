@@ -603,7 +603,8 @@ static void half_done(void **state) {
         assert_int_equal(fork ? qp_session_fork(s, 1, 0, 30) : qp_session_truncate(s, 0, 0), QP_ERR_CANCELLED);
         qp_clear(ctx);
         qp_scope scope = qp_enter(ctx);
-        qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 20}, ids), (qp_feed){.rows = &(int64_t){0}});
+        qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 20}, ids),
+                          (qp_feed){.rows = &(int64_t){0}});
         qp_leave(scope);
         expect_error(ctx, QP_ERR_STATE, "row 0 was left half done");
         assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
