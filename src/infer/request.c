@@ -12,15 +12,20 @@ static bool wrong(char error[256], const char *format, int64_t a, int64_t b) {
     return true;
 }
 
+bool qpi_prompt_wrong(const int32_t *ids, int64_t n, int64_t vocabulary, char error[256]) {
+    if (n < 1 || !ids) return wrong(error, "the prompt is empty", 0, 0);
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= vocabulary)
+            return wrong(error, "the prompt has token %lld, expected 0 to %lld", ids[i], vocabulary - 1);
+    return false;
+}
+
 bool qpi_request_wrong(const qp_request *r, const qp_model *m, int64_t positions, char error[256]) {
     const qp_generate_options *o = &r->options;
     int64_t                    V = m->vocabulary;
-    if (r->count < 1 || !r->ids) return wrong(error, "the prompt is empty", 0, 0);
     if (r->count > positions)
         return wrong(error, "the prompt has %lld tokens, there is room for %lld", r->count, positions);
-    for (int64_t i = 0; i < r->count; i++)
-        if (r->ids[i] < 0 || r->ids[i] >= V)
-            return wrong(error, "the prompt has token %lld, expected 0 to %lld", r->ids[i], V - 1);
+    if (qpi_prompt_wrong(r->ids, r->count, V, error)) return true;
     if (o->max_tokens < 0) return wrong(error, "max_tokens is %lld, expected 0 or more", o->max_tokens, 0);
     if (o->top < 0 || o->top > V) return wrong(error, "logprobs of %lld of %lld tokens", o->top, V);
     if (o->stop_count < 0 || o->stop_count > MAX_STOPS)
@@ -56,10 +61,9 @@ qpi_request *qpi_request_new(const qp_request *r) {
     o->sampling.bias = copy(o->sampling.bias, (size_t)o->sampling.bias_count * sizeof *o->sampling.bias);
     const char **stop = calloc((size_t)r->options.stop_count + 1, sizeof *stop);
     o->stop = stop;
-    for (int i = 0; stop && i < r->options.stop_count; i++) {
-        stop[i] = strdup(r->options.stop[i]);
-        if (stop[i]) o->stop_count++;
-    }
+    while (stop && o->stop_count < r->options.stop_count &&
+           (stop[o->stop_count] = strdup(r->options.stop[o->stop_count])))
+        o->stop_count++;
     if (q->of.ids && (o->ends || !r->options.ends) && o->sampling.bias && stop &&
         o->stop_count == r->options.stop_count)
         return q;

@@ -15,6 +15,8 @@ typedef struct qpi_request {
     qpi_seat            seat;
 } qpi_request;
 
+/* What is wrong with a prompt of n ids, as a sentence into error; false: nothing. */
+bool qpi_prompt_wrong(const int32_t *ids, int64_t n, int64_t vocabulary, char error[256]);
 /* What is wrong with a request for rows of so many positions, as a sentence into error; false: nothing. */
 bool qpi_request_wrong(const qp_request *r, const qp_model *m, int64_t positions, char error[256]);
 /* NULL: no memory. */

@@ -402,6 +402,34 @@ static void seeds(void **state) {
 }
 
 /* Where generation ends, with a model whose text is known from a first run. */
+/* Errors are the result's, too, and ids are looked at before anything reads logits by them. */
+static void errors_are_told(void **state) {
+    (void)state;
+    qp_ctx     *ctx = open_context(1);
+    qp_session *s = qp_session_new(fresh(ctx), 1, 300, (qp_session_options){0});
+    int32_t     ids[290] = {0};
+    ids[256] = 100000; /* behind a chunk, whose last logits tell its chance */
+    static const struct {
+        int64_t     n, top;
+        const char *words;
+    } wrong[] = {{0, 0, "the prompt is empty"},
+                 {290, 0, "token 100000, expected 0 to"},
+                 {301, 0, "room for 300"},
+                 {3, -1, "likeliest"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        static int32_t      zeros[301];
+        qp_generation       g;
+        qp_generate_options o = {.max_tokens = 3, .echo = true, .logprobs = true, .top = (int)wrong[i].top};
+        assert_int_equal(qp_generate(s, NULL, wrong[i].n == 290 ? ids : zeros, wrong[i].n, o, &g),
+                         QP_ERR_ARGUMENT);
+        assert_int_equal(g.reason, QP_STOP_ERROR);
+        assert_string_equal(g.error, qp_error(ctx));
+        expect_error(ctx, QP_ERR_ARGUMENT, wrong[i].words);
+        assert_int_equal(qp_session_length(s, 0), 0);
+    }
+    qp_close(ctx);
+}
+
 static void reasons(void **state) {
     (void)state;
     qp_ctx             *ctx = open_context(1);
@@ -489,6 +517,7 @@ int main(void) {
         cmocka_unit_test(token_loop_allocates_nothing),
         cmocka_unit_test(seeds),
         cmocka_unit_test(reasons),
+        cmocka_unit_test(errors_are_told),
         cmocka_unit_test(ids_without_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
