@@ -35,7 +35,7 @@ QP_API qp_tensor qp_embed_ids(qp_model *m, qp_tensor ids, const int64_t *lengths
 
 /* n texts -> vectors [n, D], in order; texts of similar length share a batch. With the tokens that the
  * tokenizer puts around a text; their texts within it are ordinary text. tokens, if not NULL, gets how
- * many tokens were read. ARGUMENT: a text has no tokens at all. */
+ * many tokens were read. ARGUMENT: a text has no tokens at all, max_tokens below 0. */
 QP_API QP_MUST_CHECK qp_status qp_embed(qp_model *m, const qp_tokenizer *t, int64_t n, const char *const *texts,
                                         const size_t *bytes, qp_embed_options options, float *vectors,
                                         int64_t *tokens);

@@ -182,7 +182,7 @@ static int64_t before(const job *j, const int32_t *wrapped) {
 static bool cut(job *j, item *it, const char *text, size_t bytes) {
     int32_t *ids = j->ids.data + it->begin;
     int64_t  limit = j->options.max_tokens, behind = 0;
-    if (it->count <= limit) return true;
+    if (!limit || it->count <= limit) return true;
     j->bare.count = 0;
     if (qp_encode(j->ctx, j->tokenizer, text, bytes, (qp_encode_options){.literal = true}, &j->bare) != QP_OK)
         return false;
@@ -261,7 +261,11 @@ qp_status qp_embed(qp_model *m, const qp_tokenizer *t, int64_t n, const char *co
     qp_ctx       *ctx = qp_model_ctx(m);
     qp_model_info info = qp_model_info_of(m);
     if (qp_failed(ctx)) return qp_error_code(ctx);
-    if (!options.max_tokens || options.max_tokens > info.positions) options.max_tokens = info.positions;
+    if (options.max_tokens < 0)
+        return qp_fail(ctx, QP_ERR_ARGUMENT, "embed: max_tokens is %lld, expected 0 or more",
+                       (long long)options.max_tokens);
+    if (!options.max_tokens || (info.positions && options.max_tokens > info.positions))
+        options.max_tokens = info.positions;
     job j = {.m = m, .ctx = ctx, .tokenizer = t, .options = options, .out = vectors, .width = info.width};
     j.items = calloc((size_t)n + 1, sizeof *j.items);
     bool no_grad = qp_no_grad(ctx, true);

@@ -172,6 +172,10 @@ static void texts_become_vectors(void **state) {
                      QP_ERR_ARGUMENT); /* empty */
     assert_non_null(strstr(qp_error(ctx), "text 2"));
     qp_clear(ctx);
+    assert_int_equal(qp_embed(m, t, 2, texts, bytes, (qp_embed_options){.max_tokens = -1}, all[0], &tokens),
+                     QP_ERR_ARGUMENT);
+    assert_non_null(strstr(qp_error(ctx), "max_tokens is -1"));
+    qp_clear(ctx);
     static const char *const some[] = {"one", "a longer text than the model has positions", "a longer tex",
                                        "two", "one"};
     for (int i = 0; i < 5; i++) bytes[i] = strlen(some[i]);
