@@ -104,13 +104,13 @@ qp_engine *qp_engine_new(qp_model *m, const qp_tokenizer *t, qp_engine_options o
     }
     e->session = qp_session_new(m, options.rows, options.positions, (qp_session_options){.kv = options.kv});
     qp_drafter *drafter = e->session && options.drafter ? options.drafter(options.user, e->session) : NULL;
-    e->decoder.forgiving = true;
     if (!qp_failed(ctx) && qpi_decoder_open(&e->decoder, e->session, drafter, options.rows)) {
         e->decoder.forgiving = true;
         e->stats.rows = options.rows;
         e->stats.positions = options.rows * options.positions;
         return e;
     }
+    qp_drafter_close(drafter);
     qp_session_close(e->session);
     qpi_disown(e->owned);
     destroy(e);
