@@ -99,7 +99,7 @@ static int serve(cli *c, serve_server *s) {
     }
     serve_http_stop(http);
     while (serve_embed_step(s)) {
-    }                           /* all have left */
+    } /* all have left */
     qp_engine_close(s->engine); /* its last calls come here, after HTTP is gone */
     return watching ? 0 : cli_error("cannot start a thread");
 }

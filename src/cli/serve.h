@@ -40,14 +40,21 @@ typedef struct {
     const char *code; /* OpenAI's, NULL: none */
 } serve_error;
 
+typedef struct {
+    qp_ids  ids;
+    int64_t before, after; /* of these, put around what was sent by the tokenizer */
+    qp_text echo;          /* what was sent, as text */
+} serve_prompt;
+
 /* False after setting the error. root is taken over. */
 bool serve_params_read(json_t *root, bool chat, serve_params *out, serve_error *e);
 void serve_params_free(serve_params *p);
 bool serve_read_ids(const json_t *list, int64_t vocabulary, qp_ids *out, serve_error *e); /* of an array */
 /* The ids of each prompt; at most SERVE_MOST_PROMPTS. A chat has one. */
 bool serve_params_prompts(const serve_params *p, qp_ctx *ctx, const qp_tokenizer *t,
-                          const qp_chat_template *chat, int64_t vocabulary, int32_t begin, qp_ids *prompts,
-                          int *count, serve_error *e);
+                          const qp_chat_template *chat, int64_t vocabulary, int32_t begin,
+                          serve_prompt *prompts, int *count, serve_error *e);
+void serve_prompts_free(serve_prompt *prompts, int count); /* and the array */
 
 /* ---- A job (serve_reply.c) ------------------------------------------------------------------------- */
 
@@ -60,7 +67,8 @@ typedef struct {
     qpi_buffer    text;
     json_t       *tokens, *token_logprobs, *top_logprobs, *offsets; /* completions */
     json_t       *content;                                          /* chat */
-    size_t        offset;
+    int64_t       read, offset; /* tokens of the prompt; characters that tokens with logprobs have had */
+    int32_t       previous;     /* of the tokens that are text, -1: none */
     qp_generation result;
 } serve_choice;
 
@@ -72,6 +80,8 @@ struct serve_job {
     qp_ctx             *ctx; /* for decoding, of the engine's thread */
     const char         *model;
     serve_params        params;
+    serve_prompt       *prompts; /* each of params.n choices */
+    int                 prompt_count;
     char                id[40];
     int64_t             created;
     serve_choice       *choices;
@@ -96,8 +106,7 @@ serve_job *serve_job_new(serve_params *params, int count); /* takes params over 
 void serve_job_release(serve_job *j);
 bool serve_client_left(int fd); /* told from its socket, whatever it has sent before */
 /* Gives all choices to the engine. False: what there was is cancelled. */
-bool serve_job_submit(serve_job *j, const qp_ids *prompts, int prompt_count, const int32_t *ends, int end_count,
-                      int64_t positions, serve_error *e);
+bool serve_job_submit(serve_job *j, const int32_t *ends, int end_count, int64_t positions, serve_error *e);
 /* Cancels what is left; from any thread. The lock is held. */
 void serve_job_cancel(serve_job *j);
 void serve_job_wake(serve_job *j);      /* its connection goes on; the lock is held */

@@ -158,11 +158,12 @@ static result stream(exchange *x, struct MHD_Connection *c) {
 static bool start(exchange *x, struct MHD_Connection *c, json_t *root, bool chat, serve_error *e) {
     serve_server *s = x->h->s;
     serve_params  p;
-    qp_ids        prompts[SERVE_MOST_PROMPTS];
     int           count = 0;
     if (!serve_params_read(root, chat, &p, e)) return false;
-    bool ok = serve_params_prompts(&p, s->http_ctx, s->tokenizer, s->template, s->vocabulary, s->begin, prompts,
-                                   &count, e);
+    serve_prompt *prompts = calloc(SERVE_MOST_PROMPTS, sizeof *prompts);
+    if (!prompts) *e = (serve_error){.status = 503, .text = "out of memory"};
+    bool ok = prompts && serve_params_prompts(&p, s->http_ctx, s->tokenizer, s->template, s->vocabulary,
+                                              s->begin, prompts, &count, e);
     if (ok && count * p.n > SERVE_MOST_PROMPTS) {
         *e = (serve_error){.status = 400, .text = "more than 64 choices"};
         ok = false;
@@ -170,7 +171,10 @@ static bool start(exchange *x, struct MHD_Connection *c, json_t *root, bool chat
     serve_job *j = ok ? serve_job_new(&p, count * p.n) : NULL;
     if (!ok) serve_params_free(&p);
     else if (!j) *e = (serve_error){.status = 503, .text = "out of memory"};
+    if (!j) serve_prompts_free(prompts, count);
     if (j) {
+        j->prompts = prompts;
+        j->prompt_count = count;
         j->engine = s->engine;
         j->tokenizer = s->tokenizer;
         j->ctx = s->ctx;
@@ -178,11 +182,10 @@ static bool start(exchange *x, struct MHD_Connection *c, json_t *root, bool chat
         j->connection = c;
         j->resume = resume;
         j->fd = x->client ? x->client->fd : -1;
-        ok = serve_job_submit(j, prompts, count, s->ends, s->end_count, s->positions, e);
+        ok = serve_job_submit(j, s->ends, s->end_count, s->positions, e);
         if (ok) x->job = j;
         else serve_job_release(j);
     }
-    for (int i = 0; i < count; i++) qp_ids_free(&prompts[i]);
     return ok && j;
 }
 

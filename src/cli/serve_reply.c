@@ -36,7 +36,7 @@ serve_job *serve_job_new(serve_params *params, int count) {
              (unsigned long long)j->created, (unsigned long long)++number);
     for (int i = 0; i < count; i++) {
         serve_choice *c = &j->choices[i];
-        *c = (serve_choice){.job = j, .index = i};
+        *c = (serve_choice){.job = j, .index = i, .previous = -1};
         if (!j->params.logprobs) continue;
         if (j->params.chat) {
             c->content = json_array();
@@ -63,6 +63,7 @@ static void destroy(serve_job *j) {
     free(j->choices);
     free(j->vectors);
     qpi_buffer_free(&j->out);
+    serve_prompts_free(j->prompts, j->prompt_count);
     serve_params_free(&j->params);
     pthread_mutex_destroy(&j->lock);
     free(j);
@@ -195,11 +196,36 @@ static bool client_left(serve_job *j) {
     return j->gone;
 }
 
-static json_t *token_text(serve_job *j, int32_t id, qp_text *out) {
+/* What the token adds to the text before it: decoders treat a text's first token in their own way. */
+static json_t *token_text(serve_choice *c, int32_t id, qp_text *out) {
+    serve_job *j = c->job;
+    int32_t    pair[] = {c->previous, id};
+    bool       known = qp_tokenizer_token(j->tokenizer, id), follows = c->previous >= 0;
     out->count = 0;
-    if (!qp_tokenizer_token(j->tokenizer, id) || qp_decode(j->ctx, j->tokenizer, &id, 1, false, out) != QP_OK)
-        qp_clear(j->ctx);
+    if (known && follows) known = qp_decode(j->ctx, j->tokenizer, pair, 1, false, out) == QP_OK;
+    size_t before = out->count;
+    out->count = 0;
+    if (known) known = qp_decode(j->ctx, j->tokenizer, pair + !follows, 1 + follows, false, out) == QP_OK;
+    if (!known) qp_clear(j->ctx);
+    if (before > out->count) before = out->count;
+    out->count -= before;
+    if (before) memmove(out->data, out->data + before, out->count);
     return cli_json_text(out->count ? out->data : "", out->count);
+}
+
+static bool begins_character(char byte) { return ((unsigned char)byte & 0xC0) != 0x80; }
+
+/* A token's place in the text, in characters; the text goes on behind it. */
+static int64_t offset_of(serve_choice *c, const qp_token *t, const qp_text *text) {
+    const serve_prompt *p = &c->job->prompts[c->index / c->job->params.n];
+    bool                within = t->prompt ? c->read >= p->before && c->read < p->ids.count - p->after
+                                           : !qp_tokenizer_is_special(c->job->tokenizer, t->id);
+    int64_t             at = c->offset;
+    if (!within) return at;
+    if (at && text->count && !begins_character(*text->data)) at--;
+    for (size_t i = 0; i < text->count; i++) c->offset += begins_character(text->data[i]);
+    if (qp_tokenizer_token(c->job->tokenizer, t->id)) c->previous = t->id;
+    return at;
 }
 
 static json_t *number(float x) {
@@ -213,8 +239,8 @@ static json_t *bytes_of(const qp_text *text) {
     return list;
 }
 
-static json_t *chat_logprob(serve_job *j, int32_t id, float logprob, qp_text *text) {
-    json_t *token = token_text(j, id, text);
+static json_t *chat_logprob(serve_choice *c, int32_t id, float logprob, qp_text *text) {
+    json_t *token = token_text(c, id, text);
     return json_pack("{s:o, s:o, s:o}", "token", token, "logprob", number(logprob), "bytes", bytes_of(text));
 }
 
@@ -222,24 +248,25 @@ static void add_logprobs(serve_choice *c, const qp_token *t) {
     serve_job *j = c->job;
     qp_text    text = {0};
     if (j->params.chat) {
-        json_t *entry = chat_logprob(j, t->id, t->logprob, &text), *top = json_array();
+        json_t *top = json_array();
         for (int i = 0; i < t->top_count; i++)
-            json_array_append_new(top, chat_logprob(j, t->top[i].id, t->top[i].logprob, &text));
+            json_array_append_new(top, chat_logprob(c, t->top[i].id, t->top[i].logprob, &text));
+        json_t *entry = chat_logprob(c, t->id, t->logprob, &text);
         json_object_set_new(entry, "top_logprobs", top);
         json_array_append_new(c->content, entry);
+        offset_of(c, t, &text);
     } else {
         json_t *top = t->prompt && isnan(t->logprob) ? json_null() : json_object();
         for (int i = 0; json_is_object(top) && i < t->top_count; i++) {
-            json_t *name = token_text(j, t->top[i].id, &text);
+            json_t *name = token_text(c, t->top[i].id, &text);
             if (name && !json_object_get(top, json_string_value(name)))
                 json_object_set_new(top, json_string_value(name), number(t->top[i].logprob));
             json_decref(name);
         }
-        json_array_append_new(c->tokens, token_text(j, t->id, &text));
+        json_array_append_new(c->tokens, token_text(c, t->id, &text));
         json_array_append_new(c->token_logprobs, number(t->logprob));
         json_array_append_new(c->top_logprobs, top);
-        json_array_append_new(c->offsets, json_integer((json_int_t)c->offset));
-        c->offset += text.count;
+        json_array_append_new(c->offsets, json_integer((json_int_t)offset_of(c, t, &text)));
     }
     qp_text_free(&text);
 }
@@ -253,14 +280,11 @@ static void add_text(serve_choice *c, const char *text, size_t n) {
 static bool on_token(void *user, const qp_token *t) {
     serve_choice *c = user;
     serve_job    *j = c->job;
-    qp_text       text = {0};
     pthread_mutex_lock(&j->lock);
     if (j->params.logprobs) add_logprobs(c, t);
-    if (t->prompt) { /* echo: prompts have no text of their own */
-        json_decref(token_text(j, t->id, &text));
-        add_text(c, text.data ? text.data : "", text.count);
-        qp_text_free(&text);
-    }
+    const serve_prompt *p = &j->prompts[c->index / j->params.n];
+    if (t->prompt && ++c->read == p->ids.count) /* echo: as it was sent, once all of it is scored */
+        add_text(c, p->echo.data ? p->echo.data : "", p->echo.count);
     bool go_on = !client_left(j);
     pthread_mutex_unlock(&j->lock);
     return go_on;
@@ -337,11 +361,9 @@ static bool submit(serve_choice *c, const qp_ids *ids, const int32_t *ends, int 
     return false;
 }
 
-bool serve_job_submit(serve_job *j, const qp_ids *prompts, int prompt_count, const int32_t *ends, int end_count,
-                      int64_t positions, serve_error *e) {
-    (void)prompt_count;
+bool serve_job_submit(serve_job *j, const int32_t *ends, int end_count, int64_t positions, serve_error *e) {
     for (int i = 0; i < j->count; i++) {
-        if (submit(&j->choices[i], &prompts[i / j->params.n], ends, end_count, positions, e)) continue;
+        if (submit(&j->choices[i], &j->prompts[i / j->params.n].ids, ends, end_count, positions, e)) continue;
         pthread_mutex_lock(&j->lock);
         j->gone = true;
         serve_job_cancel(j);

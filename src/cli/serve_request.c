@@ -1,5 +1,6 @@
 /* The JSON of OpenAI's API to what the engine takes. Everything about it is checked here; members that
  * are not known are passed over, as clients send many, those that would change the answer are refused. */
+#define _GNU_SOURCE /* strdup */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -240,20 +241,52 @@ static bool library_refuses(qp_ctx *ctx, serve_error *e) {
     return false;
 }
 
+/* How many tokens stand before a text's own in ids, and behind. */
+static bool find_own(qp_ctx *ctx, const qp_tokenizer *t, serve_prompt *out) {
+    qp_ids  bare = {0};
+    bool    ok = qp_encode(ctx, t, out->echo.data, out->echo.count, (qp_encode_options){0}, &bare) == QP_OK;
+    int64_t around = ok ? out->ids.count - bare.count : 0;
+    while (out->before < around &&
+           memcmp(out->ids.data + out->before, bare.data, (size_t)bare.count * sizeof *bare.data))
+        out->before++;
+    out->after = around - out->before;
+    qp_ids_free(&bare);
+    return ok;
+}
+
+/* The text of ids; not yet a character that what is written may complete. */
+static bool echo_ids(qp_ctx *ctx, const qp_tokenizer *t, serve_prompt *out) {
+    qp_decoding state = {0};
+    bool        ok = true;
+    for (int64_t i = 0; i < out->ids.count && ok; i++)
+        ok = !qp_tokenizer_token(t, out->ids.data[i]) ||
+             qp_decode_next(ctx, t, &state, out->ids.data[i], false, &out->echo) == QP_OK;
+    if (state.ids.count || state.last) ok = qp_decode_end(ctx, &state, &out->echo) == QP_OK && ok;
+    return ok;
+}
+
 static bool read_prompt(const json_t *prompt, qp_ctx *ctx, const qp_tokenizer *t, int64_t vocabulary,
-                        int32_t begin, qp_ids *out, serve_error *e) {
-    if (json_is_array(prompt)) return serve_read_ids(prompt, vocabulary, out, e);
+                        int32_t begin, bool echo, serve_prompt *p, serve_error *e) {
+    qp_ids *out = &p->ids;
+    if (json_is_array(prompt))
+        return serve_read_ids(prompt, vocabulary, out, e) &&
+               (!echo || echo_ids(ctx, t, p) || library_refuses(ctx, e));
     if (!json_is_string(prompt))
         return refuse(e, 400, NULL, "prompt: expected a text, token ids, or a list of either");
     if (qp_encode(ctx, t, json_string_value(prompt), json_string_length(prompt),
                   (qp_encode_options){.wrap = true}, out) != QP_OK)
         return library_refuses(ctx, e);
-    if (out->count || begin < 0) return true;
-    out->data = malloc(sizeof *out->data); /* an empty text: what stands before one */
-    if (!out->data) return refuse(e, 500, NULL, "out of memory");
-    *out->data = begin;
-    out->count = out->capacity = 1;
-    return true;
+    if (!out->count && begin >= 0) { /* an empty text: what stands before one */
+        int32_t *data = realloc(out->data, sizeof *data);
+        if (!data) return refuse(e, 500, NULL, "out of memory");
+        *data = begin;
+        *out = (qp_ids){.data = data, .count = 1, .capacity = 1};
+    }
+    if (!echo) return true;
+    p->echo.data = strdup(json_string_value(prompt));
+    if (!p->echo.data) return refuse(e, 500, NULL, "out of memory");
+    p->echo.count = p->echo.capacity = json_string_length(prompt);
+    return find_own(ctx, t, p) || library_refuses(ctx, e);
 }
 
 static bool read_chat_prompt(const serve_params *p, qp_ctx *ctx, const qp_tokenizer *t,
@@ -281,8 +314,8 @@ static bool read_chat_prompt(const serve_params *p, qp_ctx *ctx, const qp_tokeni
 }
 
 bool serve_params_prompts(const serve_params *p, qp_ctx *ctx, const qp_tokenizer *t,
-                          const qp_chat_template *chat, int64_t vocabulary, int32_t begin, qp_ids *prompts,
-                          int *count, serve_error *e) {
+                          const qp_chat_template *chat, int64_t vocabulary, int32_t begin,
+                          serve_prompt *prompts, int *count, serve_error *e) {
     const json_t *first = json_array_get(p->prompt, 0);
     bool          several = json_is_array(p->prompt) && !json_is_integer(first);
     size_t        n = several ? json_array_size(p->prompt) : 1;
@@ -290,12 +323,19 @@ bool serve_params_prompts(const serve_params *p, qp_ctx *ctx, const qp_tokenizer
     *count = 0;
     if (!ok) return refuse(e, 400, NULL, "prompt: expected 1 to 64 of them");
     for (size_t i = 0; i < n && ok; i++) {
-        qp_ids *ids = &prompts[(*count)++];
-        *ids = (qp_ids){0};
-        ok = p->chat ? read_chat_prompt(p, ctx, t, chat, ids, e)
+        serve_prompt *one = &prompts[(*count)++];
+        ok = p->chat ? read_chat_prompt(p, ctx, t, chat, &one->ids, e)
                      : read_prompt(several ? json_array_get(p->prompt, i) : p->prompt, ctx, t, vocabulary,
-                                   begin, ids, e);
-        if (ok && !ids->count) ok = refuse(e, 400, NULL, "the prompt is empty");
+                                   begin, p->echo, one, e);
+        if (ok && !one->ids.count) ok = refuse(e, 400, NULL, "the prompt is empty");
     }
     return ok;
+}
+
+void serve_prompts_free(serve_prompt *prompts, int count) {
+    for (int i = 0; i < count; i++) {
+        qp_ids_free(&prompts[i].ids);
+        qp_text_free(&prompts[i].echo);
+    }
+    free(prompts);
 }

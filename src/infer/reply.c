@@ -12,6 +12,24 @@ double qpi_now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* Models' vocabularies are often larger than their tokenizers'. */
+static bool has_text(const qpi_reply *r, int32_t id) {
+    return r->tokenizer && qp_tokenizer_token(r->tokenizer, id);
+}
+
+/* What is written goes on where the echoed prompt ends: a space at its beginning stays. */
+static void decode_prompt(qpi_reply *r, const int32_t *prompt, int64_t n) {
+    for (int64_t i = 0; i < n && !qp_failed(r->ctx); i++)
+        if (has_text(r, prompt[i]) &&
+            qp_decode_next(r->ctx, r->tokenizer, &r->decoding, prompt[i], true, &r->pending) != QP_OK)
+            return;
+    /* a decoder that sees the end of a text has seen it */
+    if ((r->decoding.ids.count || r->decoding.last) &&
+        qp_decode_end(r->ctx, &r->decoding, &r->pending) != QP_OK)
+        return;
+    r->pending.count = 0;
+}
+
 bool qpi_reply_open(qpi_reply *r, qp_ctx *ctx, const qp_tokenizer *t, const qp_generate_options *options,
                     int64_t vocabulary, const int32_t *prompt, int64_t n) {
     *r = (qpi_reply){
@@ -34,6 +52,7 @@ bool qpi_reply_open(qpi_reply *r, qp_ctx *ctx, const qp_tokenizer *t, const qp_g
         r->logits = malloc((size_t)vocabulary * sizeof *r->logits);
         if (!r->logprobs || !r->logits) qp_fail(ctx, QP_ERR_MEMORY, "out of memory: logprobs");
     }
+    if (options->echo) decode_prompt(r, prompt, n);
     return !qp_failed(ctx);
 }
 
@@ -87,11 +106,6 @@ static void pass_on(qpi_reply *r, bool last) {
     } else if (r->pending.count) {
         give(r, r->pending.count - (last ? 0 : held_back(r)));
     }
-}
-
-/* Models' vocabularies are often larger than their tokenizers'. */
-static bool has_text(const qpi_reply *r, int32_t id) {
-    return r->tokenizer && qp_tokenizer_token(r->tokenizer, id);
 }
 
 /* ---- Tokens --------------------------------------------------------------------------------------- */

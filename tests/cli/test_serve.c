@@ -209,6 +209,55 @@ static void test_scores(void **state) {
     json_decref(all);
 }
 
+/* The texts of all events, or of the one answer, together. */
+static void joined_text(char *out, size_t room) {
+    *out = 0;
+    for (char *at = text; (at = strstr(at, "\"text\":")); at++) {
+        json_t *piece = json_loads(at + 7, JSON_DISABLE_EOF_CHECK | JSON_DECODE_ANY, NULL);
+        strncat(out, json_string_value(piece), room - strlen(out) - 1);
+        json_decref(piece);
+    }
+}
+
+/* Pieces of SentencePiece: spaces are kept, what the tokenizer puts before a text is not part of it, characters
+ * of several tokens are whole; a prompt that a row holds is echoed like any other. */
+static void test_echo(void **state) {
+    static const char prompt[] = "the quick \xF0\x9F\xA6\x99 fox \xC3\xA9 is";
+    char              body[300], got[300], joined[300];
+    (void)state;
+    stop();
+    start("pieces", "", "2");
+    for (int i = 0; i < 6; i++) {
+        snprintf(body, sizeof body,
+                 "{\"prompt\": \"%s\", \"echo\": true, \"max_tokens\": %d, \"temperature\": 0%s%s}", prompt,
+                 i % 3, i & 1 ? ", \"stream\": true" : "", i > 3 ? ", \"logprobs\": 1" : "");
+        assert_int_equal(hear(post("/v1/completions", "", body)), 200);
+        joined_text(got, sizeof got);
+        if (strncmp(got, prompt, strlen(prompt))) fail_msg("%s: found \"%s\"", body, got);
+    }
+    snprintf(body, sizeof body, "{\"prompt\": \"%s\", \"echo\": true, \"max_tokens\": 8, \"logprobs\": 0}",
+             prompt);
+    assert_int_equal(hear(post("/v1/completions", "", body)), 200);
+    json_t *all = json(), *choice = json_array_get(json_object_get(all, "choices"), 0),
+           *l = json_object_get(choice, "logprobs"), *tokens = json_object_get(l, "tokens"),
+           *offsets = json_object_get(l, "text_offset");
+    assert_string_equal(json_string_value(json_array_get(tokens, 0)), "<s>");
+    assert_int_equal(json_integer_value(json_array_get(offsets, 1)), 0);
+    *joined = 0;
+    for (size_t i = 1; i < json_array_size(tokens); i++) {
+        const char *one = json_string_value(json_array_get(tokens, i)), *at = prompt;
+        if (strstr(prompt, one) && strlen(joined) + strlen(one) <= strlen(prompt) && !strchr(joined, '\xEF'))
+            strcat(joined, one);
+        else break;
+        for (int64_t k = json_integer_value(json_array_get(offsets, i)); k > 0; k--) at++;
+        assert_int_equal(strncmp(at, one, strlen(one)), 0);
+    }
+    assert_int_equal(strncmp(joined, "the quick ", 10), 0);
+    json_decref(all);
+    stop();
+    start("long", "", "2");
+}
+
 static void test_parameters(void **state) {
     (void)state;
     assert_int_equal(
@@ -225,7 +274,7 @@ static void test_parameters(void **state) {
     /* A is 1 ahead of B and loses 2, once or each time */
     static const char penalised[] = "{\"prompt\": \"x\", \"max_tokens\": 6, \"temperature\": 0, "
                                     "\"logit_bias\": {\"65\": 100, \"66\": 99}, ";
-    char body[300];
+    char              body[300];
     snprintf(body, sizeof body, "%s\"presence_penalty\": 2}", penalised);
     assert_int_equal(hear(post("/v1/completions", "", body)), 200);
     assert_non_null(strstr(text, "\"text\":\"ABAAAA\""));
@@ -521,6 +570,21 @@ static void test_key(void **state) {
     expect_message(run("serve", "-m", "%/bytes", "--host", "0.0.0.0", NULL), 2, "API key");
 }
 
+static bool make_pieces(void) {
+    static const char config[] =
+        "{\"model_type\": \"llama\", \"vocab_size\": 520, \"hidden_size\": 32, \"intermediate_size\": 64, "
+        "\"num_hidden_layers\": 1, \"num_attention_heads\": 4, \"max_position_embeddings\": 2000}";
+    size_t    bytes;
+    char     *vocabulary = read_file(SOURCE_DIR "/tests/golden/tokenizers/llama.json", &bytes);
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 3});
+    qp_model *m = qp_model_new(ctx, "config", config);
+    bool      ok = m && qp_model_save(m, in_folder("pieces")) == QP_OK;
+    write_file("pieces/tokenizer.json", vocabulary, bytes);
+    free(vocabulary);
+    qp_close(ctx);
+    return ok;
+}
+
 static int make(void **state) {
     static const char config[] =
         "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, \"intermediate_size\": 64, "
@@ -532,6 +596,7 @@ static int make(void **state) {
     qp_close(ctx);
     if (!ok) return -1;
     write_text("long/chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{% endfor %}");
+    if (!make_pieces()) return -1;
     start("long", "", "2");
     return 0;
 }
@@ -544,9 +609,10 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stream),     cmocka_unit_test(test_scores),   cmocka_unit_test(test_parameters),
-        cmocka_unit_test(test_embeddings), cmocka_unit_test(test_refusals), cmocka_unit_test(test_disconnect),
-        cmocka_unit_test(test_leaving),    cmocka_unit_test(test_numbers),  cmocka_unit_test(test_injection),
-        cmocka_unit_test(test_slow),       cmocka_unit_test(test_drain),    cmocka_unit_test(test_key)};
+        cmocka_unit_test(test_stream),     cmocka_unit_test(test_scores),     cmocka_unit_test(test_echo),
+        cmocka_unit_test(test_parameters), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_disconnect), cmocka_unit_test(test_leaving),    cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_injection),  cmocka_unit_test(test_slow),       cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_key)};
     return cmocka_run_group_tests(tests, make, end);
 }
