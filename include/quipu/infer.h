@@ -177,7 +177,8 @@ typedef struct {
     int                end_count;
     bool               logprobs; /* of each token, and of the `top` likeliest at its place */
     int                top;
-    bool               echo; /* on_token gets the prompt's tokens too (with logprobs, if asked for) */
+    bool echo; /* on_token gets the prompt's tokens too (with logprobs, if asked for); the text goes
+                                on behind the prompt's */
     /* Text as it comes, whole characters, nothing of a stop text. Return false to stop. */
     bool (*on_text)(void *user, const char *text, size_t bytes);
     /* Each token as it is drawn, before its text, the one that ends it not. Return false to stop. */

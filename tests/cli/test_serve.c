@@ -223,7 +223,7 @@ static void joined_text(char *out, size_t room) {
  * of several tokens are whole; a prompt that a row holds is echoed like any other. */
 static void test_echo(void **state) {
     static const char prompt[] = "the quick \xF0\x9F\xA6\x99 fox \xC3\xA9 is";
-    char              body[300], got[300], joined[300];
+    char              body[300], got[300];
     (void)state;
     stop();
     start("pieces", "", "2");
@@ -235,24 +235,22 @@ static void test_echo(void **state) {
         joined_text(got, sizeof got);
         if (strncmp(got, prompt, strlen(prompt))) fail_msg("%s: found \"%s\"", body, got);
     }
-    snprintf(body, sizeof body, "{\"prompt\": \"%s\", \"echo\": true, \"max_tokens\": 8, \"logprobs\": 0}",
-             prompt);
-    assert_int_equal(hear(post("/v1/completions", "", body)), 200);
+    assert_int_equal(hear(post("/v1/completions", "",
+                               "{\"prompt\": \"the \xC3\xA9 quick  fox\", \"echo\": true, \"max_tokens\": 0, "
+                               "\"logprobs\": 0}")),
+                     200);
     json_t *all = json(), *choice = json_array_get(json_object_get(all, "choices"), 0),
            *l = json_object_get(choice, "logprobs"), *tokens = json_object_get(l, "tokens"),
            *offsets = json_object_get(l, "text_offset");
     assert_string_equal(json_string_value(json_array_get(tokens, 0)), "<s>");
-    assert_int_equal(json_integer_value(json_array_get(offsets, 1)), 0);
-    *joined = 0;
-    for (size_t i = 1; i < json_array_size(tokens); i++) {
-        const char *one = json_string_value(json_array_get(tokens, i)), *at = prompt;
-        if (strstr(prompt, one) && strlen(joined) + strlen(one) <= strlen(prompt) && !strchr(joined, '\xEF'))
-            strcat(joined, one);
-        else break;
-        for (int64_t k = json_integer_value(json_array_get(offsets, i)); k > 0; k--) at++;
-        assert_int_equal(strncmp(at, one, strlen(one)), 0);
+    *got = 0;
+    for (size_t i = 1; i < json_array_size(tokens); i++) { /* \xC3 and \xA9 are tokens, no text alone: _ here */
+        const char *one = json_string_value(json_array_get(tokens, i));
+        bool        half = !strcmp(one, "\xEF\xBF\xBD"), second = half && strchr(got, '_');
+        assert_int_equal(json_integer_value(json_array_get(offsets, i)), strlen(got) - second);
+        if (!second) strcat(got, half ? "_" : one);
     }
-    assert_int_equal(strncmp(joined, "the quick ", 10), 0);
+    assert_string_equal(got, "the _ quick  fox");
     json_decref(all);
     stop();
     start("long", "", "2");
