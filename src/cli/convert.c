@@ -24,8 +24,9 @@ static bool ends_in(const char *text, const char *end) {
 static int64_t file_type_of(qp_dtype t) { return t == QP_F16 ? 1 : t == QP_BF16 ? 32 : 0; }
 
 static bool to_file(cli *c, qp_ctx *ctx, const char *model, const char *out, int type) {
-    gguf_target  t;
-    int64_t      file_type = 0;
+    gguf_target t;
+    int64_t     file_type = 0;
+    if (!gguf_check_out(ctx, out)) return false;
     bool         ok = gguf_target_open(&t, ctx, model);
     cli_progress progress = cli_progress_start(c, ok ? t.count : 0);
     t.progress = &progress;
@@ -161,7 +162,8 @@ static qp_dtype stored_type(const qp_model *m, const qp_file *f, const char *nam
 
 /* Weights and config; each weight in its own type, or all of them in the one that is asked for. The config
  * says that of all, or f32, which loses nothing. */
-static bool write_weights(qp_ctx *ctx, qp_model *m, const qp_file *from, const char *to, int type) {
+static bool write_weights(qp_ctx *ctx, qp_model *m, const char *model, const qp_file *from, const char *to,
+                          int type) {
     const char *name;
     qp_tensor   t;
     int64_t     n = 0, room = 0;
@@ -175,7 +177,7 @@ static bool write_weights(qp_ctx *ctx, qp_model *m, const qp_file *from, const c
         if (n == room && !(ok = grow(ctx, &named, &room))) break;
         qp_dtype own = type >= 0 ? (qp_dtype)type : stored_type(m, from, name, t);
         all = n == 0 || all == own ? own : QP_F32;
-        named[n] = (qp_named){name, qp_cast(t, own)};
+        named[n] = (qp_named){name, type >= 0 ? gguf_round(model, name, t, own) : qp_cast(t, own)};
     }
     json_object_del(m->config, "torch_dtype"); /* its older name */
     if (ok) json_object_set_new(m->config, "dtype", json_string(dtype_text(all)));
@@ -205,7 +207,7 @@ static bool fill_folder(cli *c, qp_ctx *ctx, const char *model, const char *out,
     bool      gguf = !qpi_path_is_folder(model);
     qp_model *m = qp_model_load(ctx, model, (qp_model_options){.as_stored = true});
     qp_file  *f = m ? qp_file_open(ctx, model, (qp_file_options){0}) : NULL;
-    bool      ok = f && write_weights(ctx, m, f, out, type) &&
+    bool      ok = f && write_weights(ctx, m, model, f, out, type) &&
                    (gguf ? write_tokenizer(c, ctx, model, f, out) : copy_rest(ctx, model, out));
     qp_file_close(f);
     qp_model_close(m);
@@ -238,6 +240,7 @@ static int run(cli *c) {
     if (type == -2)
         return cli_usage(c, "--type %s is none of F32, F16, BF16 (quipu quantize has more)",
                          cli_text(c, "type"));
+    if (!*out) return cli_usage(c, "--out: expected a name");
     qp_ctx *ctx = cli_open(c);
     if (!ctx) return 1;
     bool ok = ends_in(out, ".gguf") ? to_file(c, ctx, model, out, type) : to_folder(c, ctx, model, out, type);

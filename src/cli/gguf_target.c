@@ -131,12 +131,39 @@ static double root_mean_square(qp_tensor x) {
     return n ? sqrt(qp_item(qp_sum(qp_square(qp_reshape(x, 1, &n)), 1, (int[]){0}, false)) / (double)n) : 0;
 }
 
+/* How much rounding changed. */
 static void measure(gguf_item *item, qp_tensor exact, qp_tensor rounded) {
     qp_tensor d = qp_sub(qp_cast(rounded, QP_F32), exact);
     int64_t   n = qp_count(d);
     double    scale = root_mean_square(exact);
     item->error = scale > 0 ? root_mean_square(d) / scale : 0;
     item->largest = n ? qp_item(qp_max(qp_abs(qp_reshape(d, 1, &n)), 0, false)) : 0;
+}
+
+int64_t gguf_count_odd(qp_tensor x) {
+    int64_t n = qp_count(x), odd = 0;
+    for (int64_t at = 0, step; at < n && !qp_failed(x.ctx); at += step) {
+        step = n - at < 1 << 22 ? n - at : 1 << 22;
+        qp_scope     s = qp_enter(x.ctx);
+        qp_tensor    part = qp_slice(qp_reshape(x, 1, &n), 0, at, at + step, 1);
+        const float *p = qp_data_of(qp_contiguous(qp_cast(part, QP_F32)));
+        for (int64_t i = 0; p && i < step; i++) odd += !isfinite(p[i]);
+        qp_leave(s);
+    }
+    return odd;
+}
+
+qp_tensor gguf_round(const char *path, const char *name, qp_tensor x, qp_dtype type) {
+    qp_tensor rounded = qp_cast(x, type);
+    if (type == QP_F32 || type == qp_dtype_of(x)) return rounded;
+    int64_t odd = gguf_count_odd(x), beyond = odd ? 0 : gguf_count_odd(rounded);
+    if (odd)
+        qp_fail(x.ctx, QP_ERR_FORMAT, "%s: %s: %lld of its elements are no finite numbers", path, name,
+                (long long)odd);
+    else if (beyond)
+        qp_fail(x.ctx, QP_ERR_FORMAT, "%s: %s: %lld of its elements are beyond what %s holds", path, name,
+                (long long)beyond, qp_dtype_name(type));
+    return rounded;
 }
 
 static const void *data_of(void *user, int64_t i) {
@@ -149,13 +176,23 @@ static const void *data_of(void *user, int64_t i) {
     qp_scope  s = qp_enter(t->ctx);
     qp_tensor y = item->source;
     if (qp_dtype_of(y) != item->as.dtype) {
-        qp_tensor exact = qp_dtype_block(item->as.dtype) > 1 ? qp_contiguous(qp_cast(y, QP_F32)) : y;
-        y = qp_cast(exact, item->as.dtype);
-        if (qp_dtype_block(item->as.dtype) > 1) measure(item, exact, y);
+        qp_tensor exact = qp_contiguous(qp_cast(y, QP_F32));
+        y = gguf_round(t->path, item->as.name, exact, item->as.dtype);
+        if (item->as.dtype != QP_F32 && !qp_failed(t->ctx)) measure(item, exact, y);
     }
     t->held = qp_keep(qp_contiguous(y));
     qp_leave(s);
     return qp_failed(t->ctx) ? NULL : qp_data_of(t->held);
+}
+
+bool gguf_check_out(qp_ctx *ctx, const char *path) {
+    char *folder = qpi_path_folder(path, &ctx->error);
+    bool  ok = folder && *path && path[strlen(path) - 1] != '/' && !qpi_path_is_folder(path);
+    if (folder && !ok) qp_fail(ctx, QP_ERR_ARGUMENT, "--out \"%s\": expected a file's name", path);
+    else if (folder && !qpi_path_is_folder(folder))
+        ok = qp_fail(ctx, QP_ERR_IO, "%s: there is no folder %s to write it to", path, folder) == QP_OK;
+    free(folder);
+    return ok;
 }
 
 bool gguf_target_save(gguf_target *t, const char *path, int64_t file_type) {

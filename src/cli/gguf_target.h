@@ -8,8 +8,8 @@
 typedef struct {
     qpi_gguf_tensor as; /* as it will be written */
     qp_tensor       source;
-    double error;   /* root of the mean square of what rounding changed, relative; NaN: not rounded to blocks */
-    double largest; /* of these changes */
+    double          error;   /* root of the mean square of what rounding changed, relative; NaN: not rounded */
+    double          largest; /* of these changes */
 } gguf_item;
 
 typedef struct {
@@ -30,9 +30,17 @@ bool gguf_is_matrix(const gguf_item *item);
 
 /* Opens MODEL; items have their source's type. False after storing an error. */
 bool gguf_target_open(gguf_target *t, qp_ctx *ctx, const char *path);
+/* Can a file be written there? False after storing an error. Asked before the work. */
+bool gguf_check_out(qp_ctx *ctx, const char *path);
 /* Writes the file with items as they are by now. */
 bool gguf_target_save(gguf_target *t, const char *path, int64_t file_type);
 void gguf_target_close(gguf_target *t);
+
+/* How many elements are no finite numbers. */
+int64_t gguf_count_odd(qp_tensor x);
+/* x in another type. Elements that are no finite numbers, or are none in that type, are a FORMAT error of
+ * "path: name", unless the type is F32. */
+qp_tensor gguf_round(const char *path, const char *name, qp_tensor x, qp_dtype type);
 
 /* The tokenizer of a folder, its tokenizer.json or tokenizer.model, as pairs (cli/gguf_vocabulary.c). A folder
  * without one: that there is none. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/gguf_target.h"
 #include "cli/json.h"
 #include "core/core.h"
 #include "format/checksum.h"
@@ -42,20 +43,6 @@ static void note_failure(lint *l, const char *check) {
 
 /* ---- Weights: names, shapes and types against the config, and elements ---------------------------------- */
 
-/* How many elements of x are no numbers. */
-static int64_t count_odd(qp_tensor x) {
-    int64_t n = qp_count(x), odd = 0;
-    for (int64_t at = 0, step; at < n && !qp_failed(x.ctx); at += step) {
-        step = n - at < 1 << 22 ? n - at : 1 << 22;
-        qp_scope     s = qp_enter(x.ctx);
-        qp_tensor    part = qp_slice(qp_reshape(x, 1, &n), 0, at, at + step, 1);
-        const float *p = qp_data_of(qp_contiguous(qp_cast(part, QP_F32)));
-        for (int64_t i = 0; p && i < step; i++) odd += !isfinite(p[i]);
-        qp_leave(s);
-    }
-    return odd;
-}
-
 static void check_elements(lint *l, qp_model *m) {
     const char  *name;
     qp_tensor    t;
@@ -65,7 +52,7 @@ static void check_elements(lint *l, qp_model *m) {
     for (bool more = true; more && !cli_interrupted();) {
         qp_scope s = qp_enter(l->ctx);
         more = qp_model_weight(m, tensors, false, &name, &t);
-        if (more && (n = count_odd(t)) > 0) {
+        if (more && (n = gguf_count_odd(t)) > 0) {
             if (!odd) snprintf(worst, sizeof worst, "; the first in %.150s", name);
             odd += n;
         }

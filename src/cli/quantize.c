@@ -135,6 +135,9 @@ static double perplexity(qp_ctx *ctx, const char *model, const qp_tokenizer *tok
     qp_text_free(&text);
     qp_ids_free(&ids);
     if (!qp_failed(ctx) && !count) qp_fail(ctx, QP_ERR_ARGUMENT, "%s: no tokens to predict", data);
+    if (!qp_failed(ctx) && !isfinite(sum))
+        qp_fail(ctx, QP_ERR_FORMAT, "%s: its loss is no finite number (quipu verify names spoilt weights)",
+                model);
     if (m.model) qp_model_close(m.model);
     return qp_failed(ctx) ? NAN : exp(sum / (double)count);
 }
@@ -211,8 +214,8 @@ static int run(cli *c) {
     totals      sum = {.ppl_before = NAN, .ppl_after = NAN};
     const char *model = cli_model_path(cli_argument(c, 0), buffer), *out = cli_text(c, "out"),
                *data = cli_text(c, "data");
-    const qp_tokenizer *tokenizer = data ? cli_tokenizer_open(ctx, model) : NULL;
-    if (data) sum.ppl_before = perplexity(ctx, model, tokenizer, data);
+    const qp_tokenizer *tokenizer = gguf_check_out(ctx, out) && data ? cli_tokenizer_open(ctx, model) : NULL;
+    if (tokenizer) sum.ppl_before = perplexity(ctx, model, tokenizer, data);
     bool opened = !qp_failed(ctx), ok = opened && gguf_target_open(&t, ctx, model);
     if (ok) {
         cli_progress progress = cli_progress_start(c, t.count);

@@ -371,6 +371,20 @@ static void errors_and_bits(void **state) {
     }
 }
 
+/* Halves are rounded, too. */
+static void halves(void **state) {
+    (void)state;
+    double  worst = 0;
+    json_t *t;
+    size_t  i;
+    make_model();
+    json_t *o = expect_json(run("quantize", "%/blocks", "--type", "BF16", "--out", "%/q.gguf", "--json", NULL));
+    json_array_foreach(json_object_get(o, "tensors"), i, t) worst =
+        fmax(worst, json_number_value(json_object_get(t, "error")));
+    assert_true(worst > 1e-3 && worst < 4e-3);
+    json_decref(o);
+}
+
 /* Layers 0, 3, 6 and 7 of 8 are sensitive; the embedding is the output, too. */
 static void mixtures(void **state) {
     (void)state;
@@ -435,6 +449,53 @@ static void perplexities(void **state) {
     double  before = json_number_value(json_object_get(o, "perplexity_before"));
     assert_true(before > 100 && before < 600);
     json_decref(o);
+}
+
+/* The model of blocks with this among its elements. */
+static void make_spoilt(double x) {
+    const char *name;
+    qp_tensor   t;
+    make_model();
+    qp_model *m = qp_model_load(ctx, in_folder("blocks"), (qp_model_options){0});
+    assert_true(qp_model_weight(m, 3, false, &name, &t));
+    ((float *)qp_data_write(t))[2] = (float)x;
+    assert_int_equal(qp_model_save(m, in_folder("odd")), QP_OK);
+    qp_model_close(m);
+}
+
+/* Elements that are no numbers, or are none in the type that is asked for, are told with their tensor. */
+static void spoilt(void **state) {
+    (void)state;
+    static const char *const types[] = {"Q8_0", "Q4_K_M", "F16"};
+    const double             odd[] = {NAN, INFINITY, 70000};
+    write_text("some.txt", "It was the best of times.");
+    for (int i = 0; i < 3; i++) {
+        make_spoilt(odd[i]);
+        const char *words = i < 2 ? ": 1 of its elements are no finite numbers"
+                                  : ": 1 of its elements are beyond what f16 holds";
+        for (int k = i < 2 ? 0 : 2; k < 3; k++)
+            expect_message(run("quantize", "%/odd", "--type", types[k], "--out", "%/o.gguf", NULL), 1, words);
+        expect_message(run("convert", "%/odd", "--type", "F16", "--out", "%/o.gguf", NULL), 1, words);
+        expect_message(run("convert", "%/odd", "--type", "F16", "--out", "%/o", NULL), 1, words);
+        expect_success(run("convert", "%/odd", "--type", "F32", "--out", "%/o", NULL));
+        qpi_folder_remove(in_folder("o"));
+    }
+    assert_int_not_equal(access(in_folder("o.gguf"), F_OK), 0);
+    make_spoilt(NAN);
+    expect_message(run("quantize", "%/odd", "--type", "F32", "--data", "%/some.txt", "--out", "%/o.gguf", NULL),
+                   1, "its loss is no finite number");
+}
+
+/* What cannot be written to is told before the work. */
+static void outputs(void **state) {
+    (void)state;
+    make_model();
+    expect_message(run("quantize", "%/blocks", "--type", "Q8_0", "--out", "", NULL), 1,
+                   "expected a file's name");
+    expect_message(run("quantize", "%/blocks", "--type", "Q8_0", "--out", "%/blocks", NULL), 1,
+                   "expected a file's name");
+    expect_message(run("convert", "%/blocks", "--out", "%/nowhere/o.gguf", NULL), 1, "there is no folder");
+    expect_message(run("convert", "%/blocks", "--out", "", NULL), 2, "--out: expected a name");
 }
 
 /* ---- verify ---------------------------------------------------------------------------------------------------- */
@@ -518,8 +579,9 @@ int main(void) {
         cmocka_unit_test(there_and_back),  cmocka_unit_test(types),        cmocka_unit_test(no_place),
         cmocka_unit_test(scaling_beyond),  cmocka_unit_test(mixed_types),  cmocka_unit_test(encoders),
         cmocka_unit_test(taken_folder),    cmocka_unit_test(vocabularies), cmocka_unit_test(pieces),
-        cmocka_unit_test(errors_and_bits), cmocka_unit_test(from_files),   cmocka_unit_test(mixtures),
-        cmocka_unit_test(perplexities),    cmocka_unit_test(lint),         cmocka_unit_test(agreement),
+        cmocka_unit_test(errors_and_bits), cmocka_unit_test(halves),       cmocka_unit_test(from_files),
+        cmocka_unit_test(mixtures),        cmocka_unit_test(perplexities), cmocka_unit_test(spoilt),
+        cmocka_unit_test(outputs),         cmocka_unit_test(lint),         cmocka_unit_test(agreement),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
