@@ -37,7 +37,7 @@ static bool translate(qpi_config *c, json_t *stack, json_t *position, bool poole
     json_t *output = head == HIDDEN ? json_pack("{s:s}", "type", "none")
                                     : json_pack("{s:s, s:f, s:s}", "type", "masked_lm", "eps", eps, "act", act);
     json_t *mixer = json_pack("{s:s, s:I, s:b, s:b, s:b, s:b}", "type", "attention", "heads",
-                              (json_int_t)qpi_config_int(c, "num_attention_heads", 12), "bias", 1, "out_bias",
+                              (json_int_t)qpi_config_count(c, "num_attention_heads", 12), "bias", 1, "out_bias",
                               1, "causal", 0, "rotate_values", qpi_config_bool(c, "rotary_value", false));
     json_t *ffn = json_pack("{s:s, s:I, s:s, s:b}", "type", "mlp", "width",
                             (json_int_t)qpi_config_int(c, "intermediate_size", 3072), "act", act, "bias", 1);

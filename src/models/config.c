@@ -16,6 +16,12 @@ int64_t qpi_config_int(qpi_config *c, const char *key, int64_t fallback) {
     return fallback;
 }
 
+int64_t qpi_config_count(qpi_config *c, const char *key, int64_t fallback) {
+    qpi_config_use(c, key);
+    qpi_json_integer(&c->root, key, QPI_OPTIONAL, 1, (int64_t)1 << 40, &fallback);
+    return fallback;
+}
+
 double qpi_config_number(qpi_config *c, const char *key, double fallback) {
     qpi_config_use(c, key);
     qpi_json_number(&c->root, key, QPI_OPTIONAL, -1e300, 1e300, &fallback);
@@ -139,9 +145,12 @@ json_t *qpi_config_rope(qpi_config *c, double theta) {
     theta = qpi_config_number(c, "rope_theta", theta);
     qpi_config_use(c, "rope_scaling");
     qpi_config_use(c, "rope_parameters");
-    qpi_json objects[] = {qpi_json_member(&c->root, "rope_scaling"),
-                          qpi_json_member(&c->root, "rope_parameters")};
-    json_t  *rope = qpi_config_rope_of(c, theta, objects, 2);
+    /* as transformers reads them: the older one, unless it is empty, stands for all of the newer one */
+    qpi_json older = qpi_json_member(&c->root, "rope_scaling"),
+             newer = qpi_json_member(&c->root, "rope_parameters");
+    bool     empty = !older.value || json_is_null(older.value) ||
+                     (json_is_object(older.value) && !json_object_size(older.value));
+    json_t  *rope = qpi_config_rope_of(c, theta, empty ? &newer : &older, 1);
     if (rope && fraction != 1 && !json_object_get(rope, "fraction"))
         qpi_config_put(c, rope, "fraction", json_real(fraction));
     return rope;

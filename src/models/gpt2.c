@@ -5,7 +5,7 @@
 #include "models/model.h"
 
 static bool translate(qpi_config *c, json_t *stack) {
-    int64_t width = qpi_config_int(c, "n_embd", 768), heads = qpi_config_int(c, "n_head", 12);
+    int64_t width = qpi_config_int(c, "n_embd", 768), heads = qpi_config_count(c, "n_head", 12);
     int64_t inner = qpi_config_int(c, "n_inner", 0), positions = qpi_config_int(c, "n_positions", 1024);
     double  dropout = qpi_config_number(c, "resid_pdrop", 0.1);
     /* how it was trained, what a classifier would read, numerics of fp16: nothing here */

@@ -16,14 +16,14 @@ void qpi_set(qpi_config *c, json_t *stack, const char *object, const char *key, 
 }
 
 bool qpi_llama_translate(qpi_config *c, json_t *stack, qpi_llama v) {
-    int64_t heads = qpi_config_int(c, "num_attention_heads", 32);
+    int64_t heads = qpi_config_count(c, "num_attention_heads", 32);
     double  eps = qpi_config_number(c, "rms_norm_eps", v.eps != 0 ? v.eps : 1e-6);
     if (!v.ffn) qpi_config_only(c, "hidden_act", "\"silu\"");
     qpi_config_only(c, "pretraining_tp", "1");
     qpi_config_use(c, "attention_dropout");
     if (!v.position) v.position = qpi_config_rope(c, v.theta != 0 ? v.theta : 10000);
     json_t *mixer = json_pack("{s:s, s:I, s:I, s:I, s:b, s:b}", "type", "attention", "heads", (json_int_t)heads,
-                              "kv_heads", (json_int_t)qpi_config_int(c, "num_key_value_heads", heads),
+                              "kv_heads", (json_int_t)qpi_config_count(c, "num_key_value_heads", heads),
                               "head_width", (json_int_t)qpi_config_int(c, "head_dim", v.head_dim), "bias",
                               v.qkv_bias, "out_bias", v.out_bias);
     json_t *ffn = json_pack("{s:s, s:I, s:b}", "type", v.ffn ? v.ffn : "swiglu", "width",

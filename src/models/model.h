@@ -78,6 +78,7 @@ struct qpi_config {
 /* The value of a key, or the fallback where absent or null; the key counts as used. Errors
  * name the key. */
 int64_t qpi_config_int(qpi_config *c, const char *key, int64_t fallback);
+int64_t qpi_config_count(qpi_config *c, const char *key, int64_t fallback); /* at least 1 */
 double qpi_config_number(qpi_config *c, const char *key, double fallback);
 bool qpi_config_bool(qpi_config *c, const char *key, bool fallback);
 const char *qpi_config_text(qpi_config *c, const char *key, const char *fallback);
@@ -91,8 +92,8 @@ void qpi_config_only(qpi_config *c, const char *key, const char *text);
 void qpi_config_put(qpi_config *c, json_t *object, const char *key, json_t *value);
 /* A new object with the same members. (json_copy leaves out what it has no memory for.) */
 json_t *qpi_config_copy(qpi_config *c, const json_t *object);
-/* rope_theta, rope_scaling, rope_parameters (old and new forms) -> a position object. theta: where the
- * config gives none. */
+/* rope_theta, rope_scaling, rope_parameters (old and new forms, of which the old one wins) -> a position
+ * object. theta: where the config gives none. */
 json_t *qpi_config_rope(qpi_config *c, double theta);
 /* The same from the objects alone, which may be absent; later ones win. */
 json_t *qpi_config_rope_of(qpi_config *c, double theta, const qpi_json *objects, int count);

@@ -170,6 +170,13 @@ static void rotations(void **state) {
         "\"llama\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4.0, "
         "\"original_max_position_embeddings\": 16}",
         "\"llama\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"original_max_position_embeddings\": 16}"));
+    /* of both forms the older one counts, with all that it does not say */
+    assert_true(
+        equal("\"llama\", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}",
+              "\"llama\", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0}, \"rope_parameters\": "
+              "{\"rope_type\": \"linear\", \"factor\": 4.0, \"rope_theta\": 500.0}"));
+    assert_true(equal("\"llama\", \"rope_theta\": 500.0",
+                      "\"llama\", \"rope_scaling\": {}, \"rope_parameters\": {\"rope_theta\": 500.0}"));
     assert_true(equal("\"llama\", \"partial_rotary_factor\": 0.5",
                       "\"llama\", \"rope_parameters\": {\"partial_rotary_factor\": 0.5}"));
     assert_true(
@@ -177,6 +184,21 @@ static void rotations(void **state) {
               "\"llama\", \"partial_rotary_factor\": 0.5"));
     assert_false(equal("\"llama\"", "\"llama\", \"partial_rotary_factor\": 0.5"));
     assert_true(equal("\"llama\"", "\"llama\", \"partial_rotary_factor\": 1"));
+}
+
+/* Heads are one or more. */
+static void no_heads(void **state) {
+    (void)state;
+    static const char *const keys[] = {"\"gpt2\", \"n_embd\": 32, \"n_head\": 0",
+                                       "\"llama\", \"num_key_value_heads\": 0"};
+    for (int i = 0; i < 2; i++) refused_as(keys[i], QP_ERR_FORMAT, "expected an integer from 1");
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1});
+    assert_null(qp_model_new(ctx, "test", "{\"model_type\": \"bert\", \"num_attention_heads\": 0}"));
+    assert_non_null(strstr(qp_error(ctx), "num_attention_heads: expected an integer from 1"));
+    qp_clear(ctx);
+    assert_null(qp_model_new(ctx, "test", "{\"model_type\": \"llama\", \"num_attention_heads\": 0}"));
+    assert_non_null(strstr(qp_error(ctx), "num_attention_heads: expected an integer from 1"));
+    qp_close(ctx);
 }
 
 /* More keys than any model type reads. */
@@ -252,6 +274,7 @@ int main(void) {
         cmocka_unit_test(what_cannot_be_done),
         cmocka_unit_test(dropouts),
         cmocka_unit_test(rotations),
+        cmocka_unit_test(no_heads),
         cmocka_unit_test(many_keys),
 #if FAULTS
         cmocka_unit_test(memory),
