@@ -78,28 +78,74 @@ static void check_weights(lint *l, qp_model *m) {
 
 /* ---- Tokens ------------------------------------------------------------------------------------------------ */
 
-static void check_token(lint *l, const qp_tokenizer *t, const char *key, json_int_t id, int64_t vocabulary) {
-    if (id < 0) return;
-    if (id >= vocabulary)
-        note(l, "tokens", false, "%s is %" JSON_INTEGER_FORMAT ", the vocabulary has %" PRId64, key, id,
-             vocabulary);
-    else if (!qp_tokenizer_token(t, (int32_t)id))
-        note(l, "tokens", false, "%s is %" JSON_INTEGER_FORMAT ", which is no token", key, id);
+static void check_id(lint *l, const qp_tokenizer *t, const char *where, const char *key, const json_t *value,
+                     int64_t vocabulary) {
+    json_int_t id = json_integer_value(value);
+    if (!json_is_integer(value))
+        note(l, "tokens", false, "%s: %s: expected a whole number or a list of them, found %s", where, key,
+             qpi_json_kind(value));
+    else if (id >= vocabulary)
+        note(l, "tokens", false, "%s: %s is %" JSON_INTEGER_FORMAT ", the vocabulary has %" PRId64, where, key,
+             id, vocabulary);
+    else if (id >= 0 && !qp_tokenizer_token(t, (int32_t)id))
+        note(l, "tokens", false, "%s: %s is %" JSON_INTEGER_FORMAT ", which is no token", where, key, id);
+}
+
+static void check_ids(lint *l, const qp_tokenizer *t, const char *where, const json_t *config,
+                      int64_t vocabulary) {
+    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+        const json_t *value = json_object_get(config, keys[k]);
+        for (size_t i = 0; i < json_array_size(value); i++)
+            check_id(l, t, where, keys[k], json_array_get(value, i), vocabulary);
+        if (value && !json_is_array(value) && !json_is_null(value))
+            check_id(l, t, where, keys[k], value, vocabulary);
+    }
+}
+
+/* A token is named by its text, or by {"content": TEXT}. */
+static void check_texts(lint *l, const qp_tokenizer *t, const char *where, const json_t *config) {
+    static const char *const keys[] = {"bos_token", "eos_token", "pad_token"};
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+        const json_t *value = json_object_get(config, keys[k]);
+        const char *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+        if (text && qp_tokenizer_id(t, text) < 0)
+            note(l, "tokens", false, "%s: %s is \"%.100s\", which is no token", where, keys[k], text);
+    }
+}
+
+/* A JSON file of the folder; NULL: there is none, or it is none, which is a finding. */
+static json_t *load(lint *l, const char *check, const char *name) {
+    char   *path = qpi_path_is_folder(l->path) ? qpi_path_join(l->path, name, &l->ctx->error) : NULL;
+    json_t *json = path && qpi_path_exists(path) ? qpi_json_load(path, &l->ctx->error) : NULL;
+    free(path);
+    if (qp_failed(l->ctx)) note_failure(l, check);
+    return json;
 }
 
 static void check_special(lint *l, const qp_tokenizer *t, qp_model *m) {
-    static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json"};
     const char              *text = qp_model_config(m);
+    int64_t                  vocabulary = qp_model_info_of(m).vocabulary;
     json_t                  *config = qpi_json_parse("config", text, strlen(text), &l->ctx->error);
-    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-        json_t *id = json_object_get(config, keys[k]);
-        if (json_is_integer(id))
-            check_token(l, t, keys[k], json_integer_value(id), qp_model_info_of(m).vocabulary);
-        for (size_t i = 0; i < json_array_size(id); i++)
-            check_token(l, t, keys[k], json_integer_value(json_array_get(id, i)),
-                        qp_model_info_of(m).vocabulary);
-    }
+    check_ids(l, t, "config", config, vocabulary);
     json_decref(config);
+    config = load(l, "tokens", "generation_config.json");
+    check_ids(l, t, "generation_config.json", config, vocabulary);
+    json_decref(config);
+    for (int i = 0; i < 2; i++) {
+        config = load(l, "tokens", names[i]);
+        check_texts(l, t, names[i], config);
+        json_decref(config);
+    }
+}
+
+static void check_template(lint *l) {
+    qp_chat_template *t = qp_chat_template_load(l->ctx, l->path);
+    if (t) note(l, "template", true, "the chat template is understood");
+    else if (strstr(qp_error(l->ctx), "no chat template")) qp_clear(l->ctx);
+    else note_failure(l, "template");
+    qp_chat_template_close(t);
 }
 
 static void check_tokens(lint *l, qp_model *m) {
@@ -142,15 +188,13 @@ static void check_sum(lint *l, const char *name, const char *expected) {
 }
 
 static void check_sums(lint *l) {
-    char   *path = qpi_path_is_folder(l->path) ? qpi_path_join(l->path, "train.json", &l->ctx->error) : NULL;
-    json_t *state = path && qpi_path_exists(path) ? qpi_json_load(path, &l->ctx->error) : NULL, *entry;
+    json_t     *state = load(l, "checksum", "train.json"), *entry;
     const char *name;
     json_object_foreach(json_object_get(state, "files"), name, entry) {
         const char *sum = json_string_value(json_object_get(entry, "xxh64"));
         if (sum && *name != '/' && !strstr(name, "..")) check_sum(l, name, sum);
     }
     json_decref(state);
-    free(path);
 }
 
 /* ---- All of it -------------------------------------------------------------------------------------------------- */
@@ -161,6 +205,7 @@ int cli_lint(cli *c, qp_ctx *ctx, const char *path) {
     if (!m) note_failure(&l, "weights");
     else check_weights(&l, m);
     if (m && !qp_failed(ctx)) check_tokens(&l, m);
+    if (m && !qp_failed(ctx)) check_template(&l);
     if (!qp_failed(ctx)) check_sums(&l);
     if (qp_failed(ctx)) {
         json_decref(l.checks);

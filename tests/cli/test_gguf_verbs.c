@@ -537,6 +537,33 @@ static void lint(void **state) {
     qp_model_close(m);
 }
 
+/* What of a folder's other files the verbs would stumble over. */
+static void companions(void **state) {
+    (void)state;
+    static const char *const files[][4] = {
+        {"generation_config.json", "{\"eos_token_id\": 999999}", "tokens", "eos_token_id is 999999"},
+        {"generation_config.json", "{\"eos_token_id\": [256, \"x\"]}", "tokens", "found a string"},
+        {"generation_config.json", "{", "tokens", "line 1"},
+        {"tokenizer_config.json", "{\"eos_token\": {\"content\": \"<|nope|>\"}}", "tokens", "<|nope|>"},
+        {"special_tokens_map.json", "{\"bos_token\": \"<|nope|>\"}", "tokens", "<|nope|>"},
+        {"chat_template.jinja", "{% for", "template", "chat_template.jinja"},
+        {"generation_config.json", "{\"eos_token_id\": [256], \"pad_token_id\": null}", NULL, NULL}};
+    make_fresh(byte_config, "beside");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[100];
+        snprintf(path, sizeof path, "beside/%s", files[i][0]);
+        write_text(path, files[i][1]);
+        outcome r = run("verify", "%/beside", "--json", NULL);
+        json_t *o = json_loads(r.out, 0, NULL);
+        assert_int_equal(r.status, files[i][2] != NULL);
+        if (files[i][2] &&
+            !strstr(json_string_value(json_object_get(finding(o, files[i][2]), "what")), files[i][3]))
+            fail_msg("%s: %s", files[i][1], r.out);
+        json_decref(o);
+        remove(in_folder(path));
+    }
+}
+
 /* Top-1 and likelihood of long texts, computed here. */
 static void agreement(void **state) {
     (void)state;
@@ -581,7 +608,8 @@ int main(void) {
         cmocka_unit_test(taken_folder),    cmocka_unit_test(vocabularies), cmocka_unit_test(pieces),
         cmocka_unit_test(errors_and_bits), cmocka_unit_test(halves),       cmocka_unit_test(from_files),
         cmocka_unit_test(mixtures),        cmocka_unit_test(perplexities), cmocka_unit_test(spoilt),
-        cmocka_unit_test(outputs),         cmocka_unit_test(lint),         cmocka_unit_test(agreement),
+        cmocka_unit_test(outputs),         cmocka_unit_test(lint),         cmocka_unit_test(companions),
+        cmocka_unit_test(agreement),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
