@@ -50,9 +50,9 @@ char *read_file(const char *path, size_t *bytes) {
     return data;
 }
 
-static int save_model(const char *name) {
+int save_model(const char *name, const char *config) {
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 3});
-    qp_model *m = ctx ? qp_model_new(ctx, "config", byte_config) : NULL;
+    qp_model *m = ctx ? qp_model_new(ctx, "config", config) : NULL;
     bool      ok = m && qp_model_save(m, in_folder(name)) == QP_OK;
     if (!ok) print_error("%s\n", ctx ? qp_error(ctx) : "out of memory");
     qp_close(ctx);
@@ -62,7 +62,7 @@ static int save_model(const char *name) {
 int make_folder(void **state) {
     (void)state;
     strcpy(folder, P_tmpdir "/quipu-test-XXXXXX");
-    return mkdtemp(folder) ? save_model("bytes") : -1;
+    return mkdtemp(folder) ? save_model("bytes", byte_config) : -1;
 }
 
 int remove_folder(void **state) {

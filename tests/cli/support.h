@@ -52,4 +52,7 @@ const char *text_of(const json_t *o, const char *key);
 /* A model of bytes, two layers, fresh weights. */
 extern const char byte_config[];
 
+/* A model of this config, fresh weights, in a folder of the folder. 0: it is there. */
+int save_model(const char *name, const char *config);
+
 #endif
