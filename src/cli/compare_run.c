@@ -174,6 +174,7 @@ static int claim(compare *k, const compare_run *r) {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) qpi_fail_os(&k->ctx->error, path, "open");
     else if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK) qpi_fail_os(&k->ctx->error, path, "lock");
         close(fd);
         fd = -1;
     }

@@ -37,7 +37,8 @@ bool qpi_out_lock(qpi_log *log, const char *out, qp_ctx *ctx) {
     log->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (log->lock < 0) return qpi_fail_os(&ctx->error, path, "open"), false;
     if (flock(log->lock, LOCK_EX | LOCK_NB) == 0) return true;
-    qp_fail(ctx, QP_ERR_STATE, "%s: another training is writing there", out);
+    if (errno == EWOULDBLOCK) qp_fail(ctx, QP_ERR_STATE, "%s: another training is writing there", out);
+    else qpi_fail_os(&ctx->error, path, "lock");
     return false;
 }
 

@@ -1,5 +1,7 @@
 /* The training loop: resume, refusals, cancellation, and no heap call once it runs. */
+#define _GNU_SOURCE /* syscall */
 #include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -16,6 +20,13 @@
 #include "../text_folder.h"
 #include "format/writer.h"
 #include "quipu/quipu.h"
+
+static int lock_error; /* not 0: what a lock fails with */
+int flock(int fd, int operation) {
+    if (!lock_error) return (int)syscall(SYS_flock, fd, operation);
+    errno = lock_error;
+    return -1;
+}
 
 /* ---- A small training ------------------------------------------------------------------------ */
 
@@ -336,6 +347,22 @@ static void test_ema(void **state) {
     qp_close(s.ctx);
 }
 
+/* A lock that is held and one that the file system does not have are two things. */
+static void test_locks(void **state) {
+    (void)state;
+    small s = make_small(config, text_path, 1e-2);
+    watch w = {0};
+    lock_error = EWOULDBLOCK;
+    assert_int_equal(qp_train(s.set, options_of(path_of("locked"), 1, &w)), QP_ERR_STATE);
+    assert_non_null(strstr(qp_error(s.ctx), "another training is writing there"));
+    qp_clear(s.ctx);
+    lock_error = ENOLCK;
+    assert_int_equal(qp_train(s.set, options_of(path_of("locked"), 1, &w)), QP_ERR_IO);
+    assert_non_null(strstr(qp_error(s.ctx), "/.lock: cannot lock"));
+    lock_error = 0;
+    qp_close(s.ctx);
+}
+
 static double total(qp_tensor t) {
     qp_scope s = qp_enter(t.ctx);
     double   x = qp_item(qp_sum(t, 0, NULL, false));
@@ -498,14 +525,21 @@ static void test_histogram(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resume),       cmocka_unit_test(test_cancel_saves),
-        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_states_are_kept),
-        cmocka_unit_test(test_accumulation), cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_patience),     cmocka_unit_test(test_ema),
-        cmocka_unit_test(test_ema_survives), cmocka_unit_test(test_loss_scale),
-        cmocka_unit_test(test_frozen_later), cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_histogram),    cmocka_unit_test(test_divergence_is_an_error),
-        cmocka_unit_test(test_no_heap_calls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_resume),
+                                       cmocka_unit_test(test_cancel_saves),
+                                       cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_states_are_kept),
+                                       cmocka_unit_test(test_accumulation),
+                                       cmocka_unit_test(test_groups),
+                                       cmocka_unit_test(test_patience),
+                                       cmocka_unit_test(test_ema),
+                                       cmocka_unit_test(test_ema_survives),
+                                       cmocka_unit_test(test_locks),
+                                       cmocka_unit_test(test_loss_scale),
+                                       cmocka_unit_test(test_frozen_later),
+                                       cmocka_unit_test(test_schedules),
+                                       cmocka_unit_test(test_histogram),
+                                       cmocka_unit_test(test_divergence_is_an_error),
+                                       cmocka_unit_test(test_no_heap_calls)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
