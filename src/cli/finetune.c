@@ -544,7 +544,8 @@ static int run(cli *c) {
     job                      j = {.c = c, .before = NAN};
     const char              *name = cli_text(c, "method");
     for (int i = 0; i < 2 && strcmp(name, "medusa"); i++)
-        if (cli_given(c, of_medusa[i])) return cli_usage(c, "--%s goes with --method medusa", of_medusa[i]);
+        if (cli_given(c, of_medusa[i]))
+            return cli_usage(c, "finetune: --%s goes with --method medusa", of_medusa[i]);
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
         if (strcmp(name, methods[i].name)) continue;
         j.method = &methods[i];

@@ -20,7 +20,8 @@ typedef struct {
     json_t   *ids, *logprobs;
     int64_t   tokens;
     qp_ids    written;
-    double    plain; /* tokens/s without drafts; 0: not measured */
+    bool      compared;
+    double    plain; /* tokens/s without drafts */
     int64_t   same;  /* tokens at the beginning that are the same without drafts */
     char      last;  /* byte written */
 } job;
@@ -73,10 +74,10 @@ static bool on_text(void *user, const char *text, size_t bytes) {
 static bool note_logprobs(job *j, const qp_token *token) {
     json_t *top = json_array();
     for (int i = 0; i < token->top_count; i++)
-        json_array_append_new(
-            top, json_pack("{s:i, s:f}", "id", token->top[i].id, "logprob", token->top[i].logprob));
-    return json_array_append_new(j->logprobs, json_pack("{s:i, s:f, s:o}", "id", token->id, "logprob",
-                                                        token->logprob, "top", top)) == 0;
+        json_array_append_new(top, json_pack("{s:i, s:o}", "id", token->top[i].id, "logprob",
+                                             cli_json_logprob(token->top[i].logprob)));
+    return json_array_append_new(j->logprobs, json_pack("{s:i, s:o, s:o}", "id", token->id, "logprob",
+                                                        cli_json_logprob(token->logprob), "top", top)) == 0;
 }
 
 static bool on_token(void *user, const qp_token *token) {
@@ -97,6 +98,25 @@ static double per_call(const qp_generation *g) {
     return g->calls ? (double)(g->calls + g->accepted) / (double)g->calls : 0;
 }
 
+static json_t *describe_drafts(const job *j, const qp_generation *g, double speed) {
+    return json_pack("{s:I, s:I, s:I, s:f, s:o, s:o}", "calls", (json_int_t)g->calls, "drafted",
+                     (json_int_t)g->drafted, "accepted", (json_int_t)g->accepted, "tokens_per_call",
+                     per_call(g), "speedup", cli_json_number(j->plain > 0 ? speed / j->plain : NAN),
+                     "same_text", j->compared ? json_boolean(j->same == g->tokens) : json_null());
+}
+
+/* On stderr. What --compare asks for is no remark: it is told wherever that goes. */
+static void tell_drafts(const job *j, const qp_generation *g, double speed) {
+    char text[160];
+    snprintf(text, sizeof text,
+             "drafts: %" PRId64 " of %" PRId64 " tokens kept, %.2f tokens for each reading of the weights",
+             g->accepted, g->drafted, per_call(g));
+    if (j->compared)
+        fprintf(stderr, "quipu: %s\nquipu: without: %.1f tokens/s, so %.2f times as fast; %s text\n", text,
+                j->plain, rate(speed, j->plain), j->same == g->tokens ? "the same" : "another");
+    else cli_remark(j->c, "%s", text);
+}
+
 static int report(job *j, const qp_generation *g) {
     static const char *const reasons[] = {[QP_STOP_LENGTH] = "length",
                                           [QP_STOP_END_TOKEN] = "end",
@@ -109,13 +129,7 @@ static int report(job *j, const qp_generation *g) {
                                 g->seconds, "tokens_per_second", speed, "reason", reasons[g->reason]);
         if (all) json_object_set(all, "ids", j->ids);
         if (all && j->logprobs) json_object_set(all, "logprobs", j->logprobs);
-        if (all && cli_given(j->c, "draft"))
-            json_object_set_new(all, "draft",
-                                json_pack("{s:I, s:I, s:I, s:f, s:o, s:b}", "calls", (json_int_t)g->calls,
-                                          "drafted", (json_int_t)g->drafted, "accepted",
-                                          (json_int_t)g->accepted, "tokens_per_call", per_call(g), "speedup",
-                                          cli_json_number(j->plain > 0 ? speed / j->plain : NAN), "same_text",
-                                          j->plain > 0 && j->same == g->tokens));
+        if (all && cli_given(j->c, "draft")) json_object_set_new(all, "draft", describe_drafts(j, g, speed));
         if (all && !j->ids_only) json_object_set_new(all, "text", cli_json_text(j->text.data, j->text.count));
         return cli_json_print(all);
     }
@@ -123,13 +137,7 @@ static int report(job *j, const qp_generation *g) {
     if (j->last && j->last != '\n' && (j->ids_only || isatty(1))) putchar('\n');
     cli_remark(j->c, "%" PRId64 " tokens, %.1f tokens/s (prompt: %" PRId64 ", %.1f tokens/s)", g->tokens, speed,
                g->prompt_tokens, rate((double)g->prompt_tokens, g->prompt_seconds));
-    if (cli_given(j->c, "draft"))
-        cli_remark(
-            j->c, "drafts: %" PRId64 " of %" PRId64 " tokens kept, %.2f tokens for each reading of the weights",
-            g->accepted, g->drafted, per_call(g));
-    if (j->plain > 0)
-        cli_remark(j->c, "without: %.1f tokens/s, so %.2f times as fast; %s text", j->plain, speed / j->plain,
-                   j->same == g->tokens ? "the same" : "another");
+    if (cli_given(j->c, "draft")) tell_drafts(j, g, speed);
     return 0;
 }
 
@@ -149,6 +157,7 @@ static bool compare(job *j, qp_session *session, qp_generate_options options) {
         qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &g) != QP_OK)
         return false;
     j->plain = rate((double)g.tokens, g.seconds);
+    j->compared = true;
     return true;
 }
 
@@ -235,7 +244,7 @@ static int generate(job *j) {
     qp_session   *session = open_session(j, j->prompt.count + n);
     if (!session || !open_drafter(j, session, &options.drafter) ||
         qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK ||
-        (cli_flag(c, "compare") && options.drafter && !compare(j, session, options))) {
+        (cli_flag(c, "compare") && !compare(j, session, options))) {
         if (j->last && j->last != '\n') putchar('\n');
         return cli_failed(j->ctx);
     }
@@ -243,6 +252,11 @@ static int generate(job *j) {
 }
 
 static int run(cli *c) {
+    static const char *const of_drafts[] = {"compare", "accept", "draft-depth"};
+    for (int i = 0; i < 3 && !cli_given(c, "draft"); i++)
+        if (cli_given(c, of_drafts[i])) return cli_usage(c, "generate: --%s goes with --draft", of_drafts[i]);
+    if (cli_given(c, "logprobs") && !cli_flag(c, "json"))
+        return cli_usage(c, "generate: --logprobs goes with --json");
     job j = {.c = c, .ids_only = cli_flag(c, "ids"), .json = cli_flag(c, "json")};
     if (j.ids_only && cli_given(c, "stop"))
         return cli_usage(c, "generate: --stop is a text and does not go with --ids");

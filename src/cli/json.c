@@ -23,6 +23,8 @@ int cli_json_print(json_t *value) {
 
 json_t *cli_json_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
+json_t *cli_json_logprob(float x) { return isinf(x) ? json_real(-9999) : cli_json_number(x); }
+
 json_t *cli_json_text(const char *text, size_t bytes) {
     char  *copy = malloc(3 * bytes + 1);
     size_t n = 0;

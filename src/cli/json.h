@@ -9,6 +9,8 @@
 int cli_json_print(json_t *value);
 /* A number; null where JSON has none (NaN, infinities). */
 json_t *cli_json_number(double x);
+/* The same of a logarithm of a probability: that of 0 is -9999, as servers write it. */
+json_t *cli_json_logprob(float x);
 /* A text that need not be UTF-8: what is not becomes U+FFFD. */
 json_t *cli_json_text(const char *text, size_t bytes);
 json_t *cli_json_name(const char *name); /* the same up to its 0: of paths, messages; NULL: null */

@@ -228,10 +228,6 @@ static int64_t offset_of(serve_choice *c, const qp_token *t, const qp_text *text
     return at;
 }
 
-static json_t *number(float x) {
-    return isfinite(x) ? json_real(x) : isnan(x) ? json_null() : json_real(-9999);
-}
-
 static json_t *bytes_of(const qp_text *text) {
     json_t *list = json_array();
     for (size_t i = 0; i < text->count; i++)
@@ -241,7 +237,8 @@ static json_t *bytes_of(const qp_text *text) {
 
 static json_t *chat_logprob(serve_choice *c, int32_t id, float logprob, qp_text *text) {
     json_t *token = token_text(c, id, text);
-    return json_pack("{s:o, s:o, s:o}", "token", token, "logprob", number(logprob), "bytes", bytes_of(text));
+    return json_pack("{s:o, s:o, s:o}", "token", token, "logprob", cli_json_logprob(logprob), "bytes",
+                     bytes_of(text));
 }
 
 static void add_logprobs(serve_choice *c, const qp_token *t) {
@@ -260,11 +257,11 @@ static void add_logprobs(serve_choice *c, const qp_token *t) {
         for (int i = 0; json_is_object(top) && i < t->top_count; i++) {
             json_t *name = token_text(c, t->top[i].id, &text);
             if (name && !json_object_get(top, json_string_value(name)))
-                json_object_set_new(top, json_string_value(name), number(t->top[i].logprob));
+                json_object_set_new(top, json_string_value(name), cli_json_logprob(t->top[i].logprob));
             json_decref(name);
         }
         json_array_append_new(c->tokens, token_text(c, t->id, &text));
-        json_array_append_new(c->token_logprobs, number(t->logprob));
+        json_array_append_new(c->token_logprobs, cli_json_logprob(t->logprob));
         json_array_append_new(c->top_logprobs, top);
         json_array_append_new(c->offsets, json_integer((json_int_t)offset_of(c, t, &text)));
     }

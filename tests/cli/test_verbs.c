@@ -130,6 +130,67 @@ static void generate_no_numbers(void **state) {
                        1, "token 0: the model's logits are no numbers");
 }
 
+/* A token that cannot come has a logarithm that JSON does not: the run goes on. */
+static void generate_impossible(void **state) {
+    static const char config[] =
+        "{\"model_type\": \"quipu\", \"vocab_size\": 257, \"hidden_size\": 8, \"num_hidden_layers\": 1, "
+        "\"max_position_embeddings\": 64, \"position\": {\"type\": \"none\"}, \"mixer\": {\"type\": "
+        "\"attention\", \"heads\": 2}, \"ffn\": {\"type\": \"mlp\"}, \"norm\": {\"type\": \"layer_norm\"}}";
+    (void)state;
+    qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 3});
+    qp_model *m = qp_model_new(ctx, "test", config);
+    assert_non_null(m);
+    qp_state_dict all = qp_module_state(qp_model_module(m));
+    float         zeros[8] = {0}, ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    int           found = 0;
+    for (int i = 0; i < all.count; i++) {
+        const char *name = all.entries[i].name;
+        qp_tensor   t = all.entries[i].tensor;
+        qp_scope    s = qp_enter(ctx);
+        qp_no_grad(ctx, true);
+        if (!strcmp(name, "norm.weight") && ++found) assert_int_equal(qp_write(t, QP_F32, zeros, 8), QP_OK);
+        if (!strcmp(name, "norm.bias") && ++found) assert_int_equal(qp_write(t, QP_F32, ones, 8), QP_OK);
+        if (!strcmp(name, "head.weight") && ++found)
+            assert_int_equal(
+                qp_copy_to(qp_slice(t, 0, 65, 66, 1), qp_full(ctx, QP_F32, 2, (int64_t[]){1, 8}, -3e38)),
+                QP_OK);
+        qp_leave(s);
+    }
+    assert_int_equal(found, 3);
+    assert_int_equal(qp_model_save(m, in_folder("never")), QP_OK);
+    qp_close(ctx);
+    json_t *o = expect_json(run("generate", "-m", "%/never", "-p", "In", "-n", "3", "--temp", "0", "--no-end",
+                                "--json", "--logprobs", "257", NULL));
+    assert_string_equal(text_of(o, "reason"), "length");
+    json_t *top = json_object_get(json_array_get(json_object_get(o, "logprobs"), 0), "top");
+    assert_int_equal(integer_of(json_array_get(top, 256), "id"), 65);
+    assert_true(number_of(json_array_get(top, 256), "logprob") == -9999);
+    json_decref(o);
+}
+
+/* What drafts were worth is told where it is asked for; without them nothing of theirs is. */
+static void generate_compares(void **state) {
+    (void)state;
+    outcome o =
+        run("generate", "-m", "%/bytes", "-p", "In In In", "-n", "9", "--draft", "lookup", "--compare", NULL);
+    assert_int_equal(o.status, 0);
+    assert_non_null(strstr(o.err, "quipu: drafts: "));
+    assert_non_null(strstr(o.err, " times as fast; the same text\n"));
+    expect_success(run("generate", "-m", "%/bytes", "-p", "In In In", "-n", "9", "--draft", "lookup", NULL));
+    json_t *j = expect_json(
+        run("generate", "-m", "%/bytes", "-p", "In In In", "-n", "9", "--draft", "lookup", "--json", NULL));
+    assert_true(json_is_null(json_object_get(json_object_get(j, "draft"), "same_text")));
+    json_decref(j);
+    expect_message(run("generate", "-m", "%/bytes", "-p", "x", "--compare", NULL), 2,
+                   "--compare goes with --draft");
+    expect_message(run("generate", "-m", "%/bytes", "-p", "x", "--accept", "typical", NULL), 2,
+                   "--accept goes with --draft");
+    expect_message(run("generate", "-m", "%/bytes", "-p", "x", "--draft-depth", "3", NULL), 2,
+                   "--draft-depth goes with --draft");
+    expect_message(run("generate", "-m", "%/bytes", "-p", "x", "--logprobs", "3", NULL), 2,
+                   "--logprobs goes with --json");
+}
+
 /* ids in, ids out: without a tokenizer */
 static void generate_ids(void **state) {
     char path[512];
@@ -458,6 +519,8 @@ int main(void) {
         cmocka_unit_test(generate_repeats),
         cmocka_unit_test(generate_is_argmax),
         cmocka_unit_test(generate_no_numbers),
+        cmocka_unit_test(generate_impossible),
+        cmocka_unit_test(generate_compares),
         cmocka_unit_test(generate_ids),
         cmocka_unit_test(generate_stops),
         cmocka_unit_test(eval),
