@@ -25,7 +25,8 @@ typedef struct {
     int64_t      tokens;
     uint64_t     seed;
     bool         quit;
-    char        *draft; /* what the next line starts with */
+    int          status; /* 1: something has failed */
+    char        *draft;  /* what the next line starts with */
     /* the reply at hand */
     qp_text       reply;
     bool          done, cut;
@@ -47,7 +48,7 @@ static void say(const talk *t, const char *format, ...) {
 /* A failure is said, and the conversation goes on. */
 static bool failed(talk *t) {
     if (!qp_failed(t->ctx)) return false;
-    cli_error("%s", qp_error(t->ctx));
+    t->status = cli_error("%s", qp_error(t->ctx));
     qp_clear(t->ctx);
     return true;
 }
@@ -107,7 +108,8 @@ static void on_end(void *user, const qp_generation *result) {
     talk *t = user;
     t->result = *result;
     t->done = true;
-    if (result->reason == QP_STOP_ERROR) cli_error("%s", result->error ? result->error : "the reply failed");
+    if (result->reason == QP_STOP_ERROR)
+        t->status = cli_error("%s", result->error ? result->error : "the reply failed");
 }
 
 static bool prompt_of(talk *t, qp_ids *ids) {
@@ -138,13 +140,13 @@ static bool submit(talk *t, const qp_ids *ids, uint64_t *number) {
                                 .on_text = on_text,
                                 .user = t}};
     if (room <= 0) {
-        cli_error("the conversation has %" PRId64 " tokens, there is room for %" PRId64
-                  ": /undo, /clear or --context",
-                  ids->count, t->d.positions);
+        t->status = cli_error("the conversation has %" PRId64 " tokens, there is room for %" PRId64
+                              ": /undo, /clear or --context",
+                              ids->count, t->d.positions);
         return false;
     }
     if (qp_engine_submit(t->d.engine, &r, number, error) == QP_OK) return true;
-    cli_error("%s", error);
+    t->status = cli_error("%s", error);
     return false;
 }
 
@@ -399,12 +401,15 @@ static int run(cli *c) {
         sigaction(SIGINT, &action, NULL);
         if (cli_text(c, "system")) set_system(&t, cli_text(c, "system"));
         if (cli_text(c, "load")) load(&t, cli_text(c, "load"));
-        converse(&t);
+        if (!t.status) {
+            converse(&t);
+            if (isatty(0)) t.status = 0; /* who sits there has seen what failed */
+        }
     }
     qp_engine_close(t.d.engine);
     qp_text_free(&t.reply);
     json_decref(t.messages);
-    return qp_failed(t.ctx) ? cli_failed(t.ctx) : 0;
+    return qp_failed(t.ctx) ? cli_failed(t.ctx) : t.status;
 }
 
 static const cli_option options[] = {

@@ -69,10 +69,13 @@ static void test_errors(void **state) {
     write_text("refuses.jinja", "{% if messages | length > 1 %}{{ raise_exception('one is enough') }}{% endif "
                                 "%}{{ messages[0].content }}");
     outcome o = talk("a\nb\n/load %/nosuch\n/show\n", "--chat-template", "%/refuses.jinja");
-    assert_int_equal(o.status, 0);
+    assert_int_equal(o.status, 1);
     assert_non_null(strstr(o.err, "one is enough"));
     assert_non_null(strstr(o.out, "user: a"));
     assert_null(strstr(o.out, "user: b"));
+    /* and one that cannot begin as asked for does not begin */
+    expect_message(talk("a\n", "--load", "%/nosuch"), 1, "nosuch");
+    expect_message(talk("a message of some length\n", "-c", "10"), 1, "there is room for 10");
 }
 
 /* ---- A terminal ------------------------------------------------------------------------------------ */
