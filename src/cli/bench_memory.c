@@ -25,10 +25,9 @@ static void run_add(void *arg) {
 }
 
 static const struct {
-    const char *name;
-    int         arrays; /* that pass through memory */
+    int arrays; /* that pass through memory */
     void (*run)(void *arg);
-} forms[] = {{"read", 1, run_read}, {"copy", 2, run_copy}, {"add", 3, run_add}};
+} forms[] = {{1, run_read}, {2, run_copy}, {3, run_add}};
 
 static void run(bench *b) {
     bench_title(b, "%d threads, GB/s\n%-10s %10s %10s %10s", qp_stats_of(b->ctx).threads, "array", "read",

@@ -57,7 +57,6 @@ int cli_choice(const cli *c, const char *name); /* which of the words, from 0 */
 const char **cli_list(const cli *c, const char *name, int *count);
 char *cli_command(const cli *c); /* the options as given, for a shell; malloc'ed, NULL: no memory */
 const char *cli_argument(const cli *c, int index);
-int cli_argument_count(const cli *c);
 
 /* A context with the options of the command (threads, seed). It is closed by main; Ctrl-C and
  * SIGTERM cancel it. NULL after an error message. */

@@ -77,7 +77,6 @@ static bool read_int(const char *text, int64_t *out) {
 
 bool cli_flag(const cli *c, const char *name) { return value_of(c, name) != NULL; }
 const char *cli_text(const cli *c, const char *name) { return value_of(c, name); }
-int cli_argument_count(const cli *c) { return c->argument_count; }
 
 double cli_number(const cli *c, const char *name) {
     const char *text = value_of(c, name);

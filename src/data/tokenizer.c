@@ -7,7 +7,6 @@
 
 #include "core/core.h"
 #include "data/bpe.h"
-#include "format/checksum.h"
 #include "format/os.h"
 #include "format/utf8.h"
 
@@ -159,15 +158,6 @@ void qp_tokenizer_set_end(qp_tokenizer *t, int32_t id) {
     t->end = qpi_vocab_at(&t->vocab, id) ? id : QPI_NO_TOKEN;
     t->end_count = 0;
     qpi_tokenizer_add_end(t, t->end);
-}
-
-uint64_t qpi_tokenizer_fingerprint(const qp_tokenizer *t, qpi_error *e) {
-    qpi_buffer text = {0};
-    uint64_t   sum = 0;
-    if (qpi_tokenizer_print(t, &text)) sum = qpi_checksum_of(0, text.data, text.count);
-    else qpi_fail_memory(e, "tokenizer");
-    qpi_buffer_free(&text);
-    return sum;
 }
 
 void qp_ids_free(qp_ids *ids) {

@@ -156,9 +156,6 @@ size_t qpi_tokenizer_cut(const qp_tokenizer *t, const uint8_t *text, size_t n, s
 
 bool qpi_ids_reserve(qp_ids *ids, size_t more);
 
-/* A number that changes with anything that changes ids. */
-uint64_t qpi_tokenizer_fingerprint(const qp_tokenizer *t, qpi_error *e);
-
 /* tokenizer_load.c, tokenizer_save.c */
 qp_tokenizer *qpi_tokenizer_load(const char *path, qpi_error *e);
 qp_tokenizer *qpi_tokenizer_parse(const char *name, const void *data, size_t size, qpi_error *e);

@@ -13,7 +13,7 @@
 
 typedef struct {
     qpi_trie trie;
-    uint32_t start, inside; /* where the walk begins; inside: behind the prefix */
+    uint32_t inside; /* where the walk begins behind the prefix */
     bool     has_inside;
     char    *unknown, *prefix;
     int32_t  unknown_id;

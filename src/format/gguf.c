@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 #define VERSION 3
@@ -37,12 +36,6 @@ const qpi_gguf_type *qpi_gguf_type_find(uint32_t id) {
 const qpi_gguf_type *qpi_gguf_type_of(qp_dtype dtype) {
     for (size_t i = 0; i < TYPES; i++)
         if (types[i].dtype == (int)dtype) return &types[i];
-    return NULL;
-}
-
-const qpi_gguf_type *qpi_gguf_type_named(const char *name) {
-    for (size_t i = 0; i < TYPES; i++)
-        if (strcasecmp(types[i].name, name) == 0) return &types[i];
     return NULL;
 }
 

@@ -68,9 +68,8 @@ typedef struct {
     int         block, bytes;
     int         dtype; /* qp_dtype, -1: not one of ours */
 } qpi_gguf_type;
-const qpi_gguf_type *qpi_gguf_type_find(uint32_t id);       /* NULL: unknown */
-const qpi_gguf_type *qpi_gguf_type_of(qp_dtype dtype);      /* NULL: GGUF has none */
-const qpi_gguf_type *qpi_gguf_type_named(const char *name); /* in any case of letters */
+const qpi_gguf_type *qpi_gguf_type_find(uint32_t id);  /* NULL: unknown */
+const qpi_gguf_type *qpi_gguf_type_of(qp_dtype dtype); /* NULL: GGUF has none */
 
 /* ---- Writing ------------------------------------------------------------------------------------------ */
 

@@ -135,15 +135,6 @@ const uint8_t *qpi_read_span(qpi_reader *r, uint64_t n, const char *what) {
     return p;
 }
 
-bool qpi_read_seek(qpi_reader *r, uint64_t at, const char *what) {
-    if (r->failed) return false;
-    if (at > r->size)
-        qpi_read_fail(r, r->at, "expected %s within %" PRIu64 " bytes, found offset %" PRIu64, what, r->size,
-                      at);
-    else r->at = at;
-    return !r->failed;
-}
-
 static uint64_t read_little(qpi_reader *r, int bytes, const char *what) {
     const uint8_t *p = qpi_read_span(r, (uint64_t)bytes, what);
     uint64_t       x = 0;
@@ -153,6 +144,5 @@ static uint64_t read_little(qpi_reader *r, int bytes, const char *what) {
 }
 
 uint8_t qpi_read_u8(qpi_reader *r, const char *what) { return (uint8_t)read_little(r, 1, what); }
-uint16_t qpi_read_u16(qpi_reader *r, const char *what) { return (uint16_t)read_little(r, 2, what); }
 uint32_t qpi_read_u32(qpi_reader *r, const char *what) { return (uint32_t)read_little(r, 4, what); }
 uint64_t qpi_read_u64(qpi_reader *r, const char *what) { return read_little(r, 8, what); }

@@ -41,11 +41,9 @@ qpi_reader qpi_reader_over(const char *name, const void *data, uint64_t size, qp
 
 /* `what` names the thing for the message: "header length". */
 uint8_t qpi_read_u8(qpi_reader *r, const char *what);
-uint16_t qpi_read_u16(qpi_reader *r, const char *what);
 uint32_t qpi_read_u32(qpi_reader *r, const char *what);
 uint64_t qpi_read_u64(qpi_reader *r, const char *what);
 const uint8_t *qpi_read_span(qpi_reader *r, uint64_t n, const char *what); /* n bytes in place */
-bool qpi_read_seek(qpi_reader *r, uint64_t at, const char *what);
 static inline uint64_t qpi_reader_left(const qpi_reader *r) { return r->size - r->at; }
 
 /* Stores "NAME: offset AT: ..." (QP_ERR_FORMAT) and sets failed; the format reads

@@ -6,7 +6,7 @@
 
 typedef struct {
     const gemm_item *item;
-    int64_t          block, blocks, panels, task_tiles;
+    int64_t          block, blocks, panels;
     float           *packed; /* A: blocks of k, in each one the panels of TILE_COLS rows */
 } job;
 

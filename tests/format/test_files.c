@@ -21,21 +21,19 @@ static void reading(void **state) {
     qpi_error     e = {0};
     qpi_reader    r = qpi_reader_over("F", data, sizeof data, &e);
     assert_int_equal(qpi_read_u8(&r, "x"), 1);
-    assert_int_equal(qpi_read_u16(&r, "x"), 0x0302);
+    assert_int_equal(qpi_read_u8(&r, "x"), 2);
+    assert_int_equal(qpi_read_u8(&r, "x"), 3);
     assert_int_equal(qpi_read_u32(&r, "x"), 0x07060504);
     assert_true(qpi_read_u64(&r, "x") == UINT64_C(0x0F0E0D0C0B0A0908));
     assert_int_equal(qpi_reader_left(&r), 1);
-    assert_int_equal(qpi_read_u16(&r, "size of a page"), 0);
+    assert_int_equal(qpi_read_u32(&r, "size of a page"), 0);
     assert_true(r.failed);
-    assert_true(qpi_read_seek(&r, 0, "x") == false);
     assert_int_equal(qpi_read_u8(&r, "x"), 0);
-    expect_failure(&e, QP_ERR_FORMAT, "F: offset 15: expected 2 bytes (size of a page), found 1 to the end");
+    expect_failure(&e, QP_ERR_FORMAT, "F: offset 15: expected 4 bytes (size of a page), found 1 to the end");
 
     r = qpi_reader_over("F", data, sizeof data, &e);
-    assert_true(qpi_read_seek(&r, 16, "the table"));
+    assert_non_null(qpi_read_span(&r, 16, "x"));
     assert_non_null(qpi_read_span(&r, 0, "x"));
-    assert_false(qpi_read_seek(&r, 17, "the table"));
-    expect_failure(&e, QP_ERR_FORMAT, "F: offset 16: expected the table within 16 bytes, found offset 17");
     r = qpi_reader_over("F", data, sizeof data, &e);
     assert_null(qpi_read_span(&r, UINT64_MAX, "x"));
     expect_failure(&e, QP_ERR_FORMAT, "expected 18446744073709551615 bytes");

@@ -155,8 +155,6 @@ static void types(void **state) {
     (void)state;
     assert_int_equal(qpi_gguf_type_of(QP_Q4_K)->id, 12);
     assert_null(qpi_gguf_type_of(QP_BOOL));
-    assert_ptr_equal(qpi_gguf_type_named("q4_k"), qpi_gguf_type_of(QP_Q4_K));
-    assert_null(qpi_gguf_type_named("Q4_Z"));
 }
 
 /* ---- Written files ------------------------------------------------------------------------------------- */
