@@ -23,6 +23,17 @@ static bool ends_in(const char *text, const char *end) {
 
 static int64_t file_type_of(qp_dtype t) { return t == QP_F16 ? 1 : t == QP_BF16 ? 32 : 0; }
 
+/* What of a folder is not in the file. */
+static void remark_lost(cli *c, qp_model *m, const char *folder) {
+    qp_embed_options options = {0};
+    if (!gguf_has_vocabulary(qp_model_ctx(m), folder))
+        cli_remark(c, "without a tokenizer: the folder has none");
+    if (!qp_model_info_of(m).causal && qp_embed_options_load(m, folder, &options) == QP_OK &&
+        (options.normalize || options.max_tokens))
+        cli_remark(c,
+                   "GGUF has no place for where texts are cut and whether vectors are divided by their length");
+}
+
 static bool to_file(cli *c, qp_ctx *ctx, const char *model, const char *out, int type) {
     gguf_target t;
     int64_t     file_type = 0;
@@ -39,8 +50,7 @@ static bool to_file(cli *c, qp_ctx *ctx, const char *model, const char *out, int
     }
     ok = ok && gguf_target_save(&t, out, file_type);
     cli_progress_end(&progress);
-    if (ok && t.model && !gguf_has_vocabulary(ctx, model))
-        cli_remark(c, "without a tokenizer: the folder has none");
+    if (ok && t.model) remark_lost(c, t.model, model);
     gguf_target_close(&t);
     return ok;
 }
@@ -57,18 +67,22 @@ static bool copy_file(qp_ctx *ctx, const char *from, const char *to, const char 
     return ok && !qp_failed(ctx);
 }
 
+static bool make_folder(qp_ctx *ctx, const char *to, const char *name) {
+    char *folder = qpi_path_join(to, name, &ctx->error);
+    bool  ok = folder && mkdir(folder, 0777) == 0;
+    if (folder && !ok) qp_fail(ctx, QP_ERR_IO, "%s: cannot make the folder: %s", folder, strerror(errno));
+    free(folder);
+    return ok;
+}
+
 /* Of a module that stands in a folder of its own, as a sentence encoder's pooling: its config. */
 static bool copy_module(qp_ctx *ctx, const char *from, const char *to, const char *module) {
-    char  name[300];
-    char *folder = qpi_path_join(to, module, &ctx->error);
-    bool  ok = folder && qpi_name_is_plain(module) && strlen(module) < 256;
-    if (folder && !ok)
-        qp_fail(ctx, QP_ERR_FORMAT, "%s/modules.json: \"%.60s\" is no folder's name", from, module);
-    if (ok && mkdir(folder, 0777) != 0)
-        ok = qp_fail(ctx, QP_ERR_IO, "%s: cannot make the folder: %s", folder, strerror(errno)) == QP_OK;
+    char name[300];
+    if (!qpi_name_is_plain(module) || strlen(module) >= 256)
+        return qp_fail(ctx, QP_ERR_FORMAT, "%s/modules.json: \"%.60s\" is no folder's name", from, module) ==
+               QP_OK;
     snprintf(name, sizeof name, "%.255s/config.json", module);
-    free(folder);
-    return ok && copy_file(ctx, from, to, name);
+    return make_folder(ctx, to, module) && copy_file(ctx, from, to, name);
 }
 
 static bool copy_modules(qp_ctx *ctx, const char *from, const char *to) {
@@ -100,6 +114,15 @@ static bool copy_rest(qp_ctx *ctx, const char *from, const char *to) {
     return copy_modules(ctx, from, to);
 }
 
+/* Takes over json. */
+static bool write_json(qp_ctx *ctx, const char *to, const char *name, json_t *json) {
+    char *path = qpi_path_join(to, name, &ctx->error);
+    bool  ok = path && qpi_json_save(path, json, 2, &ctx->error);
+    free(path);
+    json_decref(json);
+    return ok;
+}
+
 static const char *token_at(qp_file *f, const char *key, size_t *n) {
     int64_t        id;
     const char    *text = NULL;
@@ -121,11 +144,8 @@ static bool write_tokenizer(cli *c, qp_ctx *ctx, const char *model, qp_file *f, 
         if ((text = token_at(f, ids[i][0], &n)))
             json_object_set_new(settings, ids[i][1], cli_json_text(text, n));
     if (template) json_object_set_new(settings, "chat_template", cli_json_name(template));
-    char *path = qpi_path_join(to, "tokenizer_config.json", &ctx->error);
-    bool  ok = path && qpi_json_save(path, settings, 2, &ctx->error);
-    free(path);
-    json_decref(settings);
-    path = qpi_path_join(to, "tokenizer.json", &ctx->error);
+    bool          ok = write_json(ctx, to, "tokenizer_config.json", settings);
+    char         *path = qpi_path_join(to, "tokenizer.json", &ctx->error);
     qp_tokenizer *t = ok && path && !qp_failed(ctx) ? qp_tokenizer_load(ctx, model) : NULL;
     if (t) {
         ok = qp_tokenizer_save(ctx, t, path) == QP_OK;
@@ -135,6 +155,23 @@ static bool write_tokenizer(cli *c, qp_ctx *ctx, const char *model, qp_file *f, 
     }
     free(path);
     return ok;
+}
+
+/* How an encoder's file says that vectors are made, as a folder says it; the mean needs no word. */
+static bool write_pooling(qp_ctx *ctx, qp_model *m, const char *model, const char *to) {
+    qp_embed_options options = {.pooling = QP_POOL_MEAN};
+    if (!qp_model_info_of(m).causal && qp_embed_options_load(m, model, &options) != QP_OK) return false;
+    if (options.pooling == QP_POOL_MEAN) return true;
+    const char *mode = options.pooling == QP_POOL_CLS ? "pooling_mode_cls_token" : "pooling_mode_lasttoken";
+    return make_folder(ctx, to, "1_Pooling") &&
+           write_json(ctx, to, "1_Pooling/config.json",
+                      json_pack("{s:I, s:b, s:b}", "word_embedding_dimension",
+                                (json_int_t)qp_model_info_of(m).width, "pooling_mode_mean_tokens", 0, mode,
+                                1)) &&
+           write_json(ctx, to, "modules.json",
+                      json_pack("[{s:i, s:s, s:s, s:s}, {s:i, s:s, s:s, s:s}]", "idx", 0, "name", "0", "path",
+                                "", "type", "sentence_transformers.models.Transformer", "idx", 1, "name", "1",
+                                "path", "1_Pooling", "type", "sentence_transformers.models.Pooling"));
 }
 
 static const char *dtype_text(qp_dtype t) {
@@ -208,7 +245,8 @@ static bool fill_folder(cli *c, qp_ctx *ctx, const char *model, const char *out,
     qp_model *m = qp_model_load(ctx, model, (qp_model_options){.as_stored = true});
     qp_file  *f = m ? qp_file_open(ctx, model, (qp_file_options){0}) : NULL;
     bool      ok = f && write_weights(ctx, m, model, f, out, type) &&
-                   (gguf ? write_tokenizer(c, ctx, model, f, out) : copy_rest(ctx, model, out));
+                   (gguf ? write_tokenizer(c, ctx, model, f, out) && write_pooling(ctx, m, model, out)
+                         : copy_rest(ctx, model, out));
     qp_file_close(f);
     qp_model_close(m);
     return ok;

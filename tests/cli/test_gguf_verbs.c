@@ -219,6 +219,13 @@ static void encoders(void **state) {
     assert_int_equal(qp_embed_options_load(m, in_folder("encoder-copy"), &options), QP_OK);
     assert_true(options.pooling == QP_POOL_CLS && options.normalize && options.max_tokens == 7);
     qp_model_close(m);
+    /* through a file, which has a place for the pooling */
+    expect_success(run("convert", "%/encoder", "--out", "%/encoder.gguf", NULL));
+    expect_success(run("convert", "%/encoder.gguf", "--out", "%/encoder-back", NULL));
+    m = qp_model_load(ctx, in_folder("encoder-back"), (qp_model_options){0});
+    assert_int_equal(qp_embed_options_load(m, in_folder("encoder-back"), &options), QP_OK);
+    assert_int_equal(options.pooling, QP_POOL_CLS);
+    qp_model_close(m);
     /* what fails leaves nothing */
     write_text("encoder/modules.json", "[{\"path\": \"../x\", \"type\": \"m.Pooling\"}]");
     expect_message(run("convert", "%/encoder", "--out", "%/encoder-odd", NULL), 1,
