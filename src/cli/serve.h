@@ -99,7 +99,8 @@ struct serve_job {
     bool          base64;
     float        *vectors; /* [count, width] */
     int64_t       width;
-    char          error[256]; /* the request's fault */
+    char          error[256];   /* why there are none */
+    int           error_status; /* the request's fault or the model's */
 };
 
 serve_job *serve_job_new(serve_params *params, int count); /* takes params over */

@@ -1,4 +1,5 @@
 /* Embeddings: texts wait in a queue of their own, and the engine's thread takes some between its steps. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,6 +168,17 @@ static bool embed_piece(serve_server *s, serve_job *j, int first, int n, int64_t
     return true;
 }
 
+/* An error of the context's, or vectors that JSON cannot say. */
+static bool check_vectors(qp_ctx *ctx, const serve_job *j, int first, int n) {
+    for (int64_t i = first * j->width; i < (first + n) * j->width && !qp_failed(ctx); i++)
+        if (!isfinite(j->vectors[i]))
+            qp_fail(ctx, QP_ERR_STATE,
+                    "input %lld: the model's vector is not finite (`quipu verify` looks for "
+                    "spoilt weights)",
+                    (long long)(i / j->width));
+    return !qp_failed(ctx);
+}
+
 bool serve_embed_step(serve_server *s) {
     serve_job *j = next_job(s);
     if (!j) return false;
@@ -174,10 +186,12 @@ bool serve_embed_step(serve_server *s) {
     int first = j->count - j->left, n = j->left < PIECE ? j->left : PIECE;
     pthread_mutex_unlock(&j->lock);
     int64_t tokens = 0;
-    bool    ok = embed_piece(s, j, first, n, &tokens);
+    bool    ok = embed_piece(s, j, first, n, &tokens) && check_vectors(s->ctx, j, first, n);
+    qp_code code = qp_error_code(s->ctx);
     pthread_mutex_lock(&j->lock);
     if (ok) j->left -= n, j->choices[0].result.prompt_tokens += tokens;
     if (!ok) strncpy(j->error, qp_error(s->ctx), sizeof j->error - 1);
+    j->error_status = code == QP_ERR_STATE || code == QP_ERR_MEMORY ? 500 : 400;
     bool done = !ok || !j->left;
     if (done) j->left = 1; /* finish tells */
     pthread_mutex_unlock(&j->lock);

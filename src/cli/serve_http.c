@@ -200,7 +200,7 @@ static result generated(exchange *x, struct MHD_Connection *c) {
     pthread_mutex_unlock(&j->lock);
     if (waits) return MHD_YES;
     x->waiting = false;
-    if (j->error[0]) return refuse(x, c, 400, NULL, j->error);
+    if (j->error[0]) return refuse(x, c, j->error_status, NULL, j->error);
     return failed ? refuse(x, c, 500, NULL, "the model failed") : answer_json(x, c, 200, all);
 }
 

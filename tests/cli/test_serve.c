@@ -235,10 +235,11 @@ static void test_echo(void **state) {
         joined_text(got, sizeof got);
         if (strncmp(got, prompt, strlen(prompt))) fail_msg("%s: found \"%s\"", body, got);
     }
-    assert_int_equal(hear(post("/v1/completions", "",
-                               "{\"prompt\": \"the \xF0\x9F\xA6\x99 quick  fox\", \"echo\": true, \"max_tokens\": 0, "
-                               "\"logprobs\": 0}")),
-                     200);
+    assert_int_equal(
+        hear(post("/v1/completions", "",
+                  "{\"prompt\": \"the \xF0\x9F\xA6\x99 quick  fox\", \"echo\": true, \"max_tokens\": 0, "
+                  "\"logprobs\": 0}")),
+        200);
     json_t *all = json(), *choice = json_array_get(json_object_get(all, "choices"), 0),
            *l = json_object_get(choice, "logprobs"), *tokens = json_object_get(l, "tokens"),
            *offsets = json_object_get(l, "text_offset");
@@ -343,6 +344,19 @@ static void test_embeddings(void **state) {
     expect_error_code(hear(post("/v1/embeddings", "", "{\"input\": \"\"}")), 400, "");
     expect_error_code(hear(post("/v1/embeddings", "", "{\"input\": \"x\", \"dimensions\": 5}")), 400,
                       "dimensions");
+}
+
+/* A model that fails says so, each way. */
+static void test_spoilt(void **state) {
+    (void)state;
+    stop();
+    start("spoilt", "", "2");
+    expect_error_code(hear(post("/v1/embeddings", "", "{\"input\": [\"x\", \"y\"]}")), 500, "not finite");
+    expect_error_code(hear(post("/v1/embeddings", "", "{\"input\": [[7]], \"encoding_format\": \"base64\"}")),
+                      500, "not finite");
+    expect_error_code(hear(post("/v1/completions", "", "{\"prompt\": \"x\"}")), 500, "the model failed");
+    stop();
+    start("long", "", "2");
 }
 
 static void test_refusals(void **state) {
@@ -568,6 +582,21 @@ static void test_key(void **state) {
     expect_message(run("serve", "-m", "%/bytes", "--host", "0.0.0.0", NULL), 2, "API key");
 }
 
+static bool make_spoilt(void) {
+    qp_ctx       *ctx = qp_open((qp_options){.threads = 1});
+    qp_model     *m = qp_model_load(ctx, in_folder("bytes"), (qp_model_options){0});
+    qp_state_dict all = m ? qp_module_state(qp_model_module(m)) : (qp_state_dict){0};
+    float         nan[64] = {NAN};
+    for (int i = 0; i < all.count; i++) {
+        qp_tensor t = all.entries[i].tensor;
+        if (!strcmp(all.entries[i].name, "norm.weight") && qp_write(t, QP_F32, nan, qp_count(t)) != QP_OK)
+            break;
+    }
+    bool ok = m && qp_model_save(m, in_folder("spoilt")) == QP_OK;
+    qp_close(ctx);
+    return ok;
+}
+
 static bool make_pieces(void) {
     static const char config[] =
         "{\"model_type\": \"llama\", \"vocab_size\": 520, \"hidden_size\": 32, \"intermediate_size\": 64, "
@@ -594,13 +623,13 @@ static int make(void **state) {
     qp_close(ctx);
     if (!ok) return -1;
     write_text("long/chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{% endfor %}");
-    if (!make_pieces()) return -1;
+    if (!make_pieces() || !make_spoilt()) return -1;
     start("long", "", "2");
     return 0;
 }
 
 static int end(void **state) {
-    kill(server, SIGKILL);
+    if (server > 0) kill(server, SIGKILL);
     waitpid(server, NULL, 0);
     return remove_folder(state);
 }
@@ -608,9 +637,9 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stream),     cmocka_unit_test(test_scores),     cmocka_unit_test(test_echo),
-        cmocka_unit_test(test_parameters), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_disconnect), cmocka_unit_test(test_leaving),    cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_injection),  cmocka_unit_test(test_slow),       cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_key)};
+        cmocka_unit_test(test_parameters), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_spoilt),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_disconnect), cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_numbers),    cmocka_unit_test(test_injection),  cmocka_unit_test(test_slow),
+        cmocka_unit_test(test_drain),      cmocka_unit_test(test_key)};
     return cmocka_run_group_tests(tests, make, end);
 }
