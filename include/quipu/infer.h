@@ -219,7 +219,7 @@ typedef struct qp_engine qp_engine;
 typedef struct {
     int64_t  rows;      /* texts at once; 0: 4 */
     int64_t  positions; /* of a row; 0: the model's */
-    int64_t  queue;     /* requests that wait at most; 0: 1024 */
+    int64_t  queue;     /* requests that wait at most, besides those that free rows will take; 0: 1024 */
     int64_t  chunk;     /* as in qp_generate_options */
     qp_dtype kv;
     bool     no_reuse; /* prompts are always computed */

@@ -185,6 +185,13 @@ void qp_engine_close(qp_engine *e) {
 
 /* ---- From any thread ---------------------------------------------------------------------------------- */
 
+/* Rows that nobody sits in or is on the way to. The lock is held. */
+static int64_t free_rows(const qp_engine *e) {
+    int64_t n = e->between ? -1 : 0;
+    for (int64_t i = 0; i < e->options.rows; i++) n += !e->seats[i];
+    return n;
+}
+
 qp_status qp_engine_submit(qp_engine *e, const qp_request *of, uint64_t *number, char error[256]) {
     char      own[256];
     char     *text = error ? error : own;
@@ -198,7 +205,7 @@ qp_status qp_engine_submit(qp_engine *e, const qp_request *of, uint64_t *number,
     r->reply = (qpi_reply){.ctx = e->ctx, .options = &r->of.options, .result.prompt_tokens = of->count};
     r->reply.mark = qpi_now();
     pthread_mutex_lock(&e->lock);
-    if (e->stats.waiting >= e->options.queue) {
+    if (e->stats.waiting >= e->options.queue + free_rows(e)) {
         strcpy(text, "the queue is full");
         status = QP_ERR_STATE;
     } else {

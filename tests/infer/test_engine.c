@@ -140,7 +140,7 @@ static void requests_go(void **state) {
     (void)state;
     qp_ctx    *ctx = qp_open((qp_options){.threads = 2, .seed = 5});
     qp_engine *e =
-        qp_engine_new(fresh(ctx), NULL, (qp_engine_options){.rows = 2, .positions = 100, .queue = 3});
+        qp_engine_new(fresh(ctx), NULL, (qp_engine_options){.rows = 2, .positions = 100, .queue = 1});
     static reply r[6];
     int32_t      ids[ROOM];
     char         error[256];
@@ -157,7 +157,7 @@ static void requests_go(void **state) {
     bad.options.sampling.top_p = 2;
     assert_int_equal(qp_engine_submit(e, &bad, NULL, error), QP_ERR_ARGUMENT);
     assert_non_null(strstr(error, "top_p"));
-    /* three wait, the fourth is too many */
+    /* two find rows, the third waits, the fourth is too many */
     for (int i = 0; i < 4; i++) {
         qp_request q = request(&r[i], ids, 60, i ? 1000 : 10, i);
         r[i].engine = e;
