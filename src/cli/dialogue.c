@@ -16,20 +16,12 @@ static void add_turn_ends(cli_model *m) {
     }
 }
 
-static bool read_kv(cli *c, qp_ctx *ctx, qp_dtype *out) {
-    static const qp_dtype types[] = {QP_F32, QP_BF16, QP_F16};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (!strcmp(cli_text(c, "kv"), qp_dtype_name(types[i]))) return *out = types[i], true;
-    return qp_fail(ctx, QP_ERR_ARGUMENT, "--kv is \"%s\", expected f32, bf16 or f16", cli_text(c, "kv")) ==
-           QP_OK;
-}
-
 bool cli_dialogue_open(cli *c, qp_ctx *ctx, int64_t rows, int64_t queue, bool chat, cli_dialogue *out) {
-    char        buffer[4096];
-    const char *path = cli_text(c, "model"), *file = cli_text(c, "chat-template");
-    qp_dtype    kv = QP_F32;
+    char               buffer[4096];
+    const char        *path = cli_text(c, "model"), *file = cli_text(c, "chat-template");
+    qp_session_options session = {0};
     *out = (cli_dialogue){0};
-    if (!read_kv(c, ctx, &kv)) return false;
+    if (!cli_kv_type(ctx, cli_text(c, "kv"), &session)) return false;
     /* the template first: weights take a while */
     out->template = qp_chat_template_load(ctx, file ? file : cli_model_path(path, buffer));
     if (!out->template && !chat && !file && qp_error_code(ctx) == QP_ERR_FORMAT &&
@@ -42,9 +34,9 @@ bool cli_dialogue_open(cli *c, qp_ctx *ctx, int64_t rows, int64_t queue, bool ch
     out->positions = cli_int(c, "context");
     if (!out->positions || out->positions > most)
         out->positions = most < USUAL_POSITIONS || out->positions ? most : USUAL_POSITIONS;
-    out->engine =
-        qp_engine_new(out->m.model, out->m.tokenizer,
-                      (qp_engine_options){.rows = rows, .positions = out->positions, .queue = queue, .kv = kv});
+    out->engine = qp_engine_new(
+        out->m.model, out->m.tokenizer,
+        (qp_engine_options){.rows = rows, .positions = out->positions, .queue = queue, .kv = session.kv});
     /* encoders write no text, but a server has other uses for them */
     if (!out->engine && !chat && qp_error_code(ctx) == QP_ERR_UNSUPPORTED) qp_clear(ctx);
     return !qp_failed(ctx);

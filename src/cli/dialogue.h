@@ -21,7 +21,7 @@ bool cli_dialogue_open(cli *c, qp_ctx *ctx, int64_t rows, int64_t queue, bool ch
         {"context", 'c', CLI_INT, "N", "0", "positions of a conversation; 0: the model's, up to 8192", \
          0,         1e9, false}, \
     { \
-        "kv", 0, CLI_TEXT, "TYPE", "f16", "keys and values are kept in f32, bf16 or f16", 0, 0, false \
+        "kv", 0, CLI_TEXT, "TYPE", "f16", "keys and values are kept in f32, bf16, f16 or q8_0", 0, 0, false \
     }
 
 #endif

@@ -16,7 +16,7 @@ static const char chatml[] = "{% for m in messages %}<{{ m.role }}>{{ m.content 
 static int make(void **state) {
     static const char config[] =
         "{\"model_type\": \"llama\", \"vocab_size\": 257, \"hidden_size\": 32, \"intermediate_size\": 64, "
-        "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"max_position_embeddings\": 1000000}";
+        "\"num_hidden_layers\": 2, \"num_attention_heads\": 1, \"max_position_embeddings\": 1000000}";
     if (make_folder(state)) return -1;
     /* one that has much to say */
     qp_ctx   *ctx = qp_open((qp_options){.threads = 1, .seed = 3});
@@ -45,6 +45,8 @@ static void test_piped(void **state) {
     whole = strdup(o.out);
     snprintf(lines, sizeof lines, "first\n/save %s\n", in_folder("talk.json"));
     expect_success(talk(lines, NULL, NULL));
+    expect_success(
+        run_with("first\n", 6, "chat", "-m", "%/long", "--kv", "q8_0", "-n", "4", "-q", "-c", "256", NULL));
     o = talk("second\n/show\n", "--load", "%/talk.json");
     expect_success(o);
     assert_string_equal(strstr(o.out, "user: first"), strstr(whole, "user: first"));
@@ -63,7 +65,8 @@ static void test_errors(void **state) {
     write_text("broken.jinja", "\n{{ x | nosuch }}");
     expect_message(run("chat", "-m", "%/bytes", "--chat-template", "%/broken.jinja", NULL), 1,
                    "line 2: templates here have no filter 'nosuch'");
-    expect_message(run("chat", "-m", "%/bytes", "--kv", "i8", NULL), 1, "--kv is \"i8\"");
+    expect_message(run("chat", "-m", "%/bytes", "--kv", "i8", NULL), 1,
+                   "--kv i8: expected f32, bf16, f16 or q8_0");
     expect_message(run("chat", "-m", "%/nosuch", NULL), 1, "nosuch");
     /* within a conversation an error is a line, and the conversation goes on */
     write_text("refuses.jinja", "{% if messages | length > 1 %}{{ raise_exception('one is enough') }}{% endif "
