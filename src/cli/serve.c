@@ -15,6 +15,11 @@
 static volatile sig_atomic_t signals;
 static void on_stop(int number) { (void)number, signals++; }
 
+static bool is_address(const char *host) {
+    struct in6_addr any;
+    return inet_pton(AF_INET, host, &any) == 1 || inet_pton(AF_INET6, host, &any) == 1;
+}
+
 static bool is_loopback(const char *host) { return !strncmp(host, "127.", 4) || !strcmp(host, "::1"); }
 
 /* The model's name for clients: the last part of its path. */
@@ -116,6 +121,8 @@ static int run(cli *c) {
                       .started = (int64_t)time(NULL),
                       .quiet = cli_flag(c, "quiet")};
     if (s.key && !*s.key) s.key = NULL;
+    if (!strcasecmp(s.host, "localhost")) s.host = "127.0.0.1";
+    if (!is_address(s.host)) return cli_usage(c, "serve: --host is \"%.60s\", expected an IP address", s.host);
     if (!s.key && !is_loopback(s.host))
         return cli_usage(c, "serve: --host %s lets others in: give an API key (QUIPU_API_KEY or --api-key)",
                          s.host);

@@ -134,7 +134,7 @@ typedef struct serve_server {
     int32_t        begin;
     int64_t        positions, vocabulary;
     const char    *model, *key; /* key NULL: none */
-    const char    *host;
+    const char    *host; /* an IP address */
     uint16_t       port;
     size_t         most_body;
     double         header_seconds, body_seconds;

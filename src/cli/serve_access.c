@@ -30,5 +30,5 @@ bool serve_is_local(struct MHD_Connection *c) {
 
 bool serve_has_key(struct MHD_Connection *c, const char *key) {
     const char *given = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Authorization");
-    return given && !strncmp(given, "Bearer ", 7) && key_fits(key, given + 7);
+    return given && !strncasecmp(given, "Bearer ", 7) && key_fits(key, given + 7);
 }

@@ -39,13 +39,17 @@ static bool check_input(const serve_server *s, const json_t *input, serve_error 
 
 /* How many inputs there are; -1 after an error. */
 static int read_input(const serve_server *s, json_t *root, json_t **inputs, bool *base64, serve_error *e) {
-    const char *format = json_string_value(json_object_get(root, "encoding_format"));
+    const json_t *encoding = json_object_get(root, "encoding_format"),
+                 *size = json_object_get(root, "dimensions");
+    const char *format = json_string_value(encoding);
     json_t     *input = json_object_get(root, "input");
     bool        one = !json_is_array(input) || json_is_integer(json_array_get(input, 0));
     size_t      n = one ? 1 : json_array_size(input);
     *inputs = input;
     *base64 = format && !strcmp(format, "base64");
-    if (json_is_integer(json_object_get(root, "dimensions")))
+    if (encoding && !json_is_null(encoding) && !*base64 && (!format || strcmp(format, "float")))
+        return refuse(e, 400, NULL, "encoding_format: expected \"float\" or \"base64\"") - 1;
+    if (size && !json_is_null(size))
         return refuse(e, 400, NULL, "dimensions: vectors are as long as the model makes them") - 1;
     if (n < 1 || n > MOST_INPUTS) return refuse(e, 400, NULL, "input: expected 1 to 2048 of them") - 1;
     for (size_t i = 0; i < n; i++)

@@ -535,8 +535,7 @@ serve_http *serve_http_start(serve_server *s, char error[256]) {
     struct sockaddr_in  v4 = {.sin_family = AF_INET, .sin_port = htons(s->port)};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(s->port)};
     bool                six = inet_pton(AF_INET6, s->host, &v6.sin6_addr) == 1;
-    if (!six && inet_pton(AF_INET, s->host, &v4.sin_addr) != 1)
-        return snprintf(error, 256, "--host is \"%.60s\", expected an IP address", s->host), NULL;
+    if (!six) inet_pton(AF_INET, s->host, &v4.sin_addr);
     serve_http *h = calloc(1, sizeof *h);
     if (!h) return snprintf(error, 256, "out of memory"), NULL;
     h->s = s;

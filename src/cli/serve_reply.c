@@ -304,9 +304,15 @@ static void on_end(void *user, const qp_generation *result) {
     pthread_mutex_lock(&j->lock);
     c->result = *result;
     c->ended = true;
-    if (result->reason == QP_STOP_ERROR) j->failed = true;
+    bool wrong = result->reason == QP_STOP_ERROR;
+    if (wrong && !j->params.stream) j->failed = true;
     j->left--;
-    if (j->params.stream && !j->failed) put_chunk(c, "", 0, finish_reason(c));
+    if (j->params.stream && !j->failed) {
+        if (wrong)
+            put_event(j, json_pack("{s:{s:s, s:s, s:n, s:n}}", "error", "message", "the model failed", "type",
+                                   "server_error", "param", "code"));
+        else put_chunk(c, "", 0, finish_reason(c));
+    }
     if (j->params.stream && !j->left && !j->failed) end_stream(j);
     if (j->params.stream || !j->left) serve_job_wake(j);
     pthread_mutex_unlock(&j->lock);

@@ -145,8 +145,10 @@ static bool join_parts(const qpi_json *message) {
     qpi_buffer text = {0};
     bool       ok = true;
     if (!json_is_array(content.value)) {
-        ok = !content.value || json_is_string(content.value);
-        if (!ok)
+        bool calls = json_is_array(json_object_get(message->value, "tool_calls"));
+        ok = json_is_string(content.value) || (!content.value && calls);
+        if (!ok && !content.value) qpi_json_fail(&content, QP_ERR_FORMAT, "missing");
+        else if (!ok)
             qpi_json_fail(&content, QP_ERR_FORMAT, "expected a text or a list of parts, found %s",
                           qpi_json_kind(content.value));
         return ok;
@@ -167,11 +169,30 @@ static bool join_parts(const qpi_json *message) {
     return ok;
 }
 
+/* Who calls what is the model's choice: nothing makes it call a tool. */
+static bool refuse_tool_choice(const qpi_json *root) {
+    static const char *const old[] = {"functions", "function_call"};
+    qpi_json                 choice = qpi_json_member(root, "tool_choice");
+    const char              *how = json_string_value(choice.value);
+    bool                     known = how && (!strcmp(how, "auto") || !strcmp(how, "none"));
+    if (choice.value && !known) {
+        qpi_json_fail(&choice, QP_ERR_UNSUPPORTED, "only \"auto\" and \"none\" are there");
+        return false;
+    }
+    for (size_t i = 0; i < sizeof old / sizeof *old; i++) {
+        qpi_json at = qpi_json_member(root, old[i]);
+        if (!at.value) continue;
+        qpi_json_fail(&at, QP_ERR_UNSUPPORTED, "only tools are there");
+        return false;
+    }
+    return true;
+}
+
 static bool read_chat(const qpi_json *root, serve_params *p) {
     qpi_json messages = {0}, tools = {0}, variables = {0};
     if (!qpi_json_array(root, "messages", QPI_REQUIRED, &messages) ||
         !qpi_json_array(root, "tools", QPI_OPTIONAL, &tools) ||
-        !qpi_json_object(root, "chat_template_kwargs", QPI_OPTIONAL, &variables))
+        !qpi_json_object(root, "chat_template_kwargs", QPI_OPTIONAL, &variables) || !refuse_tool_choice(root))
         return false;
     if (!json_array_size(messages.value)) {
         qpi_json_fail(&messages, QP_ERR_FORMAT, "expected at least one message");
@@ -187,7 +208,8 @@ static bool read_chat(const qpi_json *root, serve_params *p) {
         if (!qpi_json_string(&m, "role", QPI_REQUIRED, &role) || !join_parts(&m)) return false;
     }
     p->messages = messages.value;
-    p->tools = tools.value;
+    const char *choice = json_string_value(json_object_get(root->value, "tool_choice"));
+    p->tools = choice && !strcmp(choice, "none") ? NULL : tools.value;
     p->variables = variables.value;
     return true;
 }

@@ -355,6 +355,8 @@ static void test_spoilt(void **state) {
     expect_error_code(hear(post("/v1/embeddings", "", "{\"input\": [[7]], \"encoding_format\": \"base64\"}")),
                       500, "not finite");
     expect_error_code(hear(post("/v1/completions", "", "{\"prompt\": \"x\"}")), 500, "the model failed");
+    expect_error_code(hear(post("/v1/completions", "", "{\"prompt\": \"x\", \"stream\": true}")), 200,
+                      "the model failed");
     stop();
     start("long", "", "2");
 }
@@ -378,6 +380,15 @@ static void test_refusals(void **state) {
          "temperature"},
         {"/v1/chat/completions", "{\"messages\": [{\"role\": \"user\", \"content\": \"\"}], \"n\": 100000}",
          400, "n: expected"},
+        {"/v1/chat/completions", "{\"messages\": [{\"role\": \"user\"}]}", 400, "messages[0].content: missing"},
+        {"/v1/chat/completions",
+         "{\"messages\": [{\"role\": \"user\", \"content\": \"\"}], \"tool_choice\": \"required\"}", 400,
+         "tool_choice"},
+        {"/v1/chat/completions",
+         "{\"messages\": [{\"role\": \"user\", \"content\": \"\"}], \"functions\": [{}]}", 400, "functions"},
+        {"/v1/embeddings", "{\"input\": \"x\", \"encoding_format\": \"foo\"}", 400, "encoding_format"},
+        {"/v1/embeddings", "{\"input\": \"x\", \"encoding_format\": 5}", 400, "encoding_format"},
+        {"/v1/embeddings", "{\"input\": \"x\", \"dimensions\": \"5\"}", 400, "dimensions"},
         {"/v1/completions", "{\"prompt\": [300]}", 400, "token 0"},
         {"/v1/completions", "{\"prompt\": [-1]}", 400, "token 0"},
         {"/v1/completions", "{\"prompt\": [[1], {}]}", 400, "expected a text"},
@@ -572,7 +583,8 @@ static void test_key(void **state) {
                  {"Authorization: Bearer sesamee\r\n", 401},
                  {"Authorization: sesame\r\n", 401},
                  {"Authorization: Bearer \r\n", 401},
-                 {"Authorization: Bearer sesame\r\n", 200}};
+                 {"Authorization: Bearer sesame\r\n", 200},
+                 {"Authorization: bearer sesame\r\n", 200}};
     for (size_t i = 0; i < sizeof tries / sizeof *tries; i++)
         assert_int_equal(get("/v1/models", tries[i].headers), tries[i].status);
     assert_int_equal(get("/health", ""), 200);
@@ -580,6 +592,8 @@ static void test_key(void **state) {
     /* others are let in with a key only */
     unsetenv("QUIPU_API_KEY");
     expect_message(run("serve", "-m", "%/bytes", "--host", "0.0.0.0", NULL), 2, "API key");
+    expect_message(run("serve", "-m", "%/bytes", "--host", "127.evil", NULL), 2, "expected an IP address");
+    expect_message(run("serve", "-m", "%/nosuch", "--host", "localhost", NULL), 1, "nosuch");
 }
 
 static bool make_spoilt(void) {
