@@ -32,8 +32,9 @@ typedef struct client { /* one connection */
 struct serve_http {
     serve_server      *s;
     struct MHD_Daemon *daemon;
-    pthread_mutex_t    lock; /* of the list, deadlines and jobs in it */
+    pthread_mutex_t    lock; /* of the list, deadlines and jobs in it, stops */
     client            *clients;
+    bool               stops; /* nobody will resume what is suspended from now on */
     atomic_int         busy;
 };
 
@@ -209,18 +210,20 @@ static result await(exchange *x, struct MHD_Connection *c) {
     serve_job *j = x->job;
     pthread_mutex_lock(&x->h->lock);
     if (x->client) x->client->job = j;
+    bool stops = x->h->stops;
     pthread_mutex_unlock(&x->h->lock);
+    if (stops) return MHD_NO;
     set_deadline(x, 0);
     if (j->params.stream) return stream(x, c);
     x->waiting = true;
     pthread_mutex_lock(&j->lock);
-    if (j->left) {
+    bool done = !j->left, gone = j->gone;
+    if (!done && !gone) {
         j->suspended = true;
         MHD_suspend_connection(c);
     }
-    bool done = !j->left;
     pthread_mutex_unlock(&j->lock);
-    return done ? generated(x, c) : MHD_YES;
+    return done ? generated(x, c) : gone ? MHD_NO : MHD_YES;
 }
 
 static result generate(exchange *x, struct MHD_Connection *c, json_t *root, bool chat) {
@@ -412,16 +415,22 @@ static result handle(void *user, struct MHD_Connection *c, const char *path, con
     return x->status ? MHD_YES : dispatch(x, c, path, method);
 }
 
+/* What a client said, as it can stand in JSON's quotes. */
+static const char *quotable(char *text) {
+    for (char *p = cli_shown(text); *p; p++)
+        if (*p == '"' || *p == '\\' || (unsigned char)*p > 126) *p = '?';
+    return text;
+}
+
 static void log_exchange(const exchange *x, bool left) {
-    char      stamp[32], path[sizeof x->path];
+    char      stamp[32], path[sizeof x->path], method[sizeof x->method];
     time_t    t = time(NULL);
     struct tm tm;
     int64_t   prompt = 0, tokens = 0;
     gmtime_r(&t, &tm);
     strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", &tm);
     snprintf(path, sizeof path, "%s", x->path);
-    for (char *p = cli_shown(path); *p; p++)
-        if (*p == '"' || *p == '\\' || (unsigned char)*p > 126) *p = '?';
+    snprintf(method, sizeof method, "%s", x->method);
     for (int i = 0; x->job && i < x->job->count; i++) {
         prompt += x->job->choices[i].result.prompt_tokens;
         tokens += x->job->choices[i].result.tokens;
@@ -429,7 +438,7 @@ static void log_exchange(const exchange *x, bool left) {
     fprintf(stderr,
             "{\"time\":\"%s\",\"method\":\"%s\",\"path\":\"%s\",\"status\":%d,\"ms\":%.1f,\"prompt_tokens\":"
             "%" PRId64 ",\"tokens\":%" PRId64 "%s}\n",
-            stamp, x->method, path, x->status, 1000 * (now() - x->begun), prompt, tokens,
+            stamp, quotable(method), quotable(path), x->status, 1000 * (now() - x->begun), prompt, tokens,
             left ? ",\"client\":\"left\"" : "");
 }
 
@@ -570,6 +579,7 @@ int serve_http_busy(serve_http *h) { return h->busy; }
 void serve_http_stop(serve_http *h) {
     /* what is suspended must go on for the daemon to stop */
     pthread_mutex_lock(&h->lock);
+    h->stops = true;
     for (client *k = h->clients; k; k = k->next) {
         shutdown(k->fd, SHUT_RDWR);
         if (!k->job) continue;

@@ -12,6 +12,8 @@
 
 static pid_t server;
 static int   port;
+static bool  loud; /* the next writes its access log to `said` */
+static int   said;
 
 static double now(void) {
     struct timespec t;
@@ -32,14 +34,15 @@ static void start(const char *model, const char *key, const char *header_timeout
         dup2(fds[1], 2);
         close(fds[0]);
         execl(COMMAND, COMMAND, "serve", "-m", path, "--port", "0", "--rows", "1", "--queue", "1", "--max-body",
-              "100000", "-q", "-t", "1", "-c", "1000000", "--header-timeout", header_timeout, "--body-timeout",
-              "1", (char *)NULL);
+              "100000", "-t", "1", "-c", "1000000", "--header-timeout", header_timeout, "--body-timeout", "1",
+              loud ? NULL : "-q", (char *)NULL);
         _exit(127);
     }
     close(fds[1]);
     for (size_t n = 0; n < sizeof line - 1 && read(fds[0], line + n, 1) == 1 && line[n] != '\n'; n++) {
     }
-    close(fds[0]);
+    if (loud) said = fds[0];
+    else close(fds[0]);
     const char *at = strstr(line, "http://127.0.0.1:");
     if (!at) fail_msg("the server did not start: %s", line);
     port = atoi(at + strlen("http://127.0.0.1:"));
@@ -571,6 +574,29 @@ static void test_drain(void **state) {
     start("long", "", "2");
 }
 
+/* Whatever a client sends, a line of the access log is JSON. */
+static void test_log(void **state) {
+    char line[500] = "";
+    (void)state;
+    stop();
+    loud = true;
+    start("long", "", "2");
+    loud = false;
+    int fd = call();
+    say(fd, "P\"\\X /\"y HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    hear(fd);
+    for (size_t n = 0; n < sizeof line - 1 && read(said, line + n, 1) == 1 && line[n] != '\n'; n++) {
+    }
+    close(said);
+    json_t *all = json_loads(line, 0, NULL);
+    if (!all) fail_msg("no JSON: %s", line);
+    assert_string_equal(json_string_value(json_object_get(all, "method")), "P??X");
+    assert_string_equal(json_string_value(json_object_get(all, "path")), "/?y");
+    json_decref(all);
+    stop();
+    start("long", "", "2");
+}
+
 static void test_key(void **state) {
     (void)state;
     stop();
@@ -654,6 +680,6 @@ int main(void) {
         cmocka_unit_test(test_parameters), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_spoilt),
         cmocka_unit_test(test_refusals),   cmocka_unit_test(test_disconnect), cmocka_unit_test(test_leaving),
         cmocka_unit_test(test_numbers),    cmocka_unit_test(test_injection),  cmocka_unit_test(test_slow),
-        cmocka_unit_test(test_drain),      cmocka_unit_test(test_key)};
+        cmocka_unit_test(test_drain),      cmocka_unit_test(test_log),        cmocka_unit_test(test_key)};
     return cmocka_run_group_tests(tests, make, end);
 }
