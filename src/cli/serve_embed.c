@@ -8,7 +8,8 @@
 #include "format/json.h"
 
 #define MOST_INPUTS 2048
-#define PIECE 8 /* inputs between two steps of the engine */
+#define PIECE 8          /* inputs between two steps of the engine at most */
+#define PIECE_BYTES 2048 /* of these, beyond the first: some 500 tokens */
 
 static bool refuse(serve_error *e, int status, const char *code, const char *text) {
     *e = (serve_error){.status = status, .code = code};
@@ -183,11 +184,23 @@ static bool check_vectors(qp_ctx *ctx, const serve_job *j, int first, int n) {
     return !qp_failed(ctx);
 }
 
+/* How many inputs from the first on are taken at once: texts that are being written wait meanwhile. */
+static int piece_of(const serve_server *s, const serve_job *j, int first, int left) {
+    size_t bytes = 0;
+    int    n = 0, most = left < PIECE ? left : PIECE;
+    for (; n < most; n++) {
+        const json_t *input = input_of(j, first + n);
+        bytes += json_is_array(input) ? 4 * json_array_size(input) : json_string_length(input);
+        if (n && s->engine && bytes > PIECE_BYTES) break;
+    }
+    return n;
+}
+
 bool serve_embed_step(serve_server *s) {
     serve_job *j = next_job(s);
     if (!j) return false;
     pthread_mutex_lock(&j->lock);
-    int first = j->count - j->left, n = j->left < PIECE ? j->left : PIECE;
+    int first = j->count - j->left, n = piece_of(s, j, first, j->left);
     pthread_mutex_unlock(&j->lock);
     int64_t tokens = 0;
     bool    ok = embed_piece(s, j, first, n, &tokens) && check_vectors(s->ctx, j, first, n);
