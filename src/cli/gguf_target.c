@@ -143,7 +143,7 @@ static void measure(gguf_item *item, qp_tensor exact, qp_tensor rounded) {
 int64_t gguf_count_odd(qp_tensor x) {
     int64_t n = qp_count(x), odd = 0;
     for (int64_t at = 0, step; at < n && !qp_failed(x.ctx); at += step) {
-        step = n - at < 1 << 22 ? n - at : 1 << 22;
+        step = (int64_t)fmin((double)(n - at), 1 << 22);
         qp_scope     s = qp_enter(x.ctx);
         qp_tensor    part = qp_slice(qp_reshape(x, 1, &n), 0, at, at + step, 1);
         const float *p = qp_data_of(qp_contiguous(qp_cast(part, QP_F32)));
@@ -178,7 +178,7 @@ static const void *data_of(void *user, int64_t i) {
     if (qp_dtype_of(y) != item->as.dtype) {
         qp_tensor exact = qp_contiguous(qp_cast(y, QP_F32));
         y = gguf_round(t->path, item->as.name, exact, item->as.dtype);
-        if (item->as.dtype != QP_F32 && !qp_failed(t->ctx)) measure(item, exact, y);
+        if (item->as.dtype != QP_F32) measure(item, exact, y);
     }
     t->held = qp_keep(qp_contiguous(y));
     qp_leave(s);

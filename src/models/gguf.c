@@ -217,8 +217,8 @@ static bool solve(llama3 *x, const double *d, int64_t n) {
         else if (smooth > 0.5) least = fmax(least, HIGH * turn);
         else most = fmin(most, LOW * turn);
     }
-    while (x->trained < least && x->trained < 1e9) x->trained *= 2;
-    while (x->trained > most && x->trained > 1) x->trained /= 2;
+    if (x->trained < least) x->trained = exp2(ceil(log2(least)));
+    if (x->trained > most) x->trained = exp2(floor(log2(most)));
     if (between > 0) x->trained = between;
     bool same = x->factor > 1 && x->trained >= 1 && x->trained < 1e9;
     for (int64_t i = 0; i < n; i++) same = same && fabs(d[i] / divisor(x, i, n) - 1) < 1e-4;

@@ -26,7 +26,8 @@ static int64_t     layers, heads, kv_heads;
 static bool save_as(qp_ctx *ctx) {
     gguf_target  t;
     cli_progress progress = {0};
-    bool         ok = gguf_target_open(&t, ctx, source);
+    if (!gguf_check_out(ctx, in_folder("out.gguf"))) return false;
+    bool ok = gguf_target_open(&t, ctx, source);
     for (int64_t i = 0; ok && i < t.count; i++)
         if (t.items[i].as.ndim == 2) t.items[i].as.dtype = t.items[i].as.shape[1] % 32 ? QP_F16 : QP_Q8_0;
     t.progress = &progress;
@@ -84,6 +85,55 @@ static void no_error(void **state) {
                 t.items[1].largest == 0);
     assert_true(isnan(t.items[2].error));
     gguf_target_close(&t);
+    qp_close(ctx);
+}
+
+/* What rounding makes of elements that are no numbers, or too large, is an error; f32 takes them all. */
+static void rounded(void **state) {
+    (void)state;
+    const float x[] = {1, 70000, NAN, -INFINITY};
+    qp_ctx     *ctx = open_ctx();
+    qp_tensor   all = qp_from(ctx, QP_F32, 1, (int64_t[]){4}, x), half = qp_cast(all, QP_F16);
+    assert_int_equal(gguf_count_odd(all), 2);
+    assert_int_equal(gguf_count_odd(half), 3);
+    assert_int_equal(qp_dtype_of(gguf_round("m", "w", half, QP_F32)), QP_F32);
+    assert_int_equal(qp_dtype_of(gguf_round("m", "w", half, QP_F16)), QP_F16);
+    assert_int_equal(qp_error_code(ctx), QP_OK);
+    gguf_round("m", "w", all, QP_BF16);
+    expect_error(ctx, "m: w: 2 of its elements are no finite numbers");
+    gguf_round("m", "w", qp_slice(all, 0, 0, 2, 1), QP_F16);
+    expect_error(ctx, "m: w: 1 of its elements are beyond what f16 holds");
+    gguf_round("m", "w", qp_slice(all, 0, 0, 1, 1), QP_F16);
+    assert_int_equal(qp_error_code(ctx), QP_OK);
+    qp_close(ctx);
+}
+
+/* Widening changes nothing, and is not measured. */
+static void widened(void **state) {
+    (void)state;
+    static const qpi_gguf_tensor tensors[] = {{.name = "half", .dtype = QP_F16, .ndim = 2, .shape = {2, 32}}};
+    qp_ctx                      *ctx = open_ctx();
+    gguf_target                  t;
+    write_gguf("half.gguf", NULL, 1, tensors, values_of);
+    assert_true(gguf_target_open(&t, ctx, in_folder("half.gguf")));
+    t.items[0].as.dtype = QP_F32;
+    assert_true(gguf_target_save(&t, in_folder("out.gguf"), 0));
+    assert_true(isnan(t.items[0].error));
+    gguf_target_close(&t);
+    qp_close(ctx);
+}
+
+static void outputs(void **state) {
+    (void)state;
+    static const char *const odd[] = {"", "new/", "/", "/nowhere/out.gguf"};
+    qp_ctx                  *ctx = open_ctx();
+    for (int i = 0; i < 4; i++) {
+        assert_false(gguf_check_out(ctx, odd[i]));
+        expect_error(ctx, i < 3 ? "expected a file's name" : "there is no folder /nowhere");
+    }
+    assert_false(gguf_check_out(ctx, in_folder("bytes")));
+    expect_error(ctx, "expected a file's name");
+    assert_true(gguf_check_out(ctx, "out.gguf"));
     qp_close(ctx);
 }
 
@@ -186,8 +236,9 @@ static void memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_error), cmocka_unit_test(folder_names),
-        cmocka_unit_test(refused),  cmocka_unit_test(cancelled),
+        cmocka_unit_test(no_error),  cmocka_unit_test(folder_names), cmocka_unit_test(rounded),
+        cmocka_unit_test(widened),   cmocka_unit_test(outputs),      cmocka_unit_test(refused),
+        cmocka_unit_test(cancelled),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif

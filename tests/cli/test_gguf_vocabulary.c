@@ -44,7 +44,7 @@ static void check(const char *tokenizer, const char *config, const char *setting
 #define BPE(vocab, more) "{" BYTES "\"model\": {\"type\": \"BPE\", \"vocab\": " vocab more "}}"
 #define PIECES(more, model) \
     "{" more "\"model\": {\"byte_fallback\": true, \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"<0x41>\": 3, " \
-             "\"abcdef\": 4}" model "}}"
+    "\"abcdef\": 4}" model "}}"
 #define BERT "\"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, "
 #define WORDS(normalizer, more, prefix) \
     "{\"normalizer\": {\"type\": \"BertNormalizer\"" normalizer "}, " BERT more \
@@ -70,7 +70,7 @@ static const struct {
     {"{" BYTES "\"added_tokens\": [{\"id\": 1}], \"model\": {\"type\": \"BPE\", \"vocab\": {}}}", NULL, NULL,
      NULL, "a token's id is beyond"},
     {"{" BYTES "\"added_tokens\": [{\"id\": 1, \"content\": \"x\", \"special\": true}, {\"id\": 2, "
-               "\"content\": \"y\"}], \"model\": {\"vocab\": {}}}",
+     "\"content\": \"y\"}], \"model\": {\"vocab\": {}}}",
      NULL, NULL, "tokenizer.ggml.model", "gpt2"},
     {BPE("{\"a\": 0}", ", \"merges\": [\"ab\"]"), NULL, NULL, NULL, "expected merges of two tokens"},
     {BPE("{\"a\": 0}", ", \"merges\": [3]"), NULL, NULL, NULL, "expected merges of two tokens"},
@@ -82,7 +82,7 @@ static const struct {
 /* how texts are cut */
 #define CUT(parts) \
     "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [" parts "]}, \"model\": {\"vocab\": " \
-                                                                              "{}}}"
+    "{}}}"
     {CUT("{\"type\": \"Digits\", \"individual_digits\": true}, {\"type\": \"ByteLevel\"}"), NULL, NULL,
      "tokenizer.ggml.pre", "smollm"},
     {CUT("{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}"), NULL, NULL, NULL,
@@ -154,10 +154,10 @@ static const struct {
     {PLAIN, NULL, "{\"chat_template\": \"{{ x }}\"}", "tokenizer.chat_template", "{{ x }}"},
     {PLAIN, NULL, "{", NULL, "line 1"},
     {"{" BYTES "\"post_processor\": {\"single\": [{\"SpecialToken\": {\"id\": \"a\"}}]}, \"model\": "
-               "{\"vocab\": {\"a\": 0}}}",
+     "{\"vocab\": {\"a\": 0}}}",
      NULL, NULL, "tokenizer.ggml.add_bos_token", "true"},
     {"{" BYTES "\"post_processor\": {\"processors\": [{}, {\"single\": [{\"Sequence\": {}}]}, {\"single\": "
-               "[{\"SpecialToken\": {}}]}]}, \"model\": {\"vocab\": {\"a\": 0}}}",
+     "[{\"SpecialToken\": {}}]}]}, \"model\": {\"vocab\": {\"a\": 0}}}",
      NULL, NULL, "tokenizer.ggml.add_bos_token", "true"},
     {"{" BYTES "\"post_processor\": {\"processors\": [{}]}, \"model\": {\"vocab\": {\"a\": 0}}}", NULL, NULL,
      "tokenizer.ggml.add_bos_token", "false"},
@@ -193,10 +193,34 @@ static void no_tokenizer(void **state) {
     qpi_gguf_pairs_free(&pairs);
 }
 
+/* SentencePiece's file in the place of tokenizer.json. */
+static void put_model(void) {
+    size_t n;
+    char  *bytes = read_file(SOURCE_DIR "/tests/golden/tokenizers/spm.model", &n);
+    write_file("v/tokenizer.model", bytes, n);
+    free(bytes);
+    remove(in_folder("v/tokenizer.json"));
+}
+
+static void pieces(void **state) {
+    (void)state;
+    qpi_gguf_pairs pairs = {0};
+    put_model();
+    assert_true(gguf_put_vocabulary(ctx, in_folder("v"), 1000, &pairs));
+    assert_true(pairs.count > 5);
+    qpi_gguf_pairs_free(&pairs);
+    write_text("v/tokenizer.model", "none");
+    assert_false(gguf_put_vocabulary(ctx, in_folder("v"), 1000, &pairs));
+    assert_non_null(strstr(qp_error(ctx), "tokenizer.model"));
+    qp_clear(ctx);
+    qpi_gguf_pairs_free(&pairs);
+    remove(in_folder("v/tokenizer.model"));
+}
+
 #if FAULTS
 static bool whole(qp_ctx *c) {
     qpi_gguf_pairs pairs = {0};
-    bool           ok = gguf_put_vocabulary(c, in_folder("v"), 6, &pairs);
+    bool           ok = gguf_put_vocabulary(c, in_folder("v"), 1000, &pairs);
     if (ok && pairs.failed) ok = !qp_fail(c, QP_ERR_MEMORY, "out of memory"); /* as qpi_gguf_save would say */
     qpi_gguf_pairs_free(&pairs);
     return ok;
@@ -205,6 +229,8 @@ static bool whole(qp_ctx *c) {
 static void memory(void **state) {
     (void)state;
     put_files(cases[0].tokenizer, "{\"bos_token_id\": 1}", "{\"chat_template\": \"x\"}");
+    in_turn(whole, 1, NULL, NULL);
+    put_model();
     in_turn(whole, 1, NULL, NULL);
 }
 #endif
@@ -223,9 +249,8 @@ static int end(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(documents),
-        cmocka_unit_test(long_texts),
-        cmocka_unit_test(no_tokenizer),
+        cmocka_unit_test(documents),    cmocka_unit_test(long_texts),
+        cmocka_unit_test(no_tokenizer), cmocka_unit_test(pieces),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif
