@@ -148,8 +148,7 @@ json_t *qpi_config_rope(qpi_config *c, double theta) {
     /* as transformers reads them: the older one, unless it is empty, stands for all of the newer one */
     qpi_json older = qpi_json_member(&c->root, "rope_scaling"),
              newer = qpi_json_member(&c->root, "rope_parameters");
-    bool     empty = !older.value || qpi_json_is(older.value, JSON_NULL) ||
-                     (qpi_json_is(older.value, JSON_OBJECT) && !json_object_size(older.value));
+    bool     empty = !older.value || (qpi_json_is(older.value, JSON_OBJECT) && !json_object_size(older.value));
     json_t  *rope = qpi_config_rope_of(c, theta, empty ? &newer : &older, 1);
     if (rope && fraction != 1 && !json_object_get(rope, "fraction"))
         qpi_config_put(c, rope, "fraction", json_real(fraction));

@@ -108,6 +108,16 @@ static void rounded(void **state) {
     qp_close(ctx);
 }
 
+/* Memory for the numbers, but not for looking at them. */
+static void rounded_memory(void **state) {
+    (void)state;
+    int64_t n = 1 << 20;
+    qp_ctx *ctx = qp_open((qp_options){.threads = 1, .memory_cap = 3u << 20});
+    gguf_count_odd(qp_zeros(ctx, QP_F16, 1, &n));
+    assert_int_equal(qp_error_code(ctx), QP_ERR_MEMORY);
+    qp_close(ctx);
+}
+
 /* Widening changes nothing, and is not measured. */
 static void widened(void **state) {
     (void)state;
@@ -236,9 +246,9 @@ static void memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_error),  cmocka_unit_test(folder_names), cmocka_unit_test(rounded),
-        cmocka_unit_test(widened),   cmocka_unit_test(outputs),      cmocka_unit_test(refused),
-        cmocka_unit_test(cancelled),
+        cmocka_unit_test(no_error),       cmocka_unit_test(folder_names), cmocka_unit_test(rounded),
+        cmocka_unit_test(rounded_memory), cmocka_unit_test(widened),      cmocka_unit_test(outputs),
+        cmocka_unit_test(refused),        cmocka_unit_test(cancelled),
 #if FAULTS
         cmocka_unit_test(memory),
 #endif

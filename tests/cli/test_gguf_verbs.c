@@ -166,17 +166,27 @@ static void no_place(void **state) {
 /* Divisors of Llama 3's scaling of which none lies between the bounds. */
 static void scaling_beyond(void **state) {
     (void)state;
-    static const char config[] =
-        "{\"model_type\": \"llama\", \"vocab_size\": 16, \"hidden_size\": 16, \"intermediate_size\": 8, "
-        "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"rope_theta\": 10000.0, \"rope_scaling\": "
-        "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, "
-        "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 32}}";
-    assert_int_equal(save_model("beyond", config), 0);
-    expect_success(run("convert", "%/beyond", "--out", "%/beyond.gguf", NULL));
-    qp_model *m = qp_model_load(ctx, in_folder("beyond.gguf"), (qp_model_options){0});
-    if (!m) fail_msg("%s", qp_error(ctx));
-    assert_non_null(strstr(qp_model_config(m), "\"original_max_position_embeddings\": 32"));
-    qp_model_close(m);
+    static const struct {
+        double theta;
+        int    trained;
+    } cases[] = {{1e4, 32}, {1e6, 32768}};
+    for (int i = 0; i < 2; i++) {
+        char config[500], words[80];
+        snprintf(
+            config, sizeof config,
+            "{\"model_type\": \"llama\", \"vocab_size\": 16, \"hidden_size\": 16, \"intermediate_size\": 8, "
+            "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"rope_theta\": %.1f, \"rope_scaling\": "
+            "{\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": "
+            "4.0, \"original_max_position_embeddings\": %d}}",
+            cases[i].theta, cases[i].trained);
+        snprintf(words, sizeof words, "\"original_max_position_embeddings\": %d", cases[i].trained);
+        assert_int_equal(save_model("beyond", config), 0);
+        expect_success(run("convert", "%/beyond", "--out", "%/beyond.gguf", NULL));
+        qp_model *m = qp_model_load(ctx, in_folder("beyond.gguf"), (qp_model_options){0});
+        if (!m) fail_msg("%s", qp_error(ctx));
+        assert_non_null(strstr(qp_model_config(m), words));
+        qp_model_close(m);
+    }
 }
 
 /* ---- Folders ------------------------------------------------------------------------------------------------ */
