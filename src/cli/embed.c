@@ -18,14 +18,29 @@ typedef struct {
     qp_text          text;  /* all of them, one after another */
     size_t          *begin; /* where each begins; [count]: where the last ends */
     size_t           count, room;
-    float           *vectors; /* [count, D] */
+    const char      *path;        /* of the file at hand, */
+    size_t           first;       /* its first text */
+    bool             takes_empty; /* a text without a character has tokens all the same */
+    float           *vectors;     /* [count, D] */
     int64_t          tokens;
     double           seconds;
 } job;
 
 /* ---- Texts ---------------------------------------------------------------------------------- */
 
+/* Does the tokenizer put something around a text? */
+static bool ask_for_empty(job *j) {
+    qp_ids ids = {0};
+    bool   ok = qp_encode(j->ctx, j->m.tokenizer, "", 0, (qp_encode_options){.wrap = true}, &ids) == QP_OK;
+    j->takes_empty = ids.count > 0;
+    qp_ids_free(&ids);
+    return ok;
+}
+
 static bool add_text(job *j, const void *text, size_t n) {
+    if (!n && !j->takes_empty)
+        return !qp_fail(j->ctx, QP_ERR_ARGUMENT, "%s: text %zu is empty, and the model has no token for that",
+                        strcmp(j->path, "-") ? j->path : "stdin", j->count - j->first + 1);
     size_t *grown = qpi_grown(j->begin, &j->room, j->count + 2, sizeof *grown);
     if (!grown) return !qp_fail(j->ctx, QP_ERR_MEMORY, "out of memory: texts");
     j->begin = grown;
@@ -64,6 +79,8 @@ static bool read_texts(job *j) {
     const char *const       *files = (const char *const *)cli_list(j->c, "data", &n);
     if (!n) files = standard;
     for (int i = 0; i < (n ? n : 1); i++) {
+        j->path = files[i];
+        j->first = j->count;
         bool lines = !ends_with(files[i], ".jsonl") && !ends_with(files[i], ".ndjson");
         if (lines ? !add_lines(j, files[i])
                   : !qpi_documents_read(files[i], cli_text(j->c, "field"), NULL, NULL, add_documents, j,
@@ -176,8 +193,9 @@ static int run(cli *c) {
     job j = {.c = c, .ctx = cli_open(c)};
     if (!j.ctx) return 1;
     const char *folder = cli_text(c, "model");
-    bool ok = cli_model_open(j.ctx, folder, true, &j.m) && choose(&j, folder) && read_texts(&j) && compute(&j);
-    int  status = ok ? report(&j) : cli_failed(j.ctx);
+    bool        ok = cli_model_open(j.ctx, folder, true, &j.m) && choose(&j, folder) && ask_for_empty(&j) &&
+                     read_texts(&j) && compute(&j);
+    int         status = ok ? report(&j) : cli_failed(j.ctx);
     free(j.vectors);
     free(j.begin);
     qp_text_free(&j.text);

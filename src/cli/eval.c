@@ -158,13 +158,16 @@ static bool prepare(evaluation *e, const char *const *files, int n) {
                 e->stride, e->length);
         return false;
     }
-    qp_session_options kv;
-    if (cli_given(c, "kv") && (!cli_kv_type(e->ctx, cli_text(c, "kv"), &kv) ||
-                               !(e->session = qp_session_new(e->m.model, e->batch, e->length, kv))))
+    if (cli_given(c, "kv") && !(e->session = cli_session(e->m.model, e->batch, e->length, cli_text(c, "kv"))))
         return false;
     e->inputs = calloc((size_t)(e->batch * e->length), sizeof *e->inputs);
     e->targets = calloc((size_t)(e->batch * e->length), sizeof *e->targets);
-    if (!e->inputs || !e->targets) return qp_fail(e->ctx, QP_ERR_MEMORY, "out of memory: batches") == QP_OK;
+    if (!e->inputs || !e->targets) {
+        qp_fail(e->ctx, QP_ERR_MEMORY,
+                "out of memory: %" PRId64 " windows (--batch) of %" PRId64 " tokens (--length)", e->batch,
+                e->length);
+        return false;
+    }
     int64_t total = 0;
     for (int i = 0; i < n; i++) {
         qpi_bytes *bytes = qpi_bytes_open(files[i], QPI_MAP, &e->ctx->error);

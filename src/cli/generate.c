@@ -161,13 +161,6 @@ static bool compare(job *j, qp_session *session, qp_generate_options options) {
     return true;
 }
 
-static qp_session *open_session(job *j, int64_t positions) {
-    qp_session_options options;
-    return cli_kv_type(j->ctx, cli_text(j->c, "kv"), &options)
-               ? qp_session_new(j->m.model, 1, positions, options)
-               : NULL;
-}
-
 static qp_drafter *open_medusa(qp_session *session, const char *path, qp_drafter_options options) {
     qp_medusa *m = qp_medusa_load(qp_session_model(session), path, false);
     return m ? qp_drafter_medusa(session, m, options) : NULL;
@@ -241,7 +234,7 @@ static int generate(job *j) {
                                    .user = j};
     options.stop = cli_list(c, "stop", &options.stop_count);
     qp_generation result;
-    qp_session   *session = open_session(j, j->prompt.count + n);
+    qp_session   *session = cli_session(j->m.model, 1, j->prompt.count + n, cli_text(c, "kv"));
     if (!session || !open_drafter(j, session, &options.drafter) ||
         qp_generate(session, j->m.tokenizer, j->prompt.data, j->prompt.count, options, &result) != QP_OK ||
         (cli_flag(c, "compare") && !compare(j, session, options))) {

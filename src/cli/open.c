@@ -184,6 +184,21 @@ bool cli_kv_type(qp_ctx *ctx, const char *name, qp_session_options *options) {
     return !qp_fail(ctx, QP_ERR_ARGUMENT, "--kv %.40s: expected f32, bf16, f16 or q8_0", name);
 }
 
+qp_session *cli_session(qp_model *m, int64_t rows, int64_t positions, const char *kv) {
+    qp_session_options options;
+    char               why[300];
+    qp_ctx            *ctx = qp_model_ctx(m);
+    if (!cli_kv_type(ctx, kv, &options)) return NULL;
+    qp_session *s = qp_session_new(m, rows, positions, options);
+    int64_t     block = qp_dtype_block(options.kv);
+    if (s || block == 1 || qp_error_code(ctx) != QP_ERR_ARGUMENT) return s;
+    snprintf(why, sizeof why, "%s", qp_error(ctx));
+    qp_clear(ctx);
+    qp_fail(ctx, QP_ERR_ARGUMENT, "--kv %s needs heads whose width is a multiple of %lld: %s", kv,
+            (long long)block, why);
+    return NULL;
+}
+
 bool cli_append_id(qp_ctx *ctx, qp_ids *ids, int32_t id) {
     size_t   capacity = (size_t)ids->capacity;
     int32_t *grown = qpi_grown(ids->data, &capacity, (size_t)ids->count + 1, sizeof *grown);

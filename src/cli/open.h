@@ -35,6 +35,8 @@ qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path);
 bool cli_parse_ids(qp_ctx *ctx, char *text, int64_t limit, const char *where, qp_ids *out);
 /* What --kv asks keys and values to be kept in. */
 bool cli_kv_type(qp_ctx *ctx, const char *name, qp_session_options *options);
+/* A session that keeps them so. NULL: an error is stored. */
+qp_session *cli_session(qp_model *m, int64_t rows, int64_t positions, const char *kv);
 bool cli_append_id(qp_ctx *ctx, qp_ids *ids, int32_t id);
 bool cli_append(qp_ctx *ctx, qp_text *text, const void *data, size_t bytes);
 

@@ -205,17 +205,17 @@ static int64_t count_bytes(const text *x, const qp_tokenizer *t) {
     return sum;
 }
 
-/* Takes a reference to the store over. */
-static qp_data *open_part(qp_ctx *ctx, store *s, size_t begin, size_t end, const qp_data_options *o,
-                          qpi_error *e) {
+/* Takes a reference to the store over. where begins the error's text. */
+static qp_data *open_part(qp_ctx *ctx, const char *where, store *s, size_t begin, size_t end,
+                          const qp_data_options *o, qpi_error *e) {
     size_t n = end - begin, T = (size_t)o->length;
     text  *x = n < 2 ? NULL : calloc(1, sizeof *x);
     if (!x) {
         release(s);
         if (n < 2)
-            qpi_fail(e, QP_ERR_ARGUMENT, "data: %zu ids are too few: an input and a label are needed at least",
-                     n);
-        else qpi_fail_memory(e, "data");
+            qpi_fail(e, QP_ERR_ARGUMENT, "%s: %zu ids are too few: an input and a label are needed at least",
+                     where, n);
+        else qpi_fail_memory(e, where);
         return NULL;
     }
     *x = (text){.store = s, .begin = begin, .end = end, .length = o->length, .seed = o->seed};
@@ -255,14 +255,14 @@ static qp_data *open_text(qp_ctx *ctx, int n, const char *const *paths, const qp
         v = s;
         atomic_fetch_add(&s->refs, 1);
     }
-    qp_data *d = open_part(ctx, s, 0, split, o, e);
+    qp_data *d = open_part(ctx, n == 1 ? paths[0] : "data", s, 0, split, o, e);
     if (!d || !v) {
         release(v);
         return d;
     }
     qp_data_options in_order = *o;
     in_order.order = QP_SEQUENTIAL;
-    d->validation = open_part(ctx, v, v_begin, v->count, &in_order, e);
+    d->validation = open_part(ctx, "validation data", v, v_begin, v->count, &in_order, e);
     if (d->validation) return d;
     qpi_data_free(d);
     return NULL;

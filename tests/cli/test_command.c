@@ -198,6 +198,9 @@ static void missing_files(void **state) {
     write_text("empty", "");
     expect_message(run("inspect", "%/empty", NULL), 1, "empty");
     expect_message(run("eval", "-m", "%/bytes", "--data", "%/empty", NULL), 1, "no tokens");
+    expect_message(run("finetune", "-m", "%/bytes", "--method", "mtp", "--data", "%/empty", "--out", "%/never",
+                       "--holdout", "0", NULL),
+                   1, "/empty: 0 ids are too few");
     /* a golden model without tokenizer and not of bytes */
     expect_message(run("generate", "-m", golden("gpt2"), "-p", "x", NULL), 1,
                    "a vocabulary of 61 is not that of bytes");

@@ -187,6 +187,8 @@ static void generate_compares(void **state) {
                    "--accept goes with --draft");
     expect_message(run("generate", "-m", "%/bytes", "-p", "x", "--draft-depth", "3", NULL), 2,
                    "--draft-depth goes with --draft");
+    expect_message(run("generate", "-m", "%/bytes", "-p", "x", "--kv", "q8_0", NULL), 1,
+                   "--kv q8_0 needs heads whose width is a multiple of 32: state: 8 features");
     expect_message(run("generate", "-m", "%/bytes", "-p", "x", "--logprobs", "3", NULL), 2,
                    "--logprobs goes with --json");
 }
@@ -439,6 +441,9 @@ static void embed(void **state) {
     expect_success(p);
     for (char *at = p.out; *at && *at != '\n';) square += pow(strtod(at, &at), 2);
     assert_float_equal(square, 1, 1e-5);
+    write_text("gap.txt", "a\n\nb\n");
+    expect_message(run("embed", "-m", "%/bytes", "--data", "%/lines.txt", "%/gap.txt", NULL), 1,
+                   "gap.txt: text 2 is empty");
     expect_message(run("embed", "-m", "%/bytes", "--out", "%/v.bin", NULL), 2,
                    "expected a name that ends in .npy");
     expect_message(run("embed", "-m", "%/bytes", "--pool", "max", NULL), 2, "expected mean, cls or last");
