@@ -1,16 +1,12 @@
 #define _GNU_SOURCE /* isatty, ioctl */
 #include <stdarg.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "core/core.h"
 
-double cli_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
+double cli_now(void) { return qpi_now(); }
 
 const char *cli_duration(double seconds, char out[32]) {
     int64_t s = seconds > 0 && seconds < 1e9 ? (int64_t)(seconds + 0.5) : 0;

@@ -313,6 +313,8 @@ void qpi_apply_some(const qp_op *op, int nin, const qp_tensor *ins, const void *
 /* The three ops that the core itself needs (src/ops). */
 extern const qp_op qp_op_copy, qp_op_accumulate, qp_op_fill;
 
+/* Seconds of a clock that nobody sets. */
+double qpi_now(void);
 /* run(call) with its time to the observer. */
 void qpi_run_observed(void (*run)(const qp_call *call), const qp_call *call);
 

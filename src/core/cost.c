@@ -1,10 +1,10 @@
-/* What a call costs, by its op's word, and who is told when it has run. */
+/* What a call costs, by its op's word, and who is told when it has run; the clock. */
 #define _POSIX_C_SOURCE 200809L
 #include <time.h>
 
 #include "core/core.h"
 
-static double seconds(void) {
+double qpi_now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -42,7 +42,7 @@ void qp_observe(qp_ctx *ctx, qp_observer *fn, void *user) {
 }
 
 void qpi_run_observed(void (*run)(const qp_call *call), const qp_call *call) {
-    double start = seconds();
+    double start = qpi_now();
     run(call);
-    call->ctx->observer(call->ctx->observer_user, call, seconds() - start);
+    call->ctx->observer(call->ctx->observer_user, call, qpi_now() - start);
 }

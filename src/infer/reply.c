@@ -1,16 +1,9 @@
-#define _GNU_SOURCE /* memmem, clock_gettime */
+#define _GNU_SOURCE /* memmem */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "infer/reply.h"
-
-double qpi_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* Models' vocabularies are often larger than their tokenizers'. */
 static bool has_text(const qpi_reply *r, int32_t id) {

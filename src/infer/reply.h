@@ -22,8 +22,6 @@ typedef struct {
     char                       error[256];
 } qpi_reply;
 
-double qpi_now(void);
-
 /* options must outlive it. False after storing an error. */
 bool qpi_reply_open(qpi_reply *r, qp_ctx *ctx, const qp_tokenizer *t, const qp_generate_options *options,
                     int64_t vocabulary, const int32_t *prompt, int64_t n);

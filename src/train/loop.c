@@ -2,17 +2,10 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/core.h"
 #include "train/log.h"
 #include "train/state.h"
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 /* Labels that count. */
 static int64_t counted(qp_ctx *ctx, const qp_record *batch) {
@@ -170,7 +163,7 @@ static void show_scalars(qp_board *b, const qp_train_event *e, bool scales) {
 
 /* One step; false: failed, or cancelled before the parameters changed. */
 static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_train_event *e) {
-    double  start = now();
+    double  start = qpi_now();
     qp_ctx *ctx = qp_model_ctx(set->model);
     accumulate(set, o, e);
     qp_scope s = qp_enter(ctx);
@@ -184,7 +177,7 @@ static bool run_step(const qp_training_set *set, const qp_train_options *o, qp_t
     e->norm = e->skipped ? NAN : qp_optim_norm(set->optim);
     if (set->ema && !qp_failed(ctx)) qp_ema_update(set->ema, e->step);
     qp_leave(s);
-    e->seconds = now() - start;
+    e->seconds = qpi_now() - start;
     return !qp_failed(ctx);
 }
 
