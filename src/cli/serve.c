@@ -58,12 +58,6 @@ static void *watch(void *user) {
     return NULL;
 }
 
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Until a signal; then what is in hand is finished, for `drain` seconds at most or until a second one. */
 static void work(serve_server *s, serve_http *http, double drain) {
     const struct timespec pause = {.tv_nsec = 2000000};
@@ -72,9 +66,9 @@ static void work(serve_server *s, serve_http *http, double drain) {
         if (signals && !s->draining) {
             s->draining = true;
             serve_http_refuse(http);
-            end = seconds() + drain;
+            end = cli_now() + drain;
         }
-        if (s->draining && (signals > 1 || seconds() > end || !serve_http_busy(http))) return;
+        if (s->draining && (signals > 1 || cli_now() > end || !serve_http_busy(http))) return;
         bool embedded = serve_embed_step(s), wrote = s->engine && qp_engine_step(s->engine);
         if (embedded || wrote) continue;
         if (s->engine) qp_engine_wait(s->engine, 0.1);

@@ -52,15 +52,9 @@ typedef struct { /* one request */
 
 typedef enum MHD_Result result;
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void set_deadline(exchange *x, double seconds) {
     pthread_mutex_lock(&x->h->lock);
-    if (x->client) x->client->deadline = seconds ? now() + seconds : 0;
+    if (x->client) x->client->deadline = seconds ? cli_now() + seconds : 0;
     pthread_mutex_unlock(&x->h->lock);
 }
 
@@ -397,7 +391,7 @@ static result handle(void *user, struct MHD_Connection *c, const char *path, con
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
         x->h = user;
         x->client = info ? info->socket_context : NULL;
-        x->begun = now();
+        x->begun = cli_now();
         x->h->busy++;
         snprintf(x->method, sizeof x->method, "%s", method);
         snprintf(x->path, sizeof x->path, "%s", path);
@@ -438,7 +432,7 @@ static void log_exchange(const exchange *x, bool left) {
     fprintf(stderr,
             "{\"time\":\"%s\",\"method\":\"%s\",\"path\":\"%s\",\"status\":%d,\"ms\":%.1f,\"prompt_tokens\":"
             "%" PRId64 ",\"tokens\":%" PRId64 "%s}\n",
-            stamp, quotable(method), quotable(path), x->status, 1000 * (now() - x->begun), prompt, tokens,
+            stamp, quotable(method), quotable(path), x->status, 1000 * (cli_now() - x->begun), prompt, tokens,
             left ? ",\"client\":\"left\"" : "");
 }
 
@@ -451,7 +445,7 @@ static void completed(void *user, struct MHD_Connection *c, void **state,
     pthread_mutex_lock(&h->lock);
     if (x->client) {
         x->client->job = NULL;
-        x->client->deadline = now() + KEEP_ALIVE_SECONDS;
+        x->client->deadline = cli_now() + KEEP_ALIVE_SECONDS;
     }
     pthread_mutex_unlock(&h->lock);
     bool left = false;
@@ -482,7 +476,7 @@ static void connection(void *user, struct MHD_Connection *c, void **context,
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
         if (!info || !(k = *context = calloc(1, sizeof *k))) return;
         k->fd = info->connect_fd;
-        k->deadline = now() + h->s->header_seconds;
+        k->deadline = cli_now() + h->s->header_seconds;
         h->s->connections++;
         pthread_mutex_lock(&h->lock);
         k->next = h->clients;
@@ -524,7 +518,7 @@ static void watch_job(client *k, double t) {
 }
 
 void serve_http_watch(serve_http *h) {
-    double t = now();
+    double t = cli_now();
     pthread_mutex_lock(&h->lock);
     for (client *k = h->clients; k; k = k->next) {
         if (k->job) watch_job(k, t);
