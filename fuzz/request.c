@@ -1,3 +1,5 @@
+#include <stdlib.h>
+
 #include "cli/serve.h"
 #include "format/json.h"
 
@@ -20,18 +22,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (root && error.status < 400) __builtin_trap();
         return 0;
     }
-    serve_prompt prompts[SERVE_MOST_PROMPTS] = {0};
-    int          count;
-    bool         ok = serve_params_prompts(&p, ctx, t, chat, 257, 256, prompts, &count, &error);
+    serve_prompt *prompts = calloc(SERVE_MOST_PROMPTS, sizeof *prompts);
+    int           count;
+    if (!prompts) return serve_params_free(&p), 0;
+    bool ok = serve_params_prompts(&p, ctx, t, chat, 257, 256, prompts, &count, &error);
     if (p.n < 1 || p.n > SERVE_MOST_CHOICES || count < 0 || count > SERVE_MOST_PROMPTS ||
         (!ok && error.status < 400))
         __builtin_trap();
     for (int i = 0; i < count; i++) {
-        for (int64_t k = 0; k < prompts[i].ids.count; k++)
-            if (prompts[i].ids.data[k] < 0 || prompts[i].ids.data[k] > 256) __builtin_trap();
-        qp_ids_free(&prompts[i].ids);
-        qp_text_free(&prompts[i].echo);
+        const serve_prompt *one = &prompts[i];
+        if (one->before < 0 || one->after < 0 || one->before + one->after > one->ids.count) __builtin_trap();
+        for (int64_t k = 0; k < one->ids.count; k++)
+            if (one->ids.data[k] < 0 || one->ids.data[k] > 256) __builtin_trap();
     }
+    serve_prompts_free(prompts, count);
     serve_params_free(&p);
     if (qp_failed(ctx)) __builtin_trap();
     return 0;

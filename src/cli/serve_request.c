@@ -268,7 +268,7 @@ static bool find_own(qp_ctx *ctx, const qp_tokenizer *t, serve_prompt *out) {
     qp_ids  bare = {0};
     bool    ok = qp_encode(ctx, t, out->echo.data, out->echo.count, (qp_encode_options){0}, &bare) == QP_OK;
     int64_t around = ok ? out->ids.count - bare.count : 0;
-    while (out->before < around &&
+    while (bare.count && out->before < around &&
            memcmp(out->ids.data + out->before, bare.data, (size_t)bare.count * sizeof *bare.data))
         out->before++;
     out->after = around - out->before;
