@@ -197,10 +197,9 @@ typedef struct {
 
 /* Continues the ids: row 0 of the session is fed the prompt, then what is drawn, until something stops it or
  * the row is full (QP_STOP_LENGTH). Without a drafter the loop asks the system for no memory after the first
- * token. Without a
- * tokenizer (NULL) there is no text and there are no stop texts. Errors, also in result (QP_STOP_ERROR with the
- * context's text, valid until it is cleared): ARGUMENT (an empty prompt, an id outside the vocabulary, no room
- * for it, an option, a drafter of another session), CANCELLED, MEMORY, those of
+ * token. Without a tokenizer (NULL) there is no text and there are no stop texts. Errors, also in result
+ * (QP_STOP_ERROR with the context's text, valid until it is cleared): ARGUMENT (an empty prompt, an id outside
+ * the vocabulary, no room for it, an option, a drafter of another session), CANCELLED, MEMORY, those of
  * qp_session_feed and qp_decode. */
 QP_API QP_MUST_CHECK qp_status qp_generate(qp_session *session, const qp_tokenizer *t, const int32_t *ids,
                                            int64_t n, qp_generate_options options, qp_generation *result);
