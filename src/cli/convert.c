@@ -10,14 +10,10 @@
 #include "cli/json.h"
 #include "core/core.h"
 #include "format/json.h"
+#include "format/os.h"
 #include "format/reader.h"
 #include "format/writer.h"
 #include "models/model.h"
-
-static bool ends_in(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcasecmp(text + n - m, end);
-}
 
 /* ---- To a GGUF file: matrices in one type, or as they are ------------------------------------------------ */
 
@@ -86,15 +82,13 @@ static bool copy_module(qp_ctx *ctx, const char *from, const char *to, const cha
 }
 
 static bool copy_modules(qp_ctx *ctx, const char *from, const char *to) {
-    char   *path = qpi_path_join(from, "modules.json", &ctx->error);
-    json_t *modules = path && qpi_path_exists(path) ? qpi_json_load(path, &ctx->error) : NULL;
+    json_t *modules = qpi_json_load_in(from, "modules.json", &ctx->error);
     bool    ok = !qp_failed(ctx);
     for (size_t i = 0; ok && i < json_array_size(modules); i++) {
         const char *name = json_string_value(json_object_get(json_array_get(modules, i), "path"));
         ok = !name || !*name || copy_module(ctx, from, to, name);
     }
     json_decref(modules);
-    free(path);
     return ok;
 }
 
@@ -281,7 +275,8 @@ static int run(cli *c) {
     if (!*out) return cli_usage(c, "--out: expected a name");
     qp_ctx *ctx = cli_open(c);
     if (!ctx) return 1;
-    bool ok = ends_in(out, ".gguf") ? to_file(c, ctx, model, out, type) : to_folder(c, ctx, model, out, type);
+    bool ok =
+        qpi_ends_in(out, ".gguf") ? to_file(c, ctx, model, out, type) : to_folder(c, ctx, model, out, type);
     if (!ok || qp_failed(ctx)) return cli_failed(ctx);
     if (cli_flag(c, "json")) return cli_json_print(json_pack("{s:o}", "out", cli_json_name(out)));
     return 0;

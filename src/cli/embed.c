@@ -8,6 +8,7 @@
 #include "core/core.h"
 #include "data/documents.h"
 #include "format/buffer.h"
+#include "format/os.h"
 #include "format/writer.h"
 
 typedef struct {
@@ -68,11 +69,6 @@ static bool add_lines(job *j, const char *path) {
     return ok;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 static bool read_texts(job *j) {
     static const char *const standard[] = {"-"};
     int                      n;
@@ -81,7 +77,7 @@ static bool read_texts(job *j) {
     for (int i = 0; i < (n ? n : 1); i++) {
         j->path = files[i];
         j->first = j->count;
-        bool lines = !ends_with(files[i], ".jsonl") && !ends_with(files[i], ".ndjson");
+        bool lines = !qpi_ends_in(files[i], ".jsonl") && !qpi_ends_in(files[i], ".ndjson");
         if (lines ? !add_lines(j, files[i])
                   : !qpi_documents_read(files[i], cli_text(j->c, "field"), NULL, NULL, add_documents, j,
                                         &j->ctx->error))
@@ -175,7 +171,7 @@ static int print_json(const job *j, const char *out) {
 
 static int report(job *j) {
     const char *out = cli_text(j->c, "out");
-    if (out && !(ends_with(out, ".npy") ? write_npy(j, out) : write_safetensors(j, out)))
+    if (out && !(qpi_ends_in(out, ".npy") ? write_npy(j, out) : write_safetensors(j, out)))
         return cli_failed(j->ctx);
     cli_remark(j->c, "%zu texts, %" PRId64 " tokens, %.0f texts/s", j->count, j->tokens,
                (double)j->count / j->seconds);
@@ -186,7 +182,7 @@ static int report(job *j) {
 
 static int run(cli *c) {
     const char *out = cli_text(c, "out"), *pool = cli_text(c, "pool");
-    if (out && !ends_with(out, ".npy") && !ends_with(out, ".safetensors"))
+    if (out && !qpi_ends_in(out, ".npy") && !qpi_ends_in(out, ".safetensors"))
         return cli_usage(c, "embed: --out %s: expected a name that ends in .npy or .safetensors", out);
     if (pool && strcmp(pool, "mean") && strcmp(pool, "cls") && strcmp(pool, "last"))
         return cli_usage(c, "embed: --pool %s: expected mean, cls or last", pool);

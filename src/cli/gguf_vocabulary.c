@@ -174,13 +174,6 @@ static bool put_splitting(vocabulary *v, const splitting *s) {
 
 /* ---- Special tokens and the chat template ------------------------------------------------------------------ */
 
-static json_t *load(qp_ctx *ctx, const char *folder, const char *name) {
-    char   *path = qpi_path_join(folder, name, &ctx->error);
-    json_t *json = path && qpi_path_exists(path) ? qpi_json_load(path, &ctx->error) : NULL;
-    free(path);
-    return json;
-}
-
 static void put_id(vocabulary *v, const json_t *config, const char *theirs, const char *key) {
     const json_t *id = json_object_get(config, theirs);
     if (qpi_json_is(id, JSON_ARRAY)) id = json_array_get(id, 0);
@@ -204,8 +197,8 @@ static bool begins_texts(const json_t *processor) {
 }
 
 static void put_special(vocabulary *v, const char *folder) {
-    json_t *config = load(v->ctx, folder, "config.json"),
-           *settings = load(v->ctx, folder, "tokenizer_config.json");
+    json_t *config = qpi_json_load_in(folder, "config.json", &v->ctx->error),
+           *settings = qpi_json_load_in(folder, "tokenizer_config.json", &v->ctx->error);
     const char *template = json_string_value(json_object_get(settings, "chat_template"));
     put_id(v, config, "bos_token_id", "tokenizer.ggml.bos_token_id");
     put_id(v, config, "eos_token_id", "tokenizer.ggml.eos_token_id");

@@ -171,17 +171,13 @@ static json_t *inspect_folder(qp_ctx *ctx, const char *folder) {
 
 /* ---- Which of them ------------------------------------------------------------------------------------- */
 
-static bool ends_in(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 static json_t *inspect(qp_ctx *ctx, const char *path) {
     char buffer[4096];
     path = cli_model_path(path, buffer);
     if (qpi_path_is_folder(path)) return inspect_folder(ctx, path);
-    if (ends_in(path, "tokenizer.model")) return inspect_tokenizer(ctx, path);
-    if (!ends_in(path, ".json") || ends_in(path, ".safetensors.index.json")) return inspect_tensors(ctx, path);
+    if (qpi_ends_in(path, "tokenizer.model")) return inspect_tokenizer(ctx, path);
+    if (!qpi_ends_in(path, ".json") || qpi_ends_in(path, ".safetensors.index.json"))
+        return inspect_tensors(ctx, path);
     json_t *json = qpi_json_load(path, &ctx->error);
     bool    config = json_is_string(json_object_get(json, "model_type"));
     bool    tokenizer = json_is_object(json_object_get(json, "model"));

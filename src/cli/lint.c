@@ -116,9 +116,7 @@ static void check_texts(lint *l, const qp_tokenizer *t, const char *where, const
 
 /* A JSON file of the folder; NULL: there is none, or it is none, which is a finding. */
 static json_t *load(lint *l, const char *check, const char *name) {
-    char   *path = qpi_path_is_folder(l->path) ? qpi_path_join(l->path, name, &l->ctx->error) : NULL;
-    json_t *json = path && qpi_path_exists(path) ? qpi_json_load(path, &l->ctx->error) : NULL;
-    free(path);
+    json_t *json = qpi_path_is_folder(l->path) ? qpi_json_load_in(l->path, name, &l->ctx->error) : NULL;
     if (qp_failed(l->ctx)) note_failure(l, check);
     return json;
 }

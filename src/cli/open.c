@@ -21,14 +21,6 @@ const char *cli_model_path(const char *path, char buffer[4096]) {
 
 /* ---- Tokenizers ------------------------------------------------------------------------------- */
 
-/* The config of a folder, NULL if there is none or after an error. */
-static json_t *load_config(qp_ctx *ctx, const char *folder, const char *name) {
-    char   *path = qpi_path_join(folder, name, &ctx->error);
-    json_t *config = path && qpi_path_exists(path) ? qpi_json_load(path, &ctx->error) : NULL;
-    free(path);
-    return config;
-}
-
 static qp_tokenizer *bytes_tokenizer(qp_ctx *ctx, int64_t vocabulary) {
     qp_tokenizer *t = qp_tokenizer_bytes(ctx);
     if (t && vocabulary == 256) qp_tokenizer_set_end(t, -1);
@@ -46,7 +38,7 @@ qp_tokenizer *cli_tokenizer_open(qp_ctx *ctx, const char *path) {
         free(file);
     }
     if (there) return qp_tokenizer_load(ctx, path);
-    json_t *config = load_config(ctx, path, "config.json");
+    json_t *config = qpi_json_load_in(path, "config.json", &ctx->error);
     int64_t vocabulary = json_integer_value(json_object_get(config, "vocab_size"));
     json_decref(config);
     if (qp_failed(ctx)) return NULL;
@@ -92,7 +84,7 @@ static void read_ends(qp_ctx *ctx, json_t *config, const char *name, cli_model *
 
 static void read_folder_ends(qp_ctx *ctx, const char *folder, const char *name, cli_model *m) {
     char *path = qpi_path_join(folder, name, &ctx->error);
-    if (path) read_ends(ctx, load_config(ctx, folder, name), path, m);
+    if (path) read_ends(ctx, qpi_json_load_in(folder, name, &ctx->error), path, m);
     free(path);
 }
 

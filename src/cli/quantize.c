@@ -8,6 +8,7 @@
 #include "cli/gguf_target.h"
 #include "cli/json.h"
 #include "core/core.h"
+#include "format/os.h"
 #include "format/reader.h"
 
 /* ---- Recipes ---------------------------------------------------------------------------------------- */
@@ -27,14 +28,9 @@ static const struct {
              {"Q5_K_M", 17, QP_Q5_K, Q5_M}, {"Q6_K", 18, QP_Q6_K, PLAIN},  {"IQ4_NL", 25, QP_IQ4_NL, IQ4}};
 #define TYPES (int)(sizeof types / sizeof *types)
 
-static bool ends_in(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 /* Norms, biases, places and whatever is no matrix stay as they are. */
 static bool takes_bits(const gguf_item *i) {
-    return gguf_is_matrix(i) && ends_in(i->as.name, "weight") && !ends_in(i->as.name, "_norm.weight") &&
+    return gguf_is_matrix(i) && qpi_ends_in(i->as.name, "weight") && !qpi_ends_in(i->as.name, "_norm.weight") &&
            strncmp(i->as.name, "token_types", 11) &&
            (qp_dtype_is_float(i->as.dtype) || qp_dtype_block(i->as.dtype) > 1);
 }
@@ -96,11 +92,11 @@ static qp_dtype type_for(const gguf_target *t, const gguf_item *item, int which)
     if (!strcmp(name, "output.weight") || (t->tied && !strcmp(name, "token_embd.weight")))
         return base == QP_Q8_0 || columns % qp_dtype_block(base) ? fitting(QP_Q8_0, columns)
                                                                  : fitting(QP_Q6_K, columns);
-    if (ends_in(name, "attn_v.weight") || ends_in(name, "attn_qkv.weight"))
+    if (qpi_ends_in(name, "attn_v.weight") || qpi_ends_in(name, "attn_qkv.weight"))
         base = type_of_values(r, base, layer, t->layers, grouped);
-    else if (ends_in(name, "ffn_down.weight") || ends_in(name, "ffn_down_exps.weight"))
+    else if (qpi_ends_in(name, "ffn_down.weight") || qpi_ends_in(name, "ffn_down_exps.weight"))
         base = type_of_down(r, base, layer, t->layers);
-    else if (ends_in(name, "attn_output.weight")) base = type_of_output(r, base);
+    else if (qpi_ends_in(name, "attn_output.weight")) base = type_of_output(r, base);
     return fitting(base, columns);
 }
 

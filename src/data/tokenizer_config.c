@@ -7,13 +7,6 @@
 #include "format/json.h"
 #include "format/os.h"
 
-static json_t *load(const char *folder, const char *name, qpi_error *e) {
-    char   *path = e->code ? NULL : qpi_path_join(folder, name, e);
-    json_t *root = path && qpi_path_exists(path) ? qpi_json_load(path, e) : NULL;
-    free(path);
-    return root;
-}
-
 /* A token by its text, or by {"content": TEXT}; -1: none. */
 static int64_t token_of(const qp_tokenizer *t, const json_t *root, const char *key) {
     const json_t *value = json_object_get(root, key);
@@ -38,9 +31,9 @@ static bool wrap(qp_tokenizer *t, const json_t *config, qpi_error *e) {
 }
 
 bool qpi_tokenizer_configure(qp_tokenizer *t, const char *folder, qpi_error *e) {
-    json_t       *config = load(folder, "tokenizer_config.json", e);
-    json_t       *map = load(folder, "special_tokens_map.json", e);
-    json_t       *generation = load(folder, "generation_config.json", e);
+    json_t       *config = qpi_json_load_in(folder, "tokenizer_config.json", e);
+    json_t       *map = qpi_json_load_in(folder, "special_tokens_map.json", e);
+    json_t       *generation = qpi_json_load_in(folder, "generation_config.json", e);
     const json_t *ends = json_object_get(generation, "eos_token_id");
     int64_t       begin = token_of(t, config, "bos_token"), end = token_of(t, config, "eos_token");
     if (begin < 0) begin = token_of(t, map, "bos_token");

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/core.h"
+#include "format/os.h"
 
 static const qpi_file_format *const formats[] = {&qpi_safetensors, &qpi_gguf};
 #define FORMATS (sizeof formats / sizeof *formats)
@@ -59,11 +60,6 @@ static char *in_folder(const char *folder, qpi_error *e) {
     return NULL;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 bool qpi_file_index(qp_file *f, qpi_error *e) {
     char shown[QPI_SHOWN];
     for (size_t i = 0; i < f->entry_count; i++) {
@@ -87,7 +83,7 @@ qp_file *qpi_file_open(const char *path, qpi_open_mode mode, qpi_error *e) {
     }
     char *actual = qpi_path_is_folder(path) ? in_folder(path, e) : strdup(path);
     if (!actual) qpi_fail_memory(e, path);
-    bool ok = actual && (ends_with(actual, ".index.json")
+    bool ok = actual && (qpi_ends_in(actual, ".index.json")
                              ? qpi_index_open(f, actual, mode, e)
                              : qpi_file_add_part(f, actual, mode, e) &&
                                    qpi_gguf_open_parts(f, actual, mode, e) && qpi_file_index(f, e));

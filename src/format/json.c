@@ -129,6 +129,13 @@ json_t *qpi_json_load(const char *path, qpi_error *e) {
     return value;
 }
 
+json_t *qpi_json_load_in(const char *folder, const char *name, qpi_error *e) {
+    char   *path = e->code ? NULL : qpi_path_join(folder, name, e);
+    json_t *value = path && qpi_path_exists(path) ? qpi_json_load(path, e) : NULL;
+    free(path);
+    return value;
+}
+
 /* ---- Walking -------------------------------------------------------------------------- */
 
 qpi_json qpi_json_root(const char *name, json_t *value, qpi_error *e) {

@@ -12,6 +12,8 @@
  * of value 0 and anything behind the value are errors. */
 json_t *qpi_json_parse(const char *name, const void *data, size_t size, qpi_error *e);
 json_t *qpi_json_load(const char *path, qpi_error *e);
+/* Of folder/name; NULL without an error if it is not there. */
+json_t *qpi_json_load_in(const char *folder, const char *name, qpi_error *e);
 
 /* A value and the way to it, for messages. Lives on the stack; parents outlive children. */
 typedef struct qpi_json {

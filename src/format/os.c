@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 qp_status qpi_fail_os(qpi_error *e, const char *path, const char *verb) {
@@ -68,6 +69,11 @@ char *qpi_path_folder(const char *path, qpi_error *e) {
 bool qpi_path_is_folder(const char *path) {
     struct stat s;
     return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+bool qpi_ends_in(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcasecmp(text + n - m, end);
 }
 
 bool qpi_path_exists(const char *path) {

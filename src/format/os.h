@@ -17,6 +17,7 @@ const char *qpi_shown(char out[QPI_SHOWN], const char *text, size_t n);
 char *qpi_path_join(const char *folder, const char *name, qpi_error *e);
 char *qpi_path_folder(const char *path, qpi_error *e); /* "a/b" -> "a", "b" -> "." */
 
+bool qpi_ends_in(const char *text, const char *end); /* whatever the case of letters */
 bool qpi_path_is_folder(const char *path);
 bool qpi_path_exists(const char *path);
 

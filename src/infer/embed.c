@@ -13,14 +13,6 @@
 
 /* ---- What a folder says ------------------------------------------------------------------------ */
 
-/* folder/name as JSON. NULL if it is not there, or after an error. */
-static json_t *read_json(qp_ctx *ctx, const char *folder, const char *name) {
-    char   *path = qpi_path_join(folder, name, &ctx->error);
-    json_t *json = path && qpi_path_exists(path) ? qpi_json_load(path, &ctx->error) : NULL;
-    free(path);
-    return json;
-}
-
 /* "1_Pooling/config.json": of the ways to pool, exactly one is to be on. */
 static void read_pooling(qp_ctx *ctx, const char *folder, const char *path, qp_embed_options *out) {
     static const struct {
@@ -31,7 +23,7 @@ static void read_pooling(qp_ctx *ctx, const char *folder, const char *path, qp_e
                  {"pooling_mode_lasttoken", QP_POOL_LAST}};
     char name[300];
     snprintf(name, sizeof name, "%.200s/config.json", path);
-    json_t     *json = strstr(path, "..") ? NULL : read_json(ctx, folder, name), *value;
+    json_t     *json = strstr(path, "..") ? NULL : qpi_json_load_in(folder, name, &ctx->error), *value;
     qpi_json    root = qpi_json_root(name, json, &ctx->error);
     const char *key;
     int         on = 0, done = 0;
@@ -89,8 +81,8 @@ qp_status qp_embed_options_load(qp_model *m, const char *folder, qp_embed_option
     *out = (qp_embed_options){.pooling = qp_model_info_of(m).causal ? QP_POOL_LAST : QP_POOL_MEAN};
     if (!qp_failed(ctx) && qpi_path_is_gguf(folder)) return read_pooling_type(ctx, folder, out);
     if (qp_failed(ctx) || !qpi_path_is_folder(folder)) return qp_error_code(ctx);
-    json_t *modules = read_json(ctx, folder, "modules.json"),
-           *limits = read_json(ctx, folder, "sentence_bert_config.json");
+    json_t *modules = qpi_json_load_in(folder, "modules.json", &ctx->error),
+           *limits = qpi_json_load_in(folder, "sentence_bert_config.json", &ctx->error);
     qpi_json root = qpi_json_root("sentence_bert_config.json", limits, &ctx->error);
     if (modules) read_modules(ctx, folder, modules, out);
     if (limits) qpi_json_integer(&root, "max_seq_length", QPI_OPTIONAL, 1, INT32_MAX, &out->max_tokens);
