@@ -71,6 +71,18 @@ int remove_folder(void **state) {
     return 0;
 }
 
+qp_ctx *ctx;
+
+int make_context(void **state) {
+    ctx = qp_open((qp_options){.threads = 1, .seed = 4});
+    return ctx ? make_folder(state) : -1;
+}
+
+int remove_context(void **state) {
+    qp_close(ctx);
+    return remove_folder(state);
+}
+
 /* ---- Running --------------------------------------------------------------------------------------- */
 
 static void redirect(int to, const char *path, int flags) {

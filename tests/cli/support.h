@@ -27,6 +27,11 @@ extern char folder[64]; /* made for the tests, removed afterwards */
 int make_folder(void **state); /* with models: see models.c */
 int remove_folder(void **state);
 
+/* The same, with a context of one thread. */
+extern qp_ctx *ctx;
+int make_context(void **state);
+int remove_context(void **state);
+
 /* Arguments end with NULL; a "%" at the start of one stands for the folder. */
 outcome run(const char *first, ...);
 outcome run_with(const void *input, size_t bytes, const char *first, ...);

@@ -40,8 +40,6 @@ static const char *golden(const char *kind, const char *name, const char *end) {
     return path[turn];
 }
 
-static qp_ctx *ctx;
-
 static qp_file *open_file(const char *path) {
     qp_file *f = qp_file_open(ctx, path, (qp_file_options){0});
     if (!f) fail_msg("%s", qp_error(ctx));
@@ -508,16 +506,6 @@ static void outputs(void **state) {
     expect_message(run("convert", "%/blocks", "--out", "", NULL), 2, "--out: expected a name");
 }
 
-static int begin(void **state) {
-    ctx = qp_open((qp_options){.threads = 1, .seed = 4});
-    return !ctx || make_folder(state);
-}
-
-static int end(void **state) {
-    qp_close(ctx);
-    return remove_folder(state);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_and_back),  cmocka_unit_test(types),        cmocka_unit_test(no_place),
@@ -527,5 +515,5 @@ int main(void) {
         cmocka_unit_test(mixtures),        cmocka_unit_test(perplexities), cmocka_unit_test(spoilt),
         cmocka_unit_test(outputs),
     };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, make_context, remove_context);
 }

@@ -7,8 +7,6 @@
 #include "cli/gguf_target.h"
 #include "format/writer.h"
 
-static qp_ctx *ctx;
-
 static void put_files(const char *tokenizer, const char *config, const char *settings) {
     write_text("v/tokenizer.json", tokenizer);
     if (config) write_text("v/config.json", config);
@@ -235,17 +233,7 @@ static void memory(void **state) {
 }
 #endif
 
-static int begin(void **state) {
-    ctx = qp_open((qp_options){.threads = 1});
-    if (!ctx || make_folder(state)) return -1;
-    if (mkdir(in_folder("v"), 0700) != 0) return -1;
-    return 0;
-}
-
-static int end(void **state) {
-    qp_close(ctx);
-    return remove_folder(state);
-}
+static int begin(void **state) { return make_context(state) || mkdir(in_folder("v"), 0700) != 0; }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -255,5 +243,5 @@ int main(void) {
         cmocka_unit_test(memory),
 #endif
     };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, begin, remove_context);
 }

@@ -6,8 +6,6 @@
 
 enum { MOST = 1024 };
 
-static qp_ctx *ctx;
-
 /* What task_text reads files with, in the command. */
 bool cli_read_text(qp_ctx *c, const char *path, qp_text *text) {
     size_t bytes;
@@ -15,16 +13,6 @@ bool cli_read_text(qp_ctx *c, const char *path, qp_text *text) {
     text->data = read_file(path, &bytes);
     text->count = text->capacity = bytes;
     return true;
-}
-
-static int set_up(void **state) {
-    ctx = qp_open((qp_options){.threads = 1});
-    return ctx ? make_folder(state) : -1;
-}
-
-static int tear_down(void **state) {
-    qp_close(ctx);
-    return remove_folder(state);
 }
 
 /* Calls check for each of n rows of both splits. */
@@ -345,5 +333,5 @@ int main(void) {
         cmocka_unit_test(test_copying),        cmocka_unit_test(test_induction), cmocka_unit_test(test_recall),
         cmocka_unit_test(test_listops),        cmocka_unit_test(test_texts),     cmocka_unit_test(test_pixels),
         cmocka_unit_test(test_hostile_images), cmocka_unit_test(test_specs),     cmocka_unit_test(test_seeds)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, make_context, remove_context);
 }

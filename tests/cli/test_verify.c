@@ -3,8 +3,6 @@
 
 #include "quipu/ops.h"
 
-static qp_ctx *ctx;
-
 static const json_t *finding(const json_t *all, const char *check) {
     json_t *one;
     size_t  i;
@@ -96,21 +94,11 @@ static void agreement(void **state) {
     qp_model_close(m);
 }
 
-static int begin(void **state) {
-    ctx = qp_open((qp_options){.threads = 1, .seed = 4});
-    return !ctx || make_folder(state);
-}
-
-static int end(void **state) {
-    qp_close(ctx);
-    return remove_folder(state);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lint),
         cmocka_unit_test(companions),
         cmocka_unit_test(agreement),
     };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, make_context, remove_context);
 }

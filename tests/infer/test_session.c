@@ -255,6 +255,36 @@ static void failed_feeds(void **state) {
     free(expected);
 }
 
+/* A recurrent row that was not emptied, or copied, to the end is not fed before it is. */
+static void half_done(void **state) {
+    enum { T = 20 };
+    (void)state;
+    qp_ctx     *ctx = open_context(1);
+    qp_model   *m = golden(ctx, "mamba");
+    qp_session *session = qp_session_new(m, 2, T + 1, (qp_session_options){0});
+    int64_t     V = qp_model_info_of(m).vocabulary;
+    int32_t     ids[2 * T];
+    make_ids(ids, 2 * T, V);
+    float *first = feed(session, ids, 2, T, 0, T, V);
+    for (int fork = 0; fork < 2; fork++) {
+        qp_cancel(ctx);
+        assert_int_equal(fork ? qp_session_fork(session, 1, 0, T) : qp_session_truncate(session, 0, 0),
+                         QP_ERR_CANCELLED);
+        qp_clear(ctx);
+        qp_scope s = qp_enter(ctx);
+        qp_session_feed(session, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 1}, ids),
+                        (qp_feed){.rows = &(int64_t){0}});
+        qp_leave(s);
+        expect_error(ctx, QP_ERR_STATE, "row 0 was left half done");
+        for (int64_t row = 0; row < 2; row++) assert_int_equal(qp_session_truncate(session, row, 0), QP_OK);
+        float *again = feed(session, ids, 2, T, 0, T, V);
+        assert_memory_equal(again, first, (size_t)(2 * V) * sizeof *first);
+        free(again);
+    }
+    free(first);
+    qp_close(ctx);
+}
+
 static void refusals(void **state) {
     (void)state;
     qp_ctx   *ctx = open_context(1);
@@ -512,6 +542,7 @@ int main(void) {
         cmocka_unit_test(rows_alone),
         cmocka_unit_test(truncated),
         cmocka_unit_test(failed_feeds),
+        cmocka_unit_test(half_done),
         cmocka_unit_test(refusals),
         cmocka_unit_test(greedy_is_argmax),
         cmocka_unit_test(token_loop_allocates_nothing),

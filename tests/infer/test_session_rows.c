@@ -587,40 +587,11 @@ static void files(void **state) {
     unlink(path);
 }
 
-/* A recurrent row that was not emptied, or copied, to the end is not fed before it is. */
-static void half_done(void **state) {
-    (void)state;
-    qp_ctx     *ctx = qp_open((qp_options){.threads = 1, .seed = 5});
-    qp_model   *m = golden(ctx, "mamba");
-    qp_session *s = qp_session_new(m, 2, T, (qp_session_options){0});
-    if (!s) fail_msg("%s", qp_error(ctx));
-    int32_t ids[T];
-    for (int i = 0; i < T; i++) ids[i] = i * 37 % 31;
-    float *fresh_row = hidden_of(s, 0, ids, 20);
-    free(hidden_of(s, 1, ids, 30));
-    for (int fork = 0; fork < 2; fork++) {
-        qp_cancel(ctx);
-        assert_int_equal(fork ? qp_session_fork(s, 1, 0, 30) : qp_session_truncate(s, 0, 0), QP_ERR_CANCELLED);
-        qp_clear(ctx);
-        qp_scope scope = qp_enter(ctx);
-        qp_session_hidden(s, qp_from(ctx, QP_I32, 2, (int64_t[]){1, 20}, ids),
-                          (qp_feed){.rows = &(int64_t){0}});
-        qp_leave(scope);
-        expect_error(ctx, QP_ERR_STATE, "row 0 was left half done");
-        assert_int_equal(qp_session_truncate(s, 0, 0), QP_OK);
-        float *again = hidden_of(s, 0, ids, 20);
-        same_bits("emptied", fork, again, fresh_row, 20 * qp_model_info_of(m).width);
-        free(again);
-    }
-    free(fresh_row);
-    qp_close(ctx);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(windows),     cmocka_unit_test(chunks), cmocka_unit_test(any_schedule),
         cmocka_unit_test(trees),       cmocka_unit_test(types),  cmocka_unit_test(memory_grows_with_use),
-        cmocka_unit_test(wrong_calls), cmocka_unit_test(files),  cmocka_unit_test(half_done),
+        cmocka_unit_test(wrong_calls), cmocka_unit_test(files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
