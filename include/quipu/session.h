@@ -5,7 +5,7 @@
  * positions keep these and some hundred more. A row's logits have the
  * same bits however it was fed (whole, in pieces, one by one, as a tree of drafts) and whatever the
  * other rows do; with mixers that sum positions up (linear, retnet, performer, gau, flash) the pieces
- * show in the rounding.
+ * show in the rounding, and rope's `dynamic` scaling takes the longest row's length for all of a call.
  */
 #ifndef QUIPU_SESSION_H
 #define QUIPU_SESSION_H
